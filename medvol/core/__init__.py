@@ -1,0 +1,1 @@
+"""What all of medvol shares; imports no component."""

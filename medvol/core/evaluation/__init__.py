@@ -1,0 +1,1 @@
+"""Measuring: metrics, statistics, error budget, reports."""

@@ -1,0 +1,1 @@
+"""Prompts, the answer grammar, boxes, anchors, queries."""

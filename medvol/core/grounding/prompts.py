@@ -1,0 +1,93 @@
+"""The prompt: slices first, each with its tag, then the instruction, then the query.
+
+The order lets all queries of one volume, and all completions of one query, share one prefix. One template serves
+training, validation and inference and is stored with every model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from medvol.core.errors import CheckpointError, QueryError
+from medvol.core.imaging.slices import choose_slices, draw_slices
+from medvol.core.imaging.windows import DEFAULT_WINDOWS
+from medvol.core.types import Evidence, Prompt, Volume
+
+INSTRUCTION = (
+    "Above are axial slices of one scan from feet to head, each after its index in the volume. "
+    "Choose the one slice that shows the target of the query best and box every visible part of it there. "
+    "First reason in one or two sentences between <think> and </think>, then write "
+    '<answer>[{"slice": N, "bbox_2d_list": [[x1, y1, x2, y2]]}]</answer> with integers from 0 to 1000 over the '
+    "slice's width and height, or <answer>[]</answer> when the target is not in the scan."
+)
+"""Default instruction, written for a general vision-language model."""
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """Layout of a prompt.
+
+    Args:
+        num_slices: Slices shown, spread uniformly over the volume (64 in the paper).
+        height_px: Rows of a drawn slice (256 in the paper).
+        width_px: Columns of a drawn slice.
+        windows: Names of three intensity windows, one a colour channel.
+        slice_tag: Text before each slice; ``{index}`` is its index in the volume.
+        instruction: Text between the slices and the query.
+        coordinate_step: Coordinates in training answers are multiples of this.
+    """
+
+    num_slices: int = 64
+    height_px: int = 256
+    width_px: int = 256
+    windows: tuple[str, str, str] = DEFAULT_WINDOWS
+    slice_tag: str = "<slice {index}>"
+    instruction: str = INSTRUCTION
+    coordinate_step: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PromptTemplate:
+        """Rebuild a template from ``to_dict``.
+
+        Raises:
+            CheckpointError: A key is unknown.
+        """
+        try:
+            template = cls(**values)
+        except TypeError as error:
+            raise CheckpointError(f"the stored prompt template does not fit this version of medvol: {error}") from error
+        first, second, third = template.windows
+        return replace(template, windows=(first, second, third))
+
+
+def build_prompt(volume: Volume, query: str, template: PromptTemplate, truth: Evidence | None = None) -> Prompt:
+    """Draw a volume's slices and ask one question about it.
+
+    Raises:
+        QueryError: The query is empty.
+    """
+    return build_prompts(volume, [query], template, [truth])[0]
+
+
+def build_prompts(
+    volume: Volume, queries: list[str], template: PromptTemplate, truths: list[Evidence | None] | None = None
+) -> list[Prompt]:
+    """Ask several questions about one volume; the prompts share one drawing of its slices.
+
+    Raises:
+        QueryError: A query is empty.
+    """
+    for query in queries:
+        if not query.strip():
+            raise QueryError('the query is empty; describe the target in words, for example "the spleen"')
+    indices = choose_slices(volume.shape[0], template.num_slices)
+    slices = draw_slices(volume, indices, template.windows, template.height_px, template.width_px)
+    return [
+        Prompt(slices, query.strip(), template, truth)
+        for query, truth in zip(queries, truths or [None] * len(queries), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Scans: reading, writing, geometry, intensity windows, slices."""

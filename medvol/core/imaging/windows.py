@@ -1,0 +1,88 @@
+"""Intensity windows: from Hounsfield units (or MR intensities) to [0, 1].
+
+A window is chosen for a volume and a kind of target, never for one slice, so intensities stay comparable from slice to
+slice. Scans without Hounsfield units are windowed by percentiles of the whole volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import ConfigError
+from medvol.core.types import Volume
+
+
+@dataclass(frozen=True)
+class Window:
+    """An intensity window.
+
+    Args:
+        low_hu: Value shown black.
+        high_hu: Value shown white.
+        percentiles: Percentiles of the volume that take the place of the two when it has no Hounsfield units.
+    """
+
+    low_hu: float
+    high_hu: float
+    percentiles: tuple[float, float] = (1.0, 99.0)
+
+
+WINDOWS = {
+    "soft_tissue": Window(-160.0, 240.0),
+    "contrast": Window(0.0, 220.0, (25.0, 99.5)),
+    "wide": Window(-900.0, 500.0, (0.5, 90.0)),
+    "lung": Window(-1350.0, 150.0),
+    "bone": Window(-450.0, 1050.0),
+    "brain": Window(0.0, 80.0),
+    "paper": Window(-160.0, 240.0),
+}
+"""Presets by name; ``paper`` is WC 40 / WW 400 of MedVol-R1, the same interval as ``soft_tissue``."""
+
+DEFAULT_WINDOWS = ("soft_tissue", "contrast", "wide")
+"""The three windows that become the three channels of a slice."""
+
+_LUNG = ("lung", "trachea", "bronch", "airway")
+_BONE = ("bone", "rib", "vertebra", "spine", "femur", "hip", "sacrum", "scapula", "clavicula", "humerus", "skull")
+_BRAIN = ("brain", "cerebr", "cerebell")
+
+
+def get_window(name: str) -> Window:
+    """Return a preset.
+
+    Raises:
+        ConfigError: No preset of that name.
+    """
+    if name not in WINDOWS:
+        raise ConfigError(f"no intensity window {name!r}; choose one of {', '.join(WINDOWS)}")
+    return WINDOWS[name]
+
+
+def window_for_target(target: str) -> str:
+    """Name of the preset in which a kind of target is seen best; ``soft_tissue`` unless the name says otherwise.
+
+    A nodule or tumour *in* the lung is soft tissue: only the organ's own name selects the lung window.
+    """
+    name = target.lower()
+    if any(word in name for word in ("nodule", "tumour", "tumor", "lesion", "mass", "cancer")):
+        return "soft_tissue"
+    for words, preset in ((_LUNG, "lung"), (_BONE, "bone"), (_BRAIN, "brain")):
+        if any(word in name for word in words):
+            return preset
+    return "soft_tissue"
+
+
+def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
+    """Lower and upper intensity of a window for one volume; the upper one is always the larger."""
+    if volume.modality == "CT":
+        return window.low_hu, window.high_hu
+    step = max(1, volume.voxels.size // 2_000_000)
+    low, high = np.percentile(volume.voxels.ravel()[::step], window.percentiles).tolist()
+    return low, max(high, low + 1e-6)
+
+
+def apply_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """Map intensities linearly to [0, 1] and clip; any shape."""
+    return np.clip((voxels - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(np.float32)

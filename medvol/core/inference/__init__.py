@@ -1,0 +1,1 @@
+"""Answering: segmenter, evidence records, jobs."""

@@ -1,0 +1,214 @@
+"""Names of components, read from package metadata.
+
+A component is found through the entry-point group of its role; the entry-point name is the class name. The built-in
+components use the same groups in this project's own ``pyproject.toml``: there is no private list. ``names`` and
+``describe`` read metadata only; ``get`` imports the one component that is asked for, so a broken plug-in hurts only
+whoever asks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from medvol.core.errors import (
+    ComponentImportError,
+    DuplicateComponentError,
+    InvalidComponentError,
+    MissingExtraError,
+    UnknownComponentError,
+)
+
+if TYPE_CHECKING:
+    from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
+
+Role = TypeVar("Role")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One registered component, as far as metadata tells.
+
+    Args:
+        name: Class name.
+        distribution: Distribution that publishes it; ``(registered here)`` for one added by ``register``.
+        version: Version of the distribution.
+        target: ``module:Class``.
+        problem: Why it cannot be used; empty when nothing is known to be wrong.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    problem: str = ""
+
+
+class Registry(Generic[Role]):
+    """The components of one role.
+
+    Args:
+        kind: Plural noun of the role, last part of the entry-point group (``policies``).
+        role: Name of the abstract class in ``medvol.core.roles``.
+    """
+
+    def __init__(self, kind: str, role: str) -> None:
+        self.kind = kind
+        self.role = role
+        self._local: dict[str, type[Role]] = {}
+
+    @property
+    def group(self) -> str:
+        """Entry-point group."""
+        return f"medvol.{self.kind}"
+
+    def names(self) -> list[str]:
+        """Sorted names of all registered components; imports none of them."""
+        return sorted({point.name for point in entry_points(group=self.group)} | set(self._local))
+
+    def get(self, name: str) -> type[Role]:
+        """Import one component and check it.
+
+        Raises:
+            UnknownComponentError: Nothing of that name; the message lists the choices and the nearest one.
+            DuplicateComponentError: Several distributions claim the name.
+            ComponentImportError: Its module fails to import.
+            InvalidComponentError: It does not inherit from the role, or its constructor is not fully typed.
+        """
+        if name in self._local:
+            return self._local[name]
+        points = self._points(name)
+        if not points:
+            raise UnknownComponentError(self._unknown(name))
+        if len(points) > 1:
+            owners = " and ".join(_owner(point) for point in points)
+            raise DuplicateComponentError(
+                f"{self.group}: {name!r} is claimed by {owners}; write the full class path to choose one"
+            )
+        return self._load(points[0])
+
+    def describe(self, check: bool = False) -> list[Registration]:
+        """Rows for ``medvol list``.
+
+        Args:
+            check: Import every component to find out whether it can be used; metadata only when False.
+        """
+        rows = [self._describe(point, check) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
+        for name, component in sorted(self._local.items()):
+            rows.append(Registration(name, "(registered here)", "", f"{component.__module__}:{component.__qualname__}"))
+        return rows
+
+    def register(self, name: str, component: type[Role]) -> None:
+        """Add a component for this process (notebooks, scripts).
+
+        Raises:
+            DuplicateComponentError: The name is taken.
+            InvalidComponentError: It does not inherit from the role, or its constructor is not fully typed.
+        """
+        if name in self.names():
+            raise DuplicateComponentError(f"{self.group}: {name!r} is already registered; choose another name")
+        self._check(name, component, "registered here")
+        self._local[name] = component
+
+    @contextmanager
+    def registered(self, name: str, component: type[Role]) -> Iterator[None]:
+        """Register a component for the length of a ``with`` block."""
+        self.register(name, component)
+        try:
+            yield
+        finally:
+            del self._local[name]
+
+    def _points(self, name: str) -> list[EntryPoint]:
+        """Entry points of that name; one distribution listed twice on the path counts once."""
+        unique = {(_owner(p), p.value): p for p in entry_points(group=self.group) if p.name == name}
+        return list(unique.values())
+
+    def _load(self, point: EntryPoint) -> type[Role]:
+        try:
+            component = point.load()
+        except MissingExtraError:
+            raise
+        except Exception as error:  # a plug-in's module may fail in any way; the cause is kept and named
+            raise ComponentImportError(
+                f"{self.group}: {point.name!r} from {_owner(point)} ({point.value}) failed to import: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return self._check(point.name, component, _owner(point))
+
+    def _check(self, name: str, component: object, owner: str) -> type[Role]:
+        from medvol.core import roles
+
+        role = getattr(roles, self.role)
+        if not (inspect.isclass(component) and issubclass(component, role)):
+            raise InvalidComponentError(
+                f"{self.group}: {name!r} from {owner} must be a class that inherits {self.role}"
+            )
+        untyped = untyped_parameters(component)
+        if untyped:
+            raise InvalidComponentError(
+                f"{self.group}: {name!r} from {owner} has untyped or variable constructor parameters "
+                f"({', '.join(untyped)}); annotate each one so that it can be set from YAML"
+            )
+        return cast(type[Role], component)
+
+    def _describe(self, point: EntryPoint, check: bool) -> Registration:
+        owner = point.dist
+        problem = ""
+        if len(self._points(point.name)) > 1:
+            problem = "claimed by several distributions"
+        elif check:
+            try:
+                self._load(point)
+            except (ImportError, InvalidComponentError) as error:
+                problem = str(error)
+        return Registration(
+            point.name, owner.name if owner else "?", owner.version if owner else "", point.value, problem
+        )
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{self.group}: no {name!r}; choices: {', '.join(self.names())}{hint}"
+
+
+def untyped_parameters(component: type) -> list[str]:
+    """Names of constructor parameters that YAML cannot set: those without annotation, ``*args`` and ``**kwargs``."""
+    parameters = inspect.signature(component).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.annotation is inspect.Parameter.empty or p.kind in variable]
+
+
+def lazy_components(registry: Registry[Role]) -> Callable[[str], type[Role]]:
+    """A module ``__getattr__`` that makes ``medvol.policies.X`` mean the registered component ``X``."""
+
+    def __getattr__(name: str) -> type[Role]:
+        if name.startswith("__") or not name[:1].isupper():
+            raise AttributeError(name)
+        try:
+            return registry.get(name)
+        except (LookupError, ImportError, DuplicateComponentError, InvalidComponentError) as error:
+            raise AttributeError(str(error)) from error
+
+    return __getattr__
+
+
+def _owner(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+
+
+POLICIES: Registry[Policy] = Registry("policies", "Policy")
+PROPAGATORS: Registry[Propagator] = Registry("propagators", "Propagator")
+REWARDS: Registry[RewardTerm] = Registry("rewards", "RewardTerm")
+DATASETS: Registry[CaseDataset] = Registry("datasets", "CaseDataset")
+REGISTRIES: tuple[Registry[Policy] | Registry[Propagator] | Registry[RewardTerm] | Registry[CaseDataset], ...] = (
+    POLICIES,
+    PROPAGATORS,
+    REWARDS,
+    DATASETS,
+)

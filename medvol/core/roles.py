@@ -1,0 +1,158 @@
+"""The four roles. A plug-in inherits from one of them.
+
+Constructors only store settings: cheap, offline, every parameter typed and without ``**kwargs``, so that a component
+can be named in YAML and described without importing anything heavy. Weights load at first use. A component's module
+must not import torch or another heavy library at its top.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+Need = Literal["text", "evidence", "mask"]
+
+
+class Policy(ABC):
+    """Reads slices and a query, writes an answer."""
+
+    needs_truth: ClassVar[bool] = False
+    """True for an oracle: its prompts then carry the true anchor."""
+
+    @property
+    def template(self) -> PromptTemplate:
+        """Layout of the prompts that this policy reads."""
+        return PromptTemplate()
+
+    @abstractmethod
+    def generate(
+        self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
+    ) -> list[list[Completion]]:
+        """Write ``n`` completions for every prompt.
+
+        Args:
+            prompts: Questions; those that hold the same slices share one prefix.
+            n: Completions a prompt.
+            sampling: Greedy when None.
+
+        Returns:
+            One list of ``n`` completions for each prompt, in order.
+        """
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, version and content hash, as written to evidence records."""
+        return {"name": type(self).__name__}
+
+
+class TrainablePolicy(Policy):
+    """A policy with parameters."""
+
+    @abstractmethod
+    def load(self) -> torch.nn.Module:
+        """Build the network and load its weights on the first call; return the same network afterwards."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Completion:
+        """Turn an answer into the tokens that the policy would write, end token included."""
+
+    @abstractmethod
+    def log_probs(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+    ) -> list[list[torch.Tensor]]:
+        """Log-probability of every token of every completion, with gradient.
+
+        Args:
+            prompts: Questions; those that hold the same slices are packed behind one prefix.
+            completions: For each prompt, the completions to score.
+
+        Returns:
+            For each prompt and completion a float tensor (T,), all <= 0.
+        """
+
+    @abstractmethod
+    def reference_log_probs(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+    ) -> list[list[torch.Tensor]]:
+        """The same under the reference policy (the weights at the start of training), without gradient."""
+
+    @abstractmethod
+    def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Parameters that an optimiser may change."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write weights (safetensors), configuration, tokenizer and prompt template, so that they load together."""
+
+
+class Propagator(ABC):
+    """Turns an evidence anchor into a 3D mask; frozen and deterministic."""
+
+    @abstractmethod
+    def propagate(
+        self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
+    ) -> NDArray[np.bool_]:
+        """Follow the boxes of the key slice through the volume.
+
+        Args:
+            volume: The scan.
+            evidence: Anchor; an absent one gives an empty mask.
+            z_range: Half-open range of slices that may be filled; the whole volume when None.
+
+        Returns:
+            Mask (Z, Y, X) bool on the volume's grid, the union over the boxes, False outside ``z_range``.
+
+        Raises:
+            PropagationError: It failed; the message names the volume and the anchor.
+        """
+
+    def propagate_many(
+        self, volume: Volume, evidences: Sequence[Evidence], z_range: tuple[int, int] | None = None
+    ) -> list[NDArray[np.bool_]]:
+        """Propagate several anchors of one volume; equal to one at a time."""
+        return [self.propagate(volume, evidence, z_range) for evidence in evidences]
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, settings and content hash of the weights, as written to evidence records."""
+        return {"name": type(self).__name__}
+
+
+class RewardTerm(ABC):
+    """Scores one rollout against its case."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"text"})
+    """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
+
+    @abstractmethod
+    def __call__(self, rollout: Rollout, case: Case) -> float:
+        """Score in [0, 1]; 0 for an answer that could not be parsed."""
+
+
+class CaseDataset(ABC):
+    """An indexed collection of cases; cases of one volume lie next to one another."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of cases."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Case:
+        """Case number ``index``; the same index always gives the same case."""
+
+    @abstractmethod
+    def volume_key(self, index: int) -> str:
+        """Identity of the volume of a case, without reading it; used to group queries of one volume."""
+
+    @abstractmethod
+    def patient_id(self, index: int) -> str:
+        """Patient of a case, without reading it; used to keep splits apart."""

@@ -1,0 +1,1 @@
+"""Training a policy: data, packing, losses, Lightning modules."""

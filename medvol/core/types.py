@@ -1,0 +1,270 @@
+"""What flows through medvol: frozen dataclasses on NumPy arrays, no torch.
+
+Axes are always (Z, Y, X); boxes are (x1, y1, x2, y2), half-open, in pixels of the volume's own slices.
+Inside, every volume is in LPS orientation: x grows to the patient's left, y to the back, z to the head, so an axial
+slice ``voxels[z]`` can be displayed as it is and the patient's left lies on the right of the image.
+World coordinates are millimetres in the NIfTI convention (RAS+).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from medvol.core.grounding.prompts import PromptTemplate
+
+Modality = Literal["CT", "MR", "other"]
+"""``CT`` promises Hounsfield units; everything else is windowed by percentiles of the volume."""
+
+QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a volume came from, so that a mask can go back to the very same grid.
+
+    Args:
+        path: File that was read; None for a volume made in memory.
+        affine: Stored affine, voxel (i, j, k) to world mm (RAS+), shape (4, 4), bit-equal to the file's.
+        shape: Stored shape (I, J, K).
+        orientation: nibabel orientation array from the stored to the canonical axes, shape (3, 2).
+        header: Header to copy units and codes from, or None.
+    """
+
+    path: Path | None
+    affine: NDArray[np.float64]
+    shape: tuple[int, int, int]
+    orientation: NDArray[np.float64]
+    header: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scan in LPS orientation.
+
+    Args:
+        voxels: Intensities (Z, Y, X), float32; Hounsfield units when ``modality`` is ``CT``.
+        affine: Voxel index (x, y, z, 1) to world mm (RAS+), shape (4, 4).
+        modality: See ``Modality``.
+        volume_id: Identity used for caching and grouping; equal ids mean equal voxels.
+        source: Original geometry; None when the volume is already in its original grid.
+    """
+
+    voxels: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    modality: Modality = "CT"
+    volume_id: str = ""
+    source: Source | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (Z, Y, X)."""
+        z, y, x = self.voxels.shape
+        return z, y, x
+
+    @cached_property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size (z, y, x) in mm."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class Query:
+    """A free-form question about a scan.
+
+    Args:
+        text: The question, as a person would type it.
+        target: Name of what is asked for (``left kidney``); empty when it is not known.
+        kind: How the question points at its target; ``absent`` asks for something the scan does not show.
+        held_out: True for a phrasing that no training query uses.
+    """
+
+    text: str
+    target: str = ""
+    kind: QueryKind = "free"
+    held_out: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One query about one volume, with the answer when it is known.
+
+    Args:
+        case_id: Unique within a data set.
+        volume: The scan.
+        query: The question.
+        target: True mask (Z, Y, X) bool on the volume's grid; None when unknown; all False when the target is absent.
+        patient_id: Cases of one patient must stay in one split; intervals are by patient.
+        labels: Integer label map (Z, Y, X) for the auxiliary occupancy loss, or None.
+    """
+
+    case_id: str
+    volume: Volume
+    query: Query
+    target: NDArray[np.bool_] | None = None
+    patient_id: str = ""
+    labels: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The evidence anchor: one key slice and 2D boxes on it.
+
+    Args:
+        key_slice: Index of the slice in the volume; None when the answer says that the target is absent.
+        boxes: (N, 4) float64, pixels of the volume's slice, x1, y1, x2, y2, half-open; (0, 4) when absent.
+        rationale: The text between the think tags.
+    """
+
+    key_slice: int | None
+    boxes: NDArray[np.float64]
+    rationale: str = ""
+
+    @property
+    def absent(self) -> bool:
+        """True when the answer says that the target is not in the scan."""
+        return self.key_slice is None
+
+
+@dataclass(frozen=True, eq=False)
+class SliceStack:
+    """The axial slices that a policy sees.
+
+    Args:
+        indices: Index of each slice in the volume, ascending, length S.
+        pixels: (S, 3, H, W) float32 in [0, 1]: three intensity windows as channels, resized to the template's size.
+        volume_shape: (Z, Y, X) of the volume the slices were taken from.
+    """
+
+    indices: tuple[int, ...]
+    pixels: NDArray[np.float32]
+    volume_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What a policy is asked: slices first, then the instruction, then the query.
+
+    Prompts that hold the same ``slices`` object and the same template share one prefix.
+
+    Args:
+        slices: The slices shown.
+        query: Text of the question.
+        template: How slices, instruction and query are laid out.
+        truth: True anchor, only given to a policy that declares ``needs_truth`` (an oracle).
+    """
+
+    slices: SliceStack
+    query: str
+    template: PromptTemplate
+    truth: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Args:
+        temperature: 0 decodes greedily.
+        max_new_tokens: Upper bound on the length of a completion.
+        seed: Seed of the draw; ignored when greedy.
+    """
+
+    temperature: float = 0.0
+    max_new_tokens: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """One answer of a policy.
+
+    Args:
+        text: Decoded text, special tokens left out.
+        token_ids: (T,) int64, with the end token when it was written; empty for a policy without tokens.
+        log_probs: (T,) float32 log-probability of each token when it was drawn, or None.
+    """
+
+    text: str
+    token_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    log_probs: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """A completion followed to its mask.
+
+    Args:
+        case_id: Case that was asked.
+        completion: The policy's answer.
+        evidence: What the answer says; None when it could not be parsed.
+        failure: Name of the parse failure; None when it was parsed.
+        mask: (Z, Y, X) bool propagated from the evidence; None when nothing needed it or the answer failed.
+    """
+
+    case_id: str
+    completion: Completion
+    evidence: Evidence | None = None
+    failure: str | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class RewardBreakdown:
+    """Scores of one rollout, term by term.
+
+    Args:
+        scores: Score of each term, in [0, 1].
+        weights: Weight of each term, >= 0.
+    """
+
+    scores: Mapping[str, float]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Weighted sum of the scores."""
+        return sum(self.weights[name] * score for name, score in self.scores.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The answer to one query about one volume.
+
+    Args:
+        volume: The scan.
+        query: Text of the question.
+        mask: (Z, Y, X) bool on the volume's grid; all False when the target is absent.
+        evidence: The anchor the mask was propagated from.
+        completion: The policy's own words.
+        provenance: Identity of the policy and the propagator, as written to the evidence record.
+    """
+
+    volume: Volume
+    query: str
+    mask: NDArray[np.bool_]
+    evidence: Evidence
+    completion: Completion
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path, name: str = "segmentation") -> dict[str, Path]:
+        """Write the mask in the scan's grid, the evidence record and the overlay picture.
+
+        Args:
+            folder: Created when it does not exist.
+            name: Stem of the three files.
+
+        Returns:
+            Path of each file: ``mask``, ``record``, ``overlay``.
+        """
+        from medvol.core.inference.records import save_segmentation
+
+        return save_segmentation(self, Path(folder), name)
