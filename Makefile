@@ -1,0 +1,41 @@
+# Two commands matter: `make demo` and `make test`. Both set up everything by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/quickstart
+# One thread a process: jobs run side by side, and results do not depend on the number of cores.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: demo test lint clean
+
+$(VENV)/.user: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[litemedsam]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(BIN)/python -m pip install --quiet --editable ".[dev,litemedsam,qwen]"
+	touch $@
+
+demo: export OMP_NUM_THREADS = 2
+demo: export MKL_NUM_THREADS = 2
+demo: $(VENV)/.user  ## train the tiny policy on phantoms, test it, ask it three questions
+	$(BIN)/medvol fit --config examples/quickstart.yaml --trainer.default_root_dir $(RUN)
+	$(BIN)/medvol test --config examples/quickstart.yaml --trainer.default_root_dir $(RUN)/test \
+		--model.policy.init_args.model $(RUN)/model
+	$(BIN)/python examples/write_phantom.py $(RUN)/phantom.nii.gz
+	$(BIN)/medvol segment --jobs examples/quickstart_jobs.json --policy $(RUN)/model --out $(RUN)/answers --overwrite
+	@echo "The pictures lie in $(RUN)/answers:" && ls $(RUN)/answers/*.png
+
+test: $(VENV)/.dev  ## the whole suite, every example included
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+lint: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
