@@ -206,8 +206,9 @@ class Rollout:
         case_id: Case that was asked.
         completion: The policy's answer.
         evidence: What the answer says; None when it could not be parsed.
-        failure: Name of the parse failure; None when it was parsed.
+        failure: Name of the failure of the parser or the propagator; None when there was none.
         mask: (Z, Y, X) bool propagated from the evidence; None when nothing needed it or the answer failed.
+        detail: The failure in words; empty when there was none.
     """
 
     case_id: str
@@ -215,6 +216,7 @@ class Rollout:
     evidence: Evidence | None = None
     failure: str | None = None
     mask: NDArray[np.bool_] | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Measuring: metrics, statistics, error budget, reports."""
+"""Metrics, scores of cases, intervals by patient, the error budget, reports."""

@@ -1,0 +1,112 @@
+"""The two files of an evaluation: ``cases.json`` (every case) and ``evaluation.json`` (means, intervals, identity)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import RecordError
+from medvol.core.evaluation.error_budget import ErrorBudget
+from medvol.core.evaluation.scoring import CaseScore
+from medvol.core.evaluation.summary import summarise
+
+SCHEMA = "medvol-evaluation/1"
+CASES_FILE = "cases.json"
+SUMMARY_FILE = "evaluation.json"
+
+_PACKAGES = ("medvol-r1", "lightning", "numpy", "scipy", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation read back.
+
+    Args:
+        folder: Where it was read.
+        summary: Content of ``evaluation.json``.
+        scores: Content of ``cases.json``.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    scores: tuple[CaseScore, ...]
+
+
+def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[str, Any], seed: int = 0) -> Path:
+    """Write both files, each under a temporary name that is then renamed.
+
+    Args:
+        folder: Created when it does not exist; earlier results in it are replaced.
+        scores: Scores of all cases.
+        about: Identity of what was evaluated, as plain values.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Path of ``evaluation.json``, written last.
+    """
+    summary = {
+        "schema": SCHEMA,
+        **about,
+        "seed": seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        **summarise(scores, seed),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / CASES_FILE, [asdict(score) for score in scores])
+    return _write_json(folder / SUMMARY_FILE, summary)
+
+
+def read_evaluation(folder: str | Path) -> Evaluation:
+    """Read what ``write_evaluation`` wrote.
+
+    Raises:
+        RecordError: A file is missing, damaged, or of another version.
+    """
+    folder = Path(folder)
+    summary = _read_json(folder / SUMMARY_FILE)
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
+        )
+    rows = _read_json(folder / CASES_FILE)
+    if not isinstance(rows, list) or not rows:
+        raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
+    return Evaluation(folder, summary, tuple(_read_score(row, folder / CASES_FILE) for row in rows))
+
+
+def _read_score(row: Any, path: Path) -> CaseScore:
+    names = {field.name for field in fields(CaseScore)}
+    if not isinstance(row, dict) or set(row) != names:
+        odd = sorted(names ^ set(row)) if isinstance(row, dict) else type(row).__name__
+        raise RecordError(f"{path} holds a case with missing or unknown fields ({odd}); run the test again")
+    try:
+        budget = ErrorBudget(**row["budget"]) if row["budget"] else None
+    except TypeError as error:
+        raise RecordError(f"{path} holds an odd error budget ({error}); run the test again") from error
+    return CaseScore(**{**row, "budget": budget})
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist; `medvol test` writes it into the run's folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path} cannot be read as JSON ({error}); run the test again") from error
+
+
+def _write_json(path: Path, content: Any) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,240 @@
+"""From a completion to a scored case; a failure earns 0 everywhere and is never dropped."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import DatasetError, EvidenceParseError, PropagationError
+from medvol.core.evaluation.error_budget import ErrorBudget, measure_budget
+from medvol.core.evaluation.metrics import (
+    Mask,
+    diagonal_mm,
+    dice,
+    iou,
+    key_slice_score,
+    slice_areas,
+    surface_measures,
+    volume_ml,
+)
+from medvol.core.grounding.boxes import matched_iou, tight_boxes
+from medvol.core.grounding.grammar import parse_evidence
+from medvol.core.roles import Propagator
+from medvol.core.types import Case, Completion, Evidence, Rollout
+
+PROPAGATION_FAILED = "propagation_failed"
+"""Name of the failure of an answer that was parsed but could not be propagated."""
+
+_SCORES = ("key_slice_score", "box_iou", "dsc", "iou")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is measured, and how.
+
+    Args:
+        split_boxes: One true box for each part of the target on a slice; one box of the whole target otherwise.
+        surface: Also measure NSD and HD95.
+        tolerance_mm: Tolerance of the NSD.
+    """
+
+    split_boxes: bool = False
+    surface: bool = False
+    tolerance_mm: float = 2.0
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Scores of one case.
+
+    A failed answer scores 0. When the target is present, so does an answer that says it is absent. When the target is
+    absent, the answer ``[]`` scores 1 and any other answer 0, whatever was propagated from it.
+
+    Args:
+        case_id: Unique within the data set.
+        patient_id: Intervals are by patient; the volume's identity when the data set names no patient.
+        query: Text of the question.
+        target: Name of what was asked for.
+        kind: How the query points at it.
+        held_out: True for a phrasing that no training query uses.
+        modality: Modality of the scan.
+        present: True when the scan shows the target.
+        parsed: True when the answer follows the grammar.
+        failure: Name of the failure; None when there was none.
+        detail: What went wrong, in words; empty when nothing did.
+        answered_absent: True when the answer says that the target is absent.
+        key_slice: Chosen slice; None when there is none.
+        key_slice_score: Target area there over the largest of the volume.
+        box_iou: Matched IoU with the true boxes of the chosen slice, in pixels.
+        dsc: Dice of the mask.
+        iou: Intersection over union of the mask, measured, not derived from the Dice.
+        mask_ml: Volume of the mask.
+        true_ml: Volume of the target.
+        nsd: Normalised surface distance; None when not measured.
+        hd95_mm: 95th percentile of the Hausdorff distance; None when not measured.
+        budget: Error budget; None when not measured or the target is absent.
+        completion: The policy's own words.
+    """
+
+    case_id: str
+    patient_id: str
+    query: str
+    target: str
+    kind: str
+    held_out: bool
+    modality: str
+    present: bool
+    parsed: bool
+    failure: str | None
+    detail: str
+    answered_absent: bool
+    key_slice: int | None
+    key_slice_score: float
+    box_iou: float
+    dsc: float
+    iou: float
+    mask_ml: float
+    true_ml: float
+    nsd: float | None = None
+    hd95_mm: float | None = None
+    budget: ErrorBudget | None = None
+    completion: str = ""
+
+
+def follow_completion(
+    case: Case,
+    completion: Completion,
+    propagator: Propagator | None = None,
+    z_range: tuple[int, int] | None = None,
+) -> Rollout:
+    """Parse a completion and propagate its anchor.
+
+    Args:
+        case: The question.
+        completion: The policy's answer.
+        propagator: Nothing is propagated when None.
+        z_range: Half-open range of slices to fill; the whole volume when None.
+
+    Returns:
+        A rollout; a failure of the parser or the propagator is named in it.
+    """
+    try:
+        evidence = parse_evidence(completion.text, case.volume.shape)
+    except EvidenceParseError as error:
+        return Rollout(case.case_id, completion, failure=error.failure, detail=str(error))
+    if propagator is None:
+        return Rollout(case.case_id, completion, evidence)
+    try:
+        mask = propagator.propagate(case.volume, evidence, z_range)
+    except PropagationError as error:
+        log.warning("case %s: %s", case.case_id, error)
+        return Rollout(case.case_id, completion, evidence, failure=PROPAGATION_FAILED, detail=str(error))
+    return Rollout(case.case_id, completion, evidence, mask=mask)
+
+
+def score_completion(
+    case: Case,
+    completion: Completion,
+    propagator: Propagator,
+    scoring: Scoring | None = None,
+    truth: Evidence | None = None,
+) -> CaseScore:
+    """Score one answer.
+
+    Args:
+        case: The question with its target mask.
+        completion: The policy's answer.
+        propagator: Turns its anchor into a mask.
+        scoring: What is measured.
+        truth: True anchor; with it the error budget is measured.
+
+    Raises:
+        DatasetError: The case has no target mask.
+        PropagationError: The propagator failed on a true anchor.
+    """
+    scoring = scoring or Scoring()
+    rollout = follow_completion(case, completion, propagator)
+    score = score_rollout(rollout, case, scoring)
+    if truth is None or not score.present or case.target is None:
+        return score
+    answer = rollout.evidence if rollout.failure is None else None
+    budget = measure_budget(case.volume, case.target, truth, answer, score.dsc, propagator, scoring.split_boxes)
+    return replace(score, budget=budget)
+
+
+def score_rollout(rollout: Rollout, case: Case, scoring: Scoring) -> CaseScore:
+    """Score a rollout that was followed to its mask.
+
+    Raises:
+        DatasetError: The case has no target mask.
+    """
+    target = require_target(case)
+    present = bool(target.any())
+    mask = np.zeros_like(target) if rollout.mask is None else rollout.mask
+    values = _score_present(rollout, target, mask, scoring) if present else _score_absent(rollout)
+    surface = _score_surface(values["dsc"], target, mask, case, scoring) if scoring.surface else {}
+    evidence = rollout.evidence
+    return CaseScore(
+        case_id=case.case_id,
+        patient_id=case.patient_id or case.volume.volume_id or case.case_id,
+        query=case.query.text,
+        target=case.query.target,
+        kind=case.query.kind,
+        held_out=case.query.held_out,
+        modality=case.volume.modality,
+        present=present,
+        parsed=evidence is not None,
+        failure=rollout.failure,
+        detail=rollout.detail,
+        answered_absent=evidence is not None and evidence.absent,
+        key_slice=None if evidence is None else evidence.key_slice,
+        mask_ml=volume_ml(mask, case.volume.spacing),
+        true_ml=volume_ml(target, case.volume.spacing),
+        completion=rollout.completion.text,
+        **values,
+        **surface,
+    )
+
+
+def require_target(case: Case) -> NDArray[np.bool_]:
+    """The true mask of a case.
+
+    Raises:
+        DatasetError: It has none.
+    """
+    if case.target is None:
+        raise DatasetError(
+            f"case {case.case_id!r} has no target mask to score against; use `medvol predict` for scans without masks"
+        )
+    return case.target
+
+
+def _score_present(rollout: Rollout, target: Mask, mask: Mask, scoring: Scoring) -> dict[str, float]:
+    evidence = rollout.evidence
+    if rollout.failure is not None or evidence is None or evidence.key_slice is None:
+        return dict.fromkeys(_SCORES, 0.0)
+    true_boxes = tight_boxes(target[evidence.key_slice], split=scoring.split_boxes)
+    return {
+        "key_slice_score": key_slice_score(slice_areas(target), evidence.key_slice),
+        "box_iou": matched_iou(evidence.boxes, true_boxes),
+        "dsc": dice(mask, target),
+        "iou": iou(mask, target),
+    }
+
+
+def _score_absent(rollout: Rollout) -> dict[str, float]:
+    correct = rollout.failure is None and rollout.evidence is not None and rollout.evidence.absent
+    return dict.fromkeys(_SCORES, float(correct))
+
+
+def _score_surface(dsc: float, target: Mask, mask: Mask, case: Case, scoring: Scoring) -> dict[str, float]:
+    """NSD and HD95; a false alarm or a failure on an absent target is as bad as a miss, even with an empty mask."""
+    if not target.any():
+        return {"nsd": dsc, "hd95_mm": 0.0 if dsc else diagonal_mm(target.shape, case.volume.spacing)}
+    nsd, hd95 = surface_measures(mask, target, case.volume.spacing, scoring.tolerance_mm)
+    return {"nsd": nsd, "hd95_mm": hd95}
