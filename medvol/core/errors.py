@@ -17,7 +17,7 @@ without a traceback and exits with code 2.
     |-- EvidenceParseError       (ValueError)    a completion is not an answer (see grounding/grammar.py)
     |-- RecordError              (ValueError)    an evidence record or a jobs file cannot be used
     |-- PropagationError         (RuntimeError)  a propagator failed on one anchor
-    |-- RewardError              (ValueError)    a reward term returned something outside [0, 1]
+    |-- RewardError              (ValueError)    a reward term was not given what it needs, or left [0, 1]
     `-- CheckpointError          (ValueError)    a checkpoint or model folder cannot be used
 """
 
@@ -98,7 +98,7 @@ class PropagationError(MedvolError, RuntimeError):
 
 
 class RewardError(MedvolError, ValueError):
-    """A reward term returned something that is not a number in [0, 1]."""
+    """A reward term was not given what it needs, or returned something that is not a number in [0, 1]."""
 
 
 class CheckpointError(MedvolError, ValueError):

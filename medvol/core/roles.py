@@ -135,7 +135,7 @@ class RewardTerm(ABC):
 
     @abstractmethod
     def __call__(self, rollout: Rollout, case: Case) -> float:
-        """Score in [0, 1]; 0 for an answer that could not be parsed."""
+        """Score in [0, 1]; 0 for an answer that could not be parsed (a term that reads the text only may grade it)."""
 
 
 class CaseDataset(ABC):

@@ -57,9 +57,8 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **summarise(scores, seed),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / CASES_FILE, [asdict(score) for score in scores])
-    return _write_json(folder / SUMMARY_FILE, summary)
+    write_json(folder / CASES_FILE, [asdict(score) for score in scores])
+    return write_json(folder / SUMMARY_FILE, summary)
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
@@ -78,6 +77,19 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     if not isinstance(rows, list) or not rows:
         raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
     return Evaluation(folder, summary, tuple(_read_score(row, folder / CASES_FILE) for row in rows))
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write plain values under a temporary name in the same folder, then rename; values that JSON lacks become text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def _read_score(row: Any, path: Path) -> CaseScore:
@@ -99,14 +111,3 @@ def _read_json(path: Path) -> Any:
         raise RecordError(f"{path} does not exist; `medvol test` writes it into the run's folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as JSON ({error}); run the test again") from error
-
-
-def _write_json(path: Path, content: Any) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

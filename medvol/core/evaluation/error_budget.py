@@ -11,16 +11,20 @@ A share can be negative: a propagator may do better from another slice than from
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import PropagationError
 from medvol.core.evaluation.metrics import dice
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,12 @@ def measure_budget(
         propagator: The propagator that gave it.
         split_boxes: One true box for each part of the target on the slice.
 
-    Raises:
-        PropagationError: The propagator failed on a true anchor.
+    Returns:
+        The budget; a propagator that fails on a true anchor earns 0 there, and the failure is logged.
     """
-    from_truth = dice(propagator.propagate(volume, truth), target)
     corrected = true_boxes_at(target, answer, split_boxes)
-    from_boxes = dice(propagator.propagate(volume, corrected), target) if corrected else 0.0
-    return ErrorBudget(from_truth, from_boxes, predicted_dice)
+    from_boxes = _propagated_dice(volume, target, corrected, propagator) if corrected else 0.0
+    return ErrorBudget(_propagated_dice(volume, target, truth, propagator), from_boxes, predicted_dice)
 
 
 def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = False) -> Evidence | None:
@@ -89,6 +92,14 @@ def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxe
         return None
     boxes = tight_boxes(target[answer.key_slice], split=split_boxes)
     return Evidence(answer.key_slice, boxes) if len(boxes) else None
+
+
+def _propagated_dice(volume: Volume, target: NDArray[np.bool_], anchor: Evidence, propagator: Propagator) -> float:
+    try:
+        return dice(propagator.propagate(volume, anchor), target)
+    except PropagationError as error:
+        log.warning("error budget: %s", error)
+        return 0.0
 
 
 def mean_budget(budgets: Iterable[ErrorBudget]) -> ErrorBudget | None:

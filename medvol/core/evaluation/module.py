@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import torch
 from lightning.pytorch import LightningModule
 from rich.console import Console
 
-from medvol.core.evaluation.archive import write_evaluation
-from medvol.core.evaluation.report import score_table
+from medvol.core.evaluation.archive import read_evaluation, write_evaluation, write_json
+from medvol.core.evaluation.report import Report, summary_sheets
 from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
-from medvol.core.evaluation.summary import mean_scores, summarise
+from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.imaging.slices import choose_slices
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
-from medvol.core.types import Case, Completion, Evidence, Sampling, Segmentation
+from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
 
 Batch = list[list[Case]]
 """Groups of cases; the cases of a group share one volume."""
+
+Row = TypeVar("Row")
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class EvaluationModule(LightningModule):
         self.save_dir = save_dir
         self.network: torch.nn.Module | None = None
         self._scores: list[CaseScore] = []
+        self._predictions: list[dict[str, Any]] = []
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
@@ -79,7 +83,9 @@ class EvaluationModule(LightningModule):
 
     def answer(self, cases: Sequence[Case]) -> list[Completion]:
         """Answer all queries of one volume greedily, from one drawing of its slices."""
-        truths = [self.true_anchor(case) for case in cases] if self.policy.needs_truth else None
+        truths: list[Evidence | None] | None = None
+        if self.policy.needs_truth:
+            truths = [self.true_anchor(case) for case in cases]
         queries = [case.query.text for case in cases]
         prompts = build_prompts(cases[0].volume, queries, self.policy.template, truths)
         answers = self.policy.generate(prompts, 1, Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens))
@@ -124,7 +130,7 @@ class EvaluationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means as ``val/...``."""
-        self._log_means("val", self._gather_scores())
+        self._log_means("val", self._gather(self._scores, lambda score: score.case_id))
 
     def on_test_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -137,13 +143,43 @@ class EvaluationModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``."""
-        scores = self._gather_scores()
+        scores = self._gather(self._scores, lambda score: score.case_id)
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             console = Console()
-            console.print(score_table(summarise(scores)))
+            console.print(Report(summary_sheets(read_evaluation(path.parent).summary)))
             console.print(f"every case: {path.parent / 'cases.json'}; means and intervals: {path}")
+
+    def on_predict_epoch_start(self) -> None:
+        """Start a fresh list of predictions."""
+        self._predictions = []
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Segmentation]:
+        """Answer a batch; a failure is named in the log and in ``predictions.json``.
+
+        Returns:
+            The answers that gave a mask; none of them when ``save_dir`` is set and they were written there.
+        """
+        kept = []
+        for cases in batch:
+            for case, completion in zip(cases, self.answer(cases), strict=True):
+                rollout = follow_completion(case, completion, self.propagator)
+                segmentation = self._segmentation(case, rollout)
+                files = self._save(segmentation, case.case_id) if segmentation and self.save_dir else {}
+                self._predictions.append(
+                    {"case_id": case.case_id, "query": case.query.text, "failure": rollout.failure, "files": files}
+                )
+                kept += [segmentation] if segmentation and not self.save_dir else []
+        return kept
+
+    def on_predict_epoch_end(self) -> None:
+        """Write ``predictions.json``: every case, its files, its failure."""
+        rows = self._gather(self._predictions, lambda row: row["case_id"])
+        if self.save_dir and self.trainer.is_global_zero:
+            path = write_json(Path(self.save_dir) / "predictions.json", rows)
+            failed = sum(row["failure"] is not None for row in rows)
+            Console().print(f"{len(rows) - failed} of {len(rows)} queries answered: {path}")
 
     def identity(self) -> dict[str, Any]:
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
@@ -162,10 +198,24 @@ class EvaluationModule(LightningModule):
         for name, value in mean_scores(scores).items():
             self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"))
 
-    def _gather_scores(self) -> list[CaseScore]:
-        """Scores of all ranks; a case that a sampler handed to two ranks counts once."""
-        gathered: list[list[CaseScore] | None] = [self._scores]
+    def _segmentation(self, case: Case, rollout: Rollout) -> Segmentation | None:
+        if rollout.evidence is None or rollout.mask is None:
+            log.warning("case %s has no mask: %s", case.case_id, rollout.detail)
+            return None
+        identity = {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
+        return Segmentation(
+            case.volume, case.query.text, rollout.mask, rollout.evidence, rollout.completion, provenance=identity
+        )
+
+    def _save(self, segmentation: Segmentation, case_id: str) -> dict[str, str]:
+        """Write one answer; a case's name is escaped, so that it is one file name and stays unique."""
+        paths = segmentation.save(str(self.save_dir), quote(case_id, safe=" "))
+        return {kind: path.name for kind, path in paths.items()}
+
+    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
+        """Rows of all ranks; a case that a sampler handed to two ranks counts once."""
+        gathered: list[list[Row] | None] = [rows]
         if self.trainer.world_size > 1:
             gathered = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self._scores)
-        return list({score.case_id: score for part in gathered if part for score in part}.values())
+            torch.distributed.all_gather_object(gathered, rows)
+        return list({key(row): row for part in gathered if part for row in part}.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,6 @@ from medvol.core.types import Case, Completion, Evidence, Rollout
 
 PROPAGATION_FAILED = "propagation_failed"
 """Name of the failure of an answer that was parsed but could not be propagated."""
-
-_SCORES = ("key_slice_score", "box_iou", "dsc", "iou")
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +154,6 @@ def score_completion(
 
     Raises:
         DatasetError: The case has no target mask.
-        PropagationError: The propagator failed on a true anchor.
     """
     scoring = scoring or Scoring()
     rollout = follow_completion(case, completion, propagator)
@@ -174,10 +172,9 @@ def score_rollout(rollout: Rollout, case: Case, scoring: Scoring) -> CaseScore:
         DatasetError: The case has no target mask.
     """
     target = require_target(case)
-    present = bool(target.any())
     mask = np.zeros_like(target) if rollout.mask is None else rollout.mask
-    values = _score_present(rollout, target, mask, scoring) if present else _score_absent(rollout)
-    surface = _score_surface(values["dsc"], target, mask, case, scoring) if scoring.surface else {}
+    marks = _mark(rollout, target, mask, scoring.split_boxes)
+    nsd, hd95 = _measure_surface(marks.dsc, target, mask, case, scoring) if scoring.surface else (None, None)
     evidence = rollout.evidence
     return CaseScore(
         case_id=case.case_id,
@@ -187,17 +184,21 @@ def score_rollout(rollout: Rollout, case: Case, scoring: Scoring) -> CaseScore:
         kind=case.query.kind,
         held_out=case.query.held_out,
         modality=case.volume.modality,
-        present=present,
+        present=bool(target.any()),
         parsed=evidence is not None,
         failure=rollout.failure,
         detail=rollout.detail,
         answered_absent=evidence is not None and evidence.absent,
         key_slice=None if evidence is None else evidence.key_slice,
+        key_slice_score=marks.key_slice_score,
+        box_iou=marks.box_iou,
+        dsc=marks.dsc,
+        iou=marks.iou,
         mask_ml=volume_ml(mask, case.volume.spacing),
         true_ml=volume_ml(target, case.volume.spacing),
+        nsd=nsd,
+        hd95_mm=hd95,
         completion=rollout.completion.text,
-        **values,
-        **surface,
     )
 
 
@@ -209,32 +210,49 @@ def require_target(case: Case) -> NDArray[np.bool_]:
     """
     if case.target is None:
         raise DatasetError(
-            f"case {case.case_id!r} has no target mask to score against; use `medvol predict` for scans without masks"
+            f"case {case.case_id!r} has no target mask, which scoring needs; use `medvol predict` for scans without masks"
         )
     return case.target
 
 
-def _score_present(rollout: Rollout, target: Mask, mask: Mask, scoring: Scoring) -> dict[str, float]:
+def settled_score(evidence: Evidence | None, target: Mask) -> float | None:
+    """Score that an answer earns before its anchor is compared with the target.
+
+    Returns:
+        0 for an answer that could not be parsed, for ``[]`` on a present target and for boxes on an absent one; 1 for
+        ``[]`` on an absent target; None when there are both an anchor and a target to compare.
+    """
+    if evidence is None:
+        return 0.0
+    present = bool(target.any())
+    if present and not evidence.absent:
+        return None
+    return float(evidence.absent and not present)
+
+
+class _Marks(NamedTuple):
+    key_slice_score: float
+    box_iou: float
+    dsc: float
+    iou: float
+
+
+def _mark(rollout: Rollout, target: Mask, mask: Mask, split_boxes: bool) -> _Marks:
     evidence = rollout.evidence
-    if rollout.failure is not None or evidence is None or evidence.key_slice is None:
-        return dict.fromkeys(_SCORES, 0.0)
-    true_boxes = tight_boxes(target[evidence.key_slice], split=scoring.split_boxes)
-    return {
-        "key_slice_score": key_slice_score(slice_areas(target), evidence.key_slice),
-        "box_iou": matched_iou(evidence.boxes, true_boxes),
-        "dsc": dice(mask, target),
-        "iou": iou(mask, target),
-    }
+    settled = 0.0 if rollout.failure is not None else settled_score(evidence, target)
+    if settled is not None or evidence is None or evidence.key_slice is None:
+        return _Marks(*[settled or 0.0] * 4)
+    true_boxes = tight_boxes(target[evidence.key_slice], split=split_boxes)
+    return _Marks(
+        key_slice_score(slice_areas(target), evidence.key_slice),
+        matched_iou(evidence.boxes, true_boxes),
+        dice(mask, target),
+        iou(mask, target),
+    )
 
 
-def _score_absent(rollout: Rollout) -> dict[str, float]:
-    correct = rollout.failure is None and rollout.evidence is not None and rollout.evidence.absent
-    return dict.fromkeys(_SCORES, float(correct))
-
-
-def _score_surface(dsc: float, target: Mask, mask: Mask, case: Case, scoring: Scoring) -> dict[str, float]:
+def _measure_surface(dsc: float, target: Mask, mask: Mask, case: Case, scoring: Scoring) -> tuple[float, float]:
     """NSD and HD95; a false alarm or a failure on an absent target is as bad as a miss, even with an empty mask."""
     if not target.any():
-        return {"nsd": dsc, "hd95_mm": 0.0 if dsc else diagonal_mm(target.shape, case.volume.spacing)}
-    nsd, hd95 = surface_measures(mask, target, case.volume.spacing, scoring.tolerance_mm)
-    return {"nsd": nsd, "hd95_mm": hd95}
+        return dsc, 0.0 if dsc else diagonal_mm(target.shape, case.volume.spacing)
+    return surface_measures(mask, target, case.volume.spacing, scoring.tolerance_mm)

@@ -92,7 +92,8 @@ def paired_difference(
 def _by_patient(cases: NDArray[np.float64], patients: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and number of the cases of each patient."""
     _, index = np.unique(np.asarray(patients), return_inverse=True)
-    return np.bincount(index, weights=cases), np.bincount(index).astype(np.float64)
+    sums: NDArray[np.float64] = np.bincount(index, weights=cases).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
 
 
 def _cluster_bounds(
