@@ -7,12 +7,9 @@ from typing import Any, ClassVar
 
 from medvol.core.errors import EvidenceParseError
 from medvol.core.grounding.boxes import NORM
-from medvol.core.grounding.grammar import parse_evidence
+from medvol.core.grounding.grammar import MAX_CHARACTERS, parse_evidence
 from medvol.core.roles import Need, RewardTerm
 from medvol.core.types import Case, Rollout
-
-MAX_LENGTH = 8192
-"""A longer answer scores 0; it is not read."""
 
 MAX_BRACKETS = 200
 """An answer that opens more brackets is not decoded; this also bounds how deep they nest."""
@@ -27,14 +24,14 @@ def format_parts(text: str) -> tuple[float, float, float, float]:
         text: A completion, of any content.
 
     Returns:
-        Layout: 1 when the text is one think block followed by one answer block and nothing else. Reasoning: 1 when the
-        think block is not empty. Structure: 1 when the answer is a JSON list or object. Boxes: share of boxes with
-        four integers 0..1000, x1 < x2 and y1 < y2; 1 for ``[]``, 0 when there are none otherwise.
+        Each in [0, 1]. Layout: 1 when the text is one think block followed by one answer block and nothing else.
+        Reasoning: 1 when the think block is not empty. Structure: 1 when the answer is a JSON list or object. Boxes:
+        share of boxes with four integers 0..1000, x1 < x2 and y1 < y2; 1 for ``[]``, 0 when there are none otherwise.
 
     Source: MedVol-R1 (arXiv 2605.26621), format reward R_f; the paper says 0 or 1, its code takes the mean of these
     four. Unlike there, a tag written twice costs the layout, and coordinates must be integers, as the grammar says.
     """
-    if len(text) > MAX_LENGTH:
+    if len(text) > MAX_CHARACTERS:
         return 0.0, 0.0, 0.0, 0.0
     thought, answer = (_between(text, *tags) for tags in (_TAGS[:2], _TAGS[2:]))
     content = _decode(text if answer is None else answer)
@@ -93,7 +90,8 @@ class FormatReward(RewardTerm):
     grammar.
 
     Args:
-        strict: 1 for an answer that ``parse_evidence`` accepts for this volume, 0 otherwise, as in the paper's figure.
+        strict: 0 or 1, as in the paper's figure: 1 for an answer whose four parts are whole and which
+            ``parse_evidence`` accepts for this volume.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"text"})
@@ -103,10 +101,11 @@ class FormatReward(RewardTerm):
 
     def __call__(self, rollout: Rollout, case: Case) -> float:
         """Score the form of the answer."""
+        grade = sum(format_parts(rollout.completion.text)) / 4
         if not self.strict:
-            return sum(format_parts(rollout.completion.text)) / 4
+            return grade
         try:
             parse_evidence(rollout.completion.text, case.volume.shape)
         except EvidenceParseError:
             return 0.0
-        return 1.0
+        return float(grade == 1.0)

@@ -54,7 +54,7 @@ class SpatialReward(RewardTerm):
     def __init__(
         self,
         boxes_of: Literal["predicted", "labelled"] = "predicted",
-        split_boxes: bool = False,
+        split_boxes: bool = True,
         coordinate_step: int = 1,
         num_slices: int = 64,
     ) -> None:

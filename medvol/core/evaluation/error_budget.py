@@ -65,7 +65,7 @@ def measure_budget(
     answer: Evidence | None,
     predicted_dice: float,
     propagator: Propagator,
-    split_boxes: bool = False,
+    split_boxes: bool = True,
 ) -> ErrorBudget:
     """Error budget of one case whose target is present.
 
@@ -86,7 +86,7 @@ def measure_budget(
     return ErrorBudget(_propagated_dice(volume, target, truth, propagator), from_boxes, predicted_dice)
 
 
-def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = False) -> Evidence | None:
+def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = True) -> Evidence | None:
     """The answer's slice with its true boxes; None where the slice shows no target or there is no slice."""
     if answer is None or answer.key_slice is None:
         return None

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import LightningModule
 from rich.console import Console
 
-from medvol.core.evaluation.archive import read_evaluation, write_evaluation, write_json
-from medvol.core.evaluation.report import Report, summary_sheets
+from medvol.core.evaluation.archive import write_evaluation, write_json
+from medvol.core.evaluation.report import report_runs
 from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
@@ -53,8 +53,8 @@ class EvaluationModule(LightningModule):
         error_budget: bool = False,
         surface: bool = False,
         tolerance_mm: float = 2.0,
-        anchor_rule: Literal["paper", "largest", "any"] = "paper",
-        split_boxes: bool = False,
+        anchor_rule: Literal["paper", "largest"] = "paper",
+        split_boxes: bool = True,
         max_new_tokens: int = 256,
         save_dir: str | None = None,
     ) -> None:
@@ -148,7 +148,7 @@ class EvaluationModule(LightningModule):
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             console = Console()
-            console.print(Report(summary_sheets(read_evaluation(path.parent).summary)))
+            console.print(report_runs([path.parent]))
             console.print(f"every case: {path.parent / 'cases.json'}; means and intervals: {path}")
 
     def on_predict_epoch_start(self) -> None:

@@ -42,7 +42,7 @@ class Scoring:
         tolerance_mm: Tolerance of the NSD.
     """
 
-    split_boxes: bool = False
+    split_boxes: bool = True
     surface: bool = False
     tolerance_mm: float = 2.0
 
@@ -210,7 +210,7 @@ def require_target(case: Case) -> NDArray[np.bool_]:
     """
     if case.target is None:
         raise DatasetError(
-            f"case {case.case_id!r} has no target mask, which scoring needs; use `medvol predict` for scans without masks"
+            f"case {case.case_id!r} has no target mask, which scoring needs; use `medvol predict` for scans without one"
         )
     return case.target
 

@@ -1,0 +1,134 @@
+"""Scores of answers whose worth can be worked out by hand."""
+
+import dataclasses
+
+import pytest
+
+from medvol.core.errors import DatasetError
+from medvol.core.evaluation.metrics import diagonal_mm
+from medvol.core.evaluation.scoring import (
+    PROPAGATION_FAILED,
+    Scoring,
+    follow_completion,
+    score_completion,
+    settled_score,
+)
+from medvol.core.types import Completion
+
+TRUE_BOX = (15, 10, 35, 20)
+SURFACE = Scoring(surface=True)
+
+
+def scores_of(score):
+    return score.key_slice_score, score.box_iou, score.dsc, score.iou
+
+
+def test_perfect_answer(make_case, write_answer, box_propagator):
+    score = score_completion(make_case(), Completion(write_answer(6, TRUE_BOX)), box_propagator(), SURFACE)
+    assert scores_of(score) == (1.0, 1.0, 1.0, 1.0)
+    assert (score.nsd, score.hd95_mm) == (1.0, 0.0)
+    assert (score.parsed, score.failure, score.key_slice, score.present) == (True, None, 6, True)
+    assert score.mask_ml == score.true_ml == pytest.approx(5 * 10 * 20 * 4 / 1000)
+
+
+def test_half_a_box_one_slice_off(make_case, write_answer, box_propagator):
+    score = score_completion(make_case(), Completion(write_answer(7, (15, 10, 25, 20))), box_propagator())
+    overlap, predicted, true = 4 * 100, 5 * 100, 5 * 200
+    assert score.key_slice_score == 1.0
+    assert score.box_iou == pytest.approx(0.5)
+    assert score.dsc == pytest.approx(2 * overlap / (predicted + true))
+    assert score.iou == pytest.approx(overlap / (predicted + true - overlap))
+    assert score.nsd is None
+
+
+def test_slice_that_does_not_show_the_target(make_case, write_answer, box_propagator):
+    score = score_completion(make_case(), Completion(write_answer(0, TRUE_BOX)), box_propagator(reach=0))
+    assert scores_of(score) == (0.0, 0.0, 0.0, 0.0)
+    assert score.failure is None
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_unparsable_answer_scores_0_everywhere(make_case, box_propagator, present):
+    score = score_completion(make_case(present=present), Completion("the spleen, I think"), box_propagator(), SURFACE)
+    assert scores_of(score) == (0.0, 0.0, 0.0, 0.0)
+    assert (score.parsed, score.failure, score.nsd) == (False, "no_answer", 0.0)
+    assert score.hd95_mm == diagonal_mm((12, 40, 50), (4.0, 1.0, 1.0))
+    assert score.completion == "the spleen, I think"
+    assert "no <answer> block" in score.detail
+
+
+@pytest.mark.parametrize(
+    ("present", "says_absent", "expected"), [(False, True, 1.0), (False, False, 0.0), (True, True, 0.0)]
+)
+def test_absent_answers(make_case, write_answer, box_propagator, present, says_absent, expected):
+    text = write_answer() if says_absent else write_answer(6, TRUE_BOX)
+    score = score_completion(make_case(present=present), Completion(text), box_propagator(), SURFACE)
+    assert scores_of(score) == (expected,) * 4
+    assert score.answered_absent is says_absent
+    assert score.nsd == expected
+    assert (score.hd95_mm == 0.0) is (expected == 1.0)
+
+
+def test_false_alarm_scores_0_even_when_nothing_was_propagated(make_case, write_answer, box_propagator):
+    case = make_case(present=False)
+    score = score_completion(case, Completion(write_answer(6, (1, 1, 1.2, 1.2))), box_propagator(), SURFACE)
+    assert score.mask_ml == 0.0
+    assert scores_of(score) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_failed_propagation_is_named_logged_and_scored_0(make_case, write_answer, box_propagator, caplog):
+    score = score_completion(make_case(), Completion(write_answer(6, TRUE_BOX)), box_propagator(fails_at=6))
+    assert (score.parsed, score.failure, score.key_slice) == (True, PROPAGATION_FAILED, 6)
+    assert "volume-1: slice 6 cannot be propagated" in score.detail
+    assert "volume-1: slice 6 cannot be propagated" in caplog.text
+    assert scores_of(score) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_other_errors_of_a_propagator_are_not_swallowed(make_case, write_answer, box_propagator):
+    class Broken(box_propagator):
+        def propagate(self, volume, evidence, z_range=None):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        score_completion(make_case(), Completion(write_answer(6, TRUE_BOX)), Broken())
+
+
+def test_two_parts_need_two_boxes_unless_they_are_not_split(make_case, write_answer, box_propagator):
+    case = make_case()
+    target = case.target.copy()
+    target[4:9, 10:20, 22:28] = False
+    case = dataclasses.replace(case, target=target)
+    both = Completion(write_answer(6, (15, 10, 22, 20), (28, 10, 35, 20)))
+    whole = Completion(write_answer(6, TRUE_BOX))
+    split, single = (Scoring(split_boxes=value) for value in (True, False))
+    assert score_completion(case, both, box_propagator(), split).box_iou == pytest.approx(1.0)
+    assert score_completion(case, whole, box_propagator(), single).box_iou == pytest.approx(1.0)
+    assert score_completion(case, whole, box_propagator(), split).box_iou == pytest.approx(70 / 200 / 2)
+
+
+def test_patient_falls_back_to_the_volume(make_case, write_answer, box_propagator):
+    answer = Completion(write_answer(6, TRUE_BOX))
+    assert score_completion(make_case(), answer, box_propagator()).patient_id == "volume-1"
+    assert score_completion(make_case(patient="p7"), answer, box_propagator()).patient_id == "p7"
+
+
+def test_case_without_a_mask_cannot_be_scored(make_case, write_answer, box_propagator):
+    case = dataclasses.replace(make_case("k"), target=None)
+    with pytest.raises(DatasetError, match="case 'k' has no target mask"):
+        score_completion(case, Completion(write_answer()), box_propagator())
+
+
+def test_follow_completion_propagates_only_when_asked(make_case, write_answer, box_propagator):
+    case, answer = make_case(), Completion(write_answer(6, TRUE_BOX))
+    assert follow_completion(case, answer).mask is None
+    rollout = follow_completion(case, answer, box_propagator(), (6, 8))
+    assert rollout.mask.any(axis=(1, 2)).nonzero()[0].tolist() == [6, 7]
+
+
+def test_settled_score_is_open_only_when_there_is_something_to_compare(make_case, write_answer):
+    present, absent = make_case().target, make_case(present=False).target
+    here = follow_completion(make_case(), Completion(write_answer(6, TRUE_BOX))).evidence
+    nowhere = follow_completion(make_case(), Completion(write_answer())).evidence
+    table = [(here, present, None), (here, absent, 0.0), (nowhere, present, 0.0), (nowhere, absent, 1.0)]
+    assert [settled_score(evidence, target) for evidence, target, _ in table] == [row[2] for row in table]
+    assert settled_score(None, absent) == 0.0
