@@ -90,6 +90,13 @@ class TrainablePolicy(Policy):
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Parameters that an optimiser may change."""
 
+    def slice_encoder(self) -> torch.nn.Module | None:
+        """Module that writes one feature row (N, C) for every image token, slice by slice; None when there is none.
+
+        The auxiliary occupancy loss listens to it.
+        """
+        return None
+
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors), configuration, tokenizer and prompt template, so that they load together."""

@@ -8,7 +8,7 @@ World coordinates are millimetres in the NIfTI convention (RAS+).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,11 +142,19 @@ class SliceStack:
         indices: Index of each slice in the volume, ascending, length S.
         pixels: (S, 3, H, W) float32 in [0, 1]: three intensity windows as channels, resized to the template's size.
         volume_shape: (Z, Y, X) of the volume the slices were taken from.
+        drawn: Indices of the full drawing, when slices were dropped from it; each slice keeps the position in the
+            prompt that it had there.
     """
 
     indices: tuple[int, ...]
     pixels: NDArray[np.float32]
     volume_shape: tuple[int, int, int]
+    drawn: tuple[int, ...] | None = None
+
+    def keep(self, positions: Sequence[int]) -> SliceStack:
+        """Drop all slices but those at the given positions (ascending)."""
+        kept = tuple(self.indices[i] for i in positions)
+        return SliceStack(kept, self.pixels[list(positions)], self.volume_shape, self.drawn or self.indices)
 
 
 @dataclass(frozen=True, eq=False)

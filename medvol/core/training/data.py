@@ -1,0 +1,169 @@
+"""CaseDataModule: batches of volumes, each with the queries asked about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.roles import CaseDataset
+from medvol.core.types import Case
+
+
+def group_by_volume(dataset: CaseDataset) -> list[list[int]]:
+    """Indices of the cases of each volume, in order of first appearance; reads no volume."""
+    groups: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        groups.setdefault(dataset.volume_key(index), []).append(index)
+    return list(groups.values())
+
+
+class VolumeBatchSampler(Sampler[list[list[int]]]):
+    """Yields batches of volumes, each a list of case indices.
+
+    The order depends on the seed and the epoch only, so a resumed run sees what an uninterrupted one would.
+
+    Args:
+        groups: Case indices of each volume.
+        batch_size: Volumes a batch.
+        queries_per_volume: Draw at most this many cases of a volume each time; all when None.
+        shuffle: Draw the order of volumes anew in every epoch.
+        seed: Seed of the draws.
+    """
+
+    def __init__(
+        self, groups: Sequence[list[int]], batch_size: int, queries_per_volume: int | None, shuffle: bool, seed: int
+    ) -> None:
+        self.groups = groups
+        self.batch_size = batch_size
+        self.queries_per_volume = queries_per_volume
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.groups) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.groups)) if self.shuffle else np.arange(len(self.groups))
+        chosen = [self._draw(self.groups[i], rng) for i in order]
+        for start in range(0, len(chosen), self.batch_size):
+            yield chosen[start : start + self.batch_size]
+
+    def _draw(self, group: list[int], rng: np.random.Generator) -> list[int]:
+        if self.queries_per_volume is None or len(group) <= self.queries_per_volume:
+            return group
+        return sorted(rng.choice(group, self.queries_per_volume, replace=False).tolist())
+
+
+class VolumeGroups(Dataset[list[Case]]):
+    """Looks a case data set up by lists of indices."""
+
+    def __init__(self, dataset: CaseDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: list[int]) -> list[Case]:
+        return [self.dataset[index] for index in indices]
+
+
+def keep_batch(batch: list[list[Case]]) -> list[list[Case]]:
+    """Collate nothing: volumes differ in size."""
+    return batch
+
+
+class CaseDataModule(LightningDataModule):
+    """The cases to train, validate, test and predict on.
+
+    Args:
+        train: Cases to learn from.
+        val: Cases that alone serve for choices.
+        test: Cases to report on.
+        predict: Cases to answer; they need no masks.
+        batch_size: Volumes a training batch.
+        queries_per_volume: Draw at most this many training queries a volume each time; all when None.
+        num_workers: Processes that prepare cases; 0 prepares them in the main one.
+        seed: Seed of the order.
+        allow_shared_patients: Accept a patient who is in two of train, val and test.
+    """
+
+    def __init__(
+        self,
+        train: CaseDataset | None = None,
+        val: CaseDataset | None = None,
+        test: CaseDataset | None = None,
+        predict: CaseDataset | None = None,
+        batch_size: int = 1,
+        queries_per_volume: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        allow_shared_patients: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is a number of volumes, at least 1; got {batch_size}")
+        self.splits = {"train": train, "val": val, "test": test, "predict": predict}
+        self.batch_size = batch_size
+        self.queries_per_volume = queries_per_volume
+        self.num_workers = num_workers
+        self.seed = seed
+        self.allow_shared_patients = allow_shared_patients
+
+    def setup(self, stage: str) -> None:
+        """Refuse splits that share a patient.
+
+        Raises:
+            DatasetError: They do, and ``allow_shared_patients`` is off.
+        """
+        if self.allow_shared_patients:
+            return
+        patients = {
+            name: {dataset.patient_id(i) for i in range(len(dataset))}
+            for name, dataset in self.splits.items()
+            if dataset is not None and name != "predict"
+        }
+        for (first, ours), (second, theirs) in combinations(patients.items(), 2):
+            shared = sorted(ours & theirs)
+            if shared:
+                raise DatasetError(
+                    f"{first} and {second} share {len(shared)} patient(s), for example {shared[0]!r}; split by patient, "
+                    "or set allow_shared_patients"
+                )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled volumes."""
+        return self._loader("train", self.batch_size, self.queries_per_volume, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """All cases, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """All cases, in order."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """All cases, in order."""
+        return self._loader("predict")
+
+    def _loader(
+        self, split: str, batch_size: int = 1, queries: int | None = None, shuffle: bool = False
+    ) -> DataLoader[Any]:
+        dataset = self.splits[split]
+        if dataset is None:
+            raise ConfigError(f"this run needs the {split} cases; set data.init_args.{split} to a data set")
+        if len(dataset) == 0:
+            raise DatasetError(f"the {split} data set holds no case")
+        sampler = VolumeBatchSampler(group_by_volume(dataset), batch_size, queries, shuffle, self.seed)
+        return DataLoader(
+            VolumeGroups(dataset), batch_sampler=sampler, collate_fn=keep_batch, num_workers=self.num_workers
+        )

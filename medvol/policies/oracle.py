@@ -1,0 +1,52 @@
+"""OraclePolicy: writes the true anchor, for ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from medvol.core.errors import ConfigError
+from medvol.core.grounding.grammar import format_evidence
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.roles import Policy
+from medvol.core.types import Completion, Prompt, Sampling
+
+
+class OraclePolicy(Policy):
+    """Answers with the true anchor in the answer grammar, so with the grammar's rounding.
+
+    Args:
+        num_slices: Slices shown in a prompt; the key slice is one of them.
+        coordinate_step: Coordinates are multiples of this, as a policy with a small vocabulary writes them.
+    """
+
+    needs_truth: ClassVar[bool] = True
+
+    def __init__(self, num_slices: int = 64, coordinate_step: int = 1) -> None:
+        self.num_slices = num_slices
+        self.coordinate_step = coordinate_step
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The default layout with the chosen number of slices."""
+        return PromptTemplate(num_slices=self.num_slices, coordinate_step=self.coordinate_step)
+
+    def generate(
+        self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
+    ) -> list[list[Completion]]:
+        """Write the truth ``n`` times.
+
+        Raises:
+            ConfigError: A prompt carries no truth: the case has no mask.
+        """
+        return [[Completion(self._answer(prompt))] * n for prompt in prompts]
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name and settings."""
+        return {"name": type(self).__name__, **vars(self)}
+
+    def _answer(self, prompt: Prompt) -> str:
+        if prompt.truth is None:
+            raise ConfigError("OraclePolicy answers with the true anchor, and this query comes without a mask")
+        _, height, width = prompt.slices.volume_shape
+        return format_evidence(prompt.truth, height, width, self.coordinate_step)
