@@ -6,10 +6,10 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from medvol.core.errors import RecordError
 from medvol.core.evaluation.error_budget import ErrorBudget
@@ -19,6 +19,8 @@ from medvol.core.evaluation.summary import summarise
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
 SUMMARY_FILE = "evaluation.json"
+
+Record = TypeVar("Record", CaseScore, ErrorBudget)
 
 _PACKAGES = ("medvol-r1", "lightning", "numpy", "scipy", "torch", "transformers")
 
@@ -62,21 +64,22 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
-    """Read what ``write_evaluation`` wrote.
+    """Read what ``write_evaluation`` wrote; means and intervals are worked out again from the cases.
 
     Raises:
         RecordError: A file is missing, damaged, or of another version.
     """
     folder = Path(folder)
-    summary = _read_json(folder / SUMMARY_FILE)
-    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
+    about = _read_json(folder / SUMMARY_FILE)
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA or type(about.get("seed")) is not int:
         raise RecordError(
             f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
         )
     rows = _read_json(folder / CASES_FILE)
     if not isinstance(rows, list) or not rows:
         raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
-    return Evaluation(folder, summary, tuple(_read_score(row, folder / CASES_FILE) for row in rows))
+    scores = tuple(_read_score(row, folder / CASES_FILE) for row in rows)
+    return Evaluation(folder, {**about, **summarise(scores, about["seed"])}, scores)
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -93,21 +96,34 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def _read_score(row: Any, path: Path) -> CaseScore:
-    names = {field.name for field in fields(CaseScore)}
-    if not isinstance(row, dict) or set(row) != names:
-        odd = sorted(names ^ set(row)) if isinstance(row, dict) else type(row).__name__
-        raise RecordError(f"{path} holds a case with missing or unknown fields ({odd}); run the test again")
     try:
-        budget = ErrorBudget(**row["budget"]) if row["budget"] else None
-    except TypeError as error:
-        raise RecordError(f"{path} holds an odd error budget ({error}); run the test again") from error
-    return CaseScore(**{**row, "budget": budget})
+        return _build(CaseScore, {**row, "budget": row["budget"] and _build(ErrorBudget, row["budget"])})
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"{path} holds a case that cannot be read ({error}); run the test again") from error
+
+
+def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """Make a dataclass whose fields have the types they declare.
+
+    Raises:
+        TypeError: A field is missing, unknown or of another type.
+    """
+    record = kind(**values)
+    for name, expected in get_type_hints(kind).items():
+        value = getattr(record, name)
+        if not isinstance(float(value) if type(value) is int and expected is float else value, expected):
+            raise TypeError(f"{name} is {value!r}")
+    return record
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist; `medvol test` writes it into the run's folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as JSON ({error}); run the test again") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

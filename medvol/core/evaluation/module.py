@@ -43,7 +43,8 @@ class EvaluationModule(LightningModule):
         anchor_rule: How the true key slice is chosen among the slices shown.
         split_boxes: One true box for each part of a target on a slice; one box of the whole target otherwise.
         max_new_tokens: Upper bound on the length of an answer.
-        save_dir: Folder of the masks, records and pictures that ``predict`` writes; nothing is written when None.
+        save_dir: Folder of the masks, records and pictures that ``predict`` writes; when None nothing is written and
+            the answers stay in ``segmentations``.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class EvaluationModule(LightningModule):
         self.network: torch.nn.Module | None = None
         self._scores: list[CaseScore] = []
         self._predictions: list[dict[str, Any]] = []
+        self.segmentations: list[Segmentation] = []
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
@@ -149,29 +151,32 @@ class EvaluationModule(LightningModule):
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             console = Console()
             console.print(report_runs([path.parent]))
-            console.print(f"every case: {path.parent / 'cases.json'}; means and intervals: {path}")
+            console.print(f"means and intervals: {path}; every case: {path.with_name('cases.json')}", soft_wrap=True)
 
     def on_predict_epoch_start(self) -> None:
-        """Start a fresh list of predictions."""
+        """Start fresh lists of predictions."""
         self._predictions = []
+        self.segmentations = []
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Segmentation]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
         """Answer a batch; a failure is named in the log and in ``predictions.json``.
 
+        The answers are written to ``save_dir``, or kept in ``segmentations`` when it is None.
+
         Returns:
-            The answers that gave a mask; none of them when ``save_dir`` is set and they were written there.
+            Ids of the cases that gave a mask.
         """
-        kept = []
+        answered = []
         for cases in batch:
             for case, completion in zip(cases, self.answer(cases), strict=True):
                 rollout = follow_completion(case, completion, self.propagator)
                 segmentation = self._segmentation(case, rollout)
-                files = self._save(segmentation, case.case_id) if segmentation and self.save_dir else {}
+                files = self._keep(segmentation, case.case_id) if segmentation else {}
+                answered += [case.case_id] if segmentation else []
                 self._predictions.append(
                     {"case_id": case.case_id, "query": case.query.text, "failure": rollout.failure, "files": files}
                 )
-                kept += [segmentation] if segmentation and not self.save_dir else []
-        return kept
+        return answered
 
     def on_predict_epoch_end(self) -> None:
         """Write ``predictions.json``: every case, its files, its failure."""
@@ -207,9 +212,12 @@ class EvaluationModule(LightningModule):
             case.volume, case.query.text, rollout.mask, rollout.evidence, rollout.completion, provenance=identity
         )
 
-    def _save(self, segmentation: Segmentation, case_id: str) -> dict[str, str]:
-        """Write one answer; a case's name is escaped, so that it is one file name and stays unique."""
-        paths = segmentation.save(str(self.save_dir), quote(case_id, safe=" "))
+    def _keep(self, segmentation: Segmentation, case_id: str) -> dict[str, str]:
+        """Write one answer, or keep it; a case's id is escaped, so that it is one file name and stays unique."""
+        if self.save_dir is None:
+            self.segmentations.append(segmentation)
+            return {}
+        paths = segmentation.save(self.save_dir, quote(case_id, safe=" "))
         return {kind: path.name for kind, path in paths.items()}
 
     def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:

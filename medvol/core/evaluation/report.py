@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.archive import Evaluation, read_evaluation
@@ -42,14 +43,14 @@ class Sheet:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def __rich__(self) -> Table:
-        """For the terminal."""
-        table = Table(title=self.title, title_justify="left")
+    def __rich__(self) -> RenderableType:
+        """For the terminal; names from data are never read as markup."""
+        table = Table()
         for index, head in enumerate(self.head):
-            table.add_column(head, justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(Text(head), justify="left" if index == 0 else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
-        return table
+            table.add_row(*map(Text, row))
+        return Group(Text(self.title, style="bold"), table)
 
     def to_markdown(self) -> str:
         """As a Markdown table under a heading."""
@@ -72,7 +73,7 @@ class Report:
 
     def __rich__(self) -> RenderableType:
         """For the terminal."""
-        return Group(*self.sheets, *self.remarks)
+        return Group(*self.sheets, *map(Text, self.remarks))
 
     def to_markdown(self) -> str:
         """As a Markdown document."""
@@ -92,25 +93,11 @@ def report_runs(folders: Sequence[str | Path]) -> Report:
     paths = [Path(folder) for folder in folders]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError(f"a report needs one or more different run folders; got {[str(path) for path in paths]}")
-    runs = {str(path): read_evaluation(path) for path in paths}
-    sheets = [_overview(runs), *_differences(runs), *_budgets(runs)]
-    if len(runs) == 1:
-        sheets += summary_sheets(next(iter(runs.values())).summary)[1:]
-    else:
-        sheets += [_side_by_side(runs, grouping) for grouping in GROUPINGS]
-    return Report(sheets, [*_failures(runs), *_unlike(runs)])
-
-
-def summary_sheets(summary: Mapping[str, Any]) -> list[Sheet]:
-    """Tables of one evaluation: all cases, then every grouping with more than one group."""
-    names = _metric_names([summary])
-    title = "mean [95 % interval by patient]; failures count as 0"
-    sheets = [Sheet(title, _head("cases", names), [_line("all", summary["all"], names)])]
-    for grouping, groups in summary["groups"].items():
-        if len(groups) > 1:
-            rows = [_line(name, row, names) for name, row in groups.items()]
-            sheets.append(Sheet(f"by {grouping}", _head(grouping, names), rows))
-    return sheets
+    names = [path.name for path in paths]
+    labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
+    runs = dict(zip(labels, map(read_evaluation, paths), strict=True))
+    groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
+    return Report([_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)])
 
 
 def format_interval(interval: Mapping[str, Any] | None) -> str:
@@ -121,35 +108,27 @@ def format_interval(interval: Mapping[str, Any] | None) -> str:
     return mean if interval["low"] is None else f"{mean} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def _metric_names(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in LABELS if any(name in summary["all"]["metrics"] for summary in summaries)]
-
-
-def _head(first: str, names: Sequence[str]) -> list[str]:
-    return [first, "n", "patients", "failed", *(LABELS[name] for name in names)]
-
-
-def _line(label: str, row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    counts = [str(row[key]) for key in ("cases", "patients", "failures")]
-    return [label, *counts, *(format_interval(row["metrics"].get(name)) for name in names)]
-
-
 def _overview(runs: Mapping[str, Evaluation]) -> Sheet:
-    names = _metric_names([run.summary for run in runs.values()])
-    rows = [_line(label, run.summary["all"], names) for label, run in runs.items()]
-    return Sheet("mean [95 % interval by patient]; failures count as 0", _head("run", names), rows)
+    parts = [run.summary["all"] for run in runs.values()]
+    rows = [[key, *(str(part[key]) for part in parts)] for key in ("cases", "patients", "present", "failures")]
+    for name, label in LABELS.items():
+        if any(name in part["metrics"] for part in parts):
+            rows.append([label, *(format_interval(part["metrics"].get(name)) for part in parts)])
+    return Sheet("mean [95 % interval by patient]; failures count as 0", ["", *runs], rows)
 
 
 def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
     """Paired differences to the first run, for the runs that answered the same cases."""
-    (first_label, first), *others = runs.items()
-    rows = []
-    names = [name for name in LABELS if name in metric_values(first.scores)]
-    for label, run in others:
-        if _cases(run) == _cases(first):
-            rows.append([label, *(_difference(first, run, name) for name in names)])
-    title = f"difference to {first_label}, same cases [95 % interval by patient]"
-    return [Sheet(title, ["run", *(LABELS[name] for name in names)], rows)] if rows else []
+    (first_label, first), *rest = runs.items()
+    others = {label: run for label, run in rest if _cases(run) == _cases(first)}
+    if not others:
+        return []
+    rows = [
+        [LABELS[name], *(_difference(first, run, name) for run in others.values())]
+        for name in LABELS
+        if name in metric_values(first.scores)
+    ]
+    return [Sheet(f"difference to {first_label}, same cases [95 % interval by patient]", ["", *others], rows)]
 
 
 def _difference(first: Evaluation, second: Evaluation, name: str) -> str:
@@ -165,25 +144,35 @@ def _cases(run: Evaluation) -> set[tuple[str, bool]]:
 
 
 def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
-    keys = ("true_anchor", "true_boxes", "predicted", "propagation_loss", "slice_loss", "box_loss")
-    head = ["run", "n", "DSC: true anchor", "true boxes", "as predicted", "lost: propagation", "slice", "boxes"]
-    rows = []
-    for label, run in runs.items():
-        budget = run.summary["error_budget"]
-        if budget:
-            rows.append([label, str(budget["cases"]), *(f"{budget[key]:.3f}" for key in keys)])
-    return [Sheet("error budget, cases whose target is present", head, rows)] if rows else []
-
-
-def _side_by_side(runs: Mapping[str, Evaluation], grouping: str) -> Sheet:
-    """DSC of every group, one column a run."""
-    groups = {label: run.summary["groups"][grouping] for label, run in runs.items()}
-    names = sorted({name for rows in groups.values() for name in rows})
+    budgets = {label: run.summary["error_budget"] for label, run in runs.items() if run.summary["error_budget"]}
     rows = [
-        [name, *(format_interval(groups[label].get(name, {}).get("metrics", {}).get("dsc")) for label in runs)]
-        for name in names
+        [label, *(f"{budget[key]:.3f}" for budget in budgets.values())]
+        for key, label in (
+            ("true_anchor", "DSC from the true slice and boxes"),
+            ("true_boxes", "DSC from the true boxes of the chosen slice"),
+            ("predicted", "DSC as predicted"),
+            ("propagation_loss", "lost by propagation"),
+            ("slice_loss", "lost by the slice"),
+            ("box_loss", "lost by the boxes"),
+        )
     ]
-    return Sheet(f"DSC by {grouping}", [grouping, *runs], rows)
+    return [Sheet("error budget, cases whose target is present", ["", *budgets], rows)] if budgets else []
+
+
+def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:
+    """DSC of every group, one column a run; nothing when there is only one group."""
+    groups = {label: run.summary["groups"][grouping] for label, run in runs.items()}
+    rows = [
+        [name, *(_group_cell(groups[label].get(name)) for label in runs)]
+        for name in sorted({name for members in groups.values() for name in members})
+    ]
+    return [Sheet(f"DSC by {grouping}", [grouping, *runs], rows)] if len(rows) > 1 else []
+
+
+def _group_cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{format_interval(row['metrics'].get('dsc'))} (n={row['cases']})"
 
 
 def _failures(runs: Mapping[str, Evaluation]) -> list[str]:

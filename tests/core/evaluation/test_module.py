@@ -1,0 +1,222 @@
+"""The module under a Lightning trainer: what it logs, writes, registers and restores."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from medvol.core.errors import DatasetError
+from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.roles import TrainablePolicy
+from medvol.core.types import Completion
+
+TRUE_BOX = (15, 10, 35, 20)
+
+
+def run(stage, module, groups, folder, **options):
+    """Run one verb of the trainer over groups of cases, one group a batch."""
+    trainer = Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    loader = DataLoader(groups, batch_size=1, collate_fn=list)
+    result = getattr(trainer, stage)(module, loader, **({} if stage == "predict" else {"verbose": False}))
+    return result if stage == "predict" else result[0]
+
+
+@pytest.fixture
+def study(make_case, write_answer, written_policy):
+    """Five queries about one volume and one about another: right, half right, missed, unparsable, absent, right."""
+    cases = [
+        make_case("right", patient="p1", kind="explicit"),
+        make_case("half", patient="p1", kind="explicit", held_out=True),
+        make_case("missed", patient="p1"),
+        make_case("garbled", patient="p1"),
+        make_case("nowhere", present=False, patient="p1", kind="absent", target="spleen"),
+    ]
+    other = make_case("other", patient="p2")
+    other = dataclasses.replace(other, volume=dataclasses.replace(other.volume, volume_id="volume-2", modality="MR"))
+    answers = {
+        "right": write_answer(6, TRUE_BOX),
+        "half": write_answer(6, (15, 10, 25, 20)),
+        "missed": write_answer(),
+        "garbled": "<answer>[{</answer>",
+        "nowhere": write_answer(),
+        "other": write_answer(6, TRUE_BOX),
+    }
+    return [cases, [other]], written_policy(answers)
+
+
+def test_test_logs_means_with_failures_as_0(study, box_propagator, tmp_path, capsys):
+    groups, policy = study
+    logged = run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    half = 2 * 100 / (100 + 200)
+    assert logged["test/format_rate"] == pytest.approx(5 / 6)
+    assert logged["test/dsc"] == pytest.approx((1 + half + 0 + 0 + 1) / 5)
+    assert logged["test/key_slice_score"] == pytest.approx(3 / 5)
+    assert logged["test/box_iou"] == pytest.approx(2.5 / 5)
+    assert logged["test/absent_accuracy"] == 1.0
+    assert "failures count as 0" in capsys.readouterr().out
+
+
+def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
+    groups, policy = study
+    run("test", EvaluationModule(policy, box_propagator(), error_budget=True, surface=True), groups, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json"]
+    cases = json.loads((tmp_path / "cases.json").read_text())
+    summary = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [case["case_id"] for case in cases] == ["right", "half", "missed", "garbled", "nowhere", "other"]
+    assert summary["policy"] == {"name": "WrittenPolicy", "answers": 6}
+    assert summary["propagator"] == {"name": "BoxPropagator"}
+    assert summary["failures"] == {"bad_json": 1}
+    overall = summary["all"]
+    assert (overall["cases"], overall["patients"], overall["present"], overall["failures"]) == (6, 2, 5, 1)
+    dsc = overall["metrics"]["dsc"]
+    assert dsc["low"] <= dsc["mean"] <= dsc["high"]
+    assert set(summary["groups"]) == {"phrasing", "kind", "target", "modality"}
+    assert summary["groups"]["phrasing"]["held-out"]["cases"] == 1
+    assert summary["groups"]["modality"]["MR"]["metrics"]["dsc"]["mean"] == pytest.approx(1.0)
+    assert summary["error_budget"]["cases"] == 5
+    # of the target's slices 4..8 only 4 and 7 are shown; from 7 the propagator reaches 5..9
+    assert summary["error_budget"]["true_anchor"] == pytest.approx(2 * 4 / (5 + 5))
+    assert summary["error_budget"]["true_boxes"] == pytest.approx(3 / 5)
+    assert "dsc" not in summary["groups"]["kind"]["absent"]["metrics"]
+
+
+def test_validation_logs_but_writes_nothing_and_measures_no_budget(study, box_propagator, tmp_path):
+    groups, policy = study
+    propagator = box_propagator()
+    calls = []
+    propagate = propagator.propagate
+    propagator.propagate = lambda *args: calls.append(args) or propagate(*args)
+    logged = run("validate", EvaluationModule(policy, propagator, error_budget=True), groups, tmp_path)
+    assert {"val/format_rate", "val/key_slice_score", "val/box_iou", "val/dsc"} <= set(logged)
+    assert len(calls) == 5  # every answer that parses, once
+    assert not list(tmp_path.iterdir())
+
+
+def test_queries_of_one_volume_are_answered_in_one_call_from_one_drawing(study, box_propagator, tmp_path):
+    groups, policy = study
+    run("validate", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert [len(prompts) for prompts in policy.calls] == [5, 1]
+    assert len({id(prompt.slices) for prompt in policy.calls[0]}) == 1
+    assert all(prompt.truth is None for prompt in policy.calls[0])
+
+
+def test_oracle_gets_the_true_anchor_of_the_slices_shown(study, box_propagator, written_policy, tmp_path):
+    groups, _ = study
+    policy = written_policy(needs_truth=True)
+    logged = run("test", EvaluationModule(policy, box_propagator(4)), groups, tmp_path)
+    prompt = policy.calls[0][0]
+    assert prompt.truth.key_slice in prompt.slices.indices
+    assert (logged["test/box_iou"], logged["test/absent_accuracy"]) == (pytest.approx(1.0), 1.0)
+
+
+def test_case_without_a_mask_is_refused_in_one_sentence(study, box_propagator, tmp_path):
+    groups, policy = study
+    groups[0][2] = dataclasses.replace(groups[0][2], target=None)
+    with pytest.raises(DatasetError, match="case 'missed' has no target mask"):
+        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict_needs_no_masks_and_returns_what_parses(study, box_propagator, tmp_path):
+    groups, policy = study
+    bare = [[dataclasses.replace(case, target=None) for case in cases] for cases in groups]
+    module = EvaluationModule(policy, box_propagator())
+    assert run("predict", module, bare, tmp_path) == [["right", "half", "missed", "nowhere"], ["other"]]
+    answers = module.segmentations
+    assert [answer.query for answer in answers] == ["right", "half", "missed", "nowhere", "other"]
+    assert np.array_equal(answers[0].mask, groups[0][0].target)
+    assert not answers[2].mask.any()
+    assert answers[0].provenance["policy"]["name"] == "WrittenPolicy"
+
+
+def test_predict_saves_under_safe_names_and_lists_failures(study, box_propagator, tmp_path, monkeypatch):
+    groups, policy = study
+    groups[0][0] = dataclasses.replace(groups[0][0], case_id="../p1/right")
+    saved = []
+
+    def save(segmentation, folder, name="segmentation"):
+        saved.append((folder, name))
+        return {"mask": tmp_path / f"{name}.nii.gz"}
+
+    monkeypatch.setattr("medvol.core.types.Segmentation.save", save)
+    module = EvaluationModule(policy, box_propagator(), save_dir=str(tmp_path / "out"))
+    assert run("predict", module, groups, tmp_path)[0] == ["../p1/right", "half", "missed", "nowhere"]
+    assert module.segmentations == []
+    assert {folder for folder, _ in saved} == {str(tmp_path / "out")}
+    assert [name for _, name in saved] == ["..%2Fp1%2Fright", "half", "missed", "nowhere", "other"]
+    rows = {row["case_id"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())}
+    assert rows["garbled"] == {"case_id": "garbled", "query": "garbled", "failure": "bad_json", "files": {}}
+    assert rows["half"]["files"] == {"mask": "half.nii.gz"}
+
+
+class TinyPolicy(TrainablePolicy):
+    """One weight; answers that the target is absent."""
+
+    def __init__(self):
+        self.built = []
+
+    def load(self):
+        if not self.built:
+            self.built.append(torch.nn.Linear(1, 1, bias=False))
+        return self.built[0]
+
+    def generate(self, prompts, n=1, sampling=None):
+        self.load()
+        return [[Completion("<think>no</think><answer>[]</answer>")] * n for _ in prompts]
+
+    def encode(self, text):
+        raise NotImplementedError
+
+    def log_probs(self, prompts, completions):
+        return [[self.load().weight.sum().expand(1)] for _ in prompts]
+
+    reference_log_probs = log_probs
+
+    def trainable_parameters(self):
+        return self.load().parameters()
+
+    def save(self, folder):
+        raise NotImplementedError
+
+
+class Fitted(EvaluationModule):
+    """Drives the only weight down and notes the mode that it is trained in."""
+
+    def training_step(self, batch, batch_idx):
+        self.modes = [*getattr(self, "modes", []), self.network.training]
+        return self.policy.log_probs([None], [[None]])[0][0].sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_network_is_built_late_registered_trained_and_stored(study, box_propagator, tmp_path):
+    groups, _ = study
+    policy = TinyPolicy()
+    module = Fitted(policy, box_propagator())
+    assert not policy.built
+    loader = DataLoader(groups, batch_size=1, collate_fn=list)
+    trainer = Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, max_epochs=2, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, loader, loader)
+    assert module.network is policy.load()
+    assert module.modes == [True] * 4
+    assert trainer.callback_metrics["val/dsc"] == 0.0
+    assert trainer.callback_metrics["val/absent_accuracy"] == 1.0
+    assert not list(tmp_path.iterdir())
+
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = Fitted(TinyPolicy(), box_propagator())
+    again.configure_model()
+    again.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"])
+    assert torch.equal(again.policy.load().weight, policy.load().weight)
+    assert list(again.state_dict()) == ["network.weight"]
