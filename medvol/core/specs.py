@@ -1,0 +1,99 @@
+"""Component specs: how a component is named and set up, in plain values.
+
+A spec is ``{"class_path": "package.module.Class", "init_args": {...}}``, the form of the YAML files. Checkpoints hold
+specs and tensors, never objects, so they load without pickle and rebuild what was made from YAML or in Python alike.
+A component keeps each constructor parameter under the parameter's own name, or that name after an underscore.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import CheckpointError, InvalidComponentError
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
+
+COMPONENTS = (Policy, Propagator, RewardTerm, CaseDataset)
+"""What a spec may name, besides dataclasses of settings and the modules that ``rebuild`` is asked for."""
+
+
+def describe_component(component: object) -> dict[str, Any]:
+    """Write a component as a spec.
+
+    Raises:
+        InvalidComponentError: A constructor parameter was not kept, or its value is not plain.
+    """
+    cls = type(component)
+    arguments = {name: _plain(_kept(component, name), cls, name) for name in inspect.signature(cls).parameters}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+
+
+def rebuild(spec: Mapping[str, Any], *allowed: type) -> Any:
+    """Build the component that a spec describes.
+
+    Args:
+        spec: From ``describe_component``.
+        allowed: Classes it may be, or inherit from, besides the four roles.
+
+    Raises:
+        CheckpointError: The class is gone, is not a component, or does not take these settings.
+    """
+    path = str(spec.get("class_path"))
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint names {path!r}, which cannot be imported: {error}") from error
+    if not (inspect.isclass(cls) and issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed))):
+        raise CheckpointError(f"the checkpoint names {path!r}, which is not a component; it is not called")
+    arguments = {key: _build_value(value, allowed) for key, value in spec.get("init_args", {}).items()}
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise CheckpointError(f"{path} does not take the settings in the checkpoint: {error}") from error
+
+
+def _kept(component: object, name: str) -> Any:
+    state = vars(component)
+    modules = state.get("_modules", {})
+    for place, key in ((state, f"_{name}"), (state, name), (modules, name)):
+        if key in place:
+            return place[key]
+    raise InvalidComponentError(
+        f"{type(component).__name__} does not keep its setting {name!r}; store it as self.{name} in the constructor"
+    )
+
+
+def _plain(value: Any, owner: type, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, owner, name) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, owner, name) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        settings = {field.name: _plain(getattr(value, field.name), owner, name) for field in fields(value)}
+        return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": settings}
+    if isinstance(value, COMPONENTS):
+        return describe_component(value)
+    raise InvalidComponentError(
+        f"{owner.__name__} keeps a {type(value).__name__} under {name!r}; settings are numbers, text, lists, mappings "
+        "and components"
+    )
+
+
+def _build_value(value: Any, allowed: tuple[type, ...]) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"class_path", "init_args"}:
+            return rebuild(value, *allowed)
+        return {key: _build_value(item, allowed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_build_value(item, allowed) for item in value]
+    return value

@@ -1,0 +1,32 @@
+"""Rewording training queries, so that a policy trained on a few phrasings listens to words and not to sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+KEPT_WORDS = frozenset(
+    "left right no not without with healthy both two pair paired free unaffected normal lesion mass growth diseased "
+    "affected abnormal kidneys organs finding focal largest smallest upper lower".split()
+)
+"""Words that decide what is asked for; they are never dropped."""
+
+CARRIERS = ("", "", "find", "segment", "locate", "please outline", "where is", "show me")
+"""What people type before the thing they ask for."""
+
+
+def reword_query(text: str, rng: np.random.Generator, share: float, word_dropout: float = 0.25) -> str:
+    """Drop words from a query, and put a carrier phrase before it.
+
+    Args:
+        text: The query.
+        rng: Source of the draws.
+        share: Probability that words are dropped at all; 0 leaves the query as it is.
+        word_dropout: Probability for each word that may go.
+    """
+    if share == 0:
+        return text
+    words = text.split()
+    if rng.random() < share:
+        words = [word for word in words if word.lower() in KEPT_WORDS or rng.random() > word_dropout] or words
+    carrier = CARRIERS[rng.integers(len(CARRIERS))]
+    return " ".join([*carrier.split(), *words])

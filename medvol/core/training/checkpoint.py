@@ -1,0 +1,66 @@
+"""Checkpoints: best and last while training, and rebuilding a module from one."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from medvol.core.errors import CheckpointError
+from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.specs import describe_component, rebuild
+
+SPEC = "medvol_spec"
+"""Key of the module's spec in a checkpoint."""
+
+
+class SpecCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint by validation DSC and the last one, each with the spec of its module.
+
+    Args:
+        every_n_train_steps: Also save after this many steps; None saves after validation only.
+    """
+
+    def __init__(self, every_n_train_steps: int | None = None) -> None:
+        super().__init__(
+            monitor="val/dsc",
+            mode="max",
+            filename="best",
+            save_last=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+            every_n_train_steps=every_n_train_steps,
+        )
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the spec."""
+        checkpoint[SPEC] = describe_component(pl_module)
+
+
+def default_callbacks() -> list[Callback]:
+    """Callbacks that every ``medvol fit`` gets."""
+    return [SpecCheckpoint()]
+
+
+def load_module(path: str | Path) -> EvaluationModule:
+    """Rebuild a module with its weights from a checkpoint file.
+
+    Raises:
+        CheckpointError: The file is missing, is not a checkpoint of medvol, or holds more than plain values and tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of plain values and tensors: {error}") from error
+    if SPEC not in checkpoint:
+        raise CheckpointError(f"{path} was not written by medvol: it names no module")
+    module: EvaluationModule = rebuild(checkpoint[SPEC], EvaluationModule)
+    module.configure_model()
+    module.load_state_dict(checkpoint["state_dict"])
+    return module

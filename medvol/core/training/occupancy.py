@@ -1,0 +1,97 @@
+"""The auxiliary occupancy loss: which organ lies where, read off the features of every image token.
+
+A small policy trained from scratch learns to see long before it learns to answer; the answers alone are a thin signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.roles import TrainablePolicy
+from medvol.core.types import SliceStack
+
+BACKGROUND_WEIGHT = 0.3
+"""Weight of class 0, which fills most of a slice."""
+
+
+class OccupancyHead(nn.Module):
+    """Predicts the label of a grid of points in every image token.
+
+    Args:
+        policy: Its slice encoder is listened to.
+        classes: Number of labels, background included; larger labels count as background.
+        cells: Points along each side of a token.
+
+    Raises:
+        ConfigError: The policy has no slice encoder.
+    """
+
+    def __init__(self, policy: TrainablePolicy, classes: int, cells: int = 6) -> None:
+        super().__init__()
+        encoder = policy.slice_encoder()
+        if encoder is None:
+            raise ConfigError(f"{type(policy).__name__} has no slice encoder; set occupancy_weight to 0")
+        self.classes = classes
+        self.cells = cells
+        width = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)][-1].out_features
+        self.linear = nn.Linear(width, cells * cells * classes)
+        self._heard: list[torch.Tensor] = []
+        encoder.register_forward_hook(self._listen)
+
+    def loss(self, labels: Sequence[NDArray[np.uint8]], stacks: Sequence[SliceStack]) -> torch.Tensor:
+        """Cross-entropy over all points of all slices of the last forward pass.
+
+        Args:
+            labels: Label map (Z, Y, X) of each stack's volume.
+            stacks: The slices that were encoded, in that order.
+        """
+        features = torch.cat(self._heard)
+        self._heard.clear()
+        template_shape = stacks[0].pixels.shape
+        tokens = features.shape[0] // sum(len(stack.indices) for stack in stacks)
+        rows = round((tokens * template_shape[2] / template_shape[3]) ** 0.5)
+        truth = np.concatenate(
+            [self._sample(label, stack, rows, tokens // rows) for label, stack in zip(labels, stacks, strict=True)]
+        )
+        target = torch.from_numpy(truth.astype(np.int64)).to(features.device)
+        scores = self.linear(features.float()).view(-1, self.classes)
+        weight = torch.ones(self.classes, device=features.device)
+        weight[0] = BACKGROUND_WEIGHT
+        return cross_entropy(scores, target, weight=weight)
+
+    def forget(self) -> None:
+        """Drop what was heard in a pass that has no loss."""
+        self._heard.clear()
+
+    def _sample(self, labels: NDArray[np.uint8], stack: SliceStack, rows: int, columns: int) -> NDArray[np.uint8]:
+        """Labels at the points, token by token: (slices * rows * columns * cells * cells,)."""
+        _, height, width = labels.shape
+        y = ((np.arange(rows * self.cells) + 0.5) / (rows * self.cells) * height).astype(int)
+        x = ((np.arange(columns * self.cells) + 0.5) / (columns * self.cells) * width).astype(int)
+        grid = labels[np.ix_(np.array(stack.indices), y, x)]
+        grid = np.where(grid < self.classes, grid, 0)
+        cut = grid.reshape(len(stack.indices), rows, self.cells, columns, self.cells)
+        return cut.transpose(0, 1, 3, 2, 4).reshape(-1)
+
+    def _listen(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if torch.is_grad_enabled() and self.training:
+            self._heard.append(output)
+
+
+def require_labels(labels: NDArray[np.uint8] | None, case_id: str) -> NDArray[np.uint8]:
+    """The label map of a case.
+
+    Raises:
+        DatasetError: The data set gives none.
+    """
+    if labels is None:
+        raise DatasetError(f"case {case_id} has no label map for the occupancy loss; set occupancy_weight to 0")
+    return labels

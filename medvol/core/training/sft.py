@@ -1,0 +1,207 @@
+"""SFTModule: cold-start supervised fine-tuning on anchors worked out from masks.
+
+Cross-entropy on the answer tokens only; all queries of a volume are packed behind its one slice prefix. A policy that
+starts from random weights gets two helps, both off by default: a curriculum that first shows a few slices at a time,
+each at its place in the full drawing, and an occupancy loss on its image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from medvol.core.errors import ConfigError
+from medvol.core.evaluation.module import Batch, EvaluationModule
+from medvol.core.evaluation.scoring import require_target
+from medvol.core.grounding.anchors import KeySliceRule, label_anchor
+from medvol.core.grounding.grammar import format_evidence
+from medvol.core.grounding.prompts import build_prompts
+from medvol.core.roles import Propagator, TrainablePolicy
+from medvol.core.training.augmentation import reword_query
+from medvol.core.training.occupancy import OccupancyHead, require_labels
+from medvol.core.training.schedule import warm_up_then_cosine
+from medvol.core.types import Case, Completion, Prompt, SliceStack
+
+_CLEAR = 0.1
+"""A slice shows a target clearly when it holds this share of the largest area."""
+
+
+class SFTModule(EvaluationModule):
+    """Teaches a policy to write true anchors.
+
+    Args:
+        policy: Trained.
+        propagator: Used in validation and test only.
+        learning_rate: Peak of the schedule.
+        weight_decay: Of AdamW, whose betas are 0.9 and 0.98.
+        warmup_steps: Steps of linear warm-up.
+        final_share: The cosine ends at this share of the peak.
+        label_rule: How the key slice of a training answer is chosen among the slices shown.
+        jitter: Move every edge of a training box by up to this share of its side: imperfect labels.
+        think: Write a think block that names the target and the slices it spans.
+        reword: Probability that words of a training query are dropped; 0 leaves queries as they are.
+        curriculum_steps: First steps in which slices are dropped.
+        curriculum_slices: Slices left in each row of those steps; the others of the volume fill further rows.
+        curriculum_queries: Most queries a row of those steps.
+        occupancy_weight: Weight of the occupancy loss in the curriculum; a third of it afterwards; 0 leaves it out.
+        occupancy_classes: Labels of the occupancy loss, background included.
+        seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
+        error_budget: See ``EvaluationModule``.
+        surface: See ``EvaluationModule``.
+        tolerance_mm: See ``EvaluationModule``.
+        anchor_rule: See ``EvaluationModule``.
+        split_boxes: See ``EvaluationModule``; training answers follow it too.
+        max_new_tokens: See ``EvaluationModule``.
+        save_dir: See ``EvaluationModule``.
+    """
+
+    def __init__(
+        self,
+        policy: TrainablePolicy,
+        propagator: Propagator,
+        learning_rate: float = 2e-5,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 40,
+        final_share: float = 0.02,
+        label_rule: KeySliceRule = "paper",
+        jitter: float = 0.0,
+        think: bool = True,
+        reword: float = 0.0,
+        curriculum_steps: int = 0,
+        curriculum_slices: int = 4,
+        curriculum_queries: int = 4,
+        occupancy_weight: float = 0.0,
+        occupancy_classes: int = 16,
+        seed: int = 0,
+        error_budget: bool = False,
+        surface: bool = False,
+        tolerance_mm: float = 2.0,
+        anchor_rule: Literal["paper", "largest"] = "paper",
+        split_boxes: bool = True,
+        max_new_tokens: int = 256,
+        save_dir: str | None = None,
+    ) -> None:
+        super().__init__(
+            policy, propagator, error_budget, surface, tolerance_mm, anchor_rule, split_boxes, max_new_tokens, save_dir
+        )
+        if not isinstance(policy, TrainablePolicy):
+            raise ConfigError(f"{type(policy).__name__} has nothing to train; fit a TrainablePolicy")
+        self.student = policy
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.final_share = final_share
+        self.label_rule: KeySliceRule = label_rule
+        self.jitter = jitter
+        self.think = think
+        self.reword = reword
+        self.curriculum_steps = curriculum_steps
+        self.curriculum_slices = curriculum_slices
+        self.curriculum_queries = curriculum_queries
+        self.occupancy_weight = occupancy_weight
+        self.occupancy_classes = occupancy_classes
+        self.seed = seed
+        self.occupancy: OccupancyHead | None = None
+
+    def configure_model(self) -> None:
+        """Load the network; add the occupancy head when its loss is weighted."""
+        super().configure_model()
+        if self.occupancy is None and self.occupancy_weight > 0:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self.occupancy = OccupancyHead(self.student, self.occupancy_classes)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine, by steps."""
+        head = list(self.occupancy.parameters()) if self.occupancy is not None else []
+        optimizer = torch.optim.AdamW(
+            [*self.student.trainable_parameters(), *head],
+            lr=self.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=self.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        shape = warm_up_then_cosine(self.warmup_steps, steps, self.final_share)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
+        """Negative log-likelihood of the true answers, a mean over their tokens, plus the occupancy loss."""
+        rng = np.random.default_rng([self.seed, self.global_step])
+        early = self.global_step < self.curriculum_steps
+        prompts: list[Prompt] = []
+        answers: list[list[Completion]] = []
+        drawn: list[tuple[Case, SliceStack]] = []
+        for cases in batch:
+            for slices, members in self._rows(cases, early, rng):
+                drawn.append((cases[0], slices))
+                for case in members:
+                    query = reword_query(case.query.text, rng, self.reword)
+                    prompts.append(Prompt(slices, query, self.policy.template))
+                    answers.append([self.student.encode(self._answer(case, slices, rng))])
+        if not prompts:
+            return None
+        scores = torch.cat([rows[0] for rows in self.student.log_probs(prompts, answers)])
+        loss = -scores.mean()
+        self.log("train/answer_loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
+        return loss + self._occupancy_loss(drawn, early)
+
+    def on_fit_end(self) -> None:
+        """Export the trained policy to ``model`` in the run folder."""
+        if self.trainer.is_global_zero:
+            self.student.save(Path(self.trainer.default_root_dir) / "model")
+
+    def _rows(
+        self, cases: Sequence[Case], early: bool, rng: np.random.Generator
+    ) -> list[tuple[SliceStack, list[Case]]]:
+        """Drawings of a volume with the cases asked of each: one full drawing, or a random partition of it."""
+        for case in cases:
+            require_target(case)
+        slices = build_prompts(cases[0].volume, [cases[0].query.text], self.policy.template)[0].slices
+        if not early:
+            return [(slices, list(cases))]
+        order = rng.permutation(len(slices.indices))
+        rows = []
+        for start in range(0, len(order), self.curriculum_slices):
+            kept = slices.keep(sorted(order[start : start + self.curriculum_slices].tolist()))
+            clear = [case for case in cases if self._clear_slices(case, kept.indices)]
+            chosen = rng.permutation(len(clear))[: self.curriculum_queries]
+            if len(chosen):
+                rows.append((kept, [clear[i] for i in sorted(chosen)]))
+        return rows
+
+    def _answer(self, case: Case, slices: SliceStack, rng: np.random.Generator) -> str:
+        """The true answer among the slices shown."""
+        target = require_target(case)
+        clear = self._clear_slices(case, slices.indices)
+        name = case.query.target or "target"
+        rationale = ""
+        if self.think:
+            span = f"spans slices {clear[0]} to {clear[-1]}" if clear else "is not in the scan"
+            rationale = f"the {name} {span}"
+        anchor = label_anchor(
+            target, slices.indices, self.label_rule, self.split_boxes, self.jitter, rng, rationale=rationale
+        )
+        return format_evidence(anchor, *target.shape[1:], step=self.policy.template.coordinate_step)
+
+    @staticmethod
+    def _clear_slices(case: Case, shown: Sequence[int]) -> list[int]:
+        areas = require_target(case).sum(axis=(1, 2))
+        return [z for z in shown if areas[z] > 0 and areas[z] >= _CLEAR * areas.max()]
+
+    def _occupancy_loss(self, drawn: Sequence[tuple[Case, SliceStack]], early: bool) -> torch.Tensor | float:
+        if self.occupancy is None:
+            return 0.0
+        labels = [require_labels(case.labels, case.case_id) for case, _ in drawn]
+        loss = self.occupancy.loss(labels, [slices for _, slices in drawn])
+        self.log("train/occupancy_loss", loss.detach(), batch_size=len(drawn))
+        return self.occupancy_weight * (1.0 if early else 1 / 3) * loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the network before its weights are restored."""
+        self.configure_model()

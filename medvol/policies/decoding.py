@@ -1,0 +1,109 @@
+"""Decoding all queries of a volume, and all completions of a query, against one prefix kept at batch 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import DynamicCache
+
+from medvol.core.types import Sampling, SliceStack
+from medvol.policies.packing import Branch, pack_tree
+from medvol.policies.qwen_vl_network import QwenVLNetwork
+
+
+@dataclass
+class _Line:
+    """One completion while it is being written."""
+
+    query: int
+    branch: int
+    next_position: int
+    hidden: torch.Tensor
+    ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+
+@torch.no_grad()
+def decode(
+    network: QwenVLNetwork,
+    slices: SliceStack,
+    queries: Sequence[str],
+    n: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> list[list[tuple[list[int], list[float]]]]:
+    """Write ``n`` completions for every query about one drawing of slices.
+
+    The prefix is computed once. Every step feeds the last token of each unfinished completion as one row; a mask
+    keeps the completions apart, so no part of the cache is ever repeated.
+
+    Returns:
+        For each query and completion its token ids, end token included when it was written, and their
+        log-probabilities at the sampling temperature.
+    """
+    prefix = network.prefix(slices)
+    branches = [Branch(network.encode_query(query)) for query in queries]
+    row = pack_tree(prefix, branches)
+    cache = DynamicCache()
+    hidden = network.hidden_states([row], network.see([slices]), cache)[0]
+    owner = torch.cat(
+        [torch.zeros(len(prefix.ids), dtype=torch.long)]
+        + [torch.full((len(branch.ids),), i + 1) for i, branch in enumerate(branches)]
+    )
+    lines = [
+        _Line(
+            query=i,
+            branch=1 + len(queries) + i * n + k,
+            next_position=prefix.next_position + len(branches[i].ids),
+            hidden=hidden[row.starts[i] + len(branches[i].ids) - 1],
+        )
+        for i in range(len(queries))
+        for k in range(n)
+    ]
+    active = lines
+    for step in range(sampling.max_new_tokens):
+        _write_token(network, active, sampling, generator)
+        active = [line for line in active if line.ids[-1] != network.end_id]
+        if not active or step + 1 == sampling.max_new_tokens:
+            break
+        owner = _read_tokens(network, active, owner, cache)
+    return [[(line.ids, line.log_probs) for line in lines if line.query == i] for i in range(len(queries))]
+
+
+def _write_token(
+    network: QwenVLNetwork, lines: Sequence[_Line], sampling: Sampling, generator: torch.Generator
+) -> None:
+    scores = network.token_log_probs(torch.stack([line.hidden for line in lines]))
+    if sampling.temperature > 0:
+        scores = torch.log_softmax(scores / sampling.temperature, dim=-1)
+        chosen = torch.multinomial(scores.exp().cpu(), 1, generator=generator)[:, 0].to(scores.device)
+    else:
+        chosen = scores.argmax(dim=-1)
+    picked = scores.gather(-1, chosen[:, None])[:, 0]
+    for line, token, score in zip(lines, chosen.tolist(), picked.tolist(), strict=True):
+        line.ids.append(token)
+        line.log_probs.append(score)
+
+
+def _read_tokens(
+    network: QwenVLNetwork, lines: Sequence[_Line], owner: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """Feed the token just written of every line; returns the owners of all cached tokens."""
+    branches = torch.tensor([line.branch for line in lines])
+    owner = torch.cat([owner, branches])
+    queries = torch.tensor([line.query + 1 for line in lines])
+    visible = (owner == 0) | (owner == queries[:, None]) | (owner == branches[:, None])
+    positions = torch.tensor([line.next_position + len(line.ids) - 1 for line in lines]).expand(3, 1, -1)
+    ids = torch.tensor([[line.ids[-1] for line in lines]], device=network.device)
+    output = network.model.model.language_model(
+        inputs_embeds=network.model.get_input_embeddings()(ids),
+        position_ids=positions.to(network.device),
+        attention_mask=network.additive(visible[None, None]),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    for line, hidden in zip(lines, output.last_hidden_state[0], strict=True):
+        line.hidden = hidden
+    return owner

@@ -1,0 +1,98 @@
+"""Packing a tree of tokens into one row: a volume's prefix, the queries behind it, the completions behind a query.
+
+Every token sees its own branch up to itself, the branches it grows from, and the prefix: nothing of its siblings. The
+layout travels as a mask and as positions, so recomputation under gradient checkpointing sees the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What all queries of a volume share.
+
+    Args:
+        ids: (P,) token ids: slices with their tags, then the instruction.
+        positions: (3, P) M-RoPE positions.
+        next_position: Position of the token after the prefix.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    next_position: int
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Tokens that continue the prefix or an earlier branch.
+
+    Args:
+        ids: Token ids, at least one.
+        parent: Index of the branch it grows from; None for the prefix.
+    """
+
+    ids: Sequence[int]
+    parent: int | None = None
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """A prefix and its branches in one row of length L.
+
+    Args:
+        ids: (L,) token ids.
+        positions: (3, L) M-RoPE positions.
+        visible: (L, L) bool, True where the row's token may see the column's.
+        starts: Index of the first token of each branch.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor
+    starts: tuple[int, ...]
+
+
+def pack_tree(prefix: Prefix, branches: Sequence[Branch]) -> PackedRow:
+    """Lay a tree out in one row; a branch starts at the position after its parent's last token."""
+    lengths = [len(branch.ids) for branch in branches]
+    starts, cursor = [], len(prefix.ids)
+    for length in lengths:
+        starts.append(cursor)
+        cursor += length
+    ends: list[int] = []
+    sees = torch.eye(len(branches) + 1, dtype=torch.bool)
+    sees[:, 0] = True
+    positions = [prefix.positions]
+    for i, branch in enumerate(branches):
+        first = prefix.next_position if branch.parent is None else ends[branch.parent]
+        ends.append(first + lengths[i])
+        positions.append(torch.arange(first, ends[i]).expand(3, -1))
+        if branch.parent is not None:
+            sees[i + 1] |= sees[branch.parent + 1]
+    ids = torch.cat([prefix.ids, *(torch.as_tensor(branch.ids, dtype=torch.long) for branch in branches)])
+    owner = torch.repeat_interleave(torch.arange(len(branches) + 1), torch.tensor([len(prefix.ids), *lengths]))
+    causal = torch.ones(cursor, cursor, dtype=torch.bool).tril()
+    return PackedRow(ids, torch.cat(positions, dim=1), causal & sees[owner[:, None], owner[None]], tuple(starts))
+
+
+def stack_rows(rows: Sequence[PackedRow], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pad rows at their end to one length.
+
+    Returns:
+        Token ids (B, L), positions (3, B, L) and mask (B, 1, L, L) bool; a padding token sees itself only.
+    """
+    length = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), length), pad_id)
+    positions = torch.zeros(3, len(rows), length, dtype=torch.long)
+    mask = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1, 1)
+    for i, row in enumerate(rows):
+        size = len(row.ids)
+        ids[i, :size] = row.ids
+        positions[:, i, :size] = row.positions
+        mask[i, 0, :size, :size] = row.visible
+    return ids, positions, mask

@@ -1,0 +1,201 @@
+"""The network of a Qwen-VL policy: slices and text in, log-probabilities and tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from medvol.core.errors import CheckpointError
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.types import SliceStack
+from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
+from medvol.policies.patches import to_patches
+from medvol.policies.slice_attention import SLICE_ATTENTION
+
+END = "<|im_end|>"
+"""Ends a turn and so an answer."""
+_OPENING = "<|im_start|>user\n"
+_CLOSING = f"{END}\n<|im_start|>assistant\n"
+
+
+class QwenVLNetwork(nn.Module):
+    """A Qwen2.5-VL or Qwen3-VL model with its tokenizer and prompt template.
+
+    Args:
+        model: The model of transformers.
+        tokenizer: Its tokenizer.
+        template: Layout of the prompts.
+    """
+
+    model: Any  # PreTrainedModel; its parts are reached by name, which its type does not know
+    suppressed: torch.Tensor
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = template
+        self.end_id = int(tokenizer.convert_tokens_to_ids(END))
+        vision = model.config.vision_config
+        self.patch, self.merge = int(vision.patch_size), int(vision.spatial_merge_size)
+        self.temporal = int(vision.temporal_patch_size)
+        if hasattr(vision, "deepstack_visual_indexes"):
+            model.model.visual.config._attn_implementation = SLICE_ATTENTION
+        self.register_buffer("suppressed", self._suppressed(), persistent=False)
+        self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        device: torch.device = self.model.device
+        return device
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a piece of text, no special tokens added."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def encode_query(self, query: str) -> list[int]:
+        """Token ids between the prefix and the answer."""
+        return self.encode(f"{query}{_CLOSING}")
+
+    def prefix(self, slices: SliceStack) -> Prefix:
+        """Lay out the slices and the instruction; slices dropped from a drawing leave the other positions alone."""
+        drawn = slices.drawn or slices.indices
+        if drawn not in self._layouts:
+            if len(self._layouts) >= 256:
+                self._layouts.clear()
+            self._layouts[drawn] = self._lay_out(drawn)
+        prefix, owners = self._layouts[drawn]
+        if slices.indices == drawn:
+            return prefix
+        keep = torch.isin(owners, torch.tensor([-1, *(drawn.index(index) for index in slices.indices)]))
+        return Prefix(prefix.ids[keep], prefix.positions[:, keep], prefix.next_position)
+
+    def see(self, stacks: Sequence[SliceStack]) -> Any:
+        """Encode all slices of all stacks at once; the result goes into ``hidden_states``."""
+        pixels = torch.cat([torch.from_numpy(stack.pixels) for stack in stacks]).to(self.device, self.model.dtype)
+        grid = self._grid(len(pixels)).to(self.device)
+        patches = to_patches(pixels, self.patch, self.merge, self.temporal)
+        return self.model.model.get_image_features(patches, grid, return_dict=True)
+
+    def hidden_states(self, rows: Sequence[PackedRow], seen: Any, cache: Any = None) -> torch.Tensor:
+        """Last hidden states (B, L, C) of packed rows that hold the images in ``seen``, row by row."""
+        ids, positions, mask = stack_rows(rows, self.end_id)
+        output = self.model.model(
+            input_ids=ids.to(self.device),
+            position_ids=positions.to(self.device),
+            attention_mask=self.additive(mask),
+            mm_encoder_outputs={"image": seen},
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def additive(self, mask: torch.Tensor) -> torch.Tensor:
+        """Turn a bool mask into the additive one that every attention implementation takes."""
+        zeros = torch.zeros(mask.shape, dtype=self.model.dtype, device=self.device)
+        return zeros.masked_fill_(~mask.to(self.device), torch.finfo(self.model.dtype).min)
+
+    def token_log_probs(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (..., V) of the next token, in float32; tokens an answer cannot hold have none."""
+        logits = self.model.lm_head(hidden).float().masked_fill(self.suppressed, float("-inf"))
+        return torch.log_softmax(logits, dim=-1)
+
+    def log_probs(
+        self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]]
+    ) -> list[list[list[torch.Tensor]]]:
+        """Log-probability of every token of every completion.
+
+        Args:
+            groups: For each drawing of slices, its queries, each with the token ids of its completions.
+
+        Returns:
+            In the same nesting, tensors (T,).
+        """
+        rows, spans = [], []
+        for slices, questions in groups:
+            row, span = self._pack_questions(self.prefix(slices), questions)
+            rows.append(row)
+            spans.append(span)
+        hidden = self.hidden_states(rows, self.see([slices for slices, _ in groups]))
+        flat = [
+            (b, source) for b, span in enumerate(spans) for query in span for sources, _ in query for source in sources
+        ]
+        index = torch.tensor(flat, device=self.device).T
+        scores = self.token_log_probs(hidden[index[0], index[1]])
+        targets = [t for span in spans for query in span for _, ids in query for t in ids]
+        chosen = scores.gather(-1, torch.tensor(targets, device=self.device)[:, None])[:, 0]
+        pieces = iter(chosen.split([len(ids) for span in spans for query in span for _, ids in query]))
+        return [[[next(pieces) for _ in query] for query in span] for span in spans]
+
+    def _pack_questions(
+        self, prefix: Prefix, questions: Sequence[tuple[str, Sequence[Sequence[int]]]]
+    ) -> tuple[PackedRow, list[list[tuple[list[int], Sequence[int]]]]]:
+        """The packed row, and for each completion the places that predict its tokens, with the tokens."""
+        branches: list[Branch] = []
+        plan: list[tuple[int, list[int]]] = []
+        for query, completions in questions:
+            parent = len(branches)
+            branches.append(Branch(self.encode_query(query)))
+            plan.append((parent, [parent + 1 + i for i in range(len(completions))]))
+            branches.extend(Branch(ids, parent) for ids in completions)
+        row = pack_tree(prefix, branches)
+        spans = []
+        for parent, children in plan:
+            last = row.starts[parent] + len(branches[parent].ids) - 1
+            spans.append(
+                [
+                    ([last, *range(row.starts[c], row.starts[c] + len(branches[c].ids) - 1)], branches[c].ids)
+                    for c in children
+                ]
+            )
+        return row, spans
+
+    def _lay_out(self, indices: tuple[int, ...]) -> tuple[Prefix, torch.Tensor]:
+        """Prefix of a full drawing, and for each token the position of its slice in the drawing (-1 for text)."""
+        config = self.model.config
+        tokens = self._image_tokens()
+        ids, owners = list(self.encode(_OPENING)), [-1] * len(self.encode(_OPENING))
+        for position, index in enumerate(indices):
+            tag = self.encode(self.template.slice_tag.format(index=index))
+            block = [*tag, config.vision_start_token_id, *[config.image_token_id] * tokens, config.vision_end_token_id]
+            ids += block
+            owners += [position] * len(block)
+        tail = self.encode(f"{self.template.instruction}\n")
+        ids += tail
+        owners += [-1] * len(tail)
+        token_ids = torch.tensor(ids)
+        positions, _ = self.model.model.get_rope_index(
+            token_ids[None],
+            mm_token_type_ids=(token_ids == config.image_token_id).int()[None],
+            image_grid_thw=self._grid(len(indices)),
+        )
+        return Prefix(token_ids, positions[:, 0], int(positions.max()) + 1), torch.tensor(owners)
+
+    def _grid(self, count: int) -> torch.Tensor:
+        rows, columns = self.template.height_px // self.patch, self.template.width_px // self.patch
+        return torch.tensor([[1, rows, columns]]).repeat(count, 1)
+
+    def _image_tokens(self) -> int:
+        _, rows, columns = self._grid(1)[0].tolist()
+        return rows * columns // self.merge**2
+
+    def _suppressed(self) -> torch.Tensor:
+        """True for every token that an answer cannot hold: special ones but the end, and unused rows."""
+        config = self.model.config
+        size = self.model.get_input_embeddings().weight.shape[0]
+        if len(self.tokenizer) > size:
+            raise CheckpointError(f"the tokenizer has {len(self.tokenizer)} tokens, the model only {size}")
+        suppressed = torch.zeros(size, dtype=torch.bool)
+        special = {*self.tokenizer.all_special_ids, config.image_token_id, config.video_token_id}
+        special |= {config.vision_start_token_id, config.vision_end_token_id}
+        suppressed[[i for i in special if i is not None and 0 <= i < size]] = True
+        suppressed[len(self.tokenizer) :] = True
+        suppressed[self.end_id] = False
+        return suppressed

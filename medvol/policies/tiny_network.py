@@ -1,0 +1,102 @@
+"""The tiny policy: a Qwen3-VL of about three million parameters, built from a configuration on any machine."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.queries import QueryBank
+from medvol.policies.qwen_vl_network import QwenVLNetwork
+from medvol.policies.tiny_tokenizer import NUMBERS, train_tokenizer
+
+TINY_TEMPLATE = PromptTemplate(
+    num_slices=24, height_px=96, width_px=96, slice_tag="{index}", instruction="", coordinate_step=20
+)
+"""Its prompt: 24 slices of 16 tokens each and no instruction, since it learns its one task from scratch."""
+
+_PATCH, _MERGE = 12, 2
+
+
+def build_tiny(template: PromptTemplate, bank: QueryBank, seed: int) -> QwenVLNetwork:
+    """Build the tiny network with random weights.
+
+    Args:
+        template: Its prompt; the sides of a slice are multiples of 24 px.
+        bank: Queries whose words the tokenizer should know.
+        seed: Seed of the weights; the global random state is left alone.
+    """
+    words = [f"the {target} spans slices to" for target in bank.targets]
+    tokenizer = train_tokenizer([*bank.texts(held_out=False), *words, template.instruction])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration(_configure(tokenizer, template))
+        _order_numbers(model, tokenizer)
+    model.tie_weights()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    return QwenVLNetwork(model, tokenizer, template)
+
+
+def _configure(tokenizer: PreTrainedTokenizerFast, template: PromptTemplate) -> Qwen3VLConfig:
+    hidden, heads = 192, 4
+    half = hidden // heads // 2
+    third = half // 3
+    side = max(template.height_px, template.width_px) // _PATCH
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": hidden,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 2,
+            "head_dim": hidden // heads,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [half - 2 * third, third, third],
+                "mrope_interleaved": True,
+            },
+            "pad_token_id": tokenizer.pad_token_id,
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_heads": 4,
+            "patch_size": _PATCH,
+            "spatial_merge_size": _MERGE,
+            "temporal_patch_size": 1,
+            "in_channels": 3,
+            "out_hidden_size": hidden,
+            "num_position_embeddings": side**2,
+            "deepstack_visual_indexes": [2],
+        },
+        image_token_id=_token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=_token_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=_token_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=_token_id(tokenizer, "<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def _token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    return int(tokenizer.convert_tokens_to_ids(token))
+
+
+@torch.no_grad()
+def _order_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Start the embeddings of numbers near their neighbours', so that coordinates are an order from the beginning."""
+    embedding: torch.Tensor = model.model.language_model.embed_tokens.weight
+    values = torch.tensor(NUMBERS) / 1000
+    angles = values[:, None] * math.pi * 2 ** (torch.arange(16) / 2)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    mix = torch.randn(waves.shape[1], embedding.shape[1]) / math.sqrt(waves.shape[1])
+    ids = torch.tensor([_token_id(tokenizer, str(number)) for number in NUMBERS])
+    embedding[ids] += 0.03 * (waves @ mix)
