@@ -55,7 +55,7 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
     summary = {
         "schema": SCHEMA,
         **about,
-        "seed": seed,
+        "bootstrap_seed": seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **summarise(scores, seed),
     }
@@ -71,7 +71,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     """
     folder = Path(folder)
     about = _read_json(folder / SUMMARY_FILE)
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA or type(about.get("seed")) is not int:
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA or type(about.get("bootstrap_seed")) is not int:
         raise RecordError(
             f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
         )
@@ -79,7 +79,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     if not isinstance(rows, list) or not rows:
         raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
     scores = tuple(_read_score(row, folder / CASES_FILE) for row in rows)
-    return Evaluation(folder, {**about, **summarise(scores, about["seed"])}, scores)
+    return Evaluation(folder, {**about, **summarise(scores, about["bootstrap_seed"])}, scores)
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -72,7 +72,7 @@ def measure_budget(
     Args:
         volume: The scan.
         target: True mask (Z, Y, X), not empty.
-        truth: True anchor.
+        truth: True anchor; an absent one, where no slice shown holds the target, earns 0.
         answer: What was answered; None when the answer failed.
         predicted_dice: Dice of the answer as it was scored.
         propagator: The propagator that gave it.

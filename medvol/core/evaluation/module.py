@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from rich.console import Console
 
+from medvol.core.errors import DatasetError
 from medvol.core.evaluation.archive import write_evaluation, write_json
 from medvol.core.evaluation.report import report_runs
 from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
@@ -188,9 +191,11 @@ class EvaluationModule(LightningModule):
 
     def identity(self) -> dict[str, Any]:
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
+        seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
         return {
             "policy": dict(self.policy.identity()),
             "propagator": dict(self.propagator.identity()),
+            "seed": int(seed) if seed else None,
             "settings": {
                 "anchor_rule": self.anchor_rule,
                 "split_boxes": self.split_boxes,
@@ -201,7 +206,7 @@ class EvaluationModule(LightningModule):
 
     def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> None:
         for name, value in mean_scores(scores).items():
-            self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"))
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"), sync_dist=True)
 
     def _segmentation(self, case: Case, rollout: Rollout) -> Segmentation | None:
         if rollout.evidence is None or rollout.mask is None:
@@ -221,7 +226,14 @@ class EvaluationModule(LightningModule):
         return {kind: path.name for kind, path in paths.items()}
 
     def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
-        """Rows of all ranks; a case that a sampler handed to two ranks counts once."""
+        """Rows of all ranks; a case that a sampler handed to two ranks counts once.
+
+        Raises:
+            DatasetError: Two cases of one rank have the same id, so that one would be lost.
+        """
+        repeated = [case_id for case_id, count in Counter(map(key, rows)).items() if count > 1]
+        if repeated:
+            raise DatasetError(f"several cases have the id {repeated[0]!r}; ids must be unique within a data set")
         gathered: list[list[Row] | None] = [rows]
         if self.trainer.world_size > 1:
             gathered = [None] * self.trainer.world_size

@@ -124,6 +124,25 @@ def test_case_without_a_mask_is_refused_in_one_sentence(study, box_propagator, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:Using .DistributedSampler.")  # the copies that it warns of are counted once
+def test_two_processes_write_what_one_writes(study, box_propagator, tmp_path):
+    groups, policy = study
+    third = [dataclasses.replace(case, case_id=f"third-{case.case_id}") for case in groups[0][:2]]
+    groups.append(third)  # an odd number of groups: the sampler hands one to both processes
+    for name, options in {"one": {}, "two": {"devices": 2, "strategy": "ddp_fork"}}.items():
+        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path / name, **options)
+    one, two = (json.loads((tmp_path / name / "cases.json").read_text()) for name in ("one", "two"))
+    assert len(one) == 8
+    assert sorted(one, key=lambda case: case["case_id"]) == sorted(two, key=lambda case: case["case_id"])
+
+
+def test_cases_that_share_an_id_are_refused_rather_than_lost(study, box_propagator, tmp_path):
+    groups, policy = study
+    groups[1][0] = dataclasses.replace(groups[1][0], case_id="right")
+    with pytest.raises(DatasetError, match="several cases have the id 'right'"):
+        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+
+
 def test_predict_needs_no_masks_and_returns_what_parses(study, box_propagator, tmp_path):
     groups, policy = study
     bare = [[dataclasses.replace(case, target=None) for case in cases] for cases in groups]

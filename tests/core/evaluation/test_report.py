@@ -51,7 +51,7 @@ def test_round_trip(make_scores, tmp_path):
     assert list(evaluation.scores) == scores
     assert evaluation.summary["policy"] == {"name": "P"}
     assert evaluation.summary["versions"]["medvol-r1"]
-    assert evaluation.summary["seed"] == 0
+    assert evaluation.summary["bootstrap_seed"] == 0
 
 
 def test_absent_targets_do_not_enter_the_dice(make_scores):
