@@ -1,0 +1,165 @@
+"""Query banks: how people ask for a target, kept apart for training and for testing.
+
+A bank is YAML: target, then ``training`` or ``held_out``, then the kind of the query, then a list of texts. The bank
+that comes with the package is ``query_bank.yaml`` beside this file; a user's files add to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from medvol.core.errors import QueryError
+from medvol.core.types import Query, QueryKind
+
+Phrasing = Literal["train", "held_out", "both"]
+"""Which phrasings a data set asks with: training ones, held-out ones, or one of each."""
+
+BUILT_IN_BANK = Path(__file__).with_name("query_bank.yaml")
+"""The bank that comes with the package."""
+
+_USES = {"training": False, "held_out": True}
+_KINDS: tuple[str, ...] = get_args(QueryKind)
+_GENERATED = {
+    False: ("the {name}", "the {name} of the patient", "show the {name}", "the {name} in this scan"),
+    True: ("show the {name} of the patient", "show the {name} in this scan"),
+}
+_PLAIN_WORDS = {
+    "autochthon": "autochthonous back muscle",
+    "clavicula": "clavicle",
+    "tumor": "tumour",
+    "vena": "vein",
+    "vertebrae": "vertebra",
+}
+
+
+class QueryBank:
+    """Phrasings by target.
+
+    Args:
+        phrasings: Queries of each target; the keys are names as ``target_name`` writes them.
+    """
+
+    def __init__(self, phrasings: Mapping[str, Sequence[Query]]) -> None:
+        self._phrasings = {target: tuple(queries) for target, queries in phrasings.items()}
+
+    @classmethod
+    def load(cls, *extra_paths: str | Path) -> QueryBank:
+        """Read the built-in bank and add the phrasings of further files.
+
+        Raises:
+            QueryError: A file cannot be read or has the wrong layout, or a held-out phrasing of a target is also a
+                training phrasing of it; the message names the file and the key.
+        """
+        merged: dict[str, dict[str, Query]] = {}
+        for path in (BUILT_IN_BANK, *map(Path, extra_paths)):
+            for query in read_bank(path):
+                known = merged.setdefault(query.target, {}).setdefault(query.text, query)
+                if known.held_out != query.held_out:
+                    raise QueryError(
+                        f"{path}: {query.target!r}: {query.text!r} is both a training and a held-out phrasing; keep one"
+                    )
+        return cls({target: tuple(queries.values()) for target, queries in merged.items()})
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets the bank has phrasings for, in order of first appearance."""
+        return tuple(self._phrasings)
+
+    def phrasings(self, target: str, held_out: bool | None = None) -> list[Query]:
+        """Ways to ask for a target.
+
+        Args:
+            target: Name of a target; class names such as ``kidney_left`` are understood. One that the bank does not
+                hold is asked for by its name.
+            held_out: Only held-out phrasings, only training ones, or all when None.
+
+        Raises:
+            QueryError: The name is empty, or the bank holds no phrasing of the use asked for.
+        """
+        name = target_name(target)
+        queries = self._phrasings.get(name) or _name_queries(name)
+        chosen = [query for query in queries if held_out is None or query.held_out == held_out]
+        if not chosen:
+            use = "held_out" if held_out else "training"
+            raise QueryError(f"the query bank has no {use} phrasing for {name!r}; add one in a query bank file")
+        return chosen
+
+    def texts(self, held_out: bool | None = None) -> list[str]:
+        """Texts of all phrasings, for a tokenizer; each once, in order."""
+        queries = [query for target in self.targets for query in self._phrasings[target]]
+        return list(dict.fromkeys(q.text for q in queries if held_out is None or q.held_out == held_out))
+
+
+def read_bank(path: Path) -> list[Query]:
+    """Read one file of phrasings.
+
+    Raises:
+        QueryError: It cannot be read, is not YAML, or has the wrong layout; the message names the file and the key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QueryError(f"{path}: the query bank cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise QueryError(f"{path}: the query bank is not YAML: {' '.join(str(error).split())}") from error
+    queries = []
+    for target, uses in _items(content, str(path), "targets"):
+        for use, kinds in _items(uses, f"{path}: {target!r}", "uses", tuple(_USES)):
+            where = f"{path}: {target!r}: {use}"
+            for kind, texts in _items(kinds, where, "kinds", _KINDS):
+                queries += [
+                    Query(text, target_name(target), kind, _USES[use]) for text in _texts(texts, f"{where}: {kind}")
+                ]
+    return queries
+
+
+def target_name(label: str) -> str:
+    """Name of a target in plain words: ``kidney_left`` is the left kidney, ``vertebrae_L5`` the vertebra L5.
+
+    Raises:
+        QueryError: The name is empty.
+    """
+    words = [_PLAIN_WORDS.get(word, word) for word in re.split(r"[\s_]+", label.strip()) if word]
+    if not words:
+        raise QueryError("a target has an empty name; write what it is called")
+    words = [word if re.fullmatch(r"[A-Z]\d+", word) else word.lower() for word in words]
+    side = next((word for word in words if word in ("left", "right")), None)
+    if side is not None:
+        words.remove(side)
+        words.insert(0, side)
+    return " ".join(words)
+
+
+def _name_queries(name: str) -> tuple[Query, ...]:
+    """Phrasings that say the name, for a target that no file knows."""
+    kind: QueryKind = "side" if name.startswith(("left ", "right ")) else "explicit"
+    return tuple(
+        Query(form.format(name=name), name, kind, held_out) for held_out, forms in _GENERATED.items() for form in forms
+    )
+
+
+def _items(content: Any, where: str, what: str, allowed: tuple[str, ...] = ()) -> list[tuple[Any, Any]]:
+    """Entries of a mapping, its keys checked."""
+    if not isinstance(content, dict) or not content:
+        raise QueryError(f"{where}: expected a mapping of {what}, got {content!r:.80}")
+    for key in content:
+        if not isinstance(key, str) or not key.strip():
+            raise QueryError(f"{where}: the key {key!r} is not a text; put it in quotes")
+        if allowed and key not in allowed:
+            raise QueryError(f"{where}: unknown key {key!r}; {what} are {', '.join(allowed)}")
+    return list(content.items())
+
+
+def _texts(content: Any, where: str) -> list[str]:
+    """Phrasings of one list, outer blanks removed."""
+    if not isinstance(content, list) or not content:
+        raise QueryError(f"{where}: expected a list of phrasings, got {content!r:.80}")
+    for text in content:
+        if not isinstance(text, str) or not text.strip():
+            raise QueryError(f"{where}: {text!r} is not a phrasing; write a text")
+    return [text.strip() for text in content]
