@@ -1,0 +1,211 @@
+"""NiftiDataset: scans and masks on disk, from a folder or a table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.cache import LastUsed
+from medvol.core.errors import ConfigError, DatasetError, GeometryError, ScanError
+from medvol.core.grounding.queries import Phrasing, QueryBank
+from medvol.core.imaging.reading import read_labels, read_volume
+from medvol.core.roles import CaseDataset
+from medvol.core.types import Case, Modality, Query, Volume
+from medvol.datasets.nifti_folder import find_rows
+from medvol.datasets.nifti_table import TargetRow, read_table
+
+Split = Literal["all", "train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One case before its volume is read."""
+
+    case_id: str
+    row: TargetRow
+    query: Query
+
+
+class _Scan:
+    """A volume with the label maps read so far."""
+
+    def __init__(self, row: TargetRow, key: str) -> None:
+        self.volume: Volume = replace(read_volume(row.image, modality=row.modality), volume_id=key)
+        self._maps: dict[Path, NDArray[np.int32]] = {}
+
+    def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
+        """True mask of a target; None when it is unknown."""
+        if row.mask is None:
+            return None
+        if row.mask not in self._maps:
+            self._maps[row.mask] = read_labels(row.mask, self.volume)
+        labels = self._maps[row.mask]
+        return np.isin(labels, row.labels) if row.labels else labels != 0
+
+
+class NiftiDataset(CaseDataset):
+    """Scans and masks on disk: NIfTI, NRRD or MHA.
+
+    Without a table the folder is searched for pairs of ``*image*`` and ``*label*`` or ``*mask*``, with the names of
+    the labels in ``labels.json``. A table (see ``nifti_table.COLUMNS``) says more: patients, modalities, queries.
+
+    Args:
+        root: Folder that the paths of the table are relative to, or the folder to search.
+        table: CSV or JSON table, or None to search the folder.
+        split: Part of the patients; ``all`` takes everyone.
+        fractions: Shares of the patients in train, val and test; who is where depends on ``seed`` and the names of the
+            patients.
+        patients: Take only these of the split.
+        exclude_patients: Leave these out.
+        targets: Take only these targets.
+        modalities: Take only scans of these modalities; needs the table's column ``modality``.
+        modality: Modality of scans for which the table says nothing.
+        target: What the masks show, where neither a table nor ``labels.json`` says it.
+        min_voxels: Smaller targets of a folder are left out.
+        phrasing: ``train`` asks with training phrasings, ``held_out`` with phrasings no training query uses, ``both``
+            asks for each target once with each. A table's own query is asked as it is, once.
+        phrasings_per_target: Ask for each target in this many different ways.
+        seed: Seed of the split and the phrasings.
+        query_bank: YAML file of further phrasings, or None.
+        cache_size: Scans kept in memory.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        table: str | None = None,
+        split: Split = "all",
+        fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+        patients: list[str] | None = None,
+        exclude_patients: list[str] | None = None,
+        targets: list[str] | None = None,
+        modalities: list[Modality] | None = None,
+        modality: Modality | None = None,
+        target: str | None = None,
+        min_voxels: int = 200,
+        phrasing: Phrasing = "train",
+        phrasings_per_target: int = 1,
+        seed: int = 0,
+        query_bank: str | None = None,
+        cache_size: int = 4,
+    ) -> None:
+        for name, value, choices in (("split", split, get_args(Split)), ("phrasing", phrasing, get_args(Phrasing))):
+            if value not in choices:
+                raise ConfigError(f"{name} is one of {', '.join(choices)}; got {value!r}")
+        if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1):
+            raise ConfigError(f"fractions are three shares (train, val, test) that sum to 1; got {tuple(fractions)}")
+        self.root = root
+        self.table = table
+        self.split = split
+        self.fractions = fractions
+        self.patients = patients
+        self.exclude_patients = exclude_patients
+        self.targets = targets
+        self.modalities = modalities
+        self.modality = modality
+        self.target = target
+        self.min_voxels = min_voxels
+        self.phrasing = phrasing
+        self.phrasings_per_target = phrasings_per_target
+        self.seed = seed
+        self.query_bank = query_bank
+        self._scans: LastUsed[_Scan] = LastUsed(cache_size)
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def __getitem__(self, index: int) -> Case:
+        question = self._questions[index]
+        row, key = question.row, self.volume_key(index)
+        try:
+            scan = self._scans.get(key, lambda: _Scan(row, key))
+            mask = scan.mask(row)
+        except (ScanError, GeometryError) as error:
+            raise DatasetError(f"case {question.case_id}: {error}") from error
+        query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
+        return Case(question.case_id, scan.volume, query, mask, row.patient)
+
+    def volume_key(self, index: int) -> str:
+        """Path of the scan of a case, with the modality it is read as."""
+        row = self._questions[index].row
+        return f"{row.image.resolve()}:{row.modality or 'unstated'}"
+
+    def patient_id(self, index: int) -> str:
+        """Patient of a case."""
+        return self._questions[index].row.patient
+
+    @cached_property
+    def _questions(self) -> list[_Question]:
+        rows = self._take(self._rows())
+        by_scan: dict[tuple[Path, Modality | None], list[tuple[int, TargetRow]]] = {}
+        for number, row in rows:
+            by_scan.setdefault((row.image, row.modality), []).append((number, row))
+        bank = QueryBank.load(*([self.query_bank] if self.query_bank else []))
+        return [question for group in by_scan.values() for n, row in group for question in self._ask(n, row, bank)]
+
+    def _rows(self) -> list[TargetRow]:
+        """Every target of the folder or table."""
+        root = Path(self.root)
+        if not root.is_dir():
+            raise DatasetError(f"{root}: there is no such folder; set root to the folder of the scans")
+        if self.table is None:
+            return find_rows(root, self.modality, self.target, self.min_voxels)
+        rows = read_table(Path(self.table), root)
+        return [replace(row, modality=row.modality or self.modality) for row in rows]
+
+    def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
+        """Rows of the split and the selections, each with its number."""
+        everyone = {row.patient for row in rows}
+        _check_known("patients", [*(self.patients or []), *(self.exclude_patients or [])], everyone)
+        chosen = split_patients(everyone, self.fractions, self.seed)[self.split] if self.split != "all" else everyone
+        chosen = chosen & set(self.patients if self.patients is not None else everyone)
+        chosen = chosen - set(self.exclude_patients or [])
+        if self.targets is not None:
+            _check_known("targets", self.targets, {row.target for row in rows})
+        return [
+            (number, row)
+            for number, row in enumerate(rows, start=1)
+            if row.patient in chosen
+            and (self.targets is None or row.target in self.targets)
+            and (self.modalities is None or row.modality in self.modalities)
+        ]
+
+    def _ask(self, number: int, row: TargetRow, bank: QueryBank) -> list[_Question]:
+        """Questions about one target."""
+        name = f"{row.case}_{number:04d}"
+        if row.query:
+            return [_Question(name, row, Query(row.query, row.target))]
+        rng = np.random.default_rng([self.seed, number])
+        questions: list[_Question] = []
+        for held_out in {"train": (False,), "held_out": (True,), "both": (False, True)}[self.phrasing]:
+            queries = bank.phrasings(row.target, held_out)
+            for i in rng.permutation(len(queries))[: self.phrasings_per_target]:
+                questions.append(_Question(f"{name}_{len(questions)}", row, queries[i]))
+        return questions
+
+
+def split_patients(patients: Iterable[str], fractions: tuple[float, float, float], seed: int) -> dict[str, set[str]]:
+    """Deal patients to train, val and test, in the order of a seeded hash of their names.
+
+    Args:
+        patients: Names; their order does not matter.
+        fractions: Shares of train, val and test; they sum to 1.
+        seed: Another seed deals otherwise.
+    """
+    order = sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    first, second = (round(share * len(order)) for share in (fractions[0], fractions[0] + fractions[1]))
+    return {"train": set(order[:first]), "val": set(order[first:second]), "test": set(order[second:])}
+
+
+def _check_known(what: str, names: Iterable[str], known: set[str]) -> None:
+    unknown = sorted(set(names) - known)
+    if unknown:
+        some = ", ".join(sorted(known)[:8])
+        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some} ...")

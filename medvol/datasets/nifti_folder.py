@@ -1,0 +1,128 @@
+"""Folders of labelled scans: each image with its label map, and the names of the labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import DatasetError, GeometryError
+from medvol.core.grounding.queries import target_name
+from medvol.core.grounding.relations import check_sides, kidney_relations
+from medvol.core.imaging.reading import read_labels, read_volume
+from medvol.core.types import Modality, Volume
+from medvol.datasets.nifti_table import TargetRow, scan_name
+
+ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
+"""Endings of the files that are looked at."""
+
+NAMES_FILE = "labels.json"
+"""File of label names, beside the label map or at the root: ``{"1": "spleen", ...}``."""
+
+_LABEL_WORDS = ("label", "labels", "mask")
+_RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
+
+
+def find_rows(root: Path, modality: Modality | None, target: str | None, min_voxels: int) -> list[TargetRow]:
+    """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder.
+
+    The label maps are read once, to know which targets have enough voxels; sides are checked against the affine.
+
+    Args:
+        root: Searched with its subfolders.
+        modality: Modality of all scans; None leaves it to the reader.
+        target: What the masks show, where no file names the labels.
+        min_voxels: Smaller targets are left out.
+
+    Raises:
+        DatasetError: There is no pair, labels have no names, or left and right are swapped.
+    """
+    pairs = _find_pairs(root)
+    if not pairs:
+        raise DatasetError(
+            f"{root}: no file *image* with a *label* or *mask* beside it ({', '.join(ENDINGS)}); "
+            "rename the files or write a table"
+        )
+    return [row for pair in pairs for row in _pair_rows(root, *pair, modality, target, min_voxels)]
+
+
+def _find_pairs(root: Path) -> list[tuple[Path, Path]]:
+    """Scans and label maps whose names differ only in ``image`` and ``label`` or ``mask``."""
+    files = sorted(path for path in root.rglob("*") if path.name.endswith(ENDINGS) and path.is_file())
+    pairs = []
+    for folder, siblings in groupby(files, key=lambda path: path.parent):
+        by_stem = {scan_name(path.name): path for path in siblings}
+        for stem, image in by_stem.items():
+            names = [stem.replace("image", word) for word in _LABEL_WORDS if "image" in stem]
+            found = [by_stem[name] for name in names if name in by_stem]
+            if len(found) > 1:
+                raise DatasetError(f"{folder}: {image.name} has two label maps ({found[0].name}, {found[1].name})")
+            pairs += [(image, label) for label in found]
+    return pairs
+
+
+def _pair_rows(
+    root: Path, image: Path, label: Path, modality: Modality | None, target: str | None, min_voxels: int
+) -> list[TargetRow]:
+    volume = read_volume(image, modality=modality)
+    labels = read_labels(label, volume)
+    values, counts = np.unique(labels[labels != 0], return_counts=True)
+    names = _label_names(root, label.parent)
+    if names is None and target is None:
+        raise DatasetError(
+            f"{label}: nothing says what its labels are; write {NAMES_FILE} beside it, set target, or write a table"
+        )
+    name = image.relative_to(root).as_posix()
+
+    def row(target: str, *labels: int) -> TargetRow:
+        return TargetRow(image, label, labels, target, "", scan_name(name), modality, scan_name(name))
+
+    if names is None:
+        return [row(target_name(target or ""))] if counts.sum() >= min_voxels else []
+    large = [int(value) for value, count in zip(values, counts, strict=True) if count >= min_voxels]
+    unnamed = [value for value in large if value not in names]
+    if unnamed:
+        raise DatasetError(f"{label}: label {unnamed[0]} has no name in {NAMES_FILE}; add it")
+    _check_sides(label, volume, labels, {names[value]: value for value in large})
+    present = {names[int(value)]: int(value) for value in values if int(value) in names}
+    return [row(names[value], value) for value in large] + [
+        row(relation, *members) for relation, members in _kidney_rows(labels, large, present).items()
+    ]
+
+
+def _label_names(root: Path, folder: Path) -> dict[int, str] | None:
+    path = next((place / NAMES_FILE for place in (folder, root) if (place / NAMES_FILE).is_file()), None)
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {int(value): target_name(name) for value, name in content.items()}
+    except (ValueError, AttributeError) as error:
+        raise DatasetError(f'{path}: expected names by label, such as {{"1": "spleen"}} ({error})') from error
+
+
+def _check_sides(label: Path, volume: Volume, labels: NDArray[np.int32], present: dict[str, int]) -> None:
+    for name, value in present.items():
+        other = present.get("right " + name.removeprefix("left ")) if name.startswith("left ") else None
+        if other is None:
+            continue
+        try:
+            check_sides(labels == value, labels == other, volume.affine)
+        except GeometryError as error:
+            raise DatasetError(f"{label}: {name}: {error}") from error
+
+
+def _kidney_rows(labels: NDArray[np.int32], large: list[int], present: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Label values of both kidneys together and, where it is unique, of the one with and without a lesion."""
+    left, right = present.get("left kidney"), present.get("right kidney")
+    if left not in large or right not in large or left is None or right is None:
+        return {}
+    lesions = [value for name, value in present.items() if _RENAL_LESION.fullmatch(name)]
+    left_mask = labels == left
+    relations = kidney_relations(left_mask, labels == right, np.isin(labels, lesions))
+    members = {name: (left if mask is left_mask else right,) for name, mask in relations.items()}
+    return {"kidneys": (left, right), **members}
