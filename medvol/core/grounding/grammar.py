@@ -119,6 +119,8 @@ def _load_json(answer: str) -> Any:
             _fail("too_deep", answer)
     try:
         return json.loads(answer, object_pairs_hook=_unique_keys, parse_constant=_refuse, parse_int=_short_int)
+    except RecursionError:  # brackets inside strings hide the depth from the count above
+        _fail("too_deep", answer)
     except ValueError as error:
         raise EvidenceParseError("bad_json", f"{FAILURES['bad_json']} ({error}): {_head(answer)}") from None
 

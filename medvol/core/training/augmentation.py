@@ -5,8 +5,36 @@ from __future__ import annotations
 import numpy as np
 
 KEPT_WORDS = frozenset(
-    "left right no not without with healthy both two pair paired free unaffected normal lesion mass growth diseased "
-    "affected abnormal kidneys organs finding focal largest smallest upper lower".split()
+    [
+        "left",
+        "right",
+        "no",
+        "not",
+        "without",
+        "with",
+        "healthy",
+        "both",
+        "two",
+        "pair",
+        "paired",
+        "free",
+        "unaffected",
+        "normal",
+        "lesion",
+        "mass",
+        "growth",
+        "diseased",
+        "affected",
+        "abnormal",
+        "kidneys",
+        "organs",
+        "finding",
+        "focal",
+        "largest",
+        "smallest",
+        "upper",
+        "lower",
+    ]
 )
 """Words that decide what is asked for; they are never dropped."""
 

@@ -49,7 +49,7 @@ def load_module(path: str | Path) -> EvaluationModule:
     """Rebuild a module with its weights from a checkpoint file.
 
     Raises:
-        CheckpointError: The file is missing, is not a checkpoint of medvol, or holds more than plain values and tensors.
+        CheckpointError: The file is missing, not a checkpoint of medvol, or holds more than plain values and tensors.
     """
     path = Path(path)
     if not path.is_file():

@@ -135,8 +135,8 @@ class CaseDataModule(LightningDataModule):
             shared = sorted(ours & theirs)
             if shared:
                 raise DatasetError(
-                    f"{first} and {second} share {len(shared)} patient(s), for example {shared[0]!r}; split by patient, "
-                    "or set allow_shared_patients"
+                    f"{first} and {second} share {len(shared)} patient(s), for example {shared[0]!r}; "
+                    "split by patient, or set allow_shared_patients"
                 )
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -187,7 +187,8 @@ class SFTModule(EvaluationModule):
         anchor = label_anchor(
             target, slices.indices, self.label_rule, self.split_boxes, self.jitter, rng, rationale=rationale
         )
-        return format_evidence(anchor, *target.shape[1:], step=self.policy.template.coordinate_step)
+        _, height, width = target.shape
+        return format_evidence(anchor, height, width, self.policy.template.coordinate_step)
 
     @staticmethod
     def _clear_slices(case: Case, shown: Sequence[int]) -> list[int]:

@@ -1,0 +1,203 @@
+"""Reading NIfTI behind a gate.
+
+nibabel gives the header's meaning; the bytes are read here, to their end and no further than declared, because
+neither nibabel nor SimpleITK alone refuses every damaged file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from medvol.core.imaging.geometry import corner_distance_mm, reorient_affine
+from medvol.core.imaging.problems import (
+    BadDimensionsError,
+    BadHeaderError,
+    BadMagicError,
+    ColourScanError,
+    ConflictingAffinesError,
+    CorruptStreamError,
+    NoOrientationError,
+    OverlongScanError,
+    ShortHeaderError,
+    TruncatedScanError,
+    UnknownDatatypeError,
+)
+from medvol.core.imaging.stored import StoredScan, check_affine, check_budget, check_dimensions, check_spacing
+
+AFFINE_TOLERANCE_MM = 0.1
+"""How far apart qform and sform may place a corner voxel: rounding of stored floats stays far below."""
+
+_COLOUR = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
+_LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), 540: (nib.Nifti2Header, b"n+2\x00\r\n\x1a\n")}
+_MAX_OFFSET = 64 * 1024**2
+
+log = logging.getLogger(__name__)
+
+
+def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> StoredScan:
+    """Read a NIfTI file, gzipped or not.
+
+    Args:
+        path: The file.
+        assume_orientation: Three letters such as ``LPS`` that say which way the stored axes point; only used when the
+            header does not say.
+        max_bytes: Budget for the voxels as stored.
+
+    Raises:
+        ScanError: One of ``medvol.core.imaging.problems``.
+    """
+    with _open_stream(path) as stream:
+        try:
+            header = _read_header(path, stream)
+            shape = check_dimensions(path, _sizes(path, header))
+            dtype = _voxel_type(path, header)
+            declared = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            check_budget(path, declared, max_bytes)
+            affine = _choose_affine(path, header, shape, assume_orientation)
+            data = _read_exactly(path, stream, _offset(path, header) - len(header.binaryblock), declared)
+        except (OSError, EOFError, zlib.error) as error:
+            raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
+    voxels = np.frombuffer(data, dtype).reshape(shape, order="F")
+    return StoredScan(_scale(path, voxels, header), affine, header)
+
+
+def _open_stream(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped != path.name.endswith(".gz"):
+        log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
+    return gzip.open(path, "rb") if zipped else path.open("rb")
+
+
+def _read_header(path: Path, stream: IO[bytes]) -> Any:
+    start = stream.read(4)
+    if len(start) < 4:
+        raise ShortHeaderError(path, f"it ends after {len(start)} bytes, inside the header; copy the file again")
+    for order in ("<", ">"):
+        size = int(np.frombuffer(start, f"{order}i4")[0])
+        if size in _LAYOUTS:
+            break
+    else:
+        raise BadMagicError(path, "it is not NIfTI: the first four bytes are not a header's size")
+    kind, magic = _LAYOUTS[size]
+    block = start + stream.read(size - 4)
+    if len(block) < size:
+        raise ShortHeaderError(path, f"it ends after {len(block)} bytes, inside the header of {size}")
+    header = kind(block, endianness=order, check=False)
+    if header["magic"].tobytes().rstrip(b"\x00") != magic.rstrip(b"\x00"):
+        found = header["magic"].tobytes()
+        raise BadMagicError(
+            path, f"its magic is {found!r}, not {magic!r}; a pair of .hdr and .img is not read, convert it"
+        )
+    return header
+
+
+def _sizes(path: Path, header: Any) -> list[int]:
+    count = int(header["dim"][0])
+    if not 1 <= count <= 7:
+        raise BadDimensionsError(path, f"its header declares {count} axes; export the scan again")
+    return [int(size) for size in header["dim"][1 : count + 1]]
+
+
+def _voxel_type(path: Path, header: Any) -> np.dtype[Any]:
+    code = int(header["datatype"])
+    if code in _COLOUR:
+        raise ColourScanError(path, f"its voxels are {_COLOUR[code]}; save one grey value a voxel")
+    try:
+        dtype = np.dtype(header.get_data_dtype())
+    except (HeaderDataError, KeyError) as error:
+        raise UnknownDatatypeError(path, f"voxel type {code} is not one that NIfTI defines") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise UnknownDatatypeError(path, f"voxels of type {dtype} are not read; save them as int16 or float32")
+    return dtype
+
+
+def _offset(path: Path, header: Any) -> int:
+    offset = float(header["vox_offset"])
+    if not (np.isfinite(offset) and len(header.binaryblock) <= offset <= _MAX_OFFSET):
+        raise BadHeaderError(path, f"its voxels are said to start at byte {offset}; export the scan again")
+    return int(offset)
+
+
+def _choose_affine(
+    path: Path, header: Any, shape: tuple[int, int, int], assume_orientation: str | None
+) -> NDArray[np.float64]:
+    spacing = [float(size) for size in header["pixdim"][1:4]]
+    check_spacing(path, spacing)
+    forms = {name: _form(path, header, name) for name in ("sform", "qform") if int(header[f"{name}_code"]) > 0}
+    for affine in forms.values():
+        check_affine(path, affine)
+    if len(forms) == 2:
+        apart = corner_distance_mm(forms["sform"], forms["qform"], shape)
+        if apart > AFFINE_TOLERANCE_MM:
+            raise ConflictingAffinesError(
+                path,
+                f"its qform and sform place voxels up to {apart:.2f} mm apart; set the code of the wrong one to 0",
+            )
+    if forms:
+        return next(iter(forms.values()))
+    if assume_orientation is None:
+        raise NoOrientationError(
+            path,
+            "its header does not say which way the axes point; if you know, set assume_orientation, for example LPS",
+        )
+    return _assumed_affine(path, assume_orientation, spacing)
+
+
+def _form(path: Path, header: Any, name: str) -> NDArray[np.float64]:
+    if not 0 < int(header[f"{name}_code"]) <= 5:
+        raise BadHeaderError(path, f"its {name}_code is {int(header[f'{name}_code'])}; codes go from 0 to 5")
+    try:
+        affine: NDArray[np.float64] = header.get_sform() if name == "sform" else header.get_qform()
+    except (HeaderDataError, ValueError) as error:
+        raise BadHeaderError(path, f"its {name} cannot be read: {error}") from error
+    return affine
+
+
+def _assumed_affine(path: Path, codes: str, spacing: list[float]) -> NDArray[np.float64]:
+    letters = tuple(codes.upper())
+    groups = ("LR", "AP", "SI")
+    if len(letters) != 3 or any(sum(letter in group for letter in letters) != 1 for group in groups):
+        raise NoOrientationError(path, f"assume_orientation is three letters such as LPS or RAS; got {codes!r}")
+    orientation = nib.orientations.axcodes2ornt(letters)
+    affine = reorient_affine(np.eye(4), orientation, (1, 1, 1))
+    affine[:3, :3] *= spacing
+    affine[:3, 3] = 0
+    return affine
+
+
+def _read_exactly(path: Path, stream: IO[bytes], skip: int, size: int) -> bytearray:
+    if len(stream.read(skip)) < skip:
+        raise TruncatedScanError(path, "it ends before its first voxel; copy the file again")
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        count = stream.readinto(view[filled : filled + 2**24])  # type: ignore[attr-defined]
+        if not count:
+            raise TruncatedScanError(path, f"it holds {filled:,} of {size:,} bytes of voxels; copy the file again")
+        filled += count
+    if stream.read(1):
+        raise OverlongScanError(path, f"it holds more than the {size:,} bytes of voxels that its header declares")
+    return data
+
+
+def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:
+    """Apply slope and intercept; integer voxels without them keep their type."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if not np.isfinite(slope) or slope == 0:
+        return voxels
+    if not np.isfinite(intercept):
+        raise BadHeaderError(path, f"its intensities are scaled by {slope} and shifted by {intercept}")
+    if (slope, intercept) == (1.0, 0.0):
+        return voxels
+    scaled: NDArray[np.float32] = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return scaled

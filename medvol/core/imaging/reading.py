@@ -1,0 +1,168 @@
+"""Reading scans and masks: every file passes one gate, and comes out in LPS orientation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import DatasetError, GeometryError
+from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
+from medvol.core.imaging.itk import read_metaimage, read_nrrd
+from medvol.core.imaging.nifti import read_nifti
+from medvol.core.imaging.problems import (
+    EmptyFileError,
+    MissingScanError,
+    UnknownDatatypeError,
+    UnknownFormatError,
+)
+from medvol.core.imaging.stored import MAX_BYTES, StoredScan, fill_non_finite
+from medvol.core.types import Modality, Source, Volume
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+METAIMAGE_SUFFIXES = (".mha", ".mhd")
+SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
+"""File names that are read."""
+
+GRID_TOLERANCE_MM = 0.1
+"""How far apart a mask's grid may place a corner voxel of the scan."""
+
+_AIR_HU = -200.0
+
+
+def read_volume(
+    path: str | Path,
+    *,
+    modality: Modality | None = None,
+    assume_orientation: str | None = None,
+    nan_to: float | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Volume:
+    """Read a scan: NIfTI, NRRD or MetaImage.
+
+    Args:
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``.
+        modality: What the intensities are; guessed when None: ``CT`` when they look like Hounsfield units, else
+            ``other``.
+        assume_orientation: Three letters such as ``LPS``, for a NIfTI header that does not say which way the axes
+            point.
+        nan_to: Value that takes the place of NaN and infinite voxels; they are refused when None.
+        max_bytes: Budget for the voxels, judged from the header before anything is read.
+
+    Returns:
+        The volume in LPS orientation; axes are permuted and flipped, never resampled.
+
+    Raises:
+        ScanError: The file is refused; the class in ``medvol.core.imaging.problems`` names the reason.
+    """
+    path = Path(path)
+    stored = _read_stored(path, assume_orientation, max_bytes)
+    voxels, affine, source = _to_lps(path, stored)
+    filled = fill_non_finite(path, np.ascontiguousarray(voxels, np.float32), nan_to)
+    return Volume(filled, affine, modality or guess_modality(filled), _identify(filled, affine), source)
+
+
+def read_labels(
+    path: str | Path, volume: Volume, *, assume_orientation: str | None = None, max_bytes: int = MAX_BYTES
+) -> NDArray[np.int32]:
+    """Read an integer label map on the grid of a volume.
+
+    Args:
+        path: The label map.
+        volume: The scan it belongs to.
+        assume_orientation: As for ``read_volume``.
+        max_bytes: As for ``read_volume``.
+
+    Returns:
+        Labels (Z, Y, X).
+
+    Raises:
+        ScanError: The file is refused.
+        GeometryError: It lies on another grid.
+    """
+    path = Path(path)
+    stored = _read_stored(path, assume_orientation, max_bytes)
+    voxels, affine, _ = _to_lps(path, stored)
+    if voxels.shape != volume.shape:
+        raise GeometryError(f"{path} has shape {voxels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
+    apart = corner_distance_mm(affine, volume.affine, volume.shape[::-1])
+    if apart > GRID_TOLERANCE_MM:
+        raise GeometryError(f"{path} lies up to {apart:.2f} mm beside its scan's grid; resample it to the scan")
+    labels = np.ascontiguousarray(voxels)
+    if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
+        raise UnknownDatatypeError(path, "a label map holds whole numbers, this one does not; save it as integers")
+    return labels.astype(np.int32)
+
+
+def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = None) -> NDArray[np.bool_]:
+    """Read a mask on the grid of a volume.
+
+    Args:
+        path: A mask or a label map.
+        volume: The scan it belongs to.
+        labels: Labels that belong to the mask; everything but 0 when None.
+
+    Returns:
+        Mask (Z, Y, X) bool.
+
+    Raises:
+        ScanError: The file is refused.
+        GeometryError: It lies on another grid.
+        DatasetError: A label is 0 or negative.
+    """
+    if labels is not None and any(label < 1 for label in labels):
+        raise DatasetError(f"labels {list(labels)} of {path} must be positive; 0 is the background")
+    values = read_labels(path, volume)
+    mask: NDArray[np.bool_] = values > 0 if labels is None else np.isin(values, list(labels))
+    return mask
+
+
+def guess_modality(voxels: NDArray[np.float32]) -> Modality:
+    """``CT`` when intensities look like Hounsfield units: whole numbers for the most part, air far below zero.
+
+    Anything else is ``other``; an MR scan is never taken for a CT.
+    """
+    sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
+    air = float(sample.min()) <= _AIR_HU and float(np.median(sample)) < 1000
+    return "CT" if air and float(sample.max()) < 40_000 else "other"
+
+
+def is_scan(path: Path) -> bool:
+    """True for a file name that ``read_volume`` takes."""
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+
+
+def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int) -> StoredScan:
+    if not path.exists():
+        raise MissingScanError(path, "there is no such file")
+    if path.is_dir():
+        raise UnknownFormatError(path, "it is a folder; name one scan in it")
+    name = path.name.lower()
+    if not name.endswith(SUFFIXES):
+        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; convert the scan to NIfTI")
+    if path.stat().st_size == 0:
+        raise EmptyFileError(path, "it has no bytes; copy the file again")
+    if name.endswith(NIFTI_SUFFIXES):
+        return read_nifti(path, assume_orientation, max_bytes)
+    return read_nrrd(path, max_bytes) if name.endswith(NRRD_SUFFIXES) else read_metaimage(path, max_bytes)
+
+
+def _to_lps(path: Path, stored: StoredScan) -> tuple[NDArray[np.generic], NDArray[np.float64], Source]:
+    """Voxels (Z, Y, X) in LPS, their affine, and the way back."""
+    i, j, k = stored.voxels.shape
+    orientation = orientation_to_lps(stored.affine)
+    voxels = nib.orientations.apply_orientation(stored.voxels, orientation).transpose(2, 1, 0)
+    affine = reorient_affine(stored.affine, orientation, (i, j, k))
+    return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header)
+
+
+def _identify(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (np.array(voxels.shape), affine, voxels):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

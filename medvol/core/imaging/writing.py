@@ -1,0 +1,115 @@
+"""Writing masks in the scan's own grid, whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import GeometryError
+from medvol.core.imaging.geometry import invert_orientation
+from medvol.core.imaging.itk import copy_geometry, write_itk
+from medvol.core.imaging.problems import UnknownFormatError
+from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES
+from medvol.core.types import Volume
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name in the folder of ``path`` and rename it to ``path`` when the block ends well.
+
+    The temporary name keeps the suffix, since writers choose the format by it; the folder is made when it is absent.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Path:
+    """Write a mask as uint8 in the grid, axis order and geometry of the file that the volume was read from.
+
+    Args:
+        path: Ends in ``.nii``, ``.nii.gz``, ``.nrrd`` or ``.mha``.
+        mask: (Z, Y, X) bool on the volume's grid.
+        volume: Its affine goes back bit-equal when both files are NIfTI, or both are read by ITK.
+
+    Returns:
+        The path.
+
+    Raises:
+        GeometryError: The mask has another shape than the volume.
+        UnknownFormatError: The name says no format that is written.
+    """
+    path = Path(path)
+    if mask.shape != volume.shape:
+        raise GeometryError(f"the mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
+    name = path.name.lower()
+    if not name.endswith((*NIFTI_SUFFIXES, ".nrrd", ".mha")):
+        raise UnknownFormatError(path, "a mask is written as .nii, .nii.gz, .nrrd or .mha; choose one of them")
+    stored = to_stored_axes(mask, volume)
+    with write_whole(path) as partial:
+        if name.endswith(NIFTI_SUFFIXES):
+            _write_nifti(partial, stored, volume)
+        else:
+            _write_itk(partial, stored, volume)
+    return path
+
+
+def to_stored_axes(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.uint8]:
+    """Take a mask (Z, Y, X) back to the axis order of the file, (I, J, K) uint8."""
+    voxels = mask.transpose(2, 1, 0).astype(np.uint8)
+    if volume.source is None:
+        return voxels
+    back = invert_orientation(volume.source.orientation)
+    stored: NDArray[np.uint8] = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, back))
+    return stored
+
+
+def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
+    source = volume.source
+    if source is not None and source.header is not None and _coded(source.header):
+        header = source.header.copy()
+        header.set_data_dtype(np.uint8)
+        header.set_data_shape(stored.shape)
+        header.set_slope_inter(1, 0)
+        header["cal_max"] = header["cal_min"] = 0
+        header.extensions.clear()
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        image = kind(stored, None, header)
+    else:
+        image = nib.Nifti1Image(stored, _stored_affine(volume))
+        image.header.set_xyzt_units("mm")
+    data = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        data = gzip.compress(data, compresslevel=6, mtime=0)
+    path.write_bytes(data)
+
+
+def _write_itk(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
+    origin = None if volume.source is None else volume.source.path
+    if origin is not None and origin.is_file() and origin.name.lower().endswith((*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)):
+        copy_geometry(path, stored, origin)
+    else:
+        write_itk(path, stored, _stored_affine(volume))
+
+
+def _coded(header: nib.Nifti1Header) -> bool:
+    return int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+
+
+def _stored_affine(volume: Volume) -> NDArray[np.float64]:
+    return volume.affine if volume.source is None else volume.source.affine
