@@ -45,11 +45,11 @@ def default_callbacks() -> list[Callback]:
     return [SpecCheckpoint()]
 
 
-def load_module(path: str | Path) -> EvaluationModule:
-    """Rebuild a module with its weights from a checkpoint file.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file onto the CPU.
 
     Raises:
-        CheckpointError: The file is missing, not a checkpoint of medvol, or holds more than plain values and tensors.
+        CheckpointError: The file is missing, is not a checkpoint, or holds more than plain values and tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,8 +58,37 @@ def load_module(path: str | Path) -> EvaluationModule:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of plain values and tensors: {error}") from error
-    if SPEC not in checkpoint:
+    if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint):
+        raise CheckpointError(f"{path} is not a checkpoint: it holds no state_dict")
+    return checkpoint
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file without running anything in it.
+
+    Raises:
+        CheckpointError: The file is missing, not a checkpoint of medvol, or holds more than plain values and tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}; give the path of a .ckpt file")
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} is not a checkpoint of plain values and tensors: {reason}") from error
+    if not isinstance(checkpoint, dict) or SPEC not in checkpoint:
         raise CheckpointError(f"{path} was not written by medvol: it names no module")
+    return checkpoint
+
+
+def load_module(path: str | Path) -> EvaluationModule:
+    """Rebuild a module with its weights from a checkpoint file, however it was made.
+
+    Raises:
+        CheckpointError: The file cannot be used, or names something that is not a component.
+    """
+    checkpoint = read_checkpoint(path)
     module: EvaluationModule = rebuild(checkpoint[SPEC], EvaluationModule)
     module.configure_model()
     module.load_state_dict(checkpoint["state_dict"])
