@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.cache import LastUsed
-from medvol.core.errors import ConfigError, DatasetError, GeometryError, ScanError
+from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import Phrasing, QueryBank
 from medvol.core.imaging.reading import read_labels, read_volume
 from medvol.core.roles import CaseDataset
@@ -36,8 +36,8 @@ class _Question:
 class _Scan:
     """A volume with the label maps read so far."""
 
-    def __init__(self, row: TargetRow, key: str) -> None:
-        self.volume: Volume = replace(read_volume(row.image, modality=row.modality), volume_id=key)
+    def __init__(self, row: TargetRow) -> None:
+        self.volume: Volume = read_volume(row.image, modality=row.modality)
         self._maps: dict[Path, NDArray[np.int32]] = {}
 
     def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
@@ -123,19 +123,16 @@ class NiftiDataset(CaseDataset):
 
     def __getitem__(self, index: int) -> Case:
         question = self._questions[index]
-        row, key = question.row, self.volume_key(index)
-        try:
-            scan = self._scans.get(key, lambda: _Scan(row, key))
-            mask = scan.mask(row)
-        except (ScanError, GeometryError) as error:
-            raise DatasetError(f"case {question.case_id}: {error}") from error
+        row = question.row
+        scan = self._scans.get(self.volume_key(index), lambda: _Scan(row))
+        mask = scan.mask(row)
         query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
         return Case(question.case_id, scan.volume, query, mask, row.patient)
 
     def volume_key(self, index: int) -> str:
         """Path of the scan of a case, with the modality it is read as."""
         row = self._questions[index].row
-        return f"{row.image.resolve()}:{row.modality or 'unstated'}"
+        return f"{row.image}:{row.modality or 'guessed'}"
 
     def patient_id(self, index: int) -> str:
         """Patient of a case."""

@@ -76,10 +76,10 @@ def _pair_rows(
         raise DatasetError(
             f"{label}: nothing says what its labels are; write {NAMES_FILE} beside it, set target, or write a table"
         )
-    name = image.relative_to(root).as_posix()
+    name = scan_name(image.relative_to(root).as_posix()).replace("image", "").strip("-_.") or root.name
 
     def row(target: str, *labels: int) -> TargetRow:
-        return TargetRow(image, label, labels, target, "", scan_name(name), modality, scan_name(name))
+        return TargetRow(image, label, labels, target, "", name, modality, name)
 
     if names is None:
         return [row(target_name(target or ""))] if counts.sum() >= min_voxels else []

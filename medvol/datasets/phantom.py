@@ -13,6 +13,7 @@ from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.queries import Phrasing, QueryBank
 from medvol.core.grounding.relations import kidney_relations
+from medvol.core.imaging.geometry import make_volume
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query, Volume
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS, draw_phantom
@@ -145,8 +146,7 @@ class PhantomDataset(CaseDataset):
 
     def _draw(self, number: int) -> _Scan:
         phantom = draw_phantom(self._rng(number, 1), self.shape, self._lesion_side(number))
-        z, y, x = phantom.spacing
-        volume = Volume(phantom.voxels, np.diag([-x, -y, z, 1.0]), "CT", self._key(number))
+        volume = make_volume(phantom.voxels, phantom.spacing, volume_id=self._key(number))
         masks = {name: phantom.labels == LABELS[name] for name in (*ORGANS, "kidney lesion")}
         left, right = masks["left kidney"], masks["right kidney"]
         masks |= {"kidneys": left | right, **kidney_relations(left, right, masks["kidney lesion"])}

@@ -58,7 +58,7 @@ class BodySpace:
 def draw_space(rng: np.random.Generator, shape: tuple[int, int, int]) -> BodySpace:
     """Draw size, pose and scan range of a body, and sample it on a grid with slices from feet to head."""
     depth, height, width = shape
-    field_mm, range_mm = rng.uniform(370, 430), rng.uniform(300, 370)
+    field_mm, range_mm = rng.uniform(350, 400), rng.uniform(300, 370)
     half = min(height, width) / 2
     columns = (np.arange(width) - (width - 1) / 2) / half
     rows = (np.arange(height) - (height - 1) / 2) / half

@@ -28,13 +28,13 @@ _GENERATED = {
     False: ("the {name}", "the {name} of the patient", "show the {name}", "the {name} in this scan"),
     True: ("show the {name} of the patient", "show the {name} in this scan"),
 }
-_PLAIN_WORDS = {
-    "autochthon": "autochthonous back muscle",
-    "clavicula": "clavicle",
-    "tumor": "tumour",
-    "vena": "vein",
-    "vertebrae": "vertebra",
-}
+_PLAIN_WORDS = (
+    (r"\bautochthon\b", "autochthonous back muscle"),
+    (r"\bclavicula\b", "clavicle"),
+    (r"\biliac vena\b", "iliac vein"),
+    (r"\btumor\b", "tumour"),
+    (r"\bvertebrae(?= [A-Z]\d)", "vertebra"),
+)
 
 
 class QueryBank:
@@ -124,7 +124,7 @@ def target_name(label: str) -> str:
     Raises:
         QueryError: The name is empty.
     """
-    words = [_PLAIN_WORDS.get(word, word) for word in re.split(r"[\s_]+", label.strip()) if word]
+    words = [word for word in re.split(r"[\s_]+", label) if word]
     if not words:
         raise QueryError("a target has an empty name; write what it is called")
     words = [word if re.fullmatch(r"[A-Z]\d+", word) else word.lower() for word in words]
@@ -132,7 +132,10 @@ def target_name(label: str) -> str:
     if side is not None:
         words.remove(side)
         words.insert(0, side)
-    return " ".join(words)
+    name = " ".join(words)
+    for pattern, plain in _PLAIN_WORDS:
+        name = re.sub(pattern, plain, name)
+    return name
 
 
 def _name_queries(name: str) -> tuple[Query, ...]:

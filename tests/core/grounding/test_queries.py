@@ -95,6 +95,8 @@ def test_relational_and_side_kinds():
         ("vertebrae_L5", "vertebra L5"),
         ("iliac_vena_left", "left iliac vein"),
         ("lung_upper_lobe_left", "left lung upper lobe"),
+        ("inferior_vena_cava", "inferior vena cava"),
+        ("vertebrae", "vertebrae"),
         ("autochthon_right", "right autochthonous back muscle"),
         ("  Urinary_Bladder ", "urinary bladder"),
         ("left kidney", "left kidney"),

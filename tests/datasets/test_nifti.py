@@ -1,0 +1,362 @@
+"""NiftiDataset: tables, folders, splits by patient, and errors that say where."""
+
+import csv
+import json
+import pickle
+import re
+from itertools import chain
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medvol.core.errors import ConfigError, DatasetError, GeometryError, ScanError
+from medvol.core.grounding.queries import QueryBank
+from medvol.datasets.nifti import NiftiDataset, split_patients
+
+RAS = np.diag([2.0, 2.0, 5.0, 1.0])
+SHAPE = (16, 12, 8)
+
+
+def save(path, array, affine=RAS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    nib.save(image, path)
+
+
+def write_scan(folder, name="image.nii.gz", seed=0):
+    voxels = np.random.default_rng(seed).integers(-1000, 300, SHAPE).astype(np.int16)
+    save(folder / name, voxels)
+    return voxels
+
+
+def kidney_labels():
+    """RAS: small i is the patient's left."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:5, 3:9, 1:7] = 3
+    labels[11:14, 3:9, 1:7] = 2
+    labels[10, 3:9, 2:6] = 9
+    labels[7:9, 2:4, 2:4] = 5
+    return labels
+
+
+NAMES = {"2": "kidney_right", "3": "kidney_left", "5": "aorta", "9": "kidney_cyst_right"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_scan(tmp_path / "scan")
+    save(tmp_path / "scan" / "label.nii.gz", kidney_labels())
+    (tmp_path / "labels.json").write_text(json.dumps(NAMES))
+    return tmp_path
+
+
+def write_table(folder, rows, name="table.csv"):
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with (folder / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(folder / name)
+
+
+ROW = {"image": "scan/image.nii.gz", "mask": "scan/label.nii.gz", "label": "2", "target": "kidney_right"}
+
+
+def all_cases(dataset):
+    return [dataset[i] for i in range(len(dataset))]
+
+
+def to_lps(array):
+    """Stored (I, J, K) in RAS as (Z, Y, X) in LPS, by hand."""
+    return array[::-1, ::-1].transpose(2, 1, 0)
+
+
+def test_a_row_becomes_a_case(folder):
+    case = NiftiDataset(
+        str(folder), write_table(folder, [{**ROW, "patient": "P1", "case": "first", "modality": "CT"}])
+    )[0]
+    np.testing.assert_array_equal(case.target, to_lps(kidney_labels() == 2))
+    np.testing.assert_array_equal(case.volume.voxels, to_lps(write_scan(folder / "again")))
+    assert (case.patient_id, case.case_id, case.volume.modality) == ("P1", "first_0001_0", "CT")
+    assert case.query in QueryBank.load().phrasings("right kidney", held_out=False)
+    assert case.volume.spacing == (5.0, 2.0, 2.0)
+
+
+def test_labels_of_a_row_are_united_and_default_to_everything(folder):
+    rows = [{**ROW, "label": "2;3", "target": "kidneys"}, {**ROW, "label": "", "target": "lesion"}]
+    both, everything = all_cases(NiftiDataset(str(folder), write_table(folder, rows)))
+    np.testing.assert_array_equal(both.target, to_lps(np.isin(kidney_labels(), [2, 3])))
+    np.testing.assert_array_equal(everything.target, to_lps(kidney_labels() > 0))
+
+
+def test_a_query_is_asked_as_it_is_once(folder):
+    rows = [{**ROW, "query": " Where is the bean? "}]
+    (case,) = all_cases(NiftiDataset(str(folder), write_table(folder, rows), phrasing="both"))
+    assert (case.query.text, case.query.kind, case.query.target) == ("Where is the bean?", "free", "right kidney")
+
+
+def test_without_a_mask_the_truth_is_unknown_and_without_voxels_the_target_is_absent(folder):
+    rows = [{**ROW, "mask": ""}, {**ROW, "label": "77"}]
+    unknown, absent = all_cases(NiftiDataset(str(folder), write_table(folder, rows)))
+    assert unknown.target is None
+    assert unknown.query.kind != "absent"
+    assert not absent.target.any()
+    assert absent.query.kind == "absent"
+
+
+def test_json_tables_read_like_csv(folder):
+    table = folder / "table.json"
+    table.write_text(json.dumps([{**ROW, "label": [2, 3]}, {**ROW, "label": 2}]))
+    first, second = all_cases(NiftiDataset(str(folder), str(table)))
+    np.testing.assert_array_equal(first.target, to_lps(np.isin(kidney_labels(), [2, 3])))
+    np.testing.assert_array_equal(second.target, to_lps(kidney_labels() == 2))
+
+
+def test_cases_of_one_scan_come_together_and_share_it(folder):
+    write_scan(folder / "other", seed=1)
+    other = {"image": "other/image.nii.gz", "target": "liver"}
+    dataset = NiftiDataset(str(folder), write_table(folder, [ROW, other, {**ROW, "label": "3"}]), cache_size=1)
+    keys = [dataset.volume_key(i) for i in range(3)]
+    assert keys[0] == keys[1] != keys[2]
+    assert dataset[0].volume is dataset[1].volume
+    assert len({dataset[i].case_id for i in range(3)}) == 3
+    assert dataset[0].volume.volume_id != dataset[2].volume.volume_id
+
+
+def test_phrasings(folder):
+    table = write_table(folder, [ROW])
+    bank = QueryBank.load()
+    held_out = {
+        p: [c.query.held_out for c in all_cases(NiftiDataset(str(folder), table, phrasing=p))] for p in PHRASINGS
+    }
+    assert held_out == PHRASINGS
+    many = all_cases(NiftiDataset(str(folder), table, phrasings_per_target=99))
+    assert {c.query for c in many} == set(bank.phrasings("right kidney", False))
+    again = all_cases(NiftiDataset(str(folder), table, phrasings_per_target=99))
+    assert [c.query for c in many] == [c.query for c in again]
+
+
+PHRASINGS = {"train": [False], "held_out": [True], "both": [False, True]}
+
+
+def test_a_folder_finds_its_targets(folder):
+    dataset = NiftiDataset(str(folder), min_voxels=20)
+    found = {case.query.target: case for case in all_cases(dataset)}
+    assert set(found) == {
+        "right kidney",
+        "left kidney",
+        "right kidney cyst",
+        "kidneys",
+        "kidney with lesion",
+        "kidney without lesion",
+    }
+    np.testing.assert_array_equal(found["kidney with lesion"].target, to_lps(kidney_labels() == 2))
+    np.testing.assert_array_equal(found["kidney without lesion"].target, to_lps(kidney_labels() == 3))
+    np.testing.assert_array_equal(found["kidneys"].target, to_lps(np.isin(kidney_labels(), [2, 3])))
+    assert {case.patient_id for case in found.values()} == {"scan"}
+
+
+def test_small_targets_of_a_folder_are_left_out(folder):
+    targets = {case.query.target for case in all_cases(NiftiDataset(str(folder), min_voxels=100))}
+    assert targets == {"right kidney", "left kidney", "kidneys", "kidney with lesion", "kidney without lesion"}
+
+
+def test_swapped_sides_are_refused(folder):
+    (folder / "labels.json").write_text(json.dumps({**NAMES, "2": "kidney_left", "3": "kidney_right"}))
+    with pytest.raises(DatasetError, match=r"label\.nii\.gz: left kidney: .*names are swapped"):
+        len(NiftiDataset(str(folder), min_voxels=20))
+
+
+def test_pairs_by_name_and_a_target_for_masks_without_names(tmp_path):
+    for name in ("A", "B"):
+        write_scan(tmp_path, f"{name}_image.nii.gz")
+        save(tmp_path / f"{name}_mask.nii.gz", (kidney_labels() == 2).astype(np.uint8))
+    write_scan(tmp_path, "unpaired_image.nii.gz")
+    with pytest.raises(DatasetError, match=r"A_mask\.nii\.gz: nothing says what its labels are"):
+        len(NiftiDataset(str(tmp_path)))
+    cases = all_cases(NiftiDataset(str(tmp_path), target="soft-tissue mass", min_voxels=20))
+    assert [c.patient_id for c in cases] == ["A", "B"]
+    assert {c.query.target for c in cases} == {"soft-tissue mass"}
+    np.testing.assert_array_equal(cases[0].target, to_lps(kidney_labels() == 2))
+
+
+def test_nrrd_and_mha_are_read(tmp_path):
+    voxels = np.arange(8 * 12 * 16, dtype=np.int16).reshape(8, 12, 16) - 900
+    for suffix in ("nrrd", "mha"):
+        for name, array in (("image", voxels), ("mask", (voxels > 0).astype(np.uint8))):
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((2.0, 2.0, 5.0))
+            sitk.WriteImage(image, str(tmp_path / f"{suffix}_{name}.{suffix}"))
+    cases = all_cases(NiftiDataset(str(tmp_path), target="lesion"))
+    assert [c.patient_id for c in cases] == ["mha", "nrrd"]
+    for case in cases:
+        np.testing.assert_array_equal(case.volume.voxels, voxels)
+        np.testing.assert_array_equal(case.target, voxels > 0)
+
+
+def test_the_modality_of_the_dataset_fills_the_tables_gaps(folder):
+    table = write_table(folder, [{**ROW, "modality": "MR"}, {**ROW, "modality": ""}])
+    dataset = NiftiDataset(str(folder), table, modality="other")
+    assert [dataset[i].volume.modality for i in range(2)] == ["MR", "other"]
+    assert len(NiftiDataset(str(folder), table, modality="other", modalities=["MR"])) == 1
+
+
+@pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0), (0.1, 0.45, 0.45)])
+def test_splits_deal_every_patient_once(fractions):
+    patients = [f"P{i}" for i in range(34)]
+    parts = split_patients(patients, fractions, seed=0)
+    assert sorted(chain(*parts.values())) == sorted(patients)
+    for name, share in zip(("train", "val", "test"), fractions, strict=True):
+        assert abs(len(parts[name]) - 34 * share) <= 1
+    assert parts == split_patients(patients[::-1] * 2, fractions, seed=0)
+
+
+def test_another_seed_deals_otherwise():
+    patients = [f"P{i}" for i in range(34)]
+    assert split_patients(patients, (0.5, 0.25, 0.25), 0) != split_patients(patients, (0.5, 0.25, 0.25), 1)
+
+
+def patient_table(folder):
+    rows = [{**ROW, "patient": f"P{i // 2:02d}", "label": str(2 + i % 2)} for i in range(20)]
+    return write_table(folder, rows)
+
+
+def patients(folder, **settings):
+    dataset = NiftiDataset(str(folder), patient_table(folder), **settings)
+    return {dataset.patient_id(i) for i in range(len(dataset))}, len(dataset)
+
+
+def test_patients_are_disjoint_and_complete(folder):
+    parts = [patients(folder, split=split) for split in ("train", "val", "test")]
+    assert [count for _, count in parts] == [12, 4, 4]
+    assert len(set().union(*(names for names, _ in parts))) == 10
+    assert patients(folder)[1] == 20
+
+
+def test_named_patients(folder):
+    assert patients(folder, patients=["P01", "P03"])[0] == {"P01", "P03"}
+    assert patients(folder, exclude_patients=["P01"])[0] == {f"P{i:02d}" for i in range(10)} - {"P01"}
+    with pytest.raises(DatasetError, match="patients: 'P99' is not in the data; there are 10: P00"):
+        patients(folder, patients=["P99"])
+
+
+def test_named_targets(folder):
+    table = write_table(folder, [ROW, {**ROW, "target": "liver"}])
+    assert len(NiftiDataset(str(folder), table, targets=["liver"])) == 1
+    with pytest.raises(DatasetError, match="targets: 'spleen' is not in the data"):
+        len(NiftiDataset(str(folder), table, targets=["spleen"]))
+
+
+BAD_ROWS = {
+    "no_image": ({"image": ""}, "row 2: image is empty"),
+    "absent_image": ({"image": "no.nii"}, "row 2: image is 'no.nii', and there is no such file"),
+    "absent_mask": ({"mask": "no.nii"}, "row 2: mask is 'no.nii', and there is no such file"),
+    "label_zero": ({"label": "0"}, "row 2: label is '0'; write values above 0"),
+    "label_text": ({"label": "kidney"}, "row 2: label is 'kidney'"),
+    "label_comma": ({"label": "2,3"}, "row 2: label is '2,3'"),
+    "modality": ({"modality": "PET"}, "row 2: modality is 'PET'; write one of CT, MR, other"),
+    "nothing_asked": ({"target": ""}, "row 2: target is empty, and so is query"),
+    "underscore": ({"target": "_"}, "row 2: target is '_'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_bad_cell_is_named(folder, name):
+    change, message = BAD_ROWS[name]
+    table = write_table(folder, [{**ROW, "modality": "CT"}, {**ROW, "modality": "CT", **change}])
+    with pytest.raises(DatasetError, match=re.escape(message)) as caught:
+        len(NiftiDataset(str(folder), table))
+    assert table in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+BAD_TABLES = {
+    "empty": ("t.csv", "", "no rows"),
+    "header_only": ("t.csv", "image,target\n", "no rows"),
+    "no_image_column": ("t.csv", "scan,target\na,b\n", "no column 'image'"),
+    "misspelt": ("t.csv", "image,lable\na,2\n", "unknown column 'lable'; did you mean 'label'?"),
+    "few_cells": ("t.csv", "image,target\na\n", "row 1: not as many cells"),
+    "many_cells": ("t.csv", "image,target\na,b,c\n", "row 1: not as many cells"),
+    "quote": ("t.csv", 'image,target\n"a,b\n', "not a CSV table"),
+    "not_json": ("t.json", "[{", "not JSON"),
+    "deep_json": ("t.json", "[" * 100_000, "not JSON"),
+    "json_object": ("t.json", "{}", "expected a list of objects"),
+    "json_numbers": ("t.json", "[1]", "expected a list of objects"),
+    "json_null": ("t.json", '[{"image": true}]', "row 1: image is True; write a text"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_bad_table_is_named(tmp_path, name):
+    file, text, message = BAD_TABLES[name]
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DatasetError, match=re.escape(message)) as caught:
+        len(NiftiDataset(str(tmp_path), str(tmp_path / file)))
+    assert file in str(caught.value)
+
+
+def test_other_columns_are_left_alone(folder):
+    assert len(NiftiDataset(str(folder), write_table(folder, [{**ROW, "size_xyz": "1x2x3", "comment": "fine"}]))) == 1
+
+
+def test_absent_places_are_named(tmp_path):
+    with pytest.raises(DatasetError, match="no such folder; set root"):
+        len(NiftiDataset(str(tmp_path / "nowhere")))
+    with pytest.raises(DatasetError, match=r"nothing\.csv: the table cannot be read"):
+        len(NiftiDataset(str(tmp_path), str(tmp_path / "nothing.csv")))
+    with pytest.raises(DatasetError, match="no file \\*image\\*"):
+        len(NiftiDataset(str(tmp_path)))
+    (tmp_path / "latin.csv").write_bytes("image,target\nM\xfcller,liver\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        len(NiftiDataset(str(tmp_path), str(tmp_path / "latin.csv")))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("[]", "expected names by label"), ('{"x": "liver"}', "expected names by label"), ('{"2": "liver"}', "no name")],
+)
+def test_bad_label_names(folder, names, message):
+    (folder / "labels.json").write_text(names)
+    with pytest.raises(DatasetError, match=message):
+        len(NiftiDataset(str(folder), min_voxels=20))
+
+
+def test_two_label_maps_for_one_image(folder):
+    save(folder / "scan" / "mask.nii.gz", kidney_labels())
+    with pytest.raises(DatasetError, match=r"image\.nii\.gz has two label maps"):
+        len(NiftiDataset(str(folder)))
+
+
+def test_a_mask_on_another_grid_and_a_broken_scan_are_refused(folder):
+    save(folder / "scan" / "moved.nii.gz", kidney_labels(), RAS + np.eye(4, k=3) * 7)
+    (folder / "scan" / "cut.nii.gz").write_bytes((folder / "scan" / "image.nii.gz").read_bytes()[:200])
+    moved = NiftiDataset(str(folder), write_table(folder, [{**ROW, "mask": "scan/moved.nii.gz"}]))
+    with pytest.raises(GeometryError, match=r"moved\.nii\.gz"):
+        moved[0]
+    cut = NiftiDataset(str(folder), write_table(folder, [{**ROW, "image": "scan/cut.nii.gz"}]))
+    with pytest.raises(ScanError, match=r"cut\.nii\.gz"):
+        cut[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "dev"}, "split is one of all, train, val, test; got 'dev'"),
+        ({"phrasing": "seen"}, "phrasing is one of"),
+        ({"fractions": (0.5, 0.5, 0.5)}, "sum to 1"),
+        ({"fractions": (1.5, -0.5, 0.0)}, "sum to 1"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        NiftiDataset(".", **settings)
+
+
+def test_travels_to_workers(folder):
+    dataset = NiftiDataset(str(folder), write_table(folder, [ROW]))
+    case = dataset[0]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0].target, case.target)
