@@ -8,7 +8,6 @@ whoever asks for it.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from medvol.core.errors import (
     MissingExtraError,
     UnknownComponentError,
 )
+from medvol.core.suggestions import suggest
 
 if TYPE_CHECKING:
     from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
@@ -149,6 +149,10 @@ class Registry(Generic[Role]):
             raise InvalidComponentError(
                 f"{self.group}: {name!r} from {owner} must be a class that inherits {self.role}"
             )
+        if component.__name__ != name:
+            raise InvalidComponentError(
+                f"{self.group}: {name!r} from {owner} is the class {component.__name__}; register it under its own name"
+            )
         untyped = untyped_parameters(component)
         if untyped:
             raise InvalidComponentError(
@@ -172,9 +176,10 @@ class Registry(Generic[Role]):
         )
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{self.group}: no {name!r}; choices: {', '.join(self.names())}{hint}"
+        elsewhere = [other.group for other in REGISTRIES if other is not self and name in other.names()]
+        place = f" (it is one of {elsewhere[0]})" if elsewhere else ""
+        hint = suggest(name, self.names())
+        return f"{self.group}: no {name!r}{place}; choices: {', '.join(self.names())}{hint}"
 
 
 def untyped_parameters(component: type) -> list[str]:

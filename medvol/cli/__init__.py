@@ -1,0 +1,108 @@
+"""The command line: one verb, then its arguments.
+
+A verb's module is imported when the verb is used, so ``--help``, ``--version``, ``list`` and ``describe`` start without
+torch. Every error that a user can cause is one sentence on stderr and exit code 2; ``--debug``, or ``MEDVOL_DEBUG=1``,
+shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+
+from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.suggestions import suggest
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Something that ``medvol`` does.
+
+    Args:
+        summary: One line of the help.
+        module: Module of ``medvol.cli`` whose ``run(verb, arguments)`` does it and returns the exit code.
+    """
+
+    summary: str
+    module: str
+
+
+VERBS = {
+    "fit": Verb("train a policy: medvol fit --config experiment.yaml", "experiment"),
+    "validate": Verb("score the validation cases of an experiment", "experiment"),
+    "test": Verb("score the test cases of an experiment and write evaluation.json", "experiment"),
+    "predict": Verb("answer the predict cases of an experiment", "experiment"),
+    "segment": Verb('answer a query about a scan: medvol segment SCAN "QUERY" --policy MODEL', "segment"),
+    "list": Verb("list policies, propagators, rewards and data sets, plug-ins included", "components"),
+    "describe": Verb("show the settings of one component: medvol describe NAME", "components"),
+    "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
+    "report": Verb("lay the evaluations of one or several runs side by side", "report"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program's name; those of the process when None.
+
+    Returns:
+        Exit code: 0 done, 1 some cases failed, 2 an error that the user can mend, 130 and 143 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
+    try:
+        return _dispatch([argument for argument in arguments if argument != "--debug"])
+    except MedvolError as error:
+        return _refuse(error, " ".join(str(error).split()), debug)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; nothing more can be said to it
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(error, f"cannot use {str(error.filename)!r}: {error.strerror}", debug)
+    except KeyboardInterrupt as error:
+        return _refuse(error, "interrupted", debug, INTERRUPTED)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else USER_ERROR
+    name, *rest = arguments
+    if name == "--version":
+        print(f"medvol {version('medvol-r1')}")
+        return 0
+    if name not in VERBS:
+        raise ConfigError(f"there is no verb {name!r}; choices: {', '.join(VERBS)}{suggest(name, VERBS)}")
+    code: int = import_module(f"medvol.cli.{VERBS[name].module}").run(name, rest)
+    return code
+
+
+def _refuse(error: BaseException, sentence: str, debug: bool, code: int = USER_ERROR) -> int:
+    if debug:
+        raise error
+    print(f"medvol: {sentence}", file=sys.stderr)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return (
+        "usage: medvol VERB ...\n\n"
+        "A query about a 3D scan, evidence a person can check, a 3D mask.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "options:\n"
+        "  --help     this text; medvol VERB --help tells about a verb\n"
+        "  --version  the version\n"
+        "  --debug    show the traceback of an error (or set MEDVOL_DEBUG=1)"
+    )

@@ -1,0 +1,189 @@
+"""``medvol fit|validate|test|predict``: an experiment from YAML, run by Lightning.
+
+A run has one folder, ``trainer.default_root_dir``; by default it is ``runs/`` and the name of the configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from medvol.cli.diagnosis import find_fault
+from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_refusal
+from medvol.cli.settings import gather_settings
+from medvol.core.errors import CheckpointError, ConfigError, MedvolError
+from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
+from medvol.core.training.data import CaseDataModule
+from medvol.core.training.sft import SFTModule
+
+MODULES = (EvaluationModule, SFTModule, CaseDataModule)
+"""Their bare names work in YAML because they are imported here; they need no registry."""
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+_REMARKS = (
+    r"(?s).*instantiate_classes",  # LightningCLI calls what jsonargparse 5 removes
+    "LightningCLI's args parameter is intended",  # this module is the command line
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning calls what torch deprecates
+    "You have overridden `transfer_batch_to_device`",  # on purpose: cases stay as they are
+)
+_CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
+
+
+class ExperimentParser(ComponentParsing, LightningArgumentParser):
+    """Lightning's parser, with components by name."""
+
+
+class ExperimentCLI(LightningCLI):
+    """Lightning's command line with this project's defaults.
+
+    Args:
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: What follows it.
+    """
+
+    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
+        self.verb = verb
+        self.arguments = list(arguments)
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=ExperimentParser,
+            trainer_defaults={"deterministic": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True, "config_filename": f"{verb}.yaml"},
+            args=[verb, *arguments],
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; what is refused is explained in a sentence.
+
+        Raises:
+            ConfigError: A setting is at fault.
+            CheckpointError: The checkpoint to load is missing or none.
+        """
+        accepted = self._accepted_keys()
+        settings = gather_settings(self.arguments)
+        unknown = find_fault({key: None for key in settings if key not in accepted}, accepted)
+        if unknown:
+            raise ConfigError(unknown)
+        try:
+            super().parse_arguments(parser, args)
+        except RefusedSettingsError as refusal:
+            raise explain_refusal(refusal, self.arguments, accepted) from refusal
+        checkpoint = self.config[self.verb].get("ckpt_path")
+        if checkpoint and checkpoint not in _CHECKPOINT_WORDS:
+            read_checkpoint(checkpoint)
+
+    def before_instantiate_classes(self) -> None:
+        """Give the run its folder."""
+        settings = self.config[self.verb]
+        if settings.trainer.default_root_dir is None:
+            files = settings.get("config") or []
+            name = Path(str(files[-1])).stem if files else "experiment"
+            settings.trainer.default_root_dir = str(Path("runs") / name)
+
+    def instantiate_classes(self) -> None:
+        """Build module, data and trainer.
+
+        Raises:
+            ConfigError: A constructor refuses its settings.
+        """
+        try:
+            super().instantiate_classes()
+        except MedvolError:
+            raise
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise ConfigError(f"the experiment cannot be built: {error}") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
+        settings = self.config_init[self.verb].trainer
+        if settings.logger is None:
+            kwargs["logger"] = default_loggers(Path(settings.default_root_dir))
+        if self.verb == "fit" and settings.enable_checkpointing is not False:
+            own = settings.callbacks or []
+            kwargs["callbacks"] = add_checkpoints(own if isinstance(own, list) else [own])
+        return super().instantiate_trainer(**kwargs)
+
+    def _accepted_keys(self) -> dict[str, Any]:
+        """Type hints of the top-level keys."""
+        method = get_type_hints(getattr(Trainer, self.verb))
+        options = {key: hint for key, hint in method.items() if key not in {*self.subcommands()[self.verb], "return"}}
+        main = {
+            "model": LightningModule,
+            "data": LightningDataModule,
+            "trainer": Trainer,
+            "seed_everything": bool | int,
+        }
+        return {**main, **options, "print_config": str, "help": str}
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Run the verb; an interrupted fit has saved its last checkpoint.
+
+    Raises:
+        ConfigError: A setting is at fault.
+        CheckpointError: A checkpoint does not fit the module.
+    """
+    try:
+        with _calm():
+            ExperimentCLI(verb, arguments)
+    except SIGTERMException:
+        return TERMINATED
+    except SystemExit as stop:
+        return INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+    except MisconfigurationException as error:
+        raise ConfigError(f"{verb} cannot run: {error}") from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise CheckpointError(
+            "the checkpoint does not fit the module; use the configuration it was made with"
+        ) from error
+    return 0
+
+
+def default_loggers(folder: Path) -> list[Logger]:
+    """TensorBoard curves in the run folder, and a CSV table for each start in ``metrics/``."""
+    return [TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="metrics")]
+
+
+def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
+    """Add the usual checkpoints to callbacks that save none."""
+    saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return callbacks if saving else [*callbacks, *default_callbacks()]
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Leave out what a user can do nothing about: remarks on Lightning's own code, and advertisements."""
+    console = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    console.addFilter(_is_no_tip)
+    with warnings.catch_warnings():
+        for message in _REMARKS:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            yield
+        finally:
+            console.removeFilter(_is_no_tip)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

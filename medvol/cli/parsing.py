@@ -1,0 +1,105 @@
+"""Parsers that know components by name and refuse with an exception instead of a page of usage.
+
+Components can be written as a bare name, as ``class_path`` with ``init_args``, or by a full dotted path. jsonargparse
+finds a class by its bare name once it is imported; the loader below imports what a YAML text names, wherever that text
+comes from: a file, a nested file, or the command line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, get_loader, set_loader
+
+from medvol.cli.diagnosis import find_fault
+from medvol.cli.settings import gather_settings
+from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.registry import REGISTRIES
+from medvol.core.suggestions import suggest
+
+MODE = "medvol"
+"""Parser mode of jsonargparse: YAML whose component names are imported."""
+
+
+class RefusedSettingsError(ConfigError):
+    """jsonargparse does not accept the settings; the message is its own, shortened to a line."""
+
+
+class ComponentParsing:
+    """Mixed into a parser of jsonargparse: components by name, refusals as exceptions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"parser_mode": MODE, **kwargs})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage; inner parsers keep their own way."""
+        if not self.exit_on_error:  # type: ignore[attr-defined]
+            super().error(message, ex)  # type: ignore[misc]
+        options = re.findall(r"--[\w.-]+", self.format_help())  # type: ignore[attr-defined]
+        raise RefusedSettingsError(_shorten(message, options)) from ex
+
+
+class ComponentParser(ComponentParsing, ArgumentParser):
+    """Parser of the verbs that are no training."""
+
+
+def explain_refusal(
+    refusal: RefusedSettingsError, arguments: Sequence[str], accepted: Mapping[str, Any]
+) -> ConfigError:
+    """Replace jsonargparse's message by a sentence about the setting at fault, when it can be found.
+
+    Args:
+        refusal: From ``ComponentParsing.error``.
+        arguments: Arguments that were parsed.
+        accepted: Type hint of every top-level key.
+    """
+    fault = find_fault(gather_settings(arguments), accepted)
+    return ConfigError(fault) if fault else refusal
+
+
+def _shorten(message: str, options: Sequence[str]) -> str:
+    unknown = re.match(r"unrecognized arguments: (\S+)", message)
+    if unknown:
+        word = unknown[1].partition("=")[0]
+        what = "option" if word.startswith("-") else "argument"
+        return f"unknown {what} {word!r}{suggest(word, options) if what == 'option' else ''}"
+    required = re.match(r"the following arguments are required: (.*)", message)
+    if required:
+        return f"{required[1]} must be given; `--help` tells how"
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    return " ".join(lines[:3])
+
+
+def _load(text: str) -> Any:
+    value = get_loader("yaml")(text)
+    for word in set(_words(value)):
+        _import_component(word)
+    return value
+
+
+def _import_component(word: str) -> None:
+    """Import what is registered under this name; whether it is usable shows when it is asked for."""
+    for registry in REGISTRIES:
+        if word in registry.names():
+            try:
+                registry.get(word)
+            except MedvolError:
+                continue
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Strings that may name a component."""
+    if isinstance(value, str) and value.isidentifier() and value[0].isupper():
+        yield value
+    elif isinstance(value, dict):
+        for child in value.values():
+            yield from _words(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _words(child)
+
+
+set_loader(MODE, _load, (yaml.YAMLError,))

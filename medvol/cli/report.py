@@ -1,0 +1,30 @@
+"""``medvol report``: evaluations side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from medvol.cli.parsing import ComponentParser
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Print the evaluations of runs as tables.
+
+    Raises:
+        ConfigError: A run is named twice.
+        RecordError: A run has no evaluation, or a damaged one.
+    """
+    parser = ComponentParser(prog=f"medvol {verb}", description="Lay evaluations side by side.")
+    parser.add_argument("runs", nargs="+", type=str, help="run folders with evaluation.json; the first is compared to")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown instead of tables for the terminal")
+    options = parser.parse_args(list(arguments))
+    from medvol.core.evaluation.report import report_runs
+
+    report = report_runs(options.runs)
+    if options.markdown:
+        print(report.to_markdown())
+    else:
+        Console().print(report)
+    return 0

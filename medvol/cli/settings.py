@@ -1,0 +1,121 @@
+"""Settings as the user wrote them: configuration files and command line as one tree, before anything is built.
+
+jsonargparse reads the same sources for itself; this tree serves to refuse what is no configuration file, and to find
+what is at fault when jsonargparse refuses the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader
+
+from medvol.core.errors import ConfigError
+
+COMPONENT_KEYS = ("class_path", "init_args", "dict_kwargs")
+"""What a mapping that names a component may hold."""
+
+
+def gather_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Merge all ``--config`` files and ``--key value`` arguments, the later over the earlier.
+
+    Raises:
+        ConfigError: A configuration file is missing or is none.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in _options(arguments):
+        if key == "config":
+            _merge(tree, _read_config(value))
+        elif value is not None:
+            _assign(tree, key.split("."), _parse(value))
+    return tree
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as jsonargparse does.
+
+    Raises:
+        ConfigError: It is missing, is not text, or is not YAML.
+    """
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise ConfigError(f"the configuration file {str(path)!r} {what}; give the path of a YAML file")
+    try:
+        return get_loader("yaml")(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration file {str(path)!r} is not UTF-8 text; give a YAML file") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"the configuration file {str(path)!r} is not YAML{where}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"the configuration file {str(path)!r} is not YAML: {error}") from error
+
+
+def as_component(value: Any) -> Any:
+    """Bring the short form of a component (its name) to the long one."""
+    return {"class_path": value} if isinstance(value, str) else value
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Keys and values of the options, dashes left out; the value is None where there is none."""
+    following = [*arguments[1:], "--"]
+    for argument, after in zip(arguments, following, strict=True):
+        if argument == "-c":
+            argument = "--config"
+        if argument.startswith("--"):
+            key, equals, value = argument[2:].partition("=")
+            yield key, value if equals else None if after.startswith("--") else after
+
+
+def _read_config(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise ConfigError("--config needs the path of a YAML file")
+    path = Path(text)
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        kind = "is empty" if content in (None, "") else f"holds a {type(content).__name__}, not keys and values"
+        raise ConfigError(f"the configuration file {text!r} {kind}; it needs keys such as 'model', 'data', 'trainer'")
+    _refuse_cycles(content, text, ())
+    return content
+
+
+def _refuse_cycles(node: Any, path: str, parents: tuple[int, ...]) -> None:
+    if id(node) in parents:
+        raise ConfigError(f"the configuration file {path!r} has an anchor that holds itself; write the value out")
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _refuse_cycles(child, path, (*parents, id(node)))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return get_loader("yaml")(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        mine = tree.get(key)
+        if isinstance(mine, dict) and isinstance(value, dict) and mine.get("class_path") == value.get("class_path"):
+            _merge(mine, value)
+        else:
+            tree[key] = value
+
+
+def _assign(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set one value, passing through ``init_args`` where the key leaves it out."""
+    key, *rest = keys
+    if "class_path" in tree and key not in COMPONENT_KEYS:
+        tree = tree.setdefault("init_args", {})
+    if key.endswith("+"):
+        key, value = key[:-1], [*tree.get(key[:-1], []), value]
+    if not rest:
+        _merge(tree, {key: value})
+        return
+    child = as_component(tree.get(key))
+    tree[key] = child if isinstance(child, dict) else {}
+    _assign(tree[key], rest, value)
