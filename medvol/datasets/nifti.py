@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import Phrasing, QueryBank
-from medvol.core.imaging.reading import read_labels, read_volume
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query, Volume
 from medvol.datasets.nifti_folder import find_rows
@@ -37,11 +36,15 @@ class _Scan:
     """A volume with the label maps read so far."""
 
     def __init__(self, row: TargetRow) -> None:
+        from medvol.core.imaging.reading import read_volume
+
         self.volume: Volume = read_volume(row.image, modality=row.modality)
         self._maps: dict[Path, NDArray[np.int32]] = {}
 
     def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
         """True mask of a target; None when it is unknown."""
+        from medvol.core.imaging.reading import read_labels
+
         if row.mask is None:
             return None
         if row.mask not in self._maps:

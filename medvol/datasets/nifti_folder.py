@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.grounding.queries import target_name
 from medvol.core.grounding.relations import check_sides, kidney_relations
-from medvol.core.imaging.reading import read_labels, read_volume
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow, scan_name
 
@@ -68,6 +67,8 @@ def _find_pairs(root: Path) -> list[tuple[Path, Path]]:
 def _pair_rows(
     root: Path, image: Path, label: Path, modality: Modality | None, target: str | None, min_voxels: int
 ) -> list[TargetRow]:
+    from medvol.core.imaging.reading import read_labels, read_volume
+
     volume = read_volume(image, modality=modality)
     labels = read_labels(label, volume)
     values, counts = np.unique(labels[labels != 0], return_counts=True)
