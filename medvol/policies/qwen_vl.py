@@ -79,7 +79,7 @@ class QwenVLPolicy(TrainablePolicy):
             if self.freeze_vision:
                 self._network.model.model.visual.requires_grad_(False)
             if self.gradient_checkpointing:
-                self._network.model.gradient_checkpointing_enable({"use_reentrant": False})
+                self._network.model.activation_checkpointing_enable()
         return self._network
 
     def generate(

@@ -39,7 +39,7 @@ class QwenVLNetwork(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.template = template
-        self.end_id = int(tokenizer.convert_tokens_to_ids(END))
+        self.end_id = token_id(tokenizer, END)
         vision = model.config.vision_config
         self.patch, self.merge = int(vision.patch_size), int(vision.spatial_merge_size)
         self.temporal = int(vision.temporal_patch_size)
@@ -183,8 +183,8 @@ class QwenVLNetwork(nn.Module):
         return torch.tensor([[1, rows, columns]]).repeat(count, 1)
 
     def _image_tokens(self) -> int:
-        _, rows, columns = self._grid(1)[0].tolist()
-        return rows * columns // self.merge**2
+        side = self.patch * self.merge
+        return (self.template.height_px // side) * (self.template.width_px // side)
 
     def _suppressed(self) -> torch.Tensor:
         """True for every token that an answer cannot hold: special ones but the end, and unused rows."""
@@ -199,3 +199,15 @@ class QwenVLNetwork(nn.Module):
         suppressed[len(self.tokenizer) :] = True
         suppressed[self.end_id] = False
         return suppressed
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """Id of one token.
+
+    Raises:
+        CheckpointError: The tokenizer does not have it.
+    """
+    number = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(number, int) or number == tokenizer.unk_token_id:
+        raise CheckpointError(f"the tokenizer has no token {token!r}; it does not belong to a Qwen-VL model")
+    return number

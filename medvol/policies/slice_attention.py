@@ -54,8 +54,8 @@ def _attend_equal(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, images: int, scaling: float | None
 ) -> torch.Tensor:
     _, heads, total, channels = query.shape
-    batched = (t.reshape(heads, images, total // images, channels).transpose(0, 1) for t in (query, key, value))
-    attended = scaled_dot_product_attention(*batched, scale=scaling)
+    q, k, v = (t.reshape(heads, images, total // images, channels).transpose(0, 1) for t in (query, key, value))
+    attended = scaled_dot_product_attention(q, k, v, scale=scaling)
     return attended.transpose(1, 2).reshape(1, total, heads, channels)
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.grounding.queries import QueryBank
-from medvol.policies.qwen_vl_network import QwenVLNetwork
+from medvol.policies.qwen_vl_network import QwenVLNetwork, token_id
 from medvol.policies.tiny_tokenizer import NUMBERS, train_tokenizer
 
 TINY_TEMPLATE = PromptTemplate(
@@ -76,18 +76,14 @@ def _configure(tokenizer: PreTrainedTokenizerFast, template: PromptTemplate) -> 
             "num_position_embeddings": side**2,
             "deepstack_visual_indexes": [2],
         },
-        image_token_id=_token_id(tokenizer, "<|image_pad|>"),
-        video_token_id=_token_id(tokenizer, "<|video_pad|>"),
-        vision_start_token_id=_token_id(tokenizer, "<|vision_start|>"),
-        vision_end_token_id=_token_id(tokenizer, "<|vision_end|>"),
+        image_token_id=token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=token_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=True,
     )
     config._attn_implementation = "sdpa"
     return config
-
-
-def _token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    return int(tokenizer.convert_tokens_to_ids(token))
 
 
 @torch.no_grad()
@@ -98,5 +94,5 @@ def _order_numbers(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrained
     angles = values[:, None] * math.pi * 2 ** (torch.arange(16) / 2)
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
     mix = torch.randn(waves.shape[1], embedding.shape[1]) / math.sqrt(waves.shape[1])
-    ids = torch.tensor([_token_id(tokenizer, str(number)) for number in NUMBERS])
+    ids = torch.tensor([token_id(tokenizer, str(number)) for number in NUMBERS])
     embedding[ids] += 0.03 * (waves @ mix)

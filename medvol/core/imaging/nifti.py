@@ -10,7 +10,7 @@ import gzip
 import logging
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -70,15 +70,15 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
     return StoredScan(_scale(path, voxels, header), affine, header)
 
 
-def _open_stream(path: Path) -> IO[bytes]:
+def _open_stream(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     if zipped != path.name.endswith(".gz"):
         log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
-    return gzip.open(path, "rb") if zipped else path.open("rb")
+    return cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb"))
 
 
-def _read_header(path: Path, stream: IO[bytes]) -> Any:
+def _read_header(path: Path, stream: BinaryIO) -> Any:
     start = stream.read(4)
     if len(start) < 4:
         raise ShortHeaderError(path, f"it ends after {len(start)} bytes, inside the header; copy the file again")
@@ -92,7 +92,7 @@ def _read_header(path: Path, stream: IO[bytes]) -> Any:
     block = start + stream.read(size - 4)
     if len(block) < size:
         raise ShortHeaderError(path, f"it ends after {len(block)} bytes, inside the header of {size}")
-    header = kind(block, endianness=order, check=False)
+    header: Any = kind(block, endianness=order, check=False)  # type: ignore[no-untyped-call]
     if header["magic"].tobytes().rstrip(b"\x00") != magic.rstrip(b"\x00"):
         found = header["magic"].tobytes()
         raise BadMagicError(
@@ -113,7 +113,7 @@ def _voxel_type(path: Path, header: Any) -> np.dtype[Any]:
     if code in _COLOUR:
         raise ColourScanError(path, f"its voxels are {_COLOUR[code]}; save one grey value a voxel")
     try:
-        dtype = np.dtype(header.get_data_dtype())
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     except (HeaderDataError, KeyError) as error:
         raise UnknownDatatypeError(path, f"voxel type {code} is not one that NIfTI defines") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -175,7 +175,7 @@ def _assumed_affine(path: Path, codes: str, spacing: list[float]) -> NDArray[np.
     return affine
 
 
-def _read_exactly(path: Path, stream: IO[bytes], skip: int, size: int) -> bytearray:
+def _read_exactly(path: Path, stream: BinaryIO, skip: int, size: int) -> bytearray:
     if len(stream.read(skip)) < skip:
         raise TruncatedScanError(path, "it ends before its first voxel; copy the file again")
     data = bytearray(size)

@@ -85,4 +85,5 @@ def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
 
 def apply_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
     """Map intensities linearly to [0, 1] and clip; any shape."""
-    return np.clip((voxels - np.float32(low)) / np.float32(high - low), 0.0, 1.0).astype(np.float32)
+    scaled: NDArray[np.float32] = ((voxels - np.float32(low)) / np.float32(high - low)).clip(0.0, 1.0)
+    return scaled.astype(np.float32, copy=False)

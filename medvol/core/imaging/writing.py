@@ -89,7 +89,7 @@ def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
         header["cal_max"] = header["cal_min"] = 0
         header.extensions.clear()
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        image = kind(stored, None, header)
+        image = kind(stored, None, header)  # type: ignore[no-untyped-call]
     else:
         image = nib.Nifti1Image(stored, _stored_affine(volume))
         image.header.set_xyzt_units("mm")

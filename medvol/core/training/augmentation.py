@@ -5,36 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 KEPT_WORDS = frozenset(
-    [
-        "left",
-        "right",
-        "no",
-        "not",
-        "without",
-        "with",
-        "healthy",
-        "both",
-        "two",
-        "pair",
-        "paired",
-        "free",
-        "unaffected",
-        "normal",
-        "lesion",
-        "mass",
-        "growth",
-        "diseased",
-        "affected",
-        "abnormal",
-        "kidneys",
-        "organs",
-        "finding",
-        "focal",
-        "largest",
-        "smallest",
-        "upper",
-        "lower",
-    ]
+    {"left", "right", "both", "two", "pair", "paired", "kidneys", "organs"}
+    | {"no", "not", "without", "with", "free", "healthy", "normal", "unaffected", "affected", "diseased", "abnormal"}
+    | {"lesion", "mass", "growth", "finding", "focal", "largest", "smallest", "upper", "lower"}
 )
 """Words that decide what is asked for; they are never dropped."""
 

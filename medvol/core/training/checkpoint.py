@@ -46,24 +46,6 @@ def default_callbacks() -> list[Callback]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file onto the CPU.
-
-    Raises:
-        CheckpointError: The file is missing, is not a checkpoint, or holds more than plain values and tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of plain values and tensors: {error}") from error
-    if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint):
-        raise CheckpointError(f"{path} is not a checkpoint: it holds no state_dict")
-    return checkpoint
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file without running anything in it.
 
     Raises:
@@ -77,8 +59,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path} is not a checkpoint of plain values and tensors: {reason}") from error
-    if not isinstance(checkpoint, dict) or SPEC not in checkpoint:
-        raise CheckpointError(f"{path} was not written by medvol: it names no module")
+    if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint):
+        raise CheckpointError(f"{path} is not a checkpoint: it holds no state_dict")
     return checkpoint
 
 
@@ -89,6 +71,8 @@ def load_module(path: str | Path) -> EvaluationModule:
         CheckpointError: The file cannot be used, or names something that is not a component.
     """
     checkpoint = read_checkpoint(path)
+    if SPEC not in checkpoint:
+        raise CheckpointError(f"{path} names no module; it was not written by medvol fit")
     module: EvaluationModule = rebuild(checkpoint[SPEC], EvaluationModule)
     module.configure_model()
     module.load_state_dict(checkpoint["state_dict"])

@@ -119,11 +119,18 @@ class CaseDataModule(LightningDataModule):
         self.allow_shared_patients = allow_shared_patients
 
     def setup(self, stage: str) -> None:
-        """Refuse splits that share a patient.
+        """Look at the splits before a run starts.
 
         Raises:
-            DatasetError: They do, and ``allow_shared_patients`` is off.
+            ConfigError: The one that the stage needs is missing.
+            DatasetError: It is empty, or two splits share a patient and ``allow_shared_patients`` is off.
         """
+        needed = {"fit": "train", "validate": "val"}.get(stage, stage)
+        dataset = self.splits[needed]
+        if dataset is None:
+            raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
+        if len(dataset) == 0:
+            raise DatasetError(f"the {needed} data set holds no case")
         if self.allow_shared_patients:
             return
         patients = {
@@ -143,9 +150,9 @@ class CaseDataModule(LightningDataModule):
         """Shuffled volumes."""
         return self._loader("train", self.batch_size, self.queries_per_volume, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """All cases, in order."""
-        return self._loader("val")
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """All cases, in order; nothing when there are none to validate on."""
+        return [] if self.splits["val"] is None else self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """All cases, in order."""
@@ -159,10 +166,7 @@ class CaseDataModule(LightningDataModule):
         self, split: str, batch_size: int = 1, queries: int | None = None, shuffle: bool = False
     ) -> DataLoader[Any]:
         dataset = self.splits[split]
-        if dataset is None:
-            raise ConfigError(f"this run needs the {split} cases; set data.init_args.{split} to a data set")
-        if len(dataset) == 0:
-            raise DatasetError(f"the {split} data set holds no case")
+        assert dataset is not None, "setup has looked"
         sampler = VolumeBatchSampler(group_by_volume(dataset), batch_size, queries, shuffle, self.seed)
         return DataLoader(
             VolumeGroups(dataset), batch_sampler=sampler, collate_fn=keep_batch, num_workers=self.num_workers

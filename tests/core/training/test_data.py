@@ -1,0 +1,88 @@
+"""Batches of volumes: grouping, order, patients kept apart."""
+
+import numpy as np
+import pytest
+
+from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.training.augmentation import KEPT_WORDS, reword_query
+from medvol.core.training.data import CaseDataModule, VolumeBatchSampler, group_by_volume
+from medvol.datasets.phantom import PhantomDataset
+
+SHAPE = (8, 32, 32)
+
+
+def phantoms(split="train", volumes=4) -> PhantomDataset:
+    return PhantomDataset(split, volumes, shape=SHAPE, cache_size=8)
+
+
+def test_every_case_lies_in_the_group_of_its_volume():
+    data = phantoms()
+    groups = group_by_volume(data)
+    assert sorted(i for group in groups for i in group) == list(range(len(data)))
+    assert len(groups) == 4
+    assert all(len({data.volume_key(i) for i in group}) == 1 for group in groups)
+
+
+def test_a_batch_holds_groups_that_share_one_volume_object():
+    module = CaseDataModule(phantoms(), batch_size=3, queries_per_volume=2)
+    module.setup("fit")
+    batches = list(module.train_dataloader())
+    assert [len(batch) for batch in batches] == [3, 1]
+    for group in (group for batch in batches for group in batch):
+        assert len(group) == 2
+        assert group[0].volume is group[1].volume
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_the_order_depends_on_seed_and_epoch_alone(epoch):
+    groups = [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(11)]
+    first = VolumeBatchSampler(groups, 4, 2, True, seed=5)
+    second = VolumeBatchSampler(groups, 4, 2, True, seed=5)
+    list(first)
+    list(first)
+    first.set_epoch(epoch)
+    second.set_epoch(epoch)
+    assert list(first) == list(second)
+    second.set_epoch(epoch + 1)
+    assert list(first) != list(second)
+    assert len(list(first)) == len(first) == 3
+
+
+def test_workers_change_nothing():
+    orders = []
+    for workers in (0, 2):
+        module = CaseDataModule(phantoms(), batch_size=2, queries_per_volume=3, num_workers=workers, seed=1)
+        module.setup("fit")
+        orders.append([[case.case_id for case in group] for batch in module.train_dataloader() for group in batch])
+    assert orders[0] == orders[1]
+
+
+def test_a_shared_patient_is_refused_by_name():
+    module = CaseDataModule(phantoms(), val=phantoms())
+    with pytest.raises(DatasetError, match="train and val share 4 patient"):
+        module.setup("fit")
+    CaseDataModule(phantoms(), val=phantoms(), allow_shared_patients=True).setup("fit")
+    CaseDataModule(phantoms(), val=phantoms("val")).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("stage", "split"), [("fit", "train"), ("validate", "val"), ("test", "test"), ("predict", "predict")]
+)
+def test_a_missing_split_is_named(stage, split):
+    with pytest.raises(ConfigError, match=f"data.init_args.{split}"):
+        CaseDataModule().setup(stage)
+
+
+def test_batch_size_is_checked():
+    with pytest.raises(ConfigError, match="got 0"):
+        CaseDataModule(batch_size=0)
+
+
+def test_rewording_keeps_what_decides():
+    rng = np.random.default_rng(0)
+    text = "the kidney without any lesion on the left side of the patient"
+    kept = [word for word in text.split() if word in KEPT_WORDS]
+    reworded = [reword_query(text, rng, 1.0, 0.9) for _ in range(200)]
+    assert all([w for w in new.split() if w in KEPT_WORDS and w != "with"] == kept for new in reworded)
+    assert len(set(reworded)) > 50
+    assert reword_query(text, rng, 0.0) == text

@@ -1,0 +1,246 @@
+"""Packing, decoding and storing of the Qwen-VL policy, held to transformers' own single-sequence path."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.types import Completion, Prompt, Sampling
+from medvol.policies.qwen_vl import QwenVLPolicy
+
+ANSWERS = (
+    '<think>the liver spans slices 1 to 7</think><answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 58, 1000]]}]</answer>',
+    "<answer>[]</answer>",
+    "anything at all, however odd: {}[]<>",
+)
+
+
+def completions_for(policy, prompts):
+    """Ragged: three, one, two and three answers."""
+    counts = (3, 1, 2, 3)
+    return [[policy.encode(text) for text in ANSWERS[:count]] for count in counts[: len(prompts)]]
+
+
+def plain_inputs(policy: QwenVLPolicy, prompt: Prompt, answer: list[int]) -> dict:
+    """One ordinary sequence, positions by the model itself."""
+    network = policy.load()
+    config = network.model.config
+    ids = torch.cat([network.prefix(prompt.slices).ids, torch.tensor([*network.encode_query(prompt.query), *answer])])
+    from medvol.policies.patches import to_patches
+
+    pixels = torch.from_numpy(prompt.slices.pixels)
+    return {
+        "input_ids": ids[None],
+        "mm_token_type_ids": (ids == config.image_token_id).int()[None],
+        "pixel_values": to_patches(pixels, network.patch, network.merge, network.temporal),
+        "image_grid_thw": network._grid(len(pixels)),
+    }
+
+
+def plain_log_probs(policy: QwenVLPolicy, prompt: Prompt, completion: Completion) -> torch.Tensor:
+    network = policy.load()
+    network.model.model.rope_deltas = None
+    ids = completion.token_ids.tolist()
+    inputs = plain_inputs(policy, prompt, ids)
+    logits = network.model(**inputs, use_cache=False).logits[0].float()
+    logits = logits.masked_fill(network.suppressed, float("-inf"))
+    return torch.log_softmax(logits, -1)[-len(ids) - 1 : -1].gather(-1, torch.tensor(ids)[:, None])[:, 0]
+
+
+def gradient(policy: QwenVLPolicy, loss: torch.Tensor) -> torch.Tensor:
+    policy.load().zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in policy.trainable_parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_log_probs_and_gradients_equal_separate_sequences(policy, prompts, checkpointing):
+    completions = completions_for(policy, prompts)
+    weight = torch.randn(64, generator=torch.Generator().manual_seed(2))
+    plain = [[plain_log_probs(policy, p, c) for c in row] for p, row in zip(prompts, completions, strict=True)]
+    expected = gradient(policy, sum((score * weight[: len(score)]).sum() for row in plain for score in row))
+    if checkpointing:
+        policy.load().train()
+        policy.load().model.activation_checkpointing_enable()
+    packed = policy.log_probs(prompts, completions)
+    worst = max(
+        float((a - b).abs().max().detach())
+        for x, y in zip(plain, packed, strict=True)
+        for a, b in zip(x, y, strict=True)
+    )
+    assert worst < 1e-5
+    found = gradient(policy, sum((score * weight[: len(score)]).sum() for row in packed for score in row))
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    vision = policy.load().model.model.visual.patch_embed.proj.weight.grad
+    assert float(vision.abs().max()) > 0
+
+
+def test_greedy_decoding_equals_transformers_generate(policy, prompts):
+    network = policy.load()
+    written = policy.generate(prompts, 1, Sampling(max_new_tokens=12))
+    for prompt, (completion,) in zip(prompts, written, strict=True):
+        network.model.model.rope_deltas = None
+        inputs = plain_inputs(policy, prompt, [])
+        output = network.model.generate(
+            **inputs,
+            attention_mask=torch.ones_like(inputs["input_ids"]),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=network.end_id,
+            pad_token_id=network.end_id,
+            suppress_tokens=network.suppressed.nonzero()[:, 0].tolist(),
+        )
+        assert completion.token_ids.tolist() == output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_sampled_log_probs_are_those_of_the_policy(policy, prompts):
+    written = policy.generate(prompts, 3, Sampling(temperature=1.0, max_new_tokens=20, seed=5))
+    assert [len(row) for row in written] == [3] * len(prompts)
+    scored = policy.log_probs(prompts, written)
+    for row, scores in zip(written, scored, strict=True):
+        for completion, score in zip(row, scores, strict=True):
+            np.testing.assert_allclose(score.detach().numpy(), completion.log_probs, atol=1e-4)
+    texts = {completion.text for row in written for completion in row}
+    assert len(texts) > 3
+    again = policy.generate(prompts, 3, Sampling(temperature=1.0, max_new_tokens=20, seed=5))
+    assert [[c.text for c in row] for row in again] == [[c.text for c in row] for row in written]
+
+
+def test_finished_completions_do_not_change_the_others(policy, prompts):
+    """A completion that ends early is dropped from the batch; alone or in company, greedy answers are the same."""
+    together = policy.generate(prompts, 1, Sampling(max_new_tokens=30))
+    for prompt, (completion,) in zip(prompts, together, strict=True):
+        assert policy.generate([prompt], 1, Sampling(max_new_tokens=30))[0][0].text == completion.text
+
+
+def test_an_answer_never_holds_image_or_special_tokens(policy, prompts):
+    network = policy.load()
+    with torch.no_grad():
+        network.model.lm_head.weight[network.model.config.image_token_id] *= 50
+    written = policy.generate(prompts, 4, Sampling(temperature=1.5, max_new_tokens=20))
+    special = set(network.suppressed.nonzero()[:, 0].tolist())
+    assert network.model.config.image_token_id in special
+    assert not special & {int(t) for row in written for c in row for t in c.token_ids}
+
+
+def test_dropped_slices_leave_the_positions_of_the_others(policy, prompts):
+    network = policy.load()
+    full = network.prefix(prompts[0].slices)
+    part = network.prefix(prompts[0].slices.keep([1, 3]))
+    assert part.next_position == full.next_position
+    pairs = set(zip(full.ids.tolist(), map(tuple, full.positions.T.tolist()), strict=True))
+    assert set(zip(part.ids.tolist(), map(tuple, part.positions.T.tolist()), strict=True)) <= pairs
+    image = network.model.config.image_token_id
+    assert (part.ids == image).sum() * 5 == (full.ids == image).sum() * 2
+
+
+def test_positions_are_the_models_own(policy, prompts):
+    network = policy.load()
+    inputs = plain_inputs(policy, prompts[1], [7, 8, 9])
+    expected, _ = network.model.model.get_rope_index(
+        inputs["input_ids"], mm_token_type_ids=inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
+    )
+    from medvol.policies.packing import Branch, pack_tree
+
+    branch = Branch([*network.encode_query(prompts[1].query), 7, 8, 9])
+    row = pack_tree(network.prefix(prompts[1].slices), [branch])
+    assert row.positions.tolist() == expected[:, 0].tolist()
+
+
+def test_a_saved_model_answers_as_before(policy, prompts, tmp_path):
+    written = policy.generate(prompts, 1, Sampling(max_new_tokens=16))
+    folder = tmp_path / "model"
+    policy.save(folder)
+    policy.save(folder)
+    assert {p.name for p in tmp_path.iterdir()} == {"model"}
+    assert not list(folder.glob("*.bin"))
+    loaded = QwenVLPolicy(model=str(folder))
+    assert loaded.template == policy.template
+    assert loaded.identity()["sha256"] == policy.identity()["sha256"]
+    again = loaded.generate(prompts, 1, Sampling(max_new_tokens=16))
+    assert [row[0].token_ids.tolist() for row in again] == [row[0].token_ids.tolist() for row in written]
+
+
+def test_identity_follows_the_weights(policy):
+    before = policy.identity()["sha256"]
+    with torch.no_grad():
+        next(iter(policy.trainable_parameters())).add_(1e-3)
+    assert policy.identity()["sha256"] != before
+
+
+def test_the_reference_stays_where_training_started():
+    policy = QwenVLPolicy(size="tiny", seed=3)
+    from medvol.core.grounding.prompts import build_prompt
+    from medvol.core.imaging.geometry import make_volume
+
+    volume = make_volume(np.zeros((4, 30, 30), np.float32), (5, 1, 1))
+    prompt = build_prompt(volume, "the liver", policy.template)
+    answer = [[policy.encode(ANSWERS[1])]]
+    start = policy.log_probs([prompt], answer)[0][0].detach()
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters():
+            parameter.mul_(1.3)
+    assert not torch.allclose(policy.log_probs([prompt], answer)[0][0], start)
+    torch.testing.assert_close(policy.reference_log_probs([prompt], answer)[0][0], start, atol=1e-6, rtol=0)
+
+
+def test_the_tiny_model_is_tiny_and_the_same_on_every_build():
+    first, second = QwenVLPolicy(size="tiny"), QwenVLPolicy(size="tiny")
+    count = sum(parameter.numel() for parameter in first.load().parameters())
+    assert 2.5e6 < count < 4e6
+    state = torch.get_rng_state()
+    assert first.identity()["sha256"] == second.identity()["sha256"]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert QwenVLPolicy(size="tiny", seed=1).identity()["sha256"] != first.identity()["sha256"]
+
+
+def test_an_answer_is_short_and_reads_back():
+    policy = QwenVLPolicy(size="tiny")
+    completion = policy.encode(ANSWERS[0])
+    assert len(completion.token_ids) <= 32
+    text = policy.load().tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+    assert text.replace("<think> ", "<think>") == ANSWERS[0]
+
+
+def test_numbers_start_as_an_order():
+    from medvol.policies.tiny_tokenizer import NUMBERS
+
+    network = QwenVLPolicy(size="tiny").load()
+    ids = network.tokenizer.convert_tokens_to_ids([str(n) for n in NUMBERS if n % 20 == 0])
+    rows = network.model.get_input_embeddings().weight[ids].detach()
+    rows = rows - rows.mean(0)
+    near = np.mean([float(torch.dot(a, b)) for a, b in pairwise(rows)])
+    far = np.mean([float(torch.dot(rows[i], rows[(i + 25) % 50])) for i in range(25)])
+    assert near > far
+
+
+def test_freezing_the_vision_tower():
+    policy = QwenVLPolicy(size="tiny", freeze_vision=True)
+    trainable = {id(p) for p in policy.trainable_parameters()}
+    assert trainable
+    assert not trainable & {id(p) for p in policy.load().model.model.visual.parameters()}
+
+
+@pytest.mark.parametrize("model", ["/nowhere/at/all", "./missing", "a/b/c", "plainname"])
+def test_a_missing_folder_is_named(model):
+    with pytest.raises(CheckpointError, match="there is no model folder"):
+        QwenVLPolicy(model=model).load()
+
+
+def test_odd_folders_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        QwenVLPolicy(model=str(tmp_path)).load()
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(CheckpointError, match="bert"):
+        QwenVLPolicy(model=str(tmp_path)).load()
+    with pytest.raises(ConfigError, match="needs weights"):
+        QwenVLPolicy()
+
+
+def test_a_second_template_is_refused(policy, tmp_path):
+    policy.save(tmp_path / "model")
+    with pytest.raises(ConfigError, match="leave template out"):
+        QwenVLPolicy(model=str(tmp_path / "model"), template=PromptTemplate(num_slices=3)).load()
