@@ -193,7 +193,7 @@ class _Painter:
         self._paint("inferior vena cava", space.tube(-0.13, 0.16, (0.065, 0.055)), self._draw(120, 145))
 
     def paint_lesion(self, kidney: str, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> None:
-        """A tumour or cyst on the outer border of one kidney.
+        """A tumour or cyst that grows outwards from the outer border of one kidney.
 
         It spares other organs, so a place may leave little room: the roomiest of a few places is taken.
         """
@@ -201,10 +201,10 @@ class _Painter:
         free = ((self.labels == 0) | (self.labels == LABELS[kidney])) & self.cavity
         best = np.zeros(self.space.shape, bool)
         for _ in range(_LESION_TRIES):
-            angle, radius = self._draw(-np.pi / 2, np.pi / 2), self._draw(0.085, 0.13)
+            angle, radius = self._draw(-np.pi / 2, np.pi / 2), self._draw(0.07, 0.11)
             place = (
-                centre[0] + _SIDES[kidney] * np.cos(angle) * radii[0] * 0.75,
-                centre[1] + np.sin(angle) * radii[1] * 0.75,
+                centre[0] + _SIDES[kidney] * np.cos(angle) * radii[0],
+                centre[1] + np.sin(angle) * radii[1],
                 centre[2] + self._draw(-0.6, 0.6) * radii[2],
             )
             mask = self.space.ellipsoid(place, (radius, radius, radius * 0.75)) & free

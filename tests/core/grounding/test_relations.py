@@ -1,7 +1,9 @@
 """Sides from the affine, and relations that must be unique."""
 
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from medvol.core.errors import GeometryError
 from medvol.core.grounding.relations import check_sides, kidney_relations
@@ -54,3 +56,22 @@ def test_no_relation_with_one_kidney():
     nothing = np.zeros((6, 20, 40), bool)
     assert kidney_relations(block(30), nothing, block(26)) == {}
     assert kidney_relations(nothing, block(4), block(9)) == {}
+
+
+@pytest.mark.real
+def test_real_kidneys_with_and_without_a_tumour(shared_data):
+    unique = 0
+    for path in sorted((shared_data / "kits19_masks").glob("*.nii.gz")):
+        labels = np.asarray(nib.load(path).dataobj)[:, ::4, ::4]
+        parts, _ = ndimage.label(labels > 0, np.ones((3, 3, 3)))
+        first, second = np.argsort(-np.bincount(parts.ravel())[1:])[:2] + 1
+        tumours = [int(((parts == part) & (labels == 2)).sum()) for part in (first, second)]
+        kidneys = [(parts == part) & (labels == 1) for part in (first, second)]
+        relations = kidney_relations(*kidneys, (labels == 2) & np.isin(parts, [first, second]))
+        if min(tumours) == 0 and all(kidney.any() for kidney in kidneys):
+            bearing = kidneys[int(np.argmax(tumours))]
+            assert relations["kidney with lesion"] is bearing, path.name
+            unique += 1
+        else:
+            assert relations == {}, path.name
+    assert unique >= 5
