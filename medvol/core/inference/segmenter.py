@@ -1,0 +1,175 @@
+"""From a scan and a query to a mask: ask the policy, read its anchor, propagate it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from medvol.core.errors import ConfigError, EvidenceParseError, GeometryError, RecordError
+from medvol.core.grounding.grammar import parse_evidence
+from medvol.core.grounding.prompts import build_prompts
+from medvol.core.inference.records import EvidenceRecord, hash_volume
+from medvol.core.roles import Policy, Propagator
+from medvol.core.types import Completion, Evidence, Sampling, Segmentation, Volume
+
+_HEAD = 160
+_SAME_PX = 0.01
+"""Boxes that lie closer than this are the same; a record rounds them to a thousandth."""
+
+
+class Segmenter:
+    """Answers queries about scans.
+
+    Args:
+        policy: Writes the evidence anchor.
+        propagator: Turns it into a mask.
+
+    Raises:
+        ConfigError: The policy is an oracle, which needs the true mask.
+    """
+
+    def __init__(self, policy: Policy, propagator: Propagator) -> None:
+        if policy.needs_truth:
+            raise ConfigError(
+                f"{type(policy).__name__} answers with the true anchor, which a scan alone does not have; choose a "
+                "trained policy, or use `medvol test` on a data set with masks"
+            )
+        self.policy = policy
+        self.propagator = propagator
+
+    def segment(self, volume: Volume, query: str, sampling: Sampling | None = None) -> Segmentation:
+        """Answer one query.
+
+        Args:
+            volume: The scan.
+            query: The question, as a person would type it.
+            sampling: Greedy when None.
+
+        Returns:
+            The mask with the anchor it was propagated from; the mask is empty when the answer says that the target is
+            absent.
+
+        Raises:
+            QueryError: The query is empty.
+            EvidenceParseError: The answer does not follow the grammar; the message shows its beginning.
+            PropagationError: The anchor could not be propagated.
+        """
+        return self.segment_many(volume, [query], sampling)[0]
+
+    def segment_many(
+        self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Segmentation]:
+        """Answer several queries from one drawing of the volume's slices; raises as ``segment`` does."""
+        completions = self.ask(volume, queries, sampling)
+        return [
+            self.follow(volume, query, completion, sampling)
+            for query, completion in zip(queries, completions, strict=True)
+        ]
+
+    def ask(self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None) -> list[Completion]:
+        """Let the policy answer several queries about one volume.
+
+        Raises:
+            QueryError: A query is empty.
+        """
+        prompts = build_prompts(volume, list(queries), self.policy.template)
+        return [answers[0] for answers in self.policy.generate(prompts, 1, sampling)]
+
+    def follow(
+        self, volume: Volume, query: str, completion: Completion, sampling: Sampling | None = None
+    ) -> Segmentation:
+        """Follow a completion to its mask.
+
+        Raises:
+            EvidenceParseError: It does not follow the grammar; the message shows its beginning.
+            PropagationError: Its anchor could not be propagated.
+        """
+        try:
+            evidence = parse_evidence(completion.text, volume.shape)
+        except EvidenceParseError as error:
+            detail = str(error).removeprefix(f"{error.failure}: ")
+            raise EvidenceParseError(
+                error.failure,
+                f"the answer to {query!r} cannot be used, {detail}; it begins {completion.text[:_HEAD]!r}",
+            ) from error
+        provenance = {**self.identity(), "sampling": asdict(sampling or Sampling()), "edited": False}
+        return _propagate(volume, query.strip(), evidence, completion, self.propagator, provenance)
+
+    def identity(self) -> dict[str, Any]:
+        """Identity of the policy and the propagator, as written to evidence records; loads the weights it hashes."""
+        return {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
+
+
+def repropagate(
+    volume: Volume, record: EvidenceRecord, propagator: Propagator, allow_other_scan: bool = False
+) -> Segmentation:
+    """Propagate the anchor of a record, edited by a person or not; the policy is not asked.
+
+    Args:
+        volume: The scan.
+        record: From ``read_record``; its slice and pixel boxes count.
+        propagator: Turns the anchor into a mask.
+        allow_other_scan: Accept a scan with other voxels or another geometry than the record was written for.
+
+    Raises:
+        RecordError: The record was written for another scan, or its anchor does not lie in this one.
+        PropagationError: The anchor could not be propagated.
+    """
+    if not allow_other_scan and hash_volume(volume) != record.scan_sha256:
+        raise RecordError(
+            f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
+            f"{record.scan_sha256[:12]}...); give that scan, or allow another one explicitly"
+        )
+    _require_inside(volume, record.evidence)
+    edited = record.edited or not _is_own_words(record, volume)
+    provenance = {
+        "policy": dict(record.policy),
+        "propagator": dict(propagator.identity()),
+        "sampling": dict(record.sampling),
+        "edited": edited,
+    }
+    return _propagate(volume, record.query, record.evidence, Completion(record.completion), propagator, provenance)
+
+
+def _propagate(
+    volume: Volume,
+    query: str,
+    evidence: Evidence,
+    completion: Completion,
+    propagator: Propagator,
+    provenance: Mapping[str, Any],
+) -> Segmentation:
+    mask = propagator.propagate(volume, evidence)
+    if mask.shape != volume.shape or mask.dtype != np.bool_:
+        raise GeometryError(
+            f"{type(propagator).__name__} returned {mask.dtype} of shape {mask.shape}; a mask is bool of shape "
+            f"{volume.shape}: run medvol.testing.check_propagator on it"
+        )
+    return Segmentation(volume, query, mask, evidence, completion, provenance)
+
+
+def _require_inside(volume: Volume, evidence: Evidence) -> None:
+    """Refuse an anchor that does not lie in the volume."""
+    if evidence.key_slice is None:
+        return
+    depth, height, width = volume.shape
+    if evidence.key_slice >= depth:
+        raise RecordError(f"evidence.key_slice is {evidence.key_slice}; the scan has the slices 0 to {depth - 1}")
+    for box in evidence.boxes.tolist():
+        if box[2] > width or box[3] > height:
+            raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
+
+
+def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
+    """True when the anchor is what the policy's completion says."""
+    try:
+        written = parse_evidence(record.completion, volume.shape)
+    except EvidenceParseError:
+        return False
+    same_boxes = written.boxes.shape == record.evidence.boxes.shape and bool(
+        np.allclose(written.boxes, record.evidence.boxes, rtol=0, atol=_SAME_PX)
+    )
+    return written.key_slice == record.evidence.key_slice and same_boxes
