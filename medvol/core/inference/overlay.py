@@ -22,10 +22,13 @@ BOX_COLOUR = "#ffd166"
 MASK_COLOUR = "#06d6a0"
 _BACKGROUND = "#000000"
 _TEXT = "#f2f2f2"
+_QUIET = "#b0b0b0"
 _BAR_MM = (200, 100, 50, 20, 10, 5, 2, 1)
 _HEIGHT_IN = 6.0
-_HEADER_IN = 0.95
+_GAP_IN = 0.05
 _DPI = 110
+_CONTEXT_SHARE = 0.3
+"""Least part of the slice's side that a context picture shows."""
 
 
 def render_overlay(segmentation: Segmentation, context: bool = True) -> bytes:
@@ -33,29 +36,36 @@ def render_overlay(segmentation: Segmentation, context: bool = True) -> bytes:
 
     Args:
         segmentation: The answer; of an absent one the middle slice is shown.
-        context: Also show three slices through the mask's extent, so that a leak is seen.
+        context: Also show three slices through the mask's extent, close up, so that a leak is seen.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    volume = segmentation.volume
+    volume, key = segmentation.volume, segmentation.evidence.key_slice
     depth, height, width = volume.shape
     _, spacing_y, spacing_x = volume.spacing
-    ratio = min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
-    main, side = _HEIGHT_IN * ratio, _HEIGHT_IN / 3 * ratio
-    size = (main + (side + 0.05 if context else 0), _HEIGHT_IN + _HEADER_IN)
-    figure = Figure(figsize=size, dpi=_DPI, facecolor=_BACKGROUND)
-    FigureCanvasAgg(figure)
-    limits = window_limits(volume, get_window(window_for_target(segmentation.query)))
-    key = segmentation.evidence.key_slice
     shown = depth // 2 if key is None else key
-    tall = _HEIGHT_IN / size[1]
-    _draw_key_slice(figure.add_axes((0, 0, main / size[0], tall)), segmentation, shown, limits)
+    limits = window_limits(volume, get_window(window_for_target(segmentation.query)))
+    wide = _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
+    title = _wrap(segmentation.query, wide)
+    full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
+    full_high = _HEIGHT_IN + 0.4 + 0.22 * (title.count("\n") + 1)
+    figure = Figure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
+    FigureCanvasAgg(figure)
+    tall = _HEIGHT_IN / full_high
+    _draw_key_slice(figure.add_axes((0, 0, wide / full_wide, tall)), segmentation, shown, limits)
     if context:
+        crop = _close_up(segmentation.mask)
         for row, z in enumerate(_context_slices(segmentation.mask, shown)):
-            box = (1 - side / size[0], tall * (2 - row) / 3, side / size[0], tall / 3 - 0.005)
-            _draw_context(figure.add_axes(box), segmentation, z, limits)
-    _write_header(figure, segmentation, shown)
+            place = (1 - wide / 3 / full_wide, tall * (2 - row) / 3, wide / 3 / full_wide, tall / 3 - 0.005)
+            _draw_context(figure.add_axes(place), segmentation, z, limits, crop)
+    for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (_caption(segmentation, shown), 0, 9, _QUIET)):
+        y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
+        figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
+    return _to_png(figure)
+
+
+def _to_png(figure: Figure) -> bytes:
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a query in a script that the font lacks
@@ -63,14 +73,38 @@ def render_overlay(segmentation: Segmentation, context: bool = True) -> bytes:
     return picture.getvalue()
 
 
+def _wrap(query: str, wide_in: float) -> str:
+    """A query on at most two lines."""
+    lines = textwrap.wrap(" ".join(query.split()), max(20, int(wide_in * 10)), max_lines=2, placeholder=" ...")
+    return "\n".join(lines)
+
+
 def _context_slices(mask: NDArray[np.bool_], shown: int) -> tuple[int, int, int]:
     """Slices near the head end, the middle and the feet end of the mask; around the shown one when it is empty."""
     filled = np.flatnonzero(mask.any(axis=(1, 2)))
     if len(filled) == 0:
-        last = mask.shape[0] - 1
-        return min(shown + 1, last), shown, max(shown - 1, 0)
+        return min(shown + 1, len(mask) - 1), shown, max(shown - 1, 0)
     low, middle, high = (int(filled[round(share * (len(filled) - 1))]) for share in (0.1, 0.5, 0.9))
     return high, middle, low
+
+
+def _close_up(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Part of the slices that shows the whole mask with a margin, in the slice's own proportions: x1, x2, y1, y2."""
+    height, width = mask.shape[1:]
+    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
+    if len(rows) == 0:
+        return -0.5, width - 0.5, -0.5, height - 0.5
+    spans = 1.4 * np.ptp(columns) / width, 1.4 * np.ptp(rows) / height, _CONTEXT_SHARE
+    share = min(max(spans), 1.0)
+    x = _interval((columns[0] + columns[-1]) / 2, share * width, width)
+    y = _interval((rows[0] + rows[-1]) / 2, share * height, height)
+    return *x, *y
+
+
+def _interval(centre: float, length: float, size: int) -> tuple[float, float]:
+    """An interval of that length, about the centre as far as it fits into the slice."""
+    start = min(max(centre - length / 2, -0.5), size - 0.5 - length)
+    return start, start + length
 
 
 def _draw_key_slice(axes: Axes, segmentation: Segmentation, z: int, limits: tuple[float, float]) -> None:
@@ -94,9 +128,17 @@ def _draw_key_slice(axes: Axes, segmentation: Segmentation, z: int, limits: tupl
     _scale_bar(axes, volume)
 
 
-def _draw_context(axes: Axes, segmentation: Segmentation, z: int, limits: tuple[float, float]) -> None:
+def _draw_context(
+    axes: Axes,
+    segmentation: Segmentation,
+    z: int,
+    limits: tuple[float, float],
+    crop: tuple[float, float, float, float],
+) -> None:
     _show(axes, segmentation.volume, z, limits)
     _outline(axes, segmentation.mask[z], 1.0)
+    axes.set_xlim(crop[0], crop[1])
+    axes.set_ylim(crop[3], crop[2])
     _label(axes, 0.03, 0.97, f"slice {z}", 8, "left", "top")
 
 
@@ -105,6 +147,7 @@ def _show(axes: Axes, volume: Volume, z: int, limits: tuple[float, float]) -> No
     axes.imshow(
         apply_window(volume.voxels[z], *limits),
         cmap="gray",
+        origin="upper",
         vmin=0,
         vmax=1,
         interpolation="bilinear",
@@ -123,15 +166,15 @@ def _outline(axes: Axes, mask: NDArray[np.bool_], linewidth: float) -> None:
 
 
 def _scale_bar(axes: Axes, volume: Volume) -> None:
-    """A bar of a round length, about a fifth of the slice's width."""
+    """A bar of a round length, at most a fifth or so of the slice's width."""
     _, height, width = volume.shape
     spacing_x = volume.spacing[2]
-    length_mm = next((mm for mm in _BAR_MM if mm <= 0.3 * width * spacing_x), _BAR_MM[-1])
+    length_mm = next((mm for mm in _BAR_MM if mm <= 0.22 * width * spacing_x), _BAR_MM[-1])
     length_px = length_mm / spacing_x
     right, y = 0.97 * width - 0.5, 0.955 * height - 0.5
     axes.plot([right - length_px, right], [y, y], color=_TEXT, linewidth=2.2, solid_capstyle="butt")
     text = f"{length_mm // 10} cm" if length_mm >= 10 else f"{length_mm} mm"
-    _label(axes, 0.97 - length_px / width / 2, 0.05, text, 9, "center", "bottom")
+    _label(axes, 0.97 - length_px / width / 2, 0.055, text, 9, "center", "bottom")
 
 
 def _label(axes: Axes, x: float, y: float, text: str, size: int, across: str, along: str) -> None:
@@ -149,17 +192,6 @@ def _label(axes: Axes, x: float, y: float, text: str, size: int, across: str, al
         path_effects=[withStroke(linewidth=2, foreground=_BACKGROUND)],
         parse_math=False,
     )
-
-
-def _write_header(figure: Figure, segmentation: Segmentation, shown: int) -> None:
-    """Query on at most two lines, below it what was found."""
-    width_in, height_in = figure.get_size_inches().tolist()
-    lines = textwrap.wrap(
-        " ".join(segmentation.query.split()), max(20, int(width_in * 9.5)), max_lines=2, placeholder=" ..."
-    )
-    left = 0.12 / width_in
-    figure.text(left, 1 - 0.1 / height_in, "\n".join(lines), color=_TEXT, fontsize=12, va="top", parse_math=False)
-    figure.text(left, 1 - 0.85 / height_in, _caption(segmentation, shown), color="#b0b0b0", fontsize=9, va="bottom")
 
 
 def _caption(segmentation: Segmentation, shown: int) -> str:
