@@ -1,0 +1,191 @@
+"""Running a batch: the model is loaded once, a bad case does not stop the others, a rerun skips what is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from medvol.core.errors import MedvolError, RecordError
+from medvol.core.evaluation.archive import write_json
+from medvol.core.imaging.reading import read_volume
+from medvol.core.inference.jobs import Job
+from medvol.core.inference.records import plain_values, read_record, save_segmentation
+from medvol.core.inference.segmenter import Segmenter
+from medvol.core.types import Completion, Volume
+
+SCHEMA = "medvol-summary/1"
+SUMMARY_FILE = "summary.json"
+
+Status = Literal["done", "skipped", "failed", "not run"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job.
+
+    Args:
+        name: Stem of its files.
+        scan: Path of the scan.
+        query: The question.
+        status: ``skipped`` was answered by an earlier run; ``not run`` was left when the batch was interrupted.
+        record: Path of the evidence record; empty without one.
+        error: Name of the error; empty when there was none.
+        detail: The error's sentence.
+    """
+
+    name: str
+    scan: str
+    query: str
+    status: Status
+    record: str = ""
+    error: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a batch.
+
+    Args:
+        outcomes: In the order of the jobs.
+        identity: Identity of the policy and the propagator.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, status: Status) -> list[Outcome]:
+        """Outcomes of one status."""
+        return [outcome for outcome in self.outcomes if outcome.status == status]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every job was done or skipped, else 1."""
+        return int(any(outcome.status in ("failed", "not run") for outcome in self.outcomes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for ``summary.json``."""
+        counts = {status: len(self.of(status)) for status in ("done", "skipped", "failed", "not run")}
+        return {"schema": SCHEMA, "counts": counts, **self.identity, "cases": [asdict(o) for o in self.outcomes]}
+
+    def table(self) -> Table:
+        """A line for every job that failed or was not run, below it the counts."""
+        counts = [f"{len(self.of(status))} {status}" for status in ("done", "skipped", "failed", "not run")]
+        table = Table(title=", ".join(counts), title_justify="left", show_header=self.exit_code != 0)
+        for heading in ("scan", "query", "why"):
+            table.add_column(heading, overflow="fold")
+        for outcome in (*self.of("failed"), *self.of("not run")):
+            why = f"{outcome.error}: {outcome.detail}" if outcome.error else outcome.status
+            table.add_row(Text(outcome.scan), Text(outcome.query), Text(why))
+        return table
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    segmenter: Segmenter,
+    out: str | Path,
+    overwrite: bool = False,
+    read: Callable[[Path], Volume] = read_volume,
+    progress: Callable[[Outcome], None] = lambda outcome: None,
+) -> Summary:
+    """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
+
+    A job is skipped when its record is there, newer than the scan, and holds the same query, policy and propagator,
+    so a record that a person edited is kept. The summary is also written when the batch is interrupted.
+
+    Args:
+        jobs: What to do.
+        segmenter: Loaded before the first job, so that a missing model stops everything at once.
+        out: Folder of ``summary.json``.
+        overwrite: Answer again what is done.
+        read: Reads a scan.
+        progress: Called after every job.
+    """
+    identity = plain_values(segmenter.identity())
+    outcomes: dict[Job, Outcome] = {}
+    try:
+        for group in _by_scan(jobs):
+            for job, outcome in _run_scan(group, segmenter, identity, overwrite, read):
+                outcomes[job] = outcome
+                progress(outcome)
+    finally:
+        summary = Summary(tuple(outcomes.get(job) or _outcome(job, "not run") for job in jobs), identity)
+        write_json(Path(out) / SUMMARY_FILE, summary.to_dict())
+    return summary
+
+
+def is_done(job: Job, identity: dict[str, Any]) -> bool:
+    """True when an earlier run answered a job with the same policy and propagator, and the scan is no newer."""
+    path = _record_path(job)
+    try:
+        record = read_record(path)
+        fresh = path.stat().st_mtime >= job.scan.stat().st_mtime
+    except (RecordError, OSError):
+        return False
+    same_case = record.query == job.query and record.scan_path == str(job.scan)
+    same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
+    return fresh and same_case and same_parts and (job.folder / record.mask_file).is_file()
+
+
+def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[Path, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.scan, []).append(job)
+    return list(groups.values())
+
+
+def _run_scan(
+    jobs: Sequence[Job],
+    segmenter: Segmenter,
+    identity: dict[str, Any],
+    overwrite: bool,
+    read: Callable[[Path], Volume],
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run the jobs of one scan; whatever one of them raises becomes its outcome."""
+    waiting = []
+    for job in jobs:
+        if overwrite or not is_done(job, identity):
+            waiting.append(job)
+        else:
+            yield job, _outcome(job, "skipped", str(_record_path(job)))
+    if not waiting:
+        return
+    try:
+        volume = read(waiting[0].scan)
+        completions = segmenter.ask(volume, [job.query for job in waiting])
+    except Exception as error:
+        for job in waiting:
+            yield job, _failure(job, error)
+        return
+    for job, completion in zip(waiting, completions, strict=True):
+        yield job, _answer(job, segmenter, volume, completion)
+
+
+def _answer(job: Job, segmenter: Segmenter, volume: Volume, completion: Completion) -> Outcome:
+    try:
+        segmentation = segmenter.follow(volume, job.query, completion)
+        paths = save_segmentation(segmentation, job.folder, job.name)
+    except Exception as error:  # a plug-in may fail in any way; the batch goes on and the summary names it
+        return _failure(job, error)
+    return _outcome(job, "done", str(paths["record"]))
+
+
+def _failure(job: Job, error: Exception) -> Outcome:
+    log.warning("%s, %r: %s", job.scan, job.query, error, exc_info=not isinstance(error, MedvolError | OSError))
+    return Outcome(job.name, str(job.scan), job.query, "failed", "", type(error).__name__, str(error))
+
+
+def _outcome(job: Job, status: Status, record: str = "") -> Outcome:
+    return Outcome(job.name, str(job.scan), job.query, status, record)
+
+
+def _record_path(job: Job) -> Path:
+    return job.folder / f"{job.name}.json"

@@ -1,0 +1,155 @@
+"""What a batch has to do: which scan is asked which query, and what the files of the answer are called."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import RecordError
+from medvol.core.imaging.reading import SUFFIXES, is_scan
+from medvol.core.suggestions import suggest
+
+_KEYS = ("scan", "query", "queries", "out", "name")
+_SLUG_LENGTH = 48
+_ENDINGS = (".nii.gz", *SUFFIXES)
+_MAX_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One query about one scan.
+
+    Args:
+        scan: Path of the scan.
+        query: The question.
+        folder: Where the files of the answer go.
+        name: Their stem; no two jobs of a batch share folder and name.
+    """
+
+    scan: Path
+    query: str
+    folder: Path
+    name: str
+
+
+def find_jobs(folder: str | Path, queries: Sequence[str], out: str | Path) -> list[Job]:
+    """Ask the same queries about every scan of a folder.
+
+    Args:
+        folder: Its scans are taken in the order of their names; folders within it are not searched.
+        queries: At least one.
+        out: Where the answers go; another folder, since masks are scans too.
+
+    Raises:
+        RecordError: The folder holds no scan, or is the output folder, or a query is empty.
+    """
+    folder, out = Path(folder), Path(out)
+    if folder.resolve() == out.resolve():
+        raise RecordError(f"{out} is the folder of the scans; choose another output folder, since masks are scans too")
+    scans = sorted(path for path in folder.iterdir() if path.is_file() and is_scan(path))
+    if not scans:
+        raise RecordError(f"{folder} holds no scan; files ending in {', '.join(SUFFIXES)} are read")
+    return _name(
+        [(scan, _checked(query, "the query"), out, case_name(scan), None) for scan in scans for query in queries]
+    )
+
+
+def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
+    """Read a jobs file: a JSON list of objects.
+
+    Each object holds ``scan`` (relative to the jobs file), ``query`` or ``queries``, and may hold ``out`` (relative to
+    the output folder) and ``name``: the stem of the files, or its first part when there are several queries.
+
+    Args:
+        path: The jobs file.
+        out: Where the answers go that name no folder of their own.
+
+    Raises:
+        RecordError: The file cannot be read, or an entry cannot be used; the message names the entry and the key. A
+            scan that is missing is not an error here: it fails when its turn comes, and the others go on.
+    """
+    path, out = Path(path), Path(out)
+    entries = _read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise RecordError(f'{path} holds no list of jobs; write [{{"scan": "ct.nii.gz", "query": "the spleen"}}]')
+    wanted: list[_Wanted] = []
+    for i, entry in enumerate(entries):
+        wanted += _read_entry(entry, f"{path}[{i}]", path.parent, out)
+    return _name(wanted)
+
+
+def case_name(scan: Path) -> str:
+    """File name of a scan without its ending."""
+    lower = scan.name.lower()
+    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), scan.suffix)
+    return scan.name[: len(scan.name) - len(ending)]
+
+
+def slug(query: str) -> str:
+    """A query as part of a file name: letters and digits of any script, joined by ``-``."""
+    return re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LENGTH].strip("-") or "query"
+
+
+_Wanted = tuple[Path, str, Path, str, str | None]
+"""Scan, query, folder, name of the case, whole name when it was given."""
+
+
+def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
+    if not isinstance(entry, dict):
+        raise RecordError(f"{where} is {entry!r}; a job is an object with scan and query")
+    for key in entry:
+        if key not in _KEYS:
+            raise RecordError(f"{where} has an unknown key {key!r}{suggest(key, _KEYS)}; a job has {', '.join(_KEYS)}")
+    if ("query" in entry) == ("queries" in entry):
+        raise RecordError(f"{where} must hold either query or queries")
+    queries = [entry["query"]] if "query" in entry else entry["queries"]
+    if not isinstance(queries, list) or not queries:
+        raise RecordError(f"{where}.queries is {queries!r}; it must be a list of texts")
+    scan = base / _checked(entry.get("scan"), f"{where}.scan")
+    folder = out / _checked(entry["out"], f"{where}.out") if "out" in entry else out
+    name = _checked(entry["name"], f"{where}.name") if "name" in entry else None
+    if name is not None and (name.startswith(".") or any(character in name for character in "/\\\0")):
+        raise RecordError(f"{where}.name is {name!r}; a name has no folder in it, write that under out")
+    whole = name if "query" in entry else None
+    key = "query" if "query" in entry else "queries"
+    return [(scan, _checked(query, f"{where}.{key}"), folder, name or case_name(scan), whole) for query in queries]
+
+
+def _checked(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(f"{where} is {value!r}; it must be a text that is not empty")
+    return value.strip()
+
+
+def _name(wanted: Iterable[_Wanted]) -> list[Job]:
+    """Give each job its own name, and leave out jobs that are written twice."""
+    jobs: list[Job] = []
+    taken: set[tuple[Path, str]] = set()
+    seen: set[_Wanted] = set()
+    for job in wanted:
+        if job in seen:
+            continue
+        seen.add(job)
+        scan, query, folder, case, whole = job
+        stem = whole or f"{case}_{slug(query)}"
+        name, number = stem, 2
+        while (folder, name.casefold()) in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add((folder, name.casefold()))
+        jobs.append(Job(scan, query, folder, name))
+    return jobs
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise RecordError(f"{path} has {path.stat().st_size} bytes; a jobs file has at most {_MAX_BYTES}")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist; name a jobs file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path} cannot be read as JSON ({error})") from error
