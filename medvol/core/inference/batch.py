@@ -130,9 +130,11 @@ def is_done(job: Job, identity: dict[str, Any]) -> bool:
         fresh = path.stat().st_mtime >= job.scan.stat().st_mtime
     except (RecordError, OSError):
         return False
-    same_case = record.query == job.query and record.scan_path == str(job.scan)
+    same_scan = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
     same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
-    return fresh and same_case and same_parts and (job.folder / record.mask_file).is_file()
+    return (
+        same_scan and fresh and record.query == job.query and same_parts and (job.folder / record.mask_file).is_file()
+    )
 
 
 def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
