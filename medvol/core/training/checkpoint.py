@@ -35,6 +35,12 @@ class SpecCheckpoint(ModelCheckpoint):
             every_n_train_steps=every_n_train_steps,
         )
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Keep only the last checkpoint when nothing is validated."""
+        if not any(trainer.num_val_batches):
+            self.monitor, self.save_top_k = None, 0
+        super().on_train_start(trainer, pl_module)
+
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the spec."""
         checkpoint[SPEC] = describe_component(pl_module)

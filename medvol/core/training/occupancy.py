@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.errors import ConfigError
+from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import SliceStack
+from medvol.core.types import Case, SliceStack
 
 BACKGROUND_WEIGHT = 0.3
 """Weight of class 0, which fills most of a slice."""
@@ -86,12 +87,14 @@ class OccupancyHead(nn.Module):
             self._heard.append(output)
 
 
-def require_labels(labels: NDArray[np.uint8] | None, case_id: str) -> NDArray[np.uint8]:
-    """The label map of a case.
+def occupancy_labels(cases: Sequence[Case]) -> NDArray[np.uint8]:
+    """Label map (Z, Y, X) of the volume that the cases share.
 
-    Raises:
-        DatasetError: The data set gives none.
+    Without a label map, everything that the cases ask for is label 1: what else is there is not known.
     """
-    if labels is None:
-        raise DatasetError(f"case {case_id} has no label map for the occupancy loss; set occupancy_weight to 0")
-    return labels
+    if cases[0].labels is not None:
+        return cases[0].labels
+    union = np.zeros(cases[0].volume.shape, bool)
+    for case in cases:
+        union |= require_target(case)
+    return union.astype(np.uint8)

@@ -23,7 +23,7 @@ from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
-from medvol.core.training.occupancy import OccupancyHead, require_labels
+from medvol.core.training.occupancy import OccupancyHead, occupancy_labels
 from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.types import Case, Completion, Prompt, SliceStack
 
@@ -136,10 +136,10 @@ class SFTModule(EvaluationModule):
         early = self.global_step < self.curriculum_steps
         prompts: list[Prompt] = []
         answers: list[list[Completion]] = []
-        drawn: list[tuple[Case, SliceStack]] = []
+        drawn: list[tuple[Sequence[Case], SliceStack]] = []
         for cases in batch:
             for slices, members in self._rows(cases, early, rng):
-                drawn.append((cases[0], slices))
+                drawn.append((cases, slices))
                 for case in members:
                     query = reword_query(case.query.text, rng, self.reword)
                     prompts.append(Prompt(slices, query, self.policy.template))
@@ -195,10 +195,10 @@ class SFTModule(EvaluationModule):
         areas = require_target(case).sum(axis=(1, 2))
         return [z for z in shown if areas[z] > 0 and areas[z] >= _CLEAR * areas.max()]
 
-    def _occupancy_loss(self, drawn: Sequence[tuple[Case, SliceStack]], early: bool) -> torch.Tensor | float:
+    def _occupancy_loss(self, drawn: Sequence[tuple[Sequence[Case], SliceStack]], early: bool) -> torch.Tensor | float:
         if self.occupancy is None:
             return 0.0
-        labels = [require_labels(case.labels, case.case_id) for case, _ in drawn]
+        labels = [occupancy_labels(cases) for cases, _ in drawn]
         loss = self.occupancy.loss(labels, [slices for _, slices in drawn])
         self.log("train/occupancy_loss", loss.detach(), batch_size=len(drawn))
         return self.occupancy_weight * (1.0 if early else 1 / 3) * loss
