@@ -18,9 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from medvol.cli.settings import COMPONENT_KEYS, as_component, read_yaml
+from medvol.cli.settings import COMPONENT_KEYS, FILE_SUFFIXES, as_component, read_yaml
 from medvol.core import roles
-from medvol.core.errors import MedvolError
+from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import REGISTRIES
 from medvol.core.suggestions import suggest
 
@@ -37,7 +37,7 @@ def find_fault(settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str 
     Returns:
         One sentence, or None when nothing was found.
     """
-    return next(_walk_keys("", settings, accepted, "this command"), None)
+    return next(_walk_keys("", settings, accepted, ""), None)
 
 
 def _walk_keys(path: str, values: Mapping[str, Any], accepted: Mapping[str, Any], owner: str) -> typing.Iterator[str]:
@@ -47,12 +47,13 @@ def _walk_keys(path: str, values: Mapping[str, Any], accepted: Mapping[str, Any]
             yield from _walk_value(whole, value, accepted[key])
         else:
             hint = suggest(str(key), accepted) or f"; its settings are {', '.join(accepted) or 'none'}"
-            yield f"unknown key {whole!r}: {owner} has no setting {str(key)!r}{hint}"
+            yield f"unknown key {whole!r}{owner and f': {owner} has no setting {str(key)!r}'}{hint}"
 
 
 def _walk_value(path: str, value: Any, hint: Any) -> typing.Iterator[str]:
-    members = [member for member in _members(hint) if _suits(value, member)]
-    if len(members) != 1:
+    choices = _members(hint)
+    members = [member for member in choices if _holds(value, member)] or [m for m in choices if _builds(value, m)]
+    if len(members) != 1 or (isinstance(value, str) and str in choices):
         yield from _check_plain(path, value, hint)
         return
     member = members[0]
@@ -70,9 +71,11 @@ def _walk_value(path: str, value: Any, hint: Any) -> typing.Iterator[str]:
 
 
 def _walk_component(path: str, value: Any, role: type) -> typing.Iterator[str]:
-    if isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
-        value = read_yaml(Path(value))
-    spec = as_component(value)
+    try:
+        spec = as_component(read_yaml(Path(value)) if _is_file(value) else value)
+    except ConfigError as error:
+        yield f"{path}: {error}"
+        return
     if not isinstance(spec, dict) or "class_path" not in spec:
         yield f"{path} must name a {role.__name__}, or hold class_path and init_args; got {value!r}"
         return
@@ -80,7 +83,7 @@ def _walk_component(path: str, value: Any, role: type) -> typing.Iterator[str]:
         yield f"unknown key '{path}.{key}': settings of {spec['class_path']} go under '{path}.init_args'"
     try:
         component = _find_class(str(spec["class_path"]), role)
-    except (MedvolError, LookupError, ImportError) as error:
+    except (MedvolError, LookupError) as error:
         yield f"{path}: {error}"
         return
     if not (inspect.isclass(component) and issubclass(component, role)):
@@ -139,15 +142,14 @@ def _find_class(name: str, role: type) -> Any:
 
     Raises:
         MedvolError: No usable component of that name is registered.
-        LookupError: No such class is known.
-        ImportError: Its module cannot be imported.
+        LookupError: No such class is known, or it cannot be imported.
     """
     if "." in name:
         module, _, attribute = name.rpartition(".")
         try:
             return getattr(import_module(module), attribute)
-        except AttributeError as error:
-            raise LookupError(str(error)) from error
+        except (ImportError, AttributeError) as error:
+            raise LookupError(f"{name!r} cannot be imported: {error}") from error
     for registry in REGISTRIES:
         if issubclass(role, getattr(roles, registry.role)):
             return registry.get(name)
@@ -178,13 +180,20 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _suits(value: Any, member: Any) -> bool:
-    """Whether a member of a union is what a value of this shape was meant for."""
+def _holds(value: Any, member: Any) -> bool:
+    """Whether a value is a container of what this member of a union holds."""
     if _is_mapping(member):
         return isinstance(value, dict) and "class_path" not in value and len(get_args(member)) == 2
-    if _is_sequence(member):
-        return isinstance(value, list) and len(get_args(member)) >= 1
+    return _is_sequence(member) and isinstance(value, list) and len(get_args(member)) >= 1
+
+
+def _builds(value: Any, member: Any) -> bool:
+    """Whether a value must describe an object of this member of a union."""
     return _is_class(member) and member not in _PLAIN and value is not None
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith(FILE_SUFFIXES)
 
 
 def _is_class(hint: Any) -> bool:

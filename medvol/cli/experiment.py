@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -21,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.cli.diagnosis import find_fault
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_refusal
-from medvol.cli.settings import gather_settings
+from medvol.cli.settings import FILE_SUFFIXES, gather_settings
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
@@ -51,11 +52,11 @@ class ExperimentCLI(LightningCLI):
     """Lightning's command line with this project's defaults.
 
     Args:
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        verb: ``fit``, ``validate``, ``test`` or ``predict``; None builds the objects and runs nothing.
         arguments: What follows it.
     """
 
-    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
+    def __init__(self, verb: str | None, arguments: Sequence[str]) -> None:
         self.verb = verb
         self.arguments = list(arguments)
         super().__init__(
@@ -68,7 +69,8 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True, "config_filename": f"{verb}.yaml"},
-            args=[verb, *arguments],
+            args=[*([verb] if verb else []), *arguments],
+            run=verb is not None,
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -79,21 +81,18 @@ class ExperimentCLI(LightningCLI):
             CheckpointError: The checkpoint to load is missing or none.
         """
         accepted = self._accepted_keys()
-        settings = gather_settings(self.arguments)
-        unknown = find_fault({key: None for key in settings if key not in accepted}, accepted)
-        if unknown:
-            raise ConfigError(unknown)
+        _check_outline(gather_settings(self.arguments), accepted)
         try:
             super().parse_arguments(parser, args)
         except RefusedSettingsError as refusal:
             raise explain_refusal(refusal, self.arguments, accepted) from refusal
-        checkpoint = self.config[self.verb].get("ckpt_path")
+        checkpoint = self._part(self.config).get("ckpt_path")
         if checkpoint and checkpoint not in _CHECKPOINT_WORDS:
             read_checkpoint(checkpoint)
 
     def before_instantiate_classes(self) -> None:
         """Give the run its folder."""
-        settings = self.config[self.verb]
+        settings = self._part(self.config)
         if settings.trainer.default_root_dir is None:
             files = settings.get("config") or []
             name = Path(str(files[-1])).stem if files else "experiment"
@@ -114,7 +113,7 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
-        settings = self.config_init[self.verb].trainer
+        settings = self._part(self.config_init).trainer
         if settings.logger is None:
             kwargs["logger"] = default_loggers(Path(settings.default_root_dir))
         if self.verb == "fit" and settings.enable_checkpointing is not False:
@@ -122,17 +121,28 @@ class ExperimentCLI(LightningCLI):
             kwargs["callbacks"] = add_checkpoints(own if isinstance(own, list) else [own])
         return super().instantiate_trainer(**kwargs)
 
+    def _part(self, config: Namespace) -> Namespace:
+        """The settings of the verb."""
+        part: Namespace = config[self.verb] if self.verb else config
+        return part
+
     def _accepted_keys(self) -> dict[str, Any]:
         """Type hints of the top-level keys."""
-        method = get_type_hints(getattr(Trainer, self.verb))
-        options = {key: hint for key, hint in method.items() if key not in {*self.subcommands()[self.verb], "return"}}
-        main = {
+        options: dict[str, Any] = {}
+        if self.verb:
+            left_out = {*self.subcommands()[self.verb], "return"}
+            hints = get_type_hints(getattr(Trainer, self.verb))
+            options = {key: hint for key, hint in hints.items() if key not in left_out}
+        return {
             "model": LightningModule,
             "data": LightningDataModule,
             "trainer": Trainer,
             "seed_everything": bool | int,
+            **options,
+            "config": str,
+            "print_config": str,
+            "help": str,
         }
-        return {**main, **options, "print_config": str, "help": str}
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -160,6 +170,19 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+def build_data(config: str | Path) -> CaseDataModule:
+    """Build an experiment without running it, and give its data.
+
+    Raises:
+        ConfigError: A setting is at fault, or the data are no CaseDataModule.
+    """
+    with _calm():
+        data = ExperimentCLI(None, ["--config", str(config)]).datamodule
+    if not isinstance(data, CaseDataModule):
+        raise ConfigError(f"only the data sets of a CaseDataModule can be checked; data is a {type(data).__name__}")
+    return data
+
+
 def default_loggers(folder: Path) -> list[Logger]:
     """TensorBoard curves in the run folder, and a CSV table for each start in ``metrics/``."""
     return [TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="metrics")]
@@ -169,6 +192,16 @@ def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
     """Add the usual checkpoints to callbacks that save none."""
     saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     return callbacks if saving else [*callbacks, *default_callbacks()]
+
+
+def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
+    """Refuse what jsonargparse passes over: unknown keys without content, and a trainer that is no mapping."""
+    fault = find_fault({key: None for key in settings if key not in accepted}, accepted)
+    trainer = settings.get("trainer", {})
+    if not (isinstance(trainer, dict) or str(trainer).endswith(FILE_SUFFIXES)):
+        fault = f"trainer must hold keys and values; got {trainer!r}"
+    if fault:
+        raise ConfigError(fault)
 
 
 @contextmanager

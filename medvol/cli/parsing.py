@@ -68,7 +68,8 @@ def _shorten(message: str, options: Sequence[str]) -> str:
         return f"unknown {what} {word!r}{suggest(word, options) if what == 'option' else ''}"
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
-        return f"{required[1]} must be given; `--help` tells how"
+        keys = re.sub(r"\b(?:fit|validate|test|predict)\.", "", required[1])
+        return f"{keys} must be given, in a configuration file (--config) or on the command line"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     return " ".join(lines[:3])
 

@@ -18,6 +18,9 @@ from medvol.core.errors import ConfigError
 COMPONENT_KEYS = ("class_path", "init_args", "dict_kwargs")
 """What a mapping that names a component may hold."""
 
+FILE_SUFFIXES = (".yaml", ".yml", ".json")
+"""A value that ends in one of these may be a file that holds the value."""
+
 
 def gather_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Merge all ``--config`` files and ``--key value`` arguments, the later over the earlier.
@@ -35,7 +38,7 @@ def gather_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file as jsonargparse does.
+    """Read a YAML file as jsonargparse does; names of further files in it count from its folder.
 
     Raises:
         ConfigError: It is missing, is not text, or is not YAML.
@@ -44,15 +47,17 @@ def read_yaml(path: Path) -> Any:
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise ConfigError(f"the configuration file {str(path)!r} {what}; give the path of a YAML file")
     try:
-        return get_loader("yaml")(path.read_text(encoding="utf-8"))
+        content = get_loader("yaml")(path.read_text(encoding="utf-8"))
+        _refuse_cycles(content, path, ())
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {str(path)!r} is not UTF-8 text; give a YAML file") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"the configuration file {str(path)!r} is not YAML{where}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"the configuration file {str(path)!r} is not YAML: {error}") from error
+    return _locate(content, path.parent)
 
 
 def as_component(value: Any) -> Any:
@@ -62,8 +67,7 @@ def as_component(value: Any) -> Any:
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Keys and values of the options, dashes left out; the value is None where there is none."""
-    following = [*arguments[1:], "--"]
-    for argument, after in zip(arguments, following, strict=True):
+    for argument, after in zip(arguments, [*arguments[1:], "--"], strict=False):
         if argument == "-c":
             argument = "--config"
         if argument.startswith("--"):
@@ -74,20 +78,29 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 def _read_config(text: str | None) -> dict[str, Any]:
     if text is None:
         raise ConfigError("--config needs the path of a YAML file")
-    path = Path(text)
-    content = read_yaml(path)
+    content = read_yaml(Path(text))
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         kind = "is empty" if content in (None, "") else f"holds a {type(content).__name__}, not keys and values"
         raise ConfigError(f"the configuration file {text!r} {kind}; it needs keys such as 'model', 'data', 'trainer'")
-    _refuse_cycles(content, text, ())
     return content
 
 
-def _refuse_cycles(node: Any, path: str, parents: tuple[int, ...]) -> None:
+def _refuse_cycles(node: Any, path: Path, parents: tuple[int, ...]) -> None:
     if id(node) in parents:
-        raise ConfigError(f"the configuration file {path!r} has an anchor that holds itself; write the value out")
+        raise ConfigError(f"the configuration file {str(path)!r} has an anchor that holds itself; write the value out")
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         _refuse_cycles(child, path, (*parents, id(node)))
+
+
+def _locate(node: Any, folder: Path) -> Any:
+    """Give names of files that lie in the folder their path."""
+    if isinstance(node, dict):
+        return {key: _locate(child, folder) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_locate(child, folder) for child in node]
+    if isinstance(node, str) and node.endswith(FILE_SUFFIXES) and (folder / node).is_file():
+        return str(folder / node)
+    return node
 
 
 def _parse(text: str) -> Any:
