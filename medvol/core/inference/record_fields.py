@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from medvol.core.errors import RecordError
 from medvol.core.grounding.grammar import MAX_BOXES
 from medvol.core.types import Evidence
+
+_MAX_PX = 1_000_000
 
 
 class RecordFields:
@@ -98,4 +99,4 @@ class RecordFields:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_PX
