@@ -90,10 +90,10 @@ class Segmenter:
         try:
             evidence = parse_evidence(completion.text, volume.shape)
         except EvidenceParseError as error:
-            detail = str(error).removeprefix(f"{error.failure}: ")
+            detail, head = str(error).removeprefix(f"{error.failure}: "), completion.text[:_HEAD]
+            quoted = "" if head in detail else f"; it begins {head!r}"
             raise EvidenceParseError(
-                error.failure,
-                f"the answer to {query!r} cannot be used, {detail}; it begins {completion.text[:_HEAD]!r}",
+                error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}"
             ) from error
         provenance = {**self.identity(), "sampling": asdict(sampling or Sampling()), "edited": False}
         return _propagate(volume, query.strip(), evidence, completion, self.propagator, provenance)

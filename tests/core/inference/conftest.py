@@ -29,6 +29,12 @@ def write_scan(path: Path, shape=(40, 30, 12), offset: float = 0.0) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def write_block():
+    """The function that writes a scan: path, shape, offset of the block's intensity."""
+    return write_scan
+
+
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
     return write_scan(tmp_path / "scans" / "case.nii.gz")

@@ -1,0 +1,230 @@
+"""Batches: a bad case does not stop the others, a rerun does only what is left."""
+
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from medvol.core.errors import CheckpointError
+from medvol.core.imaging.reading import read_volume
+from medvol.core.inference import records
+from medvol.core.inference.batch import run_jobs
+from medvol.core.inference.jobs import find_jobs, read_jobs
+from medvol.core.inference.segmenter import Segmenter
+from medvol.core.roles import Propagator
+from medvol.policies.scripted import ScriptedPolicy
+from medvol.propagators.extrude import ExtrudePropagator
+
+BOX = '<answer>[{"slice": 3, "bbox_2d_list": [[250, 200, 750, 600]]}]</answer>'
+ABSENT = "<answer>[]</answer>"
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    """Pictures have their own tests."""
+    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+
+
+class CountingPolicy(ScriptedPolicy):
+    """Counts how often it is asked; once ``stop_after`` is used up it is interrupted, as by Ctrl-C."""
+
+    stop_after: int | None = None
+    asked = 0
+
+    def generate(self, prompts, n=1, sampling=None):
+        if self.stop_after is not None and self.asked >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked += 1
+        return super().generate(prompts, n, sampling)
+
+
+def make_segmenter(**answers: str) -> Segmenter:
+    return Segmenter(CountingPolicy([BOX], {"nonsense": "no idea", "the tail": ABSENT, **answers}), ExtrudePropagator())
+
+
+@pytest.fixture
+def scans(write_block, tmp_path: Path) -> Path:
+    for name in "abc":
+        write_block(tmp_path / "scans" / f"{name}.nii.gz", offset=ord(name))
+    return tmp_path / "scans"
+
+
+def read_summary(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_one_bad_case_does_not_stop_the_others(scans, tmp_path: Path):
+    (scans / "b.nii.gz").write_bytes(b"not a scan")
+    out = tmp_path / "out"
+    summary = run_jobs(find_jobs(scans, ["the block", "nonsense"], out), make_segmenter(), out)
+    assert [outcome.status for outcome in summary.outcomes] == ["done", "failed", "failed", "failed", "done", "failed"]
+    assert summary.outcomes[1].error == "EvidenceParseError"
+    assert "no idea" in summary.outcomes[1].detail
+    assert "b.nii.gz" in summary.outcomes[2].detail
+    assert summary.exit_code == 1
+    assert read_summary(out)["counts"] == {"done": 2, "skipped": 0, "failed": 4, "not run": 0}
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(f"{case}_the-block.{ending}" for case in "ac" for ending in ("json", "nii.gz", "png")),
+        "summary.json",
+    ]
+
+
+def test_scan_is_read_and_drawn_once_for_all_its_queries(scans, tmp_path: Path):
+    read = []
+    segmenter = make_segmenter()
+    jobs = find_jobs(scans, ["the block", "the tail", "the rest"], tmp_path / "out")
+    interleaved = sorted(jobs, key=lambda job: job.query)
+    summary = run_jobs(
+        interleaved, segmenter, tmp_path / "out", read=lambda path: read.append(path) or read_volume(path)
+    )
+    assert len(read) == 3
+    assert segmenter.policy.asked == 3
+    assert [outcome.query for outcome in summary.outcomes] == [job.query for job in interleaved]
+    assert summary.exit_code == 0
+
+
+def test_rerun_skips_what_is_done(scans, tmp_path: Path):
+    out = tmp_path / "out"
+    jobs = find_jobs(scans, ["the block"], out)
+    run_jobs(jobs, make_segmenter(), out)
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]*")}
+    segmenter = make_segmenter()
+    summary = run_jobs(jobs, segmenter, out)
+    assert [outcome.status for outcome in summary.outcomes] == ["skipped"] * 3
+    assert summary.exit_code == 0
+    assert segmenter.policy.asked == 0
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]*")} == written
+    assert [o.status for o in run_jobs(jobs, segmenter, out, overwrite=True).outcomes] == ["done"] * 3
+
+
+@pytest.mark.parametrize("change", ["policy", "propagator", "scan", "mask", "record", "half a record"])
+def test_rerun_answers_again_what_changed(scans, tmp_path: Path, change):
+    out = tmp_path / "out"
+    jobs = find_jobs(scans, ["the block"], out)
+    run_jobs(jobs, make_segmenter(), out)
+    segmenter = make_segmenter()
+    if change == "policy":
+        segmenter = make_segmenter(another="answer")
+    elif change == "propagator":
+        segmenter = Segmenter(segmenter.policy, ExtrudePropagator(half_depth_slices=2))
+    elif change == "scan":
+        later = (out / "b_the-block.json").stat().st_mtime + 10
+        os.utime(scans / "b.nii.gz", (later, later))
+    elif change == "half a record":
+        (out / "b_the-block.json").write_text('{"schema": "medvol-evidence/1"')
+    else:
+        (out / f"b_the-block.{'nii.gz' if change == 'mask' else 'json'}").unlink()
+    statuses = [outcome.status for outcome in run_jobs(jobs, segmenter, out).outcomes]
+    assert statuses == (["done"] * 3 if change in ("policy", "propagator") else ["skipped", "done", "skipped"])
+
+
+def test_swapped_names_are_not_taken_for_done(write_block, tmp_path: Path):
+    """Two scans of one name: after the jobs changed places, each record belongs to the other scan."""
+    for folder, offset in (("a", 1), ("b", 2)):
+        write_block(tmp_path / folder / "ct.nii.gz", offset=offset)
+    entries = [{"scan": f"{folder}/ct.nii.gz", "query": "the block"} for folder in "ab"]
+    out, path = tmp_path / "out", tmp_path / "jobs.json"
+    for order in (entries, entries[::-1]):
+        path.write_text(json.dumps(order))
+        summary = run_jobs(read_jobs(path, out), make_segmenter(), out)
+        assert [outcome.status for outcome in summary.outcomes] == ["done", "done"]
+    assert records.read_record(out / "ct_the-block.json").scan_path == str(tmp_path / "b" / "ct.nii.gz")
+
+
+def test_edited_record_is_kept(scans, tmp_path: Path):
+    out = tmp_path / "out"
+    jobs = find_jobs(scans, ["the block"], out)
+    run_jobs(jobs, make_segmenter(), out)
+    path = out / "a_the-block.json"
+    content = json.loads(path.read_text())
+    content["evidence"]["boxes_px"] = [[1, 1, 5, 5]]
+    path.write_text(json.dumps(content))
+    assert run_jobs(jobs, make_segmenter(), out).outcomes[0].status == "skipped"
+    assert json.loads(path.read_text()) == content
+
+
+def test_interrupt_leaves_finished_cases_and_a_summary(scans, tmp_path: Path):
+    out = tmp_path / "out"
+    jobs = find_jobs(scans, ["the block"], out)
+    segmenter = make_segmenter()
+    segmenter.policy.stop_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, segmenter, out)
+    assert read_summary(out)["counts"] == {"done": 2, "skipped": 0, "failed": 0, "not run": 1}
+    assert not list(out.glob(".*"))
+    summary = run_jobs(jobs, make_segmenter(), out)
+    assert [outcome.status for outcome in summary.outcomes] == ["skipped", "skipped", "done"]
+
+
+def test_component_that_breaks_is_named_and_the_batch_goes_on(scans, tmp_path: Path):
+    class Breaks(Propagator):
+        def propagate(self, volume, evidence, z_range=None):
+            if volume.voxels.max() == 80 + ord("b"):
+                raise ZeroDivisionError("division by zero")
+            return np.zeros(volume.shape, bool)
+
+    out = tmp_path / "out"
+    summary = run_jobs(find_jobs(scans, ["the block"], out), Segmenter(ScriptedPolicy([BOX]), Breaks()), out)
+    assert [outcome.status for outcome in summary.outcomes] == ["done", "failed", "done"]
+    assert summary.outcomes[1].error == "ZeroDivisionError"
+
+
+def test_missing_model_stops_before_the_first_case(scans, tmp_path: Path):
+    class Missing(ScriptedPolicy):
+        def identity(self):
+            raise CheckpointError("runs/none holds no model")
+
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError):
+        run_jobs(find_jobs(scans, ["the block"], out), Segmenter(Missing(), ExtrudePropagator()), out)
+    assert not out.exists()
+
+
+def test_progress_hears_of_every_job(scans, tmp_path: Path):
+    heard = []
+    summary = run_jobs(
+        find_jobs(scans, ["the block", "nonsense"], tmp_path / "out"),
+        make_segmenter(),
+        tmp_path / "out",
+        progress=heard.append,
+    )
+    assert heard == list(summary.outcomes)
+
+
+def test_table_shows_counts_and_failures_as_they_are(scans, tmp_path: Path):
+    out = tmp_path / "out"
+    jobs = [replace(job, query="[bold]nonsense[/]") for job in find_jobs(scans, ["nonsense"], out)]
+    summary = run_jobs(jobs, make_segmenter(**{"[bold]nonsense[/]": "[red]x"}), out)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary.table())
+    text = console.export_text()
+    assert "0 done, 0 skipped, 3 failed, 0 not run" in text
+    assert "[bold]nonsense[/]" in text
+    assert "EvidenceParseError: no_answer" in text
+
+
+def test_two_hundred_cases_ten_of_them_bad(tmp_path: Path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for i in range(200):
+        voxels = np.full((8, 8, 4), -100, np.int16)
+        voxels[0] = -1000
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), scans / f"{i:03d}.nii")
+    for i in range(0, 200, 20):
+        path = scans / f"{i:03d}.nii"
+        path.write_bytes(path.read_bytes()[:-7])
+    jobs = find_jobs(scans, ["the block"], out)
+    summary = run_jobs(jobs, make_segmenter(), out)
+    assert (len(summary.of("done")), len(summary.of("failed")), summary.exit_code) == (190, 10, 1)
+    assert {Path(outcome.scan).stem for outcome in summary.of("failed")} == {f"{i:03d}" for i in range(0, 200, 20)}
+    assert {outcome.error for outcome in summary.of("failed")} == {"TruncatedScanError"}
+    assert len(list(out.glob("*.nii.gz"))) == 190
+    segmenter = make_segmenter()
+    again = run_jobs(jobs, segmenter, out)
+    assert (len(again.of("skipped")), len(again.of("failed")), segmenter.policy.asked) == (190, 10, 0)
