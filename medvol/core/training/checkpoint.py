@@ -35,6 +35,11 @@ class SpecCheckpoint(ModelCheckpoint):
             every_n_train_steps=every_n_train_steps,
         )
 
+    @property
+    def state_key(self) -> str:
+        """One name whatever is monitored, so that a resumed run finds its state."""
+        return type(self).__name__
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Keep only the last checkpoint when nothing is validated."""
         if not any(trainer.num_val_batches):

@@ -127,7 +127,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     assert trainer.global_step == 4
     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
     resumed = make_module(curriculum_steps=3)
-    make_trainer(tmp_path / "resumed", 6, callbacks=[SpecCheckpoint()]).fit(
+    make_trainer(tmp_path / "stopped", 6, callbacks=[SpecCheckpoint()]).fit(
         resumed, make_data(), ckpt_path=tmp_path / "stopped.ckpt", weights_only=True
     )
     assert digest(resumed) == digest(whole)
