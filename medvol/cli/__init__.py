@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
-from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.errors import ConfigError, EvidenceParseError, MedvolError, PropagationError
 from medvol.core.suggestions import suggest
 
+CASE_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -54,14 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process when None.
 
     Returns:
-        Exit code: 0 done, 1 some cases failed, 2 an error that the user can mend, 130 and 143 interrupted.
+        Exit code: 0 done, 1 a case failed, 2 an error that the user can mend, 130 and 143 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
     try:
         return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
-        return _refuse(error, " ".join(str(error).split()), debug)
+        failed_case = isinstance(error, EvidenceParseError | PropagationError)
+        return _refuse(error, " ".join(str(error).split()), debug, CASE_FAILED if failed_case else USER_ERROR)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; nothing more can be said to it
         return 0
