@@ -108,6 +108,7 @@ class PhantomDataset(CaseDataset):
         self.lesion_share = lesion_share
         self.absent_share = absent_share
         self.query_bank = query_bank
+        self.cache_size = cache_size
         self._scans: LastUsed[_Scan] = LastUsed(cache_size)
 
     def __len__(self) -> int:

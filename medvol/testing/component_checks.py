@@ -1,0 +1,96 @@
+"""What every component promises, whatever its role."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+from medvol.core.errors import CheckpointError, InvalidComponentError
+from medvol.core.registry import untyped_parameters
+from medvol.core.specs import describe_component, rebuild
+
+
+def require(holds: bool, expected: str, got: object, mend: str) -> None:
+    """Fail with what was expected, what came, and how to mend it."""
+    if not holds:
+        raise AssertionError(f"expected {expected}; got {got}; {mend}")
+
+
+def check_typed_constructor(component: Any) -> None:
+    """Every constructor parameter is annotated, and none is variable, so that YAML can set it."""
+    untyped = untyped_parameters(type(component))
+    require(not untyped, "annotated constructor parameters", f"none for {', '.join(untyped)}", "annotate them")
+
+
+def check_keeps_settings(component: Any) -> None:
+    """The component can be written as plain values and built again from them."""
+    spec, copy = _copy(component)
+    again, _ = _copy(copy)
+    require(again == spec, f"the same settings after a rebuild, {spec}", again, "store parameters as they were given")
+
+
+def check_constructor_is_offline(component: Any) -> None:
+    """The constructor opens no connection; weights load at first use."""
+    with _no_network():
+        _copy(component)
+
+
+def check_documented(component: Any) -> None:
+    """The class has a docstring of its own; ``medvol describe`` shows it."""
+    text = (type(component).__doc__ or "").strip()
+    require(bool(text), "a docstring on the class", "none", "say in one sentence what it does")
+
+
+def check_repr(component: Any) -> None:
+    """``repr`` is a text and names the class."""
+    shown = repr(component)
+    require(type(component).__name__ in shown, "a repr that names the class", repr(shown), "leave __repr__ out")
+
+
+def check_identity(component: Any) -> None:
+    """The identity written to evidence records has a name, fits into JSON, and is the same when asked again."""
+    identity = getattr(component, "identity", None)
+    if identity is None:
+        return
+    said = dict(identity())
+    require(isinstance(said.get("name"), str), "a name in identity()", said, "add the class name under 'name'")
+    try:
+        first, second = json.dumps(said), json.dumps(dict(identity()))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"expected plain values in identity(); got {said} ({error}); turn them to text") from error
+    require(first == second, f"one identity, {first}", second, "leave times, counters and addresses out of it")
+
+
+def _copy(component: Any) -> tuple[dict[str, Any], Any]:
+    """Settings of a component, and another one built from them."""
+    try:
+        spec = describe_component(component)
+        return spec, rebuild(spec)
+    except (InvalidComponentError, CheckpointError) as error:
+        raise AssertionError(
+            f"expected settings that a checkpoint can hold; got {type(error).__name__}: {error}; store every "
+            "constructor parameter under its own name, in a class at the top of a module"
+        ) from error
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    def refuse(*_: Any) -> NoReturn:
+        raise AssertionError("expected a constructor that stays offline; got a connection; load weights at first use")
+
+    with patch.object(socket.socket, "connect", refuse), patch.object(socket, "getaddrinfo", refuse):
+        yield
+
+
+COMPONENT_CHECKS: tuple[Callable[[Any], None], ...] = (
+    check_typed_constructor,
+    check_keeps_settings,
+    check_constructor_is_offline,
+    check_documented,
+    check_repr,
+    check_identity,
+)
