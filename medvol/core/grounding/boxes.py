@@ -31,7 +31,7 @@ def to_norm(boxes_px: ArrayLike, height: int, width: int, step: int = 1) -> NDAr
     boxes = np.asarray(boxes_px, np.float64).reshape(-1, 4)
     scale = np.array([width, height, width, height], np.float64)
     steps = NORM // step
-    units = np.clip(np.floor(boxes / scale * steps + 0.5), 0, steps).astype(np.int64)
+    units = np.clip(np.floor(boxes / scale * (NORM / step) + 0.5), 0, steps).astype(np.int64)
     collapsed = units[:, :2] >= units[:, 2:]
     units[:, 2:][collapsed] = np.minimum(units[:, :2][collapsed] + 1, steps)
     units[:, :2][collapsed] = units[:, 2:][collapsed] - 1

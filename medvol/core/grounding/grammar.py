@@ -40,7 +40,7 @@ MAX_CHARACTERS = 8192
 MAX_BOXES = 64
 """Most boxes in one answer."""
 _MAX_DEPTH = 4
-_LAYOUT = re.compile(r"\s*(?:<think>(?P<think>.*?)</think>)?\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+_LAYOUT = re.compile(r"\s*+(?:<think>(?P<think>.*?)</think>\s*+)?+<answer>(?P<answer>.*?)</answer>\s*+", re.DOTALL)
 
 
 def format_evidence(evidence: Evidence, height: int, width: int, step: int = 1) -> str:
@@ -153,4 +153,6 @@ def _fail(failure: str, received: str) -> NoReturn:
 
 
 def _head(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."
+    """Start of a text as one line that can be written anywhere: half a character pair is escaped."""
+    line = " ".join(text[:length].split()).encode("utf-8", "backslashreplace").decode()
+    return line if len(text) <= length else f"{line}..."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from medvol.core.errors import CheckpointError, QueryError
+from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.imaging.slices import choose_slices, draw_slices
 from medvol.core.imaging.windows import DEFAULT_WINDOWS
 from medvol.core.types import Evidence, Prompt, Volume
@@ -22,6 +22,8 @@ INSTRUCTION = (
     "slice's width and height, or <answer>[]</answer> when the target is not in the scan."
 )
 """Default instruction, written for a general vision-language model."""
+
+_LARGEST_STEP = 100
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,22 @@ class PromptTemplate:
     slice_tag: str = "<slice {index}>"
     instruction: str = INSTRUCTION
     coordinate_step: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: A size is below 1, the step is not in 1..100, or the slice tag has no place for the index.
+        """
+        if min(self.num_slices, self.height_px, self.width_px) < 1:
+            raise ConfigError(
+                f"num_slices, height_px and width_px are at least 1; got {self.num_slices}, {self.height_px} and "
+                f"{self.width_px}"
+            )
+        if not 1 <= self.coordinate_step <= _LARGEST_STEP:
+            raise ConfigError(f"coordinate_step is in 1..{_LARGEST_STEP}; got {self.coordinate_step}")
+        if "{index}" not in self.slice_tag or set("{}") & set(self.slice_tag.replace("{index}", "")):
+            raise ConfigError(f"slice_tag holds {{index}} and no other braces; got {self.slice_tag!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

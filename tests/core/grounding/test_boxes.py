@@ -74,14 +74,29 @@ def test_every_box_with_an_area_can_be_written(box, height, width, step):
     assert 0 <= top < bottom <= 1000
 
 
-@pytest.mark.parametrize("shape", [(96, 96), (256, 256), (512, 512), (202, 198)])
-def test_whole_pixels_survive_the_coordinate_map(shape):
-    height, width = shape
-    rng = np.random.default_rng(0)
-    x, y = np.sort(rng.integers(0, width + 1, (50, 2))), np.sort(rng.integers(0, height + 1, (50, 2)))
-    boxes = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
-    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-    np.testing.assert_array_equal(np.rint(to_px(to_norm(boxes, height, width), height, width)), boxes)
+def whole_pixel_boxes(size):
+    """Every span of whole pixels of a slice, as a square box."""
+    low, high = np.triu_indices(size + 1, k=1)
+    return np.stack([low, low, high, high], axis=1)
+
+
+@pytest.mark.parametrize("size", [*range(4, 65), 96, 100, 255, 256, 511, 512, 999, 1000])
+def test_every_box_of_whole_pixels_survives_the_coordinate_map(size):
+    boxes = whole_pixel_boxes(size)
+    norm = to_norm(boxes, size, size)
+    assert np.abs(norm - boxes * 1000 / size).max() <= 0.5 + 1e-9
+    np.testing.assert_array_equal(np.rint(to_px(norm, size, size)), boxes)
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 16, 20, 30, 64, 100])
+@pytest.mark.parametrize("size", [4, 17, 96, 512])
+def test_boxes_longer_than_the_step_move_by_half_of_it_at_most(size, step):
+    boxes = whole_pixel_boxes(size)[::7]
+    exact = np.minimum(boxes * 1000 / size, 1000 // step * step)
+    long = exact[:, 2] - exact[:, 0] > step
+    norm = to_norm(boxes[long], size, size, step)
+    assert (norm % step == 0).all()
+    assert np.abs(norm - exact[long]).max() <= step / 2 + 1e-9
 
 
 @given(st.lists(pixel_boxes(), min_size=0, max_size=4))

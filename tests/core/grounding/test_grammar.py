@@ -1,5 +1,6 @@
 """The answer grammar: named hard cases, round trips, and any text at all."""
 
+import gc
 import random
 import time
 
@@ -36,6 +37,7 @@ def outcome(text):
     try:
         evidence = parse_evidence(text, SHAPE)
     except EvidenceParseError as error:
+        str(error).encode()
         return error.failure
     in_range = evidence.absent or 0 <= evidence.key_slice < SHAPE[0]
     has_area = (evidence.boxes[:, 2:] > evidence.boxes[:, :2]).all()
@@ -127,6 +129,8 @@ REFUSED = {
     "surplus_key": (answer(ONE.replace('"slice": 7', '"slice": 7, "label": "liver"')), "bad_keys"),
     "misspelt_key": (answer(ONE.replace("bbox_2d_list", "bbox_2d")), "bad_keys"),
     "capital_key": (answer(ONE.replace("slice", "Slice")), "bad_keys"),
+    "half_pair_key": (answer('[{"\\ud800": 7}]'), "bad_keys"),
+    "key_over_lines": (answer('[{"a\\nb": 7}]'), "bad_keys"),
     "slice_too_large": (key("20"), "bad_slice"),
     "slice_negative": (key("-1"), "bad_slice"),
     "slice_float": (key("7.0"), "bad_slice"),
@@ -181,7 +185,9 @@ def test_refuses_with_the_name_of_the_failure(name):
     with pytest.raises(EvidenceParseError) as caught:
         parse_evidence(text, SHAPE)
     assert caught.value.failure == failure
-    assert len(str(caught.value)) < 600
+    message = str(caught.value)
+    assert len(message.encode()) < 600
+    assert "\n" not in message
 
 
 def test_every_declared_failure_is_reached():
@@ -230,9 +236,17 @@ def test_any_text_is_read_or_refused(text):
         assert outcome(whole) in {"read", *FAILURES}
 
 
+@pytest.fixture
+def own_time():
+    """No garbage collection: the parser is not charged for what other tests left."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def mutate(text, rng):
     pieces = ["<think>", "</think>", "<answer>", "</answer>", "[", "]", "{", "}", '"', ",", ":", "-", "9" * 12, "NaN"]
-    pieces += ["slice", "1e9", "null", "\\", "\0", "\ud800", "\U0001d7d9", "[" * 500, "a" * 3000]
+    pieces += ["slice", "1e9", "null", "\\", "\\ud800", "\0", "\ud800", "\U0001d7d9", "[" * 500, "a" * 3000, " " * 3000]
     for _ in range(rng.randint(1, 6)):
         i, j = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
         change = rng.randrange(5)
@@ -249,6 +263,7 @@ def mutate(text, rng):
     return text
 
 
+@pytest.mark.usefixtures("own_time")
 def test_ten_thousand_mutated_and_random_completions_fail_by_name_and_fast():
     rng = random.Random(20)
     seeds = [text for text, *_ in ACCEPTED.values()] + [text for text, _ in REFUSED.values() if len(text) < 2000]
@@ -265,3 +280,32 @@ def test_ten_thousand_mutated_and_random_completions_fail_by_name_and_fast():
         read += result == "read"
     assert slowest < 0.05
     assert 0 < read < 5_000
+
+
+CRAFTED = {
+    "blanks_before_stray_text": " " * 8000 + "x<answer></answer>",
+    "blanks_before_think": " " * 8000 + "<think></think>x<answer></answer>",
+    "blanks_after_think": "<think></think>" + "\n" * 8000 + "x<answer></answer>",
+    "blanks_on_both_sides": " " * 3000 + "<think></think>" + " " * 3000 + "x<answer></answer>",
+    "blanks_after_answer": answer("[]") + " " * 8000 + "x",
+    "blanks_in_answer": answer(" " * 8000),
+    "tag_starts": "<" * 8000 + answer("[]"),
+    "think_starts": "<think" * 1300 + answer("[]"),
+    "depth_hidden_in_text": answer('["' + "]" * 4000 + '",' + "[" * 4000),
+    "escapes": answer('"' + "\\" * 8000),
+    "numbers": answer("[" + "1," * 4000),
+    "keys": answer("[{" + '"a":1,' * 1300),
+    "long_fraction": key("0." + "1" * 8000),
+    "long_exponent": key("1e" + "9" * 8000),
+    "boxes": boxes("[" + "[0,0,1,1]," * 790 + "[0,0,1,1]]"),
+}
+
+
+@pytest.mark.usefixtures("own_time")
+@pytest.mark.parametrize("name", CRAFTED)
+def test_crafted_completions_are_refused_fast(name):
+    text = CRAFTED[name]
+    assert 4000 < len(text) <= MAX_CHARACTERS
+    start = time.process_time()
+    assert outcome(text) in FAILURES
+    assert time.process_time() - start < 0.05
