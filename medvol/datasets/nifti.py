@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.grounding.queries import Phrasing, QueryBank
+from medvol.core.grounding.queries import Phrasing, QueryBank, target_name
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query, Volume
 from medvol.datasets.nifti_folder import find_rows
@@ -119,6 +119,7 @@ class NiftiDataset(CaseDataset):
         self.phrasings_per_target = phrasings_per_target
         self.seed = seed
         self.query_bank = query_bank
+        self.cache_size = cache_size
         self._scans: LastUsed[_Scan] = LastUsed(cache_size)
 
     def __len__(self) -> int:
@@ -147,6 +148,11 @@ class NiftiDataset(CaseDataset):
         by_scan: dict[tuple[Path, Modality | None], list[tuple[int, TargetRow]]] = {}
         for number, row in rows:
             by_scan.setdefault((row.image, row.modality), []).append((number, row))
+        if not rows:
+            raise DatasetError(
+                f"{self.root}: no case is left in split {self.split!r}; choose other patients, targets, modalities or "
+                "fractions"
+            )
         bank = QueryBank.load(*([self.query_bank] if self.query_bank else []))
         return [question for group in by_scan.values() for n, row in group for question in self._ask(n, row, bank)]
 
@@ -167,13 +173,13 @@ class NiftiDataset(CaseDataset):
         chosen = split_patients(everyone, self.fractions, self.seed)[self.split] if self.split != "all" else everyone
         chosen = chosen & set(self.patients if self.patients is not None else everyone)
         chosen = chosen - set(self.exclude_patients or [])
-        if self.targets is not None:
-            _check_known("targets", self.targets, {row.target for row in rows})
+        targets = None if self.targets is None else {target_name(target) for target in self.targets}
+        _check_known("targets", targets or (), {row.target for row in rows})
         return [
             (number, row)
             for number, row in enumerate(rows, start=1)
             if row.patient in chosen
-            and (self.targets is None or row.target in self.targets)
+            and (targets is None or row.target in targets)
             and (self.modalities is None or row.modality in self.modalities)
         ]
 

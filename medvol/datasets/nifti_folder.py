@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.grounding.queries import target_name
-from medvol.core.grounding.relations import check_sides, kidney_relations
+from medvol.core.grounding.relations import RELATIONS, check_sides, kidney_relations, ranked_kidneys
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow, scan_name
 
@@ -22,6 +23,7 @@ ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 NAMES_FILE = "labels.json"
 """File of label names, beside the label map or at the root: ``{"1": "spleen", ...}``."""
 
+_log = logging.getLogger(__name__)
 _LABEL_WORDS = ("label", "labels", "mask")
 _RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
 
@@ -30,6 +32,7 @@ def find_rows(root: Path, modality: Modality | None, target: str | None, min_vox
     """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder.
 
     The label maps are read once, to know which targets have enough voxels; sides are checked against the affine.
+    Relations of a pair of kidneys are asked for where they have one answer; how often they have none is logged.
 
     Args:
         root: Searched with its subfolders.
@@ -46,7 +49,12 @@ def find_rows(root: Path, modality: Modality | None, target: str | None, min_vox
             f"{root}: no file *image* with a *label* or *mask* beside it ({', '.join(ENDINGS)}); "
             "rename the files or write a table"
         )
-    return [row for pair in pairs for row in _pair_rows(root, *pair, modality, target, min_voxels)]
+    rows = [row for pair in pairs for row in _pair_rows(root, *pair, modality, target, min_voxels)]
+    names = [row.target for row in rows]
+    unclear = len(RELATIONS) * names.count("kidneys") - sum(name in RELATIONS for name in names)
+    if unclear:
+        _log.info("%s: %d relations between kidneys have no single answer and are not asked for", root, unclear)
+    return rows
 
 
 def _find_pairs(root: Path) -> list[tuple[Path, Path]]:
@@ -91,7 +99,7 @@ def _pair_rows(
     _check_sides(label, volume, labels, {names[value]: value for value in large})
     present = {names[int(value)]: int(value) for value in values if int(value) in names}
     return [row(names[value], value) for value in large] + [
-        row(relation, *members) for relation, members in _kidney_rows(labels, large, present).items()
+        row(relation, *members) for relation, members in _kidney_rows(volume, labels, large, present).items()
     ]
 
 
@@ -102,7 +110,7 @@ def _label_names(root: Path, folder: Path) -> dict[int, str] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {int(value): target_name(name) for value, name in content.items()}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DatasetError(f'{path}: expected names by label, such as {{"1": "spleen"}} ({error})') from error
 
 
@@ -117,13 +125,16 @@ def _check_sides(label: Path, volume: Volume, labels: NDArray[np.int32], present
             raise DatasetError(f"{label}: {name}: {error}") from error
 
 
-def _kidney_rows(labels: NDArray[np.int32], large: list[int], present: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """Label values of both kidneys together and, where it is unique, of the one with and without a lesion."""
+def _kidney_rows(
+    volume: Volume, labels: NDArray[np.int32], large: list[int], present: dict[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Label values of both kidneys together and of those that a relation tells apart."""
     left, right = present.get("left kidney"), present.get("right kidney")
     if left not in large or right not in large or left is None or right is None:
         return {}
     lesions = [value for name, value in present.items() if _RENAL_LESION.fullmatch(name)]
-    left_mask = labels == left
-    relations = kidney_relations(left_mask, labels == right, np.isin(labels, lesions))
+    left_mask, right_mask = labels == left, labels == right
+    relations = kidney_relations(left_mask, right_mask, np.isin(labels, lesions))
+    relations |= ranked_kidneys(left_mask, right_mask, volume.affine)
     members = {name: (left if mask is left_mask else right,) for name, mask in relations.items()}
     return {"kidneys": (left, right), **members}

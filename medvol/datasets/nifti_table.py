@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -71,7 +73,7 @@ def read_table(path: Path, root: Path) -> list[TargetRow]:
     cells = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
     if not cells:
         raise DatasetError(f"{path}: the table has no rows; give each target a row with the columns {_columns()}")
-    _check_columns(path, cells[0])
+    _check_columns(path, dict.fromkeys(column for row in cells for column in row))
     return [_Row(row, f"{path}: row {number}", root).read() for number, row in enumerate(cells, start=1)]
 
 
@@ -96,7 +98,7 @@ def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_columns(path: Path, columns: Mapping[str, Any]) -> None:
+def _check_columns(path: Path, columns: Collection[str]) -> None:
     if "image" not in columns:
         raise DatasetError(f"{path}: no column 'image'; the columns are {_columns()}")
     for column in columns:
@@ -156,8 +158,10 @@ class _Row:
         if not text:
             return None
         path = self.root / text
-        if not path.is_file():
-            raise self._error(column, f"is {text!r}, and there is no such file in {self.root}; paths start at root")
+        if not os.path.isfile(path):  # unlike Path.is_file it takes names that are too long for a file
+            raise self._error(
+                column, f"is {text!r:.200}, and there is no such file in {self.root}; paths start at root"
+            )
         return path
 
     def _target(self, column: str, text: str) -> str:
@@ -168,8 +172,8 @@ class _Row:
 
     def _labels(self, column: str, text: str) -> tuple[int, ...]:
         values = [part.strip() for part in text.split(";")]
-        if not all(value.isascii() and value.isdigit() and int(value) > 0 for value in values):
-            raise self._error(column, f"is {text!r}; write values above 0, such as 2 or 2;3")
+        if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", value) for value in values):
+            raise self._error(column, f"is {text!r:.200}; write values above 0, such as 2 or 2;3")
         return tuple(int(value) for value in values)
 
     def _modality(self, column: str, text: str) -> str:

@@ -165,6 +165,21 @@ def test_small_targets_of_a_folder_are_left_out(folder):
     assert targets == {"right kidney", "left kidney", "kidneys", "kidney with lesion", "kidney without lesion"}
 
 
+def test_relations_between_kidneys_are_asked_for_where_they_have_one_answer(folder, caplog):
+    caplog.set_level("INFO")
+    len(NiftiDataset(str(folder), min_voxels=20))
+    assert caplog.messages == [f"{folder}: 4 relations between kidneys have no single answer and are not asked for"]
+    labels = kidney_labels()
+    labels[2:5, 3:9, 3:7] = 0
+    save(folder / "scan" / "label.nii.gz", labels)
+    found = {case.query.target: case.target for case in all_cases(NiftiDataset(str(folder), min_voxels=20))}
+    left, right = to_lps(labels == 3), to_lps(labels == 2)
+    for target, mask in {"larger kidney": right, "smaller kidney": left, "higher kidney": right}.items():
+        np.testing.assert_array_equal(found[target], mask)
+    np.testing.assert_array_equal(found["lower kidney"], left)
+    assert len(caplog.messages) == 1
+
+
 def test_swapped_sides_are_refused(folder):
     (folder / "labels.json").write_text(json.dumps({**NAMES, "2": "kidney_left", "3": "kidney_right"}))
     with pytest.raises(DatasetError, match=r"label\.nii\.gz: left kidney: .*names are swapped"):
@@ -247,14 +262,23 @@ def test_named_patients(folder):
 def test_named_targets(folder):
     table = write_table(folder, [ROW, {**ROW, "target": "liver"}])
     assert len(NiftiDataset(str(folder), table, targets=["liver"])) == 1
+    assert len(NiftiDataset(str(folder), table, targets=["kidney_right"])) == 1
     with pytest.raises(DatasetError, match="targets: 'spleen' is not in the data"):
         len(NiftiDataset(str(folder), table, targets=["spleen"]))
+
+
+def test_a_split_without_cases_is_refused(folder):
+    with pytest.raises(DatasetError, match="no case is left in split 'val'; choose other patients"):
+        len(NiftiDataset(str(folder), write_table(folder, [ROW]), split="val"))
 
 
 BAD_ROWS = {
     "no_image": ({"image": ""}, "row 2: image is empty"),
     "absent_image": ({"image": "no.nii"}, "row 2: image is 'no.nii', and there is no such file"),
     "absent_mask": ({"mask": "no.nii"}, "row 2: mask is 'no.nii', and there is no such file"),
+    "long_path": ({"mask": "a" * 5000}, "there is no such file"),
+    "nul_in_path": ({"mask": "a\0b.nii"}, "there is no such file"),
+    "long_label": ({"label": "9" * 5000}, "write values above 0"),
     "label_zero": ({"label": "0"}, "row 2: label is '0'; write values above 0"),
     "label_text": ({"label": "kidney"}, "row 2: label is 'kidney'"),
     "label_comma": ({"label": "2,3"}, "row 2: label is '2,3'"),
@@ -286,6 +310,7 @@ BAD_TABLES = {
     "deep_json": ("t.json", "[" * 100_000, "not JSON"),
     "json_object": ("t.json", "{}", "expected a list of objects"),
     "json_numbers": ("t.json", "[1]", "expected a list of objects"),
+    "json_misspelt_later": ("t.json", '[{"image": "a"}, {"image": "a", "targt": "b"}]', "did you mean 'target'?"),
     "json_null": ("t.json", '[{"image": true}]', "row 1: image is True; write a text"),
 }
 
@@ -317,7 +342,13 @@ def test_absent_places_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("[]", "expected names by label"), ('{"x": "liver"}', "expected names by label"), ('{"2": "liver"}', "no name")],
+    [
+        ('{"2": 7}', "expected names by label"),
+        ("[" * 100_000, "expected names by label"),
+        ("[]", "expected names by label"),
+        ('{"x": "liver"}', "expected names by label"),
+        ('{"2": "liver"}', "no name"),
+    ],
 )
 def test_bad_label_names(folder, names, message):
     (folder / "labels.json").write_text(names)

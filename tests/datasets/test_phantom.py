@@ -1,6 +1,10 @@
 """Phantoms: the same seed draws the same scan, anatomy is plausible, splits and phrasings stay apart."""
 
+import hashlib
+import os
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise
 
@@ -41,6 +45,25 @@ def test_the_order_of_reading_does_not_matter():
     np.testing.assert_array_equal(again[0].volume.voxels, dataset[0].volume.voxels)
     np.testing.assert_array_equal(again[-1].volume.voxels, last.volume.voxels)
     assert again[-1].case_id == last.case_id
+
+
+def digest():
+    """Everything about three cases, as one number."""
+    dataset, total = PhantomDataset("val", 2, phrasing="both", absent_share=0.2, seed=9), hashlib.sha256()
+    for i in (len(dataset) - 1, 0, 5):
+        case = dataset[i]
+        for array in (case.volume.voxels, case.volume.affine, case.target, case.labels):
+            total.update(array.tobytes())
+        total.update(f"{case.case_id} {case.query}".encode())
+    return total.hexdigest()
+
+
+def test_another_process_draws_the_same(tmp_path):
+    script = tmp_path / "draw.py"
+    script.write_text(f"import runpy\nprint(runpy.run_path({str(__file__)!r})['digest']())\n")
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
+    assert ran.stdout.strip() == digest()
 
 
 def test_a_volume_does_not_depend_on_phrasings_or_their_number():

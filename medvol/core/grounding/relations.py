@@ -1,4 +1,4 @@
-"""Sides and relations between masks: left and right from the affine, and which kidney bears a lesion."""
+"""Sides and relations between masks: left and right from the affine, which kidney bears a lesion, is larger, higher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from scipy import ndimage
 
 from medvol.core.errors import GeometryError
 
+RELATIONS = (
+    "kidney with lesion",
+    "kidney without lesion",
+    "larger kidney",
+    "smaller kidney",
+    "higher kidney",
+    "lower kidney",
+)
+"""Targets that a relation tells apart; each is asked for only where it has one answer."""
+
 _TOUCH_VOXELS = 2
+_CLEARLY_LARGER = 1.15
+_CLEARLY_HIGHER_MM = 5.0
 
 
 def check_sides(left: NDArray[np.bool_], right: NDArray[np.bool_], affine: NDArray[np.float64]) -> None:
@@ -22,7 +34,7 @@ def check_sides(left: NDArray[np.bool_], right: NDArray[np.bool_], affine: NDArr
     Raises:
         GeometryError: A mask is empty, or the left one does not lie to the patient's left of the right one.
     """
-    left_mm, right_mm = _world_x(left, affine), _world_x(right, affine)
+    left_mm, right_mm = _centre_mm(left, affine)[0], _centre_mm(right, affine)[0]
     if not left_mm < right_mm:
         raise GeometryError(
             f"the mask called left has its centre at x = {left_mm:.1f} mm and the one called right at "
@@ -55,8 +67,37 @@ def kidney_relations(
     return {}
 
 
-def _world_x(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> float:
+def ranked_kidneys(
+    left: NDArray[np.bool_], right: NDArray[np.bool_], affine: NDArray[np.float64]
+) -> dict[str, NDArray[np.bool_]]:
+    """Find the larger and the smaller kidney, the higher and the lower one.
+
+    Args:
+        left: (Z, Y, X) bool, the left kidney.
+        right: (Z, Y, X) bool, the right kidney.
+        affine: Voxel (x, y, z, 1) to world mm (RAS+), shape (4, 4).
+
+    Returns:
+        Masks of ``larger kidney`` and ``smaller kidney`` when one has at least 15 % more volume, of ``higher kidney``
+        and ``lower kidney`` when their centres are at least 5 mm apart along the body; empty when a kidney is not in
+        the scan or is cut by its first or last slice.
+    """
+    if not all(mask.any() and not mask[[0, -1]].any() for mask in (left, right)):
+        return {}
+    ranked: dict[str, NDArray[np.bool_]] = {}
+    small, large = sorted((left, right), key=np.count_nonzero)
+    if large.sum() >= _CLEARLY_LARGER * small.sum():
+        ranked |= {"larger kidney": large, "smaller kidney": small}
+    low, high = sorted((left, right), key=lambda mask: _centre_mm(mask, affine)[2])
+    if _centre_mm(high, affine)[2] - _centre_mm(low, affine)[2] >= _CLEARLY_HIGHER_MM:
+        ranked |= {"higher kidney": high, "lower kidney": low}
+    return ranked
+
+
+def _centre_mm(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """World position (x, y, z) in mm of a mask's centre."""
     z, y, x = np.nonzero(mask)
     if not len(x):
         raise GeometryError("the side of an empty mask cannot be told; give a mask with at least one voxel")
-    return float(affine[0] @ [x.mean(), y.mean(), z.mean(), 1.0])
+    first, second, third = (affine[:3] @ [x.mean(), y.mean(), z.mean(), 1.0]).tolist()
+    return first, second, third

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from medvol.core.errors import GeometryError
-from medvol.core.grounding.relations import check_sides, kidney_relations
+from medvol.core.grounding.relations import RELATIONS, check_sides, kidney_relations, ranked_kidneys
 
 LPS = np.diag([-2.0, -2.0, 5.0, 1.0])
 
@@ -56,6 +56,46 @@ def test_no_relation_with_one_kidney():
     nothing = np.zeros((6, 20, 40), bool)
     assert kidney_relations(block(30), nothing, block(26)) == {}
     assert kidney_relations(nothing, block(4), block(9)) == {}
+
+
+def kidney(x, z, height=2, shape=(12, 20, 40)):
+    mask = np.zeros(shape, bool)
+    mask[z : z + height, 8:12, x : x + 4] = True
+    return mask
+
+
+def test_the_larger_and_the_higher_kidney():
+    left, right = kidney(30, 4, height=4), kidney(4, 3)
+    ranked = ranked_kidneys(left, right, LPS)
+    assert ranked["larger kidney"] is ranked["higher kidney"] is left
+    assert ranked["smaller kidney"] is ranked["lower kidney"] is right
+    assert set(ranked) == set(RELATIONS) - {"kidney with lesion", "kidney without lesion"}
+
+
+def test_higher_follows_the_affine():
+    upside_down = LPS @ np.diag([1, 1, -1, 1])
+    left, right = kidney(30, 6), kidney(4, 3)
+    assert ranked_kidneys(left, right, LPS) == {"higher kidney": left, "lower kidney": right}
+    assert ranked_kidneys(left, right, upside_down) == {"higher kidney": right, "lower kidney": left}
+
+
+@pytest.mark.parametrize(("height", "ranked"), [(7, False), (8, True)])
+def test_larger_means_clearly_larger(height, ranked):
+    left, right = kidney(30, 2, height=height, shape=(20, 20, 40)), kidney(4, 2, height=7, shape=(20, 20, 40))
+    right[2, 8, 4] = False
+    assert ("larger kidney" in ranked_kidneys(left, right, LPS)) == ranked
+
+
+@pytest.mark.parametrize(("thickness_mm", "ranked"), [(4.9, False), (5.0, True)])
+def test_higher_means_clearly_higher(thickness_mm, ranked):
+    affine = np.diag([-2.0, -2.0, thickness_mm, 1.0])
+    assert bool(ranked_kidneys(kidney(30, 4), kidney(4, 3), affine)) == ranked
+
+
+def test_a_kidney_that_is_cut_or_missing_is_not_ranked():
+    assert ranked_kidneys(kidney(30, 0), kidney(4, 5), LPS) == {}
+    assert ranked_kidneys(kidney(30, 2), kidney(4, 10), LPS) == {}
+    assert ranked_kidneys(np.zeros((12, 20, 40), bool), kidney(4, 5), LPS) == {}
 
 
 @pytest.mark.real
