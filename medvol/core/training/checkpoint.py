@@ -46,6 +46,12 @@ class SpecCheckpoint(ModelCheckpoint):
             self.monitor, self.save_top_k = None, 0
         super().on_train_start(trainer, pl_module)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Save the last checkpoint when a fit is interrupted; the best one stays what it is."""
+        interrupted = isinstance(exception, KeyboardInterrupt | SystemExit) and not trainer.fast_dev_run
+        if interrupted and self.dirpath and trainer.global_step and not trainer.sanity_checking:
+            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
+
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the spec."""
         checkpoint[SPEC] = describe_component(pl_module)
