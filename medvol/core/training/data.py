@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -26,7 +26,8 @@ def group_by_volume(dataset: CaseDataset) -> list[list[int]]:
 class VolumeBatchSampler(Sampler[list[list[int]]]):
     """Yields batches of volumes, each a list of case indices.
 
-    The order depends on the seed and the epoch only, so a resumed run sees what an uninterrupted one would.
+    The order depends on the seed and the epoch only, so a resumed run sees what an uninterrupted one would. Setting
+    ``skipped`` leaves out the first batches of the next pass.
 
     Args:
         groups: Case indices of each volume.
@@ -45,6 +46,12 @@ class VolumeBatchSampler(Sampler[list[list[int]]]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self.skipped = 0
+
+    @property
+    def sampler(self) -> VolumeBatchSampler:
+        """Itself: where Lightning looks for ``set_epoch``."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next; Lightning calls it."""
@@ -57,7 +64,8 @@ class VolumeBatchSampler(Sampler[list[list[int]]]):
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.groups)) if self.shuffle else np.arange(len(self.groups))
         chosen = [self._draw(self.groups[i], rng) for i in order]
-        for start in range(0, len(chosen), self.batch_size):
+        first, self.skipped = self.skipped * self.batch_size, 0
+        for start in range(first, len(chosen), self.batch_size):
             yield chosen[start : start + self.batch_size]
 
     def _draw(self, group: list[int], rng: np.random.Generator) -> list[int]:
@@ -74,6 +82,31 @@ class VolumeGroups(Dataset[list[Case]]):
 
     def __getitem__(self, indices: list[int]) -> list[Case]:
         return [self.dataset[index] for index in indices]
+
+
+class VolumeLoader(DataLoader[Any]):
+    """A loader that remembers how far it came in an epoch, so that a run stopped in the middle goes on there.
+
+    Its batch sampler is a ``VolumeBatchSampler``.
+    """
+
+    _yielded = 0
+
+    def __iter__(self) -> Any:
+        sampler = cast(VolumeBatchSampler, self.batch_sampler)
+        self._yielded = sampler.skipped
+        for batch in super().__iter__():
+            self._yielded += 1
+            yield batch
+        self._yielded = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches of the current epoch that were handed out."""
+        return {"yielded": self._yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that were handed out."""
+        cast(VolumeBatchSampler, self.batch_sampler).skipped = state["yielded"]
 
 
 def keep_batch(batch: list[list[Case]]) -> list[list[Case]]:
@@ -168,6 +201,6 @@ class CaseDataModule(LightningDataModule):
         dataset = self.splits[split]
         assert dataset is not None, "setup has looked"
         sampler = VolumeBatchSampler(group_by_volume(dataset), batch_size, queries, shuffle, self.seed)
-        return DataLoader(
+        return VolumeLoader(
             VolumeGroups(dataset), batch_sampler=sampler, collate_fn=keep_batch, num_workers=self.num_workers
         )

@@ -48,6 +48,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(epoch):
     assert len(list(first)) == len(first) == 3
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a machine may have one core
 def test_workers_change_nothing():
     orders = []
     for workers in (0, 2):
@@ -55,6 +56,31 @@ def test_workers_change_nothing():
         module.setup("fit")
         orders.append([[case.case_id for case in group] for batch in module.train_dataloader() for group in batch])
     assert orders[0] == orders[1]
+
+
+def test_a_loader_goes_on_where_it_stopped():
+    module = CaseDataModule(phantoms(), batch_size=1, queries_per_volume=1, seed=1)
+    module.setup("fit")
+    whole = [batch[0][0].case_id for batch in module.train_dataloader()]
+    loader = module.train_dataloader()
+    passing = iter(loader)
+    begun = [next(passing)[0][0].case_id for _ in range(3)]
+    resumed = module.train_dataloader()
+    resumed.load_state_dict(loader.state_dict())
+    rest = [batch[0][0].case_id for batch in resumed]
+    assert begun + rest == whole
+    assert resumed.state_dict() == {"yielded": 0}
+    assert [batch[0][0].case_id for batch in resumed] == whole
+
+
+def test_lightning_sets_the_epoch():
+    from lightning.fabric.utilities.data import _set_sampler_epoch
+
+    module = CaseDataModule(phantoms(), seed=1)
+    module.setup("fit")
+    loader = module.train_dataloader()
+    _set_sampler_epoch(loader, 6)
+    assert loader.batch_sampler.epoch == 6
 
 
 def test_a_shared_patient_is_refused_by_name():

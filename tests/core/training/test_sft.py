@@ -122,14 +122,14 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     whole = make_module(curriculum_steps=3)
     make_trainer(tmp_path / "whole", 6, enable_checkpointing=False).fit(whole, make_data())
     stopped = make_module(curriculum_steps=3)
-    trainer = make_trainer(tmp_path / "stopped", 6, callbacks=[StopAt(4), SpecCheckpoint()])
-    trainer.fit(stopped, make_data())
-    assert trainer.global_step == 4
-    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+    callbacks = [StopAt(5), SpecCheckpoint(every_n_train_steps=4)]
+    make_trainer(tmp_path / "stopped", 6, callbacks=callbacks).fit(stopped, make_data())
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4  # the second epoch's second batch comes next
     resumed = make_module(curriculum_steps=3)
-    make_trainer(tmp_path / "stopped", 6, callbacks=[SpecCheckpoint()]).fit(
-        resumed, make_data(), ckpt_path=tmp_path / "stopped.ckpt", weights_only=True
-    )
+    trainer = make_trainer(tmp_path / "stopped", 6, callbacks=[SpecCheckpoint()])
+    trainer.fit(resumed, make_data(), ckpt_path=last, weights_only=True)
+    assert trainer.global_step == 6
     assert digest(resumed) == digest(whole)
 
 
