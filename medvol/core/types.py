@@ -85,12 +85,14 @@ class Query:
         target: Name of what is asked for (``left kidney``); empty when it is not known.
         kind: How the question points at its target; ``absent`` asks for something the scan does not show.
         held_out: True for a phrasing that no training query uses.
+        modality: The one modality that the text speaks of; None when it suits every scan.
     """
 
     text: str
     target: str = ""
     kind: QueryKind = "free"
     held_out: bool = False
+    modality: Modality | None = None
 
 
 @dataclass(frozen=True, eq=False)

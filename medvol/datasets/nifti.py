@@ -191,7 +191,7 @@ class NiftiDataset(CaseDataset):
         rng = np.random.default_rng([self.seed, number])
         questions: list[_Question] = []
         for held_out in {"train": (False,), "held_out": (True,), "both": (False, True)}[self.phrasing]:
-            queries = bank.phrasings(row.target, held_out)
+            queries = bank.phrasings(row.target, held_out, row.modality)
             for i in rng.permutation(len(queries))[: self.phrasings_per_target]:
                 questions.append(_Question(f"{name}_{len(questions)}", row, queries[i]))
         return questions

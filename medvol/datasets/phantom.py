@@ -171,7 +171,7 @@ class PhantomDataset(CaseDataset):
         questions = []
         for target in (*shown, *absent):
             for held_out in uses:
-                queries = bank.phrasings(target, held_out)
+                queries = bank.phrasings(target, held_out, "CT")
                 chosen = rng.permutation(len(queries))[: self.phrasings_per_target]
                 questions += [_Question(number, queries[i], target in shown) for i in chosen]
         return questions

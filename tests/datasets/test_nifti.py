@@ -220,6 +220,16 @@ def test_the_modality_of_the_dataset_fills_the_tables_gaps(folder):
     assert len(NiftiDataset(str(folder), table, modality="other", modalities=["MR"])) == 1
 
 
+def test_no_question_speaks_of_another_modality(folder):
+    bank = folder / "bank.yaml"
+    bank.write_text("right kidney: {training: {free: [{text: the bean on this MR, modality: MR}]}}")
+    for modality in ("CT", "MR"):
+        table = write_table(folder, [{**ROW, "modality": modality}])
+        dataset = NiftiDataset(str(folder), table, phrasings_per_target=99, query_bank=str(bank))
+        asked = {dataset[i].query.text for i in range(len(dataset))}
+        assert ("the bean on this MR" in asked) == (modality == "MR")
+
+
 @pytest.mark.parametrize("fractions", [(0.6, 0.2, 0.2), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0), (0.1, 0.45, 0.45)])
 def test_splits_deal_every_patient_once(fractions):
     patients = [f"P{i}" for i in range(34)]

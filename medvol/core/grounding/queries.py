@@ -1,7 +1,8 @@
 """Query banks: how people ask for a target, kept apart for training and for testing.
 
-A bank is YAML: target, then ``training`` or ``held_out``, then the kind of the query, then a list of texts. The bank
-that comes with the package is ``query_bank.yaml`` beside this file; a user's files add to it.
+A bank is YAML: target, then ``training`` or ``held_out``, then the kind of the query, then a list of texts. A text that
+speaks of one modality is written ``{text: the bright mass on this MR, modality: MR}`` and asked of no other scan. The
+bank that comes with the package is ``query_bank.yaml`` beside this file; a user's files add to it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from medvol.core.errors import QueryError
-from medvol.core.types import Query, QueryKind
+from medvol.core.types import Modality, Query, QueryKind
 
 Phrasing = Literal["train", "held_out", "both"]
 """Which phrasings a data set asks with: training ones, held-out ones, or one of each."""
@@ -52,16 +53,17 @@ class QueryBank:
         """Read the built-in bank and add the phrasings of further files.
 
         Raises:
-            QueryError: A file cannot be read or has the wrong layout, or a held-out phrasing of a target is also a
-                training phrasing of it; the message names the file and the key.
+            QueryError: A file cannot be read or has the wrong layout, or a phrasing of a target is given twice for
+                different uses or modalities; the message names the file and the key.
         """
         merged: dict[str, dict[str, Query]] = {}
         for path in (BUILT_IN_BANK, *map(Path, extra_paths)):
             for query in read_bank(path):
                 known = merged.setdefault(query.target, {}).setdefault(query.text, query)
-                if known.held_out != query.held_out:
+                if (known.held_out, known.modality) != (query.held_out, query.modality):
                     raise QueryError(
-                        f"{path}: {query.target!r}: {query.text!r} is both a training and a held-out phrasing; keep one"
+                        f"{path}: {query.target!r}: {query.text!r} is given twice, and not for the same use (training "
+                        "or held_out) and modality; keep one"
                     )
         return cls({target: tuple(queries.values()) for target, queries in merged.items()})
 
@@ -70,23 +72,29 @@ class QueryBank:
         """Names of the targets the bank has phrasings for, in order of first appearance."""
         return tuple(self._phrasings)
 
-    def phrasings(self, target: str, held_out: bool | None = None) -> list[Query]:
+    def phrasings(self, target: str, held_out: bool | None = None, modality: Modality | None = None) -> list[Query]:
         """Ways to ask for a target.
 
         Args:
             target: Name of a target; class names such as ``kidney_left`` are understood. One that the bank does not
                 hold is asked for by its name.
             held_out: Only held-out phrasings, only training ones, or all when None.
+            modality: Modality of the scan; texts that speak of another one are left out, and all that speak of one
+                when it is None.
 
         Raises:
-            QueryError: The name is empty, or the bank holds no phrasing of the use asked for.
+            QueryError: The name is empty, or the bank holds no phrasing of that use and modality.
         """
         name = target_name(target)
         queries = self._phrasings.get(name) or _name_queries(name)
-        chosen = [query for query in queries if held_out is None or query.held_out == held_out]
+        fitting = [query for query in queries if query.modality in (None, modality)]
+        chosen = [query for query in fitting if held_out is None or query.held_out == held_out]
         if not chosen:
             use = "held_out" if held_out else "training"
-            raise QueryError(f"the query bank has no {use} phrasing for {name!r}; add one in a query bank file")
+            raise QueryError(
+                f"the query bank has no {use} phrasing for {name!r} in a scan of modality {modality or 'unknown'}; add "
+                "one in a query bank file"
+            )
         return chosen
 
     def texts(self, held_out: bool | None = None) -> list[str]:
@@ -113,7 +121,8 @@ def read_bank(path: Path) -> list[Query]:
             where = f"{path}: {target!r}: {use}"
             for kind, texts in _items(kinds, where, "kinds", _KINDS):
                 queries += [
-                    Query(text, target_name(target), kind, _USES[use]) for text in _texts(texts, f"{where}: {kind}")
+                    Query(text, target_name(target), kind, _USES[use], modality)
+                    for text, modality in _texts(texts, f"{where}: {kind}")
                 ]
     return queries
 
@@ -158,11 +167,19 @@ def _items(content: Any, where: str, what: str, allowed: tuple[str, ...] = ()) -
     return list(content.items())
 
 
-def _texts(content: Any, where: str) -> list[str]:
-    """Phrasings of one list, outer blanks removed."""
+def _texts(content: Any, where: str) -> list[tuple[str, Modality | None]]:
+    """Phrasings of one list, outer blanks removed, each with the modality it speaks of."""
     if not isinstance(content, list) or not content:
         raise QueryError(f"{where}: expected a list of phrasings, got {content!r:.80}")
-    for text in content:
-        if not isinstance(text, str) or not text.strip():
-            raise QueryError(f"{where}: {text!r} is not a phrasing; write a text")
-    return [text.strip() for text in content]
+    return [_text(entry, where) for entry in content]
+
+
+def _text(entry: Any, where: str) -> tuple[str, Modality | None]:
+    modality = None
+    if isinstance(entry, dict) and set(entry) == {"text", "modality"}:
+        entry, modality = entry["text"], entry["modality"]
+        if modality not in get_args(Modality):
+            raise QueryError(f"{where}: modality is {modality!r:.80}; write one of {', '.join(get_args(Modality))}")
+    if not isinstance(entry, str) or not entry.strip():
+        raise QueryError(f"{where}: {entry!r:.80} is not a phrasing; write a text, or {{text: ..., modality: MR}}")
+    return entry.strip(), modality

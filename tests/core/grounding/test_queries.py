@@ -74,10 +74,24 @@ def test_held_out_phrasings_use_words_that_training_taught(target):
     assert sum(word in known for word in content) >= 0.9 * len(content)
 
 
-def test_sarcoma_phrasings_name_no_modality():
-    texts = [query.text for query in BANK.phrasings("soft-tissue mass")]
-    assert "the abnormal soft-tissue mass in this limb" in texts
-    assert not words(" ".join(texts)) & {"ct", "mr", "mri", "computed", "magnetic", "tomography"}
+def test_phrasings_that_suit_every_scan_name_no_modality():
+    assert "the abnormal soft-tissue mass in this limb" in {q.text for q in BANK.phrasings("soft-tissue mass")}
+    for target in BANK.targets:
+        for query in BANK.phrasings(target):
+            assert not words(query.text) & {"ct", "mr", "mri", "computed", "magnetic", "tomography", "pet", "scanner"}
+
+
+def test_a_phrasing_that_speaks_of_a_modality_is_asked_of_no_other(tmp_path):
+    text = "the bright mass on this MR"
+    line = f"soft-tissue mass: {{training: {{implicit: [{{text: {text}, modality: MR}}, the bright mass]}}}}"
+    bank = QueryBank.load(write(tmp_path, line))
+    asked = {m: {q.text for q in bank.phrasings("soft-tissue mass", False, m)} for m in ("CT", "MR", "other", None)}
+    assert {m for m, texts in asked.items() if text in texts} == {"MR"}
+    assert all("the bright mass" in texts for texts in asked.values())
+    assert text in bank.texts(held_out=False)
+    only = QueryBank.load(write(tmp_path, "thing: {training: {free: [{text: this MR thing, modality: MR}]}}"))
+    with pytest.raises(QueryError, match="no training phrasing for 'thing' in a scan of modality CT"):
+        only.phrasings("thing", False, "CT")
 
 
 def test_relational_and_side_kinds():
@@ -161,7 +175,21 @@ BROKEN = {
     "no_text": ("liver: {training: {explicit: []}}", "expected a list of phrasings"),
     "empty_text": ("liver: {training: {explicit: [' ']}}", "' ' is not a phrasing"),
     "number": ("liver: {training: {explicit: [7]}}", "7 is not a phrasing"),
-    "both_uses": ("liver: {held_out: {explicit: [the liver]}}", "both a training and a held-out phrasing"),
+    "both_uses": ("liver: {held_out: {explicit: [the liver]}}", "'the liver' is given twice, and not for the same use"),
+    "modality": (
+        "liver: {training: {explicit: [{text: x, modality: PET}]}}",
+        "training: explicit: modality is 'PET'; write one of CT, MR, other",
+    ),
+    "modality_list": ("liver: {training: {explicit: [{text: x, modality: [CT]}]}}", "modality is ['CT']"),
+    "two_modalities": (
+        "liver: {training: {explicit: [{text: the liver, modality: CT}]}}",
+        "'the liver' is given twice, and not for the same use",
+    ),
+    "text_key": (
+        "liver: {training: {explicit: [{txt: x, modality: CT}]}}",
+        "is not a phrasing; write a text, or {text",
+    ),
+    "text_in_text": ("liver: {training: {explicit: [{text: {a: b}, modality: CT}]}}", "{'a': 'b'} is not a phrasing"),
 }
 
 
