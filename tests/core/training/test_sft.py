@@ -146,7 +146,7 @@ class StopAt(pl.Callback):
 @pytest.mark.slow
 def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
     module = make_module(seed=4)
-    trainer = make_trainer(tmp_path, 2, callbacks=[SpecCheckpoint()], limit_val_batches=1)
+    trainer = make_trainer(tmp_path, 3, callbacks=[SpecCheckpoint()], limit_val_batches=1)
     trainer.fit(module, make_data())
     rebuilt = load_module(tmp_path / "checkpoints" / "last.ckpt")
     assert digest(rebuilt) == digest(module)
