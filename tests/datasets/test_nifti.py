@@ -160,6 +160,12 @@ def test_a_folder_finds_its_targets(folder):
     assert {case.patient_id for case in found.values()} == {"scan"}
 
 
+def test_one_kidney_has_no_relations(folder):
+    save(folder / "scan" / "label.nii.gz", np.where(kidney_labels() == 3, 0, kidney_labels()).astype(np.uint8))
+    targets = {case.query.target for case in all_cases(NiftiDataset(str(folder), min_voxels=20))}
+    assert targets == {"right kidney", "right kidney cyst"}
+
+
 def test_small_targets_of_a_folder_are_left_out(folder):
     targets = {case.query.target for case in all_cases(NiftiDataset(str(folder), min_voxels=100))}
     assert targets == {"right kidney", "left kidney", "kidneys", "kidney with lesion", "kidney without lesion"}
