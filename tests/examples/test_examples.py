@@ -1,0 +1,92 @@
+"""Every example runs: scripts, experiments, jobs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import medvol
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLES = REPOSITORY / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+EXPERIMENTS = sorted(EXAMPLES.glob("*.yaml"))
+
+SCRIPT_ARGUMENTS = {"compose_in_python.py": ["--steps", "2"], "write_phantom.py": ["scans/phantom.nii.gz"]}
+FEW = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
+
+
+def run(arguments: list, cwd: Path) -> str:
+    """Run Python; return what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def mark_experiments() -> list:
+    """Those on real scans need the folder beside the repository."""
+    real = [pytest.mark.real, pytest.mark.slow]
+    return [
+        pytest.param(path, marks=real if "shared/data" in path.read_text() else [pytest.mark.slow], id=path.name)
+        for path in EXPERIMENTS
+    ]
+
+
+def test_there_are_examples():
+    assert {"compose_in_python.py", "custom_reward.py", "write_phantom.py"} <= {path.name for path in SCRIPTS}
+    assert {"quickstart.yaml", "real_ct.yaml"} <= {path.name for path in EXPERIMENTS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_run_anywhere(script, tmp_path):
+    assert run([script, *SCRIPT_ARGUMENTS.get(script.name, [])], tmp_path).strip()
+
+
+@pytest.mark.parametrize("path", mark_experiments())
+def test_experiments_run(path, tmp_path, request):
+    data = yaml.safe_load(path.read_text())["data"]["init_args"]
+    if "shared/data" in path.read_text():
+        request.getfixturevalue("shared_data")
+    if "train" in data:
+        run(["-m", "medvol", "fit", "--config", path, f"--trainer.default_root_dir={tmp_path}", *FEW], REPOSITORY)
+        assert (tmp_path / "model" / "model.safetensors").is_file()
+    if "test" in data:
+        trained = [f"--model.policy.model={tmp_path / 'model'}"] if "train" in data else []
+        out = tmp_path / "test"
+        run(["-m", "medvol", "test", "--config", path, f"--trainer.default_root_dir={out}", *FEW, *trained], REPOSITORY)
+        assert json.loads((out / "evaluation.json").read_text())
+        assert json.loads((out / "cases.json").read_text())
+
+
+def test_phantom_is_a_scan_in_hounsfield_units(tmp_path):
+    run([EXAMPLES / "write_phantom.py", "scans/phantom.nii.gz"], tmp_path)
+    volume = medvol.read_volume(tmp_path / "scans" / "phantom.nii.gz")
+    drawn = medvol.DATASETS.get("PhantomDataset")(split="test", num_volumes=1)[0].volume
+    assert volume.modality == "CT"
+    assert volume.affine == pytest.approx(drawn.affine, abs=1e-4)
+    assert abs(volume.voxels - drawn.voxels).max() <= 0.5
+
+
+def test_custom_reward_ranks_the_answers(tmp_path):
+    lines = run([EXAMPLES / "custom_reward.py"], tmp_path).splitlines()[1:]
+    truth, half, nothing, failed = (float(line[18:].split()[0]) for line in lines)
+    assert truth > half > nothing == failed == 0
+
+
+def test_jobs_are_answered(tmp_path):
+    """The jobs of the quickstart, from the folders that ``make demo`` makes."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    run([EXAMPLES / "write_phantom.py", "runs/quickstart/phantom.nii.gz"], tmp_path)
+    jobs = ["--jobs", "examples/quickstart_jobs.json", "--policy", "CentreBoxPolicy", "--out", "answers"]
+    run(["-m", "medvol", "segment", *jobs], tmp_path)
+    assert len(list((tmp_path / "answers").glob("*.nii.gz"))) == 3
+    assert json.loads((tmp_path / "answers" / "summary.json").read_text())["counts"]["done"] == 3
