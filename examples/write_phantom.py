@@ -1,7 +1,7 @@
 """Write a drawn abdomen scan as NIfTI, in Hounsfield units and with its geometry: something to ask questions about.
 
-python examples/write_phantom.py phantom.nii.gz
-medvol segment phantom.nii.gz "the organ that produces bile" --policy runs/quickstart/model
+    python examples/write_phantom.py phantom.nii.gz
+    medvol segment phantom.nii.gz "the organ that produces bile" --policy runs/quickstart/model
 
 The scan is a test phantom: no policy was trained on it.
 """
