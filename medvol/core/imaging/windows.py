@@ -6,6 +6,7 @@ slice. Scans without Hounsfield units are windowed by percentiles of the whole v
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,12 @@ WINDOWS = {
 DEFAULT_WINDOWS = ("soft_tissue", "contrast", "wide")
 """The three windows that become the three channels of a slice."""
 
-_LUNG = ("lung", "trachea", "bronch", "airway")
-_BONE = ("bone", "rib", "vertebra", "spine", "femur", "hip", "sacrum", "scapula", "clavicula", "humerus", "skull")
-_BRAIN = ("brain", "cerebr", "cerebell")
+_LESION = re.compile(r"\b(nodule|tumou?r|lesion|mass(es)?\b|cancer)")
+_ORGANS = {
+    "lung": re.compile(r"\b(lung|trachea|bronch|airway)"),
+    "bone": re.compile(r"\b(bone|ribs?\b|vertebra|spine|femur|hips?\b|sacrum|scapula|clavic|humerus|skull)"),
+    "brain": re.compile(r"\b(brain|cerebr|cerebell)"),
+}
 
 
 def get_window(name: str) -> Window:
@@ -65,13 +69,10 @@ def window_for_target(target: str) -> str:
 
     A nodule or tumour *in* the lung is soft tissue: only the organ's own name selects the lung window.
     """
-    name = target.lower()
-    if any(word in name for word in ("nodule", "tumour", "tumor", "lesion", "mass", "cancer")):
+    name = target.lower().replace("_", " ")
+    if _LESION.search(name):
         return "soft_tissue"
-    for words, preset in ((_LUNG, "lung"), (_BONE, "bone"), (_BRAIN, "brain")):
-        if any(word in name for word in words):
-            return preset
-    return "soft_tissue"
+    return next((preset for preset, words in _ORGANS.items() if words.search(name)), "soft_tissue")
 
 
 def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
