@@ -1,42 +1,34 @@
-"""The contract kit: whoever writes a component checks it with this.
+"""Contract checks for components, medvol's own and anybody else's; none of it needs pytest but the decorator.
 
     from medvol.testing import check_reward, parametrize_with_checks
 
-    check_reward(MyReward())                      # raises ContractViolation, listing every broken promise
+    check_reward(MyReward())                                # in a notebook: one AssertionError that lists what fails
 
-    @parametrize_with_checks([MyReward()])        # or one test a promise, under pytest
+    @parametrize_with_checks([MyReward(), MyReward(2.0)])   # in a test file: one test a check
     def test_contract(component, check):
         check(component)
 
-A component that needs small settings is given with them; one that cannot keep a promise declares
-``expected_failures = {"check_name": "reason"}``.
+A component that cannot meet a check says so in ``expected_failures = {"check_x": "reason"}``.
 """
 
-from medvol.testing.contract import ContractViolation
-from medvol.testing.fixtures import make_case, make_prompts, make_rollout, make_target, make_volume, true_anchor
-from medvol.testing.kit import (
+from medvol.testing.contract import (
     check_dataset,
     check_policy,
     check_propagator,
     check_reward,
     checks_of,
-    expected_failures,
     parametrize_with_checks,
 )
+from medvol.testing.samples import make_case, make_rollout, make_volume
 
 __all__ = [
-    "ContractViolation",
     "check_dataset",
     "check_policy",
     "check_propagator",
     "check_reward",
     "checks_of",
-    "expected_failures",
     "make_case",
-    "make_prompts",
     "make_rollout",
-    "make_target",
     "make_volume",
     "parametrize_with_checks",
-    "true_anchor",
 ]

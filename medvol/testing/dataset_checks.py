@@ -1,180 +1,168 @@
-"""What every case data set promises."""
+"""What every data set promises, looked at on its first cases and its last."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
 
+from medvol.core.imaging.geometry import LPS, axis_codes
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
-from medvol.testing.contract import require
+from medvol.testing.component_checks import require
 
-LOOKED_AT = 6
-"""Cases that are read in a check, spread over the data set."""
+_SAMPLE = 6
 
 
 def check_length(dataset: CaseDataset) -> None:
-    """There is at least one case, and the length stays the same."""
-    lengths = len(dataset), len(dataset)
-    require(lengths[0] == lengths[1] > 0, "length", "the same positive number", lengths, "give it at least one case")
-
-
-def check_index_bounds(dataset: CaseDataset) -> None:
-    """An index past either end raises ``IndexError``."""
-    for index in (len(dataset), -len(dataset) - 1):
-        for name, look_up in (
-            ("dataset[i]", dataset.__getitem__),
-            ("volume_key", dataset.volume_key),
-            ("patient_id", dataset.patient_id),
-        ):
-            got = "no error"
+    """There is at least one case, and an index past either end is an IndexError, also where no case is read."""
+    length = len(dataset)
+    require(length > 0, "at least one case", length, "give the instance under test some data")
+    for look_up in (dataset.__getitem__, dataset.volume_key, dataset.patient_id):
+        for index in (length, -length - 1):
             try:
                 look_up(index)
             except IndexError:
                 continue
-            except Exception as error:
-                got = type(error).__name__
-            require(False, f"{name} at {index} of {len(dataset)}", "IndexError", got, "raise it")
+            what = f"an IndexError from {look_up.__name__} for the index {index} of {length} cases"
+            require(False, what, "an answer", "loops stop at IndexError")
 
 
 def check_negative_index(dataset: CaseDataset) -> None:
     """A negative index counts from the end."""
-    last, also = dataset[len(dataset) - 1], dataset[-1]
-    require(last.case_id == also.case_id, "dataset[-1]", last.case_id, also.case_id, "count from the end")
+    for index in (-1, -len(dataset)):
+        counted, named = dataset[index].case_id, dataset[len(dataset) + index].case_id
+        require(counted == named, f"case {named!r} for the index {index}", repr(counted), "count from the end")
 
 
-def check_target(dataset: CaseDataset) -> None:
-    """A target mask is boolean and on the volume's grid."""
-    for case in _some(dataset):
-        mask = case.target
-        require(
-            mask is None or (mask.dtype == np.bool_ and mask.shape == case.volume.shape),
-            f"target of {case.case_id}",
-            f"bool of shape {case.volume.shape}, or None",
-            "" if mask is None else f"{mask.dtype} of shape {mask.shape}",
-            "return mask > 0 on the volume's grid",
-        )
+def check_target_form(dataset: CaseDataset) -> None:
+    """A target is bool on the grid of its volume, or None."""
+    for case in _sample(dataset):
+        target = case.target
+        fine = target is None or (target.dtype == np.bool_ and target.shape == case.volume.shape)
+        got = None if target is None else f"{target.dtype} {target.shape}"
+        require(fine, f"a bool target of shape {case.volume.shape} in {case.case_id}", got, "compare with the label")
 
 
-def check_absent_targets_say_so(dataset: CaseDataset) -> None:
-    """A query is of the kind ``absent`` exactly when its target mask is empty."""
-    for case in _some(dataset):
+def check_absent_is_empty(dataset: CaseDataset) -> None:
+    """A query of kind ``absent`` has an empty target, any other one does not."""
+    for case in _sample(dataset):
         if case.target is not None:
-            agrees = (case.query.kind == "absent") == (not case.target.any())
-            got = f"kind {case.query.kind!r} with {int(case.target.sum())} voxels"
-            require(agrees, f"query of {case.case_id}", "absent exactly for an empty mask", got, "set Query.kind")
+            empty, absent = not case.target.any(), case.query.kind == "absent"
+            got = f"kind {case.query.kind!r} with {int(case.target.sum())} voxels in {case.case_id}"
+            require(empty == absent, "the kind 'absent' for an empty target and for no other", got, "set query.kind")
 
 
-def check_volume(dataset: CaseDataset) -> None:
-    """Voxels are finite float32 with three axes."""
-    for case in _some(dataset):
+def check_volume_form(dataset: CaseDataset) -> None:
+    """Voxels are finite float32 (Z, Y, X)."""
+    for case in _sample(dataset):
         voxels = case.volume.voxels
-        good = voxels.dtype == np.float32 and voxels.ndim == 3 and bool(np.isfinite(voxels).all())
-        got = f"{voxels.dtype} of shape {voxels.shape}"
-        require(good, f"volume of {case.case_id}", "finite float32 (Z, Y, X)", got, "use medvol.read_volume")
+        fine = voxels.ndim == 3 and voxels.dtype == np.float32 and bool(np.isfinite(voxels).all())
+        got = f"{voxels.dtype} {voxels.shape} in {case.case_id}"
+        require(fine, "finite float32 voxels (Z, Y, X)", got, "read scans with medvol.read_volume")
 
 
 def check_affine(dataset: CaseDataset) -> None:
-    """An affine is finite and can be inverted, and x runs to the left, y to the back, z to the head."""
-    for case in _some(dataset):
+    """The affine is (4, 4), can be inverted, and says LPS."""
+    for case in _sample(dataset):
         affine = case.volume.affine
-        good = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine)) > 1e-9
-        require(good, f"affine of {case.case_id}", "an invertible 4x4", affine.tolist(), "keep the scan's geometry")
-        lps = affine[0, 0] < 0 and affine[1, 1] < 0 and affine[2, 2] > 0
-        require(lps, f"orientation of {case.case_id}", "LPS", np.diag(affine).tolist(), "use medvol.read_volume")
+        fine = affine.shape == (4, 4) and abs(np.linalg.det(affine)) > 1e-9
+        require(fine, f"a (4, 4) affine that can be inverted in {case.case_id}", affine.tolist(), "keep the scan's own")
+        codes = axis_codes(affine)
+        require(codes == "".join(LPS), f"axes in LPS order in {case.case_id}", codes, "reorient on reading")
 
 
 def check_query(dataset: CaseDataset) -> None:
-    """A query has text."""
-    for case in _some(dataset):
-        text = case.query.text
-        require(bool(text.strip()), f"query of {case.case_id}", "a text", repr(text), "write one in the query bank")
+    """Every query has a text."""
+    for case in _sample(dataset):
+        require(bool(case.query.text.strip()), f"a query in {case.case_id}", repr(case.query.text), "ask something")
 
 
-def check_case_ids_are_unique(dataset: CaseDataset) -> None:
-    """No two cases share an id."""
-    ids = [case.case_id for case in _some(dataset)]
-    require(len(set(ids)) == len(ids), "ids of cases", "all different", ids, "put the index into the id")
-
-
-def check_patient_id(dataset: CaseDataset) -> None:
-    """``patient_id`` says what the case says."""
-    for index in _places(dataset):
-        told, held = dataset.patient_id(index), dataset[index].patient_id
-        require(told == held, f"patient_id({index})", repr(held), repr(told), "take both from one place")
+def check_case_ids(dataset: CaseDataset) -> None:
+    """Case ids are unique."""
+    names = [case.case_id for case in _sample(dataset)]
+    require(len(set(names)) == len(names), "unique case ids", names, "put the index into the id")
 
 
 def check_volume_key(dataset: CaseDataset) -> None:
-    """Cases have one volume exactly when they have one key."""
-    seen: dict[str, str] = {}
-    for index in _places(dataset):
-        key, volume_id = dataset.volume_key(index), dataset[index].volume.volume_id
-        require(bool(volume_id), f"volume_id of case {index}", "a text", repr(volume_id), "identify the volume")
-        known = seen.setdefault(key, volume_id)
-        require(known == volume_id, f"volume of the key {key!r}", known, volume_id, "use one key a volume")
-    require(
-        len(set(seen.values())) == len(seen), "volumes of different keys", "different", seen, "use one key a volume"
-    )
+    """Cases hold one volume exactly when they have one volume key."""
+    volumes: dict[str, str] = {}
+    for index, case in zip(_indices(dataset), _sample(dataset), strict=True):
+        key, identity = dataset.volume_key(index), case.volume.volume_id
+        same = volumes.setdefault(key, identity) == identity and bool(identity)
+        require(same, f"one volume_id for the key {key!r}", (volumes[key], identity), "derive one from the other")
+    distinct = len(set(volumes.values())) == len(volumes)
+    require(distinct, "another volume_id for every other key", volumes, "derive one from the other")
 
 
-def check_neighbours_share_the_volume(dataset: CaseDataset) -> None:
+def check_patient_id(dataset: CaseDataset) -> None:
+    """The patient named without reading a case is the case's own."""
+    for index, case in zip(_indices(dataset), _sample(dataset), strict=True):
+        named, own = dataset.patient_id(index), case.patient_id
+        require(named == own, f"patient {own!r} for case {index}", repr(named), "let them agree")
+
+
+def check_volumes_are_adjacent(dataset: CaseDataset) -> None:
     """Cases of one volume lie next to one another."""
-    keys = [key for key, _ in groupby(dataset.volume_key(index) for index in range(len(dataset)))]
-    apart = sorted({key for key in keys if keys.count(key) > 1})[:3]
-    require(not apart, "cases of one volume", "side by side", f"apart for {apart}", "sort the cases by volume")
+    runs = [key for key, _ in groupby(dataset.volume_key(i) for i in range(len(dataset)))]
+    scattered = sorted({key for key in runs if runs.count(key) > 1}) if len(set(runs)) < len(runs) else []
+    require(not scattered, "all cases of a volume in one run", scattered[:3], "sort the cases by volume")
 
 
-def check_same_case_twice(dataset: CaseDataset) -> None:
+def check_repeatable(dataset: CaseDataset) -> None:
     """The same index always gives the same case."""
-    for index in _places(dataset):
-        require(
-            _same(dataset[index], dataset[index]), f"case {index} read twice", "the same", "another", "draw nothing"
-        )
+    for index in _indices(dataset)[:3]:
+        _require_same(dataset[index], dataset[index], f"case {index} again", "draw from a seed made of the index")
 
 
 def check_picklable(dataset: CaseDataset) -> None:
-    """The data set can be sent to a worker process and reads the same there."""
-    index = len(dataset) - 1
-    case = dataset[index]
-    copy = pickle.loads(pickle.dumps(dataset))
-    require(
-        _same(copy[index], case), f"case {index} of a pickled copy", "the same", "another", "draw by index and seed"
-    )
+    """Worker processes get a copy that gives the same cases."""
+    try:
+        copy = pickle.loads(pickle.dumps(dataset))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise AssertionError(
+            f"expected a data set that can be sent to a worker process; got {type(error).__name__}: {error}; open "
+            "files and start generators in __getitem__"
+        ) from error
+    _require_same(dataset[0], copy[0], "case 0 from a copy", "keep everything that it depends on in the settings")
 
 
-def _places(dataset: CaseDataset) -> list[int]:
-    return sorted(set(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int).tolist()))
+def _indices(dataset: CaseDataset) -> list[int]:
+    length = len(dataset)
+    return sorted({*range(min(length, _SAMPLE)), length - 1})
 
 
-def _some(dataset: CaseDataset) -> list[Case]:
-    return [dataset[index] for index in _places(dataset)]
+def _sample(dataset: CaseDataset) -> list[Case]:
+    return [dataset[index] for index in _indices(dataset)]
 
 
-def _same(first: Case, second: Case) -> bool:
-    if first.target is None or second.target is None:
-        same_target = first.target is second.target
-    else:
-        same_target = np.array_equal(first.target, second.target)
-    arrays = ((first.volume.voxels, second.volume.voxels), (first.volume.affine, second.volume.affine))
-    plain = (first.case_id, first.query, first.patient_id) == (second.case_id, second.query, second.patient_id)
-    return plain and same_target and all(np.array_equal(a, b) for a, b in arrays)
+def _require_same(first: Case, second: Case, what: str, mend: str) -> None:
+    same = {
+        "case_id": first.case_id == second.case_id,
+        "query": first.query == second.query,
+        "voxels": np.array_equal(first.volume.voxels, second.volume.voxels),
+        "affine": np.array_equal(first.volume.affine, second.volume.affine),
+        "target": (first.target is None) == (second.target is None)
+        and (first.target is None or second.target is None or np.array_equal(first.target, second.target)),
+    }
+    changed = [name for name, equal in same.items() if not equal]
+    require(not changed, f"the same {what}", f"another {', '.join(changed)}", mend)
 
 
-CHECKS = (
+DATASET_CHECKS: tuple[Callable[[CaseDataset], None], ...] = (
     check_length,
-    check_index_bounds,
     check_negative_index,
-    check_target,
-    check_absent_targets_say_so,
-    check_volume,
+    check_target_form,
+    check_absent_is_empty,
+    check_volume_form,
     check_affine,
     check_query,
-    check_case_ids_are_unique,
-    check_patient_id,
+    check_case_ids,
     check_volume_key,
-    check_neighbours_share_the_volume,
-    check_same_case_twice,
+    check_patient_id,
+    check_volumes_are_adjacent,
+    check_repeatable,
     check_picklable,
 )

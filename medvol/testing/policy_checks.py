@@ -2,127 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
 
 import numpy as np
 
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.anchors import label_anchor
+from medvol.core.grounding.prompts import PromptTemplate, build_prompts
 from medvol.core.roles import Policy
-from medvol.core.types import Prompt, Sampling
-from medvol.testing.contract import require
-from medvol.testing.fixtures import make_prompts
-from medvol.testing.identity import require_identity
+from medvol.core.types import Completion, Prompt, Sampling
+from medvol.testing.component_checks import require
+from medvol.testing.samples import make_case
 
-SHORT = 12
-"""Tokens written in a check."""
-
-
-def check_writes_n_completions(policy: Policy) -> None:
-    """Every prompt gets as many completions as were asked for, in order."""
-    answers = policy.generate(make_prompts(policy), 3, Sampling(1.0, SHORT))
-    counts = [len(completions) for completions in answers]
-    require(counts == [3, 3], "completions of two prompts with n=3", [3, 3], counts, "return one list of n a prompt")
+QUERIES = ("the bright mass", "what is brighter than the rest")
+_TOKENS = 24
+_GREEDY = Sampling(max_new_tokens=_TOKENS)
+_DRAWN = Sampling(temperature=1.0, max_new_tokens=_TOKENS, seed=7)
 
 
-def check_text(policy: Policy) -> None:
-    """A completion's text is a string, its tokens are whole numbers."""
-    [[completion]] = policy.generate(make_prompts(policy)[:1], 1, Sampling(0.0, SHORT))
-    require(isinstance(completion.text, str), "text", "str", type(completion.text).__name__, "decode the tokens")
-    tokens = completion.token_ids
-    require(
-        isinstance(tokens, np.ndarray) and tokens.ndim == 1 and tokens.dtype == np.int64,
-        "token_ids",
-        "int64 of shape (T,)",
-        f"{getattr(tokens, 'dtype', type(tokens).__name__)} of shape {np.shape(tokens)}",
-        "return np.array(ids, np.int64)",
-    )
+def check_completions(policy: Policy) -> None:
+    """Every prompt gets ``n`` completions, in order."""
+    prompts = make_prompts(policy)
+    for n, sampling in ((1, None), (3, _DRAWN)):
+        answers = policy.generate(prompts, n, sampling)
+        counts = [len(row) for row in answers]
+        require(counts == [n] * len(prompts), f"{n} completions for each of {len(prompts)} prompts", counts, "obey n")
+        kinds = {type(completion).__name__ for row in answers for completion in row}
+        require(kinds == {Completion.__name__}, "Completion objects", kinds, "wrap texts in Completion")
 
 
-def check_max_new_tokens(policy: Policy) -> None:
+def check_token_form(policy: Policy) -> None:
+    """Token ids are (T,) int64; their log-probabilities, where there are any, (T,) and <= 0."""
+    for row in policy.generate(make_prompts(policy), 2, _DRAWN):
+        for completion in row:
+            ids, scores = completion.token_ids, completion.log_probs
+            require(ids.ndim == 1 and ids.dtype == np.int64, "token ids (T,) int64", f"{ids.dtype} {ids.shape}", "cast")
+            fits = scores is None or (scores.shape == ids.shape and bool((scores <= 0).all()))
+            require(fits, "one log-probability <= 0 a token", scores, "take the log-softmax at the drawn token")
+
+
+def check_length_is_bounded(policy: Policy) -> None:
     """No completion has more tokens than were allowed."""
-    [[completion]] = policy.generate(make_prompts(policy)[:1], 1, Sampling(0.0, 3))
-    length = len(completion.token_ids)
-    require(length <= 3, "tokens of a completion with max_new_tokens=3", "at most 3", length, "stop at the bound")
+    for sampling in (Sampling(max_new_tokens=3), Sampling(1.0, 3, 7)):
+        for row in policy.generate(make_prompts(policy), 2, sampling):
+            longest = max(len(completion.token_ids) for completion in row)
+            require(longest <= 3, "at most max_new_tokens=3 tokens", longest, "stop at the bound")
 
 
-def check_drawn_log_probs(policy: Policy) -> None:
-    """Log-probabilities of a drawn completion, where they are given, fit its tokens and are not positive."""
-    [completions] = policy.generate(make_prompts(policy)[:1], 2, Sampling(1.0, SHORT))
-    for completion in completions:
-        scores = completion.log_probs
-        fits = scores is None or (scores.shape == completion.token_ids.shape and bool((scores <= 1e-6).all()))
-        require(fits, "log_probs of a drawn completion", "one value <= 0 a token", scores, "return log-softmax values")
+def check_prompts_are_kept_apart(policy: Policy) -> None:
+    """A greedy answer does not depend on what else is asked at the same time."""
+    prompts = make_prompts(policy)
+    together = _texts(policy, prompts, _GREEDY, 1)
+    alone = [_texts(policy, [prompt], _GREEDY, 1)[0] for prompt in prompts]
+    require(together == alone, f"the answers of each prompt alone, {alone}", together, "mask packed prompts")
 
 
 def check_prompt_unchanged(policy: Policy) -> None:
-    """The prompts are not changed."""
+    """The slices of a prompt are not written to."""
     prompts = make_prompts(policy)
-    before = prompts[0].slices.pixels.copy(), [prompt.query for prompt in prompts]
-    policy.generate(prompts, 1, Sampling(0.0, SHORT))
-    same = np.array_equal(before[0], prompts[0].slices.pixels) and before[1] == [prompt.query for prompt in prompts]
-    require(same, "prompts", "no change", "other values", "work on a copy")
+    before = prompts[0].slices.pixels.copy()
+    policy.generate(prompts, 1, _GREEDY)
+    same = np.array_equal(before, prompts[0].slices.pixels)
+    require(same, "the slices unchanged", "other values", "work on a copy of the pixels")
 
 
 def check_greedy_is_deterministic(policy: Policy) -> None:
-    """Greedy completions are always the same, and the seed does not matter."""
+    """Temperature 0 always gives the same answer."""
     prompts = make_prompts(policy)
-    texts = [_texts(policy, prompts, Sampling(0.0, SHORT, seed)) for seed in (0, 0, 1)]
-    require(texts[0] == texts[1] == texts[2], "greedy completions", "the same", texts, "draw nothing at temperature 0")
+    first, second = (_texts(policy, prompts, _GREEDY, 1) for _ in range(2))
+    require(first == second, f"the same answers again, {first}", second, "draw nothing at temperature 0")
 
 
-def check_seed_is_reproducible(policy: Policy) -> None:
-    """The same seed draws the same completions, whatever the global random state is."""
+def check_seed_is_obeyed(policy: Policy) -> None:
+    """The same seed draws the same completions, whatever was drawn before."""
     prompts = make_prompts(policy)
-    first = _texts(policy, prompts, Sampling(1.0, SHORT, 7))
-    _disturb_global_randomness()
-    second = _texts(policy, prompts, Sampling(1.0, SHORT, 7))
-    require(first == second, "completions of one seed", "the same", (first, second), "draw from sampling.seed alone")
-
-
-def check_prompts_do_not_mix(policy: Policy) -> None:
-    """A greedy completion does not depend on which other prompts are asked with it."""
-    prompts = make_prompts(policy)
-    together = _texts(policy, prompts, Sampling(0.0, SHORT))
-    alone = [_texts(policy, [prompt], Sampling(0.0, SHORT))[0] for prompt in prompts]
-    require(together == alone, "completions of two prompts", "those of each alone", together, "mask packed prompts")
+    first = _texts(policy, prompts, _DRAWN, 3)
+    policy.generate(prompts[:1], 1, Sampling(1.0, _TOKENS, 8))
+    second = _texts(policy, prompts, _DRAWN, 3)
+    require(first == second, f"the same draws again, {first}", second, "draw from a generator seeded by sampling.seed")
 
 
 def check_template(policy: Policy) -> None:
-    """The template is a ``PromptTemplate`` and survives being stored."""
-    template = policy.template
-    require(isinstance(template, PromptTemplate), "template", "PromptTemplate", type(template).__name__, "return one")
-    again = PromptTemplate.from_dict(asdict(template))
-    require(again == template, "template after storing", template, again, "keep plain values in it")
+    """The prompt template is one fixed PromptTemplate."""
+    first, second = policy.template, policy.template
+    fine = isinstance(first, PromptTemplate) and first == second
+    require(fine, "the same PromptTemplate whenever it is asked for", (first, second), "return stored settings")
 
 
-def check_identity(policy: Policy) -> None:
-    """The identity is plain, has a name and stays the same."""
-    require_identity(policy)
+def make_prompts(policy: Policy) -> list[Prompt]:
+    """Two questions about one small volume, with the truth where the policy asks for it."""
+    case = make_case()
+    assert case.target is not None
+    truth = label_anchor(case.target, rule="largest", rationale="it is bright") if policy.needs_truth else None
+    return build_prompts(case.volume, list(QUERIES), policy.template, [truth] * len(QUERIES))
 
 
-def _texts(policy: Policy, prompts: list[Prompt], sampling: Sampling) -> list[list[str]]:
-    return [[completion.text for completion in row] for row in policy.generate(prompts, 2, sampling)]
+def _texts(policy: Policy, prompts: list[Prompt], sampling: Sampling, n: int) -> list[list[str]]:
+    return [[completion.text for completion in row] for row in policy.generate(prompts, n, sampling)]
 
 
-def _disturb_global_randomness() -> None:
-    import random
-    import sys
-
-    random.random()
-    np.random.random()
-    if "torch" in sys.modules:
-        sys.modules["torch"].rand(1)
-
-
-CHECKS = (
-    check_writes_n_completions,
-    check_text,
-    check_max_new_tokens,
-    check_drawn_log_probs,
+POLICY_CHECKS: tuple[Callable[[Policy], None], ...] = (
+    check_completions,
+    check_token_form,
+    check_length_is_bounded,
+    check_prompts_are_kept_apart,
     check_prompt_unchanged,
     check_greedy_is_deterministic,
-    check_seed_is_reproducible,
-    check_prompts_do_not_mix,
+    check_seed_is_obeyed,
     check_template,
-    check_identity,
 )

@@ -3,179 +3,215 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import PropagationError
+from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import rasterise
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
-from medvol.testing.contract import require
-from medvol.testing.fixtures import make_case, make_volume, true_anchor
-from medvol.testing.identity import require_identity
+from medvol.testing.component_checks import require
+from medvol.testing.samples import make_target, make_volume
 
-SHAPES = ((1, 40, 40), (2, 33, 47), (5, 64, 20))
-"""One slice; odd and not square; much higher than wide."""
+_SIZE_PX = 16
 
 
-def check_mask_on_the_grid(propagator: Propagator) -> None:
-    """A mask is a boolean array of the volume's shape."""
-    volume, anchor = _volume_and_anchor()
-    _require_mask(propagator.propagate(volume, anchor), volume, "mask")
+def check_mask_form(propagator: Propagator) -> None:
+    """The mask is a bool array on the volume's grid."""
+    volume, evidence = _question()
+    _require_form(propagator.propagate(volume, evidence), volume)
 
 
-def check_odd_shapes(propagator: Propagator) -> None:
-    """Volumes of one slice, of odd sizes and of sizes that are not square are accepted."""
-    for shape in SHAPES:
-        case = make_case(shape)
-        mask = propagator.propagate(case.volume, true_anchor(case))
-        _require_mask(mask, case.volume, f"mask of a volume of shape {shape}")
+def check_absent_is_empty(propagator: Propagator) -> None:
+    """Absent evidence gives an empty mask."""
+    volume, _ = _question()
+    mask = propagator.propagate(volume, Evidence(None, np.empty((0, 4))))
+    _require_form(mask, volume)
+    require(not mask.any(), "an empty mask for absent evidence", f"{mask.sum()} voxels", "test evidence.absent first")
 
 
-def check_spacing(propagator: Propagator) -> None:
-    """Voxels that are no cubes are accepted."""
-    for spacing in ((10.0, 0.4, 0.4), (0.5, 2.0, 1.0)):
-        case = make_case(spacing=spacing)
-        mask = propagator.propagate(case.volume, true_anchor(case))
-        _require_mask(mask, case.volume, f"mask of a volume with spacing {spacing}")
-
-
-def check_absent_gives_an_empty_mask(propagator: Propagator) -> None:
-    """An absent anchor gives an empty mask."""
-    volume, _ = _volume_and_anchor()
-    mask = propagator.propagate(volume, Evidence(None, np.empty((0, 4), np.float64)))
-    _require_mask(mask, volume, "mask of an absent anchor")
-    require(not mask.any(), "mask of an absent anchor", "no voxel", f"{int(mask.sum())} voxels", "return zeros for it")
-
-
-def check_key_slice_overlaps_boxes(propagator: Propagator) -> None:
-    """On the key slice the mask lies in the boxes, at least in part."""
-    volume, anchor = _volume_and_anchor()
-    mask = propagator.propagate(volume, anchor)
-    boxes = rasterise(anchor.boxes, *volume.shape[1:])
+def check_overlaps_boxes(propagator: Propagator) -> None:
+    """A clear target is found on the key slice, inside its box for the most part."""
+    volume, evidence = _question()
+    assert evidence.key_slice is not None
+    found = propagator.propagate(volume, evidence)[evidence.key_slice]
+    inside = int((found & rasterise(evidence.boxes, *found.shape)).sum())
     require(
-        bool((mask[anchor.key_slice] & boxes).any()),
-        "overlap of mask and boxes on the key slice",
-        "at least one pixel for a bright block in its own box",
-        "none",
-        "check the axes (Z, Y, X) and the boxes (x1, y1, x2, y2)",
+        inside > 0 and inside >= 0.5 * found.sum(),
+        "a mask on the key slice, at least half of it in the box",
+        f"{inside} of {found.sum()} pixels in the box {evidence.boxes.tolist()}",
+        "boxes are x1, y1, x2, y2 in pixels of the slice voxels[key_slice], whose axes are (Y, X)",
     )
-
-
-def check_boxes_at_the_border(propagator: Propagator) -> None:
-    """Boxes that touch the border, and one over the whole slice, are accepted."""
-    volume, anchor = _volume_and_anchor()
-    _, height, width = volume.shape
-    for box in (
-        [0, 0, width, height],
-        [0, 0, 5, 5],
-        [width - 5, height - 5, width, height],
-        [0, height - 1, 1, height],
-    ):
-        mask = propagator.propagate(volume, Evidence(anchor.key_slice, np.array([box], np.float64)))
-        _require_mask(mask, volume, f"mask of the box {box}")
 
 
 def check_z_range(propagator: Propagator) -> None:
-    """Outside ``z_range`` nothing is filled, whether the key slice lies in it or not."""
-    volume, anchor = _volume_and_anchor()
-    for low, high in ((2, 4), (0, 2), (3, 3)):
-        mask = propagator.propagate(volume, anchor, (low, high))
-        _require_mask(mask, volume, f"mask with z_range {(low, high)}")
-        outside = np.ones(len(mask), bool)
-        outside[low:high] = False
-        filled = np.flatnonzero(mask.any(axis=(1, 2)) & outside).tolist()
-        require(not filled, f"slices outside z_range {(low, high)}", "no voxel", f"voxels on {filled}", "clear them")
+    """Nothing is filled outside a half-open range of slices, with the key slice in it or not."""
+    volume, evidence = _question()
+    key = evidence.key_slice
+    assert key is not None
+    for z_range in ((key - 1, key + 1), (key + 1, key + 3), (0, volume.shape[0])):
+        mask = propagator.propagate(volume, evidence, z_range)
+        _require_form(mask, volume)
+        outside = [z for z in np.flatnonzero(mask.any(axis=(1, 2))).tolist() if not z_range[0] <= z < z_range[1]]
+        require(not outside, f"nothing outside z_range {z_range}", f"slices {outside}", "the upper end is excluded")
 
 
 def check_deterministic(propagator: Propagator) -> None:
-    """The same anchor gives the same mask."""
-    volume, anchor = _volume_and_anchor()
-    first, second = propagator.propagate(volume, anchor), propagator.propagate(volume, anchor)
-    differ = int((first != second).sum())
-    require(differ == 0, "two masks of one anchor", "the same", f"{differ} other voxels", "do not draw or keep state")
+    """The same anchor always gives the same mask, another one in between or not."""
+    volume, evidence = _question()
+    first = propagator.propagate(volume, evidence)
+    propagator.propagate(*_question(shape=(5, 37, 61), seed=1))
+    same = np.array_equal(first, propagator.propagate(volume, evidence))
+    require(same, "the same mask again", "another one", "seed every draw, and key every cache by volume_id")
 
 
-def check_many_equals_one_at_a_time(propagator: Propagator) -> None:
-    """``propagate_many`` gives what ``propagate`` gives for each anchor alone."""
-    volume, anchor = _volume_and_anchor()
-    others = [Evidence(anchor.key_slice, anchor.boxes + 2.0), Evidence(None, np.empty((0, 4), np.float64)), anchor]
-    together = propagator.propagate_many(volume, [anchor, *others])
-    alone = [propagator.propagate(volume, evidence) for evidence in (anchor, *others)]
-    differ = [i for i, pair in enumerate(zip(together, alone, strict=True)) if not np.array_equal(*pair)]
-    require(not differ, "masks of propagate_many", "those of propagate", f"others at {differ}", "share no state")
+def check_many_equals_single(propagator: Propagator) -> None:
+    """Several anchors at once give what each gives alone."""
+    volume, evidence = _question()
+    assert evidence.key_slice is not None
+    others = [Evidence(None, np.empty((0, 4))), Evidence(evidence.key_slice - 1, evidence.boxes + 1)]
+    anchors = [evidence, *others, evidence]
+    together = propagator.propagate_many(volume, anchors)
+    require(len(together) == len(anchors), f"{len(anchors)} masks", len(together), "return one mask an anchor")
+    for i, (mask, anchor) in enumerate(zip(together, anchors, strict=True)):
+        alone = propagator.propagate(volume, anchor)
+        require(np.array_equal(mask, alone), f"mask {i} as alone", "another one", "keep anchors apart")
 
 
-def check_volumes_do_not_mix(propagator: Propagator) -> None:
-    """What is kept of one volume is not used for another, even when neither has an identity."""
-    small, large = make_case(side_px=8), make_case(side_px=20)
-    pairs = [(case.volume, true_anchor(case)) for case in (small, large)]
-    named = [propagator.propagate(volume, anchor) for volume, anchor in pairs]
-    unnamed = [propagator.propagate(replace(volume, volume_id=""), anchor) for volume, anchor in pairs]
-    same = all(np.array_equal(a, b) for a, b in zip(named, unnamed, strict=True))
-    require(
-        same,
-        "masks of two volumes without volume_id",
-        "the same as with one",
-        "other masks",
-        "do not keep what belongs to an empty volume_id",
-    )
+def check_volumes_are_kept_apart(propagator: Propagator) -> None:
+    """What is kept of one volume is not used for another one, even when neither has an identity."""
+    questions = _question(), _question(seed=1, size_px=28)
+    named = [propagator.propagate(volume, evidence) for volume, evidence in questions]
+    for (volume, evidence), mask in zip(questions, named, strict=True):
+        again = propagator.propagate(replace(volume, volume_id=""), evidence)
+        differ = int((again != mask).sum())
+        require(differ == 0, "the same mask without a volume_id", f"{differ} other voxels", "keep nothing under ''")
+
+
+def check_single_slice(propagator: Propagator) -> None:
+    """A volume of one slice is accepted."""
+    volume, evidence = _question(shape=(1, 48, 56))
+    _require_form(propagator.propagate(volume, evidence), volume)
+
+
+def check_odd_sizes(propagator: Propagator) -> None:
+    """Slices of odd sides, and far from square, are accepted."""
+    for shape in ((5, 37, 61), (4, 90, 25)):
+        volume, evidence = _question(shape=shape)
+        _require_form(propagator.propagate(volume, evidence), volume)
+
+
+def check_boxes_at_the_border(propagator: Propagator) -> None:
+    """Boxes that touch the border, fill the slice or reach beyond it are accepted."""
+    volume, _ = _question()
+    depth, height, width = volume.shape
+    for key, box in (
+        (0, (0, 0, 9, 9)),
+        (depth - 1, (width - 9, height - 9, width, height)),
+        (depth // 2, (0, 0, width, height)),
+        (depth // 2, (-4, -4, width + 4, height + 4)),
+    ):
+        mask = propagator.propagate(volume, Evidence(key, np.array([box], np.float64)))
+        _require_form(mask, volume)
+
+
+def check_several_boxes(propagator: Propagator) -> None:
+    """Two boxes give a mask that reaches into both: the union."""
+    first, second = make_target(size_px=_SIZE_PX), np.roll(make_target(size_px=_SIZE_PX), -24, axis=2)
+    sample = make_volume(size_px=_SIZE_PX)
+    voxels = np.maximum(sample.voxels, np.roll(sample.voxels, -24, axis=2))
+    volume = Volume(voxels, sample.affine, sample.modality, f"{sample.volume_id}-twice")
+    evidence = label_anchor(first | second, rule="largest")
+    mask = propagator.propagate(volume, evidence)
+    for x1, y1, x2, y2 in evidence.boxes.astype(int).tolist():
+        inside = int(mask[evidence.key_slice, y1:y2, x1:x2].sum())
+        require(inside > 0, f"voxels in the box {(x1, y1, x2, y2)}", "none", "unite the tracks of all boxes")
+
+
+def check_anisotropic_spacing(propagator: Propagator) -> None:
+    """Voxels far from cubic are accepted."""
+    for spacing in ((7.0, 0.5, 1.1), (0.6, 2.0, 2.0)):
+        volume, evidence = _question(spacing=spacing)
+        _require_form(propagator.propagate(volume, evidence), volume)
+
+
+def check_unusable_anchor(propagator: Propagator) -> None:
+    """A key slice outside the volume, or a box that is not a number, is a PropagationError."""
+    volume, evidence = _question()
+    unusable = {
+        "a key slice behind the last": Evidence(volume.shape[0], evidence.boxes),
+        "a box of NaN": Evidence(evidence.key_slice, np.full((1, 4), np.nan)),
+    }
+    for name, anchor in unusable.items():
+        outcome = "a mask"
+        try:
+            propagator.propagate(volume, anchor)
+        except PropagationError:
+            continue
+        except (ValueError, IndexError, RuntimeError) as error:
+            outcome = f"{type(error).__name__}: {error}"
+        require(False, f"a PropagationError for {name}", outcome, "check the anchor before it is used")
 
 
 def check_no_mutation(propagator: Propagator) -> None:
     """Neither the volume nor the anchor is changed."""
-    volume, anchor = _volume_and_anchor()
-    voxels, boxes = volume.voxels.copy(), anchor.boxes.copy()
-    propagator.propagate(volume, anchor)
-    same = np.array_equal(voxels, volume.voxels) and np.array_equal(boxes, anchor.boxes)
-    require(same, "volume and boxes", "no change", "other values", "work on a copy")
+    volume, evidence = _question()
+    voxels, boxes, affine = volume.voxels.copy(), evidence.boxes.copy(), volume.affine.copy()
+    propagator.propagate(volume, evidence)
+    for name, before, after in (
+        ("volume.voxels", voxels, volume.voxels),
+        ("volume.affine", affine, volume.affine),
+        ("evidence.boxes", boxes, evidence.boxes),
+    ):
+        require(np.array_equal(before, after), f"{name} unchanged", "other values", "work on a copy")
 
 
 def check_frozen(propagator: Propagator) -> None:
-    """No parameter asks for a gradient, also after the weights were loaded."""
-    propagator.propagate(*_volume_and_anchor())
+    """No network of the propagator asks for gradients."""
+    propagator.propagate(*_question())
     torch = sys.modules.get("torch")
     if torch is None:
         return
     modules = [value for value in vars(propagator).values() if isinstance(value, torch.nn.Module)]
-    trainable = [name for module in modules for name, value in module.named_parameters() if value.requires_grad]
-    require(not trainable, "parameters", "none that requires a gradient", trainable[:3], "call requires_grad_(False)")
+    trainable = sum(parameter.requires_grad for module in modules for parameter in module.parameters())
+    require(trainable == 0, "no parameter that asks for gradients", trainable, "call requires_grad_(False)")
 
 
-def check_identity(propagator: Propagator) -> None:
-    """The identity is plain, has a name and stays the same."""
-    require_identity(propagator)
+def _question(
+    shape: tuple[int, int, int] = (9, 48, 56),
+    spacing: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    seed: int = 0,
+    size_px: int = _SIZE_PX,
+) -> tuple[Volume, Evidence]:
+    """A volume with a bright target, and the target's anchor."""
+    volume = make_volume(shape, spacing, size_px, seed=seed)
+    return volume, label_anchor(make_target(shape, size_px), rule="largest")
 
 
-def _volume_and_anchor() -> tuple[Volume, Evidence]:
-    return make_volume(), true_anchor(make_case())
+def _require_form(mask: NDArray[np.bool_], volume: Volume) -> None:
+    shape, dtype = getattr(mask, "shape", None), getattr(mask, "dtype", None)
+    fine = shape == volume.shape and dtype == np.bool_
+    require(fine, f"a bool mask of shape {volume.shape}", f"{dtype} {shape}", "keep (Z, Y, X) and compare or cast")
 
 
-def _require_mask(mask: NDArray[Any], volume: Volume, what: str) -> None:
-    kind = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-    require(
-        isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == volume.shape,
-        what,
-        f"bool of shape {volume.shape}",
-        kind,
-        "return the mask on the volume's own grid, mask > threshold",
-    )
-
-
-CHECKS = (
-    check_mask_on_the_grid,
-    check_odd_shapes,
-    check_spacing,
-    check_absent_gives_an_empty_mask,
-    check_key_slice_overlaps_boxes,
-    check_boxes_at_the_border,
+PROPAGATOR_CHECKS: tuple[Callable[[Propagator], None], ...] = (
+    check_mask_form,
+    check_absent_is_empty,
+    check_overlaps_boxes,
     check_z_range,
     check_deterministic,
-    check_many_equals_one_at_a_time,
-    check_volumes_do_not_mix,
+    check_many_equals_single,
+    check_volumes_are_kept_apart,
+    check_single_slice,
+    check_odd_sizes,
+    check_boxes_at_the_border,
+    check_several_boxes,
+    check_anisotropic_spacing,
+    check_unusable_anchor,
     check_no_mutation,
     check_frozen,
-    check_identity,
 )

