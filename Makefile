@@ -16,18 +16,17 @@ $(VENV)/.user: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.user
-	$(BIN)/python -m pip install --quiet --editable ".[dev,litemedsam,qwen]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,litemedsam]"
 	touch $@
 
 demo: export OMP_NUM_THREADS = 2
 demo: export MKL_NUM_THREADS = 2
-demo: $(VENV)/.user  ## train the tiny policy on phantoms, test it, ask it three questions
-	$(BIN)/medvol fit --config examples/quickstart.yaml --trainer.default_root_dir $(RUN)
-	$(BIN)/medvol test --config examples/quickstart.yaml --trainer.default_root_dir $(RUN)/test \
-		--model.policy.init_args.model $(RUN)/model
+demo: $(VENV)/.user  ## train the tiny policy on drawn scans, test it, ask it three questions
+	$(BIN)/medvol fit --config examples/quickstart.yaml
+	$(BIN)/medvol test --config examples/quickstart.yaml --model.policy.model $(RUN)/model
 	$(BIN)/python examples/write_phantom.py $(RUN)/phantom.nii.gz
 	$(BIN)/medvol segment --jobs examples/quickstart_jobs.json --policy $(RUN)/model --out $(RUN)/answers --overwrite
-	@echo "The pictures lie in $(RUN)/answers:" && ls $(RUN)/answers/*.png
+	@echo "Look at the pictures:" && ls $(RUN)/answers/*.png
 
 test: $(VENV)/.dev  ## the whole suite, every example included
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
