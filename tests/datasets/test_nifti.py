@@ -186,6 +186,13 @@ def test_relations_between_kidneys_are_asked_for_where_they_have_one_answer(fold
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize(("min_voxels", "kept"), [(24, True), (25, False)])
+def test_a_target_of_just_enough_voxels_is_kept(folder, min_voxels, kept):
+    assert (kidney_labels() == 9).sum() == 24
+    dataset = NiftiDataset(str(folder), min_voxels=min_voxels)
+    assert ("right kidney cyst" in {dataset[i].query.target for i in range(len(dataset))}) == kept
+
+
 def test_swapped_sides_are_refused(folder):
     (folder / "labels.json").write_text(json.dumps({**NAMES, "2": "kidney_left", "3": "kidney_right"}))
     with pytest.raises(DatasetError, match=r"label\.nii\.gz: left kidney: .*names are swapped"):

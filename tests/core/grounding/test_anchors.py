@@ -28,6 +28,12 @@ def test_paper_rule_is_the_upper_median_of_the_ten_largest_shown(areas, data):
     assert choose_key_slice(areas, shown, "paper") == (median_high(ten) if ten else None)
 
 
+@pytest.mark.parametrize(("areas", "key_slice"), [(range(20, 0, -1), 5), (range(1, 21), 15)])
+def test_paper_rule_takes_ten_slices(areas, key_slice):
+    """The ten largest are 0..9 or 10..19; with nine or eleven the upper median would be another."""
+    assert choose_key_slice(list(areas), range(20)) == key_slice
+
+
 @given(area_lists, st.data())
 def test_largest_rule_is_the_first_largest_shown(areas, data):
     shown = drawn_shown(areas, data)
