@@ -1,5 +1,6 @@
 """Every installed component, found by its registered name, keeps the contract of its role."""
 
+import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -16,7 +17,7 @@ from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, RE
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.testing import make_case, parametrize_with_checks
 
-SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{__name__}"
+SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{os.getpid()}"
 
 SETTINGS = {
     "AxialReward": [{}, {"normalise": "window", "delta": 2}],
