@@ -76,6 +76,10 @@ class ExperimentCLI(LightningCLI):
             run=verb is not None,
         )
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The verb alone: the parsers of the others would take time and never be used."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]} if self.verb else {}
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; what is refused is explained in a sentence.
 
@@ -111,7 +115,7 @@ class ExperimentCLI(LightningCLI):
             super().instantiate_classes()
         except MedvolError:
             raise
-        except (TypeError, ValueError, MisconfigurationException) as error:
+        except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
             raise ConfigError(f"the experiment cannot be built: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

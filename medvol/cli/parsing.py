@@ -71,6 +71,9 @@ def _shorten(message: str, options: Sequence[str]) -> str:
         keys = re.sub(r"\b(?:fit|validate|test|predict)\.", "", required[1])
         return f"{keys} must be given, in a configuration file (--config) or on the command line"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    if "Errors:" in lines:  # of a union: what each member had against the value; that it is not null says nothing
+        reasons = lines[lines.index("Errors:") + 1 :]
+        lines = [lines[0], *(line for line in reasons if "NoneType" not in line)]
     return " ".join(lines[:3])
 
 

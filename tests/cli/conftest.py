@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr of its import; a test's own would be closed
 import pytest
 import yaml
 
@@ -241,12 +242,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
-        lines = [line for line in captured.err.splitlines() if line.startswith("medvol: ")]
-        noise = [line for line in captured.err.splitlines() if line.strip() and line not in lines]
+        lines = captured.err.splitlines()
         assert code == 2, captured
         assert len(lines) == 1, captured.err
-        assert "Traceback" not in captured.err
-        assert not [line for line in noise if not line.startswith(("Seed set", "GPU available", "TPU available"))], noise
+        assert lines[0].startswith("medvol: ")
+        assert "Traceback" not in lines[0]
         return lines[0].removeprefix("medvol: ")
 
     return run

@@ -63,9 +63,7 @@ def test_scores_of_a_perfect_answer(experiment: Write, tmp_path: Path) -> None:
 
 
 def test_predict(experiment: Write, tmp_path: Path) -> None:
-    config = experiment(
-        data__init_args__predict="ToyDataset", model__init_args__save_dir=str(tmp_path / "answers")
-    )
+    config = experiment(data__init_args__predict="ToyDataset", model__init_args__save_dir=str(tmp_path / "answers"))
     assert main(["predict", "--config", str(config)]) == 0
     assert len(json.loads((tmp_path / "answers" / "predictions.json").read_text())) == 3
 
@@ -91,9 +89,7 @@ def test_run_folder_is_named_after_the_configuration(
     ],
     ids=str,
 )
-def test_forms_of_a_component_in_a_file(
-    policy: object, experiment: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_forms_of_a_component_in_a_file(policy: object, experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
     config = experiment(model__init_args__policy=policy)
     found = policy_of(printed_config(capsys, "fit", "--config", config))
     assert found["class_path"].rpartition(".")[2] == "ToyPolicy"
@@ -121,7 +117,9 @@ def test_forms_of_a_component_on_the_command_line(
     assert found["class_path"].rpartition(".")[2] == "ToyPolicy"
 
 
-@pytest.mark.parametrize("key", ["--model.policy.scale", "--model.policy.init_args.scale", "--model.init_args.policy.init_args.scale"])
+@pytest.mark.parametrize(
+    "key", ["--model.policy.scale", "--model.policy.init_args.scale", "--model.init_args.policy.init_args.scale"]
+)
 def test_a_setting_of_a_component_on_the_command_line(
     key: str, experiment: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +212,7 @@ def test_debug_shows_the_error_itself(experiment: Write, monkeypatch: pytest.Mon
         main(arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_fit_leaves_a_checkpoint(
     number: signal.Signals, code: int, experiment: Write, tmp_path: Path, toy: Path
@@ -235,8 +234,11 @@ def test_an_interrupted_fit_leaves_a_checkpoint(
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 3, "the step it was interrupted at, long before the first validation"
-    resumed = experiment(data__init_args__train={"class_path": "ToyDataset", "init_args": {"count": 8}}, trainer__max_steps=5)
-    assert main(["fit", "--config", str(resumed), "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0
-    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    step = torch.load(last, weights_only=True)["global_step"]
+    assert step == 3, "the step it was interrupted at, long before the first validation"
+    resumed = experiment(
+        data__init_args__train={"class_path": "ToyDataset", "init_args": {"count": 8}}, trainer__max_steps=8
+    )
+    assert main(["fit", "--config", str(resumed), "--ckpt_path", str(last)]) == 0
+    assert torch.load(last, weights_only=True)["global_step"] == 8

@@ -1,0 +1,271 @@
+"""Every mistake a user can make: exit code 2 and one sentence that names it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvol.core.imaging.geometry import make_volume
+from medvol.core.imaging.writing import write_mask
+
+Write = Callable[..., Path]
+Refused = Callable[..., str]
+
+POLICY = "model__init_args__policy"
+TRAIN = "data__init_args__train"
+
+WRONG_SETTINGS = {
+    "unknown top key": ({"modle": {"a": 1}}, ["'modle'", "did you mean 'model'"]),
+    "unknown top key without content": ({"modle": {}}, ["'modle'", "did you mean 'model'"]),
+    "unknown trainer key": ({"trainer__max_epoch": 3}, ["'trainer.max_epoch'", "did you mean 'max_epochs'"]),
+    "unknown module key": (
+        {"model__init_args__polcy": 1},
+        ["'model.init_args.polcy'", "SFTModule", "did you mean 'policy'"],
+    ),
+    "unknown data key": ({"data__init_args__bach_size": 1}, ["'data.init_args.bach_size'", "'batch_size'"]),
+    "unknown component key": (
+        {POLICY: {"class_path": "ToyPolicy", "init_args": {"scal": 1}}},
+        ["'model.init_args.policy.init_args.scal'", "ToyPolicy", "'scale'"],
+    ),
+    "component key outside init_args": (
+        {POLICY: {"class_path": "ToyPolicy", "scale": 1}},
+        ["'model.init_args.policy.scale'", "'model.init_args.policy.init_args'"],
+    ),
+    "wrong type in a component": (
+        {POLICY: {"class_path": "ToyPolicy", "init_args": {"scale": "large"}}},
+        ["model.init_args.policy.init_args.scale", "float", "'large'"],
+    ),
+    "wrong type in the module": ({"model__init_args__learning_rate": "fast"}, ["learning_rate", "float", "'fast'"]),
+    "wrong type in the trainer": ({"trainer__max_steps": "three"}, ["trainer.max_steps", "int", "'three'"]),
+    "wrong type in the data": ({"data__init_args__queries_per_volume": "x"}, ["queries_per_volume", "int or null"]),
+    "list for a number": ({"data__init_args__batch_size": [1]}, ["data.init_args.batch_size", "[1]"]),
+    "wrong choice": ({"model__init_args__anchor_rule": "biggest"}, ["anchor_rule", "'paper', 'largest'", "'biggest'"]),
+    "wrong flag": ({"model__init_args__surface": "perhaps"}, ["model.init_args.surface", "bool", "'perhaps'"]),
+    "wrong seed": ({"seed_everything": "x"}, ["seed_everything", "'x'"]),
+    "wrong precision": ({"trainer__precision": "17-bit"}, ["trainer.precision", "'17-bit'", "bf16-mixed"]),
+    "unknown policy": (
+        {POLICY: "ToyPolicies"},
+        ["'ToyPolicies'", "choices", "ScriptedPolicy", "did you mean 'ToyPolicy'"],
+    ),
+    "unknown policy, long form": ({POLICY: {"class_path": "ToyPolicies"}}, ["'ToyPolicies'", "'ToyPolicy'"]),
+    "unknown propagator": ({"model__init_args__propagator": "RegionPropagater"}, ["'RegionPropagator'"]),
+    "unknown data set": ({TRAIN: "PhantomDatset"}, ["data.init_args.train", "did you mean 'PhantomDataset'"]),
+    "unknown module": ({"model__class_path": "SFTModul"}, ["'SFTModul'", "did you mean 'SFTModule'"]),
+    "unknown data module": ({"data__class_path": "CaseDataModul"}, ["did you mean 'CaseDataModule'"]),
+    "unknown callback": ({"trainer__callbacks": [{"class_path": "ModelCheckpont"}]}, ["trainer.callbacks[0]"]),
+    "unknown logger": ({"trainer__logger": {"class_path": "CSVLoger"}}, ["trainer.logger", "'CSVLogger'"]),
+    "component of another role": ({POLICY: "ToyPropagator"}, ["'ToyPropagator'", "medvol.propagators"]),
+    "policy that cannot be trained": ({POLICY: "ScriptedPolicy"}, ["'ScriptedPolicy'", "TrainablePolicy"]),
+    "missing module of a path": ({POLICY: "my.lib.Policy"}, ["'my.lib.Policy'", "No module named 'my'"]),
+    "missing class of a path": ({POLICY: "medvol_toy.Nothing"}, ["'medvol_toy.Nothing'"]),
+    "class path without init_args mapping": (
+        {POLICY: {"class_path": "ToyPolicy", "init_args": [1]}},
+        ["model.init_args.policy.init_args", "[1]"],
+    ),
+    "number for a component": ({POLICY: 3}, ["model.init_args.policy", "got 3"]),
+    "list for a component": ({POLICY: ["ToyPolicy"]}, ["model.init_args.policy", "['ToyPolicy']"]),
+    "component left out": ({POLICY: None}, ["'model.init_args.policy'", "SFTModule needs"]),
+    "model left out": ({"model": None}, ["model must be given"]),
+    "text for a mapping": ({"trainer": "gpu"}, ["trainer", "'gpu'"]),
+    "list for a mapping": ({"trainer": [1, 2]}, ["trainer", "[1, 2]"]),
+    "nested file is missing": ({POLICY: "policy.yaml"}, ["model.init_args.policy", "'policy.yaml'", "does not exist"]),
+    "component's folder is missing": (
+        {POLICY: {"class_path": "ToyPolicy", "init_args": {"model": "/no/such/folder"}}},
+        ["/no/such/folder"],
+    ),
+    "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size", "got 0"]),
+    "train cases left out": ({TRAIN: None}, ["data.init_args.train"]),
+    "patients in two splits": (
+        {"data__init_args__val": {"class_path": "ToyDataset"}},
+        ["train and val share 3 patient(s)", "'patient0'"],
+    ),
+    "device that is not there": ({"trainer__accelerator": "tpu"}, ["cannot be built"]),
+    "unknown device": ({"trainer__accelerator": "abacus"}, ["abacus"]),
+    "a case that cannot be read": (
+        {TRAIN: {"class_path": "ToyDataset", "init_args": {"broken": True}}},
+        ["the cube is lost; find it"],
+    ),
+    "a missing extra": (
+        {"model__init_args__propagator": {"class_path": "ToyPropagator", "init_args": {"fails": True}}},
+        ['pip install "medvol-r1[toy]"'],
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), WRONG_SETTINGS.values(), ids=WRONG_SETTINGS)
+def test_wrong_settings(changes: dict, expected: list[str], experiment: Write, refused: Refused) -> None:
+    text = refused("fit", "--config", experiment(**changes))
+    for part in expected:
+        assert part in text
+
+
+WRONG_FILES = {
+    "not YAML": (b"model: [unclosed\n a: b: c", "not YAML at line"),
+    "a list": (b"- 1\n- 2\n", "holds a list"),
+    "a number": (b"17", "holds a int"),
+    "a text": (b"hello", "holds a str"),
+    "empty": (b"", "is empty"),
+    "not text": (b"\xff\xfe\x00\x01", "not UTF-8"),
+    "an anchor in itself": (b"model: &a [*a]\n", "anchor"),
+    "an object": (b"!!python/object/apply:os.system ['true']", "not YAML"),
+    "numbers for keys": (b"1: 2\n", "keys"),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), WRONG_FILES.values(), ids=WRONG_FILES)
+def test_wrong_files(content: bytes, expected: str, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "exp.yaml"
+    path.write_bytes(content)
+    text = refused("fit", "--config", path)
+    assert expected in text
+    assert str(path) in text
+
+
+WRONG_LINES = {
+    "unknown verb": (["fitt"], ["'fitt'", "did you mean 'fit'"]),
+    "unknown option for a verb": (["--verbose"], ["'--verbose'"]),
+    "config missing": (["fit", "--config", "none.yaml"], ["'none.yaml'", "does not exist"]),
+    "config is a folder": (["fit", "--config", "."], ["'.'", "is a folder"]),
+    "config without value": (["fit", "--config"], ["--config needs"]),
+    "config misspelt": (["fit", "--confg", "{config}"], ["'confg'", "did you mean 'config'"]),
+    "nothing at all": (["fit"], ["model", "must be given"]),
+    "a word too many": (["fit", "--config", "{config}", "now"], ["'now'"]),
+    "unknown option": (["fit", "--config", "{config}", "--model.polcy", "x"], ["'model.init_args.polcy'", "'policy'"]),
+    "unknown setting of a component": (
+        ["fit", "--config", "{config}", "--model.policy.scal", "3"],
+        ["'model.init_args.policy.init_args.scal'", "'scale'"],
+    ),
+    "wrong type": (["fit", "--config", "{config}", "--trainer.max_steps=x"], ["trainer.max_steps", "'x'"]),
+    "wrong type in a component": (
+        ["fit", "--config", "{config}", "--model.policy.scale", "x"],
+        ["model.init_args.policy.init_args.scale", "'x'"],
+    ),
+    "unknown component": (["test", "--config", "{config}", "--model.policy", "ToyPolic"], ["did you mean 'ToyPolicy'"]),
+    "unknown component, joined": (["test", "--config", "{config}", "--model.policy=ToyPolic"], ["'ToyPolicy'"]),
+    "option without value": (["fit", "--config", "{config}", "--trainer.max_steps"], ["trainer.max_steps"]),
+    "checkpoint missing": (["test", "--config", "{config}", "--ckpt_path", "no.ckpt"], ["no.ckpt"]),
+    "checkpoint is none": (["test", "--config", "{config}", "--ckpt_path", "{config}"], ["not a checkpoint"]),
+    "list with an argument": (["list", "policies"], ["'policies'"]),
+    "describe without a name": (["describe"], ["name"]),
+    "describe unknown": (["describe", "ToyPolicie"], ["'ToyPolicie'", "did you mean 'ToyPolicy'"]),
+    "report without a run": (["report"], ["runs"]),
+    "report without evaluation": (["report", "."], ["evaluation.json"]),
+    "report of one run twice": (["report", "{run}", "{run}"], ["different run folders"]),
+    "check without a path": (["check"], ["path"]),
+    "check of nothing": (["check", "nowhere"], ["'nowhere'"]),
+    "check of an empty folder": (["check", "{run}"], ["no scan"]),
+    "check of no scan": (["check", "{config}.txt"], [".txt"]),
+    "segment nothing": (["segment"], ["SCAN"]),
+    "segment without a query": (["segment", "{scan}"], ['SCAN "QUERY"']),
+    "segment without a policy": (["segment", "{scan}", "the cube"], ["--policy"]),
+    "segment a missing scan": (["segment", "no.nii.gz", "the cube", "--policy", "ToyPolicy"], ["no.nii.gz"]),
+    "segment no scan": (["segment", "{config}", "the cube", "--policy", "ToyPolicy"], ["exp.yaml"]),
+    "segment a damaged scan": (["segment", "{damaged}", "the cube", "--policy", "ToyPolicy"], ["damaged.nii.gz"]),
+    "empty query": (["segment", "{scan}", "", "--policy", "ToyPolicy"], ["query is empty"]),
+    "blank query": (["segment", "{scan}", "  ", "--policy", "ToyPolicy"], ["query is empty"]),
+    "blank query for a folder": (["segment", "{run}", " ", "--policy", "ToyPolicy"], ["query is empty"]),
+    "folder without scans": (["segment", "{run}", "the cube", "--policy", "ToyPolicy"], ["no scan"]),
+    "model folder missing": (["segment", "{scan}", "the cube", "--policy", "runs/x/model"], ["'runs/x/model'"]),
+    "model folder missing, joined": (["segment", "{scan}", "the cube", "--policy=runs/x/model"], ["'runs/x/model'"]),
+    "model folder without model": (["segment", "{scan}", "the cube", "--policy", "{run}"], ["config.json"]),
+    "unknown policy": (["segment", "{scan}", "the cube", "--policy", "ToyPolic"], ["did you mean 'ToyPolicy'"]),
+    "an oracle": (["segment", "{scan}", "the cube", "--policy", "OraclePolicy"], ["OraclePolicy", "medvol test"]),
+    "unknown propagator": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator", "ToyPropagatr"],
+        ["did you mean 'ToyPropagator'"],
+    ),
+    "unknown segment option": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--overwite"],
+        ["'--overwite'", "'--overwrite'"],
+    ),
+    "unknown segment setting": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--policy.scal", "2"],
+        ["'policy.init_args.scal'", "did you mean 'scale'"],
+    ),
+    "setting before its component": (
+        ["segment", "{scan}", "the cube", "--policy.scal", "2", "--policy", "ToyPolicy"],
+        ["policy"],
+    ),
+    "wrong modality": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--modality", "PET"],
+        ["modality", "'PET'"],
+    ),
+    "jobs missing": (["segment", "--jobs", "no.json", "--policy", "ToyPolicy"], ["no.json"]),
+    "jobs is none": (["segment", "--jobs", "{config}", "--policy", "ToyPolicy"], ["exp.yaml"]),
+    "jobs with a scan": (["segment", "{scan}", "the cube", "--jobs", "no.json", "--policy", "ToyPolicy"], ["--jobs"]),
+    "record missing": (["segment", "--evidence", "no.json"], ["no.json"]),
+    "record is none": (["segment", "--evidence", "{config}"], ["exp.yaml"]),
+    "record of another kind": (["segment", "--evidence", "{record}"], ["schema"]),
+    "record with a query": (["segment", "{scan}", "the cube", "--evidence", "no.json"], ["--evidence"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), WRONG_LINES.values(), ids=WRONG_LINES)
+def test_wrong_lines(
+    arguments: list[str], expected: list[str], experiment: Write, tmp_path: Path, monkeypatch, refused: Refused
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = _places(tmp_path, experiment())
+    text = refused(*[argument.format(**places) for argument in arguments])
+    for part in expected:
+        assert part in text
+    assert not (tmp_path / "segmentations").exists(), "nothing is written"
+
+
+def _places(folder: Path, config: Path) -> dict[str, Path]:
+    run = folder / "empty"
+    run.mkdir()
+    scan = folder / "scan.nii.gz"
+    write_mask(scan, np.zeros((3, 4, 5), bool), make_volume(np.zeros((3, 4, 5), np.float32), (5.0, 2.0, 2.0)))
+    damaged = folder / "damaged.nii.gz"
+    damaged.write_bytes(scan.read_bytes()[:-30])
+    record = folder / "record.json"
+    record.write_text(json.dumps({"schema": "something-else/1"}))
+    config.with_name("exp.yaml.txt").write_text("hello")
+    return {"config": config, "run": run, "scan": scan, "damaged": damaged, "record": record}
+
+
+def test_a_checkpoint_of_another_module(experiment: Write, tmp_path: Path, refused: Refused) -> None:
+    import torch
+
+    torch.save({"state_dict": {"other": torch.zeros(1)}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "a.ckpt")
+    text = refused("test", "--config", experiment(), "--ckpt_path", tmp_path / "a.ckpt")
+    assert "does not fit" in text
+
+
+def test_a_folder_that_cannot_be_written(experiment: Write, tmp_path: Path, refused: Refused) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    text = refused("test", "--config", experiment(trainer__default_root_dir=str(blocked / "run")))
+    assert "blocked" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fitt"], "did you mean 'fit'"),
+        (["fit", "--config", "none.yaml"], "'none.yaml'"),
+        (["describe", "NoSuch"], "'NoSuch'"),
+        (["segment", "no.nii.gz", "x", "--policy", "CentreBoxPolicy"], "no.nii.gz"),
+    ],
+)
+def test_the_process_says_it_too(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "medvol", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert expected in done.stderr
+
+
+def test_a_shell_pipe_that_closes_early(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m medvol list | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.stdout.strip() == "policies"
+    assert "Traceback" not in done.stderr
