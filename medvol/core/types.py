@@ -86,6 +86,8 @@ class Query:
         kind: How the question points at its target; ``absent`` asks for something the scan does not show.
         held_out: True for a phrasing that no training query uses.
         modality: The one modality that the text speaks of; None when it suits every scan.
+        meaning: Name of the structure that a relational query turns out to mean in its scan (``left kidney`` for the
+            kidney without lesion); training answers reason with it.
     """
 
     text: str
@@ -93,6 +95,7 @@ class Query:
     kind: QueryKind = "free"
     held_out: bool = False
     modality: Modality | None = None
+    meaning: str = ""
 
 
 @dataclass(frozen=True, eq=False)

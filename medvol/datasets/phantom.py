@@ -161,7 +161,9 @@ class PhantomDataset(CaseDataset):
     def _ask(self, number: int, bank: QueryBank) -> list[_Question]:
         """Questions about one volume; drawing them reads no volume."""
         rng = self._rng(number, 2)
-        lesion = self._lesion_side(number) is not None
+        side = self._lesion_side(number)
+        lesion = side is not None
+        meanings = _relational_meanings(side) if side is not None else {}
         shown = TARGETS if lesion else tuple(t for t in TARGETS if t not in LESION_TARGETS)
         hidden = _NEVER_SHOWN if lesion else (*_NEVER_SHOWN, *LESION_TARGETS)
         wanted = len(shown) * self.absent_share / (1 - self.absent_share)
@@ -173,8 +175,16 @@ class PhantomDataset(CaseDataset):
             for held_out in uses:
                 queries = bank.phrasings(target, held_out, "CT")
                 chosen = rng.permutation(len(queries))[: self.phrasings_per_target]
-                questions += [_Question(number, queries[i], target in shown) for i in chosen]
+                meaning = meanings.get(target, "")
+                asked = [replace(queries[i], meaning=meaning) for i in chosen]
+                questions += [_Question(number, query, target in shown) for query in asked]
         return questions
+
+
+def _relational_meanings(side: str) -> dict[str, str]:
+    """Which kidney each relation means when the lesion lies on ``side``."""
+    other = {"left kidney": "right kidney", "right kidney": "left kidney"}[side]
+    return {"kidney with lesion": side, "kidney without lesion": other}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

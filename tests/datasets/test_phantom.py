@@ -283,3 +283,15 @@ def test_index_out_of_range_ends_iteration():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ConfigError, match=message):
         PhantomDataset(**settings)
+
+
+def test_a_relation_means_the_kidney_whose_mask_it_has():
+    data = PhantomDataset("val", 6, shape=(16, 64, 64), lesion_share=1.0)
+    cases = {(data.volume_key(i), data[i].query.target): data[i] for i in range(len(data))}
+    relations = [c for (_, target), c in cases.items() if target in ("kidney with lesion", "kidney without lesion")]
+    assert len(relations) == 12
+    for case in relations:
+        meant = cases[(case.patient_id, case.query.meaning)].target
+        assert (meant & case.target).sum() == case.target.sum() > 0
+    assert {case.query.meaning for case in relations} == {"left kidney", "right kidney"}
+    assert all(not c.query.meaning for c in cases.values() if not c.query.target.startswith("kidney with"))

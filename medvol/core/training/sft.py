@@ -43,7 +43,7 @@ class SFTModule(EvaluationModule):
         final_share: The cosine ends at this share of the peak.
         label_rule: How the key slice of a training answer is chosen among the slices shown.
         jitter: Move every edge of a training box by up to this share of its side: imperfect labels.
-        think: Write a think block that names the target and the slices it spans.
+        think: Write a think block that names the target, or what a relational query means, and the slices it spans.
         reword: Probability that words of a training query are dropped; 0 leaves queries as they are.
         curriculum_steps: First steps in which slices are dropped.
         curriculum_slices: Slices left in each row of those steps; the others of the volume fill further rows.
@@ -179,7 +179,7 @@ class SFTModule(EvaluationModule):
         """The true answer among the slices shown."""
         target = require_target(case)
         clear = self._clear_slices(case, slices.indices)
-        name = case.query.target or "target"
+        name = case.query.meaning or case.query.target or "target"
         rationale = ""
         if self.think:
             span = f"spans slices {clear[0]} to {clear[-1]}" if clear else "is not in the scan"
