@@ -19,7 +19,7 @@ from medvol.testing.contract import (
     checks_of,
     parametrize_with_checks,
 )
-from medvol.testing.samples import make_case, make_rollout, make_volume
+from medvol.testing.fixtures import make_case, make_rollout, make_volume
 
 __all__ = [
     "check_dataset",

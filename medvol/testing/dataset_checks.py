@@ -13,7 +13,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
 from medvol.testing.component_checks import require
 
-_SAMPLE = 6
+_LOOKED_AT = 6
 
 
 def check_length(dataset: CaseDataset) -> None:
@@ -39,7 +39,7 @@ def check_negative_index(dataset: CaseDataset) -> None:
 
 def check_target_form(dataset: CaseDataset) -> None:
     """A target is bool on the grid of its volume, or None."""
-    for case in _sample(dataset):
+    for case in _some(dataset):
         target = case.target
         fine = target is None or (target.dtype == np.bool_ and target.shape == case.volume.shape)
         got = None if target is None else f"{target.dtype} {target.shape}"
@@ -48,7 +48,7 @@ def check_target_form(dataset: CaseDataset) -> None:
 
 def check_absent_is_empty(dataset: CaseDataset) -> None:
     """A query of kind ``absent`` has an empty target, any other one does not."""
-    for case in _sample(dataset):
+    for case in _some(dataset):
         if case.target is not None:
             empty, absent = not case.target.any(), case.query.kind == "absent"
             got = f"kind {case.query.kind!r} with {int(case.target.sum())} voxels in {case.case_id}"
@@ -57,7 +57,7 @@ def check_absent_is_empty(dataset: CaseDataset) -> None:
 
 def check_volume_form(dataset: CaseDataset) -> None:
     """Voxels are finite float32 (Z, Y, X)."""
-    for case in _sample(dataset):
+    for case in _some(dataset):
         voxels = case.volume.voxels
         fine = voxels.ndim == 3 and voxels.dtype == np.float32 and bool(np.isfinite(voxels).all())
         got = f"{voxels.dtype} {voxels.shape} in {case.case_id}"
@@ -66,7 +66,7 @@ def check_volume_form(dataset: CaseDataset) -> None:
 
 def check_affine(dataset: CaseDataset) -> None:
     """The affine is (4, 4), can be inverted, and says LPS."""
-    for case in _sample(dataset):
+    for case in _some(dataset):
         affine = case.volume.affine
         fine = affine.shape == (4, 4) and abs(np.linalg.det(affine)) > 1e-9
         require(fine, f"a (4, 4) affine that can be inverted in {case.case_id}", affine.tolist(), "keep the scan's own")
@@ -76,20 +76,20 @@ def check_affine(dataset: CaseDataset) -> None:
 
 def check_query(dataset: CaseDataset) -> None:
     """Every query has a text."""
-    for case in _sample(dataset):
+    for case in _some(dataset):
         require(bool(case.query.text.strip()), f"a query in {case.case_id}", repr(case.query.text), "ask something")
 
 
 def check_case_ids(dataset: CaseDataset) -> None:
     """Case ids are unique."""
-    names = [case.case_id for case in _sample(dataset)]
+    names = [case.case_id for case in _some(dataset)]
     require(len(set(names)) == len(names), "unique case ids", names, "put the index into the id")
 
 
 def check_volume_key(dataset: CaseDataset) -> None:
     """Cases hold one volume exactly when they have one volume key."""
     volumes: dict[str, str] = {}
-    for index, case in zip(_indices(dataset), _sample(dataset), strict=True):
+    for index, case in zip(_indices(dataset), _some(dataset), strict=True):
         key, identity = dataset.volume_key(index), case.volume.volume_id
         same = volumes.setdefault(key, identity) == identity and bool(identity)
         require(same, f"one volume_id for the key {key!r}", (volumes[key], identity), "derive one from the other")
@@ -99,7 +99,7 @@ def check_volume_key(dataset: CaseDataset) -> None:
 
 def check_patient_id(dataset: CaseDataset) -> None:
     """The patient named without reading a case is the case's own."""
-    for index, case in zip(_indices(dataset), _sample(dataset), strict=True):
+    for index, case in zip(_indices(dataset), _some(dataset), strict=True):
         named, own = dataset.patient_id(index), case.patient_id
         require(named == own, f"patient {own!r} for case {index}", repr(named), "let them agree")
 
@@ -131,10 +131,10 @@ def check_picklable(dataset: CaseDataset) -> None:
 
 def _indices(dataset: CaseDataset) -> list[int]:
     length = len(dataset)
-    return sorted({*range(min(length, _SAMPLE)), length - 1})
+    return sorted({*range(min(length, _LOOKED_AT)), length - 1})
 
 
-def _sample(dataset: CaseDataset) -> list[Case]:
+def _some(dataset: CaseDataset) -> list[Case]:
     return [dataset[index] for index in _indices(dataset)]
 
 

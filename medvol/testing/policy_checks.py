@@ -11,7 +11,7 @@ from medvol.core.grounding.prompts import PromptTemplate, build_prompts
 from medvol.core.roles import Policy
 from medvol.core.types import Completion, Prompt, Sampling
 from medvol.testing.component_checks import require
-from medvol.testing.samples import make_case
+from medvol.testing.fixtures import make_case
 
 QUERIES = ("the bright mass", "what is brighter than the rest")
 _TOKENS = 24

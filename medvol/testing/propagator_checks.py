@@ -15,7 +15,7 @@ from medvol.core.grounding.boxes import rasterise
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 from medvol.testing.component_checks import require
-from medvol.testing.samples import make_target, make_volume
+from medvol.testing.fixtures import make_target, make_volume
 
 _SIZE_PX = 16
 
@@ -122,9 +122,9 @@ def check_boxes_at_the_border(propagator: Propagator) -> None:
 def check_several_boxes(propagator: Propagator) -> None:
     """Two boxes give a mask that reaches into both: the union."""
     first, second = make_target(size_px=_SIZE_PX), np.roll(make_target(size_px=_SIZE_PX), -24, axis=2)
-    sample = make_volume(size_px=_SIZE_PX)
-    voxels = np.maximum(sample.voxels, np.roll(sample.voxels, -24, axis=2))
-    volume = Volume(voxels, sample.affine, sample.modality, f"{sample.volume_id}-twice")
+    volume = make_volume(size_px=_SIZE_PX)
+    voxels = np.maximum(volume.voxels, np.roll(volume.voxels, -24, axis=2))
+    volume = Volume(voxels, volume.affine, volume.modality, f"{volume.volume_id}-twice")
     evidence = label_anchor(first | second, rule="largest")
     mask = propagator.propagate(volume, evidence)
     for x1, y1, x2, y2 in evidence.boxes.astype(int).tolist():

@@ -15,7 +15,7 @@ from medvol.core.errors import RewardError
 from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, Completion, Rollout
 from medvol.testing.component_checks import require
-from medvol.testing.samples import make_answer, make_case, make_rollout
+from medvol.testing.fixtures import make_answer, make_case, make_rollout
 
 SIZES_PX = (8, 12, 20)
 UNPARSABLE = ("", "I cannot tell", "<think>it is there</think><answer>[{</answer>", "<answer>maybe</answer>")

@@ -54,7 +54,7 @@ def make_volume(
     noise = np.random.default_rng(seed).normal(0, _NOISE_HU, shape)
     voxels = np.where(make_target(shape, size_px), _TARGET_HU, _REST_HU) + noise
     name = "x".join(map(str, (*shape, *spacing, size_px, modality, seed)))
-    return volume_of(voxels.astype(np.float32), spacing, modality, f"sample-{name}")
+    return volume_of(voxels.astype(np.float32), spacing, modality, f"block-{name}")
 
 
 def make_case(
