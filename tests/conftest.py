@@ -1,8 +1,12 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and how hypothesis runs: the same examples everywhere, no clock."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("medvol", deadline=None, derandomize=True)
+settings.load_profile("medvol")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
