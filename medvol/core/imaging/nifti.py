@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,15 +19,16 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medvol.core.imaging.geometry import corner_distance_mm, reorient_affine
+from medvol.core.imaging.payload import check_possible, pieces_of, read_payload
 from medvol.core.imaging.problems import (
     BadDimensionsError,
     BadHeaderError,
     BadMagicError,
+    BadSpacingError,
     ColourScanError,
     ConflictingAffinesError,
     CorruptStreamError,
     NoOrientationError,
-    OverlongScanError,
     ShortHeaderError,
     TruncatedScanError,
     UnknownDatatypeError,
@@ -34,10 +36,13 @@ from medvol.core.imaging.problems import (
 from medvol.core.imaging.stored import StoredScan, check_affine, check_budget, check_dimensions, check_spacing
 
 AFFINE_TOLERANCE_MM = 0.1
-"""How far apart qform and sform may place a corner voxel: rounding of stored floats stays far below."""
+AFFINE_TOLERANCE_SHARE = 1.5e-3
+"""How far apart qform and sform may place a corner voxel: 0.1 mm and this share of the grid's diagonal. A quaternion
+in float32 near a half turn, as every LPS scan has, is off by up to 1e-3 of the diagonal."""
 
 _COLOUR = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
-_LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), 540: (nib.Nifti2Header, b"n+2\x00\r\n\x1a\n")}
+_LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), 540: (nib.Nifti2Header, b"n+2\x00")}
+_UNITS = {1: "metres", 3: "micrometres"}
 _MAX_OFFSET = 64 * 1024**2
 
 log = logging.getLogger(__name__)
@@ -60,20 +65,23 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
             header = _read_header(path, stream)
             shape = check_dimensions(path, _sizes(path, header))
             dtype = _voxel_type(path, header)
-            declared = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            check_budget(path, declared, max_bytes)
-            affine = _choose_affine(path, header, shape, assume_orientation)
-            data = _read_exactly(path, stream, _offset(path, header) - len(header.binaryblock), declared)
-        except (OSError, EOFError, zlib.error) as error:
+            check_budget(path, shape, dtype, max_bytes)
+            with np.errstate(over="ignore", invalid="ignore"):
+                affine = _choose_affine(path, header, shape, assume_orientation)
+            size = math.prod(shape) * dtype.itemsize
+            check_possible(path, size, path.stat().st_size, isinstance(stream, gzip.GzipFile))
+            _skip_to_voxels(path, stream, header)
+            data = read_payload(path, pieces_of(stream), size)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
-    voxels = np.frombuffer(data, dtype).reshape(shape, order="F")
+    voxels = data.view(dtype).reshape(shape, order="F")
     return StoredScan(_scale(path, voxels, header), affine, header)
 
 
 def _open_stream(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    if zipped != path.name.endswith(".gz"):
+    if zipped != path.name.lower().endswith(".gz"):
         log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
     return cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb"))
 
@@ -121,11 +129,13 @@ def _voxel_type(path: Path, header: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _offset(path: Path, header: Any) -> int:
-    offset = float(header["vox_offset"])
-    if not (np.isfinite(offset) and len(header.binaryblock) <= offset <= _MAX_OFFSET):
-        raise BadHeaderError(path, f"its voxels are said to start at byte {offset}; export the scan again")
-    return int(offset)
+def _skip_to_voxels(path: Path, stream: BinaryIO, header: Any) -> None:
+    offset, first = float(header["vox_offset"]), len(header.binaryblock) + 4
+    if not (first <= offset <= _MAX_OFFSET and offset.is_integer()):
+        raise BadHeaderError(path, f"its voxels are said to start at byte {offset:g}; export the scan again")
+    skip = int(offset) - len(header.binaryblock)
+    if len(stream.read(skip)) < skip:
+        raise TruncatedScanError(path, "it ends before its first voxel; copy the file again")
 
 
 def _choose_affine(
@@ -133,17 +143,14 @@ def _choose_affine(
 ) -> NDArray[np.float64]:
     spacing = [float(size) for size in header["pixdim"][1:4]]
     check_spacing(path, spacing)
+    unit = int(header["xyzt_units"]) & 7
+    if unit in _UNITS:
+        raise BadSpacingError(path, f"its lengths are in {_UNITS[unit]}, not mm; write them in mm")
     forms = {name: _form(path, header, name) for name in ("sform", "qform") if int(header[f"{name}_code"]) > 0}
     for affine in forms.values():
         check_affine(path, affine)
-    if len(forms) == 2:
-        apart = corner_distance_mm(forms["sform"], forms["qform"], shape)
-        if apart > AFFINE_TOLERANCE_MM:
-            raise ConflictingAffinesError(
-                path,
-                f"its qform and sform place voxels up to {apart:.2f} mm apart; set the code of the wrong one to 0",
-            )
     if forms:
+        _check_agreement(path, forms, spacing, shape)
         return next(iter(forms.values()))
     if assume_orientation is None:
         raise NoOrientationError(
@@ -153,9 +160,29 @@ def _choose_affine(
     return _assumed_affine(path, assume_orientation, spacing)
 
 
+def _check_agreement(
+    path: Path, forms: dict[str, NDArray[np.float64]], spacing: list[float], shape: tuple[int, int, int]
+) -> None:
+    """Every part of the header that places voxels says the same; readers differ in which one they believe."""
+    tolerance = AFFINE_TOLERANCE_MM + AFFINE_TOLERANCE_SHARE * float(np.linalg.norm(np.multiply(spacing, shape)))
+    apart = corner_distance_mm(forms["sform"], forms["qform"], shape) if len(forms) == 2 else 0.0
+    if not apart <= tolerance:
+        raise ConflictingAffinesError(
+            path, f"its qform and sform place voxels up to {apart:.2f} mm apart; set the code of the wrong one to 0"
+        )
+    for name, affine in forms.items():
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        if not (np.abs(sizes - spacing) * shape <= tolerance).all():
+            raise ConflictingAffinesError(
+                path, f"its {name} has voxels of {sizes.round(4)} mm, its pixdim says {spacing}; write the true size"
+            )
+
+
 def _form(path: Path, header: Any, name: str) -> NDArray[np.float64]:
     if not 0 < int(header[f"{name}_code"]) <= 5:
         raise BadHeaderError(path, f"its {name}_code is {int(header[f'{name}_code'])}; codes go from 0 to 5")
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1  # the standard reads a missing handedness so
     try:
         affine: NDArray[np.float64] = header.get_sform() if name == "sform" else header.get_qform()
     except (HeaderDataError, ValueError) as error:
@@ -175,29 +202,15 @@ def _assumed_affine(path: Path, codes: str, spacing: list[float]) -> NDArray[np.
     return affine
 
 
-def _read_exactly(path: Path, stream: BinaryIO, skip: int, size: int) -> bytearray:
-    if len(stream.read(skip)) < skip:
-        raise TruncatedScanError(path, "it ends before its first voxel; copy the file again")
-    data = bytearray(size)
-    view, filled = memoryview(data), 0
-    while filled < size:
-        count = stream.readinto(view[filled : filled + 2**24])  # type: ignore[attr-defined]
-        if not count:
-            raise TruncatedScanError(path, f"it holds {filled:,} of {size:,} bytes of voxels; copy the file again")
-        filled += count
-    if stream.read(1):
-        raise OverlongScanError(path, f"it holds more than the {size:,} bytes of voxels that its header declares")
-    return data
-
-
 def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:
     """Apply slope and intercept; integer voxels without them keep their type."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if not np.isfinite(slope) or slope == 0:
+    if np.isnan(slope) or slope == 0:
         return voxels
-    if not np.isfinite(intercept):
+    if not np.isfinite([slope, intercept]).all():
         raise BadHeaderError(path, f"its intensities are scaled by {slope} and shifted by {intercept}")
     if (slope, intercept) == (1.0, 0.0):
         return voxels
-    scaled: NDArray[np.float32] = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: NDArray[np.float32] = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return scaled

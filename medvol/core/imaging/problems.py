@@ -2,6 +2,7 @@
 
 ScanError
 |-- MissingScanError          missing           there is no file at the path
+|-- UnreadableScanError       unreadable        the system does not open the file
 |-- UnknownFormatError        unknown_format    neither name nor content is a format that is read
 |-- EmptyFileError            empty             the file has no bytes
 |-- ShortHeaderError          short_header      the file ends inside its header
@@ -18,7 +19,7 @@ ScanError
 |-- BadSpacingError           bad_spacing       a voxel size is zero, negative or not a number
 |-- SingularAffineError       singular_affine   the geometry folds space
 |-- ShearedAffineError        sheared_affine    the axes are not at right angles
-|-- ConflictingAffinesError   conflicting_affines  qform and sform place the voxels differently
+|-- ConflictingAffinesError   conflicting_affines  qform, sform and voxel size do not agree
 |-- NoOrientationError        no_orientation    the header does not say which way the axes point
 `-- NonFiniteVoxelsError      non_finite        NaN or infinite voxels
 """
@@ -51,6 +52,12 @@ class MissingScanError(RefusedScanError):
     """There is no file at the path."""
 
     code = "missing"
+
+
+class UnreadableScanError(RefusedScanError):
+    """The system does not open the file."""
+
+    code = "unreadable"
 
 
 class UnknownFormatError(RefusedScanError):
@@ -150,7 +157,7 @@ class ShearedAffineError(RefusedScanError):
 
 
 class ConflictingAffinesError(RefusedScanError):
-    """The qform and the sform place the voxels differently."""
+    """The qform, the sform and the voxel size place the voxels differently."""
 
     code = "conflicting_affines"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from medvol.core.imaging.problems import (
     MissingScanError,
     UnknownDatatypeError,
     UnknownFormatError,
+    UnreadableScanError,
 )
 from medvol.core.imaging.stored import MAX_BYTES, StoredScan, fill_non_finite
 from medvol.core.types import Modality, Source, Volume
@@ -33,6 +35,7 @@ GRID_TOLERANCE_MM = 0.1
 """How far apart a mask's grid may place a corner voxel of the scan."""
 
 _AIR_HU = -200.0
+_BELOW_AIR_HU = -1100.0
 
 
 def read_volume(
@@ -52,7 +55,8 @@ def read_volume(
         assume_orientation: Three letters such as ``LPS``, for a NIfTI header that does not say which way the axes
             point.
         nan_to: Value that takes the place of NaN and infinite voxels; they are refused when None.
-        max_bytes: Budget for the voxels, judged from the header before anything is read.
+        max_bytes: Budget for the voxels, four bytes each or as stored when that is more; judged from the header before
+            anything is read.
 
     Returns:
         The volume in LPS orientation; axes are permuted and flipped, never resampled.
@@ -63,7 +67,9 @@ def read_volume(
     path = Path(path)
     stored = _read_stored(path, assume_orientation, max_bytes)
     voxels, affine, source = _to_lps(path, stored)
-    filled = fill_non_finite(path, np.ascontiguousarray(voxels, np.float32), nan_to)
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
+        single = np.ascontiguousarray(voxels, np.float32)
+    filled = fill_non_finite(path, single, nan_to)
     return Volume(filled, affine, modality or guess_modality(filled), _identify(filled, affine), source)
 
 
@@ -83,6 +89,7 @@ def read_labels(
 
     Raises:
         ScanError: The file is refused.
+        UnknownDatatypeError: A value is not a whole number of 32 bits.
         GeometryError: It lies on another grid.
     """
     path = Path(path)
@@ -94,8 +101,9 @@ def read_labels(
     if apart > GRID_TOLERANCE_MM:
         raise GeometryError(f"{path} lies up to {apart:.2f} mm beside its scan's grid; resample it to the scan")
     labels = np.ascontiguousarray(voxels)
-    if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-        raise UnknownDatatypeError(path, "a label map holds whole numbers, this one does not; save it as integers")
+    whole = labels.dtype.kind != "f" or bool((labels == np.rint(labels)).all())
+    if not (whole and labels.min() >= -(2**31) and labels.max() < 2**31):
+        raise UnknownDatatypeError(path, "a label map holds whole numbers of 32 bits, this one does not; save it so")
     return labels.astype(np.int32)
 
 
@@ -105,7 +113,7 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     Args:
         path: A mask or a label map.
         volume: The scan it belongs to.
-        labels: Labels that belong to the mask; everything but 0 when None.
+        labels: Labels that belong to the mask; every positive one when None.
 
     Returns:
         Mask (Z, Y, X) bool.
@@ -123,13 +131,15 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
 
 
 def guess_modality(voxels: NDArray[np.float32]) -> Modality:
-    """``CT`` when intensities look like Hounsfield units: whole numbers for the most part, air far below zero.
+    """``CT`` when intensities look like Hounsfield units: air far below zero, nothing but padding below air.
 
-    Anything else is ``other``; an MR scan is never taken for a CT.
+    Anything else is ``other``; an MR scan, even a phase image with negative values, is not taken for a CT.
     """
     sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
-    air = float(sample.min()) <= _AIR_HU and float(np.median(sample)) < 1000
-    return "CT" if air and float(sample.max()) < 40_000 else "other"
+    lowest = float(sample.min())
+    below_air = float(((sample < _BELOW_AIR_HU) & (sample > lowest)).mean())
+    air = lowest <= _AIR_HU and float(np.median(sample)) < 1000
+    return "CT" if air and below_air < 0.01 and float(sample.max()) < 40_000 else "other"
 
 
 def is_scan(path: Path) -> bool:
@@ -138,18 +148,29 @@ def is_scan(path: Path) -> bool:
 
 
 def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int) -> StoredScan:
-    if not path.exists():
-        raise MissingScanError(path, "there is no such file")
-    if path.is_dir():
-        raise UnknownFormatError(path, "it is a folder; name one scan in it")
     name = path.name.lower()
-    if not name.endswith(SUFFIXES):
+    try:
+        _check_file(path)
+        if name.endswith(NIFTI_SUFFIXES):
+            return read_nifti(path, assume_orientation, max_bytes)
+        return read_nrrd(path, max_bytes) if name.endswith(NRRD_SUFFIXES) else read_metaimage(path, max_bytes)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingScanError(path, "there is no such file; check the path") from error
+    except OSError as error:
+        raise UnreadableScanError(path, f"the system does not read it ({error.strerror}); check the file") from error
+
+
+def _check_file(path: Path) -> None:
+    """A regular file with a name that is read and something in it."""
+    state = path.stat()
+    if stat.S_ISDIR(state.st_mode):
+        raise UnknownFormatError(path, "it is a folder; name one scan in it")
+    if not path.name.lower().endswith(SUFFIXES):
         raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; convert the scan to NIfTI")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(state.st_mode):
+        raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
+    if state.st_size == 0:
         raise EmptyFileError(path, "it has no bytes; copy the file again")
-    if name.endswith(NIFTI_SUFFIXES):
-        return read_nifti(path, assume_orientation, max_bytes)
-    return read_nrrd(path, max_bytes) if name.endswith(NRRD_SUFFIXES) else read_metaimage(path, max_bytes)
 
 
 def _to_lps(path: Path, stored: StoredScan) -> tuple[NDArray[np.generic], NDArray[np.float64], Source]:

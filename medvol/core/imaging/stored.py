@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from medvol.core.imaging.problems import (
     TooLargeError,
 )
 
-MAX_BYTES = 4 * 1024**3
-"""Default budget for the voxels of one scan, as declared by its header."""
+MAX_BYTES = 3 * 1024**3
+"""Default budget for the voxels of one scan as they are held, four bytes each: 512 x 512 x 3072 voxels."""
 
 _SHEAR = 1e-3
 """Largest cosine between two axes that passes for a right angle: 0.06 degrees."""
@@ -53,21 +54,22 @@ def check_dimensions(path: Path, sizes: list[int]) -> tuple[int, int, int]:
         raise BadDimensionsError(path, f"an axis of size {min(sizes)} in {tuple(sizes)}; export the scan again")
     if len(sizes) < 3:
         raise BadDimensionsError(path, f"{len(sizes)} axes {tuple(sizes)}; a volume has three, stack its slices first")
-    frames = int(np.prod(sizes[3:], dtype=np.int64))
+    frames = math.prod(sizes[3:])
     if frames > 1:
         raise TimeSeriesError(path, f"{frames} frames of size {tuple(sizes[:3])}; save the frame you need as a volume")
     return sizes[0], sizes[1], sizes[2]
 
 
-def check_budget(path: Path, declared_bytes: int, max_bytes: int) -> None:
-    """Judge the size from the header, before anything is read.
+def check_budget(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], max_bytes: int) -> None:
+    """Judge the size from the header, before anything is read: as stored, or as float32, whichever is more.
 
     Raises:
         TooLargeError: It is over the budget.
     """
-    if declared_bytes > max_bytes:
+    declared = math.prod(shape) * max(4, dtype.itemsize)
+    if declared > max_bytes:
         raise TooLargeError(
-            path, f"its header declares {declared_bytes:,} bytes of voxels; the budget is {max_bytes:,}, set max_bytes"
+            path, f"its header declares {shape} voxels, {declared:,} bytes; the budget is {max_bytes:,}, set max_bytes"
         )
 
 

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import GeometryError
 from medvol.core.imaging.geometry import invert_orientation
-from medvol.core.imaging.itk import copy_geometry, write_itk
+from medvol.core.imaging.itk import ItkGeometry, itk_geometry, write_itk
 from medvol.core.imaging.problems import UnknownFormatError
-from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES
+from medvol.core.imaging.reading import NIFTI_SUFFIXES
 from medvol.core.types import Volume
+
+_GEOMETRY = (
+    *("xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Pat
 
 def to_stored_axes(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.uint8]:
     """Take a mask (Z, Y, X) back to the axis order of the file, (I, J, K) uint8."""
-    voxels = mask.transpose(2, 1, 0).astype(np.uint8)
+    voxels = mask.transpose(2, 1, 0).astype(np.bool_).astype(np.uint8)
     if volume.source is None:
         return voxels
     back = invert_orientation(volume.source.orientation)
@@ -80,16 +85,10 @@ def to_stored_axes(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.uint8]
 
 
 def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
-    source = volume.source
-    if source is not None and source.header is not None and _coded(source.header):
-        header = source.header.copy()
-        header.set_data_dtype(np.uint8)
-        header.set_data_shape(stored.shape)
-        header.set_slope_inter(1, 0)
-        header["cal_max"] = header["cal_min"] = 0
-        header.extensions.clear()
+    header = None if volume.source is None else volume.source.header
+    if isinstance(header, nib.Nifti1Header) and (header["sform_code"] > 0 or header["qform_code"] > 0):
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        image = kind(stored, None, header)  # type: ignore[no-untyped-call]
+        image = kind(stored, None, _geometry_header(header))  # type: ignore[no-untyped-call]
     else:
         image = nib.Nifti1Image(stored, _stored_affine(volume))
         image.header.set_xyzt_units("mm")
@@ -99,16 +98,21 @@ def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
     path.write_bytes(data)
 
 
+def _geometry_header(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """Header of a mask: the scan's geometry and nothing else, since free text may name the patient."""
+    bare = type(header)(endianness=header.endianness)
+    bare.set_data_dtype(np.uint8)
+    bare["pixdim"][:4] = header["pixdim"][:4]
+    for field in _GEOMETRY:
+        bare[field] = header[field]
+    return bare
+
+
 def _write_itk(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
-    origin = None if volume.source is None else volume.source.path
-    if origin is not None and origin.is_file() and origin.name.lower().endswith((*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)):
-        copy_geometry(path, stored, origin)
-    else:
-        write_itk(path, stored, _stored_affine(volume))
-
-
-def _coded(header: nib.Nifti1Header) -> bool:
-    return int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    geometry = None if volume.source is None else volume.source.header
+    if not isinstance(geometry, ItkGeometry):
+        geometry = itk_geometry(_stored_affine(volume))
+    write_itk(path, stored, geometry)
 
 
 def _stored_affine(volume: Volume) -> NDArray[np.float64]:
