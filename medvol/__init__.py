@@ -7,7 +7,39 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medvol import testing as testing
+    from medvol.core.errors import MedvolError as MedvolError
+    from medvol.core.evaluation.module import EvaluationModule as EvaluationModule
+    from medvol.core.grounding.grammar import format_evidence as format_evidence
+    from medvol.core.grounding.grammar import parse_evidence as parse_evidence
+    from medvol.core.grounding.prompts import PromptTemplate as PromptTemplate
+    from medvol.core.grounding.prompts import build_prompt as build_prompt
+    from medvol.core.imaging.reading import read_mask as read_mask
+    from medvol.core.imaging.reading import read_volume as read_volume
+    from medvol.core.imaging.writing import write_mask as write_mask
+    from medvol.core.inference.segmenter import Segmenter as Segmenter
+    from medvol.core.registry import DATASETS as DATASETS
+    from medvol.core.registry import POLICIES as POLICIES
+    from medvol.core.registry import PROPAGATORS as PROPAGATORS
+    from medvol.core.registry import REWARDS as REWARDS
+    from medvol.core.roles import CaseDataset as CaseDataset
+    from medvol.core.roles import Policy as Policy
+    from medvol.core.roles import Propagator as Propagator
+    from medvol.core.roles import RewardTerm as RewardTerm
+    from medvol.core.roles import TrainablePolicy as TrainablePolicy
+    from medvol.core.training.data import CaseDataModule as CaseDataModule
+    from medvol.core.training.sft import SFTModule as SFTModule
+    from medvol.core.types import Case as Case
+    from medvol.core.types import Completion as Completion
+    from medvol.core.types import Evidence as Evidence
+    from medvol.core.types import Prompt as Prompt
+    from medvol.core.types import Query as Query
+    from medvol.core.types import Rollout as Rollout
+    from medvol.core.types import Segmentation as Segmentation
+    from medvol.core.types import Volume as Volume
 
 _HOME = {
     "Case": "medvol.core.types",

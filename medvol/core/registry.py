@@ -134,7 +134,7 @@ class Registry(Generic[Role]):
             component = point.load()
         except MissingExtraError:
             raise
-        except Exception as error:  # a plug-in's module may fail in any way; the cause is kept and named
+        except (Exception, SystemExit) as error:  # a plug-in's module may fail in any way; the cause is named
             raise ComponentImportError(
                 f"{self.group}: {point.name!r} from {_owner(point)} ({point.value}) failed to import: "
                 f"{type(error).__name__}: {error}"

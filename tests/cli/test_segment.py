@@ -1,0 +1,128 @@
+"""``medvol segment``: one query, a folder, jobs, and an edited record."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medvol.cli import main
+
+TOY = ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A scan stored from left to right, front to back: x and y run against the canonical axes."""
+    path = tmp_path / "scans" / "ct.nii.gz"
+    path.parent.mkdir()
+    image = nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
+    image.set_qform(image.affine, 1)
+    nib.save(image, path)
+    return path
+
+
+def segment(*arguments: object) -> int:
+    return main(["segment", *map(str, arguments)])
+
+
+def test_one_query(scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out) == 0
+    assert {path.name for path in out.iterdir()} == {f"ct_the-cube{end}" for end in (".nii.gz", ".json", ".png")}
+    mask = nib.load(out / "ct_the-cube.nii.gz")
+    # Key slice 2 and one slice on either side, the middle half of both axes.
+    expected = np.zeros((8, 8, 4), bool)
+    expected[2:6, 2:6, 1:4] = True
+    assert np.array_equal(np.asarray(mask.dataobj) > 0, expected)
+    assert np.array_equal(mask.affine, nib.load(scan).affine)
+    text = capsys.readouterr().out
+    assert "the cube: slice 2, 1 box, 48 voxels" in text
+    assert str(out / "ct_the-cube.png") in text
+
+
+def test_a_rerun_skips_and_overwrite_does_not(
+    scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out) == 0
+    before = (out / "ct_the-cube.json").stat().st_mtime_ns
+    assert segment(scan, "the cube", *TOY, "--out", out) == 0
+    assert "answered before" in capsys.readouterr().out
+    assert (out / "ct_the-cube.json").stat().st_mtime_ns == before
+    assert segment(scan, "the cube", *TOY, "--out", out, "--overwrite") == 0
+    assert (out / "ct_the-cube.json").stat().st_mtime_ns > before
+
+
+def test_an_edited_record_is_propagated_without_a_policy(
+    scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out) == 0
+    record = out / "ct_the-cube.json"
+    content = json.loads(record.read_text())
+    content["evidence"]["key_slice"] = 0
+    content["evidence"]["boxes_px"] = [[0, 0, 8, 8]]
+    record.write_text(json.dumps(content))
+    arguments = ("--evidence", record, "--propagator", "ToyPropagator", "--propagator.depth", 0, "--out", out)
+    assert segment(*arguments) == 0
+    assert int(np.asarray(nib.load(out / "ct_the-cube_edited.nii.gz").dataobj).sum()) == 64
+    assert json.loads((out / "ct_the-cube_edited.json").read_text())["edited"] is True
+    assert "--overwrite" in refused("segment", *arguments)
+    assert segment(*arguments, "--overwrite") == 0
+
+
+def test_a_folder_goes_on_after_a_bad_scan(
+    scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan.with_name("bad.nii.gz").write_bytes(b"no scan")
+    out = tmp_path / "out"
+    assert segment(scan.parent, "the cube", *TOY, "--out", out) == 1
+    assert (out / "ct_the-cube.nii.gz").is_file()
+    assert "1 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    scan.with_name("bad.nii.gz").unlink()
+    assert segment(scan.parent, "the cube", *TOY, "--out", out) == 0
+    assert "0 done, 1 skipped, 0 failed" in capsys.readouterr().out
+
+
+def test_jobs(scan: Path, toy: Path, tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps([{"scan": "scans/ct.nii.gz", "queries": ["the cube", "the other cube"]}]))
+    assert segment("--jobs", jobs, *TOY, "--out", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+
+
+def test_options_from_a_file(scan: Path, toy: Path, tmp_path: Path) -> None:
+    config = tmp_path / "seg.yaml"
+    config.write_text(
+        "policy: {class_path: ToyPolicy, init_args: {answer: '<answer>[]</answer>'}}\n"
+        "propagator: {class_path: ToyPropagator, init_args: {depth: 0}}\n"
+        f"out: {tmp_path / 'out'}\n"
+    )
+    assert segment(scan, "the cube", "--config", config) == 0
+    assert not np.asarray(nib.load(tmp_path / "out" / "ct_the-cube.nii.gz").dataobj).any()
+
+
+@pytest.mark.parametrize("query", ["null", "true", "5", "a: b", "[x", "{a: b}", "# x", "ToyPolicy"])
+def test_a_query_is_text_whatever_it_looks_like(query: str, scan: Path, toy: Path, tmp_path: Path) -> None:
+    assert segment(scan, query, *TOY, "--out", tmp_path / "out") == 0
+    (record,) = (tmp_path / "out").glob("*.json")
+    assert json.loads(record.read_text())["query"] == query
+
+
+def test_an_answer_that_cannot_be_read_fails_the_case(
+    scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(scan, "the cube", *TOY, "--policy.answer", "no idea", "--out", tmp_path / "out") == 1
+    assert "no_answer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_folder_names_the_policy(scan: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    text = refused("segment", scan, "the cube", "--policy", folder)
+    assert str(folder) in text
+    assert "config.json" in text

@@ -1,0 +1,71 @@
+"""The public names, pinned: a change here is a change of the interface."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import medvol
+
+PUBLIC = [
+    "Case",
+    "CaseDataModule",
+    "CaseDataset",
+    "Completion",
+    "DATASETS",
+    "EvaluationModule",
+    "Evidence",
+    "MedvolError",
+    "POLICIES",
+    "PROPAGATORS",
+    "Policy",
+    "Prompt",
+    "PromptTemplate",
+    "Propagator",
+    "Query",
+    "REWARDS",
+    "RewardTerm",
+    "Rollout",
+    "SFTModule",
+    "Segmentation",
+    "Segmenter",
+    "TrainablePolicy",
+    "Volume",
+    "__version__",
+    "build_prompt",
+    "format_evidence",
+    "parse_evidence",
+    "read_mask",
+    "read_volume",
+    "testing",
+    "write_mask",
+]
+
+
+def test_all_is_pinned_and_sorted() -> None:
+    assert medvol.__all__ == PUBLIC
+    assert sorted(PUBLIC) == PUBLIC
+    assert dir(medvol) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_can_be_imported(name: str) -> None:
+    assert getattr(medvol, name) is not None
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="module 'medvol' has no attribute 'Segmentor'"):
+        medvol.Segmentor  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports under TYPE_CHECKING name what the lazy table names, from the same modules."""
+    tree = ast.parse(Path(medvol.__file__).read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
+    seen = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}" if node.module == "medvol" else node.module
+        for node in imports
+        for alias in node.names
+    }
+    assert seen == medvol._HOME
