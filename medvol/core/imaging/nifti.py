@@ -18,7 +18,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from medvol.core.imaging.geometry import corner_distance_mm, reorient_affine
+from medvol.core.imaging.geometry import corner_distance_mm
 from medvol.core.imaging.payload import check_possible, pieces_of, read_payload
 from medvol.core.imaging.problems import (
     BadDimensionsError,
@@ -41,7 +41,8 @@ AFFINE_TOLERANCE_SHARE = 1.5e-3
 in float32 near a half turn, as every LPS scan has, is off by up to 1e-3 of the diagonal."""
 
 _COLOUR = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
-_LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), 540: (nib.Nifti2Header, b"n+2\x00")}
+_NIFTI2 = 540
+_LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), _NIFTI2: (nib.Nifti2Header, b"n+2\x00")}
 _UNITS = {1: "metres", 3: "micrometres"}
 _MAX_OFFSET = 64 * 1024**2
 
@@ -101,11 +102,13 @@ def _read_header(path: Path, stream: BinaryIO) -> Any:
     if len(block) < size:
         raise ShortHeaderError(path, f"it ends after {len(block)} bytes, inside the header of {size}")
     header: Any = kind(block, endianness=order, check=False)  # type: ignore[no-untyped-call]
-    if header["magic"].tobytes().rstrip(b"\x00") != magic.rstrip(b"\x00"):
-        found = header["magic"].tobytes()
+    found = header["magic"].tobytes()
+    if found != magic:
         raise BadMagicError(
             path, f"its magic is {found!r}, not {magic!r}; a pair of .hdr and .img is not read, convert it"
         )
+    if size == _NIFTI2 and bytes(header["eol_check"]) not in (b"\r\n\x1a\n", bytes(4)):
+        raise BadMagicError(path, "its line ends were converted on the way; copy it again in binary mode")
     return header
 
 
@@ -195,10 +198,10 @@ def _assumed_affine(path: Path, codes: str, spacing: list[float]) -> NDArray[np.
     groups = ("LR", "AP", "SI")
     if len(letters) != 3 or any(sum(letter in group for letter in letters) != 1 for group in groups):
         raise NoOrientationError(path, f"assume_orientation is three letters such as LPS or RAS; got {codes!r}")
-    orientation = nib.orientations.axcodes2ornt(letters)
-    affine = reorient_affine(np.eye(4), orientation, (1, 1, 1))
-    affine[:3, :3] *= spacing
-    affine[:3, 3] = 0
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for i, (axis, sign) in enumerate(nib.orientations.axcodes2ornt(letters)):
+        affine[int(axis), i] = sign * spacing[i]
     return affine
 
 

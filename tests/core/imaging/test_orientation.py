@@ -1,4 +1,4 @@
-"""A scan written in every orientation is one scan inside, and its mask goes back to where it came from."""
+"""A blob stays where it is in the world, however its scan is stored."""
 
 from itertools import permutations, product
 
@@ -6,129 +6,165 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
-from medvol.core.imaging.geometry import make_volume, voxel_to_world
+from medvol.core.imaging.geometry import (
+    axis_codes,
+    invert_orientation,
+    lps_affine,
+    make_volume,
+    orientation_to_lps,
+    voxel_to_world,
+)
 from medvol.core.imaging.reading import read_mask, read_volume
 from medvol.core.imaging.writing import write_mask
 
-SHAPE = (15, 12, 9)
-SPACING = (0.8, 1.3, 2.5)
-ORIENTATIONS = [(axes, flips) for axes in permutations(range(3)) for flips in product((1, -1), repeat=3)]
+SHAPE = (22, 18, 9)
+SPACING = (0.8, 0.9, 2.5)
+ORIENTATIONS = [
+    np.column_stack([order, flips]).astype(float)
+    for order in permutations(range(3))
+    for flips in product((1, -1), repeat=3)
+]
+IDS = ["".join(f"{'+' if flip > 0 else '-'}{int(axis)}" for axis, flip in rows) for rows in ORIENTATIONS]
+OBLIQUE = Rotation.from_euler("xz", (12, 7), degrees=True).as_matrix()
 
 
-def scene(oblique: bool) -> tuple[np.ndarray, np.ndarray]:
-    """An array (i, j, k) in RAS order with a lopsided bright blob, and its affine."""
-    voxels = np.full(SHAPE, -900, np.int16)
-    voxels[2:6, 3:5, 1:7] = 300
-    voxels[6, 4, 6] = 500
+def blob():
+    """An L with a foot: no reflection or rotation maps it to itself."""
+    voxels = np.zeros(SHAPE, np.int16)
+    voxels[3:15, 4:7, 2:5] = 1000
+    voxels[3:6, 4:14, 2:4] = 1000
+    voxels[3:5, 12:14, 2:8] = 1000
+    return voxels
+
+
+def base_affine(rotation):
     affine = np.eye(4)
-    affine[:3, :3] = rotation() @ np.diag(SPACING) if oblique else np.diag(SPACING)
-    affine[:3, 3] = (-31.5, 12.25, 80.0)
-    return voxels, affine
+    affine[:3, :3] = rotation @ np.diag(SPACING)
+    affine[:3, 3] = (-31.5, 12.25, 407.75)
+    return affine
 
 
-def rotation() -> np.ndarray:
-    a, b = np.deg2rad(12), np.deg2rad(7)
-    about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    about_z = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
-    return about_x @ about_z
+def centroid(voxels, affine):
+    return voxel_to_world(affine, np.argwhere(voxels > 0)).mean(axis=0)
 
 
-def turn(voxels: np.ndarray, affine: np.ndarray, axes, flips) -> tuple[np.ndarray, np.ndarray]:
-    """The same scene with its array axes permuted and flipped, worked out without nibabel."""
-    turned = voxels.transpose(axes)
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.eye(3)[:, list(axes)]
-    for axis, flip in enumerate(flips):
-        if flip < 0:
-            turned = np.flip(turned, axis)
-            mirror = np.eye(4)
-            mirror[axis, axis] = -1
-            mirror[axis, 3] = turned.shape[axis] - 1
-            matrix = matrix @ mirror
-    return np.ascontiguousarray(turned), affine @ matrix
+def off_in_voxels(stored, affine, rotation):
+    """Distance between a blob's centroid and the true one, along each axis, in voxels."""
+    apart = centroid(stored, affine) - centroid(blob(), base_affine(rotation))
+    return np.abs(rotation.T @ apart / SPACING).max()
 
 
-def centroid(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    return voxel_to_world(affine, np.argwhere(mask)).mean(axis=0)
+def test_there_are_48_orientations():
+    assert len(ORIENTATIONS) == 48
+    assert len(set(IDS)) == 48
 
 
-@pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
-@pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS)
-def test_nifti_in_48_orientations(axes, flips, oblique, tmp_path):
-    voxels, affine = scene(oblique)
-    truth = centroid(voxels > 0, affine)
-    turned, turned_affine = turn(voxels, affine, axes, flips)
-    path = tmp_path / "scan.nii.gz"
-    nib.save(nib.Nifti1Image(turned, turned_affine), path)
-    volume = read_volume(path)
-    mask = volume.voxels > 0
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=IDS)
+def test_oblique_nifti_goes_back_to_its_own_grid(tmp_path, orientation, suffix):
+    affine = base_affine(OBLIQUE) @ nib.orientations.inv_ornt_aff(orientation, SHAPE)
+    stored = nib.orientations.apply_orientation(blob(), orientation)
+    nib.save(nib.Nifti1Image(stored, affine), tmp_path / f"scan{suffix}")
+
+    volume = read_volume(tmp_path / f"scan{suffix}")
+    mask = volume.voxels > 500
+    write_mask(tmp_path / f"mask{suffix}", mask, volume)
+
+    scan, written = nib.load(tmp_path / f"scan{suffix}"), nib.load(tmp_path / f"mask{suffix}")
+    assert axis_codes(volume.affine) == "LPS"
+    assert written.affine.tobytes() == scan.affine.tobytes()
+    assert written.header["pixdim"][:4].tobytes() == scan.header["pixdim"][:4].tobytes()
+    np.testing.assert_array_equal(np.asarray(written.dataobj), stored > 500)
+    assert off_in_voxels(np.asarray(written.dataobj), written.affine, OBLIQUE) < 0.01
     inside = voxel_to_world(volume.affine, np.argwhere(mask)[:, ::-1]).mean(axis=0)
-    assert np.abs(inside - truth).max() < 0.01 * min(SPACING)
-    written = nib.load(write_mask(tmp_path / "mask.nii.gz", mask, volume))
-    assert written.affine.tobytes() == nib.load(path).affine.tobytes()
-    assert written.get_data_dtype() == np.uint8
-    back = np.asarray(written.dataobj)
-    np.testing.assert_array_equal(back, turned > 0)
-    assert np.abs(centroid(back, written.affine) - truth).max() < 0.01 * min(SPACING)
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", volume), mask)
+    np.testing.assert_allclose(inside, centroid(blob(), base_affine(OBLIQUE)), atol=0.008)
+    np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}", volume), mask)
 
 
-def test_inside_all_48_are_one_array(tmp_path):
-    voxels, affine = scene(oblique=False)
-    # LPS from RAS: left and front are mirrored, then (z, y, x).
-    expected = voxels[::-1, ::-1].transpose(2, 1, 0)
-    for axes, flips in ORIENTATIONS:
-        turned, turned_affine = turn(voxels, affine, axes, flips)
-        nib.save(nib.Nifti1Image(turned, turned_affine), tmp_path / "scan.nii")
+def test_axis_aligned_content_is_one_array(tmp_path):
+    expected = blob()[::-1, ::-1].transpose(2, 1, 0)  # stored RAS; LPS flips the first two axes
+    for name, orientation in zip(IDS, ORIENTATIONS, strict=True):
+        affine = base_affine(np.eye(3)) @ nib.orientations.inv_ornt_aff(orientation, SHAPE)
+        nib.save(
+            nib.Nifti1Image(nib.orientations.apply_orientation(blob(), orientation), affine), tmp_path / "scan.nii"
+        )
         volume = read_volume(tmp_path / "scan.nii")
-        np.testing.assert_array_equal(volume.voxels, expected)
-        assert volume.spacing == pytest.approx(SPACING[::-1], abs=1e-6)
-        assert (np.sign(np.diag(volume.affine)[:3]) == (-1, -1, 1)).all()
+        np.testing.assert_array_equal(volume.voxels, expected, err_msg=name)
+        np.testing.assert_allclose(volume.spacing, SPACING[::-1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
-@pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS[::3])
-def test_itk_formats_keep_their_geometry(axes, flips, suffix, tmp_path):
-    voxels, affine = scene(oblique=True)
-    truth = centroid(voxels > 0, affine)
-    turned, turned_affine = turn(voxels, affine, axes, flips)
-    image = sitk.GetImageFromArray(turned.transpose(2, 1, 0))
-    world = np.diag([-1.0, -1, 1, 1]) @ turned_affine
-    spacing = np.linalg.norm(world[:3, :3], axis=0)
+@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=IDS)
+def test_oblique_itk_scan_goes_back_to_its_own_grid(tmp_path, orientation, suffix):
+    affine = np.diag([-1, -1, 1, 1]) @ base_affine(OBLIQUE) @ nib.orientations.inv_ornt_aff(orientation, SHAPE)
+    stored = nib.orientations.apply_orientation(blob(), orientation)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stored.transpose(2, 1, 0)))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
-    image.SetOrigin(world[:3, 3].tolist())
-    image.SetDirection((world[:3, :3] / spacing).ravel().tolist())
-    path = tmp_path / f"scan{suffix}"
-    sitk.WriteImage(image, str(path))
-    stored = sitk.ReadImage(str(path))
-    volume = read_volume(path)
-    mask = volume.voxels > 0
-    inside = voxel_to_world(volume.affine, np.argwhere(mask)[:, ::-1]).mean(axis=0)
-    assert np.abs(inside - truth).max() < 0.01 * min(SPACING)
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    sitk.WriteImage(image, str(tmp_path / f"scan{suffix}"))
+
+    volume = read_volume(tmp_path / f"scan{suffix}")
+    mask = volume.voxels > 500
+    (tmp_path / f"scan{suffix}").rename(tmp_path / f"moved{suffix}")  # its geometry was read already
     write_mask(tmp_path / f"mask{suffix}", mask, volume)
-    written = sitk.ReadImage(str(tmp_path / f"mask{suffix}"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(stored) > 0)
-    for part in ("GetOrigin", "GetSpacing", "GetDirection"):
-        assert getattr(written, part)() == pytest.approx(getattr(stored, part)(), abs=1e-12)
-    nifti = nib.load(write_mask(tmp_path / "mask.nii.gz", mask, volume))
-    assert np.abs(centroid(np.asarray(nifti.dataobj), nifti.affine) - truth).max() < 0.01 * min(SPACING)
+
+    scan, written = (sitk.ReadImage(str(tmp_path / f"{name}{suffix}")) for name in ("moved", "mask"))
+    for part in ("GetSpacing", "GetOrigin", "GetDirection", "GetSize"):
+        assert getattr(written, part)() == getattr(scan, part)()
+    assert written.GetPixelID() == sitk.sitkUInt8
+    places = [
+        written.TransformIndexToPhysicalPoint(p[::-1]) for p in np.argwhere(sitk.GetArrayFromImage(written)).tolist()
+    ]
+    apart = np.mean(places, axis=0) * (-1, -1, 1) - centroid(blob(), base_affine(OBLIQUE))
+    assert np.abs(OBLIQUE.T @ apart / SPACING).max() < 0.01
+    np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}", volume), mask)
 
 
-def test_left_is_on_the_right_and_the_head_comes_last(tmp_path):
-    voxels = np.full((10, 10, 10), -1000, np.int16)
-    voxels[1, 5, 8] = 100  # RAS: index 1 of x is the patient's left, index 8 of z is near the head
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "scan.nii")
-    (z, y, x) = np.argwhere(read_volume(tmp_path / "scan.nii").voxels > 0)[0]
-    assert (z, y, x) == (8, 4, 8)
+@pytest.mark.parametrize(
+    ("stored", "written"), [(".nii.gz", ".nrrd"), (".nrrd", ".nii.gz"), (".mha", ".nii"), (".nii", ".mha")]
+)
+def test_a_mask_may_change_format(tmp_path, stored, written):
+    volume = make_volume((blob().transpose(2, 1, 0)).astype(np.float32), SPACING[::-1])
+    write_mask(tmp_path / f"scan{stored}", volume.voxels > 500, volume)
+    scan = read_volume(tmp_path / f"scan{stored}")
+    path = write_mask(tmp_path / f"mask{written}", scan.voxels > 0, scan)
+    np.testing.assert_array_equal(read_mask(path, scan), volume.voxels > 500)
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
-def test_a_volume_made_in_memory(suffix, tmp_path):
-    volume = make_volume(np.zeros((4, 5, 6), np.float32), (5.0, 2.0, 1.0))
-    mask = np.zeros(volume.shape, bool)
-    mask[3, 1:3, 2] = True
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_volume_made_in_memory(tmp_path, suffix):
+    volume = make_volume(np.ascontiguousarray(blob().transpose(2, 1, 0), np.float32), (2.5, 0.75, 0.5))
+    mask = volume.voxels > 500
     path = write_mask(tmp_path / f"mask{suffix}", mask, volume)
     again = read_volume(path)
     np.testing.assert_array_equal(again.voxels > 0, mask)
     np.testing.assert_allclose(again.affine, volume.affine, atol=1e-6)
+    np.testing.assert_array_equal(read_mask(path, volume), mask)
+
+
+def test_the_patients_left_is_on_the_images_right(tmp_path):
+    voxels = np.zeros((10, 8, 6), np.int16)
+    voxels[1, 2, 5] = 1  # RAS: low i is the patient's left, low j the back, high k the head
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1, 1, 1])), tmp_path / "ras.nii")
+    [[z, y, x]] = np.argwhere(read_volume(tmp_path / "ras.nii").voxels)
+    assert (z, y, x) == (5, 8 - 1 - 2, 10 - 1 - 1)
+    assert x > 10 / 2, "left of the patient, right of the image"
+    assert y > 8 / 2, "back of the patient, bottom of the image"
+
+
+def test_an_orientation_and_its_inverse_do_nothing():
+    for orientation in ORIENTATIONS:
+        there = nib.orientations.apply_orientation(blob(), orientation)
+        back = nib.orientations.apply_orientation(there, invert_orientation(orientation))
+        np.testing.assert_array_equal(back, blob())
+
+
+def test_lps_affine_places_voxels():
+    affine = lps_affine((2.5, 0.9, 0.8), (10, 20, 30))
+    np.testing.assert_allclose(voxel_to_world(affine, [[1, 2, 3]]), [[10 - 0.8, 20 - 1.8, 30 + 7.5]])
+    assert axis_codes(affine) == "LPS"
+    np.testing.assert_array_equal(orientation_to_lps(affine), [[0, 1], [1, 1], [2, 1]])
