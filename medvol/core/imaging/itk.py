@@ -52,7 +52,7 @@ _SPACES = re.compile(r"(left|right)-(anterior|posterior)-superior|[LR][AP]S")
 _VECTORS = re.compile(r"vector|color|complex|quaternion|matrix", re.IGNORECASE)
 _PLAIN = {
     "line skip": "0", "lineskip": "0", "byte skip": "0", "byteskip": "0",
-    "HeaderSize": "0", "BinaryData": "true", "ElementToIntensityFunctionSlope": "1",
+    "HeaderSize": "0", "ElementToIntensityFunctionSlope": "1",
     "ElementToIntensityFunctionOffset": "0",
 }  # fmt: skip
 """Fields that change what the bytes mean, and the value with which they do not."""
@@ -124,6 +124,8 @@ def read_metaimage(path: Path, max_bytes: int) -> StoredScan:
     if end is None:
         raise ShortHeaderError(path, "it ends inside its header; copy the file again")
     fields = _fields(path, head[: end.end()], "=")
+    if not _flag(path, fields, "BinaryData"):
+        raise BadHeaderError(path, "its voxels are written as text; save it with BinaryData = True")
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise ColourScanError(path, f"it has {fields['ElementNumberOfChannels']} values a voxel; save one grey value")
     if not fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}:

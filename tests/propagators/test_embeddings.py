@@ -1,0 +1,89 @@
+"""The feature cache: what is computed, what is kept, what is thrown away."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medvol.core.errors import ConfigError
+from medvol.propagators.embeddings import EmbeddingCache, embedding_key
+
+SHAPE = (4, 8, 8)
+ENTRY_BYTES = 2 * 4 * 8 * 8
+
+
+class Encoder:
+    """Counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return np.random.default_rng(self.calls).normal(size=SHAPE).astype(np.float32)
+
+
+def test_second_request_is_not_computed():
+    cache, encoder = EmbeddingCache(10 * ENTRY_BYTES), Encoder()
+    first, second = cache.get("a", SHAPE, encoder), cache.get("a", SHAPE, encoder)
+    assert encoder.calls == 1
+    assert np.array_equal(first, second)
+    assert first.dtype == np.float16
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(0, 6))
+def test_bytes_are_bounded_and_the_latest_are_kept(requests, entries):
+    cache, encoder = EmbeddingCache(entries * ENTRY_BYTES + ENTRY_BYTES // 2), Encoder()
+    recent = []
+    for number in requests:
+        expected = encoder.calls + (number not in recent[:entries])
+        cache.get(str(number), SHAPE, encoder)
+        assert encoder.calls == expected
+        assert cache.bytes_held <= cache.max_bytes
+        recent = [number, *(n for n in recent if n != number)]
+    assert cache.bytes_held == ENTRY_BYTES * min(entries, len(recent))
+
+
+def test_folder_outlives_the_cache(tmp_path):
+    encoder = Encoder()
+    first = EmbeddingCache(0, tmp_path / "kept").get("a", SHAPE, encoder)
+    second = EmbeddingCache(0, tmp_path / "kept").get("a", SHAPE, encoder)
+    assert encoder.calls == 1
+    assert np.array_equal(first, second)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a.f16"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+        lambda content: bytes([content[0] ^ 1]) + content[1:],
+    ],
+)
+def test_damaged_file_is_computed_again_and_replaced(tmp_path, damage):
+    encoder = Encoder()
+    EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
+    file = tmp_path / "a.f16"
+    file.write_bytes(damage(file.read_bytes()))
+    again = EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
+    assert encoder.calls == 2
+    assert np.array_equal(EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder), again)
+    assert encoder.calls == 2
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"cache_folder.*cannot be written"):
+        EmbeddingCache(0, tmp_path / "file" / "cache").get("a", SHAPE, Encoder())
+
+
+def test_key_depends_on_every_pixel_and_on_the_weights():
+    pixels = np.zeros((8, 8), np.float32)
+    other = pixels.copy()
+    other[7, 7] = np.float32(1e-6)
+    keys = {embedding_key(pixels, "w"), embedding_key(other, "w"), embedding_key(pixels, "v")}
+    assert len(keys) == 3
+    assert embedding_key(pixels.copy(), "w") in keys
