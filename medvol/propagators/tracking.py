@@ -28,9 +28,6 @@ from medvol.propagators.appearance import LIMIT, FeatureDiscriminant, IntensityR
 Bits = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-import os
-
-SUB = float(os.environ.get("SUB", "1"))
 CELL_PX = 4
 """Grid pixels along one side of a cell of the feature map."""
 _DECODER_LIMIT = 8.0
@@ -144,7 +141,7 @@ class Track:
     ) -> None:
         self._source, self._grid, self._rule, self._key_slice = source, grid, rule, key_slice
         self._shown = grid.shown
-        logits = self._visible(self._decode(key_slice, grid.place_box(box)) + np.float32(rule.decoder_bias))
+        logits = self._visible(self._decode(key_slice, grid.place_box(box)))
         self._key = _Found(logits > 0, logits)
         share = _cell_means(self._key.mask)
         self._discriminant = FeatureDiscriminant(source.features(key_slice), share, _cell_means(self._shown) > 0.5)
@@ -175,7 +172,7 @@ class Track:
 
     def _next(self, z: int, previous: _Found, steps: int) -> _Found | None:
         """Find the target ``steps`` slices after ``previous``; None when too little is left."""
-        log_odds = self._shape(z, previous, steps) + self._appearance(z)
+        log_odds = self._shape(z, previous.mask, steps) + self._appearance(z)
         expected = _connected(self._visible(log_odds) > 0, previous.mask)
         if not expected.any():
             return None
@@ -189,15 +186,13 @@ class Track:
             return None
         return _Found(mask, _limited_to(mask, log_odds))
 
-    def _shape(self, z: int, previous: _Found, steps: int) -> Floats:
+    def _shape(self, z: int, before: Bits, steps: int) -> Floats:
         """Log-odds from the mask ``steps`` slices before, shrunk along the ellipsoid of the key slice."""
         step_px = self._grid.step_px
-        radius = max(float(np.sqrt(previous.mask.sum() / np.pi)), 1.0)
+        radius = max(float(np.sqrt(before.sum() / np.pi)), 1.0)
         middle = (abs(z - self._key_slice) - 0.5 * steps) * step_px
         shrink = steps * step_px * middle / (self._rule.depth_ratio**2 * radius)
-        distance = _signed_distance(previous.mask)
-        shrink -= SUB * _outline_shift(previous, distance, self._grid.step_px)
-        odds = (distance - np.float32(shrink)) / np.float32(steps * step_px)
+        odds = (_signed_distance(before) - np.float32(shrink)) / np.float32(steps * step_px)
         clipped: Floats = np.clip(odds, -LIMIT, LIMIT).astype(np.float32)
         return clipped
 
@@ -212,8 +207,9 @@ class Track:
         return odds
 
     def _decode(self, z: int, box: NDArray[np.float64]) -> Floats:
-        """Clipped logits of a box of grid pixels."""
-        clipped: Floats = np.clip(self._source.decode(z, box), -_DECODER_LIMIT, _DECODER_LIMIT).astype(np.float32)
+        """Biased and clipped logits of a box of grid pixels."""
+        logits = self._source.decode(z, box) + np.float32(self._rule.decoder_bias)
+        clipped: Floats = np.clip(logits, -_DECODER_LIMIT, _DECODER_LIMIT).astype(np.float32)
         return clipped
 
     def _visible(self, log_odds: Floats) -> Floats:
@@ -232,15 +228,6 @@ def _signed_distance(mask: Bits) -> Floats:
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     distance: Floats = np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)
     return distance
-
-
-def _outline_shift(found: _Found, distance: Floats, step_px: float) -> float:
-    """How far outside the pixel outline the log-odds cross zero on average, in pixels, at most half a pixel.
-
-    Without it a mask that shrinks by less than half a pixel a slice would never shrink.
-    """
-    rim = np.abs(distance) <= 0.5
-    return float(np.clip((found.log_odds[rim] * step_px - distance[rim]).mean(), -0.5, 0.5))
 
 
 def _cell_means(mask: Bits) -> Floats:
