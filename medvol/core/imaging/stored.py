@@ -27,6 +27,9 @@ MAX_BYTES = 3 * 1024**3
 _SHEAR = 1e-3
 """Largest cosine between two axes that passes for a right angle: 0.06 degrees."""
 
+_LARGEST = np.float32(1e30)
+_FARTHEST_MM = 1e6
+
 
 @dataclass(frozen=True)
 class StoredScan:
@@ -74,26 +77,28 @@ def check_budget(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], 
 
 
 def check_spacing(path: Path, spacing: list[float]) -> None:
-    """Three finite positive voxel sizes.
+    """Three positive voxel sizes below a kilometre.
 
     Raises:
         BadSpacingError: One of them is not.
     """
-    if not all(np.isfinite(size) and size > 0 for size in spacing):
+    if not all(0 < size < _FARTHEST_MM for size in spacing):
         raise BadSpacingError(path, f"voxel size {tuple(spacing)} mm; write the true size into the header")
 
 
 def check_affine(path: Path, affine: NDArray[np.float64]) -> None:
-    """Finite, invertible, axes at right angles.
+    """Made of numbers below a kilometre, invertible, axes at right angles.
 
     Raises:
         SingularAffineError: It folds space or is not made of numbers.
         ShearedAffineError: Axes are not at right angles, as in a scan with gantry tilt.
     """
+    if not (np.abs(affine) < _FARTHEST_MM).all():
+        raise SingularAffineError(path, "its affine is not made of numbers below a kilometre; write the true geometry")
     axes = affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or (lengths <= 1e-9).any():
-        raise SingularAffineError(path, "its affine has an axis of no length, or is not made of numbers")
+    if (lengths <= 1e-9).any():
+        raise SingularAffineError(path, "its affine has an axis of no length; write the true geometry")
     cosines = (axes / lengths).T @ (axes / lengths)
     if abs(np.linalg.det(axes / lengths)) < 1e-3:
         raise SingularAffineError(path, "two axes of its affine point the same way; write the true geometry")
@@ -107,12 +112,12 @@ def check_affine(path: Path, affine: NDArray[np.float64]) -> None:
 
 
 def fill_non_finite(path: Path, voxels: NDArray[np.float32], nan_to: float | None) -> NDArray[np.float32]:
-    """Replace NaN and infinite voxels.
+    """Replace NaN and infinite voxels, and those so large that sums of a few of them would be infinite.
 
     Raises:
         NonFiniteVoxelsError: There are some and ``nan_to`` is None.
     """
-    bad = ~np.isfinite(voxels)
+    bad = ~((voxels > -_LARGEST) & (voxels < _LARGEST))
     count = int(bad.sum())
     if count and nan_to is None:
         raise NonFiniteVoxelsError(

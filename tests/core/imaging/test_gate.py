@@ -91,6 +91,8 @@ HEADERS = {
     "pixdim 0": (field("pixdim", 3, 0), p.BadSpacingError),
     "pixdim NaN": (field("pixdim", 1, np.nan), p.BadSpacingError),
     "pixdim infinite": (field("pixdim", 2, np.inf), p.BadSpacingError),
+    "pixdim of light years": (field("pixdim", 1, 1e19), p.BadSpacingError),
+    "origin beyond the moon": (field("srow_x", 3, 1e12), p.SingularAffineError),
     "pixdim negative": (field("pixdim", 1, -0.8), p.BadSpacingError),
     "micrometres": (lambda header: header.set_xyzt_units("micron"), p.BadSpacingError),
     "metres": (lambda header: header.set_xyzt_units("meter"), p.BadSpacingError),
@@ -147,6 +149,7 @@ HEADERS = {
 CONTENTS = {
     "NaN voxel": (with_value(np.nan), p.NonFiniteVoxelsError),
     "infinite voxel": (with_value(-np.inf), p.NonFiniteVoxelsError),
+    "voxel that a sum cannot hold": (with_value(-3e38), p.NonFiniteVoxelsError),
     "voxel beyond float32": (with_value(1e300, np.float64), p.NonFiniteVoxelsError),
     "three bytes": (lambda scans: scans.nifti()[:3], p.ShortHeaderError),
     "half a header": (lambda scans: scans.nifti()[:200], p.ShortHeaderError),

@@ -92,7 +92,7 @@ def reference_affine(path):
     """Affine of another reader, in NIfTI's world."""
     if path.name.endswith((".nii", ".nii.gz")):
         return nib.load(path).affine
-    image = sitk.ReadImage(str(path))
+    image = sitk.ReadImage(str(path), imageIO="NrrdImageIO" if path.suffix == ".nrrd" else "MetaImageIO")
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:3, :3] * image.GetSpacing()[:3]
     affine[:3, 3] = image.GetOrigin()[:3]
