@@ -219,6 +219,8 @@ class _Slices:
     def pixels(self, z: int) -> Floats:
         """(256, 256) intensities in [0, 1], zero in the padding; the last slice asked for is kept."""
         if self._pixels is None or self._pixels[0] != z:
+            if not np.isfinite(self._voxels[z]).all():
+                raise ValueError(f"slice {z} holds values that are not finite; read the scan with a value for them")
             self._pixels = z, self.grid.place(apply_window(self._voxels[z], self._low, self._high))
         return self._pixels[1]
 

@@ -8,7 +8,9 @@ The log-odds of a pixel of the next slice are a weighted sum of four kinds of ev
 - **decoder**: logits of the promptable network for the box of what the other three find.
 
 Shape alone closes every track; the other three hold it open where the scan shows more. The track ends where too little
-is left. It depends on the slices between the key slice and the slice asked for only, so a range can be cut out of it.
+is left. Masks are whole grid pixels, so shape alone does not close a track by less than half a pixel a slice: on thin
+slices the other evidence has to end it. The track depends on the slices between the key slice and the slice asked for
+only, so a range can be cut out of it.
 """
 
 from __future__ import annotations

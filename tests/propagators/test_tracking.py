@@ -53,22 +53,25 @@ def areas(masks):
     return {z: int(mask.sum()) for z, mask in masks.items()}
 
 
-def test_shape_alone_closes_like_an_ellipsoid():
-    # Closed form: with depth_ratio 1, unit spacing and no other evidence, a disc of radius r continues as a ball.
-    radius = 20
-    track = Track(Discs([radius] * 60), grid(), 0, np.array([12.0, 12, 53, 53]), RULE)
-    found = areas(track.follow(range(1, 60)))
-    assert max(found) == pytest.approx(radius, abs=2)
-    for z in range(0, 16, 3):
-        assert np.sqrt(found[z] / np.pi) == pytest.approx(np.sqrt(radius**2 - z**2), abs=1.2)
+@pytest.mark.parametrize("radius", [16, 24])
+def test_shape_alone_closes_like_an_ellipsoid(radius):
+    # Closed form: with depth_ratio 1 and no other evidence a disc continues as a ball. Slices are 4 grid pixels apart:
+    # masks are whole pixels, so a slower closing than half a pixel a slice would not be seen.
+    box = np.array([32.0 - radius, 32 - radius, 33 + radius, 33 + radius])
+    track = Track(Discs([radius] * 30), grid(spacing=(4.0, 1.0, 1.0)), 0, box, RULE)
+    found = areas(track.follow(range(1, 30)))
+    assert 4 * max(found) == pytest.approx(radius, abs=4)
+    for z in range(radius // 4):
+        assert np.sqrt(found[z] / np.pi) == pytest.approx(np.sqrt(radius**2 - (4 * z) ** 2), abs=1.5)
 
 
 def test_depth_ratio_stretches_the_ellipsoid():
     depths = []
     for ratio in (1.0, 2.0):
         rule = TrackRule(**{**vars(RULE), "depth_ratio": ratio})
-        depths.append(max(Track(Discs([12] * 60), grid(), 0, np.array([20.0, 20, 45, 45]), rule).follow(range(1, 60))))
-    assert depths[1] / depths[0] == pytest.approx(2.0, rel=0.15)
+        track = Track(Discs([24] * 60), grid(spacing=(4.0, 1.0, 1.0)), 0, np.array([8.0, 8, 57, 57]), rule)
+        depths.append(max(track.follow(range(1, 60))))
+    assert depths[1] / depths[0] == pytest.approx(2.0, rel=0.2)
 
 
 @pytest.mark.parametrize("kind", ["feature_weight", "intensity_weight", "decoder_weight"])
