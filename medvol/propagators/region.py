@@ -233,7 +233,8 @@ def _touching(found: Bits, before: Bits) -> Bits:
     keep = np.zeros(count + 1, bool)
     keep[labels[before]] = True
     keep[0] = False
-    return keep[labels]
+    kept: Bits = keep[labels]
+    return kept
 
 
 def _half_maximum(mask: Bits, pixels: Pixels, median: float, rounds: int) -> Bits:

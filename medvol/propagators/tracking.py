@@ -245,7 +245,8 @@ def _connected(found: Bits, before: Bits) -> Bits:
     keep = np.zeros(count + 1, bool)
     keep[labels[before]] = True
     keep[0] = False
-    return keep[labels]
+    kept: Bits = keep[labels]
+    return kept
 
 
 def _limited_to(mask: Bits, log_odds: Floats) -> Floats:
