@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from medvol.core.errors import RecordError
 from medvol.core.evaluation.error_budget import ErrorBudget
 from medvol.core.evaluation.scoring import CaseScore
 from medvol.core.evaluation.summary import summarise
+from medvol.core.whole_file import write_whole
 
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
@@ -84,14 +84,9 @@ def read_evaluation(folder: str | Path) -> Evaluation:
 
 def write_json(path: Path, content: Any) -> Path:
     """Write plain values under a temporary name in the same folder, then rename; values that JSON lacks become text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
+    with write_whole(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -19,29 +15,12 @@ from medvol.core.imaging.itk import ItkGeometry, itk_geometry, write_itk
 from medvol.core.imaging.problems import UnknownFormatError
 from medvol.core.imaging.reading import NIFTI_SUFFIXES
 from medvol.core.types import Volume
+from medvol.core.whole_file import write_whole
 
 _GEOMETRY = (
     *("xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
-
-
-@contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name in the folder of ``path`` and rename it to ``path`` when the block ends well.
-
-    The temporary name keeps the suffix, since writers choose the format by it; the folder is made when it is absent.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Path:

@@ -23,10 +23,11 @@ from medvol.core.evaluation.metrics import volume_ml
 from medvol.core.grounding.boxes import to_norm
 from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
-from medvol.core.imaging.writing import write_mask, write_whole
+from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.types import Evidence, Segmentation, Volume
+from medvol.core.whole_file import write_whole
 
 SCHEMA = "medvol-evidence/1"
 """Version of the record's layout."""

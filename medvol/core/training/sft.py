@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
+from medvol.core.evaluation.metrics import slice_areas
 from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import KeySliceRule, label_anchor
@@ -192,7 +193,7 @@ class SFTModule(EvaluationModule):
 
     @staticmethod
     def _clear_slices(case: Case, shown: Sequence[int]) -> list[int]:
-        areas = require_target(case).sum(axis=(1, 2))
+        areas = slice_areas(require_target(case))
         return [z for z in shown if areas[z] > 0 and areas[z] >= _CLEAR * areas.max()]
 
     def _occupancy_loss(self, drawn: Sequence[tuple[Sequence[Case], SliceStack]], early: bool) -> torch.Tensor | float:
