@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from medvol.core.errors import ScanError
 from medvol.core.imaging import problems as p
+from medvol.core.imaging.check import ScanReport, check_scan
 from medvol.core.imaging.geometry import axis_codes
 from medvol.core.imaging.reading import read_volume
 
@@ -361,6 +362,7 @@ def test_refused(make, name, error, scans, tmp_path, request):
     assert growth() < 300
     assert type(caught.value) is error
     check_sentence(caught.value, path)
+    assert check_scan(path) == ScanReport(str(path), error.code, caught.value.detail)
 
 
 def check_sentence(error, path):
