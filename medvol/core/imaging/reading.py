@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import DatasetError, GeometryError
+from medvol.core.errors import ConfigError, DatasetError, GeometryError
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
 from medvol.core.imaging.itk import read_metaimage, read_nrrd
 from medvol.core.imaging.nifti import read_nifti
@@ -22,7 +22,7 @@ from medvol.core.imaging.problems import (
     UnknownFormatError,
     UnreadableScanError,
 )
-from medvol.core.imaging.stored import MAX_BYTES, StoredScan, fill_non_finite
+from medvol.core.imaging.stored import MAX_BYTES, StoredScan, fill_non_finite, is_finite
 from medvol.core.types import Modality, Source, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -34,8 +34,9 @@ SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 GRID_TOLERANCE_MM = 0.1
 """How far apart a mask's grid may place a corner voxel of the scan."""
 
-_AIR_HU = -200.0
-_BELOW_AIR_HU = -1100.0
+_AIR_HU = (-1100.0, -700.0)
+_DENSE_HU = 700.0
+_AIR_SHARE = 1e-3
 
 
 def read_volume(
@@ -63,8 +64,11 @@ def read_volume(
 
     Raises:
         ScanError: The file is refused; the class in ``medvol.core.imaging.problems`` names the reason.
+        ConfigError: ``nan_to`` is not a number that a voxel can hold.
     """
     path = Path(path)
+    if nan_to is not None and not is_finite(nan_to):
+        raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to}; give a number such as -1024")
     stored = _read_stored(path, assume_orientation, max_bytes)
     voxels, affine, source = _to_lps(path, stored)
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
@@ -131,15 +135,17 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
 
 
 def guess_modality(voxels: NDArray[np.float32]) -> Modality:
-    """``CT`` when intensities look like Hounsfield units: air far below zero, nothing but padding below air.
+    """``CT`` when intensities look like Hounsfield units: air or lung, twice as much of it as bone and metal.
 
-    Anything else is ``other``; an MR scan, even a phase image with negative values, is not taken for a CT.
+    Nothing but padding may lie below air. Anything else is ``other``: an MR scan with negative values, be they from
+    interpolation, phase or a difference, has as many bright voxels as dark ones and is not taken for a CT. A CT that
+    was cropped until no air is left is not recognised; its modality must be given.
     """
     sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
-    lowest = float(sample.min())
-    below_air = float(((sample < _BELOW_AIR_HU) & (sample > lowest)).mean())
-    air = lowest <= _AIR_HU and float(np.median(sample)) < 1000
-    return "CT" if air and below_air < 0.01 and float(sample.max()) < 40_000 else "other"
+    air = float(((sample >= _AIR_HU[0]) & (sample <= _AIR_HU[1])).mean())
+    dense = float((sample > _DENSE_HU).mean())
+    beyond = float(((sample < _AIR_HU[0]) & (sample > sample.min())).mean())
+    return "CT" if air >= _AIR_SHARE and air > 2 * dense and beyond < 0.01 and sample.max() < 40_000 else "other"
 
 
 def is_scan(path: Path) -> bool:
@@ -162,6 +168,8 @@ def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int) -> 
 
 def _check_file(path: Path) -> None:
     """A regular file with a name that is read and something in it."""
+    if "\0" in str(path):
+        raise MissingScanError(path, "no file can have a name with a NUL in it; check the path")
     state = path.stat()
     if stat.S_ISDIR(state.st_mode):
         raise UnknownFormatError(path, "it is a folder; name one scan in it")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from medvol.core.imaging.geometry import axis_codes
 from medvol.core.imaging.problems import (
@@ -111,13 +111,20 @@ def check_affine(path: Path, affine: NDArray[np.float64]) -> None:
         )
 
 
+def is_finite(values: ArrayLike) -> NDArray[np.bool_]:
+    """Where intensities are numbers of which float32 can hold a sum."""
+    array = np.asarray(values)
+    finite: NDArray[np.bool_] = (array > -_LARGEST) & (array < _LARGEST)
+    return finite
+
+
 def fill_non_finite(path: Path, voxels: NDArray[np.float32], nan_to: float | None) -> NDArray[np.float32]:
     """Replace NaN and infinite voxels, and those so large that sums of a few of them would be infinite.
 
     Raises:
         NonFiniteVoxelsError: There are some and ``nan_to`` is None.
     """
-    bad = ~((voxels > -_LARGEST) & (voxels < _LARGEST))
+    bad = ~is_finite(voxels)
     count = int(bad.sum())
     if count and nan_to is None:
         raise NonFiniteVoxelsError(

@@ -76,12 +76,12 @@ def window_for_target(target: str) -> str:
 
 
 def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
-    """Lower and upper intensity of a window for one volume; the upper one is always the larger."""
+    """Lower and upper intensity of a window for one volume; the upper one is always the larger, in float32 too."""
     if volume.modality == "CT":
         return window.low_hu, window.high_hu
     step = max(1, volume.voxels.size // 2_000_000)
     low, high = np.percentile(volume.voxels.ravel()[::step], window.percentiles).tolist()
-    return low, max(high, low + 1e-6)
+    return low, max(high, low + 1e-6 * max(1.0, abs(low)))
 
 
 def apply_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medvol.core.errors import ScanError
+from medvol.core.errors import ConfigError, ScanError
 from medvol.core.imaging import problems as p
 from medvol.core.imaging.check import ScanReport, check_scan
 from medvol.core.imaging.geometry import axis_codes
@@ -375,7 +375,8 @@ def check_sentence(error, path):
 
 
 def test_nothing_at_the_path(tmp_path):
-    for path in (tmp_path / "gone.nii", tmp_path / "no" / "folder.nrrd", tmp_path / "file" / "scan.nii"):
+    names = ("gone.nii", "no/folder.nrrd", "file/scan.nii", "a\0b.nii")
+    for path in (tmp_path / name for name in names):
         (tmp_path / "file").write_bytes(b"x")
         with pytest.raises(p.MissingScanError) as caught:
             read_volume(path)
@@ -534,6 +535,9 @@ def test_nan_may_be_replaced(scans, tmp_path):
     assert np.isfinite(volume).all()
     with pytest.raises(p.NonFiniteVoxelsError, match="2 of 2,880"):
         read_volume(tmp_path / "scan.nii")
+    for unusable in (np.nan, -np.inf, 1e39):
+        with pytest.raises(ConfigError, match="nan_to"):
+            read_volume(tmp_path / "scan.nii", nan_to=unusable)
 
 
 @pytest.mark.parametrize("absent", ["qform_code", "sform_code"])

@@ -138,8 +138,36 @@ def test_modality():
     assert guess_modality(np.clip(ct, 0, 255)) == "other", "windowed before"
 
 
+def test_negative_values_alone_make_no_ct():
+    rng = np.random.default_rng(1)
+    magnitude = np.abs(rng.normal(600, 300, (10, 40, 40))).astype(np.float32)
+    ringing = magnitude.copy()
+    ringing[0, :3, 0] = -240
+    scaled = magnitude * 20
+    scaled[:, :, :2] = rng.uniform(-1100, 0, (10, 40, 2))
+    for name, voxels in {
+        "interpolation": ringing,
+        "interpolation, large intensities": scaled,
+        "field map": rng.normal(0, 120, magnitude.shape),
+        "wide field map": rng.normal(0, 300, magnitude.shape),
+        "phase in thousandths": rng.uniform(-1000, 1000, magnitude.shape),
+        "phase in thousandths of a radian": rng.uniform(-3142, 3142, magnitude.shape),
+    }.items():
+        assert guess_modality(voxels.astype(np.float32)) == "other", name
+
+
+def test_a_ct_with_little_air_or_much_bone():
+    rng = np.random.default_rng(2)
+    voxels = rng.normal(40, 30, (10, 40, 40)).astype(np.float32)
+    voxels[:, :20, 0] = -900
+    voxels[5:, 20:, :] = 1200
+    assert guess_modality(voxels) == "other", "more bone than air: a head without its surroundings, or no CT"
+    voxels[5:, 20:, :] = 60
+    assert guess_modality(voxels) == "CT", "bowel gas of 1.3 %"
+
+
 def test_a_given_modality_wins(tmp_path):
-    path = save(tmp_path / "scan.nii", np.full(SHAPE, -500, np.int16))
+    path = save(tmp_path / "scan.nii", np.full(SHAPE, -900, np.int16))
     assert read_volume(path).modality == "CT"
     assert read_volume(path, modality="MR").modality == "MR"
 

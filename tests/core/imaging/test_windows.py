@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
 from medvol.core.imaging.geometry import make_volume
@@ -63,3 +65,19 @@ def test_a_window_maps_linearly_and_clips():
     shown = apply_window(np.array([-1000, -160, -60, 40, 240, 3000], np.float32), -160, 240)
     assert shown.dtype == np.float32
     np.testing.assert_allclose(shown, [0, 0, 0.25, 0.5, 1, 1], atol=1e-7)
+
+
+@given(
+    st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=8),
+    st.sampled_from(sorted(WINDOWS)),
+    st.sampled_from(["CT", "MR"]),
+)
+def test_any_volume_is_shown_between_black_and_white(values, name, modality):
+    """Constant and huge values too: nothing becomes NaN, and no arithmetic warns."""
+    scan = volume(np.reshape(values, (1, 1, -1)), modality)
+    low, high = window_limits(scan, get_window(name))
+    assert np.float32(low) < np.float32(high)
+    shown = apply_window(scan.voxels, low, high)
+    assert ((shown >= 0) & (shown <= 1)).all()
+    ascending = np.argsort(scan.voxels.ravel())
+    assert (np.diff(shown.ravel()[ascending]) >= 0).all()
