@@ -5,7 +5,7 @@ The log-odds of a pixel of the next slice are a weighted sum of four kinds of ev
 - **shape**: signed distance to the mask of the slice before, in slice distances, after shrinking that mask as an
   ellipsoid would shrink that starts on the key slice and is ``depth_ratio`` times as deep as it is wide;
 - **features** and **intensity**: what looks like the target on the key slice (see ``appearance``);
-- **decoder**: logits of the promptable network for the box of what the other three find.
+- **decoder**: logits of the promptable network for the box of what the other three find, grown by a margin.
 
 Shape alone closes every track; the other three hold it open where the scan shows more. The track ends where too little
 is left. Masks are whole grid pixels, so shape alone does not close a track by less than half a pixel a slice: on thin
@@ -112,7 +112,7 @@ class TrackRule:
     feature_weight: float
     intensity_weight: float
     decoder_weight: float
-    decoder_bias: float
+    box_margin_px: float
     depth_ratio: float
     min_area_share: float
     min_overlap: float
@@ -209,8 +209,9 @@ class Track:
         return odds
 
     def _decode(self, z: int, box: NDArray[np.float64]) -> Floats:
-        """Biased and clipped logits of a box of grid pixels."""
-        logits = self._source.decode(z, box) + np.float32(self._rule.decoder_bias)
+        """Clipped logits of a tight box of grid pixels, asked for with the margin and within the grid."""
+        margin = self._rule.box_margin_px * np.array([-1.0, -1.0, 1.0, 1.0])
+        logits = self._source.decode(z, np.clip(box + margin, 0, self._grid.size))
         clipped: Floats = np.clip(logits, -_DECODER_LIMIT, _DECODER_LIMIT).astype(np.float32)
         return clipped
 

@@ -194,6 +194,8 @@ def test_settings_that_cannot_be_used_are_named(tmp_path):
         LiteMedSAMPropagator(window="lungs")
     with pytest.raises(ConfigError, match="depth_ratio is 0"):
         LiteMedSAMPropagator(depth_ratio=0)
+    with pytest.raises(ConfigError, match="box_margin_px is -1"):
+        LiteMedSAMPropagator(box_margin_px=-1)
     with pytest.raises(CheckpointError, match="does not exist"):
         LiteMedSAMPropagator(checkpoint="/nowhere.pth").identity()
     pytest.importorskip(

@@ -11,7 +11,7 @@ RULE = TrackRule(
     feature_weight=0.0,
     intensity_weight=0.0,
     decoder_weight=0.0,
-    decoder_bias=0.0,
+    box_margin_px=0.0,
     depth_ratio=1.0,
     min_area_share=0.02,
     min_overlap=0.1,
@@ -107,14 +107,25 @@ def test_missed_slice_is_bridged_only_when_allowed():
             assert found[5].sum() == pytest.approx(found[4].sum(), rel=0.1)
 
 
-def test_decoder_is_asked_with_the_tight_box_of_what_is_expected():
+@pytest.mark.parametrize("margin", [0.0, 2.5])
+def test_decoder_is_asked_with_the_tight_box_and_its_margin(margin):
+    # The disc of radius 14 around (32, 32) covers the pixels 18 to 46, half-open 18 to 47.
     source = Discs([14] * 6)
-    rule = TrackRule(**{**vars(RULE), "decoder_weight": 0.3})
+    rule = TrackRule(**{**vars(RULE), "decoder_weight": 0.3, "box_margin_px": margin})
     Track(source, grid(), 0, np.array([18.0, 18, 47, 47]), rule).follow(range(1, 3))
-    assert source.decoded[0] == (0, (18.0, 18.0, 47.0, 47.0))
+    asked = np.array([18 - margin, 18 - margin, 47 + margin, 47 + margin])
+    z, box = source.decoded[0]
+    assert z == 0
+    assert np.array_equal(box, asked)
     z, box = source.decoded[1]
     assert z == 1
-    assert np.abs(np.array(box) - [18, 18, 47, 47]).max() <= 1
+    assert np.abs(np.array(box) - asked).max() <= 1
+
+
+def test_margin_stays_in_the_grid():
+    source = Discs([14] * 2)
+    Track(source, grid(), 0, np.array([1.0, 3, 64, 61]), TrackRule(**{**vars(RULE), "box_margin_px": 2.0}))
+    assert source.decoded == [(0, (0.0, 1.0, 64.0, 63.0))]
 
 
 def test_nothing_on_the_key_slice_gives_no_masks():
