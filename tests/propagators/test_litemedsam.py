@@ -92,6 +92,19 @@ def test_only_slices_that_are_reached_are_encoded(counted):
     assert len(counted) == 1
 
 
+def test_without_evidence_other_slices_are_not_looked_at(counted):
+    # Closed form: slices 5 mm apart, pixels of 2 mm, radii 12 and 15 px: a target 1.5 times as deep as wide would reach
+    # about 40 mm to either side of the key slice, past the ends of this volume, so every slice holds something.
+    volume, mask = solid()
+    shape_only = LiteMedSAMPropagator(feature_weight=0, intensity_weight=0, decoder_weight=0)
+    found = shape_only.propagate(volume, anchor(mask, 2))
+    assert len(counted) == 1
+    assert found.any(axis=(1, 2)).all()
+    changed = volume.voxels.copy()
+    changed[[0, 1, 3, 4]] = 0
+    assert np.array_equal(shape_only.propagate(replace(volume, voxels=changed), anchor(mask, 2)), found)
+
+
 def test_equal_anchors_are_followed_once(counted, monkeypatch):
     volume, mask = solid()
     propagator = LiteMedSAMPropagator()
