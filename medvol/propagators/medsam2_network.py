@@ -1,0 +1,276 @@
+"""The tracker of SAM 2 as functions on batches of tracks.
+
+The library's own session follows one video with one object after another. Here every row of a batch is a track of its
+own: its own slice, its own prompt, its own direction. What a step looks like depends only on how many steps a track has
+taken, so rows at the same step run together, and a prompt is encoded once for both directions. Modules and weights are
+those of ``Sam2VideoModel``; tests hold the steps to the ``sam2`` package.
+
+Source: Ravi et al., SAM 2 (arXiv 2408.00714), appendix on memory attention; behaviour as in ``sam2`` 1.1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medvol.core.errors import ConfigError
+
+NO_OBJECT = -1024.0
+"""Logit everywhere when the network says that the target is not on a slice."""
+_MASK_SCALE, _MASK_BIAS = 20.0, -10.0
+_MEAN_STD = {
+    "sam2_video": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "sam3_tracker_video": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image features of B slices.
+
+    Args:
+        fine: (B, C/8, S/4, S/4), for the mask decoder.
+        middle: (B, C/4, S/8, S/8), for the mask decoder.
+        coarse: (B, C, S/16, S/16).
+    """
+
+    fine: Tensor
+    middle: Tensor
+    coarse: Tensor
+
+    def first(self, count: int) -> Features:
+        """The first rows."""
+        return Features(self.fine[:count], self.middle[:count], self.coarse[:count])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says about B slices.
+
+    Args:
+        logits: (B, 1, S/4, S/4) of the target.
+        pointer: (B, C) description of the target.
+        present: (B, 1) whether the target is on the slice.
+    """
+
+    logits: Tensor
+    pointer: Tensor
+    present: Tensor
+
+    def first(self, count: int) -> Answer:
+        """The first rows."""
+        return Answer(self.logits[:count], self.pointer[:count], self.present[:count])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered of one slice of B tracks.
+
+    Args:
+        tokens: (B, N, M) bfloat16, as upstream stores them.
+        pointer: (B, C) description of the target.
+    """
+
+    tokens: Tensor
+    pointer: Tensor
+
+    @classmethod
+    def stack(cls, memories: Sequence[Memory]) -> Memory:
+        """Several memories as the rows of one."""
+        return cls(torch.cat([m.tokens for m in memories]), torch.cat([m.pointer for m in memories]))
+
+    def first(self, count: int) -> Memory:
+        """The first rows."""
+        return Memory(self.tokens[:count], self.pointer[:count])
+
+    def row(self, index: int) -> Memory:
+        """One row, as a batch of one."""
+        return Memory(self.tokens[index : index + 1], self.pointer[index : index + 1])
+
+    def forget_tokens(self) -> Memory:
+        """The pointer alone, for slices too old to be attended to."""
+        return Memory(self.tokens[:, :0], self.pointer)
+
+
+class TrackerNetwork:
+    """A frozen tracker.
+
+    Args:
+        model: ``Sam2VideoModel``, or another of transformers with the same parts.
+        device: Where torch computes (``cpu``, ``cuda``).
+        bfloat16: Encode slices in bfloat16.
+
+    Raises:
+        ConfigError: The device does not exist.
+    """
+
+    def __init__(self, model: Any, device: str = "cpu", bfloat16: bool = False) -> None:
+        try:
+            self.model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {device!r} cannot be used: {error}") from error
+        self.device, self._bfloat16 = device, bfloat16
+        self.size: int = model.config.image_size
+        """Side of the square that the network reads, in pixels."""
+        sides = [tuple(side) for side in model.config.vision_config.backbone_feature_sizes]
+        width = model.config.vision_config.fpn_hidden_size
+        self._shapes = [(c, *side) for c, side in zip((width // 8, width // 4, width), sides, strict=True)]
+        mean, std = _MEAN_STD[model.config.model_type]
+        self._mean, self._std = (torch.tensor(v, device=device).reshape(3, 1, 1) for v in (mean, std))
+        with torch.inference_mode():
+            self._grid = model.get_image_wide_positional_embeddings()
+            neck = model.vision_encoder.neck.position_encoding
+            self._places = _tokens(neck((1, *self._shapes[2]), device, torch.float32))
+            encoding = model.memory_encoder.position_encoding
+            self._memory_places = _tokens(encoding((1, 0, *sides[2]), device, torch.float32))
+
+    @property
+    def feature_length(self) -> int:
+        """Numbers that ``encode`` writes for one slice."""
+        return sum(int(np.prod(shape)) for shape in self._shapes)
+
+    @torch.inference_mode()
+    def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Slice (S, S) in 0..255 to its features as one row of numbers; the three channels are equal."""
+        grey = torch.from_numpy(pixels.astype(np.float32)).to(self.device) / 255
+        image = ((grey - self._mean) / self._std)[None]
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self._bfloat16):
+            maps = self.model.get_image_features(image, return_dict=True).fpn_hidden_states
+        row: NDArray[np.float32] = torch.cat([m[:, 0].T.reshape(-1).float() for m in maps]).cpu().numpy()
+        return row
+
+    def features(self, rows: Sequence[NDArray[np.float32]]) -> Features:
+        """Rows of ``encode`` to the features of a batch."""
+        stacked = torch.from_numpy(np.stack(rows)).to(self.device)
+        parts = stacked.split([int(np.prod(shape)) for shape in self._shapes], dim=1)
+        return Features(*(part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)))
+
+    @torch.inference_mode()
+    def click(self, features: Features, boxes: NDArray[np.float64]) -> Answer:
+        """Answer one box a slice, (B, 4) in pixels of the network's square, without memory."""
+        corners = torch.as_tensor(boxes, dtype=torch.float32, device=self.device).reshape(-1, 1, 2, 2)
+        kinds = torch.tensor([2, 3], dtype=torch.int32, device=self.device).expand(len(corners), 1, 2)
+        coarse = features.coarse + self.model.no_memory_embedding[0, 0, :, None, None]
+        return self._decode(features, coarse, (corners, kinds), several=False)
+
+    @torch.inference_mode()
+    def accept(self, features: Features, masks: Tensor) -> Answer:
+        """Take masks (B, 1, S, S) of 0 and 1 for the truth; the network only describes what they show."""
+        logits = _resized(masks * _MASK_SCALE + _MASK_BIAS, self._mask_side)
+        prompt = _resized(self.model.mask_downsample(masks), self._mask_side)
+        described = self._decode(features, features.coarse, None, several=False, mask=prompt)
+        present = masks.flatten(1).any(dim=1, keepdim=True)
+        return Answer(logits, torch.where(present, described.pointer, self.model.no_object_pointer), present)
+
+    @torch.inference_mode()
+    def follow(self, features: Features, memories: Sequence[Memory], frames: int) -> Answer:
+        """Find the targets on the next slice of every track.
+
+        Args:
+            features: The next slices.
+            memories: Of the prompt and of every slice since, in order; only the latest tokens are read.
+            frames: Slices in the whole series, which scales the age of pointers as upstream does.
+        """
+        config = self.model.config
+        step, recent = len(memories), config.num_maskmem - 1
+        ages = [age for age in range(recent, 0, -1) if age < step]
+        kept = [(memories[0], -1), *((memories[step - age], age - 1) for age in ages)]
+        times = self.model.memory_temporal_positional_encoding
+        tokens = torch.cat([memory.tokens for memory, _ in kept], dim=1).float()
+        places = torch.cat([self._memory_places + times[index, 0] for _, index in kept], dim=1)
+        most = min(frames, config.max_object_pointers_in_encoder)
+        pointed = [(memories[0], step), *((memories[step - age], age) for age in range(1, min(step, most)))]
+        pointers, moments = self._pointers([m.pointer for m, _ in pointed], [age for _, age in pointed], most)
+        attended = self.model.memory_attention(
+            current_vision_features=features.coarse.flatten(2).permute(2, 0, 1),
+            current_vision_position_embeddings=self._places.transpose(0, 1),
+            memory=torch.cat([tokens, pointers], dim=1).transpose(0, 1),
+            memory_posision_embeddings=torch.cat([places, moments], dim=1).expand(len(tokens), -1, -1).transpose(0, 1),
+            num_object_pointer_tokens=pointers.shape[1],
+        )
+        rows = attended.reshape(len(tokens), -1, attended.shape[-1])
+        coarse = rows.transpose(1, 2).reshape(features.coarse.shape)
+        return self._decode(features, coarse, None, several=config.multimask_output_for_tracking)
+
+    @torch.inference_mode()
+    def remember(self, features: Features, answer: Answer, prompted: bool) -> Memory:
+        """What later slices will know of these answers; a prompted mask is remembered as it is shown, without grey."""
+        logits = F.interpolate(answer.logits, (self.size, self.size), mode="bilinear", align_corners=False)
+        logits = _resized(logits, 4 * self._mask_side)
+        mask = (logits > 0).float() if prompted else torch.sigmoid(logits)
+        config = self.model.config
+        mask = mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
+        maps, _ = self.model.memory_encoder(features.coarse, mask)
+        absent = (~answer.present).float()[..., None, None]
+        maps = maps + absent * self.model.occlusion_spatial_embedding_parameter[..., None, None]
+        return Memory(_tokens(maps).to(torch.bfloat16), answer.pointer)
+
+    @property
+    def _mask_side(self) -> int:
+        return int(self._shapes[0][1])
+
+    def _decode(
+        self,
+        features: Features,
+        coarse: Tensor,
+        points: tuple[Tensor, Tensor] | None,
+        several: bool,
+        mask: Tensor | None = None,
+    ) -> Answer:
+        """Decode one target a slice; with ``several`` the best of three masks by the network's own estimate."""
+        if points is None:
+            nowhere = torch.zeros(len(coarse), 1, 1, 2, device=self.device)
+            points = nowhere, torch.full((len(coarse), 1, 1), -1, dtype=torch.int32, device=self.device)
+        sparse, dense = self.model.prompt_encoder(
+            input_points=points[0], input_labels=points[1], input_boxes=None, input_masks=mask
+        )
+        masks, quality, tokens, score = self.model.mask_decoder(
+            image_embeddings=coarse,
+            image_positional_embeddings=self._grid.expand(len(coarse), -1, -1, -1),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=several,
+            high_resolution_features=[features.fine, features.middle],
+        )
+        rows = torch.arange(len(coarse), device=self.device)
+        best = quality[:, 0].argmax(dim=-1) if several else torch.zeros_like(rows)
+        present = score[:, 0] > 0
+        logits = torch.where(present[..., None, None], masks[rows, 0, best][:, None], NO_OBJECT)
+        pointer = self.model.object_pointer_proj(tokens[rows, 0, best])
+        return Answer(logits.float(), torch.where(present, pointer, self.model.no_object_pointer), present)
+
+    def _pointers(self, pointers: Sequence[Tensor], ages: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
+        """Pointers as tokens (B, T, M), several a pointer when it is wider than a memory, and their ages (1, T, M)."""
+        stacked = torch.stack(list(pointers), dim=1)
+        width = self.model.mem_dim
+        split = stacked.shape[-1] // width
+        scaled = torch.tensor(ages, dtype=torch.float32, device=self.device) / max(1, most - 1)
+        moments = self.model.temporal_positional_encoding_projection_layer(_waves(scaled, stacked.shape[-1]))
+        return stacked.reshape(len(stacked), -1, width), moments.repeat_interleave(split, dim=0)[None]
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H*W, C)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    """Maps (B, 1, H, W) on a square of another side; unchanged when they are of that side."""
+    if maps.shape[-1] == side:
+        return maps
+    return F.interpolate(maps, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _waves(values: Tensor, width: int) -> Tensor:
+    """Numbers (T,) as sines and cosines of falling frequency (T, width)."""
+    half = width // 2
+    index = torch.arange(half, dtype=torch.float32, device=values.device)
+    phases = values[:, None] / 10000 ** (2 * (index // 2) / half)
+    return torch.cat([phases.sin(), phases.cos()], dim=-1)
