@@ -3,7 +3,7 @@
 The library's own session follows one video with one object after another. Here every row of a batch is a track of its
 own: its own slice, its own prompt, its own direction. What a step looks like depends only on how many steps a track has
 taken, so rows at the same step run together, and a prompt is encoded once for both directions. Modules and weights are
-those of ``Sam2VideoModel``; tests hold the steps to the ``sam2`` package.
+those of ``Sam2VideoModel``; tests hold the steps to the ``sam2`` package. Gradients are the caller's business.
 
 Source: Ravi et al., SAM 2 (arXiv 2408.00714), appendix on memory attention; behaviour as in ``sam2`` 1.1.0.
 """
@@ -55,18 +55,23 @@ class Answer:
     """What the network says about B slices.
 
     Args:
-        logits: (B, 1, S/4, S/4) of the target.
+        raw: (B, 1, S/4, S/4) logits of the target, whether it is there or not.
         pointer: (B, C) description of the target.
-        present: (B, 1) whether the target is on the slice.
+        score: (B, 1) logit of the target being on the slice at all.
     """
 
-    logits: Tensor
+    raw: Tensor
     pointer: Tensor
-    present: Tensor
+    score: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, 1, S/4, S/4) logits, ``NO_OBJECT`` everywhere when the target is not on the slice."""
+        return torch.where(self.score[..., None, None] > 0, self.raw, NO_OBJECT)
 
     def first(self, count: int) -> Answer:
         """The first rows."""
-        return Answer(self.logits[:count], self.pointer[:count], self.present[:count])
+        return Answer(self.raw[:count], self.pointer[:count], self.score[:count])
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,8 @@ class TrackerNetwork:
         width = model.config.vision_config.fpn_hidden_size
         self._shapes = [(c, *side) for c, side in zip((width // 8, width // 4, width), sides, strict=True)]
         mean, std = _MEAN_STD[model.config.model_type]
-        self._mean, self._std = (torch.tensor(v, device=device).reshape(3, 1, 1) for v in (mean, std))
-        with torch.inference_mode():
+        self._mean, self._std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (mean, std))
+        with torch.no_grad():
             self._grid = model.get_image_wide_positional_embeddings()
             neck = model.vision_encoder.neck.position_encoding
             self._places = _tokens(neck((1, *self._shapes[2]), device, torch.float32))
@@ -136,15 +141,21 @@ class TrackerNetwork:
         """Numbers that ``encode`` writes for one slice."""
         return sum(int(np.prod(shape)) for shape in self._shapes)
 
-    @torch.inference_mode()
     def encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Slice (S, S) in 0..255 to its features as one row of numbers; the three channels are equal."""
-        grey = torch.from_numpy(pixels.astype(np.float32)).to(self.device) / 255
-        image = ((grey - self._mean) / self._std)[None]
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self._bfloat16):
-            maps = self.model.get_image_features(image, return_dict=True).fpn_hidden_states
-        row: NDArray[np.float32] = torch.cat([m[:, 0].T.reshape(-1).float() for m in maps]).cpu().numpy()
+        with torch.inference_mode():
+            features = self.look(torch.tensor(pixels, device=self.device)[None])
+            maps = (features.fine, features.middle, features.coarse)
+            row: NDArray[np.float32] = torch.cat([m.flatten() for m in maps]).cpu().numpy()
         return row
+
+    def look(self, pixels: Tensor) -> Features:
+        """Slices (B, S, S) in 0..255 to their features."""
+        images = (pixels[:, None].float() / 255 - self._mean) / self._std
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self._bfloat16):
+            maps = self.model.get_image_features(images, return_dict=True).fpn_hidden_states
+        shaped = (m.permute(1, 2, 0).reshape(-1, *shape).float() for m, shape in zip(maps, self._shapes, strict=True))
+        return Features(*shaped)
 
     def features(self, rows: Sequence[NDArray[np.float32]]) -> Features:
         """Rows of ``encode`` to the features of a batch."""
@@ -152,7 +163,6 @@ class TrackerNetwork:
         parts = stacked.split([int(np.prod(shape)) for shape in self._shapes], dim=1)
         return Features(*(part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)))
 
-    @torch.inference_mode()
     def click(self, features: Features, boxes: NDArray[np.float64]) -> Answer:
         """Answer one box a slice, (B, 4) in pixels of the network's square, without memory."""
         corners = torch.as_tensor(boxes, dtype=torch.float32, device=self.device).reshape(-1, 1, 2, 2)
@@ -160,16 +170,15 @@ class TrackerNetwork:
         coarse = features.coarse + self.model.no_memory_embedding[0, 0, :, None, None]
         return self._decode(features, coarse, (corners, kinds), several=False)
 
-    @torch.inference_mode()
     def accept(self, features: Features, masks: Tensor) -> Answer:
         """Take masks (B, 1, S, S) of 0 and 1 for the truth; the network only describes what they show."""
         logits = _resized(masks * _MASK_SCALE + _MASK_BIAS, self._mask_side)
         prompt = _resized(self.model.mask_downsample(masks), self._mask_side)
         described = self._decode(features, features.coarse, None, several=False, mask=prompt)
         present = masks.flatten(1).any(dim=1, keepdim=True)
-        return Answer(logits, torch.where(present, described.pointer, self.model.no_object_pointer), present)
+        pointer = torch.where(present, described.pointer, self.model.no_object_pointer)
+        return Answer(logits, pointer, present * _MASK_SCALE + _MASK_BIAS)
 
-    @torch.inference_mode()
     def follow(self, features: Features, memories: Sequence[Memory], frames: int) -> Answer:
         """Find the targets on the next slice of every track.
 
@@ -199,7 +208,6 @@ class TrackerNetwork:
         coarse = rows.transpose(1, 2).reshape(features.coarse.shape)
         return self._decode(features, coarse, None, several=config.multimask_output_for_tracking)
 
-    @torch.inference_mode()
     def remember(self, features: Features, answer: Answer, prompted: bool) -> Memory:
         """What later slices will know of these answers; a prompted mask is remembered as it is shown, without grey."""
         logits = F.interpolate(answer.logits, (self.size, self.size), mode="bilinear", align_corners=False)
@@ -208,7 +216,7 @@ class TrackerNetwork:
         config = self.model.config
         mask = mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
         maps, _ = self.model.memory_encoder(features.coarse, mask)
-        absent = (~answer.present).float()[..., None, None]
+        absent = (answer.score <= 0).float()[..., None, None]
         maps = maps + absent * self.model.occlusion_spatial_embedding_parameter[..., None, None]
         return Memory(_tokens(maps).to(torch.bfloat16), answer.pointer)
 
@@ -241,10 +249,9 @@ class TrackerNetwork:
         )
         rows = torch.arange(len(coarse), device=self.device)
         best = quality[:, 0].argmax(dim=-1) if several else torch.zeros_like(rows)
-        present = score[:, 0] > 0
-        logits = torch.where(present[..., None, None], masks[rows, 0, best][:, None], NO_OBJECT)
         pointer = self.model.object_pointer_proj(tokens[rows, 0, best])
-        return Answer(logits.float(), torch.where(present, pointer, self.model.no_object_pointer), present)
+        pointer = torch.where(score[:, 0] > 0, pointer, self.model.no_object_pointer)
+        return Answer(masks[rows, 0, best][:, None].float(), pointer, score[:, 0])
 
     def _pointers(self, pointers: Sequence[Tensor], ages: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
         """Pointers as tokens (B, T, M), several a pointer when it is wider than a memory, and their ages (1, T, M)."""

@@ -95,8 +95,9 @@ class TrackFollower:
             TrackError: A slice cannot be read, or the network fails.
         """
         tracks: list[Track] = [{} for _ in seeds]
-        for number, z, logits in self.logits(seeds):
-            tracks[number][z] = (logits > 0).cpu().numpy()
+        with torch.inference_mode():
+            for number, z, logits in self.logits(seeds):
+                tracks[number][z] = (logits > 0).cpu().numpy()
         return tracks
 
     def logits(self, seeds: Sequence[Seed]) -> Iterator[tuple[int, int, torch.Tensor]]:

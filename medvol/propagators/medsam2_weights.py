@@ -6,7 +6,8 @@ import json
 import pickle
 import shutil
 import tempfile
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
+from transformers.utils import logging
 
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.suggestions import suggest
@@ -148,7 +150,8 @@ def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        model.save_pretrained(partial)
+        with _silent():
+            model.save_pretrained(partial)
         digest = file_sha256(partial / _WEIGHTS)
         facts = {**provenance, "weights_sha256": digest, "medvol": version("medvol-r1")}
         (partial / _SIDECAR).write_text(json.dumps(facts, indent=2) + "\n")
@@ -186,8 +189,7 @@ def _load_folder(folder: Path) -> PreTrainedModel:
             raise CheckpointError(f"{str(folder)!r} holds a {family} model; {', '.join(FAMILIES)} can be run")
         _require_whole(folder)
         config, network = FAMILIES[family]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with _silent():
             model, report = network.from_pretrained(
                 folder,
                 config=config.from_pretrained(folder),
@@ -204,6 +206,18 @@ def _load_folder(folder: Path) -> PreTrainedModel:
         raise CheckpointError(f"{str(folder)!r}: {len(wrong)} tensors do not fit its config.json, such as {wrong[0]}")
     loaded: PreTrainedModel = model
     return loaded
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' progress bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _require_whole(folder: Path) -> None:
