@@ -38,7 +38,9 @@ from medvol.propagators.square_slices import SquareSlices
 
 SIZE = 128
 WIDTH = 64
-CLIP = 6
+RATE = 1e-3
+STAGES = ((0.15, 1, 8), (0.5, 3, 4), (1.0, 6, 3))
+"""Until this share of the time: slices of a clip, clips of a step. Boxes are learned first, then tracks."""
 
 
 def small_config() -> Sam2VideoConfig:
@@ -117,13 +119,13 @@ def draw_scans(count: int, seed: int) -> list[Scan]:
     ]
 
 
-def draw_tracks(scans: list[Scan], rng: np.random.Generator, clips: int) -> Tracks:
+def draw_tracks(scans: list[Scan], rng: np.random.Generator, length: int, clips: int) -> Tracks:
     """Every target on the first slice of some clips, in either direction, mirrored half of the time."""
     pixels, truths = [], []
     while len(pixels) < clips:
         scan = scans[rng.integers(len(scans))]
-        low = int(rng.integers(len(scan.pixels) - CLIP + 1))
-        order = range(low, low + CLIP)[:: int(rng.choice([-1, 1]))]
+        low = int(rng.integers(len(scan.pixels) - length + 1))
+        order = range(low, low + length)[:: int(rng.choice([-1, 1]))]
         shown = [mask[order] for mask in scan.masks if mask[order[0]].sum() >= 9]
         if shown:
             flip = int(rng.choice([-1, 1]))
@@ -141,8 +143,9 @@ def follow_tracks(network: TrackerNetwork, tracks: Tracks) -> Iterator[Answer]:
     """Answers on every slice of the tracks, by the steps that the propagator takes."""
     features = network.look(tracks.pixels.flatten(0, 1))
     memories: list[Memory] = []
-    for t in range(CLIP):
-        rows = tracks.clip * CLIP + t
+    length = tracks.pixels.shape[1]
+    for t in range(length):
+        rows = tracks.clip * length + t
         now = Features(features.fine[rows], features.middle[rows], features.coarse[rows])
         answer = network.click(now, tracks.boxes) if t == 0 else network.follow(now, memories, 16)
         memories.append(network.remember(now, answer, prompted=t == 0))
@@ -159,34 +162,45 @@ def tracks_loss(network: TrackerNetwork, tracks: Tracks) -> torch.Tensor:
         chance = logits.sigmoid()
         overlap = (2 * (chance * truth).sum((1, 2)) + 1) / (chance.sum((1, 2)) + truth.sum((1, 2)) + 1)
         entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2))
-        shape = (there * (1 - overlap + 20 * entropy)).sum() / there.sum().clamp(min=1)
+        shape = (there * (1 - overlap + 5 * entropy)).sum() / there.sum().clamp(min=1)
         losses.append(shape + 0.3 * F.binary_cross_entropy_with_logits(answer.score[:, 0], there))
     return torch.stack(losses).mean()
 
 
-def train(steps: int, scans: int, clips: int, minutes: float, curve: Path) -> Sam2VideoModel:
+def wake(model: Sam2VideoModel) -> Sam2VideoModel:
+    """Start from torch's own initial weights; transformers' are meant to be overwritten and too small to learn from."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Embedding):
+            module.reset_parameters()
+    # Boxes and slices must speak of places in the same code, which only trained weights see to.
+    model.shared_image_embedding.load_state_dict(model.prompt_encoder.shared_embedding.state_dict())
+    return model
+
+
+def train(steps: int, scans: int, minutes: float, curve: Path) -> Sam2VideoModel:
     """Train for a number of steps or minutes of processor time, whichever ends first, and write the curve."""
     torch.manual_seed(0)
-    model = Sam2VideoModel(small_config())
+    model = wake(Sam2VideoModel(small_config()))
     network, rng = TrackerNetwork(model), np.random.default_rng(0)
     drawn = draw_scans(scans, seed=1)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-3)
     start, recent, done = time.process_time(), list[float](), 0.0
     with curve.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", "seconds", "loss"])
+        writer.writerow(["step", "seconds", "slices", "loss"])
         for step in range(1, steps + 1):
-            done = max(step / steps, (time.process_time() - start) / (60 * minutes))
+            done = min(1.0, max(step / steps, (time.process_time() - start) / (60 * minutes)))
             for group in optimiser.param_groups:
-                group["lr"] = 1.5e-3 * min(1, step / 100) * (0.02 + 0.98 * (1 + np.cos(np.pi * min(1, done))) / 2)
+                group["lr"] = RATE * min(1, step / 50) * (0.02 + 0.98 * (1 + np.cos(np.pi * done)) / 2)
             optimiser.zero_grad()
-            loss = tracks_loss(network, draw_tracks(drawn, rng, clips))
+            length, clips = next(stage[1:] for stage in STAGES if done <= stage[0])
+            loss = tracks_loss(network, draw_tracks(drawn, rng, length, clips))
             loss.backward()
             recent.append(loss.item())
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             if step % 20 == 0 or step == steps or done >= 1:
-                writer.writerow([step, round(time.process_time() - start, 1), round(float(np.mean(recent)), 4)])
+                writer.writerow([step, round(time.process_time() - start, 1), length, round(float(np.mean(recent)), 4)])
                 file.flush()
                 recent.clear()
             if done >= 1:
@@ -223,8 +237,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    steps, scans, clips, held_out = (3, 2, 1, 1) if options.quick else (20000, 120, 3, 8)
-    model = train(steps, scans, clips, options.minutes, options.out / "curve.csv")
+    steps, scans, held_out = (4, 2, 1) if options.quick else (20000, 120, 8)
+    model = train(steps, scans, options.minutes, options.out / "curve.csv")
     save_folder(model, options.out / "model", {"source": "trained on phantoms"})
     figures = evaluate(options.out / "model", held_out)
     for name, value in figures.items():

@@ -147,6 +147,17 @@ class MedSAM2Propagator(Propagator):
         size = self._network.size
         return {"name": type(self).__name__, **settings, "image_size": size, "weights_sha256": self._weights_sha256}
 
+    @staticmethod
+    def convert(checkpoint: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
+        """Write an upstream checkpoint as a folder that loads without pickle; see ``convert_weights``.
+
+        Returns:
+            SHA-256 of the folder's weights.
+        """
+        from medvol.propagators.medsam2_weights import convert_weights
+
+        return convert_weights(checkpoint, folder, image_size, download)
+
     @property
     def _chosen_window(self) -> str:
         return self.window if self.target is None else window_for_target(self.target)
