@@ -97,6 +97,23 @@ def small_weights(tmp_path_factory):
     return weights
 
 
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory):
+    """A folder of random weights, made without the sam2 package; they find something on every slice."""
+    from transformers import Sam2VideoModel
+
+    torch.manual_seed(0)
+    model = Sam2VideoModel(small_config())
+    with torch.no_grad():
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
+        for name, parameter in model.named_parameters():
+            if "cross_attn" in name or "mask_decoder" in name:
+                parameter.mul_(2)
+    folder = tmp_path_factory.mktemp("random") / "model"
+    save_folder(model, folder, {"source": "random"})
+    return str(folder)
+
+
 @pytest.fixture
 def t512_weights(tmp_path):
     """Random weights of the configuration of MedSAM2."""
