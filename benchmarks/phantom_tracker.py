@@ -121,7 +121,7 @@ def draw_scans(count: int, seed: int) -> list[Scan]:
 
 def draw_tracks(scans: list[Scan], rng: np.random.Generator, length: int, clips: int) -> Tracks:
     """Every target on the first slice of some clips, in either direction, mirrored half of the time."""
-    pixels, truths = [], []
+    pixels, truths = list[NDArray[np.float32]](), list[NDArray[np.bool_]]()
     while len(pixels) < clips:
         scan = scans[rng.integers(len(scans))]
         low = int(rng.integers(len(scan.pixels) - length + 1))
@@ -205,7 +205,8 @@ def train(steps: int, scans: int, minutes: float, curve: Path) -> Sam2VideoModel
                 recent.clear()
             if done >= 1:
                 break
-    return model.eval()
+    model.eval()
+    return model
 
 
 def evaluate(folder: Path, count: int) -> dict[str, float]:

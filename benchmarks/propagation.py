@@ -5,8 +5,8 @@ does for every answer of a group. Ours is measured on first touch (nothing cache
 turns interleaved. Times are processor seconds of one thread. Weights are random, turned up where fresh ones say
 nothing, since time does not depend on them; parity is measured on the same run.
 
-The last line is one JSON object; ``encoder_share`` is what the image encoder still takes of the first touch. ``--quick``
-takes 256 pixels and 4 anchors.
+The last line is one JSON object; ``encoder_share`` is what the image encoder still takes of the first touch.
+``--quick`` takes 256 pixels and 4 anchors.
 
     python benchmarks/propagation.py [--quick]
 """
