@@ -155,6 +155,8 @@ def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]
         digest = file_sha256(partial / _WEIGHTS)
         facts = {**provenance, "weights_sha256": digest, "medvol": version("medvol-r1")}
         (partial / _SIDECAR).write_text(json.dumps(facts, indent=2) + "\n")
+        for file in partial.iterdir():
+            file.chmod(0o644)
         partial.chmod(0o755)
         partial.rename(folder)
     finally:
@@ -193,6 +195,7 @@ def _load_folder(folder: Path) -> PreTrainedModel:
             model, report = network.from_pretrained(
                 folder,
                 config=config.from_pretrained(folder),
+                dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
