@@ -31,7 +31,7 @@ from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.datasets.phantom import PhantomDataset
 from medvol.propagators.medsam2 import MedSAM2Propagator
-from medvol.propagators.medsam2_network import Answer, Features, Memory, TrackerNetwork
+from medvol.propagators.medsam2_network import Answer, Memory, TrackerNetwork
 from medvol.propagators.medsam2_weights import save_folder
 from medvol.propagators.region import RegionPropagator
 from medvol.propagators.square_slices import SquareSlices
@@ -146,7 +146,7 @@ def follow_tracks(network: TrackerNetwork, tracks: Tracks) -> Iterator[Answer]:
     length = tracks.pixels.shape[1]
     for t in range(length):
         rows = tracks.clip * length + t
-        now = Features(features.fine[rows], features.middle[rows], features.coarse[rows])
+        now = features.rows(rows)
         answer = network.click(now, tracks.boxes) if t == 0 else network.follow(now, memories, 16)
         memories.append(network.remember(now, answer, prompted=t == 0))
         yield answer

@@ -50,7 +50,7 @@ class MedSAM2Propagator(Propagator):
             ``window`` tells it the length of the range only, as MedVol-R1's reward does, which cuts a clip first.
         device: Where torch computes (``cpu``, ``cuda``).
         precision: Arithmetic of the image encoder.
-        cache_mib: Features kept in memory, in MiB; a slice takes 4 at 512 pixels, half of it in ``bfloat16``.
+        cache_mib: Features kept in memory, in MiB; a slice takes 5 at 512 pixels, half of it in ``bfloat16``.
         cache_folder: Folder where features are kept for the next run; None keeps none.
         cache_precision: How features are stored; ``bfloat16`` and ``float16`` are not exact.
         tracks_at_once: Rows of a batch, which bounds the memory; None takes 1 on a CPU, where larger batches are

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medvol.core.errors import ConfigError
+from medvol.propagators.medsam2_attention import MemoryAttention
 
 NO_OBJECT = -1024.0
 """Logit everywhere when the network says that the target is not on a slice."""
@@ -39,15 +40,21 @@ class Features:
         fine: (B, C/8, S/4, S/4), for the mask decoder.
         middle: (B, C/4, S/8, S/8), for the mask decoder.
         coarse: (B, C, S/16, S/16).
+        settled: (B, N, C), the coarse ones as tokens after the first self-attention of the memory attention.
     """
 
     fine: Tensor
     middle: Tensor
     coarse: Tensor
+    settled: Tensor
 
     def first(self, count: int) -> Features:
         """The first rows."""
-        return Features(self.fine[:count], self.middle[:count], self.coarse[:count])
+        return self.rows(slice(count))
+
+    def rows(self, rows: slice | Tensor) -> Features:
+        """Some rows."""
+        return Features(self.fine[rows], self.middle[rows], self.coarse[rows], self.settled[rows])
 
 
 @dataclass(frozen=True)
@@ -126,15 +133,19 @@ class TrackerNetwork:
         """Side of the square that the network reads, in pixels."""
         sides = [tuple(side) for side in model.config.vision_config.backbone_feature_sizes]
         width = model.config.vision_config.fpn_hidden_size
-        self._shapes = [(c, *side) for c, side in zip((width // 8, width // 4, width), sides, strict=True)]
+        self._shapes: list[tuple[int, ...]] = [
+            (c, *side) for c, side in zip((width // 8, width // 4, width), sides, strict=True)
+        ]
         mean, std = _MEAN_STD[model.config.model_type]
         self._mean, self._std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (mean, std))
         with torch.no_grad():
             self._grid = model.get_image_wide_positional_embeddings()
             neck = model.vision_encoder.neck.position_encoding
-            self._places = _tokens(neck((1, *self._shapes[2]), device, torch.float32))
+            places = _tokens(neck((1, *self._shapes[2]), device, torch.float32))
             encoding = model.memory_encoder.position_encoding
             self._memory_places = _tokens(encoding((1, 0, *sides[2]), device, torch.float32))
+        self._attention = MemoryAttention(model.memory_attention, places)
+        self._shapes.append((sides[2][0] * sides[2][1], width))
 
     @property
     def feature_length(self) -> int:
@@ -145,8 +156,7 @@ class TrackerNetwork:
         """Slice (S, S) in 0..255 to its features as one row of numbers; the three channels are equal."""
         with torch.inference_mode():
             features = self.look(torch.tensor(pixels, device=self.device)[None])
-            maps = (features.fine, features.middle, features.coarse)
-            row: NDArray[np.float32] = torch.cat([m.flatten() for m in maps]).cpu().numpy()
+            row: NDArray[np.float32] = torch.cat([part.flatten() for part in vars(features).values()]).cpu().numpy()
         return row
 
     def look(self, pixels: Tensor) -> Features:
@@ -154,8 +164,11 @@ class TrackerNetwork:
         images = (pixels[:, None].float() / 255 - self._mean) / self._std
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self._bfloat16):
             maps = self.model.get_image_features(images, return_dict=True).fpn_hidden_states
-        shaped = (m.permute(1, 2, 0).reshape(-1, *shape).float() for m, shape in zip(maps, self._shapes, strict=True))
-        return Features(*shaped)
+        shapes = self._shapes[:3]
+        fine, middle, coarse = (
+            m.permute(1, 2, 0).reshape(-1, *shape).float() for m, shape in zip(maps, shapes, strict=True)
+        )
+        return Features(fine, middle, coarse, self._attention.settle(coarse))
 
     def features(self, rows: Sequence[NDArray[np.float32]]) -> Features:
         """Rows of ``encode`` to the features of a batch."""
@@ -197,15 +210,9 @@ class TrackerNetwork:
         most = min(frames, config.max_object_pointers_in_encoder)
         pointed = [(memories[0], step), *((memories[step - age], age) for age in range(1, min(step, most)))]
         pointers, moments = self._pointers([m.pointer for m, _ in pointed], [age for _, age in pointed], most)
-        attended = self.model.memory_attention(
-            current_vision_features=features.coarse.flatten(2).permute(2, 0, 1),
-            current_vision_position_embeddings=self._places.transpose(0, 1),
-            memory=torch.cat([tokens, pointers], dim=1).transpose(0, 1),
-            memory_posision_embeddings=torch.cat([places, moments], dim=1).expand(len(tokens), -1, -1).transpose(0, 1),
-            num_object_pointer_tokens=pointers.shape[1],
-        )
-        rows = attended.reshape(len(tokens), -1, attended.shape[-1])
-        coarse = rows.transpose(1, 2).reshape(features.coarse.shape)
+        memory, seen = torch.cat([tokens, pointers], dim=1), torch.cat([places, moments], dim=1)
+        attended = self._attention.recall(features.settled, memory, seen, pointers.shape[1])
+        coarse = attended.transpose(1, 2).reshape(features.coarse.shape)
         return self._decode(features, coarse, None, several=config.multimask_output_for_tracking)
 
     def remember(self, features: Features, answer: Answer, prompted: bool) -> Memory:
