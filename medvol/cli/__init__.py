@@ -43,6 +43,7 @@ VERBS = {
     "segment": Verb('answer a query about a scan: medvol segment SCAN "QUERY" --policy MODEL', "segment"),
     "list": Verb("list policies, propagators, rewards and data sets, plug-ins included", "components"),
     "describe": Verb("show the settings of one component: medvol describe NAME", "components"),
+    "convert": Verb("write MedSAM2 or SAM 2.1 weights as safetensors: medvol convert FILE FOLDER", "convert"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
     "report": Verb("lay the evaluations of one or several runs side by side", "report"),
 }

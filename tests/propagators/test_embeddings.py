@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
-from medvol.propagators.embeddings import EmbeddingCache, embedding_key
+from medvol.propagators.embeddings import EmbeddingCache, embedding_key, restore_features, round_features
 
 SHAPE = (4, 8, 8)
 ENTRY_BYTES = 2 * 4 * 8 * 8
@@ -87,3 +88,23 @@ def test_key_depends_on_every_pixel_and_on_the_weights():
     keys = {embedding_key(pixels, "w"), embedding_key(other, "w"), embedding_key(pixels, "v")}
     assert len(keys) == 3
     assert embedding_key(pixels.copy(), "w") in keys
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+def test_bfloat16_is_torchs(values):
+    exact = np.array(values, np.float32)
+    stored = round_features(exact, "bfloat16")
+    assert stored.dtype == np.uint16
+    assert np.array_equal(restore_features(stored), torch.from_numpy(exact).to(torch.bfloat16).float().numpy())
+
+
+@pytest.mark.parametrize(("rounding", "suffix", "error"), [("float32", "f32", 0), ("bfloat16", "bf16", 2**-8)])
+def test_other_roundings_are_kept_on_disk(tmp_path, rounding, suffix, error):
+    encoder = Encoder()
+    exact = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    first = EmbeddingCache(0, tmp_path, rounding).get("a", SHAPE, encoder)
+    second = EmbeddingCache(0, tmp_path, rounding).get("a", SHAPE, encoder)
+    assert encoder.calls == 1
+    assert np.array_equal(first, second)
+    assert [path.name for path in tmp_path.iterdir()] == [f"a.{suffix}"]
+    assert (np.abs(restore_features(second) - exact) <= error * np.abs(exact)).all()

@@ -165,17 +165,6 @@ def test_network_equals_the_package(shared):
     assert np.abs(rounded - expected).max() < 0.05
 
 
-@pytest.mark.parametrize(
-    ("inside", "modality", "window"),
-    [(60.0, "CT", "soft_tissue"), (-800.0, "CT", "lung"), (700.0, "CT", "bone"), (700.0, "MR", "soft_tissue")],
-)
-def test_window_is_chosen_from_the_middle_of_the_box(inside, modality, window):
-    volume, mask = solid(inside=inside, modality=modality)
-    boxes = tight_boxes(mask[2])
-    assert LiteMedSAMPropagator()._window(volume, 2, boxes) == window
-    assert LiteMedSAMPropagator(window="brain")._window(volume, 2, boxes) == "brain"
-
-
 @pytest.mark.parametrize("shape", [(1, 48, 64), (2, 64, 48)])
 def test_ends_of_the_volume(shared, shape):
     volume, mask = solid(*shape)

@@ -1,0 +1,216 @@
+"""MedSAM2: the frozen propagator of MedVol-R1, and every other tracker of the SAM 2 family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.imaging.windows import window_for_target
+from medvol.core.roles import Propagator, one_range_each
+from medvol.core.types import Evidence, Volume
+from medvol.core.whole_file import file_sha256
+from medvol.propagators.anchors import describe_anchor
+from medvol.propagators.embeddings import EmbeddingCache, Rounding
+from medvol.propagators.target_window import require_window
+from medvol.propagators.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
+from medvol.propagators.track_repair import RepairRule, Track
+
+if TYPE_CHECKING:
+    from medvol.propagators.medsam2_network import TrackerNetwork
+    from medvol.propagators.medsam2_tracks import Seed
+    from medvol.propagators.medsam2_weights import WeightsSource
+
+_ROWS_ON_A_GPU = 16
+
+
+class MedSAM2Propagator(Propagator):
+    """Follows every box with MedSAM2, one track a box, in both directions from the key slice; the tracks are united.
+
+    Runs on transformers' ``Sam2VideoModel``. The features of a slice are computed once and shared by all anchors, the
+    tracks of a group run together, each prompt is encoded once for both directions, and only the slices asked for are
+    followed. Every slice is windowed for the whole volume and stretched to the network's square, as upstream does.
+
+    Args:
+        checkpoint: Name of published weights (``MedSAM2_latest``, ``SAM2.1_tiny``, ...), an upstream ``.pt`` file, a
+            folder written by ``medvol convert``, or a model of the hub that transformers can read.
+        download: Fetch published weights that are not on this machine; False never touches the network.
+        image_size: Side of the square for an upstream file, in pixels; None takes the preset's own, or 512.
+        prompt: ``mask`` feeds the mask of the box back as a mask prompt, as MedVol-R1 and upstream's RECIST script do;
+            ``box`` keeps the box, as upstream's CT script does.
+        window: Name of an intensity window, or ``auto``: for CT the lung or bone window when the middle of the boxes is
+            below -500 or above 300 HU, otherwise soft tissue. Scans without Hounsfield units use percentiles.
+        target: Kind of target (``lung nodule``); chooses the window in place of ``window``.
+        series: ``volume`` tells the network how long the volume is, so a range equals a cut of the whole mask;
+            ``window`` tells it the length of the range only, as MedVol-R1's reward does, which cuts a clip first.
+        device: Where torch computes (``cpu``, ``cuda``).
+        precision: Arithmetic of the image encoder.
+        cache_mib: Features kept in memory, in MiB; a slice takes 5 at 512 pixels, half of it in ``bfloat16``.
+        cache_folder: Folder where features are kept for the next run; None keeps none.
+        cache_precision: How features are stored; ``bfloat16`` and ``float16`` are not exact.
+        tracks_at_once: Rows of a batch, which bounds the memory; None takes 1 on a CPU, where larger batches are
+            slower, and 16 elsewhere.
+        largest_component: Keep the largest 3D component of every track only, as upstream's CT script does.
+        min_area_share: Stop rule: a track ends below this share of the key slice's area; 0 never.
+        max_growth: Stop rule: a track ends above this multiple of the area before; 0 never.
+        max_gap_slices: Gap repair: runs of at most so many empty slices between found ones are filled; 0 none.
+
+    What the stop rule and the gap repair change is logged. With ``series="volume"`` and without ``largest_component``,
+    the mask inside ``z_range`` equals that of the whole volume.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str = "MedSAM2_latest",
+        download: bool = False,
+        image_size: int | None = None,
+        prompt: Literal["mask", "box"] = "mask",
+        window: str = "auto",
+        target: str | None = None,
+        series: Literal["volume", "window"] = "volume",
+        device: str = "cpu",
+        precision: Literal["float32", "bfloat16"] = "float32",
+        cache_mib: float = 1024.0,
+        cache_folder: str | None = None,
+        cache_precision: Rounding = "float32",
+        tracks_at_once: int | None = None,
+        largest_component: bool = False,
+        min_area_share: float = 0.0,
+        max_growth: float = 0.0,
+        max_gap_slices: int = 0,
+    ) -> None:
+        require_window(window)
+        if tracks_at_once is not None and tracks_at_once < 1:
+            raise ConfigError(f"tracks_at_once is {tracks_at_once}; it must be at least 1")
+        if image_size is not None and (image_size < 32 or image_size % 32):
+            raise ConfigError(f"image_size is {image_size}; it must be a multiple of 32")
+        for name, value in (
+            ("cache_mib", cache_mib),
+            ("min_area_share", min_area_share),
+            ("max_growth", max_growth),
+            ("max_gap_slices", max_gap_slices),
+        ):
+            if value < 0:
+                raise ConfigError(f"{name} is {value}; it must not be negative")
+        self.checkpoint = checkpoint
+        self.download = download
+        self.image_size = image_size
+        self.prompt = prompt
+        self.window = window
+        self.target = target
+        self.series = series
+        self.device = device
+        self.precision = precision
+        self.cache_mib = cache_mib
+        self.cache_folder = cache_folder
+        self.cache_precision = cache_precision
+        self.tracks_at_once = tracks_at_once
+        self.largest_component = largest_component
+        self.min_area_share = min_area_share
+        self.max_growth = max_growth
+        self.max_gap_slices = max_gap_slices
+
+    def propagate(
+        self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
+    ) -> NDArray[np.bool_]:
+        """Follow every box through the volume; see the role for arguments and errors.
+
+        Raises:
+            CheckpointError: The weights cannot be found or used.
+        """
+        return self.propagate_many(volume, [evidence], z_range)[0]
+
+    def propagate_many(
+        self,
+        volume: Volume,
+        evidences: Sequence[Evidence],
+        z_range: tuple[int, int] | None = None,
+        z_ranges: Sequence[tuple[int, int] | None] | None = None,
+    ) -> list[NDArray[np.bool_]]:
+        """Follow several anchors of one volume together; a box that several of them share is followed once."""
+        ranges = one_range_each(evidences, z_range, z_ranges)
+        plan = TrackPlan(self._chosen_window, self.series == "volume", self.max_gap_slices)
+        anchors = [plan.anchor(volume, e, own) for e, own in zip(evidences, ranges, strict=True)]
+        tracks = self._follow(volume, anchors)
+        rule = RepairRule(self.min_area_share, self.max_growth, self.max_gap_slices)
+        return [unite_tracks(volume, anchor, tracks, rule, self.largest_component) for anchor in anchors]
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, settings that change the mask, and SHA-256 of the weights."""
+        places = ("checkpoint", "download", "device", "cache_mib", "cache_folder", "tracks_at_once", "image_size")
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in places}
+        size = self._network.size
+        return {"name": type(self).__name__, **settings, "image_size": size, "weights_sha256": self._weights_sha256}
+
+    @staticmethod
+    def convert(checkpoint: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
+        """Write an upstream checkpoint as a folder that loads without pickle; see ``convert_weights``.
+
+        Returns:
+            SHA-256 of the folder's weights.
+        """
+        from medvol.propagators.medsam2_weights import convert_weights
+
+        return convert_weights(checkpoint, folder, image_size, download)
+
+    @property
+    def _chosen_window(self) -> str:
+        return self.window if self.target is None else window_for_target(self.target)
+
+    def _follow(self, volume: Volume, anchors: Sequence[PlannedAnchor]) -> dict[TrackKey, Track]:
+        """Track of every box that was asked for."""
+        wanted = wanted_tracks(anchors)
+        if not wanted:
+            return {}
+        from medvol.propagators.medsam2_tracks import TrackError, TrackFollower
+
+        keys = list(wanted)
+        rows = self.tracks_at_once or (1 if self.device == "cpu" else _ROWS_ON_A_GPU)
+        follower = TrackFollower(self._network, self.prompt == "mask", rows)
+        try:
+            return dict(zip(keys, follower.follow(self._seeds(volume, wanted)), strict=True))
+        except TrackError as error:
+            blamed = next(anchor for anchor in anchors if keys[error.seed] in anchor.keys)
+            raise PropagationError(f"{describe_anchor(volume, blamed.evidence)}: {error}") from error
+
+    def _seeds(self, volume: Volume, wanted: Mapping[TrackKey, range]) -> list[Seed]:
+        from medvol.propagators.medsam2_features import SliceFeatures
+        from medvol.propagators.medsam2_tracks import Seed
+        from medvol.propagators.square_slices import SquareSlices
+
+        identity = f"{self._weights_sha256} {self.precision}"
+        views = {}
+        for window in {key.window for key in wanted}:
+            slices = SquareSlices(volume, window, self._network.size)
+            views[window] = slices, SliceFeatures(slices, self._network, self._embeddings, identity)
+        return [
+            Seed(views[key.window][0], views[key.window][1].row, key.key_slice, np.array(key.box), reach, key.frames)
+            for key, reach in wanted.items()
+        ]
+
+    @cached_property
+    def _source(self) -> WeightsSource:
+        from medvol.propagators.medsam2_weights import find_weights
+
+        return find_weights(self.checkpoint, self.image_size, self.download)
+
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return file_sha256(self._source.weights_file)
+
+    @cached_property
+    def _network(self) -> TrackerNetwork:
+        from medvol.propagators.medsam2_network import TrackerNetwork
+        from medvol.propagators.medsam2_weights import load_model
+
+        return TrackerNetwork(load_model(self._source), self.device, self.precision == "bfloat16")
+
+    @cached_property
+    def _embeddings(self) -> EmbeddingCache:
+        folder = Path(self.cache_folder) if self.cache_folder is not None else None
+        return EmbeddingCache(int(self.cache_mib * 2**20), folder, self.cache_precision)

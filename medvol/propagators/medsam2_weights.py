@@ -1,0 +1,250 @@
+"""Weights of the SAM 2 family: upstream checkpoints, folders of transformers, the hub, and how one becomes another."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
+from transformers.utils import logging
+
+from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.suggestions import suggest
+from medvol.core.whole_file import file_sha256
+from medvol.propagators.medsam2_conversion import State, convert_state, guess_size, video_config
+from medvol.propagators.medsam2_presets import PRESETS, show_licence
+
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    "sam2_video": (Sam2VideoConfig, Sam2VideoModel),
+    "sam3_tracker_video": (Sam3TrackerVideoConfig, Sam3TrackerVideoModel),
+}
+"""Model types of transformers that track alike: configuration and network."""
+
+DEFAULT_IMAGE_SIZE = 512
+"""Side of the square that a bare upstream checkpoint is run at: MedSAM2's."""
+
+_WEIGHTS = "model.safetensors"
+_SIDECAR = "medvol.json"
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where weights lie on this machine.
+
+    Args:
+        path: Upstream checkpoint, or folder with ``config.json`` and ``model.safetensors``.
+        image_size: Side in pixels that a checkpoint is run at; a folder says so itself.
+        preset: Name of the preset, empty for a path.
+    """
+
+    path: Path
+    image_size: int
+    preset: str = ""
+
+    @property
+    def weights_file(self) -> Path:
+        """The file with the tensors."""
+        return self.path / _WEIGHTS if self.path.is_dir() else self.path
+
+
+def find_weights(checkpoint: str, image_size: int | None = None, download: bool = False) -> WeightsSource:
+    """Find weights by preset, path or hub name; a preset's licence is shown once.
+
+    Args:
+        checkpoint: Name in ``PRESETS``, an upstream ``.pt``, a converted folder, or ``owner/name`` on the hub.
+        image_size: Side in pixels for an upstream checkpoint; None takes the preset's, or 512.
+        download: Fetch what is not on this machine; False never touches the network.
+
+    Raises:
+        CheckpointError: Nothing is there, or it may not be fetched.
+    """
+    path = Path(checkpoint).expanduser()
+    if checkpoint in PRESETS:
+        preset = PRESETS[checkpoint]
+        show_licence(checkpoint)
+        found = _fetch(preset.repository, preset.file, download, checkpoint)
+        return WeightsSource(found, image_size or preset.image_size, checkpoint)
+    if path.is_file() or (path / "config.json").is_file():
+        return WeightsSource(path, image_size or DEFAULT_IMAGE_SIZE)
+    if checkpoint.count("/") == 1 and not checkpoint.startswith((".", "~", "/")) and not path.exists():
+        return WeightsSource(_fetch(checkpoint, None, download, checkpoint), image_size or DEFAULT_IMAGE_SIZE)
+    raise CheckpointError(
+        f"there are no weights {checkpoint!r}{suggest(checkpoint, PRESETS)}; give an upstream .pt file, a folder with "
+        f"config.json, a hub name, or one of {', '.join(PRESETS)}"
+    )
+
+
+def load_model(source: WeightsSource) -> PreTrainedModel:
+    """Build the network and load its weights, all of them and no others; frozen, in evaluation mode, float32.
+
+    Raises:
+        CheckpointError: The file cannot be read, is damaged, or belongs to another network.
+    """
+    if source.path.is_dir():
+        model = _load_folder(source.path)
+    else:
+        state = read_upstream(source.path)
+        model = build_model(video_config(guess_size(state), source.image_size), convert_state(state))
+    frozen: PreTrainedModel = model.float().eval().requires_grad_(False)
+    return frozen
+
+
+def read_upstream(path: Path) -> State:
+    """Tensors of an upstream checkpoint, ``{"model": state}`` or the state itself; nothing in it is run.
+
+    Raises:
+        CheckpointError: It is no file of tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {str(path)!r} cannot be read as tensors: {error}") from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"checkpoint {str(path)!r} holds no state dictionary; give upstream's own file")
+    return state
+
+
+def build_model(config: Any, state: State) -> PreTrainedModel:
+    """Network of a configuration with exactly these weights.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, or of another shape.
+    """
+    with torch.device("cpu"):
+        model: PreTrainedModel = FAMILIES[config.model_type][1](config)
+    try:
+        model.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"these weights belong to another network: {error}") from error
+    return model
+
+
+def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]) -> str:
+    """Write ``config.json``, ``model.safetensors`` and ``medvol.json`` under a temporary name, then rename it.
+
+    Args:
+        model: The network.
+        folder: Must not exist.
+        provenance: Written to ``medvol.json``, with the SHA-256 of the weights added.
+
+    Returns:
+        SHA-256 of ``model.safetensors``.
+
+    Raises:
+        ConfigError: The folder is there already.
+    """
+    if folder.exists():
+        raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with _silent():
+            model.save_pretrained(partial)
+        digest = file_sha256(partial / _WEIGHTS)
+        facts = {**provenance, "weights_sha256": digest, "medvol": version("medvol-r1")}
+        (partial / _SIDECAR).write_text(json.dumps(facts, indent=2) + "\n")
+        for file in partial.iterdir():
+            file.chmod(0o644)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return digest
+
+
+def convert_weights(checkpoint: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
+    """Turn an upstream checkpoint into a folder that loads without pickle and says where it came from.
+
+    Returns:
+        SHA-256 of the folder's weights.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be found or read.
+        ConfigError: The folder is there already.
+    """
+    if Path(folder).exists():
+        raise ConfigError(f"{folder!r} is there already; choose another folder")
+    source = find_weights(checkpoint, image_size, download)
+    facts: dict[str, Any] = {"source": checkpoint, "source_sha256": file_sha256(source.weights_file)}
+    if source.preset:
+        facts |= {"preset": source.preset, "licence": PRESETS[source.preset].licence}
+    return save_folder(load_model(source), Path(folder), facts)
+
+
+def _load_folder(folder: Path) -> PreTrainedModel:
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+        family = settings.get("model_type")
+        if family not in FAMILIES:
+            raise CheckpointError(f"{str(folder)!r} holds a {family} model; {', '.join(FAMILIES)} can be run")
+        _require_whole(folder)
+        config, network = FAMILIES[family]
+        with _silent():
+            model, report = network.from_pretrained(
+                folder,
+                config=config.from_pretrained(folder),
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"the folder {str(folder)!r} cannot be loaded: {error}") from error
+    wrong = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
+    if wrong:
+        raise CheckpointError(f"{str(folder)!r}: {len(wrong)} tensors do not fit its config.json, such as {wrong[0]}")
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' progress bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _require_whole(folder: Path) -> None:
+    """Hold the weights to the digest that was written beside them."""
+    sidecar = folder / _SIDECAR
+    if not sidecar.is_file():
+        return
+    expected, found = json.loads(sidecar.read_text()).get("weights_sha256"), file_sha256(folder / _WEIGHTS)
+    if expected != found:
+        raise CheckpointError(
+            f"{str(folder / _WEIGHTS)!r} has SHA-256 {found[:12]}..., {_SIDECAR} says {str(expected)[:12]}...; "
+            "convert the checkpoint again"
+        )
+
+
+def _fetch(repository: str, file: str | None, download: bool, name: str) -> Path:
+    """Path of a repository's file, or of its folder, from the hub's cache or the hub."""
+    try:
+        if file is not None:
+            return Path(hf_hub_download(repository, file, local_files_only=not download))
+        patterns = ["config.json", _WEIGHTS]
+        return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=not download))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        remedy = "check the name and the network" if download else "set download to true to fetch them"
+        raise CheckpointError(
+            f"weights {name!r} are not on this machine ({repository} on the hub); {remedy}, or give a path"
+        ) from error

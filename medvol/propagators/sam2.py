@@ -1,0 +1,131 @@
+"""SAM 2 by its own package: the second implementation, and the one that MedSAM2Propagator is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import CheckpointError, MedvolError, PropagationError
+from medvol.core.imaging.windows import window_for_target
+from medvol.core.roles import Propagator
+from medvol.core.types import Evidence, Volume
+from medvol.core.whole_file import file_sha256
+from medvol.propagators.anchors import describe_anchor
+from medvol.propagators.target_window import require_window
+from medvol.propagators.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
+from medvol.propagators.track_repair import RepairRule, Track
+
+if TYPE_CHECKING:
+    from medvol.propagators.medsam2_weights import WeightsSource
+    from medvol.propagators.sam2_network import SAM2Predictor
+
+
+class SAM2Propagator(Propagator):
+    """Follows every box with the ``sam2`` package, upstream's way: one state a box, features computed for each.
+
+    Slow, and here for comparison; the settings mean what they mean for ``MedSAM2Propagator``.
+
+    Args:
+        checkpoint: Name of published weights, or an upstream ``.pt`` file; a converted folder belongs to
+            ``MedSAM2Propagator``.
+        download: Fetch published weights that are not on this machine; False never touches the network.
+        config: Configuration in the package; None finds the one that the weights belong to.
+        overrides: More settings of the configuration, in Hydra's own form.
+        image_size: Side of the square, in pixels; None takes the preset's own, or 512.
+        prompt: ``mask`` feeds the mask of the box back as a mask prompt; ``box`` keeps the box.
+        window: Name of an intensity window, or ``auto``.
+        target: Kind of target (``lung nodule``); chooses the window in place of ``window``.
+        series: Length of the series that the network is told: that of the ``volume``, or of the range (``window``).
+        device: Where torch computes (``cpu``, ``cuda``).
+        largest_component: Keep the largest 3D component of every track only.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str = "MedSAM2_latest",
+        download: bool = False,
+        config: str | None = None,
+        overrides: tuple[str, ...] = (),
+        image_size: int | None = None,
+        prompt: Literal["mask", "box"] = "mask",
+        window: str = "auto",
+        target: str | None = None,
+        series: Literal["volume", "window"] = "volume",
+        device: str = "cpu",
+        largest_component: bool = False,
+    ) -> None:
+        require_window(window)
+        self.checkpoint = checkpoint
+        self.download = download
+        self.config = config
+        self.overrides = overrides
+        self.image_size = image_size
+        self.prompt = prompt
+        self.window = window
+        self.target = target
+        self.series = series
+        self.device = device
+        self.largest_component = largest_component
+
+    def propagate(
+        self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
+    ) -> NDArray[np.bool_]:
+        """Follow every box through the volume; see the role for arguments and errors.
+
+        Raises:
+            MissingExtraError: ``sam2`` is not installed.
+            CheckpointError: The weights cannot be found or used.
+        """
+        window = self.window if self.target is None else window_for_target(self.target)
+        anchor = TrackPlan(window, self.series == "volume", 0).anchor(volume, evidence, z_range)
+        try:
+            tracks = {key: self._track(volume, key, reach) for key, reach in wanted_tracks([anchor]).items()}
+        except MedvolError:
+            raise
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            raise PropagationError(f"{describe_anchor(volume, evidence)}: {type(error).__name__}: {error}") from error
+        return unite_tracks(volume, anchor, tracks, RepairRule(), self.largest_component)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, settings that change the mask, and SHA-256 of the weights."""
+        places = ("checkpoint", "download", "device", "image_size")
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in places}
+        digest = file_sha256(self._source.weights_file)
+        return {
+            "name": type(self).__name__,
+            **settings,
+            "image_size": self._source.image_size,
+            "weights_sha256": digest,
+        }
+
+    def _track(self, volume: Volume, key: TrackKey, reach: range) -> Track:
+        """Follow one box in a state of its own, first up and then down."""
+        from medvol.propagators.sam2_network import Frames, follow_box
+        from medvol.propagators.square_slices import SquareSlices, corner_pixels
+
+        slices = SquareSlices(volume, key.window, self._predictor.size)
+        frames = Frames(slices, key.first, key.frames)
+        box, frame = corner_pixels(np.array(key.box)), key.key_slice - key.first
+        ends = reach.stop - 1 - key.first, reach.start - key.first
+        found = follow_box(self._predictor, frames, frame, box, self.prompt == "mask", ends)
+        return {index + key.first: (logits > 0).cpu().numpy() for index, logits in found}
+
+    @cached_property
+    def _source(self) -> WeightsSource:
+        from medvol.propagators.medsam2_weights import find_weights
+
+        source = find_weights(self.checkpoint, self.image_size, self.download)
+        if source.path.is_dir():
+            raise CheckpointError(f"{self.checkpoint!r} is a folder; SAM2Propagator reads upstream .pt files")
+        return source
+
+    @cached_property
+    def _predictor(self) -> SAM2Predictor:
+        from medvol.propagators.sam2_network import SAM2Predictor, package_config
+
+        config = self.config or package_config(self._source.path)
+        return SAM2Predictor(config, self._source.image_size, self.overrides, self._source.path, self.device)

@@ -1,0 +1,1 @@
+"""nnInteractive as a propagator of medvol."""
