@@ -36,6 +36,7 @@ class Source:
         shape: Stored shape (I, J, K).
         orientation: nibabel orientation array from the stored to the canonical axes, shape (3, 2).
         header: Header to copy units and codes from, or None.
+        series: What the caller named a DICOM series by; empty when none was named.
     """
 
     path: Path | None
@@ -43,6 +44,7 @@ class Source:
     shape: tuple[int, int, int]
     orientation: NDArray[np.float64]
     header: Any = None
+    series: str = ""
 
 
 @dataclass(frozen=True, eq=False)

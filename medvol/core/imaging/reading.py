@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError
+from medvol.core.imaging.dicom.files import ARCHIVE_SUFFIX, FILE_SUFFIXES
+from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
 from medvol.core.imaging.itk import read_metaimage, read_nrrd
 from medvol.core.imaging.nifti import read_nifti
@@ -30,6 +32,8 @@ NRRD_SUFFIXES = (".nrrd", ".nhdr")
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
 SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 """File names that are read."""
+DICOM_SUFFIXES = (ARCHIVE_SUFFIX, *FILE_SUFFIXES)
+"""File names that are read as DICOM; a folder is too."""
 
 GRID_TOLERANCE_MM = 0.1
 """How far apart a mask's grid may place a corner voxel of the scan."""
@@ -46,35 +50,42 @@ def read_volume(
     assume_orientation: str | None = None,
     nan_to: float | None = None,
     max_bytes: int = MAX_BYTES,
+    series: str | None = None,
 ) -> Volume:
-    """Read a scan: NIfTI, NRRD or MetaImage.
+    """Read a scan: NIfTI, NRRD, MetaImage, or a DICOM series.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``.
-        modality: What the intensities are; guessed when None: ``CT`` when they look like Hounsfield units, else
-            ``other``.
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``; for DICOM a folder, which is searched
+            with its subfolders, a ``.zip`` archive, or one multi-frame file (``.dcm``).
+        modality: What the intensities are; when None, DICOM says it, and else it is guessed: ``CT`` when they look
+            like Hounsfield units, else ``other``.
         assume_orientation: Three letters such as ``LPS``, for a NIfTI header that does not say which way the axes
             point.
         nan_to: Value that takes the place of NaN and infinite voxels; they are refused when None.
         max_bytes: Budget for the voxels, four bytes each or as stored when that is more; judged from the header before
             anything is read.
+        series: UID, number or description of a DICOM series; the axial series with most slices when None.
 
     Returns:
         The volume in LPS orientation; axes are permuted and flipped, never resampled.
 
     Raises:
-        ScanError: The file is refused; the class in ``medvol.core.imaging.problems`` names the reason.
-        ConfigError: ``nan_to`` is not a number that a voxel can hold.
+        ScanError: The file is refused; the class in ``medvol.core.imaging.problems`` or
+            ``medvol.core.imaging.dicom.problems`` names the reason.
+        ConfigError: ``nan_to`` is not a number that a voxel can hold, or ``series`` is set for a file that has none.
     """
     path = Path(path)
     if nan_to is not None and not is_finite(nan_to):
         raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to}; give a number such as -1024")
-    stored = _read_stored(path, assume_orientation, max_bytes)
-    voxels, affine, source = _to_lps(path, stored)
+    if series is not None and not _is_dicom_path(path):
+        raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
+    stored = _read_stored(path, assume_orientation, max_bytes, series)
+    voxels, affine, source = _to_lps(path, stored, series or "")
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
     filled = fill_non_finite(path, single, nan_to)
-    return Volume(filled, affine, modality or guess_modality(filled), _identify(filled, affine), source)
+    kind = modality or (stored.header.kind if isinstance(stored.header, DicomOrigin) else guess_modality(filled))
+    return Volume(filled, affine, kind, _identify(filled, affine), source)
 
 
 def read_labels(
@@ -149,13 +160,19 @@ def guess_modality(voxels: NDArray[np.float32]) -> Modality:
 
 
 def is_scan(path: Path) -> bool:
-    """True for a file name that ``read_volume`` takes."""
+    """True for a file name that ``read_volume`` takes; folders and archives of DICOM are known by what they hold."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int) -> StoredScan:
+def _is_dicom_path(path: Path) -> bool:
+    return path.name.lower().endswith(DICOM_SUFFIXES) or path.is_dir()
+
+
+def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int, series: str | None = None) -> StoredScan:
     name = path.name.lower()
     try:
+        if "\0" not in name and _is_dicom_path(path):
+            return read_dicom(path, series, max_bytes)
         _check_file(path)
         if name.endswith(NIFTI_SUFFIXES):
             return read_nifti(path, assume_orientation, max_bytes)
@@ -171,23 +188,23 @@ def _check_file(path: Path) -> None:
     if "\0" in str(path):
         raise MissingScanError(path, "no file can have a name with a NUL in it; check the path")
     state = path.stat()
-    if stat.S_ISDIR(state.st_mode):
-        raise UnknownFormatError(path, "it is a folder; name one scan in it")
     if not path.name.lower().endswith(SUFFIXES):
-        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; convert the scan to NIfTI")
+        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; give one of them, or DICOM")
     if not stat.S_ISREG(state.st_mode):
         raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
     if state.st_size == 0:
         raise EmptyFileError(path, "it has no bytes; copy the file again")
 
 
-def _to_lps(path: Path, stored: StoredScan) -> tuple[NDArray[np.generic], NDArray[np.float64], Source]:
+def _to_lps(
+    path: Path, stored: StoredScan, series: str = ""
+) -> tuple[NDArray[np.generic], NDArray[np.float64], Source]:
     """Voxels (Z, Y, X) in LPS, their affine, and the way back."""
     i, j, k = stored.voxels.shape
     orientation = orientation_to_lps(stored.affine)
     voxels = nib.orientations.apply_orientation(stored.voxels, orientation).transpose(2, 1, 0)
     affine = reorient_affine(stored.affine, orientation, (i, j, k))
-    return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header)
+    return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header, series)
 
 
 def _identify(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> str:
