@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
@@ -146,22 +147,27 @@ def read_dataset(path: Path, stream: BinaryIO, keywords: Sequence[str] | None = 
 
 @contextmanager
 def quiet_parsing(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises on a damaged file into one sentence, and keep values out of its warnings.
+    """Turn whatever pydicom raises on a damaged file into one sentence; silence its warnings, which quote values.
 
     Raises:
         BadInstanceError: The file cannot be parsed.
     """
     pydicom = import_pydicom()
+    logger = logging.getLogger("pydicom")
+    level = logger.level
     try:
+        logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")
             yield
     except MedvolError:
         raise
-    except (pydicom.errors.InvalidDicomError, *_DAMAGE) as error:
+    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, *_DAMAGE) as error:
         raise BadInstanceError(
             path, f"a DICOM file in it cannot be parsed ({type(error).__name__}); export the series again"
         ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def import_pydicom() -> Any:
