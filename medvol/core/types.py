@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from medvol.core.grounding.prompts import PromptTemplate
+    from medvol.core.imaging.dicom.segmentation import DicomSegKind
 
 Modality = Literal["CT", "MR", "other"]
 """``CT`` promises Hounsfield units; everything else is windowed by percentiles of the volume."""
@@ -272,16 +273,20 @@ class Segmentation:
     completion: Completion
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: str | Path, name: str = "segmentation") -> dict[str, Path]:
+    def save(
+        self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
+    ) -> dict[str, Path]:
         """Write the mask in the scan's grid, the evidence record and the overlay picture.
 
         Args:
             folder: Created when it does not exist.
-            name: Stem of the three files.
+            name: Stem of the files.
+            dicom_seg: Write a DICOM segmentation object too, for a scan that was read from DICOM: ``anonymous``, or
+                ``with_patient``, which copies the patient's name and number for an archive to file it by.
 
         Returns:
-            Path of each file: ``mask``, ``record``, ``overlay``.
+            Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
         """
         from medvol.core.inference.records import save_segmentation
 
-        return save_segmentation(self, Path(folder), name)
+        return save_segmentation(self, Path(folder), name, dicom_seg)

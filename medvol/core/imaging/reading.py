@@ -126,9 +126,9 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     """Read a mask on the grid of a volume.
 
     Args:
-        path: A mask or a label map.
+        path: A mask or a label map, or a DICOM segmentation object (``.dcm``).
         volume: The scan it belongs to.
-        labels: Labels that belong to the mask; every positive one when None.
+        labels: Labels, or numbers of segments, that belong to the mask; every positive one when None.
 
     Returns:
         Mask (Z, Y, X) bool.
@@ -140,6 +140,10 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     """
     if labels is not None and any(label < 1 for label in labels):
         raise DatasetError(f"labels {list(labels)} of {path} must be positive; 0 is the background")
+    if Path(path).name.lower().endswith(FILE_SUFFIXES):
+        from medvol.core.imaging.dicom.segmentation import read_dicom_seg
+
+        return read_dicom_seg(Path(path), volume, labels)
     values = read_labels(path, volume)
     mask: NDArray[np.bool_] = values > 0 if labels is None else np.isin(values, list(labels))
     return mask

@@ -18,7 +18,9 @@ RefusedScanError
 |-- MissingSlicesError          missing_slices        a gap as wide as one or more slices
 |-- InconsistentSpacingError    inconsistent_spacing  slices are unevenly spaced
 |-- GantryTiltError             gantry_tilt           slices are stacked askew
-`-- BadRescaleError             bad_rescale           stored values cannot be turned into intensities
+|-- BadRescaleError             bad_rescale           stored values cannot be turned into intensities
+|-- MissingLinksError           missing_links         no UIDs that a segmentation object could refer to
+`-- BadSegmentationError        bad_segmentation      a segmentation object that is no mask of the scan
 
 Sentences name the folder or archive, never a file in it, a description or another free text: those may name a patient.
 """
@@ -134,3 +136,15 @@ class BadRescaleError(RefusedScanError):
     """Stored values cannot be turned into intensities."""
 
     code = "bad_rescale"
+
+
+class MissingLinksError(RefusedScanError):
+    """The instances have no UIDs that a segmentation object could refer to."""
+
+    code = "missing_links"
+
+
+class BadSegmentationError(RefusedScanError):
+    """A segmentation object cannot be used as a mask of a scan."""
+
+    code = "bad_segmentation"

@@ -16,7 +16,7 @@ from medvol.core.imaging.dicom.problems import BadInstanceError, UndecodablePixe
 from medvol.core.imaging.dicom.series import choose_series, no_dicom
 from medvol.core.imaging.dicom.slices import DicomSlice, import_pydicom, quiet_parsing, read_dataset, read_slices
 from medvol.core.imaging.dicom.stack import stack_slices
-from medvol.core.imaging.stored import StoredScan, check_affine, check_budget, check_spacing
+from medvol.core.imaging.stored import MAX_BYTES, StoredScan, check_affine, check_budget, check_spacing
 from medvol.core.types import Modality
 
 if TYPE_CHECKING:
@@ -71,6 +71,19 @@ def read_dicom(path: Path, series: str | None, max_bytes: int) -> StoredScan:
         for index, pixels in _read_pixels(files, slices):
             voxels[index] = _to_intensities(slices[index], pixels)
     return StoredScan(voxels.transpose(2, 1, 0), affine, DicomOrigin(path, tuple(slices), first.modality))
+
+
+def read_study(path: Path) -> str | None:
+    """UID of the study that the first DICOM file belongs to; empty when it has none, None when there is no DICOM.
+
+    Raises:
+        ScanError: The file is refused.
+    """
+    with DicomFiles(path, MAX_BYTES) as files:
+        for name in files.names():
+            with quiet_parsing(path), files.open(name) as stream:
+                return str(read_dataset(path, stream, ["StudyInstanceUID"]).get("StudyInstanceUID") or "")
+    return None
 
 
 def _read_headers(files: DicomFiles) -> list[DicomSlice]:

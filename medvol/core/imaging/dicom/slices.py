@@ -76,7 +76,7 @@ class DicomSlice:
         intercept: Likewise.
     """
 
-    file: str
+    file: str = field(repr=False)
     frame: int | None
     instance: str
     study: str
@@ -147,7 +147,9 @@ def read_dataset(path: Path, stream: BinaryIO, keywords: Sequence[str] | None = 
 
 @contextmanager
 def quiet_parsing(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises on a damaged file into one sentence; silence its warnings, which quote values.
+    """Turn whatever pydicom raises on a damaged file into one sentence.
+
+    Its warnings and messages quote values, which may name a patient: they are silenced, and no error is chained to it.
 
     Raises:
         BadInstanceError: The file cannot be parsed.
@@ -165,7 +167,7 @@ def quiet_parsing(path: Path) -> Iterator[None]:
     except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, *_DAMAGE) as error:
         raise BadInstanceError(
             path, f"a DICOM file in it cannot be parsed ({type(error).__name__}); export the series again"
-        ) from error
+        ) from None
     finally:
         logger.setLevel(level)
 

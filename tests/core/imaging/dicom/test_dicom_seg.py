@@ -1,0 +1,165 @@
+"""Segmentation objects, read back by highdicom and by pydicom alone; and read onto the grid of a scan."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.pixels import pixel_array
+from pydicom.uid import generate_uid
+
+from medvol.core.errors import ConfigError, GeometryError, ScanError
+from medvol.core.imaging.dicom.segmentation import read_dicom_seg, write_dicom_seg
+from medvol.core.imaging.geometry import make_volume, voxel_to_world
+from medvol.core.imaging.reading import read_mask, read_volume
+
+highdicom = pytest.importorskip("highdicom")
+
+SIGNS = list(product((1, -1), repeat=2))
+DIRECTIONS = [(r, 0, 0, 0, c, 0) for r, c in SIGNS] + [(0, r, 0, c, 0, 0) for r, c in SIGNS]
+"""The eight ways in which rows and columns of an axial slice can run."""
+OBLIQUE = [(0.8, 0.6, 0, -0.48, 0.64, 0.6)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "scan"
+
+
+def some_mask(shape: tuple[int, ...]) -> np.ndarray:
+    """No symmetry, and two empty slices."""
+    mask = np.random.default_rng(0).random(shape) < 0.3
+    mask[0] = mask[4] = False
+    return mask
+
+
+def places(mask: np.ndarray, volume) -> set[tuple[float, ...]]:
+    """LPS positions of the voxels of a mask."""
+    world = voxel_to_world(volume.affine, np.argwhere(mask)[:, ::-1]) * [-1, -1, 1]
+    return set(map(tuple, world.round(2).tolist()))
+
+
+@pytest.mark.parametrize("orientation", DIRECTIONS + OBLIQUE, ids=str)
+def test_equal_for_highdicom_and_pydicom(make_series, folder, tmp_path, orientation):
+    series = make_series(orientation=orientation)
+    volume = read_volume(series.write(folder))
+    mask = some_mask(volume.shape)
+    path = write_dicom_seg(tmp_path / "mask.dcm", mask, volume, "the liver")
+
+    # pydicom alone: every frame has the geometry of the instance it refers to, and its voxels lie where they should.
+    stored = dcmread(path)
+    sources = {dataset.SOPInstanceUID: dataset for dataset in series.slices}
+    shared = stored.SharedFunctionalGroupsSequence[0]
+    assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == list(orientation)
+    assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [1.5, 2.0]
+    assert stored.NumberOfFrames == len(series.slices)
+    assert stored.FrameOfReferenceUID == series.frame
+    found = set()
+    pixels = pixel_array(stored)
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    for frame, group in zip(pixels, stored.PerFrameFunctionalGroupsSequence, strict=True):
+        [reference] = group.DerivationImageSequence[0].SourceImageSequence
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        source = sources.pop(reference.ReferencedSOPInstanceUID)
+        assert np.abs(position - np.array(source.ImagePositionPatient, float)).max() < 1e-9
+        for j, i in np.argwhere(frame):
+            found.add(tuple((position + i * 2.0 * row + j * 1.5 * column).round(2).tolist()))
+    assert not sources
+    assert found == places(mask, volume)
+
+    # highdicom: the same voxels through its own geometry.
+    read = highdicom.seg.segread(path).get_volume()
+    assert read.array.sum() == mask.sum()
+    world = read.map_indices_to_reference(np.argwhere(read.array[..., 0] if read.array.ndim == 4 else read.array))
+    assert set(map(tuple, world.round(2).tolist())) == places(mask, volume)
+
+    # medvol: the same mask.
+    assert np.array_equal(read_dicom_seg(path, volume), mask)
+    assert np.array_equal(read_mask(path, volume), mask)
+
+
+def test_an_empty_mask(make_series, folder, tmp_path):
+    volume = read_volume(make_series().write(folder))
+    path = write_dicom_seg(tmp_path / "mask.dcm", np.zeros(volume.shape, bool), volume, "the spleen")
+    assert dcmread(path).NumberOfFrames == 6
+    assert not read_dicom_seg(path, volume).any()
+
+
+def test_of_an_archive_and_of_frames(make_series, folder, tmp_path):
+    """A multi-frame file whose frames run from head to feet."""
+    series = make_series().each(
+        KVP=120, AcquisitionDate="20240101", AcquisitionTime="120000", ContentDate="20240101",
+        ContentTime="120000", PatientPosition="HFS", Laterality="",
+    )  # fmt: skip
+    files = [dcmread(path) for path in sorted(series.write(folder).iterdir(), reverse=True)]
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+        files, generate_uid(), series_number=9, sop_instance_uid=generate_uid(), instance_number=1
+    )
+    enhanced.save_as(tmp_path / "enhanced.dcm")
+    volume = read_volume(tmp_path / "enhanced.dcm")
+    mask = some_mask(volume.shape)
+    path = write_dicom_seg(tmp_path / "mask.dcm", mask, volume, "the liver")
+    assert np.array_equal(read_dicom_seg(path, volume), mask)
+    assert np.array_equal(read_dicom_seg(path, read_volume(folder)), mask)
+
+
+def test_what_it_says_of_the_patient(make_series, folder, tmp_path):
+    volume = read_volume(make_series().each(InstitutionName="Clinic", PatientComments="secret").write(folder))
+    mask = some_mask(volume.shape)
+    bare = dcmread(write_dicom_seg(tmp_path / "a.dcm", mask, volume, "q" * 90))
+    assert [bare.PatientName, bare.PatientID, bare.AccessionNumber, bare.StudyDate] == ["", "", "", ""]
+    assert bare.StudyInstanceUID == volume.source.header.slices[0].study
+    assert bare.SegmentSequence[0].SegmentLabel == "q" * 64
+    named = dcmread(write_dicom_seg(tmp_path / "b.dcm", mask, volume, "back\\slash 肝臓", "with_patient"))
+    assert [named.PatientName, named.PatientID, named.AccessionNumber] == ["Doe^Jane", "4711", "A1"]
+    assert named.SegmentSequence[0].SegmentLabel == "back slash 肝臓"
+    assert "InstitutionName" not in named
+    assert "PatientComments" not in named
+
+
+def test_refused(make_series, folder, tmp_path):
+    volume = read_volume(make_series().write(folder))
+    with pytest.raises(GeometryError, match="must agree"):
+        write_dicom_seg(tmp_path / "a.dcm", np.zeros((2, 2, 2), bool), volume, "q")
+    bare = make_volume(np.zeros((2, 3, 4), np.float32), (1, 1, 1))
+    with pytest.raises(ConfigError, match="this scan is none"):
+        write_dicom_seg(tmp_path / "a.dcm", np.zeros((2, 3, 4), bool), bare, "q")
+    unlinked = read_volume(make_series().each(SeriesInstanceUID="").write(tmp_path / "unlinked"))
+    with pytest.raises(ScanError, match="lack UIDs"):
+        write_dicom_seg(tmp_path / "a.dcm", np.zeros(unlinked.shape, bool), unlinked, "q")
+    assert not (tmp_path / "a.dcm").exists()
+    path = write_dicom_seg(tmp_path / "a.dcm", some_mask(volume.shape), volume, "q")
+    with pytest.raises(ScanError, match=r"segments \[1\], not \[2\]"):
+        read_mask(path, volume, [2])
+    with pytest.raises(ScanError, match="grid of the scan"):
+        read_mask(path, read_volume(make_series(step=2.0).write(tmp_path / "other")))
+    with pytest.raises(ScanError, match="no segmentation"):
+        read_dicom_seg(folder / "IM000", volume)
+
+
+@pytest.mark.real
+def test_a_segmentation_made_elsewhere(shared_data):
+    """The liver of dcmqi, as object and as NRRD."""
+    folder = shared_data / "dcmqi_ct_seg"
+    volume = read_volume(folder)
+    mask = read_mask(folder / "liver.dcm", volume)
+    assert mask.sum() == 107098
+    assert np.array_equal(mask, read_mask(folder / "liver_seg.nrrd", volume))
+
+
+@pytest.mark.real
+def test_over_a_real_scan(shared_data, tmp_path):
+    folder = shared_data / "dcmqi_ct_seg"
+    volume = read_volume(folder)
+    mask = read_mask(folder / "liver_seg.nrrd", volume)
+    path = write_dicom_seg(tmp_path / "liver.dcm", mask, volume, "the liver")
+    theirs, ours = dcmread(folder / "liver.dcm"), dcmread(path)
+    where = [
+        {
+            tuple(round(float(x), 2) for x in group.PlanePositionSequence[0].ImagePositionPatient): frame.tobytes()
+            for group, frame in zip(seg.PerFrameFunctionalGroupsSequence, pixel_array(seg), strict=True)
+        }
+        for seg in (theirs, ours)
+    ]
+    assert where[0] == where[1]
