@@ -1,7 +1,10 @@
 """Segmentation objects, read back by highdicom and by pydicom alone; and read onto the grid of a scan."""
 
+import shutil
+import subprocess
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import generate_uid
 
 from medvol.core.errors import ConfigError, GeometryError, ScanError
-from medvol.core.imaging.dicom.segmentation import read_dicom_seg, write_dicom_seg
+from medvol.core.imaging.dicom.segmentation import DicomSegKind, read_dicom_seg, write_dicom_seg
 from medvol.core.imaging.geometry import make_volume, voxel_to_world
 from medvol.core.imaging.reading import read_mask, read_volume
 
@@ -163,3 +166,28 @@ def test_over_a_real_scan(shared_data, tmp_path):
         for seg in (theirs, ours)
     ]
     assert where[0] == where[1]
+
+
+def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy of dicom3tools is not installed")
+    volume = read_volume(make_series().write(folder))
+    for kind in get_args(DicomSegKind):
+        path = write_dicom_seg(tmp_path / f"{kind}.dcm", some_mask(volume.shape), volume, "the liver", kind)
+        found = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
+        assert found.returncode == 0
+        assert "Error" not in found.stderr + found.stdout
+        assert "Segmentation" in found.stderr + found.stdout
+
+
+def test_the_standard_as_dicom_validator_knows_it(make_series, folder, tmp_path):
+    """Only where its tables of the standard lie already: it downloads them otherwise."""
+    validator = pytest.importorskip("dicom_validator.validate_iods")
+    tables = Path.home() / "dicom-validator"
+    if not any(tables.glob("*/docbook/part03.xml")):
+        pytest.skip(f"dicom-validator has no tables of the standard in {tables}; run `validate_iods` once, online")
+    volume = read_volume(make_series().write(folder))
+    for kind in get_args(DicomSegKind):
+        path = write_dicom_seg(tmp_path / f"{kind}.dcm", some_mask(volume.shape), volume, "the liver", kind)
+        assert validator.main(["--standard-path", str(tables), "--edition", "local", str(path)]) == 0

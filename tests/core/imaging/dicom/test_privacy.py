@@ -73,10 +73,8 @@ def check_clean(data: bytes) -> None:
 
 
 def segment(scan: Path, out: Path, *more: str) -> int:
-    return main(
-        ["segment", str(scan), "the liver", "--policy", "ScriptedPolicy", "--policy.answers", json.dumps([BOX])]
-        + ["--propagator", "RegionPropagator", "--out", str(out), *more]
-    )
+    choice = ["--policy", "ScriptedPolicy", "--policy.answers", json.dumps([BOX]), "--propagator", "RegionPropagator"]
+    return main(["segment", str(scan), "the liver", *choice, "--out", str(out), *more])
 
 
 def test_nothing_leaves(scan, tmp_path, capfd, caplog):
