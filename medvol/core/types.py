@@ -78,6 +78,17 @@ class Volume:
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
         return z, y, x
 
+    def axial(self, z: int) -> NDArray[np.float32]:
+        """One axial slice (Y, X); a volume kept on disk reads no other one for it."""
+        plane: NDArray[np.float32] = self.voxels[z]
+        return plane
+
+    def percentiles(self, shares: Sequence[float]) -> list[float]:
+        """Intensities at shares of 0 to 100, see ``voxel_percentiles``."""
+        from medvol.core.imaging.windows import voxel_percentiles
+
+        return voxel_percentiles(self.voxels, shares)
+
 
 @dataclass(frozen=True)
 class Query:
@@ -281,8 +292,7 @@ class Segmentation:
         Args:
             folder: Created when it does not exist.
             name: Stem of the files.
-            dicom_seg: Write a DICOM segmentation object too, for a scan that was read from DICOM: ``anonymous``, or
-                ``with_patient``, which copies the patient's name and number for an archive to file it by.
+            dicom_seg: Write a DICOM segmentation object too, for a scan read from DICOM, see ``write_dicom_seg``.
 
         Returns:
             Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.

@@ -6,6 +6,7 @@ import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -79,13 +80,26 @@ def read_volume(
         raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to}; give a number such as -1024")
     if series is not None and not _is_dicom_path(path):
         raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
-    stored = _read_stored(path, assume_orientation, max_bytes, series)
-    voxels, affine, source = _to_lps(path, stored, series or "")
+    voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, series)
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
     filled = fill_non_finite(path, single, nan_to)
-    kind = modality or (stored.header.kind if isinstance(stored.header, DicomOrigin) else guess_modality(filled))
-    return Volume(filled, affine, kind, _identify(filled, affine), source)
+    kind = modality or (source.header.kind if isinstance(source.header, DicomOrigin) else guess_modality(filled))
+    return Volume(filled, affine, kind, identify(filled, affine), source)
+
+
+def read_oriented(
+    path: Path, assume_orientation: str | None = None, max_bytes: int = MAX_BYTES, series: str | None = None
+) -> tuple[NDArray[Any], NDArray[np.float64], Source]:
+    """Read a scan as it is stored, seen in LPS orientation.
+
+    Returns:
+        Voxels (Z, Y, X) of the stored type, a view; their affine; the way back to the file's grid.
+
+    Raises:
+        ScanError: The file is refused.
+    """
+    return _to_lps(path, _read_stored(path, assume_orientation, max_bytes, series), series or "")
 
 
 def read_labels(
@@ -108,8 +122,7 @@ def read_labels(
         GeometryError: It lies on another grid.
     """
     path = Path(path)
-    stored = _read_stored(path, assume_orientation, max_bytes)
-    voxels, affine, _ = _to_lps(path, stored)
+    voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
     if voxels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {voxels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
     apart = corner_distance_mm(affine, volume.affine, volume.shape[::-1])
@@ -149,18 +162,28 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     return mask
 
 
-def guess_modality(voxels: NDArray[np.float32]) -> Modality:
+def guess_modality(voxels: NDArray[Any]) -> Modality:
     """``CT`` when intensities look like Hounsfield units: air or lung, twice as much of it as bone and metal.
 
     Nothing but padding may lie below air. Anything else is ``other``: an MR scan with negative values, be they from
     interpolation, phase or a difference, has as many bright voxels as dark ones and is not taken for a CT. A CT that
     was cropped until no air is left is not recognised; its modality must be given.
     """
-    sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
+    sample = voxels.flat[:: max(1, voxels.size // 1_000_000)]
     air = float(((sample >= _AIR_HU[0]) & (sample <= _AIR_HU[1])).mean())
     dense = float((sample > _DENSE_HU).mean())
     beyond = float(((sample < _AIR_HU[0]) & (sample > sample.min())).mean())
     return "CT" if air >= _AIR_SHARE and air > 2 * dense and beyond < 0.01 and sample.max() < 40_000 else "other"
+
+
+def identify(voxels: NDArray[Any], affine: NDArray[np.float64]) -> str:
+    """Identity of a volume: a hash of its shape, geometry and voxels as float32, whatever type they are stored in."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (np.array(voxels.shape), affine):
+        digest.update(np.ascontiguousarray(array).data)
+    for plane in voxels:
+        digest.update(np.ascontiguousarray(plane, np.float32).data)
+    return digest.hexdigest()
 
 
 def is_scan(path: Path) -> bool:
@@ -209,10 +232,3 @@ def _to_lps(
     voxels = nib.orientations.apply_orientation(stored.voxels, orientation).transpose(2, 1, 0)
     affine = reorient_affine(stored.affine, orientation, (i, j, k))
     return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header, series)
-
-
-def _identify(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (np.array(voxels.shape), affine, voxels):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
