@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Modality = Literal["CT", "MR", "other"]
 """``CT`` promises Hounsfield units; everything else is windowed by percentiles of the volume."""
-
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
 
 
@@ -32,7 +31,7 @@ class Source:
     """Where a volume came from, so that a mask can go back to the very same grid.
 
     Args:
-        path: File that was read; None for a volume made in memory.
+        path: File, or folder of DICOM, that was read; None for a volume made in memory.
         affine: Stored affine, voxel (i, j, k) to world mm (RAS+), shape (4, 4), bit-equal to the file's.
         shape: Stored shape (I, J, K).
         orientation: nibabel orientation array from the stored to the canonical axes, shape (3, 2).
@@ -80,8 +79,7 @@ class Volume:
 
     def axial(self, z: int) -> NDArray[np.float32]:
         """One axial slice (Y, X); a volume kept on disk reads no other one for it."""
-        plane: NDArray[np.float32] = self.voxels[z]
-        return plane
+        return np.asarray(self.voxels[z])
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
         """Intensities at shares of 0 to 100, see ``voxel_percentiles``."""
