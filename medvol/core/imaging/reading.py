@@ -108,7 +108,7 @@ def read_labels(
     """Read an integer label map on the grid of a volume.
 
     Args:
-        path: The label map.
+        path: The label map, or a DICOM segmentation object (``.dcm``), whose labels are the numbers of its segments.
         volume: The scan it belongs to.
         assume_orientation: As for ``read_volume``.
         max_bytes: As for ``read_volume``.
@@ -122,6 +122,10 @@ def read_labels(
         GeometryError: It lies on another grid.
     """
     path = Path(path)
+    if path.name.lower().endswith(FILE_SUFFIXES):
+        from medvol.core.imaging.dicom.segmentation import read_dicom_labels
+
+        return read_dicom_labels(path, volume)
     voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
     if voxels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {voxels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")

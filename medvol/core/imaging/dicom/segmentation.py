@@ -96,6 +96,22 @@ def read_dicom_seg(path: Path, volume: Volume, segments: Sequence[int] | None = 
         BadSegmentationError: It is no segmentation object, lies on another grid, or lacks a segment.
         MissingExtraError: highdicom is not installed.
     """
+    placed = _place(path, volume, segments, combine=False)
+    return np.asarray((placed > 0).any(axis=tuple(range(3, placed.ndim))), np.bool_)
+
+
+def read_dicom_labels(path: Path, volume: Volume) -> NDArray[np.int32]:
+    """Read a segmentation object as a label map (Z, Y, X) on the grid of a volume: numbers of segments, 0 elsewhere.
+
+    Raises:
+        BadSegmentationError: As for ``read_dicom_seg``, or segments overlap.
+        MissingExtraError: highdicom is not installed.
+    """
+    return _place(path, volume, None, combine=True).astype(np.int32)
+
+
+def _place(path: Path, volume: Volume, segments: Sequence[int] | None, combine: bool) -> NDArray[Any]:
+    """Segments on the volume's grid: (Z, Y, X, segments), or combined into one label map."""
     highdicom = _import_highdicom()
     with quiet_parsing(path):
         try:
@@ -106,12 +122,13 @@ def read_dicom_seg(path: Path, volume: Volume, segments: Sequence[int] | None = 
         if not set(numbers) <= set(stored.segment_numbers):
             raise BadSegmentationError(path, f"it has the segments {list(stored.segment_numbers)}, not {numbers}")
         try:
-            block = stored.get_volume(segment_numbers=numbers, allow_missing_positions=True)
-            placed = block.match_geometry(_geometry(highdicom, volume, block), tol=1e-2)
+            block = stored.get_volume(segment_numbers=numbers, combine_segments=combine, allow_missing_positions=True)
+            placed: NDArray[Any] = block.match_geometry(_geometry(highdicom, volume, block), tol=1e-2).array
         except (RuntimeError, ValueError) as error:
-            raise BadSegmentationError(path, "it does not lie on the grid of the scan; resample it to it") from error
-    mask: NDArray[np.bool_] = (placed.array > 0).any(axis=tuple(range(3, placed.array.ndim)))
-    return mask
+            if combine and "overlap" in str(error).lower():
+                raise BadSegmentationError(path, "its segments overlap; name one of them") from error
+            raise BadSegmentationError(path, "it is not on the grid of the scan; resample it") from error
+    return placed
 
 
 def _link_images(origin: DicomOrigin, kind: DicomSegKind) -> list[Dataset]:

@@ -15,7 +15,7 @@ from pydicom.uid import generate_uid
 from medvol.core.errors import ConfigError, GeometryError, ScanError
 from medvol.core.imaging.dicom.segmentation import DicomSegKind, read_dicom_seg, write_dicom_seg
 from medvol.core.imaging.geometry import make_volume, voxel_to_world
-from medvol.core.imaging.reading import read_mask, read_volume
+from medvol.core.imaging.reading import read_labels, read_mask, read_volume
 
 highdicom = pytest.importorskip("highdicom")
 
@@ -139,6 +139,30 @@ def test_refused(make_series, folder, tmp_path):
         read_mask(path, read_volume(make_series(step=2.0).write(tmp_path / "other")))
     with pytest.raises(ScanError, match="no segmentation"):
         read_dicom_seg(folder / "IM000", volume)
+
+
+def test_a_label_map_of_segments(make_series, folder, tmp_path):
+    """Two segments made by highdicom, some frames left out; and two that overlap."""
+    series = make_series()
+    volume = read_volume(series.write(folder))
+    files = [dcmread(path) for path in sorted(folder.iterdir())]
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, volume.shape).astype(np.uint8)
+    labels[2] = 0
+    codes = highdicom.sr.CodedConcept("85756007", "SCT", "Tissue")
+    described = [highdicom.seg.SegmentDescription(n, f"s{n}", codes, codes, "MANUAL") for n in (1, 2)]
+    for overlapping in (False, True):
+        stacked = np.stack([labels == 1, (labels == 2) | (overlapping & (labels == 1))], axis=-1)
+        highdicom.seg.Segmentation(
+            files, stacked, "BINARY", described, generate_uid(), 7, generate_uid(), 1, "m", "m", "1", "1"
+        ).save_as(tmp_path / "labels.dcm")
+        assert np.array_equal(read_mask(tmp_path / "labels.dcm", volume, [1]), labels == 1)
+        assert np.array_equal(read_mask(tmp_path / "labels.dcm", volume), labels > 0)
+        if overlapping:
+            with pytest.raises(ScanError, match="segments overlap"):
+                read_labels(tmp_path / "labels.dcm", volume)
+        else:
+            assert np.array_equal(read_labels(tmp_path / "labels.dcm", volume), labels)
 
 
 @pytest.mark.real
