@@ -95,7 +95,7 @@ class DicomFiles:
     def _sizes(self) -> Iterator[tuple[str, int]]:
         if self._archive is not None:
             for info in sorted(self._archive.infolist(), key=lambda info: info.filename):
-                if not info.is_dir():
+                if not info.filename.endswith("/"):  # a folder; is_dir() fails for a name without a letter
                     yield info.filename, info.file_size
         elif self.path.is_dir():
             for folder, folders, files in os.walk(self.path):

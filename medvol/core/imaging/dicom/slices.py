@@ -42,10 +42,9 @@ _GROUPS = {
 }
 _DAMAGE = (
     *(struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
-    *(NotImplementedError, RecursionError),
+    *(OSError, NotImplementedError, RecursionError),
 )
 _META_AT = 132
-_MAX_FRAMES = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +114,11 @@ def read_slices(path: Path, file: str, stream: BinaryIO) -> list[DicomSlice]:
         dataset = read_dataset(path, stream, HEADER)
         if "Rows" not in dataset or dataset.get("Modality") in ("SEG", "RTDOSE"):
             return []
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        if not 1 <= frames <= _MAX_FRAMES:
-            raise BadInstanceError(path, f"a file in it declares {frames:,} frames; export the series again")
-        if frames == 1 and "PerFrameFunctionalGroupsSequence" not in dataset:
-            return [_describe(dataset, file, None)]
+        frames, groups = int(dataset.get("NumberOfFrames") or 1), dataset.get("PerFrameFunctionalGroupsSequence")
+        if frames < 1 or (groups and len(groups) != frames):
+            raise BadInstanceError(path, f"a file in it declares {frames:,} frames, not those that it describes")
+        if not groups:  # frames that are not described one by one have no places; two of them show it
+            return [_describe(dataset, file, frame) for frame in ((None,) if frames == 1 else (0, 1))]
         return [_describe(dataset, file, frame) for frame in range(frames)]
 
 
@@ -253,4 +252,4 @@ class _ElementReader:
             for item in group.get(_GROUPS[keyword]) or []:
                 if keyword in item:
                     return item.get(keyword)
-        return self.dataset.get(keyword)
+        return self.dataset.get(keyword) if keyword.startswith("Rescale") else None  # a place is a frame's own

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 import zipfile
 from copy import deepcopy
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydicom import dcmread
 from pydicom.pixels import compress
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 
-from medvol.core.errors import ConfigError, ScanError
+from medvol.core.errors import ConfigError, MissingExtraError, ScanError
 from medvol.core.imaging.check import check_scan
 from medvol.core.imaging.geometry import axis_codes, voxel_to_world
 from medvol.core.imaging.reading import read_volume
@@ -451,6 +452,17 @@ def test_archives_that_are_refused(tmp_path, make_series):
         assert words in report.detail
 
 
+def test_members_without_a_name(make_series, folder, tmp_path):
+    archive = tmp_path / "study.zip"
+    series = make_series().write(folder)
+    with zipfile.ZipFile(archive, "w") as file:
+        for k, path in enumerate(sorted(series.iterdir())):
+            info = zipfile.ZipInfo(path.name)
+            info.filename = path.name if k else ""
+            file.writestr(info, path.read_bytes())
+    check_voxels(read_volume(archive), make_series)
+
+
 def test_a_damaged_member(make_series, folder, tmp_path):
     archive = tmp_path / "study.zip"
     series = make_series().write(folder)
@@ -461,6 +473,19 @@ def test_a_damaged_member(make_series, folder, tmp_path):
     data[data.index(b"DICM") + 1500] ^= 1
     archive.write_bytes(bytes(data))
     assert check_scan(archive).problem == "bad_archive"
+
+
+def test_frames_that_are_not_described(make_series, folder):
+    """An old multi-frame file: no frame says where it lies. A huge number of frames costs nothing."""
+    series = make_series(count=1).each(NumberOfFrames=2**31 - 1)
+    assert check_scan(series.write(folder)).problem == "missing_geometry"
+
+
+def test_without_pydicom(make_series, folder, monkeypatch):
+    make_series().write(folder)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(MissingExtraError, match=r"medvol-r1\[dicom\]"):
+        read_volume(folder)
 
 
 def test_declared_sizes_are_judged_before_pixels_are_read(make_series, folder):
