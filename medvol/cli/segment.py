@@ -39,6 +39,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.core.inference.scans import is_batch
 
     options, parser = _parse(verb, _expand_folder(arguments))
+    options.series = None if options.series is None else str(options.series)
     if options.evidence:
         return _run_evidence(options, parser)
     if options.jobs and (options.scan or options.query):
@@ -65,7 +66,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--overwrite", action="store_true", help="answer again what is answered")
     parser.add_argument("--modality", type=Literal["CT", "MR", "other"] | None, help="kind of scan; guessed otherwise")
     parser.add_argument("--assume_orientation", type=str | None, help="axes of a scan that does not say, such as LPS")
-    parser.add_argument("--series", type=str | None, help="DICOM series: its number, UID or description")
+    parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
     parser.add_argument(
         "--dicom_seg",
         type=Literal["anonymous", "with_patient"] | None,
@@ -83,13 +84,14 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
 
 
 def _accepted_keys() -> dict[str, Any]:
-    texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation", "series")
+    texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
     flags = ("overwrite", "allow_other_scan")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
         "modality": Literal["CT", "MR", "other"] | None,
         "nan_to": float | None,
+        "series": str | int | None,
         "dicom_seg": Literal["anonymous", "with_patient"] | None,
         "policy": Policy,
         "propagator": Propagator,

@@ -51,7 +51,7 @@ def read_volume(
     assume_orientation: str | None = None,
     nan_to: float | None = None,
     max_bytes: int = MAX_BYTES,
-    series: str | None = None,
+    series: str | int | None = None,
 ) -> Volume:
     """Read a scan: NIfTI, NRRD, MetaImage, or a DICOM series.
 
@@ -80,7 +80,8 @@ def read_volume(
         raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to}; give a number such as -1024")
     if series is not None and not _is_dicom_path(path):
         raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
-    voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, series)
+    name = None if series is None else str(series)
+    voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, name)
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
     filled = fill_non_finite(path, single, nan_to)

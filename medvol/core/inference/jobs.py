@@ -129,11 +129,16 @@ def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
     name = _checked(entry["name"], f"{where}.name") if "name" in entry else None
     if name is not None and (name.startswith(".") or any(character in name for character in "/\\\0")):
         raise RecordError(f"{where}.name is {name!r}; a name has no folder in it, write that under out")
-    series = _checked(entry["series"], f"{where}.series") if "series" in entry else None
+    series = _checked(_as_text(entry["series"]), f"{where}.series") if "series" in entry else None
     whole = name if "query" in entry else None
     key = "query" if "query" in entry else "queries"
     case = name or case_name(scan, series)
     return [(scan, series, _checked(query, f"{where}.{key}"), folder, case, whole) for query in queries]
+
+
+def _as_text(value: Any) -> Any:
+    """A series number as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _checked(value: Any, where: str) -> str:

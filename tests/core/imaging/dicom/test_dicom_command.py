@@ -101,6 +101,9 @@ def test_a_series_is_part_of_the_answer(make_series, tmp_path, capsys):
         record = json.loads((out / f"scan_{series}_the-liver.json").read_text())
         assert record["scan"]["series"] == series
         assert record["scan"]["shape_zyx"][0] == {"3": 6, "4": 5}[series]
+    (tmp_path / "settings.yaml").write_text("series: 4\n")
+    assert segment(tmp_path / "scan", "the spleen", "--out", out, "--config", tmp_path / "settings.yaml") == 0
+    assert (out / "scan_4_the-spleen.json").is_file()
     record = out / "scan_4_the-liver.json"
     evidence = ["segment", "--evidence", str(record), "--out", str(out), "--propagator", "ExtrudePropagator"]
     assert main(evidence) == 0

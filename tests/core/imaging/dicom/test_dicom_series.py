@@ -187,6 +187,8 @@ def test_a_series_by_name(make_series, folder, key):
     volume = read_volume(folder, series=name)
     check_voxels(volume, make_series)
     assert volume.source.series == name
+    if key == "number":
+        assert read_volume(folder, series=3).volume_id == volume.volume_id
 
 
 def test_a_multi_frame_file(make_series, folder):

@@ -97,7 +97,7 @@ def test_nothing_leaves_in_a_batch_that_fails(scan, tmp_path, capfd, caplog):
     out = tmp_path / "out"
     jobs = tmp_path / "jobs.json"
     damaged = scan / "Zyxwvut 4" / "MRN90210X-2.dcm"
-    cases = [{"scan": "scan", "query": "the liver", "series": series} for series in ("3", "4", "17")]
+    cases = [{"scan": "scan", "query": "the liver", "series": series} for series in ("3", 4, "17")]
     jobs.write_text(json.dumps(cases))
     data = bytearray(damaged.read_bytes())
     damaged.unlink()
