@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 _SUFFIX = ".slices"
 _EXACT = np.dtype(np.int16), np.dtype(np.uint16), np.dtype(np.int8), np.dtype(np.uint8)
 _PIECE = 2**22
+_STALE_SECONDS = 24 * 3600
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +162,10 @@ class SliceCache:
         return digest.hexdigest()
 
     def _drop_oldest(self, newest: Path) -> None:
-        """Keep to the bound; the entry that was just made stays in any case."""
+        """Keep to the bound; the entry that was just made stays in any case, what a killed process left does not."""
+        for left in self.folder.glob(".partial-*"):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink(missing_ok=True)
         entries = sorted(self._entries(), key=lambda entry: entry[1])
         total = sum(size for _, _, size in entries)
         for path, _, size in entries:

@@ -259,6 +259,16 @@ def test_the_bound_drops_what_was_used_longest_ago(tmp_path):
     assert len(list(tiny.folder.glob("*.slices"))) == 1
 
 
+def test_what_a_killed_process_left_goes_after_a_day(cache, tmp_path):
+    cache.read_volume(write_scan(tmp_path / "a.nii.gz"))
+    old, new = cache.folder / ".partial-1-x.slices", cache.folder / ".partial-2-x.slices"
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (1000, 1000))
+    cache.read_volume(write_scan(tmp_path / "b.nii.gz", seed=1))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_a_bound_that_is_none(tmp_path):
     for bound in (0, -1, float("nan")):
         with pytest.raises(ConfigError, match="above 0"):

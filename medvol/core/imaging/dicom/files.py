@@ -45,14 +45,14 @@ class DicomFiles:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path = path
         self.max_bytes = max_bytes
-        self._stack = ExitStack()
         self._archive = self._open_archive() if is_archive(path) else None
 
     def __enter__(self) -> DicomFiles:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        if self._archive is not None:
+            self._archive.close()
 
     def names(self) -> Iterator[str]:
         """Name of every DICOM file, in the order of the names."""
@@ -116,18 +116,23 @@ class DicomFiles:
 
     def _open_archive(self) -> zipfile.ZipFile:
         try:
-            archive = self._stack.enter_context(zipfile.ZipFile(self.path))
+            archive = zipfile.ZipFile(self.path)
         except _DAMAGE as error:
             raise self._damaged(error) from error
-        for info in archive.infolist():
-            if info.flag_bits & 1:
-                raise BadArchiveError(self.path, "it is locked by a password; unlock it and pack it again")
-            if info.file_size > _SMALL and info.file_size > _MAX_RATIO * info.compress_size:
-                raise BadArchiveError(
-                    self.path,
-                    f"a file in it declares {info.file_size:,} bytes from {info.compress_size:,}; no scan does",
-                )
+        with ExitStack() as stack:
+            stack.enter_context(archive)
+            for info in archive.infolist():
+                self._check_member(info)
+            stack.pop_all()
         return archive
+
+    def _check_member(self, info: zipfile.ZipInfo) -> None:
+        if info.flag_bits & 1:
+            raise BadArchiveError(self.path, "it is locked by a password; unlock it and pack it again")
+        if info.file_size > _SMALL and info.file_size > _MAX_RATIO * info.compress_size:
+            raise BadArchiveError(
+                self.path, f"a file in it declares {info.file_size:,} bytes from {info.compress_size:,}; no scan does"
+            )
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:

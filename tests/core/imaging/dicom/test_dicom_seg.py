@@ -192,6 +192,20 @@ def test_over_a_real_scan(shared_data, tmp_path):
     assert where[0] == where[1]
 
 
+@pytest.mark.parametrize("orientation", DIRECTIONS, ids=str)
+def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
+    program = shutil.which("segimage2itkimage")
+    if program is None:
+        pytest.skip("segimage2itkimage of dcmqi is not installed")
+    volume = read_volume(make_series(orientation=orientation).write(folder))
+    mask = some_mask(volume.shape)
+    path = write_dicom_seg(tmp_path / "mask.dcm", mask, volume, "the liver")
+    arguments = ["--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd"]
+    subprocess.run([program, *arguments], capture_output=True, check=True)
+    [written] = tmp_path.glob("*.nrrd")
+    assert np.array_equal(read_mask(written, volume), mask)
+
+
 def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
     program = shutil.which("dciodvfy")
     if program is None:
