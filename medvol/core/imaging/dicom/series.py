@@ -66,7 +66,7 @@ def _named(path: Path, groups: Sequence[list[DicomSlice]], name: str) -> list[Di
 
 
 def _largest(path: Path, groups: Sequence[list[DicomSlice]]) -> list[DicomSlice]:
-    images = [group for group in groups if not all(entry.localizer for entry in group)]
+    images = [kept for group in groups if (kept := [entry for entry in group if not entry.localizer])]
     if not images:
         raise LocalizerError(path, f"all {len(groups)} series are scout views; give the series of slices")
     if len({group[0].study for group in images}) > 1:

@@ -150,11 +150,14 @@ def test_an_archive_with_subfolders_and_hostile_names(make_series, folder, tmp_p
 
 
 def test_a_localizer_among_the_slices_is_left_aside(make_series, folder):
+    """And does not decide that its series is no axial one."""
     series = make_series()
     scout = make_series(count=1, orientation=(0, 1, 0, 0, 0, -1), study=series.study)
     scout.each(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SeriesInstanceUID=series.uid)
-    scout.write(folder, "scout{}".format)
+    scout.write(folder, "A scout {}".format)
     check_voxels(read_volume(series.write(folder)), make_series)
+    make_series(count=5, study=series.study, number=9).write(folder / "other")
+    check_voxels(read_volume(folder), make_series)
 
 
 def test_the_largest_axial_volume_is_chosen(make_series, folder, caplog):
