@@ -110,9 +110,9 @@ def _spacing(path: Path, slices: Sequence[DicomSlice]) -> tuple[float, float]:
         raise MissingGeometryError(path, "a slice does not say how large its pixels are; export the series again")
     spacings = np.array([entry.spacing for entry in slices])
     if (np.ptp(spacings, axis=0) > _SPACING_TOLERANCE * spacings[0]).any():
-        raise MixedSizesError(
-            path, f"its pixels are {spacings.min():.4g} to {spacings.max():.4g} mm wide; give the slices of one size"
-        )
+        first, other = spacings[0], spacings[np.abs(spacings - spacings[0]).sum(axis=1).argmax()]
+        pair = " and ".join(f"{row:.4g} x {column:.4g}" for row, column in (first, other))
+        raise MixedSizesError(path, f"its pixels have the sizes {pair} mm; give the slices of one size")
     return float(spacings[0, 0]), float(spacings[0, 1])
 
 
