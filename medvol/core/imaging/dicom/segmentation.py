@@ -15,8 +15,9 @@ from medvol.core.errors import ConfigError, GeometryError, MissingExtraError
 from medvol.core.imaging.dicom.files import DicomFiles
 from medvol.core.imaging.dicom.problems import BadSegmentationError, MissingLinksError
 from medvol.core.imaging.dicom.reading import DicomOrigin
-from medvol.core.imaging.dicom.slices import quiet_parsing, read_dataset
+from medvol.core.imaging.dicom.slices import quiet_parsing, quiet_values, read_dataset
 from medvol.core.imaging.itk import RAS
+from medvol.core.imaging.problems import MissingScanError
 from medvol.core.imaging.stored import MAX_BYTES
 from medvol.core.imaging.writing import to_stored_axes
 from medvol.core.types import Volume
@@ -61,7 +62,8 @@ def write_dicom_seg(
 
     Raises:
         ConfigError: The volume was not read from DICOM.
-        MissingLinksError: Its files have no UIDs, or form more than one multi-frame file.
+        MissingLinksError: Its files have no UIDs or are of a kind that cannot be referred to, or form more than one
+            multi-frame file.
         GeometryError: The mask has another shape than the volume.
         MissingExtraError: highdicom is not installed.
     """
@@ -71,11 +73,17 @@ def write_dicom_seg(
     if mask.shape != volume.shape:
         raise GeometryError(f"the mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
     frames = to_stored_axes(mask, volume).transpose(2, 1, 0)
+    if origin.slices[0].frame is not None:
+        frames = frames[np.argsort([entry.frame or 0 for entry in origin.slices])]
     with quiet_parsing(origin.path):
         images = _link_images(origin, kind)
-        if origin.slices[0].frame is not None:
-            frames = frames[np.argsort([entry.frame or 0 for entry in origin.slices])]
-        segmentation = _build(images, np.ascontiguousarray(frames), _clean(label))
+    with quiet_values():
+        try:
+            segmentation = _build(images, np.ascontiguousarray(frames), _clean(label))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise MissingLinksError(
+                origin.path, f"no segmentation object can refer to it ({type(error).__name__}); write the mask as NIfTI"
+            ) from None
         with write_whole(path) as partial:
             segmentation.save_as(partial)
     return path
@@ -113,6 +121,8 @@ def read_dicom_labels(path: Path, volume: Volume) -> NDArray[np.int32]:
 def _place(path: Path, volume: Volume, segments: Sequence[int] | None, combine: bool) -> NDArray[Any]:
     """Segments on the volume's grid: (Z, Y, X, segments), or combined into one label map."""
     highdicom = _import_highdicom()
+    if not path.is_file():
+        raise MissingScanError(path, "there is no such file; check the path")
     with quiet_parsing(path):
         try:
             stored = highdicom.seg.segread(path)

@@ -148,11 +148,26 @@ def read_dataset(path: Path, stream: BinaryIO, keywords: Sequence[str] | None = 
 def quiet_parsing(path: Path) -> Iterator[None]:
     """Turn whatever pydicom raises on a damaged file into one sentence.
 
-    Its warnings and messages quote values, which may name a patient: they are silenced, and no error is chained to it.
+    Its messages quote values, which may name a patient: they are silenced, and no error is chained to it.
 
     Raises:
         BadInstanceError: The file cannot be parsed.
     """
+    pydicom = import_pydicom()
+    try:
+        with quiet_values():
+            yield
+    except MedvolError:
+        raise
+    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, *_DAMAGE) as error:
+        raise BadInstanceError(
+            path, f"a DICOM file in it cannot be parsed ({type(error).__name__}); export the series again"
+        ) from None
+
+
+@contextmanager
+def quiet_values() -> Iterator[None]:
+    """Silence the warnings and the log of pydicom, which quote values."""
     pydicom = import_pydicom()
     logger = logging.getLogger("pydicom")
     level = logger.level
@@ -161,12 +176,6 @@ def quiet_parsing(path: Path) -> Iterator[None]:
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")
             yield
-    except MedvolError:
-        raise
-    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, *_DAMAGE) as error:
-        raise BadInstanceError(
-            path, f"a DICOM file in it cannot be parsed ({type(error).__name__}); export the series again"
-        ) from None
     finally:
         logger.setLevel(level)
 

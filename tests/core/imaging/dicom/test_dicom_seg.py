@@ -131,7 +131,13 @@ def test_refused(make_series, folder, tmp_path):
     unlinked = read_volume(make_series().each(SeriesInstanceUID="").write(tmp_path / "unlinked"))
     with pytest.raises(ScanError, match="lack UIDs"):
         write_dicom_seg(tmp_path / "a.dcm", np.zeros(unlinked.shape, bool), unlinked, "q")
+    odd = read_volume(make_series().each(SOPClassUID="1.2.3.4").write(tmp_path / "odd"))
+    with pytest.raises(ScanError, match="can refer to it"):
+        write_dicom_seg(tmp_path / "a.dcm", np.zeros(odd.shape, bool), odd, "q")
     assert not (tmp_path / "a.dcm").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        write_dicom_seg(tmp_path / "file" / "a.dcm", np.zeros(volume.shape, bool), volume, "q")
     path = write_dicom_seg(tmp_path / "a.dcm", some_mask(volume.shape), volume, "q")
     with pytest.raises(ScanError, match=r"segments \[1\], not \[2\]"):
         read_mask(path, volume, [2])
@@ -139,6 +145,8 @@ def test_refused(make_series, folder, tmp_path):
         read_mask(path, read_volume(make_series(step=2.0).write(tmp_path / "other")))
     with pytest.raises(ScanError, match="no segmentation"):
         read_dicom_seg(folder / "IM000", volume)
+    with pytest.raises(ScanError, match="no such file"):
+        read_mask(folder / "none.dcm", volume)
 
 
 def test_a_label_map_of_segments(make_series, folder, tmp_path):
