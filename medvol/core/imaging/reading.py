@@ -82,11 +82,24 @@ def read_volume(
         raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
     name = None if series is None else str(series)
     voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, name)
+    filled = to_intensities(path, voxels, nan_to)
+    return Volume(filled, affine, modality or find_modality(filled, source), identify(filled, affine), source)
+
+
+def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None) -> NDArray[np.float32]:
+    """Voxels as float32, all of them finite.
+
+    Raises:
+        NonFiniteVoxelsError: Some are not, and ``nan_to`` is None.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
-    filled = fill_non_finite(path, single, nan_to)
-    kind = modality or (source.header.kind if isinstance(source.header, DicomOrigin) else guess_modality(filled))
-    return Volume(filled, affine, kind, identify(filled, affine), source)
+    return fill_non_finite(path, single, nan_to)
+
+
+def find_modality(voxels: NDArray[Any], source: Source) -> Modality:
+    """What DICOM says, and else a guess."""
+    return source.header.kind if isinstance(source.header, DicomOrigin) else guess_modality(voxels)
 
 
 def read_oriented(

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
-from medvol.core.imaging.reading import guess_modality, identify, read_labels, read_oriented, read_volume
+from medvol.core.imaging.reading import (
+    DICOM_SUFFIXES,
+    find_modality,
+    identify,
+    read_labels,
+    read_oriented,
+    read_volume,
+    to_intensities,
+)
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive, write_slices
 from medvol.core.imaging.stored_volume import describe_volume, open_volume
 from medvol.core.imaging.windows import WINDOWS, voxel_percentiles
@@ -31,8 +39,8 @@ from medvol.core.whole_file import write_whole
 LAYOUT = 1
 """Version of what an entry holds."""
 
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
-"""Scans that are kept: one file holds all of them. Others, DICOM too, are read anew each time."""
+ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", *DICOM_SUFFIXES)
+"""Files that are kept, since one file holds a whole scan; folders of DICOM are too."""
 
 _SUFFIX = ".slices"
 _EXACT = np.dtype(np.int16), np.dtype(np.uint16), np.dtype(np.int8), np.dtype(np.uint8)
@@ -63,6 +71,8 @@ class SliceCache:
 
     def read_volume(self, path: str | Path, modality: Modality | None = None) -> Volume:
         """Read a scan; equal to ``medvol.read_volume`` in every voxel, the affine, the identity and the header.
+
+        Only what a DICOM segmentation refers to is not kept: it cannot be written for such a volume.
 
         Args:
             path: The scan.
@@ -113,14 +123,13 @@ class SliceCache:
         """Write an entry; False when the scan's header cannot be kept."""
         voxels, affine, source = read_oriented(path)
         if voxels.dtype not in _EXACT:
-            volume = read_volume(path, modality=modality)
-            voxels, modality = volume.voxels, volume.modality
-        kind = modality or guess_modality(voxels)
+            voxels = to_intensities(path, voxels)
+        kind = modality or find_modality(voxels, source)
         meta = describe_volume(affine, kind, identify(voxels, affine), source, _window_percentiles(voxels))
         if meta is None:
             return False
-        little = voxels.dtype.newbyteorder("<")
-        write_slices(entry, (np.ascontiguousarray(plane, little) for plane in voxels), meta)
+        kept = np.dtype(np.int16) if _is_short(voxels) else voxels.dtype.newbyteorder("<")
+        write_slices(entry, (np.ascontiguousarray(plane.astype(kept)) for plane in voxels), meta)
         self._drop_oldest(entry)
         return True
 
@@ -143,8 +152,8 @@ class SliceCache:
 
     def _hash_content(self, path: Path) -> str:
         """Hash of a file's bytes, looked up while its size and time of change are the same."""
-        state = path.stat()
-        stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        stamp = _stamp(path, files)
         name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=20).hexdigest()
         index = self.folder / "hashes" / f"{name}.json"
         try:
@@ -154,9 +163,11 @@ class SliceCache:
         except (OSError, ValueError, KeyError, TypeError):
             pass
         digest = hashlib.blake2b(digest_size=20)
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
+        for file in files:
+            digest.update(f"{file.relative_to(path)}:{file.stat().st_size};".encode())
+            with file.open("rb") as stream:
+                while piece := stream.read(_PIECE):
+                    digest.update(piece)
         with write_whole(index) as partial:
             partial.write_text(json.dumps({"stamp": stamp, "hash": digest.hexdigest()}))
         return digest.hexdigest()
@@ -186,7 +197,22 @@ class SliceCache:
 
 
 def _is_kept(path: Path) -> bool:
-    return path.name.lower().endswith(ENDINGS) and path.is_file()
+    return path.is_dir() or (path.name.lower().endswith(ENDINGS) and path.is_file())
+
+
+def _stamp(path: Path, files: Sequence[Path]) -> str:
+    """Hash of what the system says of the files of a scan; names of DICOM files may not be kept as they are."""
+    states = [(str(file.relative_to(path)), file.stat()) for file in files]
+    listing = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
+    return hashlib.blake2b(repr(listing).encode(), digest_size=20).hexdigest()
+
+
+def _is_short(voxels: NDArray[Any]) -> bool:
+    """True for float voxels that int16 holds without loss, such as Hounsfield units."""
+    limits = np.iinfo(np.int16)
+    if voxels.dtype.kind != "f" or voxels.min() < limits.min or voxels.max() > limits.max:
+        return False
+    return all(bool((plane == np.rint(plane)).all()) for plane in voxels)
 
 
 def _window_percentiles(voxels: NDArray[Any]) -> dict[float, float]:

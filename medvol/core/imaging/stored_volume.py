@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.imaging.dicom.reading import DicomOrigin
 from medvol.core.imaging.itk import ItkGeometry
 from medvol.core.imaging.problems import CorruptStreamError
 from medvol.core.imaging.reading import read_volume
@@ -137,14 +138,16 @@ def _describe_header(header: Any) -> dict[str, Any] | None:
         return {"kind": type(header).__name__, "order": header.endianness, "block": block}
     if isinstance(header, ItkGeometry):
         return {"kind": "ItkGeometry", **header._asdict()}
-    return None
+    return {"kind": "none"} if header is None or isinstance(header, DicomOrigin) else None
 
 
 def _restore_source(meta: Mapping[str, Any], path: Path) -> Source:
     stored = dict(meta["header"])
     kind = stored.pop("kind")
     header: Any
-    if kind == "ItkGeometry":
+    if kind == "none":
+        header = None
+    elif kind == "ItkGeometry":
         header = ItkGeometry(**{name: tuple(values) for name, values in stored.items()})
     else:
         layout = {"Nifti1Header": nib.Nifti1Header, "Nifti2Header": nib.Nifti2Header}[kind]

@@ -14,6 +14,10 @@ from pydicom.uid import generate_uid
 from medvol.cli import main
 from medvol.core.imaging.dicom.segmentation import write_dicom_seg
 from medvol.core.imaging.reading import read_volume
+from medvol.core.imaging.slice_archive import SliceArchive
+from medvol.core.imaging.slice_cache import SliceCache
+from medvol.core.imaging.stored_volume import StoredVolume
+from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.jobs import find_jobs
 from medvol.core.inference.scans import find_scans, is_batch
 from medvol.datasets.nifti import NiftiDataset
@@ -160,6 +164,34 @@ def test_check(make_series, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "1 of 2 scans can be used" in text
     assert "b: refused (missing_slices)" in text
+
+
+def test_dicom_in_the_cache(make_series, tmp_path):
+    """Equal to reading the files; no name of a file or an element is kept; a changed slice is noticed."""
+    series = make_series()
+    folder = series.write(tmp_path / "scan", "Doe^Jane {}".format)
+    cache = SliceCache(tmp_path / "cache")
+    for path in (folder, pack(folder, tmp_path / "scan.zip")):
+        plain = read_volume(path)
+        for _ in range(2):
+            kept = cache.read_volume(path)
+            assert type(kept) is StoredVolume
+            assert np.array_equal(kept.voxels, plain.voxels)
+            assert np.array_equal(kept.affine, plain.affine)
+            assert np.array_equal(kept.source.affine, plain.source.affine)
+            assert (kept.volume_id, kept.modality) == (plain.volume_id, "CT")
+            mask = kept.voxels > -500
+            masks = [write_mask(tmp_path / "m.nii.gz", mask, volume).read_bytes() for volume in (kept, plain)]
+            assert masks[0] == masks[1]
+    for path in cache.folder.rglob("*"):
+        data = path.name.encode() + (path.read_bytes() if path.is_file() else b"")
+        assert not any(word in data for word in (b"Doe", b"Jane", b"4711"))
+    # Whole Hounsfield units are packed as int16.
+    [entry, _] = cache.folder.glob("*.slices")
+    assert SliceArchive(entry).dtype == np.int16
+    series.slices[2].RescaleIntercept = -4000
+    series.write(folder, "Doe^Jane {}".format)
+    assert cache.read_volume(folder).volume_id == read_volume(folder).volume_id != plain.volume_id
 
 
 def test_a_data_set_of_dicom(make_series, tmp_path):
