@@ -106,18 +106,31 @@ class SliceCache:
         try:
             if _is_kept(path):
                 entry = self._entry(path, {"shape": volume.shape, "affine": volume.affine.tolist()})
-                if not self._has(entry):
-                    self._store_labels(entry, read_labels(path, volume))
-                labels: NDArray[np.int32] = SliceArchive(entry).read_all(np.int32)
-                return labels
+                kept = self._kept_labels(entry)
+                return self._store_labels(entry, read_labels(path, volume)) if kept is None else kept
         except OSError as error:
             log.warning("%s is not kept in the cache (%s)", path, error.strerror)
         return read_labels(path, volume)
 
-    def _store_labels(self, entry: Path, labels: NDArray[np.int32]) -> None:
+    def _kept_labels(self, entry: Path) -> NDArray[np.int32] | None:
+        """Labels of an entry; None when there is none that can be read."""
+        if not self._has(entry):
+            return None
+        archive = SliceArchive(entry)
+        try:
+            labels: NDArray[np.int32] = archive.read_all(np.int32)
+        except DAMAGE:
+            log.warning("%s is damaged and is made anew", entry)
+            return None
+        finally:
+            archive.close()
+        return labels
+
+    def _store_labels(self, entry: Path, labels: NDArray[np.int32]) -> NDArray[np.int32]:
         smallest = np.min_scalar_type(int(labels.max())) if labels.min() >= 0 else labels.dtype
         write_slices(entry, (plane.astype(smallest) for plane in labels), {})
         self._drop_oldest(entry)
+        return labels
 
     def _store(self, entry: Path, path: Path, modality: Modality | None) -> bool:
         """Write an entry; False when the scan's header cannot be kept."""

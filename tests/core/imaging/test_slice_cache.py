@@ -161,6 +161,20 @@ def test_labels(cache, tmp_path, labels):
         assert np.array_equal(kept, plain)
 
 
+def test_damaged_labels_are_made_anew(cache, tmp_path, caplog):
+    path = write_scan(tmp_path / "ct.nii.gz")
+    plain = read_volume(path)
+    expected = read_labels(path, plain)
+    assert np.array_equal(cache.read_labels(path, plain), expected)
+    [entry] = cache.folder.glob("*.slices")
+    data = bytearray(entry.read_bytes())
+    data[60] ^= 0xFF
+    entry.write_bytes(bytes(data))
+    for _ in range(2):
+        assert np.array_equal(cache.read_labels(path, plain), expected)
+    assert caplog.text.count("is damaged and is made anew") == 1
+
+
 def test_labels_of_another_scan_are_refused_again_and_again(cache, tmp_path):
     volume = cache.read_volume(write_scan(tmp_path / "ct.nii.gz"))
     nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), np.diag([1.5, 2.0, -5.0, 1])), tmp_path / "label.nii.gz")
