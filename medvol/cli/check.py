@@ -58,17 +58,22 @@ def check_file(path: Path, console: Console) -> int:
 
 
 def check_folder(folder: Path, console: Console) -> int:
-    """Print what every scan below a folder is, refusals included.
+    """Print what every scan below a folder is, refusals included; a folder of DICOM is one scan.
 
     Raises:
         ConfigError: There is no scan in it.
     """
     from medvol.core.imaging.check import check_scan
     from medvol.core.imaging.reading import SUFFIXES
+    from medvol.core.inference.scans import find_scans
 
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name.lower().endswith(SUFFIXES))
-    if not files:
-        raise ConfigError(f"there is no scan in {str(folder)!r}; scans end in {', '.join(SUFFIXES)}")
+    dicom = [scan for scan in find_scans(folder) if scan not in files]
+    if not files and not dicom:
+        raise ConfigError(f"there is no scan in {str(folder)!r}; scans end in {', '.join(SUFFIXES)}, or are DICOM")
+    if dicom == [folder] and not files:
+        return check_file(folder, console)
+    files += dicom
     refused = 0
     for file in files:
         report = check_scan(file)

@@ -36,7 +36,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: The scan is refused.
         RecordError: The record or the jobs file cannot be used.
     """
+    from medvol.core.inference.scans import is_batch
+
     options, parser = _parse(verb, _expand_folder(arguments))
+    options.series = None if options.series is None else str(options.series)
     if options.evidence:
         return _run_evidence(options, parser)
     if options.jobs and (options.scan or options.query):
@@ -47,14 +50,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise QueryError("the query is empty; ask for something in words, such as 'the spleen'")
     if options.policy is None:
         raise ConfigError("--policy must be given: a model folder such as runs/quickstart/model, or a policy's name")
-    if options.jobs or Path(options.scan).is_dir():
+    if options.jobs or is_batch(Path(options.scan)):
         return _run_many(options, parser)
     return _run_one(options, parser)
 
 
 def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentParser]:
     parser = ComponentParser(prog=f"medvol {verb}", description="Answer a query about a scan with evidence and a mask.")
-    parser.add_argument("scan", nargs="?", type=str, help="scan, or folder of scans")
+    parser.add_argument("scan", nargs="?", type=str, help="scan, folder of scans, or folder or archive of DICOM")
     parser.add_argument("query", nargs="?", type=str, help="the question, as you would ask a person")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file with any of these options")
     parser.add_argument("--jobs", type=str | None, help="JSON file of scans and queries")
@@ -63,6 +66,12 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--overwrite", action="store_true", help="answer again what is answered")
     parser.add_argument("--modality", type=Literal["CT", "MR", "other"] | None, help="kind of scan; guessed otherwise")
     parser.add_argument("--assume_orientation", type=str | None, help="axes of a scan that does not say, such as LPS")
+    parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
+    parser.add_argument(
+        "--dicom_seg",
+        type=Literal["anonymous", "with_patient"] | None,
+        help="write a DICOM segmentation too: without the patient's data, or with what an archive files it by",
+    )
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")
     parser.add_subclass_arguments(Policy, "policy", required=False, help="model folder, or name of a policy")
@@ -75,13 +84,15 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
 
 
 def _accepted_keys() -> dict[str, Any]:
-    texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation", "print_config", "help")
+    texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
     flags = ("overwrite", "allow_other_scan")
     return {
-        **dict.fromkeys(texts, str),
+        **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
         "modality": Literal["CT", "MR", "other"] | None,
         "nan_to": float | None,
+        "series": str | int | None,
+        "dicom_seg": Literal["anonymous", "with_patient"] | None,
         "policy": Policy,
         "propagator": Propagator,
     }
@@ -105,7 +116,7 @@ def _split_policy(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--policy=") else [argument]
 
 
-def _reader(options: Namespace) -> Callable[[Path], Volume]:
+def _reader(options: Namespace) -> Callable[..., Volume]:
     from medvol.core.imaging.reading import read_volume
 
     return partial(
@@ -120,15 +131,16 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
     from medvol.core.inference.records import plain_values
 
     scan = Path(options.scan)
-    volume = _reader(options)(scan)
+    volume = _reader(options)(scan, series=options.series)
     segmenter = _build_segmenter(options, parser)
-    job = Job(scan, options.query.strip(), Path(options.out), f"{case_name(scan)}_{slug(options.query)}")
+    name = f"{case_name(scan, options.series)}_{slug(options.query)}"
+    job = Job(scan, options.query.strip(), Path(options.out), name, options.series)
     console = Console()
-    if not options.overwrite and is_done(job, plain_values(segmenter.identity())):
+    if not options.overwrite and is_done(job, plain_values(segmenter.identity()), options.dicom_seg):
         console.print(f"answered before: {job.folder / job.name}.json; --overwrite answers it again", soft_wrap=True)
         return 0
     segmentation = segmenter.segment(volume, job.query)
-    _tell(segmentation, segmentation.save(job.folder, job.name), console)
+    _tell(segmentation, segmentation.save(job.folder, job.name, options.dicom_seg), console)
     return 0
 
 
@@ -140,14 +152,20 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
     if options.jobs:
         jobs = read_jobs(options.jobs, options.out)
     else:
-        jobs = find_jobs(options.scan, [options.query], options.out)
+        jobs = find_jobs(options.scan, [options.query], options.out, options.series)
     segmenter = _build_segmenter(options, parser)
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("segmenting", total=len(jobs))
         read = _reader(options)
         summary = run_jobs(
-            jobs, segmenter, options.out, options.overwrite, read, lambda outcome: progress.advance(task)
+            jobs,
+            segmenter,
+            options.out,
+            options.overwrite,
+            read,
+            lambda outcome: progress.advance(task),
+            options.dicom_seg,
         )
     console.print(summary.table() if summary.exit_code else summary.table().title)
     console.print(f"answers and summary.json: {options.out}", soft_wrap=True)
@@ -172,14 +190,14 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
     scan = options.scan or record.scan_path
     if scan is None:
         raise ConfigError(f"{options.evidence} names no scan; give it: medvol segment SCAN --evidence RECORD")
-    volume = _reader(options)(Path(scan))
+    volume = _reader(options)(Path(scan), series=options.series or record.series)
     name = f"{Path(options.evidence).stem.removesuffix(_EDITED)}{_EDITED}"
     target = Path(options.out) / f"{name}{mask_suffix(volume)}"
     if target.exists() and not options.overwrite:
         raise ConfigError(f"{target} is there already; add --overwrite, or choose another --out")
     propagator = parser.instantiate(options).propagator
     segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
-    _tell(segmentation, segmentation.save(options.out, name), Console())
+    _tell(segmentation, segmentation.save(options.out, name, options.dicom_seg), Console())
     return 0
 
 
@@ -189,5 +207,5 @@ def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Consol
     boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"
     found = "not in the scan" if evidence.absent else f"slice {evidence.key_slice}, {boxes}"
     console.print(Text(f"{segmentation.query}: {found}, {int(segmentation.mask.sum())} voxels"), soft_wrap=True)
-    for kind in ("mask", "record", "overlay"):
-        console.print(Text(f"{kind:<8} {paths[kind]}"), soft_wrap=True)
+    for kind, path in paths.items():
+        console.print(Text(f"{kind:<8} {path}"), soft_wrap=True)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from medvol.core.grounding.prompts import PromptTemplate
+    from medvol.core.imaging.dicom.segmentation import DicomSegKind
 
 Modality = Literal["CT", "MR", "other"]
 """``CT`` promises Hounsfield units; everything else is windowed by percentiles of the volume."""
-
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
 
 
@@ -31,11 +31,12 @@ class Source:
     """Where a volume came from, so that a mask can go back to the very same grid.
 
     Args:
-        path: File that was read; None for a volume made in memory.
+        path: File, or folder of DICOM, that was read; None for a volume made in memory.
         affine: Stored affine, voxel (i, j, k) to world mm (RAS+), shape (4, 4), bit-equal to the file's.
         shape: Stored shape (I, J, K).
         orientation: nibabel orientation array from the stored to the canonical axes, shape (3, 2).
         header: Header to copy units and codes from, or None.
+        series: What the caller named a DICOM series by; empty when none was named.
     """
 
     path: Path | None
@@ -43,6 +44,7 @@ class Source:
     shape: tuple[int, int, int]
     orientation: NDArray[np.float64]
     header: Any = None
+    series: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,16 @@ class Volume:
         """Voxel size (z, y, x) in mm."""
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
         return z, y, x
+
+    def axial(self, z: int) -> NDArray[np.float32]:
+        """One axial slice (Y, X); a volume kept on disk reads no other one for it."""
+        return np.asarray(self.voxels[z])
+
+    def percentiles(self, shares: Sequence[float]) -> list[float]:
+        """Intensities at shares of 0 to 100, see ``voxel_percentiles``."""
+        from medvol.core.imaging.windows import voxel_percentiles
+
+        return voxel_percentiles(self.voxels, shares)
 
 
 @dataclass(frozen=True)
@@ -270,16 +282,19 @@ class Segmentation:
     completion: Completion
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: str | Path, name: str = "segmentation") -> dict[str, Path]:
+    def save(
+        self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
+    ) -> dict[str, Path]:
         """Write the mask in the scan's grid, the evidence record and the overlay picture.
 
         Args:
             folder: Created when it does not exist.
-            name: Stem of the three files.
+            name: Stem of the files.
+            dicom_seg: Write a DICOM segmentation object too, for a scan read from DICOM, see ``write_dicom_seg``.
 
         Returns:
-            Path of each file: ``mask``, ``record``, ``overlay``.
+            Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
         """
         from medvol.core.inference.records import save_segmentation
 
-        return save_segmentation(self, Path(folder), name)
+        return save_segmentation(self, Path(folder), name, dicom_seg)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query, Volume
 from medvol.datasets.nifti_folder import find_rows
 from medvol.datasets.nifti_table import TargetRow, read_table
+
+if TYPE_CHECKING:
+    from medvol.core.imaging.slice_cache import SliceCache
 
 Split = Literal["all", "train", "val", "test"]
 
@@ -35,10 +38,12 @@ class _Question:
 class _Scan:
     """A volume with the label maps read so far."""
 
-    def __init__(self, row: TargetRow) -> None:
+    def __init__(self, row: TargetRow, cache: SliceCache | None) -> None:
         from medvol.core.imaging.reading import read_volume
 
-        self.volume: Volume = read_volume(row.image, modality=row.modality)
+        read = read_volume if cache is None else cache.read_volume
+        self.volume: Volume = read(row.image, modality=row.modality)
+        self._cache = cache
         self._maps: dict[Path, NDArray[np.int32]] = {}
 
     def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
@@ -48,7 +53,8 @@ class _Scan:
         if row.mask is None:
             return None
         if row.mask not in self._maps:
-            self._maps[row.mask] = read_labels(row.mask, self.volume)
+            read = read_labels if self._cache is None else self._cache.read_labels
+            self._maps[row.mask] = read(row.mask, self.volume)
         labels = self._maps[row.mask]
         return np.isin(labels, row.labels) if row.labels else labels != 0
 
@@ -78,6 +84,9 @@ class NiftiDataset(CaseDataset):
         seed: Seed of the split and the phrasings.
         query_bank: YAML file of further phrasings, or None.
         cache_size: Scans kept in memory.
+        cache_folder: Folder that keeps scans and label maps unpacked, slice by slice, for later epochs and runs; None
+            reads the files each time.
+        cache_gib: Bound on the size of that folder, in GiB; what was used longest ago is dropped.
     """
 
     def __init__(
@@ -98,6 +107,8 @@ class NiftiDataset(CaseDataset):
         seed: int = 0,
         query_bank: str | None = None,
         cache_size: int = 4,
+        cache_folder: str | None = None,
+        cache_gib: float = 50.0,
     ) -> None:
         for name, value, choices in (("split", split, get_args(Split)), ("phrasing", phrasing, get_args(Phrasing))):
             if value not in choices:
@@ -120,6 +131,8 @@ class NiftiDataset(CaseDataset):
         self.seed = seed
         self.query_bank = query_bank
         self.cache_size = cache_size
+        self.cache_folder = cache_folder
+        self.cache_gib = cache_gib
         self._scans: LastUsed[_Scan] = LastUsed(cache_size)
 
     def __len__(self) -> int:
@@ -128,7 +141,7 @@ class NiftiDataset(CaseDataset):
     def __getitem__(self, index: int) -> Case:
         question = self._questions[index]
         row = question.row
-        scan = self._scans.get(self.volume_key(index), lambda: _Scan(row))
+        scan = self._scans.get(self.volume_key(index), lambda: _Scan(row, self._disk))
         mask = scan.mask(row)
         query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
         return Case(question.case_id, scan.volume, query, mask, row.patient)
@@ -141,6 +154,12 @@ class NiftiDataset(CaseDataset):
     def patient_id(self, index: int) -> str:
         """Patient of a case."""
         return self._questions[index].row.patient
+
+    @cached_property
+    def _disk(self) -> SliceCache | None:
+        from medvol.core.imaging.slice_cache import SliceCache
+
+        return None if self.cache_folder is None else SliceCache(self.cache_folder, self.cache_gib)
 
     @cached_property
     def _questions(self) -> list[_Question]:

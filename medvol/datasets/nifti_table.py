@@ -17,8 +17,8 @@ from medvol.core.grounding.queries import target_name
 from medvol.core.types import Modality
 
 COLUMNS = {
-    "image": "path of the scan, relative to root",
-    "mask": "path of the mask or label map; empty when there is none",
+    "image": "path of the scan, or of a folder of DICOM, relative to root",
+    "mask": "path of the mask, label map or DICOM segmentation; empty when there is none",
     "label": "values of the target in the mask, such as 2 or 2;3; every value but 0 when empty",
     "target": "name of the target; asks with the query bank when there is no query",
     "query": "the question itself",
@@ -158,6 +158,8 @@ class _Row:
         if not text:
             return None
         path = self.root / text
+        if column == "image" and os.path.isdir(path):
+            return path  # of DICOM
         if not os.path.isfile(path):  # unlike Path.is_file it takes names that are too long for a file
             raise self._error(
                 column, f"is {text!r:.200}, and there is no such file in {self.root}; paths start at root"

@@ -414,3 +414,27 @@ def test_travels_to_workers(folder):
     dataset = NiftiDataset(str(folder), write_table(folder, [ROW]))
     case = dataset[0]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0].target, case.target)
+
+
+def test_a_cache_of_slices_changes_nothing(tmp_path):
+    rng = np.random.default_rng(3)
+    for patient in range(3):
+        folder = tmp_path / "scans" / f"p{patient}"
+        folder.mkdir(parents=True)
+        labels = np.zeros((9, 8, 7), np.uint8)
+        labels[1:5, 2:7, 1:5] = 1
+        labels[6:, 2:7, 1:5] = 2
+        for name, voxels in (("image", rng.integers(-1000, 1000, labels.shape)), ("label", labels)):
+            nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([1.0, 1, 3, 1])), folder / f"{name}.nii.gz")
+    (tmp_path / "scans" / "labels.json").write_text('{"1": "liver", "2": "spleen"}')
+    settings = {"root": str(tmp_path / "scans"), "min_voxels": 1, "cache_size": 1}
+    plain = NiftiDataset(**settings)
+    for _ in range(2):
+        kept = NiftiDataset(**settings, cache_folder=str(tmp_path / "cache"))
+        assert len(kept) == len(plain) == 6
+        for index in range(6):
+            ours, theirs = kept[index], plain[index]
+            assert ours.volume.volume_id == theirs.volume.volume_id
+            assert np.array_equal(ours.volume.voxels, theirs.volume.voxels)
+            assert np.array_equal(ours.target, theirs.target)
+    assert len(list((tmp_path / "cache").glob("*.slices"))) == 4, "three scans, and label maps that hold the same"

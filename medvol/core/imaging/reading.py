@@ -6,12 +6,15 @@ import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError
+from medvol.core.imaging.dicom.files import ARCHIVE_SUFFIX, FILE_SUFFIXES
+from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
 from medvol.core.imaging.itk import read_metaimage, read_nrrd
 from medvol.core.imaging.nifti import read_nifti
@@ -30,6 +33,8 @@ NRRD_SUFFIXES = (".nrrd", ".nhdr")
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
 SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 """File names that are read."""
+DICOM_SUFFIXES = (ARCHIVE_SUFFIX, *FILE_SUFFIXES)
+"""File names that are read as DICOM; a folder is too."""
 
 GRID_TOLERANCE_MM = 0.1
 """How far apart a mask's grid may place a corner voxel of the scan."""
@@ -46,35 +51,69 @@ def read_volume(
     assume_orientation: str | None = None,
     nan_to: float | None = None,
     max_bytes: int = MAX_BYTES,
+    series: str | int | None = None,
 ) -> Volume:
-    """Read a scan: NIfTI, NRRD or MetaImage.
+    """Read a scan: NIfTI, NRRD, MetaImage, or a DICOM series.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``.
-        modality: What the intensities are; guessed when None: ``CT`` when they look like Hounsfield units, else
-            ``other``.
+        path: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd``; for DICOM a folder, which is searched
+            with its subfolders, a ``.zip`` archive, or one multi-frame file (``.dcm``).
+        modality: What the intensities are; when None, DICOM says it, and else it is guessed: ``CT`` when they look
+            like Hounsfield units, else ``other``.
         assume_orientation: Three letters such as ``LPS``, for a NIfTI header that does not say which way the axes
             point.
         nan_to: Value that takes the place of NaN and infinite voxels; they are refused when None.
         max_bytes: Budget for the voxels, four bytes each or as stored when that is more; judged from the header before
             anything is read.
+        series: UID, number or description of a DICOM series; the axial series with most slices when None.
 
     Returns:
         The volume in LPS orientation; axes are permuted and flipped, never resampled.
 
     Raises:
-        ScanError: The file is refused; the class in ``medvol.core.imaging.problems`` names the reason.
-        ConfigError: ``nan_to`` is not a number that a voxel can hold.
+        ScanError: The file is refused; the class in ``medvol.core.imaging.problems`` or
+            ``medvol.core.imaging.dicom.problems`` names the reason.
+        ConfigError: ``nan_to`` is not a number that a voxel can hold, or ``series`` is set for a file that has none.
     """
     path = Path(path)
     if nan_to is not None and not is_finite(nan_to):
         raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to}; give a number such as -1024")
-    stored = _read_stored(path, assume_orientation, max_bytes)
-    voxels, affine, source = _to_lps(path, stored)
+    if series is not None and not _is_dicom_path(path):
+        raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
+    name = None if series is None else str(series)
+    voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, name)
+    filled = to_intensities(path, voxels, nan_to)
+    return Volume(filled, affine, modality or find_modality(filled, source), identify(filled, affine), source)
+
+
+def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None) -> NDArray[np.float32]:
+    """Voxels as float32, all of them finite.
+
+    Raises:
+        NonFiniteVoxelsError: Some are not, and ``nan_to`` is None.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
-    filled = fill_non_finite(path, single, nan_to)
-    return Volume(filled, affine, modality or guess_modality(filled), _identify(filled, affine), source)
+    return fill_non_finite(path, single, nan_to)
+
+
+def find_modality(voxels: NDArray[Any], source: Source) -> Modality:
+    """What DICOM says, and else a guess."""
+    return source.header.kind if isinstance(source.header, DicomOrigin) else guess_modality(voxels)
+
+
+def read_oriented(
+    path: Path, assume_orientation: str | None = None, max_bytes: int = MAX_BYTES, series: str | None = None
+) -> tuple[NDArray[Any], NDArray[np.float64], Source]:
+    """Read a scan as it is stored, seen in LPS orientation.
+
+    Returns:
+        Voxels (Z, Y, X) of the stored type, a view; their affine; the way back to the file's grid.
+
+    Raises:
+        ScanError: The file is refused.
+    """
+    return _to_lps(path, _read_stored(path, assume_orientation, max_bytes, series), series or "")
 
 
 def read_labels(
@@ -83,7 +122,7 @@ def read_labels(
     """Read an integer label map on the grid of a volume.
 
     Args:
-        path: The label map.
+        path: The label map, or a DICOM segmentation object (``.dcm``), whose labels are the numbers of its segments.
         volume: The scan it belongs to.
         assume_orientation: As for ``read_volume``.
         max_bytes: As for ``read_volume``.
@@ -97,8 +136,11 @@ def read_labels(
         GeometryError: It lies on another grid.
     """
     path = Path(path)
-    stored = _read_stored(path, assume_orientation, max_bytes)
-    voxels, affine, _ = _to_lps(path, stored)
+    if path.name.lower().endswith(FILE_SUFFIXES):
+        from medvol.core.imaging.dicom.segmentation import read_dicom_labels
+
+        return read_dicom_labels(path, volume)
+    voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
     if voxels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {voxels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
     apart = corner_distance_mm(affine, volume.affine, volume.shape[::-1])
@@ -115,9 +157,9 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     """Read a mask on the grid of a volume.
 
     Args:
-        path: A mask or a label map.
+        path: A mask or a label map, or a DICOM segmentation object (``.dcm``).
         volume: The scan it belongs to.
-        labels: Labels that belong to the mask; every positive one when None.
+        labels: Labels, or numbers of segments, that belong to the mask; every positive one when None.
 
     Returns:
         Mask (Z, Y, X) bool.
@@ -129,33 +171,53 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     """
     if labels is not None and any(label < 1 for label in labels):
         raise DatasetError(f"labels {list(labels)} of {path} must be positive; 0 is the background")
+    if Path(path).name.lower().endswith(FILE_SUFFIXES):
+        from medvol.core.imaging.dicom.segmentation import read_dicom_seg
+
+        return read_dicom_seg(Path(path), volume, labels)
     values = read_labels(path, volume)
     mask: NDArray[np.bool_] = values > 0 if labels is None else np.isin(values, list(labels))
     return mask
 
 
-def guess_modality(voxels: NDArray[np.float32]) -> Modality:
+def guess_modality(voxels: NDArray[Any]) -> Modality:
     """``CT`` when intensities look like Hounsfield units: air or lung, twice as much of it as bone and metal.
 
     Nothing but padding may lie below air. Anything else is ``other``: an MR scan with negative values, be they from
     interpolation, phase or a difference, has as many bright voxels as dark ones and is not taken for a CT. A CT that
     was cropped until no air is left is not recognised; its modality must be given.
     """
-    sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
+    sample = voxels.flat[:: max(1, voxels.size // 1_000_000)]
     air = float(((sample >= _AIR_HU[0]) & (sample <= _AIR_HU[1])).mean())
     dense = float((sample > _DENSE_HU).mean())
     beyond = float(((sample < _AIR_HU[0]) & (sample > sample.min())).mean())
     return "CT" if air >= _AIR_SHARE and air > 2 * dense and beyond < 0.01 and sample.max() < 40_000 else "other"
 
 
+def identify(voxels: NDArray[Any], affine: NDArray[np.float64]) -> str:
+    """Identity of a volume: a hash of its shape, geometry and voxels as float32, whatever type they are stored in."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (np.array(voxels.shape), affine):
+        digest.update(np.ascontiguousarray(array).data)
+    for plane in voxels:
+        digest.update(np.ascontiguousarray(plane, np.float32).data)
+    return digest.hexdigest()
+
+
 def is_scan(path: Path) -> bool:
-    """True for a file name that ``read_volume`` takes."""
+    """True for a file name that ``read_volume`` takes; folders and archives of DICOM are known by what they hold."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int) -> StoredScan:
+def _is_dicom_path(path: Path) -> bool:
+    return path.name.lower().endswith(DICOM_SUFFIXES) or path.is_dir()
+
+
+def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int, series: str | None = None) -> StoredScan:
     name = path.name.lower()
     try:
+        if "\0" not in name and _is_dicom_path(path):
+            return read_dicom(path, series, max_bytes)
         _check_file(path)
         if name.endswith(NIFTI_SUFFIXES):
             return read_nifti(path, assume_orientation, max_bytes)
@@ -171,27 +233,20 @@ def _check_file(path: Path) -> None:
     if "\0" in str(path):
         raise MissingScanError(path, "no file can have a name with a NUL in it; check the path")
     state = path.stat()
-    if stat.S_ISDIR(state.st_mode):
-        raise UnknownFormatError(path, "it is a folder; name one scan in it")
     if not path.name.lower().endswith(SUFFIXES):
-        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; convert the scan to NIfTI")
+        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; give one of them, or DICOM")
     if not stat.S_ISREG(state.st_mode):
         raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
     if state.st_size == 0:
         raise EmptyFileError(path, "it has no bytes; copy the file again")
 
 
-def _to_lps(path: Path, stored: StoredScan) -> tuple[NDArray[np.generic], NDArray[np.float64], Source]:
+def _to_lps(
+    path: Path, stored: StoredScan, series: str = ""
+) -> tuple[NDArray[np.generic], NDArray[np.float64], Source]:
     """Voxels (Z, Y, X) in LPS, their affine, and the way back."""
     i, j, k = stored.voxels.shape
     orientation = orientation_to_lps(stored.affine)
     voxels = nib.orientations.apply_orientation(stored.voxels, orientation).transpose(2, 1, 0)
     affine = reorient_affine(stored.affine, orientation, (i, j, k))
-    return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header)
-
-
-def _identify(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (np.array(voxels.shape), affine, voxels):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header, series)

@@ -7,7 +7,9 @@ slice. Scans without Hounsfield units are windowed by percentiles of the whole v
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,7 @@ WINDOWS = {
 DEFAULT_WINDOWS = ("soft_tissue", "contrast", "wide")
 """The three windows that become the three channels of a slice."""
 
+_SAMPLED = 2_000_000
 _LESION = re.compile(r"\b(nodule|tumou?r|lesion|mass(es)?\b|cancer)")
 _ORGANS = {
     "lung": re.compile(r"\b(lung|trachea|bronch|airway)"),
@@ -79,12 +82,20 @@ def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
     """Lower and upper intensity of a window for one volume; the upper one is always the larger, in float32 too."""
     if volume.modality == "CT":
         return window.low_hu, window.high_hu
-    step = max(1, volume.voxels.size // 2_000_000)
-    low, high = np.percentile(volume.voxels.ravel()[::step], window.percentiles).tolist()
+    low, high = volume.percentiles(window.percentiles)
     return low, max(high, low + 1e-6 * max(1.0, abs(low)))
+
+
+def voxel_percentiles(voxels: NDArray[Any], shares: Sequence[float]) -> list[float]:
+    """Intensities at shares of 0 to 100, over about two million voxels spread evenly."""
+    sample = voxels.flat[:: max(1, voxels.size // _SAMPLED)].astype(np.float32)
+    values: list[float] = np.percentile(sample, shares).tolist()
+    return values
 
 
 def apply_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
     """Map intensities linearly to [0, 1] and clip; any shape."""
-    scaled: NDArray[np.float32] = ((voxels - np.float32(low)) / np.float32(high - low)).clip(0.0, 1.0)
-    return scaled.astype(np.float32, copy=False)
+    scaled: NDArray[np.float32] = voxels.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled /= np.float32(high - low)
+    return scaled.clip(0.0, 1.0, out=scaled)

@@ -13,9 +13,11 @@ from rich.text import Text
 
 from medvol.core.errors import MedvolError, RecordError
 from medvol.core.evaluation.archive import write_json
+from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference.jobs import Job
-from medvol.core.inference.records import plain_values, read_record, save_segmentation
+from medvol.core.inference.records import DICOM_SEG_SUFFIX, plain_values, read_record, save_segmentation
+from medvol.core.inference.scans import newest_change
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.types import Completion, Volume
 
@@ -93,8 +95,9 @@ def run_jobs(
     segmenter: Segmenter,
     out: str | Path,
     overwrite: bool = False,
-    read: Callable[[Path], Volume] = read_volume,
+    read: Callable[..., Volume] = read_volume,
     progress: Callable[[Outcome], None] = lambda outcome: None,
+    dicom_seg: DicomSegKind | None = None,
 ) -> Summary:
     """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
 
@@ -106,14 +109,15 @@ def run_jobs(
         segmenter: Loaded before the first job, so that a missing model stops everything at once.
         out: Folder of ``summary.json``.
         overwrite: Answer again what is done.
-        read: Reads a scan.
+        read: Reads a scan; called with its path, and with ``series`` when a job names one.
         progress: Called after every job.
+        dicom_seg: Write a DICOM segmentation object beside every mask, see ``write_dicom_seg``.
     """
     identity = plain_values(segmenter.identity())
     outcomes: dict[Job, Outcome] = {}
     try:
         for group in _by_scan(jobs):
-            for job, outcome in _run_scan(group, segmenter, identity, overwrite, read):
+            for job, outcome in _run_scan(group, segmenter, identity, overwrite, read, dicom_seg):
                 outcomes[job] = outcome
                 progress(outcome)
     finally:
@@ -122,15 +126,18 @@ def run_jobs(
     return summary
 
 
-def is_done(job: Job, identity: dict[str, Any]) -> bool:
+def is_done(job: Job, identity: dict[str, Any], dicom_seg: DicomSegKind | None = None) -> bool:
     """True when an earlier run answered a job with the same policy and propagator, and the scan is no newer."""
     path = _record_path(job)
+    if dicom_seg is not None and not path.with_name(f"{job.name}{DICOM_SEG_SUFFIX}").is_file():
+        return False
     try:
         record = read_record(path)
-        fresh = path.stat().st_mtime >= job.scan.stat().st_mtime
+        fresh = path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
     except (RecordError, OSError):
         return False
     same_scan = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
+    same_scan = same_scan and record.series == job.series
     same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
     return (
         same_scan and fresh and record.query == job.query and same_parts and (job.folder / record.mask_file).is_file()
@@ -138,9 +145,9 @@ def is_done(job: Job, identity: dict[str, Any]) -> bool:
 
 
 def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
-    groups: dict[Path, list[Job]] = {}
+    groups: dict[tuple[Path, str | None], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.scan, []).append(job)
+        groups.setdefault((job.scan, job.series), []).append(job)
     return list(groups.values())
 
 
@@ -149,32 +156,36 @@ def _run_scan(
     segmenter: Segmenter,
     identity: dict[str, Any],
     overwrite: bool,
-    read: Callable[[Path], Volume],
+    read: Callable[..., Volume],
+    dicom_seg: DicomSegKind | None,
 ) -> Iterator[tuple[Job, Outcome]]:
     """Run the jobs of one scan; whatever one of them raises becomes its outcome."""
     waiting = []
     for job in jobs:
-        if overwrite or not is_done(job, identity):
+        if overwrite or not is_done(job, identity, dicom_seg):
             waiting.append(job)
         else:
             yield job, _outcome(job, "skipped", str(_record_path(job)))
     if not waiting:
         return
     try:
-        volume = read(waiting[0].scan)
+        scan, series = waiting[0].scan, waiting[0].series
+        volume = read(scan) if series is None else read(scan, series=series)
         completions = segmenter.ask(volume, [job.query for job in waiting])
     except Exception as error:
         for job in waiting:
             yield job, _failure(job, error)
         return
     for job, completion in zip(waiting, completions, strict=True):
-        yield job, _answer(job, segmenter, volume, completion)
+        yield job, _answer(job, segmenter, volume, completion, dicom_seg)
 
 
-def _answer(job: Job, segmenter: Segmenter, volume: Volume, completion: Completion) -> Outcome:
+def _answer(
+    job: Job, segmenter: Segmenter, volume: Volume, completion: Completion, dicom_seg: DicomSegKind | None
+) -> Outcome:
     try:
         segmentation = segmenter.follow(volume, job.query, completion)
-        paths = save_segmentation(segmentation, job.folder, job.name)
+        paths = save_segmentation(segmentation, job.folder, job.name, dicom_seg)
     except Exception as error:  # a plug-in may fail in any way; the batch goes on and the summary names it
         return _failure(job, error)
     return _outcome(job, "done", str(paths["record"]))

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import RecordError
-from medvol.core.imaging.reading import SUFFIXES, is_scan
+from medvol.core.imaging.reading import SUFFIXES
+from medvol.core.inference.scans import find_scans
 from medvol.core.suggestions import suggest
 
-_KEYS = ("scan", "query", "queries", "out", "name")
+_KEYS = ("scan", "series", "query", "queries", "out", "name")
 _SLUG_LENGTH = 48
 _ENDINGS = (".nii.gz", *SUFFIXES)
 _MAX_BYTES = 64_000_000
@@ -28,21 +29,25 @@ class Job:
         query: The question.
         folder: Where the files of the answer go.
         name: Their stem; no two jobs of a batch share folder and name.
+        series: UID, number or description of a DICOM series; None lets the reader choose.
     """
 
     scan: Path
     query: str
     folder: Path
     name: str
+    series: str | None = None
 
 
-def find_jobs(folder: str | Path, queries: Sequence[str], out: str | Path) -> list[Job]:
+def find_jobs(folder: str | Path, queries: Sequence[str], out: str | Path, series: str | None = None) -> list[Job]:
     """Ask the same queries about every scan of a folder.
 
     Args:
-        folder: Its scans are taken in the order of their names; folders within it are not searched.
+        folder: Its scans are taken in the order of their names, see ``find_scans``; folders within it are searched for
+            DICOM only.
         queries: At least one.
         out: Where the answers go; another folder, since masks are scans too.
+        series: UID, number or description of the series of every DICOM scan; None lets the reader choose.
 
     Raises:
         RecordError: The folder holds no scan, or is the output folder, or a query is empty.
@@ -50,19 +55,24 @@ def find_jobs(folder: str | Path, queries: Sequence[str], out: str | Path) -> li
     folder, out = Path(folder), Path(out)
     if folder.resolve() == out.resolve():
         raise RecordError(f"{out} is the folder of the scans; choose another output folder, since masks are scans too")
-    scans = sorted(path for path in folder.iterdir() if path.is_file() and is_scan(path))
+    scans = find_scans(folder)
     if not scans:
-        raise RecordError(f"{folder} holds no scan; files ending in {', '.join(SUFFIXES)} are read")
+        raise RecordError(f"{folder} holds no scan; files ending in {', '.join(SUFFIXES)}, and DICOM, are read")
     return _name(
-        [(scan, _checked(query, "the query"), out, case_name(scan), None) for scan in scans for query in queries]
+        [
+            (scan, series, _checked(query, "the query"), out, case_name(scan, series), None)
+            for scan in scans
+            for query in queries
+        ]
     )
 
 
 def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
     """Read a jobs file: a JSON list of objects.
 
-    Each object holds ``scan`` (relative to the jobs file), ``query`` or ``queries``, and may hold ``out`` (relative to
-    the output folder) and ``name``: the stem of the files, or its first part when there are several queries.
+    Each object holds ``scan`` (relative to the jobs file), ``query`` or ``queries``, and may hold ``series`` (of a
+    DICOM scan), ``out`` (relative to the output folder) and ``name``: the stem of the files, or its first part when
+    there are several queries.
 
     Args:
         path: The jobs file.
@@ -82,11 +92,10 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
     return _name(wanted)
 
 
-def case_name(scan: Path) -> str:
-    """File name of a scan without its ending."""
-    lower = scan.name.lower()
-    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), scan.suffix)
-    return scan.name[: len(scan.name) - len(ending)]
+def case_name(scan: Path, series: str | None = None) -> str:
+    """File name of a scan without its ending, or name of its folder; with the series when one was named."""
+    name = scan.resolve().name if scan.is_dir() else _stem(scan)
+    return f"{name}_{slug(series)}" if series else name
 
 
 def slug(query: str) -> str:
@@ -94,8 +103,14 @@ def slug(query: str) -> str:
     return re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LENGTH].strip("-") or "query"
 
 
-_Wanted = tuple[Path, str, Path, str, str | None]
-"""Scan, query, folder, name of the case, whole name when it was given."""
+def _stem(scan: Path) -> str:
+    lower = scan.name.lower()
+    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), scan.suffix)
+    return scan.name[: len(scan.name) - len(ending)]
+
+
+_Wanted = tuple[Path, str | None, str, Path, str, str | None]
+"""Scan, series, query, folder, name of the case, whole name when it was given."""
 
 
 def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
@@ -114,9 +129,16 @@ def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
     name = _checked(entry["name"], f"{where}.name") if "name" in entry else None
     if name is not None and (name.startswith(".") or any(character in name for character in "/\\\0")):
         raise RecordError(f"{where}.name is {name!r}; a name has no folder in it, write that under out")
+    series = _checked(_as_text(entry["series"]), f"{where}.series") if "series" in entry else None
     whole = name if "query" in entry else None
     key = "query" if "query" in entry else "queries"
-    return [(scan, _checked(query, f"{where}.{key}"), folder, name or case_name(scan), whole) for query in queries]
+    case = name or case_name(scan, series)
+    return [(scan, series, _checked(query, f"{where}.{key}"), folder, case, whole) for query in queries]
+
+
+def _as_text(value: Any) -> Any:
+    """A series number as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _checked(value: Any, where: str) -> str:
@@ -134,13 +156,13 @@ def _name(wanted: Iterable[_Wanted]) -> list[Job]:
         if job in seen:
             continue
         seen.add(job)
-        scan, query, folder, case, whole = job
+        scan, series, query, folder, case, whole = job
         stem = whole or f"{case}_{slug(query)}"
         name, number = stem, 2
         while (folder, name.casefold()) in taken:
             name, number = f"{stem}-{number}", number + 1
         taken.add((folder, name.casefold()))
-        jobs.append(Job(scan, query, folder, name))
+        jobs.append(Job(scan, query, folder, name, series))
     return jobs
 
 

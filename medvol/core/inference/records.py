@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import RecordError
 from medvol.core.evaluation.metrics import volume_ml
 from medvol.core.grounding.boxes import to_norm
+from medvol.core.imaging.dicom.segmentation import DicomSegKind, write_dicom_seg
 from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
@@ -31,6 +32,9 @@ from medvol.core.whole_file import write_whole
 
 SCHEMA = "medvol-evidence/1"
 """Version of the record's layout."""
+
+DICOM_SEG_SUFFIX = ".dcm"
+"""Ending of a DICOM segmentation object beside a record."""
 
 _MAX_BYTES = 16_000_000
 _DECIMALS = 3
@@ -46,6 +50,7 @@ class EvidenceRecord:
         completion: The policy's own words.
         scan_path: Scan it was written for; None for a volume made in memory.
         scan_sha256: Hash of that scan's voxels and geometry, see ``hash_volume``.
+        series: What its DICOM series was named by; None when none was named.
         mask_file: Name of the mask beside the record.
         policy: Identity of the policy.
         propagator: Identity of the propagator.
@@ -63,21 +68,26 @@ class EvidenceRecord:
     propagator: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     edited: bool = False
+    series: str | None = None
 
 
-def save_segmentation(segmentation: Segmentation, folder: Path, name: str) -> dict[str, Path]:
+def save_segmentation(
+    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None = None
+) -> dict[str, Path]:
     """Write mask, record and overlay, whole or not at all; the record appears last, so where it is the rest is too.
 
     Args:
         segmentation: What to write.
         folder: Created when it does not exist.
-        name: Stem of the three files; earlier ones of that name are replaced.
+        name: Stem of the files; earlier ones of that name are replaced.
+        dicom_seg: Write a DICOM segmentation object too, see ``write_dicom_seg``.
 
     Returns:
-        Path of each file: ``mask``, ``record``, ``overlay``.
+        Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
 
     Raises:
         RecordError: The name cannot be a file name.
+        ConfigError: A DICOM segmentation of a scan that was not read from DICOM.
     """
     if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
         raise RecordError(f"{name!r} cannot be the name of files; use letters, digits, '-' and '_'")
@@ -94,6 +104,9 @@ def save_segmentation(segmentation: Segmentation, folder: Path, name: str) -> di
         partial = {kind: stack.enter_context(write_whole(paths[kind])) for kind in ("record", "overlay", "mask")}
         write_mask(partial["mask"], segmentation.mask, segmentation.volume)
         partial["overlay"].write_bytes(picture)
+        if dicom_seg is not None:
+            paths["dicom_seg"] = folder / f"{name}{DICOM_SEG_SUFFIX}"
+            write_dicom_seg(paths["dicom_seg"], segmentation.mask, segmentation.volume, segmentation.query, dicom_seg)
         partial["record"].write_text(text, encoding="utf-8")
         paths["record"].unlink(missing_ok=True)
     return paths
@@ -138,6 +151,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         completion=fields.text("completion", may_be_empty=True),
         scan_path=fields.optional_text("scan.path"),
         scan_sha256=fields.text("scan.sha256"),
+        series=fields.optional_text("scan.series") if "series" in fields.get("scan") else None,
         mask_file=fields.text("mask.file"),
         policy=fields.mapping("policy"),
         propagator=fields.mapping("propagator"),
@@ -217,6 +231,7 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
     source = volume.source
     return {
         "path": None if source is None or source.path is None else str(source.path),
+        "series": (source.series or None) if source is not None else None,
         "sha256": hash_volume(volume),
         "modality": volume.modality,
         "shape_zyx": list(volume.shape),

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.roles import CaseDataset
+from medvol.core.training.volume_augmentation import VolumeAugmentation
 from medvol.core.types import Case
 
 
@@ -75,13 +76,25 @@ class VolumeBatchSampler(Sampler[list[list[int]]]):
 
 
 class VolumeGroups(Dataset[list[Case]]):
-    """Looks a case data set up by lists of indices."""
+    """Looks a case data set up by lists of indices, each of one volume.
 
-    def __init__(self, dataset: CaseDataset) -> None:
+    Args:
+        dataset: The cases.
+        augmentation: Applied to the cases of a volume together; None leaves them as they are.
+        seed: Seed of the augmentation; with the epoch and the first index it decides a draw.
+    """
+
+    def __init__(self, dataset: CaseDataset, augmentation: VolumeAugmentation | None = None, seed: int = 0) -> None:
         self.dataset = dataset
+        self.augmentation = augmentation
+        self.seed = seed
+        self.epoch = 0
 
     def __getitem__(self, indices: list[int]) -> list[Case]:
-        return [self.dataset[index] for index in indices]
+        cases = [self.dataset[index] for index in indices]
+        if self.augmentation is None:
+            return cases
+        return self.augmentation.apply(cases, (self.seed, self.epoch, indices[0]))
 
 
 class VolumeLoader(DataLoader[Any]):
@@ -94,6 +107,7 @@ class VolumeLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         sampler = cast(VolumeBatchSampler, self.batch_sampler)
+        cast(VolumeGroups, self.dataset).epoch = sampler.epoch
         self._yielded = sampler.skipped
         for batch in super().__iter__():
             self._yielded += 1
@@ -127,6 +141,8 @@ class CaseDataModule(LightningDataModule):
         num_workers: Processes that prepare cases; 0 prepares them in the main one.
         seed: Seed of the order.
         allow_shared_patients: Accept a patient who is in two of train, val and test.
+        augment: Transforms of the training volumes, see ``VolumeAugmentation``; needs torchio.
+        sides_may_swap: Declares that no training query names a side, so that ``augment`` may exchange left and right.
     """
 
     def __init__(
@@ -140,6 +156,8 @@ class CaseDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         allow_shared_patients: bool = False,
+        augment: list[dict[str, Any]] | None = None,
+        sides_may_swap: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -150,12 +168,15 @@ class CaseDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.allow_shared_patients = allow_shared_patients
+        self.augment = augment
+        self.sides_may_swap = sides_may_swap
+        self.augmentation = VolumeAugmentation(augment, sides_may_swap) if augment else None
 
     def setup(self, stage: str) -> None:
         """Look at the splits before a run starts.
 
         Raises:
-            ConfigError: The one that the stage needs is missing.
+            ConfigError: The one that the stage needs is missing, or a transform cannot be built.
             DatasetError: It is empty, or two splits share a patient and ``allow_shared_patients`` is off.
         """
         needed = {"fit": "train", "validate": "val"}.get(stage, stage)
@@ -164,6 +185,8 @@ class CaseDataModule(LightningDataModule):
             raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
         if len(dataset) == 0:
             raise DatasetError(f"the {needed} data set holds no case")
+        if stage == "fit" and self.augmentation is not None:
+            self.augmentation.load()
         if self.allow_shared_patients:
             return
         patients = {
@@ -201,6 +224,5 @@ class CaseDataModule(LightningDataModule):
         dataset = self.splits[split]
         assert dataset is not None, "setup has looked"
         sampler = VolumeBatchSampler(group_by_volume(dataset), batch_size, queries, shuffle, self.seed)
-        return VolumeLoader(
-            VolumeGroups(dataset), batch_sampler=sampler, collate_fn=keep_batch, num_workers=self.num_workers
-        )
+        groups = VolumeGroups(dataset, self.augmentation if split == "train" else None, self.seed)
+        return VolumeLoader(groups, batch_sampler=sampler, collate_fn=keep_batch, num_workers=self.num_workers)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from medvol.core.errors import ConfigError, ScanError
 from medvol.core.imaging import problems as p
 from medvol.core.imaging.check import ScanReport, check_scan
+from medvol.core.imaging.dicom.problems import NoDicomError
 from medvol.core.imaging.geometry import axis_codes
 from medvol.core.imaging.reading import read_volume
 
@@ -311,7 +312,8 @@ def all_cases():
             yield pytest.param(make, name, error, id=f"{name[5:]}: {case}")
     for name in ("scan.nii", "scan.nii.gz", "scan.nrrd", "scan.mha"):
         yield pytest.param(lambda scans: b"", name, p.EmptyFileError, id=f"{name[5:]}: empty")
-    for name in ("scan.dcm", "scan.img", "scan.hdr", "scan.png", "scan", "scan.nii.bz2"):
+    yield pytest.param(lambda scans: scans.nifti(), "scan.dcm", NoDicomError, id="named scan.dcm")
+    for name in ("scan.img", "scan.hdr", "scan.png", "scan", "scan.nii.bz2"):
         yield pytest.param(lambda scans: scans.nifti(), name, p.UnknownFormatError, id=f"named {name}")
 
 
@@ -341,7 +343,11 @@ def test_there_are_enough_cases():
 
 def test_every_refusal_has_its_case():
     named = {error for error in vars(p).values() if isinstance(error, type) and issubclass(error, p.RefusedScanError)}
-    tested = {case.values[2] for case in CASES} | {p.MissingScanError, p.UnreadableScanError, p.RefusedScanError}
+    tested = {case.values[2] for case in CASES} - {NoDicomError} | {
+        p.MissingScanError,
+        p.UnreadableScanError,
+        p.RefusedScanError,
+    }
     assert named == tested
     assert len({error.code for error in named}) == len(named)
     assert all(
@@ -386,8 +392,8 @@ def test_nothing_at_the_path(tmp_path):
 def test_a_folder_and_a_pipe_are_no_scans(tmp_path):
     (tmp_path / "folder.nii").mkdir()
     os.mkfifo(tmp_path / "pipe.nii")
-    for name in ("folder.nii", "pipe.nii"):
-        with pytest.raises(p.UnknownFormatError) as caught:
+    for name, error in (("folder.nii", NoDicomError), ("pipe.nii", p.UnknownFormatError)):
+        with pytest.raises(error) as caught:
             read_volume(tmp_path / name)
         check_sentence(caught.value, tmp_path / name)
 

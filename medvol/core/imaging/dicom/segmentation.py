@@ -1,0 +1,218 @@
+"""DICOM segmentation objects: a mask that a picture archive can show over its scan, and the way back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import ConfigError, GeometryError, MissingExtraError
+from medvol.core.imaging.dicom.files import DicomFiles
+from medvol.core.imaging.dicom.problems import BadSegmentationError, MissingLinksError
+from medvol.core.imaging.dicom.reading import DicomOrigin
+from medvol.core.imaging.dicom.slices import quiet_parsing, quiet_values, read_dataset
+from medvol.core.imaging.itk import RAS
+from medvol.core.imaging.problems import MissingScanError
+from medvol.core.imaging.stored import MAX_BYTES
+from medvol.core.imaging.writing import to_stored_axes
+from medvol.core.types import Volume
+from medvol.core.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DicomSegKind = Literal["anonymous", "with_patient"]
+"""What a segmentation object says of the patient: nothing but the study's UIDs, or what an archive files it by."""
+
+_LINKS = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("SliceThickness", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("DimensionOrganizationSequence", "DimensionIndexSequence", "ImageType"),
+)
+_PATIENT = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
+_UNICODE = "ISO_IR 192"
+_SERIES_NUMBER = 9001
+_TEXT_LENGTH = 64
+
+
+def write_dicom_seg(
+    path: Path, mask: NDArray[np.bool_], volume: Volume, label: str, kind: DicomSegKind = "anonymous"
+) -> Path:
+    """Write a mask as a binary segmentation object, one frame for every slice of the scan, empty ones included.
+
+    Args:
+        path: The file.
+        mask: (Z, Y, X) bool on the volume's grid.
+        volume: Read from DICOM; its files must still be where they were.
+        label: Name of the segment; what is longer than 64 characters is cut.
+        kind: ``anonymous`` copies no element of the patient or the study but their UIDs; ``with_patient`` copies
+            what an archive files an object by: name, number, birth date, sex, study date and number, referrer.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: The volume was not read from DICOM.
+        MissingLinksError: Its files have no UIDs or are of a kind that cannot be referred to, or form more than one
+            multi-frame file.
+        GeometryError: The mask has another shape than the volume.
+        MissingExtraError: highdicom is not installed.
+    """
+    origin = None if volume.source is None else volume.source.header
+    if not isinstance(origin, DicomOrigin):
+        raise ConfigError("a DICOM segmentation refers to the DICOM it was made from, and this scan is none")
+    if mask.shape != volume.shape:
+        raise GeometryError(f"the mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
+    frames = to_stored_axes(mask, volume).transpose(2, 1, 0)
+    if origin.slices[0].frame is not None:
+        frames = frames[np.argsort([entry.frame or 0 for entry in origin.slices])]
+    with quiet_parsing(origin.path):
+        images = _link_images(origin, kind)
+    with quiet_values():
+        try:
+            segmentation = _build(images, np.ascontiguousarray(frames), _clean(label))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise MissingLinksError(
+                origin.path, f"no segmentation object can refer to it ({type(error).__name__}); write the mask as NIfTI"
+            ) from None
+        with write_whole(path) as partial:
+            segmentation.save_as(partial)
+    return path
+
+
+def read_dicom_seg(path: Path, volume: Volume, segments: Sequence[int] | None = None) -> NDArray[np.bool_]:
+    """Read segments of a segmentation object on the grid of a volume.
+
+    Args:
+        path: The file.
+        volume: The scan it belongs to; frames that the object leaves out are empty.
+        segments: Numbers of the segments; all of them when None.
+
+    Returns:
+        Mask (Z, Y, X) bool, the union of the segments.
+
+    Raises:
+        BadSegmentationError: It is no segmentation object, lies on another grid, or lacks a segment.
+        MissingExtraError: highdicom is not installed.
+    """
+    placed = _place(path, volume, segments, combine=False)
+    return np.asarray((placed > 0).any(axis=tuple(range(3, placed.ndim))), np.bool_)
+
+
+def read_dicom_labels(path: Path, volume: Volume) -> NDArray[np.int32]:
+    """Read a segmentation object as a label map (Z, Y, X) on the grid of a volume: numbers of segments, 0 elsewhere.
+
+    Raises:
+        BadSegmentationError: As for ``read_dicom_seg``, or segments overlap.
+        MissingExtraError: highdicom is not installed.
+    """
+    return _place(path, volume, None, combine=True).astype(np.int32)
+
+
+def _place(path: Path, volume: Volume, segments: Sequence[int] | None, combine: bool) -> NDArray[Any]:
+    """Segments on the volume's grid: (Z, Y, X, segments), or combined into one label map."""
+    highdicom = _import_highdicom()
+    if not path.is_file():
+        raise MissingScanError(path, "there is no such file; check the path")
+    with quiet_parsing(path):
+        try:
+            stored = highdicom.seg.segread(path)
+        except (RuntimeError, ValueError) as error:
+            raise BadSegmentationError(path, "it is DICOM, but no segmentation; give a mask") from error
+        numbers = sorted(set(stored.segment_numbers if segments is None else segments))
+        if not set(numbers) <= set(stored.segment_numbers):
+            raise BadSegmentationError(path, f"it has the segments {list(stored.segment_numbers)}, not {numbers}")
+        try:
+            block = stored.get_volume(segment_numbers=numbers, combine_segments=combine, allow_missing_positions=True)
+            placed: NDArray[Any] = block.match_geometry(_geometry(highdicom, volume, block), tol=1e-2).array
+        except (RuntimeError, ValueError) as error:
+            if combine and "overlap" in str(error).lower():
+                raise BadSegmentationError(path, "its segments overlap; name one of them") from error
+            raise BadSegmentationError(path, "it is not on the grid of the scan; resample it") from error
+    return placed
+
+
+def _link_images(origin: DicomOrigin, kind: DicomSegKind) -> list[Dataset]:
+    """Headers of the source files with nothing in them but what a segmentation object needs."""
+    names = list(dict.fromkeys(entry.file for entry in origin.slices))
+    if origin.slices[0].frame is not None and len(names) > 1:
+        raise MissingLinksError(origin.path, "its frames lie in several multi-frame files; a mask can refer to one")
+    wanted = (*_LINKS, *(_PATIENT if kind == "with_patient" else ()))
+    images = []
+    with DicomFiles(origin.path, MAX_BYTES) as files:
+        for name in names:
+            with files.open(name) as stream:
+                image = read_dataset(origin.path, stream, wanted)
+            if not all(image.get(uid) for uid in _LINKS[:5]):
+                raise MissingLinksError(
+                    origin.path, "its instances lack UIDs that a mask could refer to; write the mask as NIfTI"
+                )
+            for keyword in _PATIENT:
+                if keyword not in image:
+                    setattr(image, keyword, None)
+            if kind == "anonymous" and "SpecificCharacterSet" in image:
+                del image.SpecificCharacterSet
+            images.append(image)
+    return images
+
+
+def _build(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
+    highdicom = _import_highdicom()
+    from pydicom.sr.codedict import codes
+
+    release = version("medvol-r1")
+    algorithm = highdicom.AlgorithmIdentificationSequence("medvol", codes.DCM.ArtificialIntelligence, release)
+    segment = highdicom.seg.SegmentDescription(
+        1, label, codes.SCT.Tissue, codes.SCT.Tissue, "AUTOMATIC", algorithm_identification=algorithm
+    )
+    return highdicom.seg.Segmentation(
+        images,
+        frames,
+        "BINARY",
+        [segment],
+        series_instance_uid=highdicom.UID(),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="medvol",
+        manufacturer_model_name="medvol-r1",
+        software_versions=release,
+        device_serial_number=release,
+        content_label="MEDVOL",
+        content_description=label,
+        series_description=label,
+        omit_empty_frames=False,
+        specific_character_set=_UNICODE,
+    )
+
+
+def _geometry(highdicom: Any, volume: Volume, block: Any) -> Any:
+    """The volume's grid in highdicom's terms: array axes (z, y, x), world LPS."""
+    return highdicom.VolumeGeometry(
+        (RAS @ volume.affine)[:, [2, 1, 0, 3]],
+        volume.shape,
+        coordinate_system="PATIENT",
+        frame_of_reference_uid=block.frame_of_reference_uid,
+    )
+
+
+def _clean(label: str) -> str:
+    """A text that DICOM can hold in one element."""
+    return re.sub(r"[\\\x00-\x1f\x7f]+", " ", label).strip()[:_TEXT_LENGTH].strip() or "segment"
+
+
+def _import_highdicom() -> Any:
+    try:
+        import highdicom
+    except ImportError as error:
+        raise MissingExtraError("highdicom", "dicom") from error
+    return highdicom

@@ -1,0 +1,207 @@
+"""What the command line makes of folders: scans by name, DICOM by content; and data sets of DICOM."""
+
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom.uid import generate_uid
+
+from medvol.cli import main
+from medvol.core.imaging.dicom.segmentation import write_dicom_seg
+from medvol.core.imaging.reading import read_volume
+from medvol.core.imaging.slice_archive import SliceArchive
+from medvol.core.imaging.slice_cache import SliceCache
+from medvol.core.imaging.stored_volume import StoredVolume
+from medvol.core.imaging.writing import write_mask
+from medvol.core.inference.jobs import find_jobs
+from medvol.core.inference.scans import find_scans, is_batch
+from medvol.datasets.nifti import NiftiDataset
+
+pytest.importorskip("highdicom")
+
+BOX = '<think>here</think><answer>[{"slice": 2, "bbox_2d_list": [[200, 250, 800, 750]]}]</answer>'
+
+
+def segment(*arguments: object) -> int:
+    choice = ["--policy", "ScriptedPolicy", "--policy.answers", json.dumps([BOX]), "--propagator", "ExtrudePropagator"]
+    return main(["segment", *map(str, arguments), *choice])
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.iterdir():
+            file.write(path, path.name)
+    return archive
+
+
+def test_what_a_folder_holds(make_series, tmp_path):
+    study = generate_uid()
+    one = tmp_path / "one"
+    make_series(study=study).write(one / "series 3")
+    make_series(study=study, number=4, count=5).write(one / "series 4")
+    assert find_scans(one) == [one]
+    assert find_scans(one / "series 3") == [one / "series 3"]
+    assert not is_batch(one)
+    several = tmp_path / "several"
+    for name in ("a", "b"):
+        make_series().write(several / name)
+    (several / "notes").mkdir()
+    assert find_scans(several) == [several / "a", several / "b"]
+    assert is_batch(several)
+    unnamed = tmp_path / "unnamed"
+    for name in ("a", "b"):
+        make_series().each(StudyInstanceUID="").write(unnamed / name)
+    assert find_scans(unnamed) == [unnamed / "a", unnamed / "b"]
+    mixed = tmp_path / "mixed"
+    make_series().write(mixed / "dicom")
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)), mixed / "x.nii.gz")
+    pack(several / "a", mixed / "a.zip")
+    (mixed / "torn.zip").write_bytes((mixed / "a.zip").read_bytes()[:200])
+    with zipfile.ZipFile(mixed / "other.zip", "w") as file:
+        file.writestr("readme", "no scan" * 99)
+    assert find_scans(mixed) == [mixed / "a.zip", mixed / "torn.zip", mixed / "x.nii.gz"]
+    (tmp_path / "empty").mkdir()
+    assert find_scans(tmp_path / "empty") == []
+
+
+def test_one_study_is_one_scan(make_series, tmp_path, capsys):
+    folder = make_series().write(tmp_path / "1.2.840.5")
+    out = tmp_path / "out"
+    assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
+    assert {path.name for path in out.iterdir()} == {
+        f"1.2.840.5_the-liver{ending}" for ending in (".nii.gz", ".json", ".png", ".dcm")
+    }
+    mask = nib.load(out / "1.2.840.5_the-liver.nii.gz")
+    volume = read_volume(folder)
+    assert np.array_equal(mask.affine, volume.source.affine)
+    # Columns 2 to 8 of ten, rows 2 to 6 of eight.
+    assert np.argwhere(np.asarray(mask.dataobj))[:, :2].min(axis=0).tolist() == [2, 2]
+    assert np.argwhere(np.asarray(mask.dataobj))[:, :2].max(axis=0).tolist() == [7, 5]
+    capsys.readouterr()
+    assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
+    assert "answered before" in capsys.readouterr().out
+    (out / "1.2.840.5_the-liver.dcm").unlink()
+    assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
+    assert (out / "1.2.840.5_the-liver.dcm").is_file()
+    later = (out / "1.2.840.5_the-liver.json").stat().st_mtime + 10
+    os.utime(folder / "IM003", (later, later))
+    capsys.readouterr()
+    assert segment(folder, "the liver", "--out", out) == 0
+    assert "answered before" not in capsys.readouterr().out
+
+
+def test_a_series_is_part_of_the_answer(make_series, tmp_path, capsys):
+    study = generate_uid()
+    for number, count in ((3, 6), (4, 5)):
+        make_series(study=study, number=number, count=count).write(tmp_path / "scan" / str(number))
+    out = tmp_path / "out"
+    for series in ("3", "4"):
+        assert segment(tmp_path / "scan", "the liver", "--out", out, "--series", series) == 0
+        record = json.loads((out / f"scan_{series}_the-liver.json").read_text())
+        assert record["scan"]["series"] == series
+        assert record["scan"]["shape_zyx"][0] == {"3": 6, "4": 5}[series]
+    (tmp_path / "settings.yaml").write_text("series: 4\n")
+    assert segment(tmp_path / "scan", "the spleen", "--out", out, "--config", tmp_path / "settings.yaml") == 0
+    assert (out / "scan_4_the-spleen.json").is_file()
+    record = out / "scan_4_the-liver.json"
+    evidence = ["segment", "--evidence", str(record), "--out", str(out), "--propagator", "ExtrudePropagator"]
+    assert main(evidence) == 0
+    first, again = (nib.load(out / f"scan_4_the-liver{end}.nii.gz") for end in ("", "_edited"))
+    assert np.array_equal(np.asarray(first.dataobj), np.asarray(again.dataobj))
+    # A record of an earlier release names no series.
+    content = json.loads(record.read_text())
+    del content["scan"]["series"]
+    record.write_text(json.dumps(content))
+    assert main([*evidence, "--series", "4", "--overwrite"]) == 0
+
+
+def test_studies_in_a_batch(make_series, tmp_path):
+    for name in ("a", "b"):
+        make_series().write(tmp_path / "scans" / name)
+    make_series(count=1).write(tmp_path / "scans" / "c")
+    out = tmp_path / "out"
+    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "with_patient") == 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"] == {"done": 2, "skipped": 0, "failed": 1, "not run": 0}
+    assert [case["error"] for case in summary["cases"]] == ["", "", "TooFewSlicesError"]
+    assert sorted(path.name for path in out.glob("*.dcm")) == ["a_the-liver.dcm", "b_the-liver.dcm"]
+    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "with_patient") == 1
+    assert json.loads((out / "summary.json").read_text())["counts"]["skipped"] == 2
+
+
+def test_an_archive(make_series, tmp_path):
+    archive = pack(make_series().write(tmp_path / "scan"), tmp_path / "study.zip")
+    assert segment(archive, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 0
+    assert (tmp_path / "out" / "study_the-liver.dcm").is_file()
+    [job] = find_jobs(tmp_path, ["q"], tmp_path / "out")
+    assert job.scan == archive
+
+
+def test_a_segmentation_needs_dicom(tmp_path, capsys):
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
+    assert segment(tmp_path / "ct.nii.gz", "q", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 2
+    assert "this scan is none" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
+    assert segment(tmp_path / "ct.nii.gz", "q", "--out", tmp_path / "out", "--series", "3") == 2
+    assert "leave it out" in capsys.readouterr().err
+
+
+def test_check(make_series, tmp_path, capsys):
+    folder = make_series().write(tmp_path / "scan")
+    assert main(["check", str(folder)]) == 0
+    assert "CT, 6 x 8 x 10 voxels (Z, Y, X), 3 x 1.5 x 2 mm, stored as LPS" in capsys.readouterr().out
+    (folder / "IM003").unlink()
+    assert main(["check", str(folder)]) == 2
+    assert "1 slice(s) are missing" in capsys.readouterr().err
+    make_series().write(tmp_path / "several" / "a")
+    shutil.move(folder, tmp_path / "several" / "b")
+    assert main(["check", str(tmp_path / "several")]) == 1
+    text = capsys.readouterr().out
+    assert "1 of 2 scans can be used" in text
+    assert "b: refused (missing_slices)" in text
+
+
+def test_dicom_in_the_cache(make_series, tmp_path):
+    """Equal to reading the files; no name of a file or an element is kept; a changed slice is noticed."""
+    series = make_series()
+    folder = series.write(tmp_path / "scan", "Doe^Jane {}".format)
+    cache = SliceCache(tmp_path / "cache")
+    for path in (folder, pack(folder, tmp_path / "scan.zip")):
+        plain = read_volume(path)
+        for _ in range(2):
+            kept = cache.read_volume(path)
+            assert type(kept) is StoredVolume
+            assert np.array_equal(kept.voxels, plain.voxels)
+            assert np.array_equal(kept.affine, plain.affine)
+            assert np.array_equal(kept.source.affine, plain.source.affine)
+            assert (kept.volume_id, kept.modality) == (plain.volume_id, "CT")
+            mask = kept.voxels > -500
+            masks = [write_mask(tmp_path / "m.nii.gz", mask, volume).read_bytes() for volume in (kept, plain)]
+            assert masks[0] == masks[1]
+    for path in cache.folder.rglob("*"):
+        data = path.name.encode() + (path.read_bytes() if path.is_file() else b"")
+        assert not any(word in data for word in (b"Doe", b"Jane", b"4711"))
+    # Whole Hounsfield units are packed as int16.
+    [entry, _] = cache.folder.glob("*.slices")
+    assert SliceArchive(entry).dtype == np.int16
+    series.slices[2].RescaleIntercept = -4000
+    series.write(folder, "Doe^Jane {}".format)
+    assert cache.read_volume(folder).volume_id == read_volume(folder).volume_id != plain.volume_id
+
+
+def test_a_data_set_of_dicom(make_series, tmp_path):
+    """A table row names a folder of DICOM, and a segmentation object as its mask."""
+    volume = read_volume(make_series().write(tmp_path / "p01" / "ct"))
+    mask = np.zeros(volume.shape, bool)
+    mask[2:4, 3:5, 2:7] = True
+    write_dicom_seg(tmp_path / "p01" / "liver.dcm", mask, volume, "liver")
+    (tmp_path / "table.csv").write_text("image,mask,label,target,patient\np01/ct,p01/liver.dcm,1,liver,p01\n")
+    for cache in (None, str(tmp_path / "cache")):
+        data = NiftiDataset(str(tmp_path), str(tmp_path / "table.csv"), cache_folder=cache)
+        assert data[0].volume.modality == "CT"
+        assert np.array_equal(data[0].target, mask)
