@@ -163,3 +163,10 @@ class CaseDataset(ABC):
     @abstractmethod
     def patient_id(self, index: int) -> str:
         """Patient of a case, without reading it; used to keep splits apart."""
+
+    def scan_file(self, index: int) -> Path | None:
+        """File that the scan of a case is read from, without reading it; None when it is not a file.
+
+        Splits are searched for one scan under two names by it.
+        """
+        return None

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import Phrasing, QueryBank, target_name
 from medvol.core.roles import CaseDataset
-from medvol.core.types import Case, Modality, Query, Volume
+from medvol.core.types import Case, Modality, Query
+from medvol.datasets.layout import LabelledScan, NiftiScan
 from medvol.datasets.nifti_folder import find_rows
 from medvol.datasets.nifti_table import TargetRow, read_table
-
-Split = Literal["all", "train", "val", "test"]
+from medvol.datasets.splits import Split, split_patients
 
 
 @dataclass(frozen=True)
@@ -30,27 +28,6 @@ class _Question:
     case_id: str
     row: TargetRow
     query: Query
-
-
-class _Scan:
-    """A volume with the label maps read so far."""
-
-    def __init__(self, row: TargetRow) -> None:
-        from medvol.core.imaging.reading import read_volume
-
-        self.volume: Volume = read_volume(row.image, modality=row.modality)
-        self._maps: dict[Path, NDArray[np.int32]] = {}
-
-    def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
-        """True mask of a target; None when it is unknown."""
-        from medvol.core.imaging.reading import read_labels
-
-        if row.mask is None:
-            return None
-        if row.mask not in self._maps:
-            self._maps[row.mask] = read_labels(row.mask, self.volume)
-        labels = self._maps[row.mask]
-        return np.isin(labels, row.labels) if row.labels else labels != 0
 
 
 class NiftiDataset(CaseDataset):
@@ -120,7 +97,7 @@ class NiftiDataset(CaseDataset):
         self.seed = seed
         self.query_bank = query_bank
         self.cache_size = cache_size
-        self._scans: LastUsed[_Scan] = LastUsed(cache_size)
+        self._scans: LastUsed[LabelledScan] = LastUsed(cache_size)
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -128,7 +105,7 @@ class NiftiDataset(CaseDataset):
     def __getitem__(self, index: int) -> Case:
         question = self._questions[index]
         row = question.row
-        scan = self._scans.get(self.volume_key(index), lambda: _Scan(row))
+        scan = self._scans.get(self.volume_key(index), lambda: self._open(row))
         mask = scan.mask(row)
         query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
         return Case(question.case_id, scan.volume, query, mask, row.patient)
@@ -141,6 +118,10 @@ class NiftiDataset(CaseDataset):
     def patient_id(self, index: int) -> str:
         """Patient of a case."""
         return self._questions[index].row.patient
+
+    def scan_file(self, index: int) -> Path:
+        """File of the scan of a case."""
+        return self._questions[index].row.image
 
     @cached_property
     def _questions(self) -> list[_Question]:
@@ -156,6 +137,10 @@ class NiftiDataset(CaseDataset):
         bank = QueryBank.load(*([self.query_bank] if self.query_bank else []))
         return [question for group in by_scan.values() for n, row in group for question in self._ask(n, row, bank)]
 
+    def _open(self, row: TargetRow) -> LabelledScan:
+        """Read the scan of a target."""
+        return NiftiScan(row)
+
     def _rows(self) -> list[TargetRow]:
         """Every target of the folder or table."""
         root = Path(self.root)
@@ -169,12 +154,12 @@ class NiftiDataset(CaseDataset):
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
         """Rows of the split and the selections, each with its number."""
         everyone = {row.patient for row in rows}
-        _check_known("patients", [*(self.patients or []), *(self.exclude_patients or [])], everyone)
-        chosen = split_patients(everyone, self.fractions, self.seed)[self.split] if self.split != "all" else everyone
+        check_known("patients", [*(self.patients or []), *(self.exclude_patients or [])], everyone)
+        chosen = self._parts(rows)[self.split] if self.split != "all" else everyone
         chosen = chosen & set(self.patients if self.patients is not None else everyone)
         chosen = chosen - set(self.exclude_patients or [])
         targets = None if self.targets is None else {target_name(target) for target in self.targets}
-        _check_known("targets", targets or (), {row.target for row in rows})
+        check_known("targets", targets or (), {row.target for row in rows})
         return [
             (number, row)
             for number, row in enumerate(rows, start=1)
@@ -182,6 +167,10 @@ class NiftiDataset(CaseDataset):
             and (targets is None or row.target in targets)
             and (self.modalities is None or row.modality in self.modalities)
         ]
+
+    def _parts(self, rows: list[TargetRow]) -> dict[str, set[str]]:
+        """Patients of each split."""
+        return split_patients((row.patient for row in rows), self.fractions, self.seed)
 
     def _ask(self, number: int, row: TargetRow, bank: QueryBank) -> list[_Question]:
         """Questions about one target."""
@@ -193,24 +182,17 @@ class NiftiDataset(CaseDataset):
         for held_out in {"train": (False,), "held_out": (True,), "both": (False, True)}[self.phrasing]:
             queries = bank.phrasings(row.target, held_out, row.modality)
             for i in rng.permutation(len(queries))[: self.phrasings_per_target]:
-                questions.append(_Question(f"{name}_{len(questions)}", row, queries[i]))
+                query = replace(queries[i], target=row.target, meaning=row.meaning)
+                questions.append(_Question(f"{name}_{len(questions)}", row, query))
         return questions
 
 
-def split_patients(patients: Iterable[str], fractions: tuple[float, float, float], seed: int) -> dict[str, set[str]]:
-    """Deal patients to train, val and test, in the order of a seeded hash of their names.
+def check_known(what: str, names: Iterable[str], known: set[str]) -> None:
+    """Refuse a name that the data do not have.
 
-    Args:
-        patients: Names; their order does not matter.
-        fractions: Shares of train, val and test; they sum to 1.
-        seed: Another seed deals otherwise.
+    Raises:
+        DatasetError: There is one; the message names it and some that there are.
     """
-    order = sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
-    first, second = (round(share * len(order)) for share in (fractions[0], fractions[0] + fractions[1]))
-    return {"train": set(order[:first]), "val": set(order[first:second]), "test": set(order[second:])}
-
-
-def _check_known(what: str, names: Iterable[str], known: set[str]) -> None:
     unknown = sorted(set(names) - known)
     if unknown:
         some = ", ".join(sorted(known)[:8])

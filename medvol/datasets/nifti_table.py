@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medvol.core.errors import DatasetError, QueryError
+from medvol.core.grounding.instances import Seed
 from medvol.core.grounding.queries import target_name
 from medvol.core.types import Modality
 
@@ -42,6 +43,9 @@ class TargetRow:
         patient: Patient of the scan.
         modality: See ``Modality``; None leaves it to the reader.
         case: Start of the case's id.
+        seed: Voxel (z, y, x) in LPS; only the connected part of the mask that holds it is the target.
+        meaning: Structure that a relational target turns out to be.
+        absent: True for a target that the scan does not show.
     """
 
     image: Path
@@ -52,6 +56,9 @@ class TargetRow:
     patient: str
     modality: Modality | None
     case: str
+    seed: Seed | None = None
+    meaning: str = ""
+    absent: bool = False
 
 
 def read_table(path: Path, root: Path) -> list[TargetRow]:
