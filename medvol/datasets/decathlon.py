@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import DatasetError
 from medvol.core.grounding.queries import target_name
 from medvol.core.types import Modality
-from medvol.datasets.layout import Layout, ScanFiles, Structure, nifti_stem
+from medvol.datasets.layout import Layout, ScanFiles, Structure, nifti_stem, structure_named
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.splits import read_json
 
-_GROWTH = re.compile(r"tumou?r|cancer|cyst|lesion|metastas|nodule|mass")
 _ORGANS = {"liver": "liver", "pancreas": "pancreas", "lung": "lung", "colon": "colon", "hepaticvessel": "liver"}
 
 
@@ -54,22 +53,19 @@ def _structures(path: Path, set_name: str, labels: Any) -> tuple[Structure, ...]
     except ValueError as error:
         raise DatasetError(f'{path}: a label is not a number ({error}); write them as in {{"1": "liver"}}') from error
     organ = next((organ for key, organ in _ORGANS.items() if key in set_name.lower()), "")
-    growths = {value: name for value, name in named.items() if _GROWTH.search(name)}
+    found = {value: structure_named(name, (value,)) for value, name in named.items()}
+    growths = [value for value, structure in found.items() if structure.finding]
     return tuple(
-        Structure(_growth_name(organ, name), (value,), finding=_kind(name))
-        if value in growths
-        else Structure(name, (value, *growths) if name == organ else (value,))
-        for value, name in named.items()
+        replace(structure, name=_growth_name(organ, structure))
+        if structure.finding
+        else replace(structure, labels=(value, *growths) if structure.name == organ else (value,))
+        for value, structure in found.items()
     )
 
 
-def _kind(name: str) -> str:
-    """``cancer`` and ``tumour`` are tumours; other growths keep their name."""
-    return next((kind for kind in ("cyst", "lesion", "metastasis", "nodule") if kind in name), "tumour")
-
-
-def _growth_name(organ: str, name: str) -> str:
-    return name if not organ or organ in name else f"{organ} {_kind(name)}"
+def _growth_name(organ: str, structure: Structure) -> str:
+    """``cancer`` of the liver is the liver tumour."""
+    return structure.name if not organ or organ in structure.name else f"{organ} {structure.finding}"
 
 
 def _modality(names: Any) -> Modality | None:

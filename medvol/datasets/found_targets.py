@@ -13,6 +13,7 @@ from medvol.core.grounding.instances import Instance, Seed, find_instances, whol
 from medvol.core.grounding.relational import Relational, Relator, assign_findings, split_pair
 from medvol.core.grounding.relations import check_sides
 from medvol.datasets.layout import ScanFiles, Structure
+from medvol.datasets.nifti_table import TargetRow
 
 SIDED = ("kidney", "lung", "adrenal gland")
 """Organs whose left and right, named apart, are compared with each other."""
@@ -212,3 +213,25 @@ def _check_sides(reader: _LabelReader, masks: _Masks) -> None:
 def _locate(found: Relational) -> FoundTarget:
     path, labels, seed = found.instance.source
     return FoundTarget(found.target, path, labels, seed, found.meaning)
+
+
+def found_rows(scan: ScanFiles, found: Found) -> list[TargetRow]:
+    """A row for every target that a scan shows."""
+    return [target_row(scan, target) for target in found.shown]
+
+
+def target_row(scan: ScanFiles, target: FoundTarget, absent: bool = False) -> TargetRow:
+    """A row for a target of a scan; an absent one has no voxels there."""
+    return TargetRow(
+        image=scan.image,
+        mask=None if target.mask is None else Path(target.mask),
+        labels=target.labels,
+        target=target.target,
+        query="",
+        patient=scan.patient,
+        modality=scan.modality,
+        case=scan.case,
+        seed=target.seed,
+        meaning=target.meaning,
+        absent=absent,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow
 
 NIFTI = (".nii.gz", ".nii")
+
+_PAIRS = {"kidneys": "kidney", "lungs": "lung"}
+_GROWTH = re.compile(r"\b(tumou?r|cancer|cyst|lesion|metastasis|nodule|mass)(s|es)?\b")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class Structure:
     organ: str = ""
     mask: Path | None = None
     instances: tuple[Path, ...] = ()
+
+
+def structure_named(name: str, labels: tuple[int, ...], mask: Path | None = None) -> Structure:
+    """A structure as its name tells: ``kidneys`` are a pair, ``right kidney cyst`` is a finding of a kidney."""
+    growth = _GROWTH.search(name)
+    kind = "" if growth is None else "tumour" if growth[1] in ("tumor", "cancer") else growth[1]
+    organ = next((one for one in _PAIRS.values() if growth and one in name), "")
+    return Structure(name, labels, pair=_PAIRS.get(name, ""), finding=kind, organ=organ, mask=mask)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class NiftiDataset(CaseDataset):
         modality: Modality of scans for which the table says nothing.
         target: What the masks show, where neither a table nor ``labels.json`` says it.
         min_voxels: Smaller targets of a folder are left out.
+        relations: Also ask a folder's scans for the only, largest, smallest, highest, lowest and nearest of their
+            findings, and for the one of a pair with or without them, where there is one answer.
         phrasing: ``train`` asks with training phrasings, ``held_out`` with phrasings no training query uses, ``both``
             asks for each target once with each. A table's own query is asked as it is, once.
         phrasings_per_target: Ask for each target in this many different ways.
@@ -75,6 +77,7 @@ class NiftiDataset(CaseDataset):
         seed: int = 0,
         query_bank: str | None = None,
         cache_size: int = 4,
+        relations: bool = False,
     ) -> None:
         for name, value, choices in (("split", split, get_args(Split)), ("phrasing", phrasing, get_args(Phrasing))):
             if value not in choices:
@@ -97,6 +100,7 @@ class NiftiDataset(CaseDataset):
         self.seed = seed
         self.query_bank = query_bank
         self.cache_size = cache_size
+        self.relations = relations
         self._scans: LastUsed[LabelledScan] = LastUsed(cache_size)
 
     def __len__(self) -> int:
@@ -147,7 +151,7 @@ class NiftiDataset(CaseDataset):
         if not root.is_dir():
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the scans")
         if self.table is None:
-            return find_rows(root, self.modality, self.target, self.min_voxels)
+            return find_rows(root, self.modality, self.target, self.min_voxels, self.relations)
         rows = read_table(Path(self.table), root)
         return [replace(row, modality=row.modality or self.modality) for row in rows]
 

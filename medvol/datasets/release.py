@@ -12,7 +12,7 @@ import numpy as np
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import Phrasing, target_name
-from medvol.datasets.found_targets import Found, FoundTarget, find_targets
+from medvol.datasets.found_targets import Found, FoundTarget, find_targets, found_rows, target_row
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles
 from medvol.datasets.nifti import NiftiDataset, check_known
 from medvol.datasets.nifti_table import TargetRow
@@ -84,6 +84,7 @@ class ReleaseDataset(NiftiDataset):
             seed=seed,
             query_bank=query_bank,
             cache_size=cache_size,
+            relations=relations,
         )
         if min(val_share, test_share) < 0 or val_share + test_share > 1 or not 0 <= absent_share < 1:
             raise ConfigError(
@@ -93,7 +94,6 @@ class ReleaseDataset(NiftiDataset):
         self.val_share = val_share
         self.test_share = test_share
         self.split_file = split_file
-        self.relations = relations
         self.absent_share = absent_share
         self.index = index
 
@@ -124,7 +124,7 @@ class ReleaseDataset(NiftiDataset):
         if self.dropped:
             counts = ", ".join(f"{form} {count}" for form, count in sorted(self.dropped.items()))
             _log.info("%s: relational questions without a single answer, not asked: %s", self.root, counts)
-        return [row for scan, found in self._found for row in (*_shown(scan, found), *self._absent(scan, found))]
+        return [row for scan, found in self._found for row in (*found_rows(scan, found), *self._absent(scan, found))]
 
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
         """Rows of the named targets, each with its number; patients have been chosen."""
@@ -141,7 +141,7 @@ class ReleaseDataset(NiftiDataset):
         rng = np.random.default_rng([self.seed, zlib.crc32(scan.case.encode())])
         wanted = int(shown * self.absent_share / (1 - self.absent_share) + rng.random())
         drawn = rng.choice(hidden, min(wanted, len(hidden)), replace=False).tolist() if hidden else []
-        return [_row(scan, FoundTarget(name, None), absent=True) for name in drawn]
+        return [target_row(scan, FoundTarget(name, None), absent=True) for name in drawn]
 
     def _open(self, row: TargetRow) -> LabelledScan:
         return self.layout.open(row)
@@ -164,23 +164,3 @@ class ReleaseDataset(NiftiDataset):
                     f"{self.split_file}: it names no case of {self.root}; cases are like {scans[0].case}"
                 )
         return complete_split(published, self.val_share, self.test_share, self.seed)
-
-
-def _shown(scan: ScanFiles, found: Found) -> list[TargetRow]:
-    return [_row(scan, target) for target in found.shown]
-
-
-def _row(scan: ScanFiles, target: FoundTarget, absent: bool = False) -> TargetRow:
-    return TargetRow(
-        image=scan.image,
-        mask=None if target.mask is None else Path(target.mask),
-        labels=target.labels,
-        target=target.target,
-        query="",
-        patient=scan.patient,
-        modality=scan.modality,
-        case=scan.case,
-        seed=target.seed,
-        meaning=target.meaning,
-        absent=absent,
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from medvol.core.errors import DatasetError
 from medvol.core.grounding.queries import target_name
 from medvol.core.types import Modality
-from medvol.datasets.layout import NIFTI, Layout, ScanFiles, Structure, existing, nifti_stem
+from medvol.datasets.layout import NIFTI, Layout, ScanFiles, existing, nifti_stem, structure_named
 from medvol.datasets.release import ReleaseDataset
 
 _IMAGES: tuple[tuple[str, Modality], ...] = (("ct", "CT"), ("mri", "MR"))
@@ -44,7 +44,7 @@ def _scan(folder: Path, part: str) -> ScanFiles:
     if image is None:
         raise DatasetError(f"{folder}: there is neither ct.nii.gz nor mri.nii.gz in it; unpack the scan too")
     masks = sorted(path for path in (folder / "segmentations").iterdir() if path.name.endswith(NIFTI))
-    structures = tuple(Structure(target_name(nifti_stem(path)), mask=path) for path in masks)
+    structures = tuple(structure_named(target_name(nifti_stem(path)), (), path) for path in masks)
     name = f"totalsegmentator-{folder.name}"
     return ScanFiles(image, None, structures, name, folder.name, part, dict(names)[image])
 
