@@ -109,6 +109,8 @@ class Case:
         target: True mask (Z, Y, X) bool on the volume's grid; None when unknown; all False when the target is absent.
         patient_id: Cases of one patient must stay in one split; intervals are by patient.
         labels: Integer label map (Z, Y, X) for the auxiliary occupancy loss, or None.
+        surface_tolerance_mm: Tolerance of the surface Dice that a challenge sets for this target; that of the
+            evaluation when None.
     """
 
     case_id: str
@@ -117,6 +119,7 @@ class Case:
     target: NDArray[np.bool_] | None = None
     patient_id: str = ""
     labels: NDArray[np.uint8] | None = None
+    surface_tolerance_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -50,7 +51,7 @@ class KiTS23Dataset(ReleaseDataset):
 
     layout = KiTS23Layout()
 
-    surface_tolerances_mm: ClassVar[dict[str, float]] = {
+    surface_tolerances_mm: ClassVar[Mapping[str, float]] = {
         TARGETS_OF_CLASSES[name]: tolerance for name, tolerance in _TOLERANCES_MM.items()
     }
     """Tolerance of the surface Dice of each target, from the challenge's own metrics."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class NiftiDataset(CaseDataset):
         query_bank: YAML file of further phrasings, or None.
         cache_size: Scans kept in memory.
     """
+
+    surface_tolerances_mm: ClassVar[Mapping[str, float]] = {}
+    """Tolerance of the surface Dice of targets for which a challenge sets one."""
 
     def __init__(
         self,
@@ -112,7 +115,8 @@ class NiftiDataset(CaseDataset):
         scan = self._scans.get(self.volume_key(index), lambda: self._open(row))
         mask = scan.mask(row)
         query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
-        return Case(question.case_id, scan.volume, query, mask, row.patient)
+        tolerance = self.surface_tolerances_mm.get(row.target)
+        return Case(question.case_id, scan.volume, query, mask, row.patient, surface_tolerance_mm=tolerance)
 
     def volume_key(self, index: int) -> str:
         """Path of the scan of a case, with the modality it is read as."""

@@ -1,0 +1,144 @@
+"""Fingerprints: whether two files are the same file, and whether two scans are the same scan.
+
+A file's fingerprint is a hash of its bytes. A scan's is a thumbnail: its field of view in 16 x 16 x 16 cells, each the
+mean of its windowed intensities less those around it. Resampling hardly moves the means, and another axis order is one
+of 48 turns of the cube, all of which are tried. A copy whose intensities were clipped and standardised without a known
+window, as in M3D-Seg, is not recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medvol.core.types import Volume
+
+CELLS = 16
+"""Cells along each side of a thumbnail."""
+
+SAME_SCAN = 0.96
+"""Correlation from which two thumbnails show the same scan. Of 36 real scans and 12 phantoms, turned and resampled
+copies reached 0.99; two different scans reached 0.79, and 0.91 where the field of view was left out."""
+
+SAME_SIZE = 0.06
+"""Share by which the sides of two fields of view may differ, besides a voxel, and still be the same."""
+
+_SOFT_TISSUE_HU = (-160.0, 240.0)
+_AROUND = 2.5
+"""Standard deviation, in cells, of the surroundings that a cell is compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Thumbnail:
+    """What a scan looks like from afar.
+
+    Args:
+        cells: (16, 16, 16) float32 of norm 1; all 0 for a constant scan.
+        sides_mm: Field of view (z, y, x); None when its size is not known.
+    """
+
+    cells: NDArray[np.float32]
+    sides_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two scans that look the same.
+
+    Args:
+        first: Index of one of them.
+        second: Index of the other.
+        correlation: Of their thumbnails, in the turn that fits best.
+    """
+
+    first: int
+    second: int
+    correlation: float
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_thumbnail(volume: Volume, sized: bool = True) -> Thumbnail:
+    """Thumbnail of a scan.
+
+    Args:
+        volume: The scan.
+        sized: False when its spacing is not to be trusted.
+    """
+    means = _window(volume)
+    for axis in range(3):
+        means = _cell_means(means, axis)
+    relief = means - ndimage.gaussian_filter(means, _AROUND)
+    norm = float(np.linalg.norm(relief))
+    cells = np.asarray(relief / norm if norm > 1e-6 else np.zeros_like(relief), np.float32)
+    z, y, x = (size * step for size, step in zip(volume.shape, volume.spacing, strict=True))
+    return Thumbnail(cells, (z, y, x) if sized else None)
+
+
+def find_matches(thumbnails: Sequence[Thumbnail]) -> list[Match]:
+    """Pairs of thumbnails that show the same scan, whichever way their axes run."""
+    if len(thumbnails) < 2:
+        return []
+    flat = np.stack([thumbnail.cells.ravel() for thumbnail in thumbnails])
+    best = np.full((len(flat), len(flat)), -1.0, np.float32)
+    for turn in _turns():
+        turned = np.stack([_apply(turn, thumbnail.cells).ravel() for thumbnail in thumbnails])
+        fits = _same_sides(thumbnails, turn[0])
+        np.maximum(best, np.where(fits, flat @ turned.T, -1.0), out=best)
+    pairs = np.argwhere(np.triu(best >= SAME_SCAN, 1)).tolist()
+    return [Match(first, second, float(best[first, second])) for first, second in pairs]
+
+
+Turn = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _window(volume: Volume) -> NDArray[np.float32]:
+    """Voxels in a soft-tissue window of 1: Hounsfield units, or else the middle 98 percent of the scan's own."""
+    low, high = _SOFT_TISSUE_HU if volume.modality == "CT" else np.percentile(volume.voxels, (1, 99)).tolist()
+    return (volume.voxels.clip(low, high) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+
+
+def _turns() -> Iterator[Turn]:
+    """The 48 orders and directions of three axes."""
+    return product(permutations(range(3)), product((1, -1), repeat=3))
+
+
+def _apply(turn: Turn, cube: NDArray[np.float32]) -> NDArray[np.float32]:
+    order, signs = turn
+    z, y, x = signs
+    turned: NDArray[np.float32] = cube.transpose(order)[::z, ::y, ::x]
+    return turned
+
+
+def _same_sides(thumbnails: Sequence[Thumbnail], order: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Whether scan i and scan j with its axes in another order have fields of view of one size; unknown ones fit."""
+    sides = np.array([t.sides_mm or (np.nan,) * 3 for t in thumbnails])
+    turned = sides[:, order]
+    apart = np.abs(np.log(sides[:, None] / turned[None])).max(axis=-1)
+    fits: NDArray[np.bool_] = ~(apart > SAME_SIZE)
+    return fits
+
+
+def _cell_means(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Means over equal parts of an axis; a voxel counts for each part by the share that lies in it."""
+    size = array.shape[axis]
+    edges = np.linspace(0, size, CELLS + 1)
+    sums = np.concatenate(
+        [np.zeros_like(array.take([0], axis), np.float64), array.cumsum(axis, dtype=np.float64)], axis
+    )
+    lower = np.minimum(np.floor(edges).astype(int), size - 1)
+    share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(3)])
+    whole = sums.take(lower, axis) + share * array.take(lower, axis)
+    means: NDArray[np.float32] = (np.diff(whole, axis=axis) / (size / CELLS)).astype(np.float32)
+    return means
