@@ -170,3 +170,12 @@ class CaseDataset(ABC):
         Splits are searched for one scan under two names by it.
         """
         return None
+
+    def find_problems(self) -> Iterable[tuple[str, str, str]]:
+        """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
+
+        Returns:
+            For each problem its name in ``medvol.core.checking.catalogue``, the place, and what to do. Nothing for a
+            data set that finds its problems when it is read.
+        """
+        return ()

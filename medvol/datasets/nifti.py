@@ -17,7 +17,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
 from medvol.datasets.layout import LabelledScan, NiftiScan
 from medvol.datasets.nifti_folder import find_rows
-from medvol.datasets.nifti_table import TargetRow, read_table
+from medvol.datasets.nifti_table import TargetRow, find_bad_rows, read_table
 from medvol.datasets.splits import Split, split_patients
 
 
@@ -130,6 +130,11 @@ class NiftiDataset(CaseDataset):
     def scan_file(self, index: int) -> Path:
         """File of the scan of a case."""
         return self._questions[index].row.image
+
+    def find_problems(self) -> list[tuple[str, str, str]]:
+        """Every bad row of the table."""
+        root = Path(self.root)
+        return find_bad_rows(Path(self.table), root) if self.table is not None and root.is_dir() else []
 
     @cached_property
     def _questions(self) -> list[_Question]:
