@@ -101,7 +101,8 @@ def _check_table(path: Path, options: Any) -> Report:
 
 def _mend(path: Path, report: Report, options: Any) -> Report:
     """Write mended copies of files with findings; the report then names them."""
-    from medvol.core.checking.mending import Mending, mend_copy
+    from medvol.core.checking.mending import mend_copy
+    from medvol.core.imaging.mending import Mending
 
     folder = Path(options.fix)
     source = path if path.is_dir() else path.parent

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medvol.core.checking.reports import Finding, Fingerprint
 from medvol.core.imaging.fingerprint import Thumbnail, hash_file, make_thumbnail
 from medvol.core.imaging.geometry import axis_codes
+from medvol.core.imaging.label_values import label_values
 from medvol.core.imaging.problems import NonFiniteVoxelsError, NoOrientationError, RefusedScanError
 from medvol.core.imaging.reading import NIFTI_SUFFIXES, read_volume
 from medvol.core.types import Volume
 
-_MOST_LABELS = 1000
-_ALIKE = 0.9
 _PERCENT = (0, 1, 50, 99, 100)
 
 
@@ -86,24 +84,6 @@ def fingerprint_volume(path: Path, volume: Volume, names: dict[int, str] | None 
     known = names or {}
     sizes = {known.get(value, str(value)): count * voxel_ml for value, count in values.items() if value}
     return replace(bare, label_ml=sizes)
-
-
-def label_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
-    """Voxels of each label; None for a scan.
-
-    A label map holds at most a thousand whole numbers from 0 up, and nine in ten neighbours inside it are equal.
-    """
-    sample = voxels.ravel()[:: max(1, voxels.size // 100_000)]
-    if (sample != np.rint(sample)).any() or sample.min() < 0 or len(np.unique(sample)) > _MOST_LABELS:
-        return None
-    values, counts = np.unique(voxels, return_counts=True)
-    if (values != np.rint(values)).any() or values[0] < 0 or len(values) > _MOST_LABELS:
-        return None
-    first, second = voxels[..., :-1], voxels[..., 1:]
-    inside = (first > 0) & (second > 0)
-    if inside.any() and (first == second)[inside].mean() < _ALIKE:
-        return None
-    return {int(v): int(c) for v, c in zip(values, counts, strict=True)}
 
 
 def _look_at(path: Path, volume: Volume) -> list[Finding]:

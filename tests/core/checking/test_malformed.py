@@ -13,8 +13,9 @@ import pytest
 from scan_bytes import Scans
 
 from medvol.core.checking.folders import check_files, find_scans
-from medvol.core.checking.scans import check_scan, label_values
+from medvol.core.checking.scans import check_scan
 from medvol.core.checking.splits import check_splits
+from medvol.core.imaging.label_values import label_values
 from medvol.datasets.nifti import NiftiDataset
 
 SCANS = Scans()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scan_bytes import Scans
 
-from medvol.core.checking.mending import Mending, mend_copy
+from medvol.core.checking.mending import mend_copy
 from medvol.core.checking.scans import check_scan
+from medvol.core.imaging.mending import Mending
 from medvol.core.imaging.reading import read_volume
 from medvol.core.imaging.straighten import straighten
 
