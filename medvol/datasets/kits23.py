@@ -23,6 +23,7 @@ TARGETS_OF_CLASSES = {"kidney_and_mass": KIDNEYS, "mass": MASS, "tumor": TUMOUR}
 """What each of them is asked for as."""
 
 _TOLERANCES_MM = {"kidney_and_mass": 1.0331, "mass": 1.1329, "tumor": 1.1498}
+_INSTANCES = ("instances", "segmentations")
 _FIRST_ANNOTATION = re.compile(r"(tumor|cyst)_instance-(\d+)_annotation-1\.nii(\.gz)?")
 
 
@@ -65,13 +66,13 @@ def _scan(folder: Path) -> ScanFiles:
         missing = "imaging" if image is None else "segmentation"
         raise DatasetError(f"{folder}: there is no {missing}.nii.gz in it; download it with the release's own script")
     name = folder.name
-    return ScanFiles(image, labels, _structures(folder / "instances"), f"kits-{name.removeprefix('case_')}", name)
+    return ScanFiles(image, labels, _structures(folder), f"kits-{name.removeprefix('case_')}", name)
 
 
 def _structures(folder: Path) -> tuple[Structure, ...]:
     """Structures of one case; tumours and cysts with a file each where the first annotation gives them."""
     files: dict[str, list[Path]] = {"tumor": [], "cyst": []}
-    for path in sorted(folder.glob("*.nii*")):
+    for path in sorted(path for place in _INSTANCES for path in (folder / place).glob("*.nii*")):
         match = _FIRST_ANNOTATION.fullmatch(path.name)
         if match:
             files[match[1]].append(path)

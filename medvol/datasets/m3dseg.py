@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.grounding.queries import Phrasing
+from medvol.core.grounding.queries import Phrasing, target_name
 from medvol.datasets.found_targets import Found, FoundTarget
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles, Structure
 from medvol.datasets.m3dseg_arrays import NpyScan, count_voxels
@@ -23,11 +23,14 @@ SETS = {"0003": "abdomenct1k", "0004": "kits", "0012": "ctorg"}
 """Sets whose classes are named as the releases' own data sets name them, and whose patients share names with them."""
 
 _NAMES = {
+    "arota": "aorta",
     "bladder": "urinary bladder",
     "bones": "bone",
     "cyst": "kidney cyst",
+    "gall bladder": "gallbladder",
     "kidney": "kidneys",
     "lung": "lungs",
+    "postcava": "inferior vena cava",
     "tumor": "kidney tumour",
     "tumour": "kidney tumour",
 }
@@ -171,7 +174,7 @@ def _structures(path: Path, labels: Any) -> tuple[Structure, ...]:
         named = sorted((int(value), str(name)) for value, name in labels.items() if int(value) > 0)
     except ValueError as error:
         raise DatasetError(f"{path}: a label is not a number ({error})") from error
-    return tuple(Structure(_NAMES.get(name.lower(), name), (value,)) for value, name in named)
+    return tuple(Structure(_NAMES.get(name.lower()) or target_name(name), (value,)) for value, name in named)
 
 
 def _patient(owner: str, case: str) -> str:
