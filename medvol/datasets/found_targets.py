@@ -215,23 +215,22 @@ def _locate(found: Relational) -> FoundTarget:
     return FoundTarget(found.target, path, labels, seed, found.meaning)
 
 
-def found_rows(scan: ScanFiles, found: Found) -> list[TargetRow]:
-    """A row for every target that a scan shows."""
-    return [target_row(scan, target) for target in found.shown]
-
-
-def target_row(scan: ScanFiles, target: FoundTarget, absent: bool = False) -> TargetRow:
-    """A row for a target of a scan; an absent one has no voxels there."""
-    return TargetRow(
-        image=scan.image,
-        mask=None if target.mask is None else Path(target.mask),
-        labels=target.labels,
-        target=target.target,
-        query="",
-        patient=scan.patient,
-        modality=scan.modality,
-        case=scan.case,
-        seed=target.seed,
-        meaning=target.meaning,
-        absent=absent,
-    )
+def found_rows(scan: ScanFiles, found: Found, never_shown: tuple[str, ...] = ()) -> list[TargetRow]:
+    """A row for every target that a scan shows, then one for every target that it does not."""
+    hidden = [FoundTarget(name, None) for name in (*found.absent, *never_shown)]
+    return [
+        TargetRow(
+            image=scan.image,
+            mask=None if target.mask is None else Path(target.mask),
+            labels=target.labels,
+            target=target.target,
+            query="",
+            patient=scan.patient,
+            modality=scan.modality,
+            case=scan.case,
+            seed=target.seed,
+            meaning=target.meaning,
+            absent=target.mask is None,
+        )
+        for target in (*found.shown, *hidden)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -51,6 +52,8 @@ class NiftiDataset(CaseDataset):
         min_voxels: Smaller targets of a folder are left out.
         relations: Also ask a folder's scans for the only, largest, smallest, highest, lowest and nearest of their
             findings, and for the one of a pair with or without them, where there is one answer.
+        absent_share: Share of a folder's cases that ask for something the scan does not show, as far as ``labels.json``
+            names such.
         phrasing: ``train`` asks with training phrasings, ``held_out`` with phrasings no training query uses, ``both``
             asks for each target once with each. A table's own query is asked as it is, once.
         phrasings_per_target: Ask for each target in this many different ways.
@@ -81,12 +84,15 @@ class NiftiDataset(CaseDataset):
         query_bank: str | None = None,
         cache_size: int = 4,
         relations: bool = False,
+        absent_share: float = 0.0,
     ) -> None:
         for name, value, choices in (("split", split, get_args(Split)), ("phrasing", phrasing, get_args(Phrasing))):
             if value not in choices:
                 raise ConfigError(f"{name} is one of {', '.join(choices)}; got {value!r}")
         if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1):
             raise ConfigError(f"fractions are three shares (train, val, test) that sum to 1; got {tuple(fractions)}")
+        if not 0 <= absent_share < 1:
+            raise ConfigError(f"absent_share is a share of the cases, from 0 to below 1; got {absent_share}")
         self.root = root
         self.table = table
         self.split = split
@@ -104,6 +110,7 @@ class NiftiDataset(CaseDataset):
         self.query_bank = query_bank
         self.cache_size = cache_size
         self.relations = relations
+        self.absent_share = absent_share
         self._scans: LastUsed[LabelledScan] = LastUsed(cache_size)
 
     def __len__(self) -> int:
@@ -138,7 +145,7 @@ class NiftiDataset(CaseDataset):
 
     @cached_property
     def _questions(self) -> list[_Question]:
-        rows = self._take(self._rows())
+        rows = self._draw_absent(self._take(self._rows()))
         by_scan: dict[tuple[Path, Modality | None], list[tuple[int, TargetRow]]] = {}
         for number, row in rows:
             by_scan.setdefault((row.image, row.modality), []).append((number, row))
@@ -180,6 +187,19 @@ class NiftiDataset(CaseDataset):
             and (targets is None or row.target in targets)
             and (self.modalities is None or row.modality in self.modalities)
         ]
+
+    def _draw_absent(self, rows: list[tuple[int, TargetRow]]) -> list[tuple[int, TargetRow]]:
+        """Keep so many of the absent targets of each scan that they make up their share of its cases."""
+        kept = {number for number, row in rows if not row.absent}
+        scans: dict[str, list[tuple[int, TargetRow]]] = {}
+        for number, row in rows:
+            scans.setdefault(row.case, []).append((number, row))
+        for case, own in scans.items():
+            hidden = [number for number, row in own if row.absent]
+            rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
+            wanted = int((len(own) - len(hidden)) * self.absent_share / (1 - self.absent_share) + rng.random())
+            kept |= set(rng.permutation(hidden)[:wanted].tolist())
+        return [(number, row) for number, row in rows if number in kept]
 
     def _parts(self, rows: list[TargetRow]) -> dict[str, set[str]]:
         """Patients of each split."""

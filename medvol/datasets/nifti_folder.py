@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def find_rows(
     """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder.
 
     The label maps are read once, to know which targets have enough voxels; sides are checked against the affine.
-    Relations of a pair of kidneys are asked for where they have one answer; how often they have none is logged.
+    Relations of a pair of kidneys are asked for where they have one answer; how often they have none is logged. Names
+    of labels without a voxel become rows of absent targets.
 
     Args:
         root: Searched with its subfolders.
@@ -57,7 +59,7 @@ def find_rows(
     if relations:
         return [row for pair in pairs for row in _related_rows(root, *pair, modality, min_voxels)]
     rows = [row for pair in pairs for row in _pair_rows(root, *pair, modality, target, min_voxels)]
-    names = [row.target for row in rows]
+    names = [row.target for row in rows if not row.absent]
     unclear = len(RELATIONS) * names.count("kidneys") - sum(name in RELATIONS for name in names)
     if unclear:
         _log.info("%s: %d relations between kidneys have no single answer and are not asked for", root, unclear)
@@ -105,8 +107,10 @@ def _pair_rows(
         raise DatasetError(f"{label}: label {unnamed[0]} has no name in {NAMES_FILE}; add it")
     _check_sides(label, volume, labels, {names[value]: value for value in large})
     present = {names[int(value)]: int(value) for value in values if int(value) in names}
-    return [row(names[value], value) for value in large] + [
-        row(relation, *members) for relation, members in _kidney_rows(volume, labels, large, present).items()
+    return [
+        *(row(names[value], value) for value in large),
+        *(row(relation, *members) for relation, members in _kidney_rows(volume, labels, large, present).items()),
+        *(replace(row(target, value), absent=True) for value, target in names.items() if target not in present),
     ]
 
 

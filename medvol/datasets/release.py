@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import Phrasing, target_name
-from medvol.datasets.found_targets import Found, FoundTarget, find_targets, found_rows, target_row
+from medvol.datasets.found_targets import Found, find_targets, found_rows
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles
 from medvol.datasets.nifti import NiftiDataset, check_known
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.splits import Split, complete_split, read_split_file
 from medvol.datasets.target_index import TargetIndex
+
+_MANY = 50
+"""Label maps from which on a start that looks through all of them is announced."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,16 +85,15 @@ class ReleaseDataset(NiftiDataset):
             query_bank=query_bank,
             cache_size=cache_size,
             relations=relations,
+            absent_share=absent_share,
         )
-        if min(val_share, test_share) < 0 or val_share + test_share > 1 or not 0 <= absent_share < 1:
+        if min(val_share, test_share) < 0 or val_share + test_share > 1:
             raise ConfigError(
-                "val_share and test_share are shares that sum to at most 1, absent_share is below 1; got "
-                f"{val_share}, {test_share} and {absent_share}"
+                f"val_share and test_share are shares that sum to at most 1; got {val_share} and {test_share}"
             )
         self.val_share = val_share
         self.test_share = test_share
         self.split_file = split_file
-        self.absent_share = absent_share
         self.index = index
 
     @cached_property
@@ -113,6 +112,8 @@ class ReleaseDataset(NiftiDataset):
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the release")
         scans = self._chosen(self.layout.find(root))
         index = TargetIndex(self.index)
+        if self.index is None and len(scans) >= _MANY:
+            _log.warning("%s: looking through %d label maps; set index to do that once", root, len(scans))
         settings = f"{type(self).__name__} {self.min_voxels} {self.relations}"
         return [(scan, index.get(scan, settings, lambda scan=scan: self._look(scan))) for scan in scans]  # type: ignore[misc]
 
@@ -124,24 +125,14 @@ class ReleaseDataset(NiftiDataset):
         if self.dropped:
             counts = ", ".join(f"{form} {count}" for form, count in sorted(self.dropped.items()))
             _log.info("%s: relational questions without a single answer, not asked: %s", self.root, counts)
-        return [row for scan, found in self._found for row in (*found_rows(scan, found), *self._absent(scan, found))]
+        return [row for scan, found in self._found for row in found_rows(scan, found, self.layout.never_shown)]
 
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
         """Rows of the named targets, each with its number; patients have been chosen."""
         names = None if self.targets is None else {target_name(target) for target in self.targets}
-        known = {row.target for row in rows} | {name for _, found in self._found for name in found.absent}
-        check_known("targets", names or (), known)
-        return [(n, row) for n, row in enumerate(rows, start=1) if row.absent or names is None or row.target in names]
-
-    def _absent(self, scan: ScanFiles, found: Found) -> list[TargetRow]:
-        """Targets that the scan does not show, drawn so that they make up ``absent_share`` of its cases."""
-        names = None if self.targets is None else {target_name(target) for target in self.targets}
-        shown = sum(names is None or target.target in names for target in found.shown)
-        hidden = [name for name in found.absent if names is None or name in names] + list(self.layout.never_shown)
-        rng = np.random.default_rng([self.seed, zlib.crc32(scan.case.encode())])
-        wanted = int(shown * self.absent_share / (1 - self.absent_share) + rng.random())
-        drawn = rng.choice(hidden, min(wanted, len(hidden)), replace=False).tolist() if hidden else []
-        return [target_row(scan, FoundTarget(name, None), absent=True) for name in drawn]
+        check_known("targets", names or (), {row.target for row in rows})
+        kept = None if names is None else names | {row.target for row in rows if row.target in self.layout.never_shown}
+        return [(n, row) for n, row in enumerate(rows, start=1) if kept is None or row.target in kept]
 
     def _open(self, row: TargetRow) -> LabelledScan:
         return self.layout.open(row)

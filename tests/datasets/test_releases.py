@@ -333,9 +333,11 @@ def test_a_meta_table_without_its_columns_is_named(tmp_path):
 
 
 def test_shares_are_checked():
-    for settings in ({"val_share": 0.7, "test_share": 0.5}, {"val_share": -0.1}, {"absent_share": 1.0}):
+    for settings in ({"val_share": 0.7, "test_share": 0.5}, {"val_share": -0.1}):
         with pytest.raises(ConfigError, match="shares that sum to at most 1"):
             CTORGDataset(".", **settings)
+    with pytest.raises(ConfigError, match="absent_share is a share of the cases"):
+        CTORGDataset(".", absent_share=1.0)
 
 
 def test_ambiguous_questions_are_logged_and_data_sets_travel(kits, caplog):
@@ -345,6 +347,15 @@ def test_ambiguous_questions_are_logged_and_data_sets_travel(kits, caplog):
     assert any("relational questions without a single answer, not asked: " in text for text in caplog.messages)
     copy = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(copy[3].target, case.target)
+
+
+def test_a_long_look_is_announced(tmp_path, caplog, monkeypatch):
+    root = releases.write_ctorg(tmp_path, (0, 21))
+    monkeypatch.setattr("medvol.datasets.release._MANY", 2)
+    len(CTORGDataset(str(root), index=str(tmp_path / "index"), **FEW))
+    assert not caplog.messages
+    len(CTORGDataset(str(root), **FEW))
+    assert caplog.messages == [f"{root}: looking through 2 label maps; set index to do that once"]
 
 
 @pytest.mark.real
