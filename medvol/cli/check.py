@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -75,7 +76,9 @@ def _check(path: Path, options: Any) -> Report:
         files = find_scans(path)
         if not files:
             raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SUFFIXES)}")
-        return check_files(files)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("looking", total=len(files))
+            return check_files(files, lambda path: progress.advance(task))
     if _is_list(path):
         return _check_table(path, options) if _is_table(path) else _check_experiment(path, options)
     found = check_scan(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -21,8 +21,13 @@ def find_scans(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and is_scan(path))
 
 
-def check_files(files: list[Path]) -> Report:
-    """Look at files: label maps beside their scans, and scans that are there twice."""
+def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: None) -> Report:
+    """Look at files: label maps beside their scans, and scans that are there twice.
+
+    Args:
+        files: Scans and label maps.
+        hear: Called after each of them, for a display of progress.
+    """
     findings: list[Finding] = []
     fingerprints: list[Fingerprint] = []
     looks: list[tuple[str, Thumbnail]] = []
@@ -31,6 +36,7 @@ def check_files(files: list[Path]) -> Report:
         findings += [*([names_problem] if names_problem and names_problem not in findings else []), *report.findings]
         fingerprints += [report.fingerprint] if report.fingerprint else []
         looks += [(str(path), report.thumbnail)] if report.thumbnail else []
+        hear(path)
     findings += _find_copies(fingerprints, looks)
     return Report(tuple(findings), tuple(fingerprints))
 
