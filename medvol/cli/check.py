@@ -76,7 +76,8 @@ def _check(path: Path, options: Any) -> Report:
         files = find_scans(path)
         if not files:
             raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SUFFIXES)}")
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        screen = Console(stderr=True)
+        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
             task = progress.add_task("looking", total=len(files))
             return check_files(files, lambda path: progress.advance(task))
     if _is_list(path):
