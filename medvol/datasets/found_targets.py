@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
-from medvol.core.grounding.instances import Instance, Seed, find_instances, whole_mask
+from medvol.core.grounding.instances import Instance, Seed, split_instance, whole_mask
 from medvol.core.grounding.relational import Relational, Relator, assign_findings, split_pair
-from medvol.core.grounding.relations import check_sides
+from medvol.core.grounding.relations import check_side_positions
 from medvol.datasets.layout import ScanFiles, Structure
 from medvol.datasets.nifti_table import TargetRow
 
@@ -69,76 +70,72 @@ def find_targets(scan: ScanFiles, min_voxels: int, relations: bool) -> Found:
         DatasetError: Left and right are swapped.
     """
     reader = _LabelReader(scan)
-    present = {structure: reader.mask(structure) for structure in scan.structures if reader.has(structure)}
-    counts = {structure: int(mask.sum()) for structure, mask in present.items()}
-    large = {structure: present[structure] for structure, count in counts.items() if count >= min_voxels}
-    _check_sides(reader, large)
+    present = {structure: reader.find(structure) for structure in scan.structures if reader.path(structure)}
+    wholes = {structure: whole for structure, whole in present.items() if whole is not None}
+    large = [structure for structure, whole in wholes.items() if whole.size >= min_voxels]
+    _check_sides(reader, {structure: wholes[structure] for structure in large})
     shown = [FoundTarget(s.name, str(reader.path(s)), s.labels) for s in large]
-    absent = tuple(structure.name for structure, count in counts.items() if count == 0)
+    absent = tuple(structure.name for structure, whole in present.items() if whole is None)
     if not relations or not large:
         return Found(tuple(shown), absent)
     relator = Relator()
-    sides = _relate(reader, {s: mask for s, mask in present.items() if counts[s]}, relator)
+    sides = _relate(reader, wholes, relator)
     relational = relator.relations()
     derived = [_locate(found) for found in (*sides, *relational.found) if found.instance.size >= min_voxels]
     known = {target.target for target in shown}
-    return Found(
-        (*shown, *(target for target in derived if target.target not in known)), absent, dict(relational.dropped)
-    )
+    return Found((*shown, *(t for t in derived if t.target not in known)), absent, dict(relational.dropped))
 
 
 class _LabelReader:
-    """Reads each file of a scan's labels once."""
+    """Reads the label map of a scan once, and files of their own when they are asked for; keeps crops only."""
 
     def __init__(self, scan: ScanFiles) -> None:
         self._scan = scan
-        self._maps: dict[Path, tuple[NDArray[np.int32], NDArray[np.float64]]] = {}
 
-    def has(self, structure: Structure) -> bool:
-        return structure.mask is not None or self._scan.label_map is not None
-
-    def path(self, structure: Structure) -> Path:
-        path = structure.mask or self._scan.label_map
-        assert path is not None, "only structures with a file are read"
-        return path
-
-    def labels(self, path: Path) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    @cached_property
+    def _label_map(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         from medvol.core.imaging.reading import read_label_map
 
-        if path not in self._maps:
-            self._maps[path] = read_label_map(path)
-        return self._maps[path]
+        assert self._scan.label_map is not None, "only structures with a file are read"
+        return read_label_map(self._scan.label_map)
 
-    def affine(self, structure: Structure) -> NDArray[np.float64]:
-        return self.labels(self.path(structure))[1]
+    def path(self, structure: Structure) -> Path | None:
+        return structure.mask or self._scan.label_map
 
-    def mask(self, structure: Structure) -> NDArray[np.bool_]:
-        values, _ = self.labels(self.path(structure))
-        return np.isin(values, structure.labels) if structure.labels else values != 0
+    def find(self, structure: Structure) -> Instance | None:
+        """All of a structure; None when the scan does not show it."""
+        if structure.mask is not None:
+            return self._read_file(structure.mask, structure)
+        values, affine = self._label_map
+        mask = np.isin(values, structure.labels) if structure.labels else values != 0
+        return self._sourced(whole_mask(mask, affine, structure.name), structure)
 
-    def parts(self, structure: Structure, mask: NDArray[np.bool_]) -> list[Instance]:
+    def parts(self, structure: Structure, whole: Instance) -> list[Instance]:
         """Its separate parts: one a file where there are such files, connected ones otherwise."""
         if structure.instances:
-            found = [whole_mask(values != 0, affine) for values, affine in map(self.labels, structure.instances)]
-            pairs = zip(structure.instances, found, strict=True)
-            return [replace(one, source=(str(path), (), None)) for path, one in pairs if one is not None]
+            found = [self._read_file(path, Structure(structure.name, mask=path)) for path in structure.instances]
+            return [one for one in found if one is not None]
         where = str(self.path(structure)), structure.labels
-        parts = find_instances(mask, self.affine(structure), SPECK_VOXELS)
-        return [replace(part, source=(*where, part.seed)) for part in parts]
+        return [replace(part, source=(*where, part.seed)) for part in split_instance(whole, SPECK_VOXELS)]
 
-    def whole(self, structure: Structure, mask: NDArray[np.bool_]) -> Instance | None:
-        source = (str(self.path(structure)), structure.labels, None)
-        one = whole_mask(mask, self.affine(structure), structure.name)
-        return one and replace(one, source=source)
+    def _read_file(self, path: Path, structure: Structure) -> Instance | None:
+        from medvol.core.imaging.reading import read_label_map
+
+        values, affine = read_label_map(path)
+        mask = np.isin(values, structure.labels) if structure.labels else values != 0
+        return self._sourced(whole_mask(mask, affine, structure.name), structure)
+
+    def _sourced(self, whole: Instance | None, structure: Structure) -> Instance | None:
+        return whole and replace(whole, source=(str(self.path(structure)), structure.labels, None))
 
 
-_Masks = dict[Structure, NDArray[np.bool_]]
+_Wholes = dict[Structure, Instance]
 
 
-def _relate(reader: _LabelReader, masks: _Masks, relator: Relator) -> list[Relational]:
+def _relate(reader: _LabelReader, wholes: _Wholes, relator: Relator) -> list[Relational]:
     """Collect every relation of a scan; returns the sides of its pairs."""
-    pairs = _find_pairs(reader, masks, relator)
-    findings = {s: reader.parts(s, mask) for s, mask in masks.items() if s.finding}
+    pairs = _find_pairs(reader, wholes, relator)
+    findings = {s: reader.parts(s, whole) for s, whole in wholes.items() if s.finding}
     bearing: dict[str, dict[str, list[Instance]]] = {organ: {} for organ in pairs}
     for structure, instances in findings.items():
         relator.relate_findings(structure.name, instances)
@@ -155,59 +152,58 @@ def _relate(reader: _LabelReader, masks: _Masks, relator: Relator) -> list[Relat
     for organ, pair in pairs.items():
         relator.relate_organs(organ, bearing[organ], pair)
         relator.rank_pair(organ, pair)
-    for structure, mask in masks.items():
-        if not (
-            structure.pair or structure.organ or structure.finding or structure.name.startswith(("left ", "right "))
-        ):
-            _relate_to(relator, reader.whole(structure, mask), pairs, findings)
+    for structure, whole in wholes.items():
+        if _is_landmark(structure):
+            _relate_to(relator, whole, pairs, findings)
     return [Relational(one.name, one) for pair in pairs.values() for one in pair]
+
+
+def _is_landmark(structure: Structure) -> bool:
+    """True for anatomy that there is one of."""
+    sided = structure.name.startswith(("left ", "right "))
+    return not (structure.pair or structure.organ or structure.finding or sided)
 
 
 def _relate_to(
     relator: Relator,
-    place: Instance | None,
+    place: Instance,
     pairs: dict[str, tuple[Instance, Instance]],
     findings: dict[Structure, list[Instance]],
 ) -> None:
     """Which of a pair, and which finding, lies nearest to a structure."""
-    if place is None:
-        return
     for organ, pair in pairs.items():
         relator.relate_nearest(organ, pair, place)
     for structure, instances in findings.items():
         relator.relate_nearest(structure.name, instances, place)
 
 
-def _find_pairs(reader: _LabelReader, masks: _Masks, relator: Relator) -> dict[str, tuple[Instance, Instance]]:
+def _find_pairs(reader: _LabelReader, wholes: _Wholes, relator: Relator) -> dict[str, tuple[Instance, Instance]]:
     """Left and right of every organ that comes in pairs, whether one label or two hold them."""
     pairs: dict[str, tuple[Instance, Instance]] = {}
-    by_name = {structure.name: structure for structure in masks}
-    for name, structure in by_name.items():
+    by_name = {structure.name: whole for structure, whole in wholes.items()}
+    for structure, whole in wholes.items():
         if structure.pair:
-            pair = split_pair(reader.parts(structure, masks[structure]), structure.pair)
+            pair = split_pair(reader.parts(structure, whole), structure.pair)
             if pair is None:
                 relator.drop("side")
             else:
                 pairs[structure.pair] = pair
-        organ = name.removeprefix("left ")
-        other = by_name.get(f"right {organ}")
-        if name != organ and organ in SIDED and other is not None:
-            left, right = reader.whole(structure, masks[structure]), reader.whole(other, masks[other])
-            if left is not None and right is not None:
-                pairs[organ] = left, right
+        organ = structure.name.removeprefix("left ")
+        if organ != structure.name and organ in SIDED and f"right {organ}" in by_name:
+            pairs[organ] = whole, by_name[f"right {organ}"]
     return pairs
 
 
-def _check_sides(reader: _LabelReader, masks: _Masks) -> None:
-    by_name = {structure.name: structure for structure in masks}
-    for name, left in by_name.items():
-        right = by_name.get("right " + name.removeprefix("left ")) if name.startswith("left ") else None
-        if right is None:
+def _check_sides(reader: _LabelReader, wholes: _Wholes) -> None:
+    by_name = {structure.name: whole for structure, whole in wholes.items()}
+    for structure, left in wholes.items():
+        right = by_name.get("right " + structure.name.removeprefix("left "))
+        if right is None or not structure.name.startswith("left "):
             continue
         try:
-            check_sides(masks[left], masks[right], reader.affine(left))
+            check_side_positions(float(left.centre_mm[0]), float(right.centre_mm[0]))
         except GeometryError as error:
-            raise DatasetError(f"{reader.path(left)}: {name}: {error}") from error
+            raise DatasetError(f"{reader.path(structure)}: {structure.name}: {error}") from error
 
 
 def _locate(found: Relational) -> FoundTarget:

@@ -16,6 +16,7 @@ from medvol.core.errors import GeometryError, QueryError
 from medvol.core.grounding.queries import target_name
 from medvol.core.grounding.relations import check_sides
 from medvol.core.imaging.geometry import corner_distance_mm
+from medvol.core.imaging.label_values import count_values
 from medvol.core.imaging.problems import RefusedScanError
 from medvol.core.imaging.reading import GRID_TOLERANCE_MM, SUFFIXES, read_volume
 from medvol.core.types import Volume
@@ -26,7 +27,6 @@ NAMES_FILE = "labels.json"
 _LABEL_WORDS = ("labels", "label", "masks", "mask", "segmentation", "seg")
 _SCAN_WORDS = ("image", "volume", "imaging", "scan", "ct", "mr")
 _MOST_LABELS = 1000
-_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +103,11 @@ def _check_grid(path: Path, volume: Volume, scan: Volume | None) -> Iterator[Fin
 
 def _check_values(labels: _Labels) -> Iterator[Finding]:
     place, voxels = str(labels.path), labels.volume.voxels
-    if np.abs(voxels - np.rint(voxels)).max() > _ROUNDING:
+    counts = count_values(voxels)
+    if counts is None:
         yield Finding("fractions", place, f"one of its values is {_first_fraction(voxels):.4g}")
         return
-    values = np.unique(np.rint(voxels)).astype(np.int64).tolist()
+    values = list(counts)
     if len(values) > _MOST_LABELS:
         yield Finding("many_labels", place, f"it holds {len(values)} different values")
         return
@@ -135,4 +136,4 @@ def _check_sides(labels: _Labels, names: Mapping[int, str]) -> Iterator[Finding]
 
 
 def _first_fraction(voxels: NDArray[np.float32]) -> float:
-    return float(voxels[np.abs(voxels - np.rint(voxels)) > _ROUNDING][0])
+    return float(voxels[voxels != np.rint(voxels)][0])

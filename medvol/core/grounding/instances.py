@@ -24,7 +24,7 @@ class Instance:
         mask: (z, y, x) bool, cropped to the part.
         corner: Index (z, y, x) of the crop in the scan.
         affine: Voxel (x, y, z, 1) of the scan to world mm (RAS+), shape (4, 4).
-        cut: True when it reaches the first or the last slice, so that its size and height are not known.
+        depth: Slices of the scan.
         name: What it is called where it matters: ``left kidney``.
         source: Whatever the maker needs to find it again.
     """
@@ -32,7 +32,7 @@ class Instance:
     mask: NDArray[np.bool_]
     corner: Seed
     affine: NDArray[np.float64]
-    cut: bool
+    depth: int
     name: str = ""
     source: Any = None
 
@@ -43,14 +43,20 @@ class Instance:
         return inside
 
     @property
+    def cut(self) -> bool:
+        """True when it reaches the first or the last slice, so that its size and height are not known."""
+        return self.corner[0] == 0 or self.corner[0] + self.mask.shape[0] == self.depth
+
+    @cached_property
     def size(self) -> int:
         """Number of voxels."""
-        return len(self.indices)
+        return int(np.count_nonzero(self.mask))
 
     @property
     def seed(self) -> Seed:
         """Its first voxel in array order."""
-        z, y, x = self.indices[0].tolist()
+        place = np.unravel_index(int(self.mask.argmax()), self.mask.shape)
+        z, y, x = (int(index) + first for index, first in zip(place, self.corner, strict=True))
         return z, y, x
 
     @cached_property
@@ -84,16 +90,19 @@ def find_instances(mask: NDArray[np.bool_], affine: NDArray[np.float64], min_vox
         affine: Voxel (x, y, z, 1) to world mm (RAS+), shape (4, 4).
         min_voxels: Smaller parts are left out.
     """
+    whole = whole_mask(mask, affine)
+    return [] if whole is None else split_instance(whole, min_voxels)
+
+
+def split_instance(whole: Instance, min_voxels: int = 1) -> list[Instance]:
+    """Split an instance into its connected parts; see ``find_instances``."""
     import cc3d
 
-    whole = whole_mask(mask, affine)
-    if whole is None:
-        return []
     parts = cc3d.connected_components(np.ascontiguousarray(whole.mask), connectivity=26)
     statistics = cc3d.statistics(parts)
     counts, boxes = statistics["voxel_counts"], statistics["bounding_boxes"]
     found = [
-        _crop(parts == number, box, whole, mask.shape[0])
+        Instance(parts[box] == number, _corner(box, whole.corner), whole.affine, whole.depth)
         for number, (count, box) in enumerate(zip(counts, boxes, strict=True))
         if number > 0 and count >= min_voxels
     ]
@@ -112,21 +121,12 @@ def part_at(mask: NDArray[np.bool_], seed: Seed) -> NDArray[np.bool_]:
 
 
 def whole_mask(mask: NDArray[np.bool_], affine: NDArray[np.float64], name: str = "") -> Instance | None:
-    """All voxels of a mask as one instance; None when it is empty."""
+    """All voxels of a mask as one instance, cropped to them; None when it is empty."""
     sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not len(sides[0]):
         return None
     box = tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
-    cut = box[0].start == 0 or box[0].stop == mask.shape[0]
-    return Instance(mask[box], _corner(box, (0, 0, 0)), affine, cut, name)
-
-
-def _crop(part: NDArray[np.bool_], box: tuple[slice, ...], whole: Instance, depth: int) -> Instance:
-    """A part of the crop of a whole mask, as an instance of the scan."""
-    corner = _corner(box, whole.corner)
-    cropped = part[box]
-    cut = corner[0] == 0 or corner[0] + cropped.shape[0] == depth
-    return Instance(cropped, corner, whole.affine, cut)
+    return Instance(mask[box].copy(), _corner(box, (0, 0, 0)), affine, mask.shape[0], name)
 
 
 def _corner(box: tuple[slice, ...], offset: Seed) -> Seed:

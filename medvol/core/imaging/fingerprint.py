@@ -31,6 +31,7 @@ SAME_SIZE = 0.06
 """Share by which the sides of two fields of view may differ, besides a voxel, and still be the same."""
 
 _SOFT_TISSUE_HU = (-160.0, 240.0)
+_SAMPLE = 1_000_000
 _AROUND = 2.5
 """Standard deviation, in cells, of the surroundings that a cell is compared with."""
 
@@ -76,9 +77,10 @@ def make_thumbnail(volume: Volume, sized: bool = True) -> Thumbnail:
         volume: The scan.
         sized: False when its spacing is not to be trusted.
     """
-    means = _window(volume)
-    for axis in range(3):
-        means = _cell_means(means, axis)
+    low, high = _window(volume)
+    down, rows, columns = (_cell_weights(size) for size in volume.shape)
+    flat = np.stack([rows.T @ (axial.clip(low, high) @ columns) for axial in volume.voxels])
+    means = (np.tensordot(down, flat, (0, 0)) - low) / max(high - low, 1e-6)
     relief = means - ndimage.gaussian_filter(means, _AROUND)
     norm = float(np.linalg.norm(relief))
     cells = np.asarray(relief / norm if norm > 1e-6 else np.zeros_like(relief), np.float32)
@@ -103,10 +105,13 @@ def find_matches(thumbnails: Sequence[Thumbnail]) -> list[Match]:
 Turn = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def _window(volume: Volume) -> NDArray[np.float32]:
-    """Voxels in a soft-tissue window of 1: Hounsfield units, or else the middle 98 percent of the scan's own."""
-    low, high = _SOFT_TISSUE_HU if volume.modality == "CT" else np.percentile(volume.voxels, (1, 99)).tolist()
-    return (volume.voxels.clip(low, high) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+def _window(volume: Volume) -> tuple[float, float]:
+    """Soft tissue in Hounsfield units, or else the middle 98 percent of the scan's own intensities."""
+    if volume.modality == "CT":
+        return _SOFT_TISSUE_HU
+    sample = volume.voxels.ravel()[:: max(1, volume.voxels.size // _SAMPLE)]
+    low, high = np.percentile(sample, (1, 99)).tolist()
+    return low, high
 
 
 def _turns() -> Iterator[Turn]:
@@ -130,15 +135,9 @@ def _same_sides(thumbnails: Sequence[Thumbnail], order: tuple[int, ...]) -> NDAr
     return fits
 
 
-def _cell_means(array: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Means over equal parts of an axis; a voxel counts for each part by the share that lies in it."""
-    size = array.shape[axis]
-    edges = np.linspace(0, size, CELLS + 1)
-    sums = np.concatenate(
-        [np.zeros_like(array.take([0], axis), np.float64), array.cumsum(axis, dtype=np.float64)], axis
-    )
-    lower = np.minimum(np.floor(edges).astype(int), size - 1)
-    share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(3)])
-    whole = sums.take(lower, axis) + share * array.take(lower, axis)
-    means: NDArray[np.float32] = (np.diff(whole, axis=axis) / (size / CELLS)).astype(np.float32)
-    return means
+def _cell_weights(size: int) -> NDArray[np.float32]:
+    """Weights (size, 16) that turn an axis into means of 16 equal parts; a voxel counts by its share in each."""
+    edges, voxels = np.linspace(0, size, CELLS + 1), np.arange(size)[:, None]
+    inside = np.minimum(edges[1:], voxels + 1) - np.maximum(edges[:-1], voxels)
+    weights: NDArray[np.float32] = (inside.clip(0) / (size / CELLS)).astype(np.float32)
+    return weights

@@ -1,12 +1,25 @@
-"""Telling a label map from a scan by its values."""
+"""Telling a label map from a scan by its values, slice by slice."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 _MOST_LABELS = 1000
 _ALIKE = 0.9
+
+
+def count_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
+    """Voxels of each value, ascending; None when a value is no whole number."""
+    counts: Counter[int] = Counter()
+    for axial in voxels:
+        if (axial != np.rint(axial)).any():
+            return None
+        values, sizes = np.unique(axial.astype(np.int64), return_counts=True)
+        counts.update(dict(zip(values.tolist(), sizes.tolist(), strict=True)))
+    return dict(sorted(counts.items()))
 
 
 def label_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
@@ -17,11 +30,16 @@ def label_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
     sample = voxels.ravel()[:: max(1, voxels.size // 100_000)]
     if (sample != np.rint(sample)).any() or sample.min() < 0 or len(np.unique(sample)) > _MOST_LABELS:
         return None
-    values, counts = np.unique(voxels, return_counts=True)
-    if (values != np.rint(values)).any() or values[0] < 0 or len(values) > _MOST_LABELS:
+    values = count_values(voxels)
+    if values is None or next(iter(values)) < 0 or len(values) > _MOST_LABELS:
         return None
-    first, second = voxels[..., :-1], voxels[..., 1:]
+    pairs = [(inside, alike) for inside, alike in map(_neighbours, voxels)]
+    inside, alike = (sum(column) for column in zip(*pairs, strict=True))
+    return values if alike >= _ALIKE * inside else None
+
+
+def _neighbours(axial: NDArray[np.float32]) -> tuple[int, int]:
+    """Pairs of neighbours above 0 in the rows of a slice, and how many of them are equal."""
+    first, second = axial[:, :-1], axial[:, 1:]
     inside = (first > 0) & (second > 0)
-    if inside.any() and (first == second)[inside].mean() < _ALIKE:
-        return None
-    return {int(v): int(c) for v, c in zip(values, counts, strict=True)}
+    return int(inside.sum()), int((inside & (first == second)).sum())
