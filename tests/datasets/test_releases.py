@@ -361,7 +361,7 @@ def test_a_long_look_is_announced(tmp_path, caplog, monkeypatch):
 @pytest.mark.real
 def test_real_kidneys_are_told_apart(shared_data, tmp_path):
     """Masks of KiTS19 in the layout of KiTS23: every relation agrees with one worked out by hand, voxel by voxel."""
-    for number in (4, 9, 15, 64, 178):
+    for number in (4, 15, 64):
         path = shared_data / "kits19_masks" / f"case_{number:05d}.nii.gz"
         folder = tmp_path / path.name.split(".")[0]
         folder.mkdir()
