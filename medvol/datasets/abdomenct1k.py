@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
 from medvol.datasets.layout import NIFTI, Layout, ScanFiles, Structure, nifti_stem
 from medvol.datasets.release import ReleaseDataset
+
+_log = logging.getLogger(__name__)
 
 STRUCTURES = (
     Structure("liver", (1,)),
@@ -31,11 +34,14 @@ class AbdomenCT1KLayout(Layout):
         if not images:
             raise DatasetError(f"{root}: there is no Case_00001_0000.nii.gz in it; unpack AbdomenCT-1K there")
         lonely = sorted(images.keys() - masks.keys())
-        if lonely:
+        if len(lonely) == len(images):
             raise DatasetError(f"{images[lonely[0]]}: there is no {lonely[0]}.nii.gz; unpack the masks too")
+        if lonely:
+            _log.warning("%s: %d scans have no mask and are left out, such as %s", root, len(lonely), lonely[0])
         return [
             ScanFiles(image, masks[case], STRUCTURES, f"abdomenct1k-{case}", case)
             for case, image in sorted(images.items())
+            if case in masks
         ]
 
 

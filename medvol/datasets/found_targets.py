@@ -82,6 +82,7 @@ def find_targets(scan: ScanFiles, min_voxels: int, relations: bool) -> Found:
     sides = _relate(reader, wholes, relator)
     relational = relator.relations()
     derived = [_locate(found) for found in (*sides, *relational.found) if found.instance.size >= min_voxels]
+    shown += _unite_pairs(reader, large)
     known = {target.target for target in shown}
     return Found((*shown, *(t for t in derived if t.target not in known)), absent, dict(relational.dropped))
 
@@ -192,6 +193,17 @@ def _find_pairs(reader: _LabelReader, wholes: _Wholes, relator: Relator) -> dict
         if organ != structure.name and organ in SIDED and f"right {organ}" in by_name:
             pairs[organ] = whole, by_name[f"right {organ}"]
     return pairs
+
+
+def _unite_pairs(reader: _LabelReader, large: list[Structure]) -> list[FoundTarget]:
+    """Both organs of a pair together, where left and right are two labels of one map."""
+    by_name = {structure.name: structure for structure in large}
+    united = []
+    for organ in SIDED:
+        left, right = by_name.get(f"left {organ}"), by_name.get(f"right {organ}")
+        if left and right and left.mask is None and right.mask is None:
+            united.append(FoundTarget(f"{organ}s", str(reader.path(left)), (*left.labels, *right.labels)))
+    return united
 
 
 def _check_sides(reader: _LabelReader, wholes: _Wholes) -> None:

@@ -191,6 +191,8 @@ def test_every_relation_of_a_folder(folder):
     labels = kidney_labels()
     assert set(found) >= {"kidney with cyst", "kidney without cyst", "only right kidney cyst", "kidney with lesion"}
     assert found["kidney with cyst"].query.meaning == "right kidney"
+    assert found["only right kidney cyst"].query.meaning == "right kidney cyst"
+    np.testing.assert_array_equal(found["kidneys"].target, to_lps(np.isin(labels, [2, 3])))
     np.testing.assert_array_equal(found["kidney with cyst"].target, to_lps(labels == 2))
     np.testing.assert_array_equal(found["only right kidney cyst"].target, to_lps(labels == 9))
     world = {value: np.argwhere(labels == value) * np.diag(RAS)[:3] for value in (2, 3, 5)}

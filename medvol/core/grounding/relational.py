@@ -35,7 +35,7 @@ class Relational:
     Args:
         target: Its name in the query bank.
         instance: What it turns out to be.
-        meaning: Plain name of that, such as ``left kidney``; empty when it has none.
+        meaning: Plain name of that, such as ``left kidney`` or ``kidney tumour``; empty when the target's own is plain.
     """
 
     target: str
@@ -76,7 +76,7 @@ class Relator:
             prefix: Organ they lie in and a colon: ``left kidney: ``; empty for the whole scan.
         """
         if len(findings) == 1:
-            self._found.append(Relational(f"{prefix}only {name}", findings[0]))
+            self._found.append(Relational(f"{prefix}only {name}", findings[0], name))
         if len(findings) < 2:
             return
         complete = not any(finding.cut for finding in findings)
@@ -88,7 +88,7 @@ class Relator:
             ("highest", by_height[:-3:-1], _is_higher),
             ("lowest", by_height[:2], lambda winner, other: _is_higher(other, winner)),
         ):
-            self._keep(f"{prefix}{form} {name}", form, winner, complete and clear(winner, next_best))
+            self._keep(Relational(f"{prefix}{form} {name}", winner, name), form, complete and clear(winner, next_best))
 
     def relate_organs(self, organ: str, bearing: Mapping[str, Sequence[Instance]], pair: Sequence[Instance]) -> None:
         """The one of a pair with a finding, without it, and with one finding and another.
@@ -119,7 +119,7 @@ class Relator:
             ("higher", high, _is_higher(high, low)),
             ("lower", low, _is_higher(high, low)),
         ):
-            self._keep(f"{form} {organ}", form, one, complete and clear)
+            self._keep(Relational(f"{form} {organ}", one, one.name), form, complete and clear)
 
     def relate_nearest(self, name: str, instances: Sequence[Instance], place: Instance) -> None:
         """The one of several that lies nearest to a named structure, between the nearest voxels of both."""
@@ -129,15 +129,16 @@ class Relator:
         gaps = [float(tree.query(_thin(one))[0].min()) for one in instances]
         first, second = np.argsort(gaps)[:2]
         clear = gaps[second] - gaps[first] >= CLEARLY_NEARER_MM
-        self._keep(f"{name} nearest to {place.name}", "nearest", instances[first], clear)
+        nearest = instances[first]
+        self._keep(Relational(f"{name} nearest to {place.name}", nearest, nearest.name or name), "nearest", clear)
 
     def drop(self, form: str) -> None:
         """Count a question that has no single answer."""
         self._dropped[form] += 1
 
-    def _keep(self, target: str, form: str, instance: Instance, clear: bool) -> None:
+    def _keep(self, relational: Relational, form: str, clear: bool) -> None:
         if clear:
-            self._found.append(Relational(target, instance, instance.name))
+            self._found.append(relational)
         else:
             self.drop(form)
 

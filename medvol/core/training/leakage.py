@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from medvol.core.imaging.fingerprint import Thumbnail, find_matches, hash_file, make_thumbnail
+from medvol.core.imaging.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail
 from medvol.core.roles import CaseDataset
 
 LeakKind = Literal["patient", "file", "scan"]
 
 Splits = Mapping[str, CaseDataset]
 """Data sets by the name of their split."""
+
+_Entry = tuple[str, Path]
+"""A split and a file that it reads."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +57,24 @@ def shared_patients(splits: Splits) -> list[Leak]:
 
 
 def shared_files(splits: Splits) -> list[Leak]:
-    """Files that two splits read, under one name or two; only files of equal size are read."""
-    by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-    for split, data in splits.items():
-        for path in _files(data):
-            by_size[path.stat().st_size].append((split, path))
-    groups: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for entries in by_size.values():
-        if len({split for split, _ in entries}) > 1:
-            for split, path in entries:
-                groups[hash_file(path)].append((split, path))
+    """Files that two splits read, under one name or two; only files that agree in size and in pieces are read whole."""
+    entries = [(split, path) for split, data in splits.items() for path in _files(data)]
+    for key in (_size, hash_pieces):
+        entries = [entry for group in _group(entries, key) for entry in group]
     return [
         Leak("file", (first, second), (str(ours), str(theirs)))
-        for entries in groups.values()
-        for (first, ours), (second, theirs) in combinations(entries, 2)
+        for group in _group(entries, hash_file)
+        for (first, ours), (second, theirs) in combinations(group, 2)
         if first != second
     ]
+
+
+def _group(entries: Sequence[_Entry], key: Callable[[Path], object]) -> list[list[_Entry]]:
+    """Entries that agree in a key, where they are of more than one split."""
+    groups: dict[object, list[_Entry]] = defaultdict(list)
+    for split, path in entries:
+        groups[key(path)].append((split, path))
+    return [group for group in groups.values() if len({split for split, _ in group}) > 1]
 
 
 def shared_scans(splits: Splits) -> list[Leak]:
@@ -93,6 +98,10 @@ def shared_scans(splits: Splits) -> list[Leak]:
         )
         for m in matches
     ]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _files(data: CaseDataset) -> Iterator[Path]:

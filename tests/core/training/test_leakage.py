@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medvol.core.errors import DatasetError
-from medvol.core.imaging.fingerprint import CELLS, find_matches, hash_file, make_thumbnail
+from medvol.core.imaging.fingerprint import CELLS, find_matches, hash_file, hash_pieces, make_thumbnail
 from medvol.core.imaging.geometry import make_volume
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
@@ -122,15 +122,28 @@ def test_a_file_under_two_names(tmp_path, scans):
     CaseDataModule(splits["train"], test=splits["test"], allow_shared_patients=True).setup("fit")
 
 
-def test_only_files_of_equal_size_are_read(tmp_path, scans, monkeypatch):
+def test_few_files_are_read_whole(tmp_path, scans, monkeypatch):
     import medvol.core.training.leakage as leakage
 
+    hashed, looked = [], []
+    monkeypatch.setattr(leakage, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    monkeypatch.setattr(leakage, "hash_pieces", lambda path: looked.append(path) or hash_pieces(path))
     for number in range(3):
         write(tmp_path / "ab"[number % 2] / f"p{number}", scans[number])
-    hashed = []
-    monkeypatch.setattr(leakage, "hash_file", lambda path: hashed.append(path) or hash_file(path))
-    assert shared_files({"train": dataset(tmp_path / "a"), "val": dataset(tmp_path / "b")}) == []
+    splits = {"train": dataset(tmp_path / "a"), "val": dataset(tmp_path / "b")}
+    assert shared_files(splits) == []
+    assert hashed == looked == []
+    content = np.random.default_rng(0).bytes(300_000)
+    for folder, middle in (("a", b"x"), ("b", b"y")):
+        path = tmp_path / folder / ("p0" if folder == "a" else "p1") / "image.nii.gz"
+        path.write_bytes(content[:120_000] + middle + content[120_000:])
+    assert shared_files(splits) == []
+    assert len(looked) == 2
     assert hashed == []
+    path.write_bytes(content[:10_000] + b"y" + content[10_000:])
+    (tmp_path / "a" / "p0" / "image.nii.gz").write_bytes(path.read_bytes())
+    assert len(shared_files(splits)) == 1
+    assert len(set(hashed)) == 2
 
 
 def test_a_copy_that_was_turned_and_packed_anew(tmp_path, scans):
