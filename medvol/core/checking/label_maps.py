@@ -39,7 +39,7 @@ class _Labels:
 
 
 def find_scan(path: Path, siblings: Mapping[str, Path]) -> Path | None:
-    """The scan that a label map belongs to, by its name: ``a_image`` for ``a_label``; None when it is no label map.
+    """The scan that a label map belongs to, by its name: ``a_image`` or ``a`` for ``a_label``; None without one.
 
     Args:
         path: A file.
@@ -49,7 +49,8 @@ def find_scan(path: Path, siblings: Mapping[str, Path]) -> Path | None:
     for word in _LABEL_WORDS:
         if word in stem.lower():
             start = stem.lower().index(word)
-            names = (stem[:start] + other + stem[start + len(word) :] for other in _SCAN_WORDS)
+            before, after = stem[:start], stem[start + len(word) :]
+            names = [*(before + other + after for other in _SCAN_WORDS), (before + after).strip("-_.")]
             return next((siblings[name] for name in names if name in siblings), None)
     return None
 

@@ -13,6 +13,7 @@ import pytest
 from scan_bytes import Scans
 
 from medvol.core.checking.folders import check_files, find_scans
+from medvol.core.checking.label_maps import bare_name, find_scan
 from medvol.core.checking.scans import check_scan
 from medvol.core.checking.splits import check_splits
 from medvol.core.imaging.label_values import label_values
@@ -128,6 +129,25 @@ def test_a_sound_pair_has_a_fingerprint_and_no_findings(tmp_path):
     sizes = {"left kidney": 4 * 6 * 6, "right kidney": 3 * 6 * 6, "liver": 3 * 3 * 5}
     assert found.label_ml == pytest.approx({name: count * voxel_ml for name, count in sizes.items()})
     assert json.loads(json.dumps(report.to_dict()))["usable"] is True
+
+
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        ("image.nii", "label.nii.gz"),
+        ("a_image.nii", "a_mask.nii"),
+        ("volume-7.nii.gz", "labels-7.nii.gz"),
+        ("imaging.nii.gz", "segmentation.nii.gz"),
+        ("ct.nii", "ct_seg.nii"),
+        ("P1.nii", "P1-Mask.nrrd"),
+        ("scan_3.mha", "Label_3.nii"),
+    ],
+)
+def test_a_label_map_finds_its_scan(scan, label):
+    paths = {bare_name(Path(name)): Path(name) for name in (scan, label, "other.nii")}
+    found = find_scan(Path(label), paths)
+    assert found == Path(scan)
+    assert find_scan(Path(scan), paths) is None
 
 
 FILES = {
