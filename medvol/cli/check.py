@@ -1,23 +1,27 @@
-"""``medvol check``: look at a scan, a folder of scans, or the data sets of an experiment before using them."""
+"""``medvol check``: look at a scan, a folder, a table, or the data sets of an experiment before using them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
-from medvol.core.errors import ConfigError, DatasetError, MedvolError
+from medvol.core.errors import ConfigError, ScanError
 
 if TYPE_CHECKING:
-    from medvol.core.imaging.check import ScanReport
-    from medvol.core.roles import CaseDataset
-    from medvol.core.types import Case
+    from medvol.core.checking.reports import Report
+
+_WIDE = 240
+"""Columns of what goes into a file or a pipe, so that no line is broken."""
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -27,136 +31,161 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: There is nothing at the path, or the configuration is at fault.
         ScanError: The path is one scan, and it is refused.
     """
-    parser = ComponentParser(prog=f"medvol {verb}", description="Check a scan, a folder of scans, or an experiment.")
-    parser.add_argument("path", type=str, help="scan, folder, or YAML file of an experiment")
-    parser.add_argument("--all", action="store_true", help="read every case of an experiment, not only the first few")
-    options = parser.parse_args(list(arguments))
+    options = _parser(verb).parse_args(list(arguments))
     path = Path(options.path)
     if not path.exists():
         raise ConfigError(f"there is nothing at {options.path!r}; give a scan, a folder, or a configuration file")
-    if path.is_dir():
-        return check_folder(path, Console())
-    if path.suffix.lower() in FILE_SUFFIXES:
-        return check_experiment(path, options.all, Console())
-    return check_file(path, Console())
+    report = _check(path, options)
+    if options.fix is not None:
+        report = _mend(path, report, options)
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        show_report(report, path)
+    if report.errors and report.errors[0].place == str(path) and not _is_list(path):
+        raise ScanError(f"{path}: {report.errors[0].detail}")
+    return 1 if report.errors else 0
 
 
-def check_file(path: Path, console: Console) -> int:
-    """Print what a scan is.
-
-    Raises:
-        ScanError: It is refused.
-    """
-    from medvol.core.errors import ScanError
-    from medvol.core.imaging.check import check_scan
-
-    report = check_scan(path)
-    if not report.usable:
-        raise ScanError(f"{report.path}: {report.detail}")
-    console.print(Text(f"{path}: {_describe(report)}"), soft_wrap=True)
-    return 0
-
-
-def check_folder(folder: Path, console: Console) -> int:
-    """Print what every scan below a folder is, refusals included; a folder of DICOM is one scan.
-
-    Raises:
-        ConfigError: There is no scan in it.
-    """
-    from medvol.core.imaging.check import check_scan
-    from medvol.core.imaging.reading import SUFFIXES
-    from medvol.core.inference.scans import find_scans
-
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name.lower().endswith(SUFFIXES))
-    dicom = [scan for scan in find_scans(folder) if scan not in files]
-    if not files and not dicom:
-        raise ConfigError(f"there is no scan in {str(folder)!r}; scans end in {', '.join(SUFFIXES)}, or are DICOM")
-    if dicom == [folder] and not files:
-        return check_file(folder, console)
-    files += dicom
-    refused = 0
-    for file in files:
-        report = check_scan(file)
-        refused += not report.usable
-        verdict = _describe(report) if report.usable else f"refused ({report.problem}): {report.detail}"
-        console.print(Text(f"{file.relative_to(folder)}: {verdict}"), soft_wrap=True)
-    console.print(Text(f"{len(files) - refused} of {len(files)} scans can be used"))
-    return 1 if refused else 0
-
-
-def check_experiment(path: Path, thorough: bool, console: Console) -> int:
-    """Build the data sets of an experiment, read cases of each, and print what was found.
-
-    Args:
-        path: Configuration file.
-        thorough: Read every case; only the first case of the first volumes otherwise.
-        console: Where to print.
-
-    Raises:
-        ConfigError: The configuration is at fault.
-    """
-    from medvol.cli.experiment import build_data
-
-    data = build_data(path)
-    problems: list[str] = []
-    table = Table("split", "cases", "volumes", "patients", "read", "usable", box=None, header_style="bold")
-    for split, dataset in data.splits.items():
-        if dataset is not None:
-            table.add_row(split, *_check_split(split, dataset, thorough, problems))
-    console.print(table)
-    for problem in problems:
-        console.print(Text(problem), soft_wrap=True)
-    return 1 if problems else 0
-
-
-def _check_split(split: str, dataset: CaseDataset, thorough: bool, problems: list[str]) -> list[str]:
-    """Counts of one data set as text; what is wrong with it is added to ``problems``."""
-    indices = range(len(dataset))
-    if not indices:
-        problems.append(f"{split}: the data set holds no case")
-    volumes = {dataset.volume_key(index) for index in indices}
-    patients = {dataset.patient_id(index) for index in indices}
-    chosen = list(indices if thorough else _first_of_volumes(dataset, 3))
-    found = [problem for index in chosen if (problem := _check_case(dataset, index, needs_target=split != "predict"))]
-    problems.extend(f"{split}: {problem}" for problem in found)
-    return [str(count) for count in (len(dataset), len(volumes), len(patients), len(chosen), len(chosen) - len(found))]
-
-
-def _first_of_volumes(dataset: CaseDataset, count: int) -> Iterable[int]:
-    first: dict[str, int] = {}
-    for index in range(len(dataset)):
-        first.setdefault(dataset.volume_key(index), index)
-    return list(first.values())[:count]
-
-
-def _check_case(dataset: CaseDataset, index: int, needs_target: bool) -> str:
-    """What is wrong with a case; empty when nothing is."""
-    try:
-        case = dataset[index]
-        _require_usable(case, needs_target)
-    except MedvolError as error:
-        return f"case {index}: {error}"
-    return ""
-
-
-def _require_usable(case: Case, needs_target: bool) -> None:
-    if not case.query.text.strip():
-        raise DatasetError(f"{case.case_id} has an empty query")
-    if case.target is None and needs_target:
-        raise DatasetError(f"{case.case_id} has no target mask, and this split is scored")
-    if case.target is not None and case.target.shape != case.volume.shape:
-        raise DatasetError(f"{case.case_id}: mask {case.target.shape} and volume {case.volume.shape} differ in shape")
-    if case.target is not None and case.query.kind != "absent" and not case.target.any():
-        raise DatasetError(f"{case.case_id}: the mask of {case.query.target or case.query.text!r} is empty")
-
-
-def _describe(report: ScanReport) -> str:
-    if report.shape is None or report.spacing_mm is None or report.intensities is None:
-        return report.detail
-    shape = " x ".join(map(str, report.shape))
-    spacing = " x ".join(f"{size:.3g}" for size in report.spacing_mm)
-    low, high = report.intensities
-    return (
-        f"{report.modality}, {shape} voxels (Z, Y, X), {spacing} mm, stored as {report.orientation}, "
-        f"intensities {low:g} to {high:g}"
+def _parser(verb: str) -> ComponentParser:
+    parser = ComponentParser(
+        prog=f"medvol {verb}", description="Check a scan, a folder of scans, a table of cases, or an experiment."
     )
+    parser.add_argument("path", type=str, help="scan, folder, CSV or JSON table, or YAML file of an experiment")
+    parser.add_argument("--all", action="store_true", help="read every case of an experiment, not only the first few")
+    parser.add_argument(
+        "--compare", action="store_true", help="also find scans of an experiment that look the same; reads all of them"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--root", type=str | None, default=None, help="folder that the paths of a table start at")
+    parser.add_argument("--fix", type=str | None, default=None, help="write mended copies into this folder")
+    parser.add_argument("--nan_to", type=float | None, default=None, help="value of NaN voxels in mended copies")
+    parser.add_argument(
+        "--assume_orientation", type=str | None, default=None, help="axes of mended copies that had none, such as LPS"
+    )
+    return parser
+
+
+def _check(path: Path, options: Any) -> Report:
+    from medvol.core.checking.folders import check_files, find_files
+    from medvol.core.checking.reports import Report
+    from medvol.core.checking.scans import check_scan
+    from medvol.core.imaging.reading import SUFFIXES
+
+    files = find_files(path) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SUFFIXES)}, or are DICOM")
+    if files != [path]:
+        screen = Console(stderr=True)
+        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+            task = progress.add_task("looking", total=len(files))
+            return check_files(files, lambda path: progress.advance(task))
+    if _is_list(path):
+        return _check_table(path, options) if _is_table(path) else _check_experiment(path, options)
+    found = check_scan(path)
+    return Report(found.findings, (found.fingerprint,) if found.fingerprint else ())
+
+
+def _check_experiment(path: Path, options: Any) -> Report:
+    from medvol.cli.experiment import build_data
+    from medvol.core.checking.splits import check_splits
+
+    splits = {name: data for name, data in build_data(path).splits.items() if data is not None}
+    return check_splits(splits, options.all, options.compare)
+
+
+def _check_table(path: Path, options: Any) -> Report:
+    from medvol.core.checking.splits import check_splits
+    from medvol.core.registry import DATASETS
+
+    root = options.root if options.root is not None else str(path.parent)
+    dataset: Any = DATASETS.get("NiftiDataset")
+    return check_splits({"table": dataset(root=root, table=str(path))}, options.all, options.compare)
+
+
+def _mend(path: Path, report: Report, options: Any) -> Report:
+    """Write mended copies of files with findings; the report then names them."""
+    from medvol.core.checking.mending import mend_copy
+    from medvol.core.imaging.mending import Mending
+
+    folder = Path(options.fix)
+    source = path if path.is_dir() else path.parent
+    if folder.resolve().is_relative_to(source.resolve()) and (path.is_dir() or folder.resolve() == source.resolve()):
+        raise ConfigError(f"--fix never mends in place; give a folder outside {str(source)!r}, not {options.fix!r}")
+    mending = Mending(options.nan_to, options.assume_orientation)
+    files = dict.fromkeys(finding.place for finding in report.findings if Path(finding.place).is_file())
+    mended = {}
+    for place in files:
+        target = folder / Path(place).relative_to(source)
+        if mend_copy(Path(place), target, mending):
+            mended[place] = str(target)
+    return replace(report, mended=mended)
+
+
+def _is_list(path: Path) -> bool:
+    """True for a table or a configuration, rather than a scan."""
+    return path.suffix.lower() in (*FILE_SUFFIXES, ".csv")
+
+
+def _is_table(path: Path) -> bool:
+    if path.suffix.lower() == ".json":
+        return path.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff \t\r\n").startswith("[")
+    return path.suffix.lower() == ".csv"
+
+
+def show_report(report: Report, path: Path) -> None:
+    """Print a report: what can be used, splits, problems, and what each of them means."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    refused = {finding.place for finding in report.findings if not finding.problem.warning}
+    for fingerprint in report.fingerprints:
+        if fingerprint.place not in refused:
+            console.print(Text(f"{_short(fingerprint.place, path)}: {fingerprint.describe()}"), soft_wrap=True)
+    if report.splits:
+        _show_splits(report, console)
+    if report.findings:
+        _show_findings(report, path, console)
+    for place, copy in report.mended.items():
+        console.print(Text(f"{_short(place, path)}: mended as {copy}"), soft_wrap=True)
+    if path.is_dir():
+        places = {fingerprint.place for fingerprint in report.fingerprints} | refused
+        console.print(Text(f"{len(places - refused)} of {len(places)} scans can be used"))
+
+
+def _show_splits(report: Report, console: Console) -> None:
+    table = _table("split", "cases", "volumes", "patients", "read", "usable")
+    for split, facts in report.splits.items():
+        table.add_row(split, *(str(facts[key]) for key in ("cases", "volumes", "patients", "read", "usable")))
+    console.print(table)
+    for split, facts in report.splits.items():
+        for name, sizes in facts.get("target_ml", {}).items():
+            line = f"{split}: {name}: {sizes['cases']} case(s), median {sizes['median']:.3g} ml"
+            console.print(Text(line), soft_wrap=True)
+        if "relations_without_answer" in facts:
+            dropped = ", ".join(f"{form} {count}" for form, count in sorted(facts["relations_without_answer"].items()))
+            console.print(Text(f"{split}: relational questions without a single answer: {dropped}"), soft_wrap=True)
+
+
+def _show_findings(report: Report, path: Path, console: Console) -> None:
+    found = _table("code", "where", "what was found")
+    for finding in report.findings:
+        found.add_row(finding.problem.code, Text(_short(finding.place, path)), Text(finding.detail))
+    console.print(found)
+    legend = _table("code", "problem", "means", "what to do", "--fix")
+    for problem in dict.fromkeys(finding.problem for finding in report.findings):
+        name = f"{problem.name} (warning)" if problem.warning else problem.name
+        legend.add_row(problem.code, name, problem.meaning, problem.fix, problem.mended or "no")
+    console.print(legend)
+
+
+def _table(*heads: str) -> Table:
+    table = Table(*heads, box=None, header_style="bold", pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def _short(place: str, path: Path) -> str:
+    """A place, relative to the folder that was asked for."""
+    return str(Path(place).relative_to(path)) if path.is_dir() and Path(place).is_relative_to(path) else place

@@ -101,7 +101,10 @@ def _purpose(component: type) -> str:
 
 
 def _meanings(component: type) -> dict[str, str]:
-    """What the docstring says about each argument."""
-    section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", inspect.getdoc(component) or "", re.DOTALL)
-    entries = re.findall(r"^    (\w+)[^:\n]*: (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """What the docstrings of a class and its parents say about each argument; the nearest one counts."""
+    meanings: dict[str, str] = {}
+    for parent in reversed(component.__mro__):
+        section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", inspect.cleandoc(parent.__doc__ or ""), re.DOTALL)
+        entries = re.findall(r"^    (\w+)[^:\n]*: (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+        meanings |= {name: " ".join(text.split()) for name, text in entries}
+    return meanings

@@ -199,3 +199,19 @@ class CaseDataset(ABC):
     @abstractmethod
     def patient_id(self, index: int) -> str:
         """Patient of a case, without reading it; used to keep splits apart."""
+
+    def scan_file(self, index: int) -> Path | None:
+        """File that the scan of a case is read from, without reading it; None when it is not a file.
+
+        Splits are searched for one scan under two names by it.
+        """
+        return None
+
+    def find_problems(self) -> Iterable[tuple[str, str, str]]:
+        """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
+
+        Returns:
+            For each problem its name in ``medvol.core.checking.catalogue``, the place, and what to do. Nothing for a
+            data set that finds its problems when it is read.
+        """
+        return ()

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from medvol.core.grounding.prompts import PromptTemplate
     from medvol.core.imaging.dicom.segmentation import DicomSegKind
 
-Modality = Literal["CT", "MR", "other"]
-"""``CT`` promises Hounsfield units; everything else is windowed by percentiles of the volume."""
+Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
 
 
@@ -120,7 +119,8 @@ class Case:
         query: The question.
         target: True mask (Z, Y, X) bool on the volume's grid; None when unknown; all False when the target is absent.
         patient_id: Cases of one patient must stay in one split; intervals are by patient.
-        labels: Integer label map (Z, Y, X) for the auxiliary occupancy loss, or None.
+        labels: Label map (Z, Y, X) for the auxiliary occupancy loss, or None.
+        surface_tolerance_mm: Tolerance of the surface Dice that a challenge sets for this target, or None.
     """
 
     case_id: str
@@ -129,6 +129,7 @@ class Case:
     target: NDArray[np.bool_] | None = None
     patient_id: str = ""
     labels: NDArray[np.uint8] | None = None
+    surface_tolerance_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +179,7 @@ class SliceStack:
 class Prompt:
     """What a policy is asked: slices first, then the instruction, then the query.
 
-    Prompts that hold the same ``slices`` object and the same template share one prefix.
+    Prompts that hold the same ``slices`` object and template share one prefix.
 
     Args:
         slices: The slices shown.
@@ -292,8 +293,7 @@ class Segmentation:
             name: Stem of the files.
             dicom_seg: Write a DICOM segmentation object too, for a scan read from DICOM, see ``write_dicom_seg``.
 
-        Returns:
-            Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
+        Returns: Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when asked for.
         """
         from medvol.core.inference.records import save_segmentation
 

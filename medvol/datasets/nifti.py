@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import Phrasing, QueryBank, target_name
 from medvol.core.roles import CaseDataset
-from medvol.core.types import Case, Modality, Query, Volume
+from medvol.core.types import Case, Modality, Query
+from medvol.datasets.layout import LabelledScan, NiftiScan
 from medvol.datasets.nifti_folder import find_rows
-from medvol.datasets.nifti_table import TargetRow, read_table
+from medvol.datasets.nifti_table import TargetRow, find_bad_rows, read_table
+from medvol.datasets.splits import Split, split_patients
 
 if TYPE_CHECKING:
     from medvol.core.imaging.slice_cache import SliceCache
-
-Split = Literal["all", "train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -33,30 +32,6 @@ class _Question:
     case_id: str
     row: TargetRow
     query: Query
-
-
-class _Scan:
-    """A volume with the label maps read so far."""
-
-    def __init__(self, row: TargetRow, cache: SliceCache | None) -> None:
-        from medvol.core.imaging.reading import read_volume
-
-        read = read_volume if cache is None else cache.read_volume
-        self.volume: Volume = read(row.image, modality=row.modality)
-        self._cache = cache
-        self._maps: dict[Path, NDArray[np.int32]] = {}
-
-    def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
-        """True mask of a target; None when it is unknown."""
-        from medvol.core.imaging.reading import read_labels
-
-        if row.mask is None:
-            return None
-        if row.mask not in self._maps:
-            read = read_labels if self._cache is None else self._cache.read_labels
-            self._maps[row.mask] = read(row.mask, self.volume)
-        labels = self._maps[row.mask]
-        return np.isin(labels, row.labels) if row.labels else labels != 0
 
 
 class NiftiDataset(CaseDataset):
@@ -78,6 +53,10 @@ class NiftiDataset(CaseDataset):
         modality: Modality of scans for which the table says nothing.
         target: What the masks show, where neither a table nor ``labels.json`` says it.
         min_voxels: Smaller targets of a folder are left out.
+        relations: Also ask a folder's scans for the only, largest, smallest, highest, lowest and nearest of their
+            findings, and for the one of a pair with or without them, where there is one answer.
+        absent_share: Share of a folder's cases that ask for something the scan does not show, as far as ``labels.json``
+            names such.
         phrasing: ``train`` asks with training phrasings, ``held_out`` with phrasings no training query uses, ``both``
             asks for each target once with each. A table's own query is asked as it is, once.
         phrasings_per_target: Ask for each target in this many different ways.
@@ -88,6 +67,9 @@ class NiftiDataset(CaseDataset):
             reads the files each time.
         cache_gib: Bound on the size of that folder, in GiB; what was used longest ago is dropped.
     """
+
+    surface_tolerances_mm: ClassVar[Mapping[str, float]] = {}
+    """Tolerance of the surface Dice of targets for which a challenge sets one."""
 
     def __init__(
         self,
@@ -107,6 +89,8 @@ class NiftiDataset(CaseDataset):
         seed: int = 0,
         query_bank: str | None = None,
         cache_size: int = 4,
+        relations: bool = False,
+        absent_share: float = 0.0,
         cache_folder: str | None = None,
         cache_gib: float = 50.0,
     ) -> None:
@@ -115,6 +99,8 @@ class NiftiDataset(CaseDataset):
                 raise ConfigError(f"{name} is one of {', '.join(choices)}; got {value!r}")
         if len(fractions) != 3 or min(fractions) < 0 or not np.isclose(sum(fractions), 1):
             raise ConfigError(f"fractions are three shares (train, val, test) that sum to 1; got {tuple(fractions)}")
+        if not 0 <= absent_share < 1:
+            raise ConfigError(f"absent_share is a share of the cases, from 0 to below 1; got {absent_share}")
         self.root = root
         self.table = table
         self.split = split
@@ -131,9 +117,11 @@ class NiftiDataset(CaseDataset):
         self.seed = seed
         self.query_bank = query_bank
         self.cache_size = cache_size
+        self.relations = relations
+        self.absent_share = absent_share
         self.cache_folder = cache_folder
         self.cache_gib = cache_gib
-        self._scans: LastUsed[_Scan] = LastUsed(cache_size)
+        self._scans: LastUsed[LabelledScan] = LastUsed(cache_size)
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -141,10 +129,11 @@ class NiftiDataset(CaseDataset):
     def __getitem__(self, index: int) -> Case:
         question = self._questions[index]
         row = question.row
-        scan = self._scans.get(self.volume_key(index), lambda: _Scan(row, self._disk))
+        scan = self._scans.get(self.volume_key(index), lambda: self._open(row))
         mask = scan.mask(row)
         query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
-        return Case(question.case_id, scan.volume, query, mask, row.patient)
+        tolerance = self.surface_tolerances_mm.get(row.target)
+        return Case(question.case_id, scan.volume, query, mask, row.patient, surface_tolerance_mm=tolerance)
 
     def volume_key(self, index: int) -> str:
         """Path of the scan of a case, with the modality it is read as."""
@@ -155,6 +144,15 @@ class NiftiDataset(CaseDataset):
         """Patient of a case."""
         return self._questions[index].row.patient
 
+    def scan_file(self, index: int) -> Path:
+        """File of the scan of a case."""
+        return self._questions[index].row.image
+
+    def find_problems(self) -> list[tuple[str, str, str]]:
+        """Every bad row of the table."""
+        root = Path(self.root)
+        return find_bad_rows(Path(self.table), root) if self.table is not None and root.is_dir() else []
+
     @cached_property
     def _disk(self) -> SliceCache | None:
         from medvol.core.imaging.slice_cache import SliceCache
@@ -163,7 +161,7 @@ class NiftiDataset(CaseDataset):
 
     @cached_property
     def _questions(self) -> list[_Question]:
-        rows = self._take(self._rows())
+        rows = self._draw_absent(self._take(self._rows()))
         by_scan: dict[tuple[Path, Modality | None], list[tuple[int, TargetRow]]] = {}
         for number, row in rows:
             by_scan.setdefault((row.image, row.modality), []).append((number, row))
@@ -175,25 +173,29 @@ class NiftiDataset(CaseDataset):
         bank = QueryBank.load(*([self.query_bank] if self.query_bank else []))
         return [question for group in by_scan.values() for n, row in group for question in self._ask(n, row, bank)]
 
+    def _open(self, row: TargetRow) -> LabelledScan:
+        """Read the scan of a target."""
+        return NiftiScan(row, self._disk)
+
     def _rows(self) -> list[TargetRow]:
         """Every target of the folder or table."""
         root = Path(self.root)
         if not root.is_dir():
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the scans")
         if self.table is None:
-            return find_rows(root, self.modality, self.target, self.min_voxels)
+            return find_rows(root, self.modality, self.target, self.min_voxels, self.relations)
         rows = read_table(Path(self.table), root)
         return [replace(row, modality=row.modality or self.modality) for row in rows]
 
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
         """Rows of the split and the selections, each with its number."""
         everyone = {row.patient for row in rows}
-        _check_known("patients", [*(self.patients or []), *(self.exclude_patients or [])], everyone)
-        chosen = split_patients(everyone, self.fractions, self.seed)[self.split] if self.split != "all" else everyone
+        check_known("patients", [*(self.patients or []), *(self.exclude_patients or [])], everyone)
+        chosen = self._parts(rows)[self.split] if self.split != "all" else everyone
         chosen = chosen & set(self.patients if self.patients is not None else everyone)
         chosen = chosen - set(self.exclude_patients or [])
         targets = None if self.targets is None else {target_name(target) for target in self.targets}
-        _check_known("targets", targets or (), {row.target for row in rows})
+        check_known("targets", targets or (), {row.target for row in rows})
         return [
             (number, row)
             for number, row in enumerate(rows, start=1)
@@ -201,6 +203,23 @@ class NiftiDataset(CaseDataset):
             and (targets is None or row.target in targets)
             and (self.modalities is None or row.modality in self.modalities)
         ]
+
+    def _draw_absent(self, rows: list[tuple[int, TargetRow]]) -> list[tuple[int, TargetRow]]:
+        """Keep so many of the absent targets of each scan that they make up their share of its cases."""
+        kept = {number for number, row in rows if not row.absent}
+        scans: dict[str, list[tuple[int, TargetRow]]] = {}
+        for number, row in rows:
+            scans.setdefault(row.case, []).append((number, row))
+        for case, own in scans.items():
+            hidden = [number for number, row in own if row.absent]
+            rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
+            wanted = int((len(own) - len(hidden)) * self.absent_share / (1 - self.absent_share) + rng.random())
+            kept |= set(rng.permutation(hidden)[:wanted].tolist())
+        return [(number, row) for number, row in rows if number in kept]
+
+    def _parts(self, rows: list[TargetRow]) -> dict[str, set[str]]:
+        """Patients of each split."""
+        return split_patients((row.patient for row in rows), self.fractions, self.seed)
 
     def _ask(self, number: int, row: TargetRow, bank: QueryBank) -> list[_Question]:
         """Questions about one target."""
@@ -212,24 +231,17 @@ class NiftiDataset(CaseDataset):
         for held_out in {"train": (False,), "held_out": (True,), "both": (False, True)}[self.phrasing]:
             queries = bank.phrasings(row.target, held_out, row.modality)
             for i in rng.permutation(len(queries))[: self.phrasings_per_target]:
-                questions.append(_Question(f"{name}_{len(questions)}", row, queries[i]))
+                query = replace(queries[i], target=row.target, meaning=row.meaning)
+                questions.append(_Question(f"{name}_{len(questions)}", row, query))
         return questions
 
 
-def split_patients(patients: Iterable[str], fractions: tuple[float, float, float], seed: int) -> dict[str, set[str]]:
-    """Deal patients to train, val and test, in the order of a seeded hash of their names.
+def check_known(what: str, names: Iterable[str], known: set[str]) -> None:
+    """Refuse a name that the data do not have.
 
-    Args:
-        patients: Names; their order does not matter.
-        fractions: Shares of train, val and test; they sum to 1.
-        seed: Another seed deals otherwise.
+    Raises:
+        DatasetError: There is one; the message names it and some that there are.
     """
-    order = sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
-    first, second = (round(share * len(order)) for share in (fractions[0], fractions[0] + fractions[1]))
-    return {"train": set(order[:first]), "val": set(order[first:second]), "test": set(order[second:])}
-
-
-def _check_known(what: str, names: Iterable[str], known: set[str]) -> None:
     unknown = sorted(set(names) - known)
     if unknown:
         some = ", ".join(sorted(known)[:8])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.grounding.queries import target_name
 from medvol.core.grounding.relations import RELATIONS, check_sides, kidney_relations, ranked_kidneys
 from medvol.core.types import Modality, Volume
+from medvol.datasets.found_targets import find_targets, found_rows
+from medvol.datasets.layout import ScanFiles, structure_named
 from medvol.datasets.nifti_table import TargetRow, scan_name
 
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -28,17 +31,21 @@ _LABEL_WORDS = ("label", "labels", "mask")
 _RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
 
 
-def find_rows(root: Path, modality: Modality | None, target: str | None, min_voxels: int) -> list[TargetRow]:
+def find_rows(
+    root: Path, modality: Modality | None, target: str | None, min_voxels: int, relations: bool = False
+) -> list[TargetRow]:
     """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder.
 
     The label maps are read once, to know which targets have enough voxels; sides are checked against the affine.
-    Relations of a pair of kidneys are asked for where they have one answer; how often they have none is logged.
+    Relations of a pair of kidneys are asked for where they have one answer; how often they have none is logged. Names
+    of labels without a voxel become rows of absent targets.
 
     Args:
         root: Searched with its subfolders.
         modality: Modality of all scans; None leaves it to the reader.
         target: What the masks show, where no file names the labels.
         min_voxels: Smaller targets are left out.
+        relations: Ask for every relation that ``core.grounding.relational`` derives, not for those of kidneys alone.
 
     Raises:
         DatasetError: There is no pair, labels have no names, or left and right are swapped.
@@ -49,8 +56,10 @@ def find_rows(root: Path, modality: Modality | None, target: str | None, min_vox
             f"{root}: no file *image* with a *label* or *mask* beside it ({', '.join(ENDINGS)}); "
             "rename the files or write a table"
         )
+    if relations:
+        return [row for pair in pairs for row in _related_rows(root, *pair, modality, min_voxels)]
     rows = [row for pair in pairs for row in _pair_rows(root, *pair, modality, target, min_voxels)]
-    names = [row.target for row in rows]
+    names = [row.target for row in rows if not row.absent]
     unclear = len(RELATIONS) * names.count("kidneys") - sum(name in RELATIONS for name in names)
     if unclear:
         _log.info("%s: %d relations between kidneys have no single answer and are not asked for", root, unclear)
@@ -85,7 +94,7 @@ def _pair_rows(
         raise DatasetError(
             f"{label}: nothing says what its labels are; write {NAMES_FILE} beside it, set target, or write a table"
         )
-    name = scan_name(image.relative_to(root).as_posix()).replace("image", "").strip("-_.") or root.name
+    name = _case_name(root, image)
 
     def row(target: str, *labels: int) -> TargetRow:
         return TargetRow(image, label, labels, target, "", name, modality, name)
@@ -98,9 +107,29 @@ def _pair_rows(
         raise DatasetError(f"{label}: label {unnamed[0]} has no name in {NAMES_FILE}; add it")
     _check_sides(label, volume, labels, {names[value]: value for value in large})
     present = {names[int(value)]: int(value) for value in values if int(value) in names}
-    return [row(names[value], value) for value in large] + [
-        row(relation, *members) for relation, members in _kidney_rows(volume, labels, large, present).items()
+    return [
+        *(row(names[value], value) for value in large),
+        *(row(relation, *members) for relation, members in _kidney_rows(volume, labels, large, present).items()),
+        *(replace(row(target, value), absent=True) for value, target in names.items() if target not in present),
     ]
+
+
+def _related_rows(root: Path, image: Path, label: Path, modality: Modality | None, min_voxels: int) -> list[TargetRow]:
+    """Rows of one pair with every relation that its label map has one answer for."""
+    names = _label_names(root, label.parent)
+    if names is None:
+        raise DatasetError(f"{label}: relations need the names of its labels; write {NAMES_FILE} beside it")
+    name = _case_name(root, image)
+    structures = tuple(structure_named(target, (value,)) for value, target in names.items())
+    scan = ScanFiles(image, label, structures, name, name, modality=modality)
+    found = find_targets(scan, min_voxels, relations=True)
+    if found.dropped:
+        _log.info("%s: relational questions without a single answer, not asked: %s", label, found.dropped)
+    return found_rows(scan, found)
+
+
+def _case_name(root: Path, image: Path) -> str:
+    return scan_name(image.relative_to(root).as_posix()).replace("image", "").strip("-_.") or root.name
 
 
 def _label_names(root: Path, folder: Path) -> dict[int, str] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medvol.core.errors import DatasetError, QueryError
+from medvol.core.grounding.instances import Seed
 from medvol.core.grounding.queries import target_name
 from medvol.core.types import Modality
 
@@ -42,6 +43,9 @@ class TargetRow:
         patient: Patient of the scan.
         modality: See ``Modality``; None leaves it to the reader.
         case: Start of the case's id.
+        seed: Voxel (z, y, x) in LPS; only the connected part of the mask that holds it is the target.
+        meaning: Structure that a relational target turns out to be.
+        absent: True for a target that the scan does not show.
     """
 
     image: Path
@@ -52,6 +56,9 @@ class TargetRow:
     patient: str
     modality: Modality | None
     case: str
+    seed: Seed | None = None
+    meaning: str = ""
+    absent: bool = False
 
 
 def read_table(path: Path, root: Path) -> list[TargetRow]:
@@ -64,6 +71,25 @@ def read_table(path: Path, root: Path) -> list[TargetRow]:
     Raises:
         DatasetError: The file, a row or a cell cannot be used; the message names file, row, column and what to do.
     """
+    return [row.read() for row in _rows(path, root)]
+
+
+def find_bad_rows(path: Path, root: Path) -> list[tuple[str, str, str]]:
+    """Every row of a table that cannot be used, as ``CaseDataset.find_problems`` gives them."""
+    try:
+        rows = _rows(path, root)
+    except DatasetError as error:
+        return [("bad_layout", str(path), str(error))]
+    problems = []
+    for row in rows:
+        try:
+            row.read()
+        except DatasetError as error:
+            problems.append(("bad_row", row.where, str(error).removeprefix(f"{row.where}: ")))
+    return problems
+
+
+def _rows(path: Path, root: Path) -> list[_Row]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -74,7 +100,7 @@ def read_table(path: Path, root: Path) -> list[TargetRow]:
     if not cells:
         raise DatasetError(f"{path}: the table has no rows; give each target a row with the columns {_columns()}")
     _check_columns(path, dict.fromkeys(column for row in cells for column in row))
-    return [_Row(row, f"{path}: row {number}", root).read() for number, row in enumerate(cells, start=1)]
+    return [_Row(row, f"{path}: row {number}", root) for number, row in enumerate(cells, start=1)]
 
 
 def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
+from medvol.core.checking.catalogue import PROBLEMS
 from medvol.core.imaging.geometry import LPS, axis_codes
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
@@ -104,6 +105,21 @@ def check_patient_id(dataset: CaseDataset) -> None:
         require(named == own, f"patient {own!r} for case {index}", repr(named), "let them agree")
 
 
+def check_scan_file(dataset: CaseDataset) -> None:
+    """The file of a scan is there, or None is said; splits are compared by it."""
+    for index in _indices(dataset):
+        path = dataset.scan_file(index)
+        there = path is None or path.is_file()
+        require(there, f"a file, or None, for case {index}", repr(path), "return the path that the scan is read from")
+
+
+def check_find_problems(dataset: CaseDataset) -> None:
+    """What is wrong with the sources is named as in the catalogue; nothing is, in the instance under test."""
+    for name, place, detail in dataset.find_problems():
+        require(name in PROBLEMS, f"a name out of {', '.join(PROBLEMS)}", repr(name), "use one of them")
+        require(False, "sources without a problem", f"{place}: {detail}", "give the instance under test sound data")
+
+
 def check_volumes_are_adjacent(dataset: CaseDataset) -> None:
     """Cases of one volume lie next to one another."""
     runs = [key for key, _ in groupby(dataset.volume_key(i) for i in range(len(dataset)))]
@@ -162,6 +178,8 @@ DATASET_CHECKS: tuple[Callable[[CaseDataset], None], ...] = (
     check_case_ids,
     check_volume_key,
     check_patient_id,
+    check_scan_file,
+    check_find_problems,
     check_volumes_are_adjacent,
     check_repeatable,
     check_picklable,

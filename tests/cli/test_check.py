@@ -1,8 +1,11 @@
 """``medvol check``."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -38,8 +41,10 @@ def test_a_folder_is_searched_and_refusals_are_named(
     assert main(["check", str(tmp_path / "scans")]) == 1
     text = capsys.readouterr().out
     assert "1 of 3 scans can be used" in text
-    assert "inner/b.nii.gz: refused (" in text
-    assert "inner/c.nii: refused (empty)" in text
+    assert {"MV115", "MV104"} <= {line.split()[0] for line in text.splitlines() if "inner/" in line}
+    assert any(line.split()[:2] == ["MV104", "inner/c.nii"] for line in text.splitlines())
+    assert "MV104  empty" in text
+    assert "copy it again" in text
 
 
 def test_an_experiment(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,10 +68,132 @@ def test_an_experiment_with_bad_cases(experiment: Write, capsys: pytest.CaptureF
     config = experiment(data__init_args__train={"class_path": "ToyDataset", "init_args": {"broken": True}})
     assert main(["check", str(config)]) == 1
     text = capsys.readouterr().out
-    assert "train: case 0: the cube is lost; find it" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "MV503 train: case 0 the cube is lost; find it" in lines
     assert ["train", "3", "3", "3", "3", "0"] in [line.split() for line in text.splitlines()]
 
 
 def test_a_wrong_experiment(experiment: Write, refused: Callable[..., str]) -> None:
     config = experiment(data__init_args__train={"class_path": "ToyDataset", "init_args": {"cont": 7}})
     assert "'data.init_args.train.init_args.cont'" in refused("check", config)
+
+
+def report_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict]:
+    capsys.readouterr()
+    code = main(["check", *map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def write_scan(path: Path, affine: np.ndarray | None = None, qform: np.ndarray | None = None) -> Path:
+    """Noise in Hounsfield units whose qform may say otherwise than its sform."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(len(path.name)).integers(-1000, 100, (8, 9, 10)).astype(np.int16)
+    image = nib.Nifti1Image(voxels, np.diag([2.0, 2.0, 5.0, 1.0]) if affine is None else affine)
+    image.set_qform(image.affine if qform is None else qform, 1)
+    image.header["pixdim"][1:4] = np.linalg.norm(image.affine[:3, :3], axis=0)
+    nib.save(image, path)
+    return path
+
+
+def test_json_of_a_scan_and_of_a_refused_one(scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = report_of(capsys, write_scan(scan.with_name("ct.nii.gz")))
+    assert (code, report["usable"], report["findings"]) == (0, True, [])
+    (fingerprint,) = report["fingerprints"]
+    assert fingerprint["shape"] == [10, 9, 8]
+    assert fingerprint["spacing_mm"] == [5.0, 2.0, 2.0]
+    assert fingerprint["modality"] == "CT"
+    scan.write_bytes(scan.read_bytes()[:40])
+    code, report = report_of(capsys, scan)
+    assert (code, report["usable"]) == (2, False)
+    (finding,) = report["findings"]
+    assert (finding["code"], finding["name"], finding["place"]) == ("MV115", "corrupt", str(scan))
+    assert finding["meaning"]
+    assert finding["fix"]
+
+
+def test_mended_copies_go_to_another_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused) -> None:
+    folder = tmp_path / "scans"
+    write_scan(folder / "good.nii.gz")
+    bad = write_scan(folder / "inner" / "bad.nii.gz", qform=np.diag([-2.0, -2.0, 5.0, 1.0]))
+    before = bad.read_bytes()
+    assert main(["check", str(folder)]) == 1
+    assert "MV204" in capsys.readouterr().out
+    code, report = report_of(capsys, folder, "--fix", tmp_path / "mended")
+    assert (code, report["usable"]) == (0, True)
+    assert report["mended"] == {str(bad): str(tmp_path / "mended" / "inner" / "bad.nii.gz")}
+    assert [path.name for path in (tmp_path / "mended").rglob("*.nii.gz")] == ["bad.nii.gz"]
+    assert bad.read_bytes() == before
+    assert main(["check", str(tmp_path / "mended")]) == 0
+    assert main(["check", str(bad), "--fix", str(tmp_path / "one")]) == 0
+    assert (tmp_path / "one" / "bad.nii.gz").is_file()
+    for place in (folder, folder / "inner", folder / "new"):
+        assert "never mends in place" in refused("check", folder, "--fix", place)
+    assert "never mends in place" in refused("check", bad, "--fix", bad.parent)
+
+
+def test_what_only_the_user_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_scan(tmp_path / "s" / "a.nii")
+    image = nib.load(path)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "s" / "b.nii")
+    assert report_of(capsys, tmp_path / "s", "--fix", tmp_path / "m")[1]["mended"] == {}
+    known = ("--assume_orientation", "RAS", "--fix", tmp_path / "m")
+    code, report = report_of(capsys, tmp_path / "s", *known)
+    assert (code, list(report["mended"].values())) == (0, [str(tmp_path / "m" / "b.nii")])
+    assert nib.aff2axcodes(nib.load(tmp_path / "m" / "b.nii").affine) == ("R", "A", "S")
+
+
+def test_a_table_and_all_its_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scan(tmp_path / "data" / "a.nii.gz")
+    table = tmp_path / "t.csv"
+    table.write_text("image,target\na.nii.gz,liver\ngone.nii.gz,liver\na.nii.gz,\n")
+    code, report = report_of(capsys, table, "--root", tmp_path / "data")
+    assert code == 1
+    assert [finding["code"] for finding in report["findings"]] == ["MV502", "MV502"]
+    assert [finding["place"] for finding in report["findings"]] == [f"table: {table}: row {n}" for n in (2, 3)]
+    table.write_text("image,target\na.nii.gz,liver\n")
+    assert [f["code"] for f in report_of(capsys, table, "--root", tmp_path / "data")[1]["findings"]] == ["MV504"]
+
+
+@pytest.fixture
+def leaking(experiment: Write, tmp_path: Path) -> Path:
+    """Train and test hold one scan, the very file in one case and turned about in another."""
+    from medvol.datasets.phantom_anatomy import draw_phantom
+
+    for number in range(3):
+        phantom = draw_phantom(np.random.default_rng(number), (16, 48, 48))
+        folder = tmp_path / "train" / f"p{number}"
+        folder.mkdir(parents=True)
+        affine = np.diag([*(-1.0, -1.0, 1.0) * np.array(phantom.spacing[::-1]), 1.0])
+        for name, array in (("image", phantom.voxels), ("label", (phantom.labels == 1).astype(np.uint8))):
+            image = nib.Nifti1Image(array.transpose(2, 1, 0), affine)
+            nib.save(image, folder / f"{name}.nii.gz")
+            if number < 2:
+                place = tmp_path / "test" / f"q{number}" / f"{name}.nii.gz"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if number == 0:
+                    shutil.copyfile(folder / f"{name}.nii.gz", place)
+                else:
+                    nib.save(image.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]])), place)
+    splits = {
+        f"data__init_args__{split}": {
+            "class_path": "NiftiDataset",
+            "init_args": {"root": str(tmp_path / split), "target": "liver"},
+        }
+        for split in ("train", "test")
+    }
+    return experiment(data__init_args__val=None, **splits)
+
+
+def test_leaks_across_splits(leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused) -> None:
+    code, report = report_of(capsys, leaking)
+    assert code == 1
+    assert [(f["code"], f["place"]) for f in report["findings"]] == [("MV602", "train and test")]
+    assert report["splits"]["train"]["patients"] == 3
+    assert report["splits"]["train"]["target_ml"]["liver"]["cases"] == 3
+    code, report = report_of(capsys, leaking, "--compare")
+    assert [finding["code"] for finding in report["findings"]] == ["MV602", "MV603"]
+    assert "p1/image.nii.gz" in report["findings"][1]["detail"]
+    assert "q1/image.nii.gz" in report["findings"][1]["detail"]
+    assert "is the same file as" in refused("fit", "--config", leaking)

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import releases
 
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
@@ -22,12 +23,24 @@ SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{os.getpid()}"
 PHANTOM_TRACKER = str(Path(__file__).parents[1] / "propagators" / "phantom_tracker")
 """A small SAM 2 that benchmarks/phantom_tracker.py trained on phantoms."""
 
+RELEASES = {
+    "AbdomenCT1KDataset": releases.write_abdomenct1k,
+    "CTORGDataset": releases.write_ctorg,
+    "DecathlonDataset": releases.write_decathlon,
+    "KiTS23Dataset": releases.write_kits23,
+    "M3DSegDataset": releases.write_m3dseg,
+    "TotalSegmentatorDataset": releases.write_totalsegmentator,
+}
+"""Makers of a small copy of each published data set."""
+
 SETTINGS = {
+    **{name: [{"root": str(SCANS / name), "min_voxels": 20, "absent_share": 0.2}] for name in RELEASES},
+    "M3DSegDataset": [{"root": str(SCANS / "M3DSegDataset"), "set_id": "0004", "min_voxels": 20}],
     "AxialReward": [{}, {"normalise": "window", "delta": 2}],
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
-    "NiftiDataset": [{"root": str(SCANS), "cache_size": 1}],
+    "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache_size": 1}],
     "PhantomDataset": [{"num_volumes": 2, "shape": (9, 32, 40), "absent_share": 0.2, "lesion_share": 1.0}],
     "QwenVLPolicy": [{"size": "tiny", "template": replace(TINY_TEMPLATE, num_slices=5)}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
@@ -47,14 +60,16 @@ MARKS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def scans():
-    """Two scans with label maps in the layout that NiftiDataset searches."""
+    """Two scans with label maps in the layout that NiftiDataset searches, and small copies of published data sets."""
     for seed in range(2):
         case = make_case(seed=seed)
-        folder = SCANS / f"patient{seed}"
+        folder = SCANS / "pairs" / f"patient{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in (("image", case.volume.voxels), ("label", case.target.astype(np.uint8))):
             nib.save(nib.Nifti1Image(array.transpose(2, 1, 0), case.volume.affine), folder / f"{name}.nii.gz")
         (folder / "labels.json").write_text('{"1": "liver"}')
+    for name, write in RELEASES.items():
+        write(SCANS / name)
     yield
     shutil.rmtree(SCANS)
 
@@ -90,7 +105,7 @@ def test_every_role_has_components():
     }
     assert propagators <= set(PROPAGATORS.names())
     assert {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward"} <= set(REWARDS.names())
-    assert {"NiftiDataset", "PhantomDataset"} <= set(DATASETS.names())
+    assert {"NiftiDataset", "PhantomDataset", *RELEASES} <= set(DATASETS.names())
 
 
 def test_no_settings_for_components_that_are_gone():

@@ -186,6 +186,40 @@ def test_relations_between_kidneys_are_asked_for_where_they_have_one_answer(fold
     assert len(caplog.messages) == 1
 
 
+def test_every_relation_of_a_folder(folder):
+    found = {case.query.target: case for case in all_cases(NiftiDataset(str(folder), min_voxels=20, relations=True))}
+    labels = kidney_labels()
+    assert set(found) >= {"kidney with cyst", "kidney without cyst", "only right kidney cyst", "kidney with lesion"}
+    assert found["kidney with cyst"].query.meaning == "right kidney"
+    assert found["only right kidney cyst"].query.meaning == "right kidney cyst"
+    np.testing.assert_array_equal(found["kidneys"].target, to_lps(np.isin(labels, [2, 3])))
+    np.testing.assert_array_equal(found["kidney with cyst"].target, to_lps(labels == 2))
+    np.testing.assert_array_equal(found["only right kidney cyst"].target, to_lps(labels == 9))
+    world = {value: np.argwhere(labels == value) * np.diag(RAS)[:3] for value in (2, 3, 5)}
+    gaps = {v: min(np.linalg.norm(world[5] - p, axis=1).min() for p in world[v]) for v in (2, 3)}
+    assert abs(gaps[2] - gaps[3]) < 5
+    assert "kidney nearest to aorta" not in found
+
+
+def test_relations_of_a_folder_need_names(folder):
+    (folder / "labels.json").unlink()
+    with pytest.raises(DatasetError, match=r"relations need the names of its labels; write labels\.json"):
+        len(NiftiDataset(str(folder), target="kidney", relations=True))
+
+
+@pytest.mark.parametrize("relations", [False, True])
+def test_a_folder_asks_for_what_its_labels_name_and_the_scan_lacks(folder, relations):
+    (folder / "labels.json").write_text(json.dumps({**NAMES, "7": "brain", "8": "heart"}))
+    settings = {"min_voxels": 20, "relations": relations}
+    shown = all_cases(NiftiDataset(str(folder), **settings))
+    assert not {"brain", "heart"} & {case.query.target for case in shown}
+    asked = all_cases(NiftiDataset(str(folder), absent_share=0.5, **settings))
+    absent = [case for case in asked if case.query.kind == "absent"]
+    assert {case.query.target for case in absent} == {"brain", "heart"}
+    assert not any(case.target.any() for case in absent)
+    assert len(asked) == len(shown) + 2
+
+
 @pytest.mark.parametrize(("min_voxels", "kept"), [(24, True), (25, False)])
 def test_a_target_of_just_enough_voxels_is_kept(folder, min_voxels, kept):
     assert (kidney_labels() == 9).sum() == 24

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import releases
 import yaml
 
 import medvol
@@ -18,6 +19,15 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 EXPERIMENTS = sorted(EXAMPLES.glob("*.yaml"))
 
 SCRIPT_ARGUMENTS = {"compose_in_python.py": ["--steps", "2"], "write_phantom.py": ["scans/phantom.nii.gz"]}
+RELEASES = {
+    "abdomenct1k": releases.write_abdomenct1k,
+    "ctorg": lambda root: releases.write_ctorg(root, (0, 21, 22, 23, 24)),
+    "decathlon": releases.write_decathlon,
+    "kits23": releases.write_kits23,
+    "m3dseg": releases.write_m3dseg,
+    "totalsegmentator": releases.write_totalsegmentator,
+}
+"""Makers of a small copy of each published data set that an example reads."""
 FEW = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
 
 
@@ -37,6 +47,7 @@ def mark_experiments() -> list:
     return [
         pytest.param(path, marks=real if "shared/data" in path.read_text() else [pytest.mark.slow], id=path.name)
         for path in EXPERIMENTS
+        if path.stem not in RELEASES
     ]
 
 
@@ -49,6 +60,24 @@ def test_there_are_examples():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_run_anywhere(script, tmp_path):
     assert run([script, *SCRIPT_ARGUMENTS.get(script.name, [])], tmp_path).strip()
+
+
+def in_release(name, root: Path) -> list[str]:
+    """Make a small copy of a release; options that read it, with enough patients to validate on and small targets."""
+    RELEASES[name](root)
+    settings = {"root": root, "min_voxels": 20, "val_share": 0.25}
+    settings |= {} if name == "m3dseg" else {"index": root.parent / "index"}
+    return [f"--data.{split}.{key}={value}" for split in ("train", "val", "test") for key, value in settings.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RELEASES)
+def test_releases_are_trained_on(name, tmp_path):
+    path = EXAMPLES / f"{name}.yaml"
+    options = in_release(name, tmp_path / "release")
+    out = [f"--trainer.default_root_dir={tmp_path / 'run'}", "--trainer.val_check_interval=2", *FEW]
+    run(["-m", "medvol", "fit", "--config", path, *out, *options], REPOSITORY)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("path", mark_experiments())

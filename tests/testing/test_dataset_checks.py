@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,27 @@ class OtherPatient(Altered):
         return replace(case, patient_id="somebody else")
 
 
+class GoneFile(Sound):
+    """Names a file that is not there."""
+
+    def scan_file(self, index):
+        return Path("gone.nii.gz")
+
+
+class OwnWords(Sound):
+    """Names a problem as it likes."""
+
+    def find_problems(self):
+        return [("strange", "row 3", "it looks odd")]
+
+
+class BadRow(Sound):
+    """Has a bad row."""
+
+    def find_problems(self):
+        return [("bad_row", "row 3", "label is 0")]
+
+
 class Scattered(Sound):
     """Volumes take turns."""
 
@@ -221,6 +243,9 @@ BROKEN = [
     (checks.check_volume_key, Nameless()),
     (checks.check_volume_key, OneVolume()),
     (checks.check_patient_id, OtherPatient()),
+    (checks.check_scan_file, GoneFile()),
+    (checks.check_find_problems, OwnWords()),
+    (checks.check_find_problems, BadRow()),
     (checks.check_volumes_are_adjacent, Scattered()),
     (checks.check_repeatable, Fresh()),
     (checks.check_picklable, Locked()),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from medvol.core.roles import one_range_each
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.testing import propagator_checks as checks
 
@@ -152,6 +153,14 @@ class Unfrozen(ExtrudePropagator):
         return super().propagate(volume, evidence, z_range)
 
 
+class Widening(ExtrudePropagator):
+    """Follows every anchor through the range of the first."""
+
+    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
+        ranges = one_range_each(evidences, z_range, z_ranges)
+        return [self.propagate(volume, evidence, ranges[0]) for evidence in evidences]
+
+
 BROKEN = [
     (checks.check_mask_form, Numeric()),
     (checks.check_mask_form, Sideways()),
@@ -161,6 +170,7 @@ BROKEN = [
     (checks.check_deterministic, Drifting()),
     (checks.check_many_equals_single, Mixing()),
     (checks.check_many_equals_single, Losing()),
+    (checks.check_ranges_of_many, Widening()),
     (checks.check_volumes_are_kept_apart, Hoarding()),
     (checks.check_single_slice, Deep()),
     (checks.check_odd_sizes, Even()),

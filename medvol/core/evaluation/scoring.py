@@ -39,7 +39,7 @@ class Scoring:
     Args:
         split_boxes: One true box for each part of the target on a slice; one box of the whole target otherwise.
         surface: Also measure NSD and HD95.
-        tolerance_mm: Tolerance of the NSD.
+        tolerance_mm: Tolerance of the NSD, for cases that name none.
     """
 
     split_boxes: bool = True
@@ -255,4 +255,5 @@ def _measure_surface(dsc: float, target: Mask, mask: Mask, case: Case, scoring: 
     """NSD and HD95; a false alarm or a failure on an absent target is as bad as a miss, even with an empty mask."""
     if not target.any():
         return dsc, 0.0 if dsc else diagonal_mm(target.shape, case.volume.spacing)
-    return surface_measures(mask, target, case.volume.spacing, scoring.tolerance_mm)
+    own = case.surface_tolerance_mm
+    return surface_measures(mask, target, case.volume.spacing, scoring.tolerance_mm if own is None else own)

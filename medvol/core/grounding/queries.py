@@ -2,13 +2,15 @@
 
 A bank is YAML: target, then ``training`` or ``held_out``, then the kind of the query, then a list of texts. A text that
 speaks of one modality is written ``{text: the bright mass on this MR, modality: MR}`` and asked of no other scan. The
-bank that comes with the package is ``query_bank.yaml`` beside this file; a user's files add to it.
+bank that comes with the package is ``query_bank.yaml`` beside this file; a user's files add to it. A target with names
+in braces (``largest {name}``, in ``relation_bank.yaml``) is a pattern for targets that have no phrasings of their own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +24,9 @@ Phrasing = Literal["train", "held_out", "both"]
 
 BUILT_IN_BANK = Path(__file__).with_name("query_bank.yaml")
 """The bank that comes with the package."""
+
+RELATION_BANK = Path(__file__).with_name("relation_bank.yaml")
+"""Patterns of relational targets that come with the package."""
 
 _USES = {"training": False, "held_out": True}
 _KINDS: tuple[str, ...] = get_args(QueryKind)
@@ -42,11 +47,12 @@ class QueryBank:
     """Phrasings by target.
 
     Args:
-        phrasings: Queries of each target; the keys are names as ``target_name`` writes them.
+        phrasings: Queries of each target; the keys are names as ``target_name`` writes them, or patterns.
     """
 
     def __init__(self, phrasings: Mapping[str, Sequence[Query]]) -> None:
-        self._phrasings = {target: tuple(queries) for target, queries in phrasings.items()}
+        self._phrasings = {target: tuple(queries) for target, queries in phrasings.items() if "{" not in target}
+        self._patterns = {target: tuple(queries) for target, queries in phrasings.items() if "{" in target}
 
     @classmethod
     def load(cls, *extra_paths: str | Path) -> QueryBank:
@@ -57,7 +63,7 @@ class QueryBank:
                 different uses or modalities; the message names the file and the key.
         """
         merged: dict[str, dict[str, Query]] = {}
-        for path in (BUILT_IN_BANK, *map(Path, extra_paths)):
+        for path in (BUILT_IN_BANK, RELATION_BANK, *map(Path, extra_paths)):
             for query in read_bank(path):
                 known = merged.setdefault(query.target, {}).setdefault(query.text, query)
                 if (known.held_out, known.modality) != (query.held_out, query.modality):
@@ -69,15 +75,20 @@ class QueryBank:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the targets the bank has phrasings for, in order of first appearance."""
+        """Names of the targets the bank has phrasings for, in order of first appearance; without patterns."""
         return tuple(self._phrasings)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns of targets, in order of first appearance."""
+        return tuple(self._patterns)
 
     def phrasings(self, target: str, held_out: bool | None = None, modality: Modality | None = None) -> list[Query]:
         """Ways to ask for a target.
 
         Args:
             target: Name of a target; class names such as ``kidney_left`` are understood. One that the bank does not
-                hold is asked for by its name.
+                hold is asked for by the first pattern that fits, or else by its name.
             held_out: Only held-out phrasings, only training ones, or all when None.
             modality: Modality of the scan; texts that speak of another one are left out, and all that speak of one
                 when it is None.
@@ -86,7 +97,7 @@ class QueryBank:
             QueryError: The name is empty, or the bank holds no phrasing of that use and modality.
         """
         name = target_name(target)
-        queries = self._phrasings.get(name) or _name_queries(name)
+        queries = self._phrasings.get(name) or self._fill_pattern(name) or _name_queries(name)
         fitting = [query for query in queries if query.modality in (None, modality)]
         chosen = [query for query in fitting if held_out is None or query.held_out == held_out]
         if not chosen:
@@ -96,6 +107,16 @@ class QueryBank:
                 "one in a query bank file"
             )
         return chosen
+
+    def _fill_pattern(self, name: str) -> tuple[Query, ...]:
+        """Phrasings of the first pattern that a name fits, with its own names in them; none when it fits no pattern."""
+        for pattern, queries in self._patterns.items():
+            match = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(pattern)), name)
+            if match:
+                return tuple(
+                    replace(query, text=_fill(query.text, match.groupdict()), target=name) for query in queries
+                )
+        return ()
 
     def texts(self, held_out: bool | None = None) -> list[str]:
         """Texts of all phrasings, for a tokenizer; each once, in order."""
@@ -145,6 +166,12 @@ def target_name(label: str) -> str:
     for pattern, plain in _PLAIN_WORDS:
         name = re.sub(pattern, plain, name)
     return name
+
+
+def _fill(text: str, names: Mapping[str, str]) -> str:
+    for key, name in names.items():
+        text = text.replace(f"{{{key}}}", name)
+    return text
 
 
 def _name_queries(name: str) -> tuple[Query, ...]:

@@ -34,7 +34,19 @@ def check_sides(left: NDArray[np.bool_], right: NDArray[np.bool_], affine: NDArr
     Raises:
         GeometryError: A mask is empty, or the left one does not lie to the patient's left of the right one.
     """
-    left_mm, right_mm = _centre_mm(left, affine)[0], _centre_mm(right, affine)[0]
+    check_side_positions(_centre_mm(left, affine)[0], _centre_mm(right, affine)[0])
+
+
+def check_side_positions(left_mm: float, right_mm: float) -> None:
+    """Check that a structure called left lies to the patient's left of the one called right.
+
+    Args:
+        left_mm: World x (RAS+) of the centre of the one called left.
+        right_mm: World x of the other.
+
+    Raises:
+        GeometryError: It does not.
+    """
     if not left_mm < right_mm:
         raise GeometryError(
             f"the mask called left has its centre at x = {left_mm:.1f} mm and the one called right at "

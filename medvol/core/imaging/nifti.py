@@ -160,7 +160,7 @@ def _choose_affine(
             path,
             "its header does not say which way the axes point; if you know, set assume_orientation, for example LPS",
         )
-    return _assumed_affine(path, assume_orientation, spacing)
+    return affine_from_codes(path, assume_orientation, spacing)
 
 
 def _check_agreement(
@@ -193,7 +193,12 @@ def _form(path: Path, header: Any, name: str) -> NDArray[np.float64]:
     return affine
 
 
-def _assumed_affine(path: Path, codes: str, spacing: list[float]) -> NDArray[np.float64]:
+def affine_from_codes(path: Path, codes: str, spacing: list[float]) -> NDArray[np.float64]:
+    """Affine of axes that point where three letters such as ``LPS`` say, its origin at 0.
+
+    Raises:
+        NoOrientationError: The letters do not say it.
+    """
     letters = tuple(codes.upper())
     groups = ("LR", "AP", "SI")
     if len(letters) != 3 or any(sum(letter in group for letter in letters) != 1 for group in groups):

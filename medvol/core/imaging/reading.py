@@ -140,17 +140,39 @@ def read_labels(
         from medvol.core.imaging.dicom.segmentation import read_dicom_labels
 
         return read_dicom_labels(path, volume)
-    voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
-    if voxels.shape != volume.shape:
-        raise GeometryError(f"{path} has shape {voxels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
+    labels, affine = read_label_map(path, assume_orientation=assume_orientation, max_bytes=max_bytes)
+    if labels.shape != volume.shape:
+        raise GeometryError(f"{path} has shape {labels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
     apart = corner_distance_mm(affine, volume.affine, volume.shape[::-1])
     if apart > GRID_TOLERANCE_MM:
         raise GeometryError(f"{path} lies up to {apart:.2f} mm beside its scan's grid; resample it to the scan")
+    return labels
+
+
+def read_label_map(
+    path: str | Path, *, assume_orientation: str | None = None, max_bytes: int = MAX_BYTES
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Read an integer label map without its scan.
+
+    Args:
+        path: The label map.
+        assume_orientation: As for ``read_volume``.
+        max_bytes: As for ``read_volume``.
+
+    Returns:
+        Labels (Z, Y, X) in LPS, and the affine of voxel (x, y, z, 1) to world mm.
+
+    Raises:
+        ScanError: The file is refused.
+        UnknownDatatypeError: A value is not a whole number of 32 bits.
+    """
+    path = Path(path)
+    voxels, affine, _ = _to_lps(path, _read_stored(path, assume_orientation, max_bytes))
     labels = np.ascontiguousarray(voxels)
     whole = labels.dtype.kind != "f" or bool((labels == np.rint(labels)).all())
     if not (whole and labels.min() >= -(2**31) and labels.max() < 2**31):
         raise UnknownDatatypeError(path, "a label map holds whole numbers of 32 bits, this one does not; save it so")
-    return labels.astype(np.int32)
+    return labels.astype(np.int32), affine
 
 
 def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = None) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.roles import CaseDataset
+from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.training.volume_augmentation import VolumeAugmentation
 from medvol.core.types import Case
 
@@ -140,9 +140,11 @@ class CaseDataModule(LightningDataModule):
         queries_per_volume: Draw at most this many training queries a volume each time; all when None.
         num_workers: Processes that prepare cases; 0 prepares them in the main one.
         seed: Seed of the order.
-        allow_shared_patients: Accept a patient who is in two of train, val and test.
         augment: Transforms of the training volumes, see ``VolumeAugmentation``; needs torchio.
         sides_may_swap: Declares that no training query names a side, so that ``augment`` may exchange left and right.
+        allow_shared_patients: Accept a patient, or a scan, that is in two of train, val and test.
+        compare_scans: Also refuse scans that look the same, turned and resampled copies included; reads every volume
+            once at the start.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class CaseDataModule(LightningDataModule):
         allow_shared_patients: bool = False,
         augment: list[dict[str, Any]] | None = None,
         sides_may_swap: bool = False,
+        compare_scans: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -171,13 +174,14 @@ class CaseDataModule(LightningDataModule):
         self.augment = augment
         self.sides_may_swap = sides_may_swap
         self.augmentation = VolumeAugmentation(augment, sides_may_swap) if augment else None
+        self.compare_scans = compare_scans
 
     def setup(self, stage: str) -> None:
         """Look at the splits before a run starts.
 
         Raises:
             ConfigError: The one that the stage needs is missing, or a transform cannot be built.
-            DatasetError: It is empty, or two splits share a patient and ``allow_shared_patients`` is off.
+            DatasetError: It is empty, or two splits share a patient or a scan and ``allow_shared_patients`` is off.
         """
         needed = {"fit": "train", "validate": "val"}.get(stage, stage)
         dataset = self.splits[needed]
@@ -187,20 +191,26 @@ class CaseDataModule(LightningDataModule):
             raise DatasetError(f"the {needed} data set holds no case")
         if stage == "fit" and self.augmentation is not None:
             self.augmentation.load()
-        if self.allow_shared_patients:
-            return
-        patients = {
-            name: {dataset.patient_id(i) for i in range(len(dataset))}
-            for name, dataset in self.splits.items()
-            if dataset is not None and name != "predict"
-        }
-        for (first, ours), (second, theirs) in combinations(patients.items(), 2):
-            shared = sorted(ours & theirs)
-            if shared:
-                raise DatasetError(
-                    f"{first} and {second} share {len(shared)} patient(s), for example {shared[0]!r}; "
-                    "split by patient, or set allow_shared_patients"
-                )
+        if not self.allow_shared_patients:
+            self._refuse_leaks()
+
+    def _refuse_leaks(self) -> None:
+        splits = {name: data for name, data in self.splits.items() if data is not None and name != "predict"}
+        patients = shared_patients(splits)
+        if patients:
+            first, second = patients[0].splits
+            count = sum(leak.splits == (first, second) for leak in patients)
+            raise DatasetError(
+                f"{first} and {second} share {count} patient(s), for example {patients[0].names[0]!r}; "
+                "split by patient, or set allow_shared_patients"
+            )
+        leaks = shared_files(splits) or (shared_scans(splits) if self.compare_scans else [])
+        across = [leak for leak in leaks if leak.splits[0] != leak.splits[1]]
+        if across:
+            raise DatasetError(
+                f"{across[0]}, and {len(across) - 1} more such pair(s); leave one of each out (`medvol check` lists "
+                "them), or set allow_shared_patients"
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled volumes."""

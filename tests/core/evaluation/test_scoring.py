@@ -132,3 +132,12 @@ def test_settled_score_is_open_only_when_there_is_something_to_compare(make_case
     table = [(here, present, None), (here, absent, 0.0), (nowhere, present, 0.0), (nowhere, absent, 1.0)]
     assert [settled_score(evidence, target) for evidence, target, _ in table] == [row[2] for row in table]
     assert settled_score(None, absent) == 0.0
+
+
+@pytest.mark.parametrize(("own", "nsd"), [(None, 1.0), (4.01, 1.0), (3.99, 0.5)])
+def test_a_case_may_bring_its_own_surface_tolerance(make_case, write_answer, box_propagator, own, nsd):
+    """The propagated box lies one slice of 4 mm off: of both, one end lies 4 mm apart, all but their corners."""
+    case = dataclasses.replace(make_case(), surface_tolerance_mm=own)
+    setting = Scoring(surface=True, tolerance_mm=4.5)
+    score = score_completion(case, Completion(write_answer(7, TRUE_BOX)), box_propagator(), setting)
+    assert (score.nsd == 1.0) == (nsd == 1.0)

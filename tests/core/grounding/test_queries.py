@@ -23,6 +23,7 @@ PHANTOM_TARGETS = (
     "kidney without lesion",
     "kidney with lesion",
 )
+NEW_CLASSES = ("lungs", "bone", "brain", "kidney tumour", "kidney cyst", "liver tumour")
 FUNCTION_WORDS = {"a", "an", "the", "of", "and", "or", "to", "in", "on", "that", "which", "with", "from", "by", "is"}
 
 
@@ -34,6 +35,13 @@ def words(text):
 def test_phantom_targets_have_enough_phrasings(target):
     assert len(BANK.phrasings(target, held_out=False)) >= 8
     assert len(BANK.phrasings(target, held_out=True)) >= 3
+
+
+@pytest.mark.parametrize("target", NEW_CLASSES)
+def test_classes_of_the_published_sets_have_enough_implicit_phrasings(target):
+    implicit = [query for query in BANK.phrasings(target) if query.kind == "implicit"]
+    assert len(implicit) >= 12
+    assert sum(query.held_out for query in implicit) >= 2
 
 
 @pytest.mark.parametrize("target", BANK.targets)
@@ -67,7 +75,7 @@ def test_side_phrasings_say_their_side_only(side):
             assert query.kind != "side" or side in words(query.text)
 
 
-@pytest.mark.parametrize("target", PHANTOM_TARGETS)
+@pytest.mark.parametrize("target", PHANTOM_TARGETS + NEW_CLASSES)
 def test_held_out_phrasings_use_words_that_training_taught(target):
     known = set().union(*(words(text) for text in BANK.texts(held_out=False)))
     content = [w for q in BANK.phrasings(target, True) for w in words(q.text) - FUNCTION_WORDS]

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medvol.core.checking.catalogue import PROBLEMS
+from medvol.core.checking.reports import Finding
+from medvol.core.checking.scans import check_scan
 from medvol.core.errors import ConfigError, ScanError
 from medvol.core.imaging import problems as p
-from medvol.core.imaging.check import ScanReport, check_scan
 from medvol.core.imaging.dicom.problems import NoDicomError
 from medvol.core.imaging.geometry import axis_codes
 from medvol.core.imaging.reading import read_volume
@@ -364,11 +366,14 @@ def test_refused(make, name, error, scans, tmp_path, request):
     start = time.process_time()
     with pytest.raises(ScanError) as caught:
         read_volume(path)
+    report = check_scan(path)
     assert time.process_time() - start < 2
     assert growth() < 300
     assert type(caught.value) is error
     check_sentence(caught.value, path)
-    assert check_scan(path) == ScanReport(str(path), error.code, caught.value.detail)
+    assert report.findings[0] == Finding(error.code, str(path), caught.value.detail)
+    assert PROBLEMS[error.code].code.startswith("MV")
+    assert not report.usable
 
 
 def check_sentence(error, path):

@@ -228,3 +228,11 @@ def test_two_hundred_cases_ten_of_them_bad(tmp_path: Path):
     segmenter = make_segmenter()
     again = run_jobs(jobs, segmenter, out)
     assert (len(again.of("skipped")), len(again.of("failed")), segmenter.policy.asked) == (190, 10, 0)
+    sound = (scans / "001.nii").read_bytes()
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    for i in range(0, 200, 20):
+        (scans / f"{i:03d}.nii").write_bytes(sound)
+    mended = run_jobs(jobs, segmenter, out)
+    assert (len(mended.of("skipped")), len(mended.of("done")), mended.exit_code) == (190, 10, 0)
+    assert segmenter.policy.asked == 10
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz") if path.name in written} == written

@@ -163,7 +163,7 @@ def test_check(make_series, tmp_path, capsys):
     assert main(["check", str(tmp_path / "several")]) == 1
     text = capsys.readouterr().out
     assert "1 of 2 scans can be used" in text
-    assert "b: refused (missing_slices)" in text
+    assert "MV715  b " in text
 
 
 def test_dicom_in_the_cache(make_series, tmp_path):

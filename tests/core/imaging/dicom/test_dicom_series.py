@@ -1,6 +1,5 @@
 """Synthetic series: each comes out right, voxel by voxel in the world, or is refused by its own name."""
 
-import io
 import logging
 import sys
 import zipfile
@@ -13,10 +12,24 @@ from pydicom import dcmread
 from pydicom.pixels import compress
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 
+from medvol.core.checking.reports import Finding
+from medvol.core.checking.scans import check_scan
 from medvol.core.errors import ConfigError, MissingExtraError, ScanError
-from medvol.core.imaging.check import check_scan
 from medvol.core.imaging.geometry import axis_codes, voxel_to_world
 from medvol.core.imaging.reading import read_volume
+
+
+def name_of(value: object) -> str:
+    """Name of a test's parameter."""
+    return str(getattr(value, "__name__", value))
+
+
+def refusal(path: Path) -> Finding:
+    """The one finding of a scan that is refused."""
+    report = check_scan(path)
+    assert report.fingerprint is None
+    (finding,) = report.findings
+    return finding
 
 
 @pytest.fixture
@@ -327,14 +340,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(
-    ("code", "spoil"), [(code, spoil) for code, spoils in REFUSED.items() for spoil in spoils], ids=lambda v: str(v)
+    ("code", "spoil"),
+    [(code, spoil) for code, spoils in REFUSED.items() for spoil in spoils],
+    ids=name_of,
 )
 def test_refused(make_series, folder, code, spoil):
     series = make_series()
     spoil(series)
     series.write(folder)
-    report = check_scan(folder)
-    assert (report.problem, report.shape) == (code, None), report
+    report = refusal(folder)
+    assert report.name == code
     assert not report.detail[0].isupper()
     assert "IM0" not in report.detail
     with pytest.raises(ScanError) as raised:
@@ -358,7 +373,7 @@ def test_two_series_of_one_size(make_series, folder):
         read_volume(folder)
     assert raised.value.code == "several_series"
     assert "Jane" not in str(raised.value)
-    assert check_scan(folder).problem == "several_series"
+    assert refusal(folder).name == "several_series"
     with pytest.raises(ScanError, match="2 series answer"):
         read_volume(folder, series="jane doe thorax")
     with pytest.raises(ScanError, match="no series answers to series='9'") as raised:
@@ -386,7 +401,7 @@ def test_no_dicom(tmp_path, name, code):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("nothing")
     (tmp_path / "text.dcm").write_text("x" * 400)
-    assert check_scan(tmp_path / name).problem == {"none": "missing"}.get(name, code)
+    assert refusal(tmp_path / name).name == {"none": "missing"}.get(name, code)
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, "1.2.840.10008.1.2.4.201", "1.2.3.4"])
@@ -399,7 +414,7 @@ def test_an_encoding_without_a_decoder(make_series, folder, syntax, monkeypatch)
         dataset.PixelData = encapsulate([b"\xff\xd8\xff\xc3" + bytes(60)])
         dataset["PixelData"].is_undefined_length = True
         series.write_instance(dataset, folder / f"{k}", syntax)
-    assert check_scan(folder).problem in ("undecodable_pixels", "bad_instance")
+    assert refusal(folder).name in ("undecodable_pixels", "bad_instance")
 
 
 def test_a_deflated_bomb_is_not_inflated(make_series, folder):
@@ -409,8 +424,8 @@ def test_a_deflated_bomb_is_not_inflated(make_series, folder):
         dataset.add_new(0x00420011, "OB", bytes(10_000_000))
         series.write_instance(dataset, folder / f"{k}", DeflatedExplicitVRLittleEndian)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000
-    report = check_scan(folder)
-    assert report.problem == "undecodable_pixels"
+    report = refusal(folder)
+    assert report.name == "undecodable_pixels"
     assert "deflated" in report.detail
 
 
@@ -427,8 +442,8 @@ def test_a_compressed_image_larger_than_its_header(make_series, folder):
         data[place : place + 8] = np.array([60000, 60000], ">u4").tobytes()
         packed.PixelData = bytes(data)
         packed.save_as(path)
-    report = check_scan(folder)
-    assert report.problem == "bad_instance"
+    report = refusal(folder)
+    assert report.name == "bad_instance"
     assert "60000" in report.detail
 
 
@@ -452,8 +467,8 @@ def test_archives_that_are_refused(tmp_path, make_series):
         locked[locked.index(signature) + flags] |= 1
     (tmp_path / "locked.zip").write_bytes(bytes(locked))
     for name, words in {"bomb": "declares", "torn": "unpacked", "text": "unpacked", "locked": "password"}.items():
-        report = check_scan(tmp_path / f"{name}.zip")
-        assert report.problem == "bad_archive"
+        report = refusal(tmp_path / f"{name}.zip")
+        assert report.name == "bad_archive"
         assert words in report.detail
 
 
@@ -477,13 +492,13 @@ def test_a_damaged_member(make_series, folder, tmp_path):
     data = bytearray(archive.read_bytes())
     data[data.index(b"DICM") + 1500] ^= 1
     archive.write_bytes(bytes(data))
-    assert check_scan(archive).problem == "bad_archive"
+    assert refusal(archive).name == "bad_archive"
 
 
 def test_frames_that_are_not_described(make_series, folder):
     """An old multi-frame file: no frame says where it lies. A huge number of frames costs nothing."""
     series = make_series(count=1).each(NumberOfFrames=2**31 - 1)
-    assert check_scan(series.write(folder)).problem == "missing_geometry"
+    assert refusal(series.write(folder)).name == "missing_geometry"
 
 
 def test_without_pydicom(make_series, folder, monkeypatch):
@@ -495,8 +510,8 @@ def test_without_pydicom(make_series, folder, monkeypatch):
 
 def test_declared_sizes_are_judged_before_pixels_are_read(make_series, folder):
     series = make_series().each(Rows=60000, Columns=60000)
-    report = check_scan(series.write(folder))
-    assert report.problem == "too_large"
+    report = refusal(series.write(folder))
+    assert report.name == "too_large"
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -511,7 +526,9 @@ def test_damaged_headers_end_in_a_named_refusal(make_series, folder, seed):
         for place in rng.integers(132, len(data) - 160, 4):
             data[place] = rng.integers(256)
         (folder / "IM001").write_bytes(bytes(data))
-        assert io.StringIO(check_scan(folder).detail).readline() == check_scan(folder).detail
+        report = check_scan(folder)
+        assert (report.fingerprint is None) == bool(report.findings)
+        assert all("\n" not in finding.detail for finding in report.findings)
 
 
 @pytest.mark.real

@@ -1,0 +1,140 @@
+"""Looking at a label map beside its scan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.checking.reports import Finding
+from medvol.core.checking.scans import FileReport, fingerprint_volume
+from medvol.core.errors import GeometryError, QueryError
+from medvol.core.grounding.queries import target_name
+from medvol.core.grounding.relations import check_sides
+from medvol.core.imaging.geometry import corner_distance_mm
+from medvol.core.imaging.label_values import count_values
+from medvol.core.imaging.problems import RefusedScanError
+from medvol.core.imaging.reading import GRID_TOLERANCE_MM, SUFFIXES, read_volume
+from medvol.core.types import Volume
+
+NAMES_FILE = "labels.json"
+"""File of label names, beside the label map or in a folder above it: ``{"1": "spleen", ...}``."""
+
+_LABEL_WORDS = ("labels", "label", "masks", "mask", "segmentation", "seg")
+_SCAN_WORDS = ("image", "volume", "imaging", "scan", "ct", "mr")
+_MOST_LABELS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class _Labels:
+    """A label map under suspicion."""
+
+    path: Path
+    volume: Volume
+    names: Mapping[int, str] | None
+
+
+def find_scan(path: Path, siblings: Mapping[str, Path]) -> Path | None:
+    """The scan that a label map belongs to, by its name: ``a_image`` or ``a`` for ``a_label``; None without one.
+
+    Args:
+        path: A file.
+        siblings: Files of its folder by name without ending.
+    """
+    stem = bare_name(path)
+    for word in _LABEL_WORDS:
+        if word in stem.lower():
+            start = stem.lower().index(word)
+            before, after = stem[:start], stem[start + len(word) :]
+            names = [*(before + other + after for other in _SCAN_WORDS), (before + after).strip("-_.")]
+            return next((siblings[name] for name in names if name in siblings), None)
+    return None
+
+
+def bare_name(path: Path) -> str:
+    """Name of a scan's file without its ending."""
+    ending = max((end for end in SUFFIXES if path.name.lower().endswith(end)), key=len, default="")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def check_labels(path: Path, scan: Volume | None, names: Mapping[int, str] | None) -> FileReport:
+    """Look at a label map; every problem is found, not only the first.
+
+    Args:
+        path: The label map.
+        scan: The scan that it belongs to; None when that cannot be read.
+        names: Names of its labels; None when nothing says them.
+    """
+    try:
+        volume = read_volume(path, modality="other")
+    except RefusedScanError as error:
+        return FileReport((Finding(error.code, str(path), error.detail),))
+    found = [*_check_grid(path, volume, scan), *_check_values(_Labels(path, volume, names))]
+    return FileReport(tuple(found), fingerprint_volume(path, volume, dict(names or {})))
+
+
+def read_label_names(path: Path) -> tuple[dict[int, str] | None, Finding | None]:
+    """Names of the labels of a map, from the nearest ``labels.json``: none, or a finding when it cannot be read."""
+    file = next((folder / NAMES_FILE for folder in path.parents[:3] if (folder / NAMES_FILE).is_file()), None)
+    if file is None:
+        return None, None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {int(value): target_name(name) for value, name in content.items()}, None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, QueryError) as error:
+        return None, Finding(
+            "bad_layout", str(file), f'it holds no names by label, such as {{"1": "spleen"}} ({error})'
+        )
+
+
+def _check_grid(path: Path, volume: Volume, scan: Volume | None) -> Iterator[Finding]:
+    if scan is None:
+        return
+    if volume.shape != scan.shape:
+        yield Finding("other_shape", str(path), f"it has shape {volume.shape} (Z, Y, X), its scan {scan.shape}")
+        return
+    apart = corner_distance_mm(volume.affine, scan.affine, scan.shape[::-1])
+    if apart > GRID_TOLERANCE_MM:
+        yield Finding("other_grid", str(path), f"it lies up to {apart:.2f} mm beside its scan's grid")
+
+
+def _check_values(labels: _Labels) -> Iterator[Finding]:
+    place, voxels = str(labels.path), labels.volume.voxels
+    counts = count_values(voxels)
+    if counts is None:
+        yield Finding("fractions", place, f"one of its values is {_first_fraction(voxels):.4g}")
+        return
+    values = list(counts)
+    if len(values) > _MOST_LABELS:
+        yield Finding("many_labels", place, f"it holds {len(values)} different values")
+        return
+    if values[0] < 0:
+        yield Finding("negative_label", place, f"it holds the label {values[0]}")
+    if values == [0]:
+        yield Finding("empty_labels", place, "every voxel is background")
+    if labels.names is not None:
+        unnamed = [value for value in values if value > 0 and value not in labels.names]
+        if unnamed:
+            yield Finding("unnamed_label", place, f"nothing in {NAMES_FILE} names the label {unnamed[0]}")
+        yield from _check_sides(labels, labels.names)
+
+
+def _check_sides(labels: _Labels, names: Mapping[int, str]) -> Iterator[Finding]:
+    by_name = {name: value for value, name in names.items()}
+    for name, value in by_name.items():
+        other = by_name.get("right " + name.removeprefix("left ")) if name.startswith("left ") else None
+        masks = [labels.volume.voxels == one for one in (value, other) if one is not None]
+        if len(masks) < 2 or not all(mask.any() for mask in masks):
+            continue
+        try:
+            check_sides(masks[0], masks[1], labels.volume.affine)
+        except GeometryError as error:
+            yield Finding("swapped_sides", str(labels.path), f"{name}: {error}")
+
+
+def _first_fraction(voxels: NDArray[np.float32]) -> float:
+    return float(voxels[voxels != np.rint(voxels)][0])

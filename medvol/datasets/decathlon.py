@@ -1,0 +1,87 @@
+"""DecathlonDataset: the layout of the Medical Segmentation Decathlon, which many sets copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import DatasetError
+from medvol.core.grounding.queries import target_name
+from medvol.core.types import Modality
+from medvol.datasets.layout import Layout, ScanFiles, Structure, nifti_stem, structure_named
+from medvol.datasets.release import ReleaseDataset
+from medvol.datasets.splits import read_json
+
+_ORGANS = {"liver": "liver", "pancreas": "pancreas", "lung": "lung", "colon": "colon", "hepaticvessel": "liver"}
+
+
+class DecathlonLayout(Layout):
+    """``dataset.json`` that names label values and pairs of ``imagesTr`` and ``labelsTr``."""
+
+    def find(self, root: Path) -> list[ScanFiles]:
+        """See ``Layout``."""
+        path = root / "dataset.json"
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("training"), list):
+            raise DatasetError(f"{path}: expected an object with 'labels' and a list 'training' of image and label")
+        name = str(content.get("name") or root.name)
+        structures = _structures(path, name, content.get("labels"))
+        modality = _modality(content.get("modality"))
+        return [_scan(path, name, entry, structures, modality) for entry in content["training"]]
+
+
+class DecathlonDataset(ReleaseDataset):
+    """A task of the Medical Segmentation Decathlon, or a set in its layout.
+
+    Labels are named in ``dataset.json``; ``cancer`` of the liver is asked for as the liver tumour, and an organ with
+    its tumour. The release's test scans have no labels and are left out; ``test_share`` makes a test part. Scans with
+    several channels (brain tumours, prostate) are refused by name, as every series of frames is.
+    """
+
+    layout = DecathlonLayout()
+
+
+def _structures(path: Path, set_name: str, labels: Any) -> tuple[Structure, ...]:
+    if not isinstance(labels, Mapping):
+        raise DatasetError(
+            f'{path}: expected names by label under \'labels\', such as {{"1": "liver"}}; got {labels!r:.80}'
+        )
+    try:
+        named = {int(value): target_name(str(name)) for value, name in labels.items() if int(value) > 0}
+    except ValueError as error:
+        raise DatasetError(f'{path}: a label is not a number ({error}); write them as in {{"1": "liver"}}') from error
+    organ = next((organ for key, organ in _ORGANS.items() if key in set_name.lower()), "")
+    found = {value: structure_named(name, (value,)) for value, name in named.items()}
+    growths = [value for value, structure in found.items() if structure.finding]
+    return tuple(
+        replace(structure, name=_growth_name(organ, structure))
+        if structure.finding
+        else replace(structure, labels=(value, *growths) if structure.name == organ else (value,))
+        for value, structure in found.items()
+    )
+
+
+def _growth_name(organ: str, structure: Structure) -> str:
+    """``cancer`` of the liver is the liver tumour."""
+    return structure.name if not organ or organ in structure.name else f"{organ} {structure.finding}"
+
+
+def _modality(names: Any) -> Modality | None:
+    first = str(next(iter(names.values()), "")).upper() if isinstance(names, Mapping) else ""
+    return "CT" if first == "CT" else "MR" if first.startswith(("MR", "T1", "T2", "FLAIR")) else None
+
+
+def _scan(
+    path: Path, set_name: str, entry: Any, structures: tuple[Structure, ...], modality: Modality | None
+) -> ScanFiles:
+    files = [entry.get(key) if isinstance(entry, dict) else None for key in ("image", "label")]
+    if not all(isinstance(file, str) for file in files):
+        raise DatasetError(f"{path}: an entry of 'training' is {entry!r:.80}; write an object with image and label")
+    image, label = (path.parent / str(file) for file in files)
+    for file in (image, label):
+        if not file.is_file():
+            raise DatasetError(f"{path}: {file.relative_to(path.parent)} is not there; unpack the whole release")
+    case = nifti_stem(image)
+    return ScanFiles(image, label, structures, f"{set_name.lower()}-{case}", case, "", modality)

@@ -1,0 +1,148 @@
+"""Layouts: where a collection keeps its scans and label maps, and what its labels mean."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.grounding.instances import part_at
+from medvol.core.types import Modality, Volume
+from medvol.datasets.nifti_table import TargetRow
+
+if TYPE_CHECKING:
+    from medvol.core.imaging.slice_cache import SliceCache
+
+NIFTI = (".nii.gz", ".nii")
+
+_PAIRS = {"kidneys": "kidney", "lungs": "lung"}
+_GROWTH = re.compile(r"\b(tumou?r|cancer|cyst|lesion|metastasis|nodule|mass)(s|es)?\b")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a label map shows under one name.
+
+    Args:
+        name: Target that is asked for: ``kidneys``.
+        labels: Its values in the label map; every value but 0 when empty.
+        pair: Name of one of the two when it is a pair: ``kidney``; the affine then tells left from right.
+        finding: What a separate growth is called beside its organ: ``tumour``; empty for anatomy.
+        organ: Pair that it is a part of: ``kidney``; empty when it is part of none.
+        mask: File of its own; None when it is in the scan's label map.
+        instances: Files that hold one finding each; connected parts are taken where there are none.
+    """
+
+    name: str
+    labels: tuple[int, ...] = ()
+    pair: str = ""
+    finding: str = ""
+    organ: str = ""
+    mask: Path | None = None
+    instances: tuple[Path, ...] = ()
+
+
+def structure_named(name: str, labels: tuple[int, ...], mask: Path | None = None) -> Structure:
+    """A structure as its name tells: ``kidneys`` are a pair, ``right kidney cyst`` is a finding of a kidney."""
+    growth = _GROWTH.search(name)
+    kind = "" if growth is None else "tumour" if growth[1] in ("tumor", "cancer") else growth[1]
+    organ = next((one for one in _PAIRS.values() if growth and one in name), "")
+    return Structure(name, labels, pair=_PAIRS.get(name, ""), finding=kind, organ=organ, mask=mask)
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """One scan of a collection.
+
+    Args:
+        image: The scan.
+        label_map: Its label map; None when it has none, or a mask for each structure.
+        structures: What the label map or the masks show.
+        patient: The same person has the same name in every collection where that can be known.
+        case: Start of the ids of its cases.
+        split: Part that the publisher put it into: ``train``, ``val`` or ``test``; empty when there is none.
+        modality: What the intensities are.
+    """
+
+    image: Path
+    label_map: Path | None
+    structures: tuple[Structure, ...]
+    patient: str
+    case: str
+    split: str = ""
+    modality: Modality | None = "CT"
+
+
+class LabelledScan(ABC):
+    """A volume with the masks of its targets; what was read is kept."""
+
+    volume: Volume
+
+    def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
+        """True mask of a target; None when it is unknown."""
+        if row.absent:
+            return np.zeros(self.volume.shape, bool)
+        if row.mask is None:
+            return None
+        mask = self.read(row.mask, row.labels)
+        return mask if row.seed is None else part_at(mask, row.seed)
+
+    @abstractmethod
+    def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Mask (Z, Y, X) of some labels of a file; of every value but 0 when none are named."""
+
+
+class NiftiScan(LabelledScan):
+    """A scan and label maps that pass the reading gate, read from a cache of slices where there is one."""
+
+    def __init__(self, row: TargetRow, cache: SliceCache | None = None) -> None:
+        from medvol.core.imaging.reading import read_volume
+
+        self._cache = cache
+        read = read_volume if cache is None else cache.read_volume
+        self.volume = read(row.image, modality=row.modality)
+        self._maps: dict[Path, NDArray[np.int32]] = {}
+
+    def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
+        """See ``LabelledScan``."""
+        from medvol.core.imaging.reading import read_labels
+
+        if path not in self._maps:
+            read = read_labels if self._cache is None else self._cache.read_labels
+            self._maps[path] = read(path, self.volume)
+        values = self._maps[path]
+        return np.isin(values, labels) if labels else values != 0
+
+
+class Layout(ABC):
+    """Finds the scans of a published collection."""
+
+    never_shown: ClassVar[tuple[str, ...]] = ()
+    """Targets that no scan of the collection shows, for queries about something absent."""
+
+    @abstractmethod
+    def find(self, root: Path) -> list[ScanFiles]:
+        """Every scan below a folder, in a fixed order; reads no scan.
+
+        Raises:
+            DatasetError: The folder does not have the collection's layout; the message says what was looked for.
+        """
+
+    def open(self, row: TargetRow, cache: SliceCache | None = None) -> LabelledScan:
+        """Read the scan of a target; from a cache where the files are of a kind that it keeps."""
+        return NiftiScan(row, cache)
+
+
+def existing(*candidates: Path) -> Path | None:
+    """The first of some paths that is a file."""
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def nifti_stem(path: Path) -> str:
+    """Name of a NIfTI file without its ending."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -1,0 +1,193 @@
+"""M3DSegDataset: the preprocessed arrays of M3D-Seg, where spacing, orientation and Hounsfield units are lost."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.grounding.queries import Phrasing, target_name
+from medvol.datasets.found_targets import Found, FoundTarget
+from medvol.datasets.layout import LabelledScan, Layout, ScanFiles, Structure
+from medvol.datasets.m3dseg_arrays import NpyScan, count_voxels
+from medvol.datasets.nifti_table import TargetRow
+from medvol.datasets.release import ReleaseDataset
+from medvol.datasets.splits import Split, read_json
+
+if TYPE_CHECKING:
+    from medvol.core.imaging.slice_cache import SliceCache
+
+_log = logging.getLogger(__name__)
+
+SETS = {"0003": "abdomenct1k", "0004": "kits", "0012": "ctorg"}
+"""Sets whose classes are named as the releases' own data sets name them, and whose patients share names with them."""
+
+_NAMES = {
+    "arota": "aorta",
+    "bladder": "urinary bladder",
+    "bones": "bone",
+    "cyst": "kidney cyst",
+    "gall bladder": "gallbladder",
+    "kidney": "kidneys",
+    "lung": "lungs",
+    "postcava": "inferior vena cava",
+    "tumor": "kidney tumour",
+    "tumour": "kidney tumour",
+}
+_PARTS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+
+
+class M3DSegLayout(Layout):
+    """``<id>/<case>/image.npy`` with ``mask_(C, H, W, D).npz``, listed in ``<id>/<id>.json``."""
+
+    def __init__(self, set_id: str = "0003", orientation: str = "LPS") -> None:
+        self.set_id = set_id
+        self.orientation = orientation
+
+    def find(self, root: Path) -> list[ScanFiles]:
+        """See ``Layout``."""
+        places = [place for place in (root / self.set_id, root) if (place / f"{self.set_id}.json").is_file()]
+        if not places:
+            raise DatasetError(f"{root}: there is no {self.set_id}/{self.set_id}.json in it; unpack M3D-Seg there")
+        path = places[0] / f"{self.set_id}.json"
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise DatasetError(f"{path}: expected an object with 'labels' and lists of image and label")
+        structures = _structures(path, content.get("labels"))
+        parts = {key: part for key, part in _PARTS.items() if isinstance(content.get(key), list)}
+        entries = [(entry, part) for key, part in parts.items() for entry in content[key]]
+        return [self._scan(path, entry, part, structures) for entry, part in entries]
+
+    def open(self, row: TargetRow, cache: SliceCache | None = None) -> LabelledScan:
+        """See ``Layout``; arrays of NumPy are not kept in a cache, since they are read as they lie."""
+        return NpyScan(row, self.orientation)
+
+    def _scan(self, path: Path, entry: Any, part: str, structures: tuple[Structure, ...]) -> ScanFiles:
+        name = entry.get("image") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or len(PurePosixPath(name).parts) < 2:
+            raise DatasetError(f"{path}: an entry is {entry!r:.80}; write an object with 'image' and 'label'")
+        case = PurePosixPath(name).parts[-2]
+        folder = path.parent / case
+        masks = sorted(file for file in folder.glob("mask_*.npz"))
+        if not (folder / "image.npy").is_file() or len(masks) != 1:
+            raise DatasetError(f"{folder}: expected image.npy and one mask_(C, H, W, D).npz; unpack the case again")
+        owner = SETS.get(self.set_id, f"m3d-{self.set_id}")
+        return ScanFiles(folder / "image.npy", masks[0], structures, _patient(owner, case), case, part, "other")
+
+
+class M3DSegDataset(ReleaseDataset):
+    """M3D-Seg: preprocessed arrays of 25 CT sets, of which 0003, 0004 and 0012 are those of the paper.
+
+    Its preparation clipped and standardised the intensities, and wrote neither spacing nor orientation: window
+    presets in Hounsfield units, distances and sides mean nothing here, and relational questions are not asked. Read
+    the original release where you can. The first use logs this.
+
+    Args:
+        root: Folder that holds the folder of the set, or that folder.
+        set_id: ``0003`` AbdomenCT-1K, ``0004`` KiTS23, ``0012`` CT-ORG, or another set.
+        orientation: Three letters that say which way the three axes of the arrays are taken to point; nothing in the
+            files says it.
+        split: Part that the set's JSON file names; ``all`` takes everyone.
+        val_share: Share of the patients that are validated on, where the JSON file names none.
+        patients: Take only these of the split.
+        exclude_patients: Leave these out.
+        targets: Take only these targets; all when None.
+        absent_share: Share of the cases that ask for something the scan does not show, as far as there is such.
+        min_voxels: Smaller targets are left out.
+        phrasing: See ``NiftiDataset``.
+        phrasings_per_target: Ask for each target in this many different ways.
+        seed: Seed of the phrasings and the choice of absent targets.
+        query_bank: YAML file of further phrasings, or None.
+        cache_size: Scans kept in memory.
+    """
+
+    layout = M3DSegLayout()
+
+    def __init__(
+        self,
+        root: str,
+        set_id: str = "0003",
+        orientation: str = "LPS",
+        split: Split = "all",
+        val_share: float = 0.0,
+        patients: list[str] | None = None,
+        exclude_patients: list[str] | None = None,
+        targets: list[str] | None = None,
+        absent_share: float = 0.0,
+        min_voxels: int = 200,
+        phrasing: Phrasing = "train",
+        phrasings_per_target: int = 1,
+        seed: int = 0,
+        query_bank: str | None = None,
+        cache_size: int = 4,
+    ) -> None:
+        super().__init__(
+            root,
+            split=split,
+            val_share=val_share,
+            patients=patients,
+            exclude_patients=exclude_patients,
+            targets=targets,
+            absent_share=absent_share,
+            min_voxels=min_voxels,
+            phrasing=phrasing,
+            phrasings_per_target=phrasings_per_target,
+            seed=seed,
+            query_bank=query_bank,
+            cache_size=cache_size,
+        )
+        if not re.fullmatch(r"\d{4}", set_id):
+            raise ConfigError(f"set_id is four digits such as '0004'; got {set_id!r} (put it in quotes)")
+        if sorted("LAS".find(_axis(letter)) for letter in orientation) != [0, 1, 2]:
+            raise ConfigError(f"orientation is three letters such as LPS or RAS; got {orientation!r}")
+        self.set_id = set_id
+        self.orientation = orientation
+        self.layout = M3DSegLayout(set_id, orientation)
+
+    def _rows(self) -> list[TargetRow]:
+        _log.warning(
+            "%s: M3D-Seg arrays have lost Hounsfield units, spacing and orientation; windows are by percentiles, a "
+            "voxel counts as 1 mm, and the axes are taken to point to %s; read the original release where you can",
+            self.root,
+            self.orientation,
+        )
+        return super()._rows()
+
+    def _look(self, scan: ScanFiles) -> Found:
+        assert scan.label_map is not None, "the layout finds no scan without masks"
+        counts = count_voxels(scan.label_map)
+        if len(counts) != len(scan.structures):
+            raise DatasetError(
+                f"{scan.label_map}: {len(counts)} masks for the {len(scan.structures)} labels of {self.set_id}.json"
+            )
+        named = list(zip(scan.structures, counts, strict=True))
+        mask = str(scan.label_map)
+        shown = tuple(FoundTarget(s.name, mask, s.labels) for s, count in named if count >= self.min_voxels)
+        return Found(shown, tuple(s.name for s, count in named if count == 0))
+
+
+def _structures(path: Path, labels: Any) -> tuple[Structure, ...]:
+    """One structure for each mask, in the order of the label values."""
+    if not isinstance(labels, Mapping):
+        raise DatasetError(f"{path}: expected names by label under 'labels'; got {labels!r:.80}")
+    try:
+        named = sorted((int(value), str(name)) for value, name in labels.items() if int(value) > 0)
+    except ValueError as error:
+        raise DatasetError(f"{path}: a label is not a number ({error})") from error
+    return tuple(Structure(_NAMES.get(name.lower()) or target_name(name), (value,)) for value, name in named)
+
+
+def _patient(owner: str, case: str) -> str:
+    """Name of a patient as the data set of the original release writes it, where the case keeps its number."""
+    number = re.search(r"(\d+)$", case)
+    if number is None or owner == "abdomenct1k":
+        return f"{owner}-{case}"
+    return f"{owner}-{int(number[1]):0{5 if owner == 'kits' else 3}d}"
+
+
+def _axis(letter: str) -> str:
+    """The letter of an axis, whichever way it points."""
+    return {"R": "L", "P": "A", "I": "S"}.get(letter, letter)

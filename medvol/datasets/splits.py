@@ -1,0 +1,86 @@
+"""Splits: which patients are trained on, validated and tested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from medvol.core.errors import DatasetError
+
+Split = Literal["all", "train", "val", "test"]
+
+_PARTS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
+
+
+def split_patients(patients: Iterable[str], fractions: tuple[float, float, float], seed: int) -> dict[str, set[str]]:
+    """Deal patients to train, val and test, in the order of a seeded hash of their names.
+
+    Args:
+        patients: Names; their order does not matter.
+        fractions: Shares of train, val and test; they sum to 1.
+        seed: Another seed deals otherwise.
+    """
+    order = sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    first, second = (round(share * len(order)) for share in (fractions[0], fractions[0] + fractions[1]))
+    return {"train": set(order[:first]), "val": set(order[first:second]), "test": set(order[second:])}
+
+
+def complete_split(published: Mapping[str, str], val_share: float, test_share: float, seed: int) -> dict[str, set[str]]:
+    """Keep a publisher's split and deal what it leaves open.
+
+    Args:
+        published: Part (``train``, ``val``, ``test``) of each patient; empty where the publisher names none.
+        val_share: Share of the patients that become ``val`` where the publisher has none.
+        test_share: Share that becomes ``test`` where the publisher has no split at all; ``val_share`` is of the same
+            whole.
+        seed: Another seed deals otherwise.
+    """
+    if not any(published.values()):
+        return split_patients(published, (1 - val_share - test_share, val_share, test_share), seed)
+    parts = {part: {name for name, own in published.items() if own == part} for part in ("train", "val", "test")}
+    if not parts["val"] and val_share:
+        dealt = split_patients(parts["train"], (1 - val_share, val_share, 0.0), seed)
+        parts |= {"train": dealt["train"], "val": dealt["val"]}
+    return parts
+
+
+def read_split_file(path: Path) -> dict[str, str]:
+    """Read a split from JSON: ``{"train": [...], "test": [...]}``, each entry a case or ``{"image": "0004/case/..."}``.
+
+    Returns:
+        Part of each name; an entry that is a path gives every folder and file name in it, endings left out.
+
+    Raises:
+        DatasetError: It cannot be read or has another layout.
+    """
+    content = read_json(path)
+    parts: dict[str, str] = {}
+    for key, entries in content.items() if isinstance(content, dict) else ():
+        part = _PARTS.get(str(key).lower())
+        if part is None or not isinstance(entries, list):
+            continue
+        for entry in entries:
+            image = entry.get("image") if isinstance(entry, dict) else entry
+            if not isinstance(image, str):
+                raise DatasetError(f"{path}: {key} holds {entry!r:.80}; write a name, or an object with 'image'")
+            parts |= {name.split(".")[0]: part for name in PurePosixPath(image).parts}
+    if not parts:
+        raise DatasetError(f'{path}: expected {{"train": [...], "val": [...], "test": [...]}} with names of cases')
+    return parts
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON text.
+
+    Raises:
+        DatasetError: The file is missing, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(f"{path}: it cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not JSON ({error})") from error

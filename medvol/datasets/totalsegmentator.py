@@ -1,0 +1,62 @@
+"""TotalSegmentatorDataset: one folder a patient, one mask file a structure."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from medvol.core.errors import DatasetError
+from medvol.core.grounding.queries import target_name
+from medvol.core.types import Modality
+from medvol.datasets.layout import NIFTI, Layout, ScanFiles, existing, nifti_stem, structure_named
+from medvol.datasets.release import ReleaseDataset
+
+_IMAGES: tuple[tuple[str, Modality], ...] = (("ct", "CT"), ("mri", "MR"))
+_PARTS = {"train": "train", "val": "val", "test": "test"}
+
+
+class TotalSegmentatorLayout(Layout):
+    """``s0000/ct.nii.gz`` (or ``mri.nii.gz``) with ``segmentations/<structure>.nii.gz``, split in ``meta.csv``."""
+
+    def find(self, root: Path) -> list[ScanFiles]:
+        """See ``Layout``."""
+        parts = _read_parts(root / "meta.csv")
+        folders = sorted(path.parent for path in root.rglob("segmentations") if path.is_dir())
+        found = [_scan(folder, parts.get(folder.name, "")) for folder in folders]
+        if not found:
+            raise DatasetError(f"{root}: there is no s0000/segmentations in it; unpack TotalSegmentator there")
+        return found
+
+
+class TotalSegmentatorDataset(ReleaseDataset):
+    """TotalSegmentator, CT or MR: more than a hundred structures, each in a file of its own.
+
+    Every mask is read to know whether it is empty, which takes long for all structures: name the ``targets`` you need,
+    and let ``index`` remember. Left and right are checked against the affine. The split is the one in ``meta.csv``.
+    """
+
+    layout = TotalSegmentatorLayout()
+
+
+def _scan(folder: Path, part: str) -> ScanFiles:
+    names = [(folder / f"{stem}{end}", modality) for stem, modality in _IMAGES for end in NIFTI]
+    image = existing(*(path for path, _ in names))
+    if image is None:
+        raise DatasetError(f"{folder}: there is neither ct.nii.gz nor mri.nii.gz in it; unpack the scan too")
+    masks = sorted(path for path in (folder / "segmentations").iterdir() if path.name.endswith(NIFTI))
+    structures = tuple(structure_named(target_name(nifti_stem(path)), (), path) for path in masks)
+    name = f"totalsegmentator-{folder.name}"
+    return ScanFiles(image, None, structures, name, folder.name, part, dict(names)[image])
+
+
+def _read_parts(path: Path) -> dict[str, str]:
+    """Split of each case; nothing where there is no such table."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter=";" if ";" in head else ","))
+    if rows and not {"image_id", "split"} <= rows[0].keys():
+        raise DatasetError(f"{path}: expected the columns image_id and split; got {', '.join(rows[0])[:200]}")
+    return {row["image_id"]: _PARTS.get(row["split"] or "", "") for row in rows}

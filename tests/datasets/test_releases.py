@@ -1,0 +1,389 @@
+"""Published data sets: their files, labels, splits and patients, on small copies of their layouts."""
+
+import json
+import logging
+import pickle
+
+import nibabel as nib
+import numpy as np
+import pytest
+import releases
+from scipy import ndimage
+
+from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.registry import DATASETS
+from medvol.datasets.abdomenct1k import AbdomenCT1KDataset
+from medvol.datasets.ctorg import CTORGDataset, CTORGLayout
+from medvol.datasets.decathlon import DecathlonDataset
+from medvol.datasets.kits23 import CLASSES, KiTS23Dataset
+from medvol.datasets.phantom_anatomy import LABELS
+from medvol.datasets.totalsegmentator import TotalSegmentatorDataset
+
+FEW = {"min_voxels": 20}
+
+
+def by_target(dataset, patient=None):
+    """Cases by target, of the first patient unless one is named."""
+    wanted = patient or dataset.patient_id(0)
+    indices = [i for i in range(len(dataset)) if dataset.patient_id(i) == wanted]
+    return {case.query.target: case for case in map(dataset.__getitem__, indices)}
+
+
+def patients(dataset):
+    return {dataset.patient_id(i) for i in range(len(dataset))}
+
+
+@pytest.fixture(scope="module")
+def ctorg(tmp_path_factory):
+    return str(releases.write_ctorg(tmp_path_factory.mktemp("ctorg")))
+
+
+@pytest.fixture(scope="module")
+def kits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kits")
+    return str(root), releases.write_kits23(root)
+
+
+def test_ctorg_labels_lie_where_they_were_drawn(ctorg):
+    voxels, labels, spacing = releases.phantoms(5, 0.0)[0]
+    found = by_target(CTORGDataset(ctorg, **FEW))
+    assert set(found) == {"liver", "urinary bladder", "kidneys", "bone"}
+    for target, names in {
+        "liver": ["liver"],
+        "urinary bladder": ["urinary bladder"],
+        "kidneys": ["left kidney", "right kidney"],
+        "bone": ["spine"],
+    }.items():
+        np.testing.assert_array_equal(found[target].target, np.isin(labels, [LABELS[n] for n in names]))
+    volume = found["liver"].volume
+    np.testing.assert_array_equal(volume.voxels, voxels)
+    assert volume.spacing == pytest.approx(spacing, rel=1e-6)
+    assert volume.modality == "CT"
+
+
+def test_ctorg_is_119_to_train_and_21_to_test(tmp_path):
+    for number in range(140):
+        for kind in ("volume", "labels"):
+            (tmp_path / f"{kind}-{number}.nii.gz").touch()
+    scans = CTORGLayout().find(tmp_path)
+    parts = [scan.split for scan in scans]
+    assert (parts.count("train"), parts.count("test")) == (119, 21)
+    assert {scan.image.name for scan in scans if scan.split == "test"} == {f"volume-{n}.nii.gz" for n in range(21)}
+    assert len({scan.patient for scan in scans}) == 140
+
+
+def test_ctorg_splits(ctorg):
+    test = patients(CTORGDataset(ctorg, split="test", **FEW))
+    train, val = (patients(CTORGDataset(ctorg, split=part, val_share=0.34, **FEW)) for part in ("train", "val"))
+    assert test == {"ctorg-000", "ctorg-001"}
+    assert train | val == {"ctorg-021", "ctorg-022", "ctorg-023"}
+    assert (len(train), len(val)) == (2, 1)
+
+
+def test_sides_come_from_the_affine(ctorg):
+    labels = releases.phantoms(5, 0.0)[0][1]
+    found = by_target(CTORGDataset(ctorg, relations=True, **FEW))
+    for side in ("left kidney", "right kidney"):
+        np.testing.assert_array_equal(found[side].target, labels == LABELS[side])
+    liver = np.argwhere(labels == LABELS["liver"]) * releases.phantoms(1, 0.0)[0][2]
+    gaps = {}
+    for side in ("left kidney", "right kidney"):
+        points = np.argwhere(labels == LABELS[side]) * releases.phantoms(1, 0.0)[0][2]
+        gaps[side] = min(np.linalg.norm(liver - point, axis=1).min() for point in points)
+    assert gaps["right kidney"] + 5 < gaps["left kidney"]
+    assert found["kidney nearest to liver"].query.meaning == "right kidney"
+
+
+def test_abdomenct1k(tmp_path, caplog):
+    root = releases.write_abdomenct1k(tmp_path)
+    labels = releases.phantoms(5, 0.0, seed=4)[0][1]
+    found = by_target(AbdomenCT1KDataset(str(root), **FEW))
+    assert set(found) == {"liver", "kidneys", "spleen", "pancreas"}
+    np.testing.assert_array_equal(found["pancreas"].target, labels == LABELS["pancreas"])
+    np.testing.assert_array_equal(found["spleen"].target, labels == LABELS["spleen"])
+    parts = [patients(AbdomenCT1KDataset(str(root), split=s, val_share=0.2, **FEW)) for s in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [3, 1, 1]
+    assert set().union(*parts) == {f"abdomenct1k-Case_{i:05d}" for i in range(1, 6)}
+    (root / "Mask" / "Case_00002.nii.gz").unlink()
+    assert len(patients(AbdomenCT1KDataset(str(root), **FEW))) == 4
+    assert caplog.messages == [f"{root}: 1 scans have no mask and are left out, such as Case_00002"]
+    for mask in (root / "Mask").iterdir():
+        mask.unlink()
+    with pytest.raises(DatasetError, match=r"there is no Case_00001\.nii\.gz; unpack the masks too"):
+        len(AbdomenCT1KDataset(str(root)))
+
+
+def test_kits_classes_and_instances(kits):
+    root, sides = kits
+    dataset = KiTS23Dataset(root, relations=True, **FEW)
+    for number, (voxels, labels, _) in enumerate(releases.phantoms(5, seed=5)):
+        values, (first, second), (cyst,), side = releases.kits_labels(labels)
+        found = by_target(dataset, f"kits-{number:05d}")
+        np.testing.assert_array_equal(found["kidneys"].volume.voxels, voxels)
+        for name, target in (("kidney_and_mass", "kidneys"), ("mass", "kidney lesion"), ("tumor", "kidney tumour")):
+            np.testing.assert_array_equal(found[target].target, np.isin(values, CLASSES[name]))
+        np.testing.assert_array_equal(found["kidney cyst"].target, values == 3)
+        large, small = (first, second) if first.sum() > second.sum() else (second, first)
+        np.testing.assert_array_equal(found["largest kidney tumour"].target, large)
+        np.testing.assert_array_equal(found["only kidney cyst"].target, cyst)
+        assert "smallest kidney tumour" not in found or np.array_equal(found["smallest kidney tumour"].target, small)
+        assert found["kidney with tumour"].query.meaning == side == sides[f"case_{number:05d}"]
+        assert found["kidney with cyst"].query.meaning != side
+        np.testing.assert_array_equal(found["kidney with tumour"].target, found[side].target)
+        assert "only kidney tumour" not in found
+        assert "kidney with lesion" not in found
+
+
+def test_kits_kidneys_carry_their_masses(kits):
+    root, _ = kits
+    labels = releases.phantoms(5, seed=5)[0][1]
+    values, (tumour, second), _, side = releases.kits_labels(labels)
+    found = by_target(KiTS23Dataset(root, relations=True, **FEW))
+    parts, _ = ndimage.label(values > 0, np.ones((3, 3, 3)))
+    assert (found[side].target & second).sum() == second.sum()
+    assert (found[side].target & tumour).sum() == tumour.sum()
+    np.testing.assert_array_equal(found[side].target, parts == parts[tuple(np.argwhere(second)[0])])
+
+
+def test_kits_counts_what_has_no_answer(kits):
+    dropped = KiTS23Dataset(kits[0], relations=True, **FEW).dropped
+    assert dropped["with"] == dropped["without"] == dropped["with both"] == 5
+    assert KiTS23Dataset(kits[0], **FEW).dropped == {}
+
+
+def test_kits_without_instance_files_takes_connected_parts(kits, tmp_path):
+    root = tmp_path / "kits"
+    releases.write_kits23(root, count=1)
+    with_files = by_target(KiTS23Dataset(str(root), relations=True, **FEW))
+    for path in (root / "dataset" / "case_00000" / "instances").iterdir():
+        path.unlink()
+    without = by_target(KiTS23Dataset(str(root), relations=True, **FEW))
+    np.testing.assert_array_equal(with_files["largest kidney tumour"].target, without["largest kidney tumour"].target)
+    assert set(with_files) == set(without)
+
+
+def test_kits_tolerances_are_those_of_the_challenge():
+    assert KiTS23Dataset.surface_tolerances_mm == {
+        "kidneys": 1.0331,
+        "kidney lesion": 1.1329,
+        "kidney tumour": 1.1498,
+    }
+
+
+def test_kits_with_a_published_split(kits, tmp_path):
+    split = tmp_path / "split.json"
+    entries = {part: [{"image": f"0004/case_{i:05d}/image.npy"} for i in numbers] for part, numbers in PARTS.items()}
+    split.write_text(json.dumps({"name": "kits", "numTrain": 3, **entries}))
+    for part, numbers in (("train", [0, 2, 3]), ("test", [1, 4])):
+        dataset = KiTS23Dataset(kits[0], split=part, split_file=str(split), **FEW)
+        assert patients(dataset) == {f"kits-{i:05d}" for i in numbers}
+    split.write_text(json.dumps({"train": ["case_99999"], "test": ["case_99998"]}))
+    with pytest.raises(DatasetError, match=r"it names no case of .*; cases are like case_00000"):
+        len(KiTS23Dataset(kits[0], split="test", split_file=str(split)))
+    split.write_text("{}")
+    with pytest.raises(DatasetError, match="with names of cases"):
+        len(KiTS23Dataset(kits[0], split="test", split_file=str(split)))
+
+
+PARTS = {"train": [0, 2, 3], "test": [1, 4]}
+
+
+def test_decathlon_asks_for_an_organ_with_its_tumour(tmp_path):
+    root = releases.write_decathlon(tmp_path)
+    labels = releases.phantoms(5, 0.0, seed=6)[0][1] == LABELS["liver"]
+    dataset = DecathlonDataset(str(root), **FEW)
+    found = by_target(dataset)
+    assert set(found) == {"liver", "liver tumour"}
+    np.testing.assert_array_equal(found["liver"].target, labels)
+    np.testing.assert_array_equal(found["liver tumour"].target, releases.ball(labels, radius=4.0))
+    assert len(patients(dataset)) == 5
+    assert found["liver"].volume.modality == "CT"
+
+
+def test_totalsegmentator_splits_and_absent_masks(tmp_path):
+    root = releases.write_totalsegmentator(tmp_path)
+    parts = {s: patients(TotalSegmentatorDataset(str(root), split=s, **FEW)) for s in ("train", "val", "test")}
+    assert [len(parts[s]) for s in ("train", "val", "test")] == [3, 1, 1]
+    assert parts["val"] == {"totalsegmentator-s0003"}
+    found = by_target(TotalSegmentatorDataset(str(root), absent_share=0.5, **FEW))
+    assert set(found) == {"liver", "spleen", "left kidney", "right kidney", "brain"}
+    assert found["brain"].query.kind == "absent"
+    assert not found["brain"].target.any()
+    labels = releases.phantoms(5, 0.0, seed=7)[0][1]
+    np.testing.assert_array_equal(found["left kidney"].target, labels == LABELS["left kidney"])
+
+
+def test_swapped_sides_are_refused(tmp_path):
+    root = releases.write_totalsegmentator(tmp_path, ("train",))
+    folder = root / "s0000" / "segmentations"
+    (folder / "kidney_left.nii.gz").rename(folder / "x.nii.gz")
+    (folder / "kidney_right.nii.gz").rename(folder / "kidney_left.nii.gz")
+    (folder / "x.nii.gz").rename(folder / "kidney_right.nii.gz")
+    with pytest.raises(DatasetError, match=r"kidney_left\.nii\.gz: left kidney: .*names are swapped"):
+        len(TotalSegmentatorDataset(str(root), **FEW))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4])
+def test_absent_queries_make_up_their_share(ctorg, share):
+    cases = [
+        case
+        for patient in sorted(patients(CTORGDataset(ctorg, **FEW)))
+        for case in by_target(CTORGDataset(ctorg, absent_share=share, **FEW), patient).values()
+    ]
+    absent = [case for case in cases if case.query.kind == "absent"]
+    assert {case.query.target for case in absent} <= {"lungs", "brain"}
+    assert not any(case.target.any() for case in absent)
+    shown = len(cases) - len(absent)
+    # Two structures are never drawn, so that a scan can be asked for two absent targets at most.
+    assert abs(len(absent) - min(shown * share / (1 - share), 10)) <= 5 * (share > 0)
+    assert bool(absent) == (share > 0)
+
+
+def test_named_targets_and_patients(ctorg):
+    dataset = CTORGDataset(ctorg, targets=["liver", "left kidney"], relations=True, patients=["ctorg-001"], **FEW)
+    assert {dataset[i].query.target for i in range(len(dataset))} == {"liver", "left kidney"}
+    assert patients(dataset) == {"ctorg-001"}
+    with pytest.raises(DatasetError, match="targets: 'spleen' is not in the data"):
+        len(CTORGDataset(ctorg, targets=["spleen"], **FEW))
+    with pytest.raises(DatasetError, match="patients: 'ctorg-7' is not in the data"):
+        len(CTORGDataset(ctorg, exclude_patients=["ctorg-7"], **FEW))
+
+
+def test_an_index_remembers_what_label_maps_hold(tmp_path, monkeypatch):
+    import medvol.core.imaging.reading as reading
+
+    root, index = releases.write_ctorg(tmp_path / "ctorg", (0, 21)), tmp_path / "index"
+    settings = {"index": str(index), "relations": True, **FEW}
+    first = CTORGDataset(str(root), **settings)
+    asked = [(first[i].case_id, first[i].query) for i in range(len(first))]
+    assert len(list(index.iterdir())) == 2
+    read = []
+    real = reading.read_label_map
+    monkeypatch.setattr(reading, "read_label_map", lambda path, **options: read.append(path) or real(path, **options))
+    again = CTORGDataset(str(root), **settings)
+    assert [(again[i].case_id, again[i].query) for i in range(len(again))] == asked
+    assert again.dropped == first.dropped
+    looked_at = len(read)
+    image = nib.load(root / "labels-0.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.where(np.asarray(image.dataobj) == 1, 0, np.asarray(image.dataobj)), image.affine),
+        root / "labels-0.nii.gz",
+    )
+    changed = CTORGDataset(str(root), **settings)
+    len(changed)
+    assert len(read) == looked_at + 1
+    assert "liver" not in by_target(changed, "ctorg-000")
+    for entry in index.iterdir():
+        entry.write_text("{")
+    assert len(CTORGDataset(str(root), **settings)) == len(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CTORGDataset", r"there is no volume-N\.nii\.gz in it"),
+        ("AbdomenCT1KDataset", r"there is no Case_00001_0000\.nii\.gz in it"),
+        ("KiTS23Dataset", "there is no case_00000"),
+        ("M3DSegDataset", r"there is no 0003/0003\.json in it"),
+        ("DecathlonDataset", r"dataset\.json: it cannot be read"),
+        ("TotalSegmentatorDataset", "there is no s0000/segmentations in it"),
+    ],
+)
+def test_an_empty_folder_is_told_what_is_looked_for(name, message, tmp_path):
+    with pytest.raises(DatasetError, match=message):
+        len(DATASETS.get(name)(str(tmp_path)))
+    with pytest.raises(DatasetError, match="there is no such folder"):
+        len(DATASETS.get(name)(str(tmp_path / "gone")))
+
+
+def test_missing_halves_are_named(tmp_path):
+    ctorg = releases.write_ctorg(tmp_path / "a", (0,))
+    (ctorg / "labels-0.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"there is no labels-0\.nii\.gz beside it"):
+        len(CTORGDataset(str(ctorg)))
+    releases.write_kits23(tmp_path / "k", 1)
+    (tmp_path / "k" / "dataset" / "case_00000" / "imaging.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"there is no imaging\.nii\.gz in it"):
+        len(KiTS23Dataset(str(tmp_path / "k")))
+    total = releases.write_totalsegmentator(tmp_path / "t", ("train",))
+    (total / "s0000" / "ct.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"neither ct\.nii\.gz nor mri\.nii\.gz"):
+        len(TotalSegmentatorDataset(str(total)))
+
+
+BAD_DECATHLON = {
+    "list": ("[]", "expected an object with 'labels'"),
+    "no labels": ('{"training": []}', "expected names by label under 'labels'"),
+    "label of letters": ('{"training": [], "labels": {"x": "liver"}}', "a label is not a number"),
+    "entry": ('{"training": [7], "labels": {"1": "liver"}}', "an entry of 'training' is 7"),
+    "absent file": ('{"training": [{"image": "a.nii", "label": "b.nii"}], "labels": {"1": "liver"}}', "is not there"),
+    "not json": ("{", "not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DECATHLON)
+def test_a_bad_list_of_scans_is_named(name, tmp_path):
+    text, message = BAD_DECATHLON[name]
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        len(DecathlonDataset(str(tmp_path)))
+
+
+def test_a_meta_table_without_its_columns_is_named(tmp_path):
+    root = releases.write_totalsegmentator(tmp_path, ("train",))
+    (root / "meta.csv").write_text("image_id,age\ns0000,60\n")
+    with pytest.raises(DatasetError, match="expected the columns image_id and split"):
+        len(TotalSegmentatorDataset(str(root)))
+
+
+def test_shares_are_checked():
+    for settings in ({"val_share": 0.7, "test_share": 0.5}, {"val_share": -0.1}):
+        with pytest.raises(ConfigError, match="shares that sum to at most 1"):
+            CTORGDataset(".", **settings)
+    with pytest.raises(ConfigError, match="absent_share is a share of the cases"):
+        CTORGDataset(".", absent_share=1.0)
+
+
+def test_ambiguous_questions_are_logged_and_data_sets_travel(kits, caplog):
+    caplog.set_level(logging.INFO)
+    dataset = KiTS23Dataset(kits[0], relations=True, **FEW)
+    case = dataset[3]
+    assert any("relational questions without a single answer, not asked: " in text for text in caplog.messages)
+    copy = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(copy[3].target, case.target)
+
+
+def test_a_long_look_is_announced(tmp_path, caplog, monkeypatch):
+    root = releases.write_ctorg(tmp_path, (0, 21))
+    monkeypatch.setattr("medvol.datasets.release._MANY", 2)
+    len(CTORGDataset(str(root), index=str(tmp_path / "index"), **FEW))
+    assert not caplog.messages
+    len(CTORGDataset(str(root), **FEW))
+    assert caplog.messages == [f"{root}: looking through 2 label maps; set index to do that once"]
+
+
+@pytest.mark.real
+def test_real_kidneys_are_told_apart(shared_data, tmp_path):
+    """Masks of KiTS19 in the layout of KiTS23: every relation agrees with one worked out by hand, voxel by voxel."""
+    for number in (4, 15, 64):
+        path = shared_data / "kits19_masks" / f"case_{number:05d}.nii.gz"
+        folder = tmp_path / path.name.split(".")[0]
+        folder.mkdir()
+        for name in ("segmentation", "imaging"):
+            (folder / f"{name}.nii.gz").symlink_to(path)
+    dataset = KiTS23Dataset(str(tmp_path), relations=True, targets=SIDED)
+    for patient in sorted(patients(dataset)):
+        stored = nib.load(tmp_path / f"case_{patient.removeprefix('kits-')}" / "segmentation.nii.gz")
+        values = np.asarray(stored.dataobj)
+        parts, _ = ndimage.label(values > 0, np.ones((3, 3, 3)))
+        pair = np.argsort(-np.bincount(parts.ravel())[1:])[:2] + 1
+        world = {p: stored.affine @ [*np.argwhere(parts == p).mean(axis=0), 1] for p in pair}
+        left = min(pair, key=lambda p: world[p][0])
+        bearing = max(pair, key=lambda p: int(((parts == p) & (values == 2)).sum()))
+        found = by_target(dataset, patient)
+        assert found["kidney with tumour"].query.meaning == ("left kidney" if bearing == left else "right kidney")
+        assert int(found["left kidney"].target.sum()) == int((parts == left).sum())
+        assert int(found["kidney without tumour"].target.sum()) == int((parts == sum(pair) - bearing).sum())
+
+
+SIDED = ["left kidney", "right kidney", "kidney with tumour", "kidney without tumour"]
