@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from medvol.core.errors import CheckpointError
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.types import SliceStack
+from medvol.policies.packed_attention import PACKED_ATTENTION
 from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
 from medvol.policies.patches import to_patches
 from medvol.policies.slice_attention import SLICE_ATTENTION
@@ -45,6 +46,7 @@ class QwenVLNetwork(nn.Module):
         self.temporal = int(vision.temporal_patch_size)
         if hasattr(vision, "deepstack_visual_indexes"):
             model.model.visual.config._attn_implementation = SLICE_ATTENTION
+        model.model.language_model.config._attn_implementation = PACKED_ATTENTION
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
