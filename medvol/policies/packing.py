@@ -91,9 +91,9 @@ def stack_rows(rows: Sequence[PackedRow], pad_id: int) -> tuple[torch.Tensor, to
     """Pad rows at their end to one length.
 
     Returns:
-        Token ids (B, L), positions (3, B, L) and mask (B, 1, L - P, L) bool of the last tokens, where P is the length of
-        the shortest prefix: the first P tokens of every row are causal and need no mask. A padding token sees itself
-        only.
+        Token ids (B, L), positions (3, B, L) and mask (B, 1, L - P, L) bool of the last tokens, where P is the length
+        of the shortest prefix: the first P tokens of every row are causal and need no mask. A padding token sees
+        itself only.
     """
     length = max(len(row.ids) for row in rows)
     first = min(row.prefix_length for row in rows)
