@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.types import Case, Completion, Evidence, Prompt, PromptSize, Rollout, Sampling, Volume
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
 
 if TYPE_CHECKING:
     import torch

@@ -194,23 +194,6 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class PromptSize:
-    """What a prompt fills.
-
-    Args:
-        tokens: Tokens before the answer, image tokens included.
-        image_tokens: Places kept for the slices.
-        image_features: Features that the slices give, one for each place.
-        limit: Most tokens of prompt and answer together.
-    """
-
-    tokens: int
-    image_tokens: int
-    image_features: int
-    limit: int
-
-
-@dataclass(frozen=True)
 class Sampling:
     """How completions are drawn.
 

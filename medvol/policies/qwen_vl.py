@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Completion, Prompt, PromptSize, Sampling, SliceStack
+from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medvol.core.errors import CheckpointError
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.types import PromptSize, SliceStack
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.types import SliceStack
 from medvol.policies.packed_attention import PACKED_ATTENTION
 from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
 from medvol.policies.patches import to_patches

@@ -26,8 +26,8 @@ from medvol.core.training.advantages import AdvantageScale, group_advantages, ze
 from medvol.core.training.augmentation import reword_query
 from medvol.core.training.inspector import draw_rollouts
 from medvol.core.training.losses import LossKind, LossTerms, PolicyLoss, RatioLevel, policy_loss
-from medvol.core.training.preflight import require_good_start
 from medvol.core.training.measures import measure_rollouts, measure_update
+from medvol.core.training.preflight import require_good_start
 from medvol.core.training.rollouts import Group, draw_groups, follow_groups
 from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.training.scorer import RewardScorer
@@ -161,7 +161,10 @@ class GRPOModule(EvaluationModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by optimiser steps."""
         optimizer = torch.optim.AdamW(
-            self.student.trainable_parameters(), lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=self.weight_decay
+            self.student.trainable_parameters(),
+            lr=self.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=self.weight_decay,
         )
         steps = float(self.trainer.estimated_stepping_batches)
         if self.trainer.max_steps < 0:
@@ -219,7 +222,7 @@ class GRPOModule(EvaluationModule):
     def _update(
         self, tables: Sequence[TokenTable], old: list[torch.Tensor], references: Sequence[torch.Tensor | None]
     ) -> None:
-        """One optimiser step. The first one on a batch of rollouts fills ``old``: the policy is still what drew them."""
+        """One optimiser step; the first one on a batch fills ``old``, as the policy still is what drew it."""
         optimizer = cast(LightningOptimizer, self.optimizers())
         optimizer.zero_grad()
         terms: list[LossTerms] = []
@@ -248,7 +251,7 @@ class GRPOModule(EvaluationModule):
     def _inspect(self, groups: Sequence[Group]) -> None:
         if self.inspect_every and self.global_step % self.inspect_every == 0 and self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "rollouts"
-            draw_rollouts(folder / f"step-{self.global_step:06d}.png", groups)
+            draw_rollouts(folder / f"step-{self.global_step:06d}.png", groups, self.split_boxes)
 
     def _log_all(self, measures: Mapping[str, float], count: int) -> None:
         for name, value in measures.items():

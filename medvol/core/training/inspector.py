@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.imaging.windows import apply_window, get_window, window_for_target, window_limits
 from medvol.core.training.rollouts import Group
-from medvol.core.types import Case, RewardBreakdown, Rollout
 from medvol.core.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -23,12 +23,15 @@ PREDICTED, TRUE = "#ffd166", "#06d6a0"
 _SIDE_IN = 2.6
 
 
-def draw_rollouts(path: Path, groups: Sequence[Group], rows: int = 4, columns: int = 4) -> Path:
+def draw_rollouts(
+    path: Path, groups: Sequence[Group], split_boxes: bool = True, rows: int = 4, columns: int = 4
+) -> Path:
     """Draw rollouts as PNG: the chosen slice, predicted and true boxes on it, the score of each term.
 
     Args:
         path: File to write.
         groups: Scored groups; the first few are drawn, one a row.
+        split_boxes: One true box for each part of the target; one of the whole target otherwise.
         rows: Most groups.
         columns: Most rollouts of a group, from the one that earns most to the one that earns least.
     """
@@ -44,8 +47,7 @@ def draw_rollouts(path: Path, groups: Sequence[Group], rows: int = 4, columns: i
         axes.set_axis_off()
     for i, (group, members) in enumerate(zip(groups, shown, strict=False)):
         for axes, k in zip(grid[i], members, strict=False):
-            _draw(axes, group.case, group.rollouts[k], group.rewards[k], group.prompt.query)
-    path.parent.mkdir(parents=True, exist_ok=True)
+            _draw(axes, group, k, split_boxes)
     with write_whole(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
     return path
@@ -57,21 +59,22 @@ def _spread_out(group: Group, count: int) -> list[int]:
     return [order[i] for i in np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))]
 
 
-def _draw(axes: Axes, case: Case, rollout: Rollout, reward: RewardBreakdown, query: str) -> None:
+def _draw(axes: Axes, group: Group, k: int, split_boxes: bool) -> None:
+    case, rollout, reward = group.case, group.rollouts[k], group.rewards[k]
     volume, evidence = case.volume, rollout.evidence
     key = None if evidence is None else evidence.key_slice
     z = volume.shape[0] // 2 if key is None else key
     limits = window_limits(volume, get_window(window_for_target(case.query.text)))
     aspect = volume.spacing[1] / volume.spacing[2]
     axes.imshow(apply_window(volume.voxels[z], *limits), cmap="gray", vmin=0, vmax=1, aspect=aspect)
-    _box(axes, tight_boxes(require_target(case)[z]), TRUE, "-")
+    _box(axes, tight_boxes(require_target(case)[z], split=split_boxes), TRUE, "-")
     if evidence is not None:
         _box(axes, evidence.boxes, PREDICTED, "--")
     said = rollout.failure or ("absent" if key is None else f"slice {z}")
     scores = "  ".join(f"{name.removesuffix('Reward').lower()} {score:.2f}" for name, score in reward.scores.items())
-    half = len(query) // 2 if len(query) > 34 else len(query)
-    lines = (query[:half], query[half:68], f"{said}, reward {reward.total:.2f}", scores)
-    axes.set_title("\n".join(line for line in lines if line), fontsize=6, parse_math=False)
+    query = textwrap.wrap(group.prompt.query, 40, max_lines=2, placeholder=" ...")
+    lines = (*query, f"{said}, reward {reward.total:.2f}", scores)
+    axes.set_title("\n".join(lines), fontsize=6, parse_math=False)
 
 
 def _box(axes: Axes, boxes: NDArray[np.float64], colour: str, style: str) -> None:

@@ -22,9 +22,9 @@ def measure_rollouts(groups: Sequence[Group]) -> dict[str, float]:
     Returns:
         ``reward``: weighted sum; ``reward_<term>``: score of each term; ``spread`` and ``spread_<term>``: standard
         deviation within a group, a mean over groups; ``zero_spread``: share of groups whose completions all earn the
-        same; ``parse_rate``; ``absent_rate``: share of answers ``[]``; ``whole_image``: share of boxes that cover nearly
-        the whole slice; ``length``: tokens a completion; ``distinct``: share of different completions in a group;
-        ``propagation_failures``: share of rollouts.
+        same; ``parse_rate``; ``absent_rate``: share of answers ``[]``; ``whole_image``: share of boxes that cover
+        nearly the whole slice; ``length``: tokens a completion; ``distinct``: share of different completions in a
+        group; ``propagation_failures``: share of rollouts.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     totals = np.array([[reward.total for reward in group.rewards] for group in groups])
@@ -98,7 +98,7 @@ def _whole_image_share(groups: Sequence[Group]) -> float:
     def covers(rollout: Rollout, size: int) -> list[bool]:
         boxes = np.empty((0, 4)) if rollout.evidence is None else rollout.evidence.boxes
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        return (areas >= _WHOLE * size).tolist()
+        return [bool(area >= _WHOLE * size) for area in areas]
 
     return _share(
         whole
