@@ -36,24 +36,35 @@ def attend_packed(
         key: (B, key heads, K, C); fewer heads than the query's are shared by groups of them.
         value: As ``key``.
         attention_mask: Additive (B, 1, S, K) mask of the last S tokens; with S below L, the first L - S tokens are a
-            causal prefix at the start of the keys. With S equal to L, or without a mask, this is the stock attention.
+            causal prefix at the start of the keys. Without a mask this is the stock attention.
         scaling: Factor of the scores.
         kwargs: What the stock attention takes.
 
     Returns:
         (B, L, heads, C) and None in place of attention weights.
     """
-    prefix = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[-2]
-    if prefix <= 0:
-        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if attention_mask is None:
+        attended, _ = sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
         return attended, None
+    prefix = query.shape[2] - attention_mask.shape[-2]
+    behind = _attend_masked(query[:, :, prefix:], key, value, attention_mask, scaling)
+    if prefix == 0:
+        return behind.transpose(1, 2), None
     shared = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
-    of_prefix = scaled_dot_product_attention(
-        query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True, scale=scaling
-    )
-    behind = scaled_dot_product_attention(query[:, :, prefix:], key, value, attn_mask=attention_mask, scale=scaling)
+    key, value = (x[:, :, :prefix].repeat_interleave(shared, dim=1) for x in (key, value))
+    of_prefix = scaled_dot_product_attention(query[:, :, :prefix], key, value, is_causal=True, scale=scaling)
     return torch.cat([of_prefix, behind], dim=2).transpose(1, 2), None
+
+
+def _attend_masked(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """Attention with a mask; query heads that share a key head become rows of it, so no key is ever repeated."""
+    batch, heads, rows, channels = query.shape
+    shared = heads // key.shape[1]
+    folded = query.reshape(batch, key.shape[1], shared * rows, channels)
+    attended = scaled_dot_product_attention(folded, key, value, attn_mask=mask.repeat(1, 1, shared, 1), scale=scaling)
+    return attended.reshape(batch, heads, rows, channels)
 
 
 AttentionInterface.register(PACKED_ATTENTION, attend_packed)
