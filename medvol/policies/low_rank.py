@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ def add_adapters(model: nn.Module, rank: int, seed: int) -> None:
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Let a model answer without its adapters for the length of a ``with`` block."""
-    layers = [layer for layer in model.modules() if hasattr(layer, "enable_adapters") and hasattr(layer, "lora_A")]
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "lora_A")]
     for layer in layers:
         layer.enable_adapters(False)
     try:
