@@ -7,6 +7,7 @@ row, and recomputation under gradient checkpointing sees the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,25 +47,16 @@ def attend_packed(
     if attention_mask is None:
         attended, _ = sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
         return attended, None
+    if query.device.type != "cpu":  # elsewhere the fast kernels take no shared key heads beside a mask
+        shared = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
+    attend = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=key.shape[1] != query.shape[1])
     prefix = query.shape[2] - attention_mask.shape[-2]
-    behind = _attend_masked(query[:, :, prefix:], key, value, attention_mask, scaling)
-    if prefix == 0:
-        return behind.transpose(1, 2), None
-    shared = query.shape[1] // key.shape[1]
-    key, value = (x[:, :, :prefix].repeat_interleave(shared, dim=1) for x in (key, value))
-    of_prefix = scaled_dot_product_attention(query[:, :, :prefix], key, value, is_causal=True, scale=scaling)
-    return torch.cat([of_prefix, behind], dim=2).transpose(1, 2), None
-
-
-def _attend_masked(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None
-) -> torch.Tensor:
-    """Attention with a mask; query heads that share a key head become rows of it, so no key is ever repeated."""
-    batch, heads, rows, channels = query.shape
-    shared = heads // key.shape[1]
-    folded = query.reshape(batch, key.shape[1], shared * rows, channels)
-    attended = scaled_dot_product_attention(folded, key, value, attn_mask=mask.repeat(1, 1, shared, 1), scale=scaling)
-    return attended.reshape(batch, heads, rows, channels)
+    behind = attend(query[:, :, prefix:], key, value, attn_mask=attention_mask)
+    if prefix:
+        before = attend(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], is_causal=True)
+        behind = torch.cat([before, behind], dim=2)
+    return behind.transpose(1, 2), None
 
 
 AttentionInterface.register(PACKED_ATTENTION, attend_packed)

@@ -119,8 +119,8 @@ class QwenVLNetwork(nn.Module):
 
     def token_log_probs(self, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Log-probabilities (..., V) of the next token, in float32; tokens an answer cannot hold have none."""
-        logits = self.model.lm_head(hidden).float().masked_fill(self.suppressed, float("-inf"))
-        return torch.log_softmax(logits / temperature, dim=-1)
+        logits = self.model.lm_head(hidden).float().masked_fill_(self.suppressed, float("-inf"))
+        return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
     def measure(self, slices: SliceStack, query: str) -> PromptSize:
         """Count what a prompt fills."""
