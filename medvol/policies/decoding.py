@@ -43,6 +43,8 @@ def decode(
         For each query and completion its token ids, end token included when it was written, and their
         log-probabilities at the sampling temperature.
     """
+    if not network.packs:
+        return [_decode_alone(network, slices, query, n, sampling, generator) for query in queries]
     prefix = network.prefix(slices)
     branches = [Branch(network.encode_query(query)) for query in queries]
     row = pack_tree(prefix, branches)
@@ -72,12 +74,42 @@ def decode(
     return [[(line.ids, line.log_probs) for line in lines if line.query == i] for i in range(len(queries))]
 
 
+def _decode_alone(
+    network: QwenVLNetwork,
+    slices: SliceStack,
+    query: str,
+    n: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+) -> list[tuple[list[int], list[float]]]:
+    """Write ``n`` completions of one query, each with a copy of the prompt's keys and values."""
+    prefix = network.prefix(slices)
+    ids = network.encode_query(query)
+    cache = DynamicCache(config=network.model.config.text_config)
+    hidden = network.hidden_states([pack_tree(prefix, [Branch(ids)])], network.see([slices]), cache)[0, -1]
+    cache.batch_repeat_interleave(n)
+    first = prefix.next_position + len(ids)
+    active = lines = [_Line(query=0, branch=i, next_position=first, hidden=hidden) for i in range(n)]
+    for step in range(sampling.max_new_tokens):
+        _write_token(network, active, sampling, generator)
+        going_on = [i for i, line in enumerate(active) if line.ids[-1] != network.end_id]
+        if not going_on or step + 1 == sampling.max_new_tokens:
+            break
+        if len(going_on) < len(active):
+            cache.batch_select_indices(torch.tensor(going_on, device=network.device))
+            active = [active[i] for i in going_on]
+        position = torch.full((3, len(active), 1), first + step, device=network.device)
+        tokens = torch.tensor([line.ids[-1:] for line in active], device=network.device)
+        for line, state in zip(active, _read(network, tokens, position, None, cache)[:, 0], strict=True):
+            line.hidden = state
+    return [(line.ids, line.log_probs) for line in lines]
+
+
 def _write_token(
     network: QwenVLNetwork, lines: Sequence[_Line], sampling: Sampling, generator: torch.Generator
 ) -> None:
-    scores = network.token_log_probs(torch.stack([line.hidden for line in lines]))
+    scores = network.token_log_probs(torch.stack([line.hidden for line in lines]), sampling.temperature or 1.0)
     if sampling.temperature > 0:
-        scores = torch.log_softmax(scores / sampling.temperature, dim=-1)
         chosen = torch.multinomial(scores.exp().cpu(), 1, generator=generator)[:, 0].to(scores.device)
     else:
         chosen = scores.argmax(dim=-1)
@@ -97,13 +129,22 @@ def _read_tokens(
     visible = (owner == 0) | (owner == queries[:, None]) | (owner == branches[:, None])
     positions = torch.tensor([line.next_position + len(line.ids) - 1 for line in lines]).expand(3, 1, -1)
     ids = torch.tensor([[line.ids[-1] for line in lines]], device=network.device)
+    states = _read(network, ids, positions.to(network.device), network.additive(visible[None, None]), cache)
+    for line, hidden in zip(lines, states[0], strict=True):
+        line.hidden = hidden
+    return owner
+
+
+def _read(
+    network: QwenVLNetwork, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache
+) -> torch.Tensor:
+    """Feed tokens (B, R); returns their hidden states (B, R, C)."""
     output = network.model.model.language_model(
         inputs_embeds=network.model.get_input_embeddings()(ids),
-        position_ids=positions.to(network.device),
-        attention_mask=network.additive(visible[None, None]),
+        position_ids=positions,
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
     )
-    for line, hidden in zip(lines, output.last_hidden_state[0], strict=True):
-        line.hidden = hidden
-    return owner
+    states: torch.Tensor = output.last_hidden_state
+    return states

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 
@@ -32,6 +32,8 @@ class QwenVLPolicy(TrainablePolicy):
         query_banks: YAML files of queries whose words the tiny model's tokenizer should know too.
         dtype: Type of the weights.
         freeze_vision: Leave the vision tower out of training.
+        lora_rank: Train low-rank adapters on the language model and nothing else (extra ``qwen``); 0 trains the weights
+            themselves. A saved folder holds the sum of both.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
     """
 
@@ -44,6 +46,7 @@ class QwenVLPolicy(TrainablePolicy):
         query_banks: Sequence[str] = (),
         dtype: Literal["float32", "bfloat16"] = "float32",
         freeze_vision: bool = False,
+        lora_rank: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
         if model is None and size is None:
@@ -51,12 +54,15 @@ class QwenVLPolicy(TrainablePolicy):
                 "QwenVLPolicy needs weights: set model to a folder or a hub name, or set size to 'tiny' for a small "
                 "model with random weights"
             )
+        if lora_rank < 0:
+            raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
         self.model = model
         self.size = size
         self.seed = seed
         self.query_banks = tuple(query_banks)
         self.dtype = dtype
         self.freeze_vision = freeze_vision
+        self.lora_rank = lora_rank
         self.gradient_checkpointing = gradient_checkpointing
         self._template = template
         self._network: QwenVLNetwork | None = None
@@ -73,9 +79,14 @@ class QwenVLPolicy(TrainablePolicy):
 
         Raises:
             CheckpointError: The folder is missing, incomplete, or holds another kind of model.
+            MissingExtraError: ``lora_rank`` is set and peft is not installed.
         """
         if self._network is None:
             self._network = self._build()
+            if self.lora_rank:
+                from medvol.policies.low_rank import add_adapters
+
+                add_adapters(self._network.model, self.lora_rank, self.seed)
             if self.freeze_vision:
                 self._network.model.model.visual.requires_grad_(False)
             if self.gradient_checkpointing:
@@ -110,26 +121,35 @@ class QwenVLPolicy(TrainablePolicy):
         return Completion(text, np.array(ids, np.int64))
 
     def log_probs(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
     ) -> list[list[torch.Tensor]]:
         """Score completions, packed: every drawing of slices is one row."""
-        return self._score(self.load(), prompts, completions)
+        return self._score(self.load(), prompts, completions, temperature)
 
     def reference_log_probs(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
     ) -> list[list[torch.Tensor]]:
-        """Score under the weights that this policy was built from."""
+        """Score under the weights that this policy was built from: a frozen copy, or those beneath the adapters."""
         import torch
 
+        if self.lora_rank:
+            from medvol.policies.low_rank import adapters_off
+
+            with torch.no_grad(), adapters_off(self.load().model):
+                return self._score(self.load(), prompts, completions, temperature)
         if self._reference is None:
             self._reference = self._build().eval()
             self._reference.requires_grad_(False)
         with torch.no_grad():
-            return self._score(self._reference.to(self.load().device), prompts, completions)
+            return self._score(self._reference.to(self.load().device), prompts, completions, temperature)
 
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Everything that was not frozen."""
         return [parameter for parameter in self.load().parameters() if parameter.requires_grad]
+
+    def measure_prompt(self, prompt: Prompt) -> PromptSize:
+        """Count what a prompt fills; encodes its slices once."""
+        return self.load().measure(prompt.slices, prompt.query)
 
     def slice_encoder(self) -> torch.nn.Module:
         """The projector behind the vision tower."""
@@ -163,7 +183,11 @@ class QwenVLPolicy(TrainablePolicy):
         return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
 
     def _score(
-        self, network: QwenVLNetwork, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self,
+        network: QwenVLNetwork,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[Completion]],
+        temperature: float,
     ) -> list[list[torch.Tensor]]:
         scores: list[list[torch.Tensor]] = [[] for _ in prompts]
         drawings = _by_slices(prompts)
@@ -171,7 +195,7 @@ class QwenVLPolicy(TrainablePolicy):
             (slices, [(prompts[i].query, [c.token_ids.tolist() for c in completions[i]]) for i in members])
             for slices, members in drawings
         ]
-        for (_, members), group in zip(drawings, network.log_probs(groups), strict=True):
+        for (_, members), group in zip(drawings, network.log_probs(groups, temperature), strict=True):
             for i, rows in zip(members, group, strict=True):
                 scores[i] = rows
         return scores

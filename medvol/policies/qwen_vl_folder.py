@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer,
 
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.prompts import PromptTemplate
+from medvol.policies.low_rank import folded_weights
 from medvol.policies.qwen_vl_network import QwenVLNetwork
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
@@ -52,11 +53,11 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
 
 
 def save_network(network: QwenVLNetwork, folder: Path) -> None:
-    """Write a model folder under a temporary name, then rename it."""
+    """Write a model folder under a temporary name, then rename it; adapters are folded into the weights."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        network.model.save_pretrained(partial)
+        network.model.save_pretrained(partial, state_dict=folded_weights(network.model))
         network.tokenizer.save_pretrained(partial)
         sidecar = {"medvol": version("medvol-r1"), "template": network.template.to_dict()}
         (partial / _SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n")
@@ -69,9 +70,9 @@ def save_network(network: QwenVLNetwork, folder: Path) -> None:
 
 
 def hash_weights(model: PreTrainedModel) -> str:
-    """sha256 over the names and bytes of all parameters and buffers."""
+    """sha256 over the names and bytes of all parameters and buffers, adapters folded in."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(folded_weights(model).items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +11,17 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medvol.core.errors import CheckpointError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
+from medvol.policies.packed_attention import PACKED_ATTENTION
 from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
 from medvol.policies.patches import to_patches
 from medvol.policies.slice_attention import SLICE_ATTENTION
 
 END = "<|im_end|>"
 """Ends a turn and so an answer."""
+log = logging.getLogger(__name__)
+
 _OPENING = "<|im_start|>user\n"
 _CLOSING = f"{END}\n<|im_start|>assistant\n"
 
@@ -45,6 +49,14 @@ class QwenVLNetwork(nn.Module):
         self.temporal = int(vision.temporal_patch_size)
         if hasattr(vision, "deepstack_visual_indexes"):
             model.model.visual.config._attn_implementation = SLICE_ATTENTION
+        self.packs = can_pack(model.config.text_config)
+        """True when completions share their prompt; each has a copy of its own otherwise."""
+        if self.packs:
+            model.model.language_model.config._attn_implementation = PACKED_ATTENTION
+        else:
+            log.warning(
+                "this model looks at a sliding window, so every completion is computed with a prompt of its own"
+            )
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
@@ -84,12 +96,15 @@ class QwenVLNetwork(nn.Module):
         return self.model.model.get_image_features(patches, grid, return_dict=True)
 
     def hidden_states(self, rows: Sequence[PackedRow], seen: Any, cache: Any = None) -> torch.Tensor:
-        """Last hidden states (B, L, C) of packed rows that hold the images in ``seen``, row by row."""
+        """Last hidden states (B, L, C) of packed rows that hold the images in ``seen``, row by row.
+
+        Of a model that does not pack, each row is one line from the prefix to the end of a completion.
+        """
         ids, positions, mask = stack_rows(rows, self.end_id)
         output = self.model.model(
             input_ids=ids.to(self.device),
             position_ids=positions.to(self.device),
-            attention_mask=self.additive(mask),
+            attention_mask=self.additive(mask) if self.packs else None,
             mm_encoder_outputs={"image": seen},
             past_key_values=cache,
             use_cache=cache is not None,
@@ -102,22 +117,55 @@ class QwenVLNetwork(nn.Module):
         zeros = torch.zeros(mask.shape, dtype=self.model.dtype, device=self.device)
         return zeros.masked_fill_(~mask.to(self.device), torch.finfo(self.model.dtype).min)
 
-    def token_log_probs(self, hidden: torch.Tensor) -> torch.Tensor:
+    def token_log_probs(self, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Log-probabilities (..., V) of the next token, in float32; tokens an answer cannot hold have none."""
-        logits = self.model.lm_head(hidden).float().masked_fill(self.suppressed, float("-inf"))
-        return torch.log_softmax(logits, dim=-1)
+        logits = self.model.lm_head(hidden).float().masked_fill_(self.suppressed, float("-inf"))
+        return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+
+    def measure(self, slices: SliceStack, query: str) -> PromptSize:
+        """Count what a prompt fills."""
+        ids = self.prefix(slices).ids
+        with torch.no_grad():
+            features = sum(len(part) for part in self.see([slices]).pooler_output)
+        return PromptSize(
+            tokens=len(ids) + len(self.encode_query(query)),
+            image_tokens=int((ids == self.model.config.image_token_id).sum()),
+            image_features=features,
+            limit=int(self.model.config.text_config.max_position_embeddings),
+        )
 
     def log_probs(
-        self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]]
+        self,
+        groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]],
+        temperature: float = 1.0,
     ) -> list[list[list[torch.Tensor]]]:
         """Log-probability of every token of every completion.
 
         Args:
             groups: For each drawing of slices, its queries, each with the token ids of its completions.
+            temperature: Of the sampling whose probabilities are asked for.
 
         Returns:
             In the same nesting, tensors (T,).
         """
+        if not self.packs:
+            return [
+                [[self._score_alone(slices, query, ids, temperature) for ids in rows] for query, rows in questions]
+                for slices, questions in groups
+            ]
+        return self._score_packed(groups, temperature)
+
+    def _score_alone(self, slices: SliceStack, query: str, ids: Sequence[int], temperature: float) -> torch.Tensor:
+        """Log-probabilities (T,) of one completion, behind a prompt of its own."""
+        row = pack_tree(self.prefix(slices), [Branch([*self.encode_query(query), *ids])])
+        hidden = self.hidden_states([row], self.see([slices]))[0, -len(ids) - 1 : -1]
+        targets = torch.tensor(ids, device=self.device)[:, None]
+        return self.token_log_probs(hidden, temperature).gather(-1, targets)[:, 0]
+
+    def _score_packed(
+        self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]], temperature: float
+    ) -> list[list[list[torch.Tensor]]]:
+        """Log-probabilities of all completions, one row a drawing of slices."""
         rows, spans = [], []
         for slices, questions in groups:
             row, span = self._pack_questions(self.prefix(slices), questions)
@@ -128,7 +176,7 @@ class QwenVLNetwork(nn.Module):
             (b, source) for b, span in enumerate(spans) for query in span for sources, _ in query for source in sources
         ]
         index = torch.tensor(flat, device=self.device).T
-        scores = self.token_log_probs(hidden[index[0], index[1]])
+        scores = self.token_log_probs(hidden[index[0], index[1]], temperature)
         targets = [t for span in spans for query in span for _, ids in query for t in ids]
         chosen = scores.gather(-1, torch.tensor(targets, device=self.device)[:, None])[:, 0]
         pieces = iter(chosen.split([len(ids) for span in spans for query in span for _, ids in query]))
@@ -199,6 +247,11 @@ class QwenVLNetwork(nn.Module):
         suppressed[len(self.tokenizer) :] = True
         suppressed[self.end_id] = False
         return suppressed
+
+
+def can_pack(text_config: Any) -> bool:
+    """True when every layer sees all tokens before it: branches far apart in a row are then as near as their places."""
+    return all(kind == "full_attention" for kind in getattr(text_config, "layer_types", None) or ())
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

@@ -18,8 +18,12 @@ from medvol.policies.tiny_tokenizer import train_tokenizer
 SMALL_TEMPLATE = replace(TINY_TEMPLATE, num_slices=5, instruction="box the target on one slice")
 
 
-def build_qwen2_5() -> QwenVLNetwork:
-    """A Qwen2.5-VL of the published layout (patch 14, two frames a patch, windowed vision attention), made small."""
+def build_qwen2_5(window: int | None = None) -> QwenVLNetwork:
+    """A Qwen2.5-VL of the published layout (patch 14, two frames a patch, windowed vision attention), made small.
+
+    Args:
+        window: Tokens that the last layer looks back at; None looks back at all.
+    """
     bank = QueryBank.load()
     tokenizer = train_tokenizer(bank.texts(held_out=False))
     token = tokenizer.convert_tokens_to_ids
@@ -34,6 +38,7 @@ def build_qwen2_5() -> QwenVLNetwork:
             "max_position_embeddings": 4096,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
             "pad_token_id": tokenizer.pad_token_id,
+            **({"use_sliding_window": True, "sliding_window": window, "max_window_layers": 1} if window else {}),
         },
         vision_config={
             "depth": 2,
@@ -69,12 +74,12 @@ def widen(network: QwenVLNetwork) -> QwenVLNetwork:
     return network.eval()
 
 
-@pytest.fixture(params=["qwen3_vl", "qwen2_5_vl"])
+@pytest.fixture(params=["qwen3_vl", "qwen2_5_vl", "sliding"])
 def policy(request: pytest.FixtureRequest) -> QwenVLPolicy:
-    """A policy of each family with random weights."""
+    """A policy of each family with random weights, and one that cannot share a prompt."""
     made = QwenVLPolicy(size="tiny", template=SMALL_TEMPLATE)
-    if request.param == "qwen2_5_vl":
-        made._network = build_qwen2_5()
+    if request.param != "qwen3_vl":
+        made._network = build_qwen2_5(window=40 if request.param == "sliding" else None)
     widen(made.load())
     return made
 

@@ -10,6 +10,7 @@ from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.types import Completion, Prompt, Sampling
 from medvol.policies.qwen_vl import QwenVLPolicy
+from tests.policies.conftest import build_qwen2_5
 
 ANSWERS = (
     '<think>the liver spans slices 1 to 7</think><answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 58, 1000]]}]</answer>',
@@ -54,6 +55,14 @@ def gradient(policy: QwenVLPolicy, loss: torch.Tensor) -> torch.Tensor:
     policy.load().zero_grad()
     loss.backward()
     return torch.cat([p.grad.flatten() for p in policy.trainable_parameters() if p.grad is not None])
+
+
+def test_a_model_with_a_sliding_window_says_that_it_copies(caplog):
+    network = build_qwen2_5(window=40)
+    assert not network.packs
+    assert "a prompt of its own" in caplog.text
+    assert build_qwen2_5().packs
+    assert {"sliding_attention", "full_attention"} == set(network.model.config.text_config.layer_types)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -115,8 +115,8 @@ class VolumeLoader(DataLoader[Any]):
         self._yielded = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Batches of the current epoch that were handed out."""
-        return {"yielded": self._yielded}
+        """Batches of the current epoch that were handed out; a finished epoch is followed by a whole one."""
+        return {"yielded": self._yielded % len(cast(VolumeBatchSampler, self.batch_sampler))}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batches that were handed out."""

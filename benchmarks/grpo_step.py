@@ -1,0 +1,353 @@
+"""One GRPO step of GRPOModule against TRL's GRPOTrainer: same network, prompt, group and lengths.
+
+A step is generation, rewards, log-probabilities, backward and optimiser. Both draw 8 completions of 64 tokens each for
+one prompt of 16 or 64 slices; the reward is the same cheap function. Steps take turns, times are processor seconds of
+one thread. TRL works through the group one copy at a time, which was faster and smaller than all at once.
+
+``bound_share`` compares forward and backward of one packed group with 8 rows of one completion each, our code in both,
+and divides by the arithmetic bound G (V + P + C) / (V + P + G C): V, P and C are multiplications for the slices, the
+rest of the prompt and one completion. ``group_memory_ratio`` is the peak of a packed group over that of one row.
+
+The last line is one JSON object. ``--quick`` measures the first ratio only.
+
+    python benchmarks/grpo_step.py [--quick] [--steps 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from medvol.core.grounding.prompts import PromptTemplate, build_prompts
+from medvol.core.roles import RewardTerm
+from medvol.core.training.grpo import GRPOModule
+from medvol.core.types import Case, Completion, Prompt, Sampling
+from medvol.datasets.phantom import PhantomDataset
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.propagators.extrude import ExtrudePropagator
+
+G, C = 8, 64
+SIDE = 192
+"""Pixels a side: 64 tokens a slice."""
+
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}"
+    "{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Layout of TRL's prompt."""
+
+
+def template(slices: int) -> PromptTemplate:
+    """Prompt of so many slices."""
+    return replace(TINY_TEMPLATE, num_slices=slices, height_px=SIDE, width_px=SIDE)
+
+
+def make_case(slices: int) -> Case:
+    """A phantom of so many slices."""
+    return PhantomDataset("train", 1, shape=(slices, 64, 64))[0]
+
+
+def make_policy(slices: int) -> QwenVLPolicy:
+    """The tiny policy, which never ends an answer early."""
+    policy = QwenVLPolicy(size="tiny", template=template(slices))
+    policy.load().suppressed[policy.load().end_id] = True
+    return policy
+
+
+def letters(text: str) -> float:
+    """A reward of no cost that differs between completions."""
+    return len(set(text)) / 100
+
+
+class Letters(RewardTerm):
+    """Number of different letters, over a hundred."""
+
+    needs: ClassVar = frozenset({"text"})
+
+    def __call__(self, rollout: Any, case: Case) -> float:
+        """Score a rollout."""
+        return letters(rollout.completion.text)
+
+
+class OurSteps(pl.Callback):
+    """Steps of GRPOModule in Lightning's trainer, which waits in a thread of its own until it is asked for one.
+
+    The first step of a run also looks at the prompt before it starts; it is not counted.
+    """
+
+    def __init__(self, slices: int, steps: int, folder: Path) -> None:
+        self.seconds: list[float] = []
+        self._wanted, self._taken = threading.Semaphore(0), threading.Semaphore(0)
+        policy = make_policy(slices)
+        prompt = build_prompts(make_case(slices).volume, ["the liver"], template(slices))[0]
+        self.prompt_tokens = policy.measure_prompt(prompt).tokens
+        self._module = GRPOModule(
+            policy,
+            ExtrudePropagator(),
+            [Letters()],
+            group_size=G,
+            beta=0.0,
+            max_new_tokens=C,
+            min_parse_rate=0.0,
+            learning_rate=1e-5,
+        )
+        self._trainer = pl.Trainer(
+            max_steps=steps + 1,
+            max_epochs=-1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[self],
+        )
+        self._loader = DataLoader([[make_case(slices)]], batch_size=1, collate_fn=list)
+        self._thread = threading.Thread(target=self._fit, daemon=True)
+        self._thread.start()
+
+    def take(self) -> None:
+        """Let one step happen."""
+        self._wanted.release()
+        self._taken.acquire()
+
+    def finish(self) -> None:
+        """Wait for the end of the run."""
+        self._thread.join()
+
+    def _fit(self) -> None:
+        torch.set_num_threads(1)
+        self._trainer.fit(self._module, self._loader)
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Wait, then start the clock."""
+        self._wanted.acquire()
+        self._started = time.process_time()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Stop the clock."""
+        self.seconds.append(time.process_time() - self._started)
+        self._taken.release()
+
+
+def trl_steps(slices: int, steps: int, folder: Path, between: Callable[[], None]) -> tuple[list[float], int]:
+    """Processor seconds of TRL's steps, and the tokens of its prompt; ``between`` is called after every step."""
+    from datasets import Dataset
+    from transformers import Qwen3VLProcessor, TrainerCallback
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+    from trl import GRPOConfig, GRPOTrainer
+
+    network = make_policy(slices).load()
+    model = network.model
+    for part in (model.model.visual, model.model.language_model):
+        part.config._attn_implementation = "sdpa"
+    tokenizer = network.tokenizer
+    tokenizer.padding_side = "left"
+    images = Qwen2VLImageProcessorPil(
+        patch_size=network.patch,
+        merge_size=network.merge,
+        temporal_patch_size=1,
+        min_pixels=SIDE**2,
+        max_pixels=SIDE**2,
+    )
+    processor = Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)
+    pictures = make_pictures(slices)
+    question = " ".join([*(str(i) for i in range(slices)), "the liver"])
+    rows = [{"prompt": [{"role": "user", "content": question}], "images": pictures} for _ in range(steps + 1)]
+    config = GRPOConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=G,
+        num_generations=G,
+        max_completion_length=C,
+        max_steps=steps + 1,
+        save_strategy="no",
+        beta=0.0,
+        loss_type="grpo",
+        top_k=0,
+        gradient_checkpointing=False,
+        generation_kwargs={"min_new_tokens": C},
+        disable_tqdm=True,
+        learning_rate=1e-5,
+        shuffle_dataset=False,
+    )
+    seconds: list[float] = []
+
+    class StepClock(TrainerCallback):
+        started = 0.0
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.started = time.process_time()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            seconds.append(time.process_time() - self.started)
+            between()
+
+    def reward(completions: list[Any], **_: Any) -> list[float]:
+        return [letters(completion[0]["content"]) for completion in completions]
+
+    trainer = GRPOTrainer(
+        model=model, reward_funcs=reward, args=config, train_dataset=Dataset.from_list(rows), processing_class=processor
+    )
+    trainer.add_callback(StepClock())
+    trainer.train()
+    content = [*({"type": "image", "image": picture} for picture in pictures), {"type": "text", "text": question}]
+    message = [{"role": "user", "content": content}]
+    tokens = processor.apply_chat_template([message], tokenize=True, return_dict=True, add_generation_prompt=True)
+    return seconds[1:], len(tokens["input_ids"][0])
+
+
+def make_pictures(slices: int) -> list[Any]:
+    """Pictures of noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in range(slices)]
+
+
+def compare_steps(slices: int, steps: int) -> dict[str, Any]:
+    """TRL's step over ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = OurSteps(slices, steps, Path(folder))
+        theirs, tokens = trl_steps(slices, steps, Path(folder), ours.take)
+        ours.finish()
+    mine = ours.seconds[1:]
+    ratios = [their / my for their, my in zip(theirs, mine, strict=True)]
+    return {
+        "prompt_tokens": ours.prompt_tokens,
+        "trl_prompt_tokens": tokens,
+        "trl_seconds": round(median(theirs), 2),
+        "seconds": round(median(mine), 2),
+        "ratio": round(median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
+    }
+
+
+def draw_prompt(slices: int) -> tuple[QwenVLPolicy, Prompt, list[Completion]]:
+    """A policy, a prompt, and a group of completions that it wrote."""
+    policy = make_policy(slices)
+    prompt = build_prompts(make_case(slices).volume, ["the liver"], policy.template)[0]
+    return policy, prompt, policy.generate([prompt], G, Sampling(1.0, C))[0]
+
+
+def train_once(policy: QwenVLPolicy, prompt: Prompt, completions: list[Completion]) -> None:
+    """Forward and backward of completions in one row."""
+    scores = policy.log_probs([prompt], [completions])[0]
+    torch.stack([row.sum() for row in scores]).sum().backward()
+
+
+def measure_bound_share(slices: int, rounds: int) -> dict[str, float]:
+    """Separate rows over the packed group, and how much of the arithmetic bound that is."""
+    policy, prompt, completions = draw_prompt(slices)
+    apart, packed = [], []
+    train_once(policy, prompt, completions)
+    for _ in range(rounds):
+        started = time.process_time()
+        for completion in completions:
+            train_once(policy, prompt, [completion])
+        middle = time.process_time()
+        train_once(policy, prompt, completions)
+        packed.append(time.process_time() - middle)
+        apart.append(middle - started)
+    ratio = median(a / p for a, p in zip(apart, packed, strict=True))
+    bound = arithmetic_bound(policy, prompt)
+    return {"train_ratio": round(ratio, 2), "bound": round(bound, 2), "bound_share": round(ratio / bound, 3)}
+
+
+def arithmetic_bound(policy: QwenVLPolicy, prompt: Prompt) -> float:
+    """G (V + P + C) / (V + P + G C) in multiplications of matrices."""
+    config = policy.load().model.config
+    text, vision = config.text_config, config.vision_config
+    size = policy.measure_prompt(prompt)
+    patches = size.image_tokens * vision.spatial_merge_size**2
+    a_slice = patches // len(prompt.slices.indices)
+    width = vision.hidden_size
+    a_patch = 4 * width**2 + 2 * width * vision.intermediate_size + 2 * a_slice * width
+    merged = width * vision.spatial_merge_size**2
+    mergers = (1 + len(vision.deepstack_visual_indexes)) * (merged**2 + merged * vision.out_hidden_size)
+    embed = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * width
+    v = patches * (vision.depth * a_patch + embed) + size.image_tokens * mergers
+    queries, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    linear = text.hidden_size * (2 * queries + 2 * keys) + 3 * text.hidden_size * text.intermediate_size
+    depth, p = text.num_hidden_layers, size.tokens
+    prompt_part = depth * (p * linear + queries * p * p)
+    head = text.hidden_size * text.vocab_size
+    completion = depth * (C * linear + 2 * queries * C * (p + C / 2)) + C * head
+    return G * (v + prompt_part + completion) / (v + prompt_part + G * completion)
+
+
+def peak_mib(slices: int, count: int) -> float:
+    """Growth of the resident peak while ``count`` completions are trained in one row, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (slices, count))
+
+
+def _peak_here(slices: int, count: int) -> float:
+    torch.set_num_threads(1)
+    policy, prompt, completions = draw_prompt(slices)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    train_once(policy, prompt, completions[:count])
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    """Run the comparisons and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--steps", type=int, default=5)
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    short = compare_steps(16, 1 if options.quick else options.steps)
+    print(f"16 slices: {short}", flush=True)
+    found: dict[str, Any] = {"step_ratio_p1080": short["ratio"]}
+    if not options.quick:
+        long = compare_steps(64, options.steps)
+        print(f"64 slices: {long}", flush=True)
+        shares = {slices: measure_bound_share(slices, options.steps) for slices in (16, 64)}
+        print(f"training against its bound: {shares}", flush=True)
+        peaks = {(slices, count): peak_mib(slices, count) for slices in (16, 64) for count in (1, G)}
+        print(f"peaks in MiB by slices and completions: {peaks}", flush=True)
+        found |= {
+            "step_ratio_p4250": long["ratio"],
+            "bound_share": min(share["bound_share"] for share in shares.values()),
+            "group_memory_ratio": round(max(peaks[s, G] / peaks[s, 1] for s in (16, 64)), 3),
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

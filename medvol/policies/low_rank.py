@@ -1,0 +1,60 @@
+"""Low-rank adapters on the language model of a Qwen-VL network, through peft (extra ``qwen``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from medvol.core.errors import MissingExtraError
+
+ADAPTED = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""Linear layers that get an adapter: all of the language model's. The vision tower is left as it is."""
+
+
+def add_adapters(model: nn.Module, rank: int, seed: int) -> None:
+    """Freeze a model and put an adapter beside each of its language layers; the model answers as before.
+
+    Args:
+        model: Changed in place.
+        rank: Rank of the adapters; their output is doubled (alpha is twice the rank).
+        seed: Seed of their weights; the global random state is left alone.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingExtraError("peft", "qwen") from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED), model)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Let a model answer without its adapters for the length of a ``with`` block."""
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "lora_A")]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+@torch.no_grad()
+def folded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a plain model that answers as this one does with its adapters; its own weights without any."""
+    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
+    weights = {
+        name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name
+    }
+    for name, layer in layers.items():
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight("default")
+    return weights
