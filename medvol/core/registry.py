@@ -189,6 +189,17 @@ def untyped_parameters(component: type) -> list[str]:
     return [p.name for p in parameters if p.annotation is inspect.Parameter.empty or p.kind in variable]
 
 
+def owner_of(component: object) -> str:
+    """Distribution and version that publish a component; its module when none does, as in a notebook."""
+    cls = type(component)
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    for registry in REGISTRIES:
+        for point in entry_points(group=registry.group):
+            if point.value == target:
+                return _owner(point)
+    return f"the module {cls.__module__}"
+
+
 def lazy_components(registry: Registry[Role]) -> Callable[[str], type[Role]]:
     """A module ``__getattr__`` that makes ``medvol.policies.X`` mean the registered component ``X``."""
 

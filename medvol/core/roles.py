@@ -176,6 +176,14 @@ class RewardTerm(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset({"text"})
     """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
 
+    @property
+    def mask_delta(self) -> int | None:
+        """Slices on either side of the key slice in which the mask is read; None when all of it is.
+
+        What no weighted term reads is not propagated.
+        """
+        return None
+
     @abstractmethod
     def __call__(self, rollout: Rollout, case: Case) -> float:
         """Score in [0, 1]; 0 for an answer that could not be parsed (a term that reads the text only may grade it)."""

@@ -65,6 +65,11 @@ class ConsistencyReward(RewardTerm):
         self.delta = delta
         self.both_empty = both_empty
 
+    @property
+    def mask_delta(self) -> int | None:
+        """Slices on either side of the key slice in which the mask is read."""
+        return self.delta
+
     def __call__(self, rollout: Rollout, case: Case) -> float:
         """Score the mask.
 

@@ -1,0 +1,113 @@
+"""RewardScorer: weighted terms over one rollout, guarded against a term that leaves its range."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from medvol.core.errors import ConfigError, RewardError
+from medvol.core.registry import owner_of
+from medvol.core.roles import RewardTerm
+from medvol.core.types import Case, RewardBreakdown, Rollout
+
+_ROUNDING = 1e-9
+"""A sum of floats may leave [0, 1] by this much; it is brought back."""
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """A reward term and what it counts.
+
+    Args:
+        reward: The term.
+        weight: At least 0. A term of weight 0 is scored for the log when nothing more has to be propagated for it.
+        name: What logs call it; the name of its class when empty.
+    """
+
+    reward: RewardTerm
+    weight: float = 1.0
+    name: str = ""
+
+
+class RewardScorer:
+    """Scores rollouts with weighted terms.
+
+    Weights are not normalised; with the paper's, which sum to 1, the sum of the scores lies in [0, 1].
+
+    Args:
+        rewards: Terms and weights; names are unique.
+
+    Raises:
+        ConfigError: No weight is above 0, a weight is below 0 or no number, or two terms have one name.
+    """
+
+    def __init__(self, rewards: Sequence[WeightedReward]) -> None:
+        names = [row.name or type(row.reward).__name__ for row in rewards]
+        _require_unique(names)
+        self.terms = {name: row.reward for name, row in zip(names, rewards, strict=True)}
+        self.weights = {name: row.weight for name, row in zip(names, rewards, strict=True)}
+        _require_weights(self.weights)
+        weighted = [term for name, term in self.terms.items() if self.weights[name] > 0]
+        reading = [term.mask_delta for term in weighted if "mask" in term.needs]
+        self.needs_mask = bool(reading)
+        """True when a weighted term reads the propagated mask."""
+        self.delta = None if None in reading else max((d for d in reading if d is not None), default=0)
+        """Slices on either side of the key slice that weighted terms read of the mask; None for the whole volume."""
+        self._scored = {name: term for name, term in self.terms.items() if self.weights[name] > 0 or self._covers(term)}
+
+    def score(self, rollout: Rollout, case: Case) -> RewardBreakdown:
+        """Score one rollout.
+
+        Args:
+            rollout: Followed to its mask, within ``delta``, when ``needs_mask``.
+            case: Its question, with the target mask.
+
+        Returns:
+            A score in [0, 1] for each term, and the weights; ``total`` is the weighted sum.
+
+        Raises:
+            RewardError: A term failed, or its score is NaN or outside [0, 1]; the message names the term and who
+                publishes it.
+        """
+        scores = {name: _score_term(name, term, rollout, case) for name, term in self._scored.items()}
+        return RewardBreakdown(scores, {name: self.weights[name] for name in scores})
+
+    def _covers(self, term: RewardTerm) -> bool:
+        """True when what is propagated for the weighted terms is all that this term reads."""
+        if "mask" not in term.needs:
+            return True
+        within = term.mask_delta is not None and self.delta is not None and term.mask_delta <= self.delta
+        return self.needs_mask and (self.delta is None or within)
+
+
+def _score_term(name: str, term: RewardTerm, rollout: Rollout, case: Case) -> float:
+    try:
+        score: object = term(rollout, case)
+    except Exception as error:  # a plug-in may fail in any way; the cause is named
+        raise RewardError(
+            f"the reward {name} of {owner_of(term)} failed on case {case.case_id!r}: {type(error).__name__}: {error}"
+        ) from error
+    value = float(score) if isinstance(score, Real) else math.nan
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:  # false for NaN too
+        raise RewardError(
+            f"the reward {name} of {owner_of(term)} scored {score!r} on case {case.case_id!r}, and scores are numbers "
+            f"in [0, 1]; run medvol.testing.check_reward on it (the answer was {rollout.completion.text[:80]!r})"
+        )
+    return min(max(value, 0.0), 1.0)
+
+
+def _require_unique(names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"two rewards are called {repeated[0]}; give one of them another name in its `name` setting")
+
+
+def _require_weights(weights: dict[str, float]) -> None:
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(f"the weight of {name} is {weight}; weights are numbers of at least 0")
+    if not any(weights.values()):
+        raise ConfigError("no reward has a weight above 0, so nothing could be learned; give at least one")
