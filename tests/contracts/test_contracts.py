@@ -89,7 +89,9 @@ def test_every_role_has_components():
         "SAM2Propagator",
     }
     assert propagators <= set(PROPAGATORS.names())
-    assert {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward"} <= set(REWARDS.names())
+    assert {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward", "VolumeDiceReward"} <= set(
+        REWARDS.names()
+    )
     assert {"NiftiDataset", "PhantomDataset"} <= set(DATASETS.names())
 
 
