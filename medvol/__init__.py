@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medvol.core.roles import RewardTerm as RewardTerm
     from medvol.core.roles import TrainablePolicy as TrainablePolicy
     from medvol.core.training.data import CaseDataModule as CaseDataModule
+    from medvol.core.training.grpo import GRPOModule as GRPOModule
     from medvol.core.training.sft import SFTModule as SFTModule
     from medvol.core.types import Case as Case
     from medvol.core.types import Completion as Completion
@@ -49,6 +50,7 @@ _HOME = {
     "DATASETS": "medvol.core.registry",
     "EvaluationModule": "medvol.core.evaluation.module",
     "Evidence": "medvol.core.types",
+    "GRPOModule": "medvol.core.training.grpo",
     "MedvolError": "medvol.core.errors",
     "POLICIES": "medvol.core.registry",
     "PROPAGATORS": "medvol.core.registry",

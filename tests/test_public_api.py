@@ -15,6 +15,7 @@ PUBLIC = [
     "DATASETS",
     "EvaluationModule",
     "Evidence",
+    "GRPOModule",
     "MedvolError",
     "POLICIES",
     "PROPAGATORS",

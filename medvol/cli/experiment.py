@@ -27,9 +27,10 @@ from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
 from medvol.core.training.data import CaseDataModule
+from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.sft import SFTModule
 
-MODULES = (EvaluationModule, SFTModule, CaseDataModule)
+MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
 """Their bare names work in YAML because they are imported here; they need no registry."""
 
 INTERRUPTED = 130

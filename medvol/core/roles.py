@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
 
 if TYPE_CHECKING:
@@ -69,13 +69,14 @@ class TrainablePolicy(Policy):
 
     @abstractmethod
     def log_probs(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
     ) -> list[list[torch.Tensor]]:
         """Log-probability of every token of every completion, with gradient.
 
         Args:
             prompts: Questions; those that hold the same slices are packed behind one prefix.
             completions: For each prompt, the completions to score.
+            temperature: Above 0; scores are those of sampling at this temperature.
 
         Returns:
             For each prompt and completion a float tensor (T,), all <= 0.
@@ -83,13 +84,20 @@ class TrainablePolicy(Policy):
 
     @abstractmethod
     def reference_log_probs(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
     ) -> list[list[torch.Tensor]]:
         """The same under the reference policy (the weights at the start of training), without gradient."""
 
     @abstractmethod
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Parameters that an optimiser may change."""
+
+    def measure_prompt(self, prompt: Prompt) -> PromptSize | None:
+        """Count what a prompt fills; None when the policy cannot tell.
+
+        GRPO refuses to start when image tokens and image features disagree, or when prompt and answer do not fit.
+        """
+        return None
 
     def slice_encoder(self) -> torch.nn.Module | None:
         """Module that writes one feature row (N, C) for every image token, slice by slice; None when there is none.

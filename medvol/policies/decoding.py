@@ -75,9 +75,8 @@ def decode(
 def _write_token(
     network: QwenVLNetwork, lines: Sequence[_Line], sampling: Sampling, generator: torch.Generator
 ) -> None:
-    scores = network.token_log_probs(torch.stack([line.hidden for line in lines]))
+    scores = network.token_log_probs(torch.stack([line.hidden for line in lines]), sampling.temperature or 1.0)
     if sampling.temperature > 0:
-        scores = torch.log_softmax(scores / sampling.temperature, dim=-1)
         chosen = torch.multinomial(scores.exp().cpu(), 1, generator=generator)[:, 0].to(scores.device)
     else:
         chosen = scores.argmax(dim=-1)

@@ -1,7 +1,8 @@
 """Packing a tree of tokens into one row: a volume's prefix, the queries behind it, the completions behind a query.
 
 Every token sees its own branch up to itself, the branches it grows from, and the prefix: nothing of its siblings. The
-layout travels as a mask and as positions, so recomputation under gradient checkpointing sees the same.
+layout travels as a mask and as positions, so recomputation under gradient checkpointing sees the same. The mask holds
+the rows behind the prefix only; the prefix itself is causal.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class PackedRow:
     """A prefix and its branches in one row of length L.
 
     Args:
-        ids: (L,) token ids.
+        ids: (L,) token ids; the first P are the prefix, each of which sees itself and those before it.
         positions: (3, L) M-RoPE positions.
-        visible: (L, L) bool, True where the row's token may see the column's.
+        visible: (L - P, L) bool, True where a token behind the prefix may see the column's.
         starts: Index of the first token of each branch.
     """
 
@@ -55,6 +56,11 @@ class PackedRow:
     positions: torch.Tensor
     visible: torch.Tensor
     starts: tuple[int, ...]
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of the prefix, P."""
+        return len(self.ids) - len(self.visible)
 
 
 def pack_tree(prefix: Prefix, branches: Sequence[Branch]) -> PackedRow:
@@ -76,23 +82,28 @@ def pack_tree(prefix: Prefix, branches: Sequence[Branch]) -> PackedRow:
             sees[i + 1] |= sees[branch.parent + 1]
     ids = torch.cat([prefix.ids, *(torch.as_tensor(branch.ids, dtype=torch.long) for branch in branches)])
     owner = torch.repeat_interleave(torch.arange(len(branches) + 1), torch.tensor([len(prefix.ids), *lengths]))
-    causal = torch.ones(cursor, cursor, dtype=torch.bool).tril()
-    return PackedRow(ids, torch.cat(positions, dim=1), causal & sees[owner[:, None], owner[None]], tuple(starts))
+    behind = owner[len(prefix.ids) :]
+    visible = sees[behind[:, None], owner[None]].tril(len(prefix.ids))
+    return PackedRow(ids, torch.cat(positions, dim=1), visible, tuple(starts))
 
 
 def stack_rows(rows: Sequence[PackedRow], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pad rows at their end to one length.
 
     Returns:
-        Token ids (B, L), positions (3, B, L) and mask (B, 1, L, L) bool; a padding token sees itself only.
+        Token ids (B, L), positions (3, B, L) and mask (B, 1, L - P, L) bool of the last tokens, where P is the length
+        of the shortest prefix: the first P tokens of every row are causal and need no mask. A padding token sees
+        itself only.
     """
     length = max(len(row.ids) for row in rows)
+    first = min(row.prefix_length for row in rows)
     ids = torch.full((len(rows), length), pad_id)
     positions = torch.zeros(3, len(rows), length, dtype=torch.long)
-    mask = torch.eye(length, dtype=torch.bool).repeat(len(rows), 1, 1, 1)
+    mask = torch.eye(length, dtype=torch.bool)[first:].repeat(len(rows), 1, 1, 1)
     for i, row in enumerate(rows):
-        size = len(row.ids)
+        size, behind = len(row.ids), row.prefix_length - first
         ids[i, :size] = row.ids
         positions[:, i, :size] = row.positions
-        mask[i, 0, :size, :size] = row.visible
+        mask[i, 0, :behind, :size] = torch.ones(behind, size, dtype=torch.bool).tril(first)
+        mask[i, 0, behind : size - first, :size] = row.visible
     return ids, positions, mask

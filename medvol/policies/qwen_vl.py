@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 
@@ -110,13 +110,13 @@ class QwenVLPolicy(TrainablePolicy):
         return Completion(text, np.array(ids, np.int64))
 
     def log_probs(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
     ) -> list[list[torch.Tensor]]:
         """Score completions, packed: every drawing of slices is one row."""
-        return self._score(self.load(), prompts, completions)
+        return self._score(self.load(), prompts, completions, temperature)
 
     def reference_log_probs(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
     ) -> list[list[torch.Tensor]]:
         """Score under the weights that this policy was built from."""
         import torch
@@ -125,11 +125,15 @@ class QwenVLPolicy(TrainablePolicy):
             self._reference = self._build().eval()
             self._reference.requires_grad_(False)
         with torch.no_grad():
-            return self._score(self._reference.to(self.load().device), prompts, completions)
+            return self._score(self._reference.to(self.load().device), prompts, completions, temperature)
 
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Everything that was not frozen."""
         return [parameter for parameter in self.load().parameters() if parameter.requires_grad]
+
+    def measure_prompt(self, prompt: Prompt) -> PromptSize:
+        """Count what a prompt fills; encodes its slices once."""
+        return self.load().measure(prompt.slices, prompt.query)
 
     def slice_encoder(self) -> torch.nn.Module:
         """The projector behind the vision tower."""
@@ -163,7 +167,11 @@ class QwenVLPolicy(TrainablePolicy):
         return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
 
     def _score(
-        self, network: QwenVLNetwork, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+        self,
+        network: QwenVLNetwork,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[Completion]],
+        temperature: float,
     ) -> list[list[torch.Tensor]]:
         scores: list[list[torch.Tensor]] = [[] for _ in prompts]
         drawings = _by_slices(prompts)
@@ -171,7 +179,7 @@ class QwenVLPolicy(TrainablePolicy):
             (slices, [(prompts[i].query, [c.token_ids.tolist() for c in completions[i]]) for i in members])
             for slices, members in drawings
         ]
-        for (_, members), group in zip(drawings, network.log_probs(groups), strict=True):
+        for (_, members), group in zip(drawings, network.log_probs(groups, temperature), strict=True):
             for i, rows in zip(members, group, strict=True):
                 scores[i] = rows
         return scores

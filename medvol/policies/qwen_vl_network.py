@@ -10,8 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medvol.core.errors import CheckpointError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
+from medvol.policies.packed_attention import PACKED_ATTENTION
 from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
 from medvol.policies.patches import to_patches
 from medvol.policies.slice_attention import SLICE_ATTENTION
@@ -45,6 +46,7 @@ class QwenVLNetwork(nn.Module):
         self.temporal = int(vision.temporal_patch_size)
         if hasattr(vision, "deepstack_visual_indexes"):
             model.model.visual.config._attn_implementation = SLICE_ATTENTION
+        model.model.language_model.config._attn_implementation = PACKED_ATTENTION
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
@@ -102,18 +104,33 @@ class QwenVLNetwork(nn.Module):
         zeros = torch.zeros(mask.shape, dtype=self.model.dtype, device=self.device)
         return zeros.masked_fill_(~mask.to(self.device), torch.finfo(self.model.dtype).min)
 
-    def token_log_probs(self, hidden: torch.Tensor) -> torch.Tensor:
+    def token_log_probs(self, hidden: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Log-probabilities (..., V) of the next token, in float32; tokens an answer cannot hold have none."""
         logits = self.model.lm_head(hidden).float().masked_fill(self.suppressed, float("-inf"))
-        return torch.log_softmax(logits, dim=-1)
+        return torch.log_softmax(logits / temperature, dim=-1)
+
+    def measure(self, slices: SliceStack, query: str) -> PromptSize:
+        """Count what a prompt fills."""
+        ids = self.prefix(slices).ids
+        with torch.no_grad():
+            features = sum(len(part) for part in self.see([slices]).pooler_output)
+        return PromptSize(
+            tokens=len(ids) + len(self.encode_query(query)),
+            image_tokens=int((ids == self.model.config.image_token_id).sum()),
+            image_features=features,
+            limit=int(self.model.config.text_config.max_position_embeddings),
+        )
 
     def log_probs(
-        self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]]
+        self,
+        groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]],
+        temperature: float = 1.0,
     ) -> list[list[list[torch.Tensor]]]:
         """Log-probability of every token of every completion.
 
         Args:
             groups: For each drawing of slices, its queries, each with the token ids of its completions.
+            temperature: Of the sampling whose probabilities are asked for.
 
         Returns:
             In the same nesting, tensors (T,).
@@ -128,7 +145,7 @@ class QwenVLNetwork(nn.Module):
             (b, source) for b, span in enumerate(spans) for query in span for sources, _ in query for source in sources
         ]
         index = torch.tensor(flat, device=self.device).T
-        scores = self.token_log_probs(hidden[index[0], index[1]])
+        scores = self.token_log_probs(hidden[index[0], index[1]], temperature)
         targets = [t for span in spans for query in span for _, ids in query for t in ids]
         chosen = scores.gather(-1, torch.tensor(targets, device=self.device)[:, None])[:, 0]
         pieces = iter(chosen.split([len(ids) for span in spans for query in span for _, ids in query]))

@@ -83,6 +83,23 @@ class PromptTemplate:
         return replace(template, windows=(first, second, third))
 
 
+@dataclass(frozen=True)
+class PromptSize:
+    """What a prompt fills.
+
+    Args:
+        tokens: Tokens before the answer, image tokens included.
+        image_tokens: Places kept for the slices.
+        image_features: Features that the slices give, one for each place.
+        limit: Most tokens of prompt and answer together.
+    """
+
+    tokens: int
+    image_tokens: int
+    image_features: int
+    limit: int
+
+
 def build_prompt(volume: Volume, query: str, template: PromptTemplate, truth: Evidence | None = None) -> Prompt:
     """Draw a volume's slices and ask one question about it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ class SpecCheckpoint(ModelCheckpoint):
         if not any(trainer.num_val_batches):
             self.monitor, self.save_top_k = None, 0
         super().on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Save after so many steps; a run goes on from the weights after a step, whoever calls the optimiser."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Using ModelCheckpoint with manual optimization")
+            super().on_train_batch_end(*args, **kwargs)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Save the last checkpoint when a fit is interrupted; the best one stays what it is."""

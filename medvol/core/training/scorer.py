@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 from medvol.core.errors import ConfigError, RewardError
@@ -17,38 +16,27 @@ _ROUNDING = 1e-9
 """A sum of floats may leave [0, 1] by this much; it is brought back."""
 
 
-@dataclass(frozen=True)
-class WeightedReward:
-    """A reward term and what it counts.
-
-    Args:
-        reward: The term.
-        weight: At least 0. A term of weight 0 is scored for the log when nothing more has to be propagated for it.
-        name: What logs call it; the name of its class when empty.
-    """
-
-    reward: RewardTerm
-    weight: float = 1.0
-    name: str = ""
-
-
 class RewardScorer:
     """Scores rollouts with weighted terms.
 
     Weights are not normalised; with the paper's, which sum to 1, the sum of the scores lies in [0, 1].
 
     Args:
-        rewards: Terms and weights; names are unique.
+        rewards: The terms. A term is called by its class; further ones of a class get a number, as in
+            ``ConsistencyReward2``.
+        weights: Weight of each term by its name; 1 where none is given. A term of weight 0 is scored for the log when
+            nothing more has to be propagated for it.
 
     Raises:
-        ConfigError: No weight is above 0, a weight is below 0 or no number, or two terms have one name.
+        ConfigError: No weight is above 0, a weight is below 0 or no number, or there is no term of a name.
     """
 
-    def __init__(self, rewards: Sequence[WeightedReward]) -> None:
-        names = [row.name or type(row.reward).__name__ for row in rewards]
-        _require_unique(names)
-        self.terms = {name: row.reward for name, row in zip(names, rewards, strict=True)}
-        self.weights = {name: row.weight for name, row in zip(names, rewards, strict=True)}
+    def __init__(self, rewards: Sequence[RewardTerm], weights: Mapping[str, float] | None = None) -> None:
+        self.terms = _name_terms(rewards)
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.terms}
+        for name in weights or {}:
+            if name not in self.terms:
+                raise ConfigError(f"reward_weights names {name!r}; the rewards are {', '.join(self.terms)}")
         _require_weights(self.weights)
         weighted = [term for name, term in self.terms.items() if self.weights[name] > 0]
         reading = [term.mask_delta for term in weighted if "mask" in term.needs]
@@ -99,10 +87,14 @@ def _score_term(name: str, term: RewardTerm, rollout: Rollout, case: Case) -> fl
     return min(max(value, 0.0), 1.0)
 
 
-def _require_unique(names: Sequence[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ConfigError(f"two rewards are called {repeated[0]}; give one of them another name in its `name` setting")
+def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:
+    seen: Counter[str] = Counter()
+    terms = {}
+    for term in rewards:
+        name = type(term).__name__
+        seen[name] += 1
+        terms[name if seen[name] == 1 else f"{name}{seen[name]}"] = term
+    return terms
 
 
 def _require_weights(weights: dict[str, float]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from medvol.core.errors import ConfigError, RewardError
 from medvol.core.roles import RewardTerm
-from medvol.core.training.scorer import RewardScorer, WeightedReward
+from medvol.core.training.scorer import RewardScorer
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
@@ -30,14 +30,20 @@ class Fixed(RewardTerm):
         return self.value
 
 
+def make_scorer(rows) -> RewardScorer:
+    """A scorer of pairs of a term and its weight."""
+    names = list(RewardScorer([term for term, _ in rows]).terms) if rows else []
+    return RewardScorer([term for term, _ in rows], dict(zip(names, (weight for _, weight in rows), strict=True)))
+
+
 def score(*rows, text=None):
     case = make_case()
-    return RewardScorer([WeightedReward(*row) for row in rows]).score(make_rollout(case, text), case)
+    return make_scorer(rows).score(make_rollout(case, text), case)
 
 
 def test_the_total_is_the_weighted_sum_and_weights_are_not_normalised():
-    breakdown = score((Fixed(0.5), 0.3, "half"), (Fixed(1), 2.0, "one"), (Fixed(np.float32(0.25)), 0.4, "quarter"))
-    assert dict(breakdown.scores) == {"half": 0.5, "one": 1.0, "quarter": 0.25}
+    breakdown = score((Fixed(0.5), 0.3), (Fixed(1), 2.0), (Fixed(np.float32(0.25)), 0.4))
+    assert dict(breakdown.scores) == {"Fixed": 0.5, "Fixed2": 1.0, "Fixed3": 0.25}
     assert breakdown.total == pytest.approx(0.3 * 0.5 + 2.0 + 0.4 * 0.25)
 
 
@@ -52,28 +58,28 @@ def test_terms_are_called_by_their_class():
     [
         ([(FormatReward(), 1), (AxialReward("window", 9), 1)], False, 0),
         ([(ConsistencyReward(5), 1), (FormatReward(), 1)], True, 5),
-        ([(ConsistencyReward(2), 1, "near"), (ConsistencyReward(7), 0.1, "far")], True, 7),
-        ([(ConsistencyReward(2), 1, "near"), (ConsistencyReward(None), 0.1, "all")], True, None),
-        ([(ConsistencyReward(2), 1, "near"), (ConsistencyReward(None), 0, "all")], True, 2),
+        ([(ConsistencyReward(2), 1), (ConsistencyReward(7), 0.1)], True, 7),
+        ([(ConsistencyReward(2), 1), (ConsistencyReward(None), 0.1)], True, None),
+        ([(ConsistencyReward(2), 1), (ConsistencyReward(None), 0)], True, 2),
         ([(FormatReward(), 1), (ConsistencyReward(5), 0)], False, 0),
     ],
 )
 def test_what_has_to_be_propagated(rows, needs_mask, delta):
-    scorer = RewardScorer([WeightedReward(*row) for row in rows])
+    scorer = make_scorer(rows)
     assert (scorer.needs_mask, scorer.delta) == (needs_mask, delta)
 
 
 def test_a_term_of_weight_0_is_watched_where_it_costs_nothing():
-    rows = [(ConsistencyReward(5), 1, "a"), (ConsistencyReward(2), 0, "b"), (ConsistencyReward(None), 0, "c")]
+    rows = [(ConsistencyReward(5), 1), (ConsistencyReward(2), 0), (ConsistencyReward(None), 0)]
     breakdown = score(*rows, (SpatialReward(), 0))
-    assert list(breakdown.scores) == ["a", "b", "SpatialReward"]
-    assert breakdown.total == breakdown.scores["a"]
+    assert list(breakdown.scores) == ["ConsistencyReward", "ConsistencyReward2", "SpatialReward"]
+    assert breakdown.total == breakdown.scores["ConsistencyReward"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1, None, "0.5", 1j, ValueError("no such organ")])
 def test_a_term_out_of_range_is_named_with_its_publisher(value):
-    with pytest.raises(RewardError, match=r"the reward mine of the module \S*test_scorer .* case 'case-12px'"):
-        score((FormatReward(), 1), (Fixed(value), 0, "mine"))
+    with pytest.raises(RewardError, match=r"the reward Fixed of the module \S*test_scorer .* case 'case-12px'"):
+        score((FormatReward(), 1), (Fixed(value), 0))
 
 
 def test_a_failure_keeps_its_cause_and_a_built_in_term_names_the_distribution():
@@ -81,7 +87,7 @@ def test_a_failure_keeps_its_cause_and_a_built_in_term_names_the_distribution():
     bare = make_rollout(case)
     bare = type(bare)(bare.case_id, bare.completion, bare.evidence)
     with pytest.raises(RewardError, match=r"ConsistencyReward of medvol-r1 \S+ failed .* needs the propagated mask"):
-        RewardScorer([WeightedReward(ConsistencyReward())]).score(bare, case)
+        RewardScorer([ConsistencyReward()]).score(bare, case)
 
 
 @pytest.mark.parametrize(("value", "kept"), [(1 + 1e-12, 1.0), (-1e-12, 0.0)])
@@ -96,9 +102,13 @@ def test_rounding_is_forgiven(value, kept):
         ([(FormatReward(), 0)], "no reward has a weight above 0"),
         ([(FormatReward(), -1)], "the weight of FormatReward is -1"),
         ([(FormatReward(), math.nan)], "the weight of FormatReward is nan"),
-        ([(FormatReward(), 1), (FormatReward(True), 1)], "two rewards are called FormatReward"),
     ],
 )
 def test_settings_that_cannot_be_used(rows, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        RewardScorer([WeightedReward(*row) for row in rows])
+        make_scorer(rows)
+
+
+def test_a_weight_without_its_term():
+    with pytest.raises(ConfigError, match="names 'AxialRewards'; the rewards are FormatReward, FormatReward2"):
+        RewardScorer([FormatReward(), FormatReward(True)], {"AxialRewards": 1.0})

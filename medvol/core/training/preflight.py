@@ -1,0 +1,69 @@
+"""What must hold before a policy is trained by its own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medvol.core.errors import ConfigError
+from medvol.core.roles import TrainablePolicy
+from medvol.core.training.measures import parse_rate
+from medvol.core.training.rollouts import Group
+
+
+def require_good_start(
+    policy: TrainablePolicy,
+    groups: Sequence[Group],
+    min_parse_rate: float,
+    max_prompt_tokens: int | None,
+    max_new_tokens: int,
+) -> None:
+    """Refuse a run that cannot go well, before its first update.
+
+    Args:
+        policy: As training starts.
+        groups: The first rollouts.
+        min_parse_rate: Least share of them that follows the answer grammar. Without a cold start, GRPO does not
+            converge (MedVol-R1, Table 2): a policy that never earns anything is taught nothing.
+        max_prompt_tokens: Longest allowed prompt; None allows what the model does.
+        max_new_tokens: Longest allowed answer.
+
+    Raises:
+        ConfigError: Image tokens and features disagree, prompt and answer do not fit, or too few answers are parsed.
+    """
+    require_room(policy, groups, max_prompt_tokens, max_new_tokens)
+    rate = parse_rate(groups)
+    if rate < min_parse_rate:
+        failures = sorted({rollout.failure for group in groups for rollout in group.rollouts if rollout.failure})
+        raise ConfigError(
+            f"only {rate:.0%} of the first {sum(len(group.rollouts) for group in groups)} answers follow the grammar "
+            f"({', '.join(failures)}), and min_parse_rate is {min_parse_rate:.0%}: cold-start the policy with "
+            "SFTModule first and name its model folder, or lower min_parse_rate"
+        )
+
+
+def require_room(
+    policy: TrainablePolicy, groups: Sequence[Group], max_prompt_tokens: int | None, max_new_tokens: int
+) -> None:
+    """Refuse prompts that the model cannot read whole; nothing is ever cut off a prompt.
+
+    Raises:
+        ConfigError: Image tokens and features disagree, or prompt and answer do not fit.
+    """
+    for prompt in (group.prompt for group in groups):
+        size = policy.measure_prompt(prompt)
+        if size is None:
+            return
+        if size.image_tokens != size.image_features:
+            raise ConfigError(
+                f"the prompt keeps {size.image_tokens} places for image tokens and its slices give "
+                f"{size.image_features}; the template does not belong to the model"
+            )
+        longest = size.limit - max_new_tokens
+        if max_prompt_tokens is not None:
+            longest = min(longest, max_prompt_tokens)
+        if size.tokens > longest:
+            raise ConfigError(
+                f"the prompt {prompt.query!r} has {size.tokens} tokens, {size.image_tokens} of them for slices, and at "
+                f"most {longest} fit; show fewer or smaller slices in the template, raise max_prompt_tokens, or lower "
+                "max_new_tokens"
+            )

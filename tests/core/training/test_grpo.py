@@ -1,0 +1,264 @@
+"""GRPO: that it learns what is rewarded, what an update is made of, what stops it, and that resuming is exact."""
+
+import hashlib
+from dataclasses import replace
+from typing import ClassVar
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from medvol.core.errors import ConfigError, RewardError
+from medvol.core.grounding.prompts import PromptSize
+from medvol.core.roles import RewardTerm
+from medvol.core.training.checkpoint import SpecCheckpoint, load_module
+from medvol.core.training.data import CaseDataModule
+from medvol.core.training.grpo import GRPOModule
+from medvol.datasets.phantom import PhantomDataset
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.rewards.format import FormatReward
+
+SHAPE = (8, 48, 48)
+TEMPLATE = replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)
+
+
+class DigitReward(RewardTerm):
+    """Share of the answer's characters that are digits: something that a fresh policy can learn to earn."""
+
+    needs: ClassVar = frozenset({"text"})
+
+    def __call__(self, rollout, case):
+        text = rollout.completion.text.replace(" ", "")
+        return sum(letter.isdigit() for letter in text) / max(1, len(text))
+
+
+class NotANumber(RewardTerm):
+    """Always NaN."""
+
+    needs: ClassVar = frozenset({"text"})
+
+    def __call__(self, rollout, case):
+        return float("nan")
+
+
+def make_module(rewards=None, policy=None, **settings) -> GRPOModule:
+    defaults = {
+        "group_size": 4,
+        "learning_rate": 3e-3,
+        "min_parse_rate": 0.0,
+        "max_new_tokens": 8,
+        "beta": 0.0,
+        "reword": 0.5,
+    }
+    policy = policy or QwenVLPolicy(size="tiny", template=TEMPLATE)
+    return GRPOModule(policy, ExtrudePropagator(), rewards or [DigitReward()], **{**defaults, **settings})
+
+
+def make_data(volumes: int = 4) -> CaseDataModule:
+    train = PhantomDataset("train", volumes, shape=SHAPE, cache_size=8)
+    return CaseDataModule(train, batch_size=2, queries_per_volume=2, seed=3)
+
+
+def make_trainer(folder, steps: int, **settings) -> pl.Trainer:
+    return pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=settings.pop("logger", False),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        deterministic=True,
+        enable_checkpointing=bool(settings.get("callbacks")),
+        **settings,
+    )
+
+
+def fit(folder, steps: int, **settings) -> GRPOModule:
+    module = make_module(**settings)
+    make_trainer(folder, steps).fit(module, make_data())
+    return module
+
+
+def digest(module: GRPOModule) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(name.encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def weights(module: GRPOModule) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in module.state_dict().values()])
+
+
+class Listener(pl.Callback):
+    """Keeps what was logged at every step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        self.rows.append({name: float(value) for name, value in trainer.logged_metrics.items()})
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo"])
+def test_it_learns_what_is_rewarded(tmp_path, loss):
+    listener = Listener()
+    module = make_module(group_size=8, loss=loss)
+    make_trainer(tmp_path, 12, callbacks=[listener]).fit(module, make_data())
+    earned = [row["train/reward"] for row in listener.rows]
+    assert len(earned) == 12
+    assert sum(earned[-3:]) / 3 > sum(earned[:3]) / 3 + 0.2
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_the_log_holds_what_a_run_is_judged_by(tmp_path):
+    listener = Listener()
+    rewards = [FormatReward(), DigitReward()]
+    module = make_module(rewards, reward_weights={"DigitReward": 0.5}, beta=0.1, updates_per_rollout=2)
+    make_trainer(tmp_path, 4, callbacks=[listener]).fit(module, make_data())
+    assert len(listener.rows) == 2
+    first = listener.rows[0]
+    names = {name.removeprefix("train/") for name in first}
+    assert names >= {"reward", "reward_FormatReward", "spread_DigitReward", "zero_spread", "parse_rate", "length"}
+    assert names >= {"entropy", "kl", "clip_fraction", "ratio", "whole_image", "grad_norm", "sampling_gap"}
+    assert first["train/reward"] == pytest.approx(
+        first["train/reward_FormatReward"] + 0.5 * first["train/reward_DigitReward"], rel=1e-5
+    )
+    assert first["train/sampling_gap"] < 1e-4
+    assert first["train/ratio"] != 1.0  # the second update on the same rollouts is logged
+    assert first["train/kl"] > 0
+
+
+def test_passes_change_nothing_but_memory(tmp_path):
+    one, many = (
+        weights(fit(tmp_path / str(size), 2, volumes_per_pass=size, loss=loss, beta=0.05))
+        for size, loss in ((1, "dapo"), (None, "dapo"))
+    )
+    fresh = weights_of_start()
+    assert (many - fresh).abs().max() > 1e-3
+    # AdamW's first steps divide by the gradient's own size, so rounding is magnified where a gradient is nearly 0
+    assert ((one - many).abs() < 1e-4).float().mean() > 0.99
+
+
+def weights_of_start() -> torch.Tensor:
+    module = make_module()
+    module.configure_model()
+    return weights(module)
+
+
+def test_groups_without_spread_can_be_skipped_without_a_difference(tmp_path):
+    class Lucky(RewardTerm):
+        """Scores by content in one case of two, and always 1 in the other."""
+
+        needs: ClassVar = frozenset({"text"})
+
+        def __call__(self, rollout, case):
+            return DigitReward()(rollout, case) if "kidney" in case.query.target else 1.0
+
+    skipped, kept = (fit(tmp_path / str(skip), 2, rewards=[Lucky()], skip_zero_spread=skip) for skip in (True, False))
+    assert ((weights(skipped) - weights(kept)).abs() < 1e-4).float().mean() > 0.99
+
+
+def test_a_batch_without_spread_changes_nothing_and_still_counts(tmp_path):
+    class Same(RewardTerm):
+        """Always pays the same."""
+
+        needs: ClassVar = frozenset({"text"})
+
+        def __call__(self, rollout, case):
+            return 0.5
+
+    listener = Listener()
+    module = make_module([Same()], skip_zero_spread=True)
+    trainer = make_trainer(tmp_path, 3, callbacks=[listener])
+    trainer.fit(module, make_data())
+    assert trainer.global_step == 3
+    assert [row["train/zero_spread"] for row in listener.rows] == [1.0] * 3
+    assert torch.equal(weights(module), weights_of_start())
+
+
+def test_a_run_without_cold_start_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"only 0% of the first 16 answers .* cold-start the policy"):
+        fit(tmp_path, 1, min_parse_rate=0.5)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "message"),
+    [
+        (PromptSize(500, 384, 380, 8192), {}, "keeps 384 places for image tokens and its slices give 380"),
+        (PromptSize(500, 384, 384, 505), {}, "has 500 tokens, 384 of them for slices, and at most 497 fit"),
+        (PromptSize(500, 384, 384, 8192), {"max_prompt_tokens": 400}, "at most 400 fit"),
+    ],
+)
+def test_prompts_that_cannot_be_read_whole_are_refused(tmp_path, monkeypatch, size, settings, message):
+    monkeypatch.setattr(QwenVLPolicy, "measure_prompt", lambda self, prompt: size)
+    with pytest.raises(ConfigError, match=message):
+        fit(tmp_path, 1, **settings)
+
+
+def test_the_size_of_a_prompt_by_hand():
+    policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
+    case = PhantomDataset("train", 1, shape=SHAPE)[0]
+    from medvol.core.grounding.prompts import build_prompt
+
+    prompt = build_prompt(case.volume, "the liver", TEMPLATE)
+    network = policy.load()
+    size = policy.measure_prompt(prompt)
+    tags = len(network.encode("<|im_start|>user\n")) + 8 * (1 + 2) + len(network.encode("\n"))
+    query = len(network.encode("the liver<|im_end|>\n<|im_start|>assistant\n"))
+    assert (size.image_tokens, size.image_features, size.limit) == (8 * 4, 8 * 4, 8192)
+    assert size.tokens == 32 + tags + query
+
+
+def test_a_score_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(RewardError, match="the reward NotANumber of the module"):
+        fit(tmp_path, 1, rewards=[NotANumber()])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group_size": 1}, "group_size is 1"),
+        ({"updates_per_rollout": 0}, "updates_per_rollout is 0"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"policy": ScriptedPolicy()}, "ScriptedPolicy has nothing to train"),
+        ({"reward_weights": {"Digits": 1.0}}, "reward_weights names 'Digits'"),
+    ],
+)
+def test_settings_without_meaning(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make_module(**settings)
+
+
+class StopAt(pl.Callback):
+    """Stops a run in the middle, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
+    settings = {"beta": 0.05, "updates_per_rollout": updates, "warmup_steps": 2}
+    whole = make_module(**settings)
+    make_trainer(tmp_path / "whole", 8).fit(whole, make_data(5))
+    stopped = make_module(**settings)
+    callbacks = [StopAt(5), SpecCheckpoint(every_n_train_steps=4)]
+    make_trainer(tmp_path / "stopped", 8, callbacks=callbacks).fit(stopped, make_data(5))
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    resumed = make_module(**settings)
+    trainer = make_trainer(tmp_path / "rest", 8, callbacks=[SpecCheckpoint()])
+    trainer.fit(resumed, make_data(5), ckpt_path=last, weights_only=True)
+    assert trainer.global_step == 8
+    assert digest(resumed) == digest(whole)
+    assert digest(load_module(last)) != digest(whole)
