@@ -16,7 +16,7 @@ $(VENV)/.user: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.user
-	$(BIN)/python -m pip install --quiet --editable ".[dev,litemedsam]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,litemedsam,qwen,torchio,trl]"
 	touch $@
 
 demo: export OMP_NUM_THREADS = 2

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import slice_areas
-from medvol.core.evaluation.scoring import require_target, settled_score
-from medvol.core.roles import Need, RewardTerm
-from medvol.core.types import Case, Rollout
+from medvol.core.roles import Need
+from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
 def axial_score(areas: NDArray[np.int64], key_slice: int, delta: int | None = None) -> float:
@@ -38,11 +37,10 @@ def axial_score(areas: NDArray[np.int64], key_slice: int, delta: int | None = No
     return int(areas[key_slice]) / largest if largest else 0.0
 
 
-class AxialReward(RewardTerm):
+class AxialReward(AnchoredReward):
     """Target area at the key slice over the largest area.
 
-    An answer that could not be parsed scores 0. Where the target is absent, ``[]`` scores 1 and boxes 0; where it is
-    present, ``[]`` scores 0.
+    See ``AnchoredReward`` for answers without an anchor and absent targets.
 
     Args:
         normalise: ``volume`` divides by the largest area of the volume; ``window`` by the largest within ``delta``
@@ -56,15 +54,7 @@ class AxialReward(RewardTerm):
         self.normalise = normalise
         self.delta = delta
 
-    def __call__(self, rollout: Rollout, case: Case) -> float:
-        """Score the key slice.
-
-        Raises:
-            DatasetError: The case has no target mask.
-        """
-        target = require_target(case)
-        settled = settled_score(rollout.evidence, target)
-        if settled is not None or rollout.evidence is None or rollout.evidence.key_slice is None:
-            return settled or 0.0
+    def compare(self, anchor: Anchor, target: NDArray[np.bool_]) -> float:
+        """Score the key slice."""
         delta = self.delta if self.normalise == "window" else None
-        return axial_score(slice_areas(target), rollout.evidence.key_slice, delta)
+        return axial_score(slice_areas(target), anchor.key_slice, delta)

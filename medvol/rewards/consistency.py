@@ -7,11 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import RewardError
 from medvol.core.evaluation.metrics import dice
-from medvol.core.evaluation.scoring import require_target, settled_score
-from medvol.core.roles import Need, RewardTerm
-from medvol.core.types import Case, Rollout
+from medvol.core.roles import Need
+from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
 def consistency_score(
@@ -48,11 +46,10 @@ def consistency_score(
     return dice(predicted[window], true[window])
 
 
-class ConsistencyReward(RewardTerm):
+class ConsistencyReward(AnchoredReward):
     """Dice of the propagated mask around the key slice.
 
-    An answer that could not be parsed or propagated scores 0. Where the target is absent, ``[]`` scores 1 and boxes 0,
-    whatever was propagated from them; where it is present, ``[]`` scores 0.
+    See ``AnchoredReward`` for answers without an anchor and absent targets.
 
     Args:
         delta: Half-width of the window in slices; the whole volume when None.
@@ -70,19 +67,6 @@ class ConsistencyReward(RewardTerm):
         """Slices on either side of the key slice in which the mask is read."""
         return self.delta
 
-    def __call__(self, rollout: Rollout, case: Case) -> float:
-        """Score the mask.
-
-        Raises:
-            DatasetError: The case has no target mask.
-            RewardError: The answer has an anchor, but nothing was propagated from it.
-        """
-        target = require_target(case)
-        settled = settled_score(rollout.evidence, target)
-        if settled is not None or rollout.evidence is None or rollout.evidence.key_slice is None:
-            return settled or 0.0
-        if rollout.mask is None:
-            if rollout.failure is None:
-                raise RewardError(f"ConsistencyReward needs the propagated mask of case {case.case_id!r}; got none")
-            return 0.0
-        return consistency_score(rollout.mask, target, rollout.evidence.key_slice, self.delta, self.both_empty)
+    def compare(self, anchor: Anchor, target: NDArray[np.bool_]) -> float:
+        """Score the mask."""
+        return consistency_score(anchor.mask, target, anchor.key_slice, self.delta, self.both_empty)

@@ -7,12 +7,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvol.core.evaluation.scoring import require_target, settled_score
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import matched_iou, tight_boxes, to_norm
 from medvol.core.imaging.slices import choose_slices
-from medvol.core.roles import Need, RewardTerm
-from medvol.core.types import Case, Rollout
+from medvol.core.roles import Need
+from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
 def spatial_score(predicted_px: ArrayLike, true_px: ArrayLike, height: int, width: int, step: int = 1) -> float:
@@ -35,11 +34,10 @@ def spatial_score(predicted_px: ArrayLike, true_px: ArrayLike, height: int, widt
     return matched_iou(predicted, true)
 
 
-class SpatialReward(RewardTerm):
+class SpatialReward(AnchoredReward):
     """Matched IoU of the boxes with the true ones.
 
-    An answer that could not be parsed scores 0. Where the target is absent, ``[]`` scores 1 and boxes 0; where it is
-    present, ``[]`` scores 0.
+    See ``AnchoredReward`` for answers without an anchor and absent targets.
 
     Args:
         boxes_of: ``predicted`` compares with the true boxes of the slice that was chosen (0 where it shows no target);
@@ -63,19 +61,11 @@ class SpatialReward(RewardTerm):
         self.coordinate_step = coordinate_step
         self.num_slices = num_slices
 
-    def __call__(self, rollout: Rollout, case: Case) -> float:
-        """Score the boxes.
-
-        Raises:
-            DatasetError: The case has no target mask.
-        """
-        target = require_target(case)
-        settled = settled_score(rollout.evidence, target)
-        if settled is not None or rollout.evidence is None or rollout.evidence.key_slice is None:
-            return settled or 0.0
-        true = self._true_boxes(target, rollout.evidence.key_slice)
+    def compare(self, anchor: Anchor, target: NDArray[np.bool_]) -> float:
+        """Score the boxes."""
+        true = self._true_boxes(target, anchor.key_slice)
         _, height, width = target.shape
-        return spatial_score(rollout.evidence.boxes, true, height, width, self.coordinate_step)
+        return spatial_score(anchor.boxes, true, height, width, self.coordinate_step)
 
     def _true_boxes(self, target: NDArray[np.bool_], key_slice: int) -> NDArray[np.float64]:
         if self.boxes_of == "predicted":

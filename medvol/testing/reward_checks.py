@@ -55,7 +55,10 @@ def check_unparsable_answer(term: RewardTerm) -> None:
 
 
 def check_absent_target(term: RewardTerm) -> None:
-    """Where the target is absent, ``[]`` is the perfect answer; where it is present, ``[]`` is not."""
+    """Where the target is absent, ``[]`` scores 1 and boxes 0; where it is present, ``[]`` scores 0.
+
+    A term that reads the text only is held to the first alone.
+    """
     absent, present = make_case(absent=True), make_case()
     score = term(make_rollout(absent), absent)
     require(abs(score - 1) < _TINY, "1 for [] about an absent target", score, "score an absent target on its own")
@@ -63,7 +66,12 @@ def check_absent_target(term: RewardTerm) -> None:
         return
     nothing = make_answer(present, None, np.empty((0, 4)))
     score = term(make_rollout(present, nothing), present)
-    require(score < 1, "less than 1 for [] about a target that is there", score, "look at case.target")
+    require(score == 0, "0 for [] about a target that is there", score, "look at case.target")
+    boxes = make_answer(absent, 4, np.array([[10.0, 10.0, 20.0, 20.0]]))
+    for followed in (np.zeros(absent.volume.shape, bool), np.ones(absent.volume.shape, bool)):
+        score = term(make_rollout(absent, boxes, followed), absent)
+        mend = "settle absent targets before anything is compared, an empty mask included"
+        require(score == 0, "0 for boxes about an absent target", score, mend)
 
 
 def check_worse_is_not_better(term: RewardTerm) -> None:
@@ -130,6 +138,23 @@ def check_mask_is_used(term: RewardTerm) -> None:
     score = term(rollout, case)
     differs = term(empty, case) != score
     require(differs, "another score for an empty mask", f"{score} for both", "take 'mask' out of needs")
+
+
+def check_mask_delta(term: RewardTerm) -> None:
+    """What lies outside ``mask_delta`` of the key slice is not read, since it may not have been propagated."""
+    if "mask" not in term.needs or term.mask_delta is None:
+        return
+    case = make_case()
+    full = make_rollout(case)
+    assert full.evidence is not None
+    assert full.evidence.key_slice is not None
+    assert full.mask is not None
+    near = np.abs(np.arange(case.volume.shape[0]) - full.evidence.key_slice) <= term.mask_delta
+    for outside in (False, True):
+        altered = np.where(near[:, None, None], full.mask, outside)
+        scores = term(full, case), term(replace(full, mask=altered), case)
+        within = f"the same score whatever lies beyond {term.mask_delta} slices"
+        require(scores[0] == scores[1], within, scores, "return None from mask_delta, or cut the mask to it")
 
 
 def _step(term: RewardTerm) -> int:
@@ -208,4 +233,5 @@ REWARD_CHECKS: tuple[Callable[[RewardTerm], None], ...] = (
     check_needs_are_known,
     check_needs_are_complete,
     check_mask_is_used,
+    check_mask_delta,
 )

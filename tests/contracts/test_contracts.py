@@ -104,7 +104,8 @@ def test_every_role_has_components():
         "SAM2Propagator",
     }
     assert propagators <= set(PROPAGATORS.names())
-    assert {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward"} <= set(REWARDS.names())
+    rewards = {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward", "VolumeDiceReward"}
+    assert rewards <= set(REWARDS.names())
     assert {"NiftiDataset", "PhantomDataset", *RELEASES} <= set(DATASETS.names())
 
 

@@ -13,6 +13,7 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.rewards.volume_dice import VolumeDiceReward
 
 GROUNDED = [
     AxialReward(),
@@ -23,6 +24,7 @@ GROUNDED = [
     ConsistencyReward(),
     ConsistencyReward(None),
     ConsistencyReward(1, 1.0),
+    VolumeDiceReward(),
 ]
 EVERY = [FormatReward(), FormatReward(strict=True), *GROUNDED]
 

@@ -67,6 +67,21 @@ class Shy(AxialReward):
         return 1.0 if rollout.evidence is not None and rollout.evidence.absent else super().__call__(rollout, case)
 
 
+class Trusting(RewardTerm):
+    """Pays for boxes about an absent target when nothing was propagated from them."""
+
+    needs: ClassVar = frozenset({"evidence", "mask"})
+
+    def __call__(self, rollout, case):
+        return 0.0 if rollout.evidence is None else dice(rollout.mask, case.target)
+
+
+class ShortSighted(ConsistencyReward):
+    """Has less propagated than it reads."""
+
+    mask_delta = 1
+
+
 class Backwards(AxialReward):
     """Likes slices that show little."""
 
@@ -132,6 +147,7 @@ BROKEN = [
     (checks.check_unparsable_answer, Credulous()),
     (checks.check_absent_target, PresentOnly()),
     (checks.check_absent_target, Shy()),
+    (checks.check_absent_target, Trusting()),
     (checks.check_worse_is_not_better, Backwards()),
     (checks.check_no_mutation, Scribbling()),
     (checks.check_deterministic, Moody()),
@@ -139,6 +155,7 @@ BROKEN = [
     (checks.check_needs_are_complete, Sly()),
     (checks.check_needs_are_complete, Secretive()),
     (checks.check_mask_is_used, Wasteful()),
+    (checks.check_mask_delta, ShortSighted()),
 ]
 
 
