@@ -2,9 +2,11 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +21,9 @@ from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
+from medvol.propagators.medsam2 import MedSAM2Propagator
+from medvol.rewards.axial import AxialReward
+from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 
 SHAPE = (8, 48, 48)
@@ -262,3 +267,38 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
     assert trainer.global_step == 8
     assert digest(resumed) == digest(whole)
     assert digest(load_module(last)) == digest(whole)
+
+
+class Answering(QwenVLPolicy):
+    """Writes anchors drawn at random in place of its own answers."""
+
+    def generate(self, prompts, n=1, sampling=None):
+        rng = np.random.default_rng(sampling.seed)
+
+        def write() -> str:
+            x, y = rng.integers(0, 30, 2) * 20
+            box = [int(x), int(y), int(x) + 400, int(y) + 400]
+            return f'<answer>[{{"slice": {rng.integers(1, 7)}, "bbox_2d_list": [{box}]}}]</answer>'
+
+        return [[self.encode(write()) for _ in range(n)] for _ in prompts]
+
+
+def test_a_step_with_medsam2_on_a_small_network(tmp_path):
+    """The wiring of the paper's propagator in the reward, on a SAM 2 that was trained on phantoms for a short time."""
+    weights_folder = Path(__file__).parents[2] / "propagators" / "phantom_tracker"
+    listener = Listener()
+    module = GRPOModule(
+        Answering(size="tiny", template=TEMPLATE),
+        MedSAM2Propagator(checkpoint=str(weights_folder)),
+        [ConsistencyReward(delta=2), AxialReward()],
+        group_size=4,
+        learning_rate=1e-3,
+        beta=0.0,
+    )
+    make_trainer(tmp_path, 1, callbacks=[listener]).fit(module, make_data())
+    (row,) = listener.rows
+    assert row["train/parse_rate"] == 1.0
+    assert row["train/propagation_failures"] == 0.0
+    assert 0 < row["train/reward_ConsistencyReward"] < 1
+    assert row["train/spread_ConsistencyReward"] > 0
+    assert not torch.equal(weights(module), weights_of_start())
