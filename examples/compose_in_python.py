@@ -2,7 +2,7 @@
 
     python examples/compose_in_python.py --steps 120
 
-A hundred steps teach little more than the grammar of an answer; examples/quickstart.yaml takes 560.
+A hundred steps teach little more than the grammar of an answer; examples/quickstart.yaml takes 660.
 """
 
 import argparse
