@@ -123,14 +123,14 @@ class QwenVLNetwork(nn.Module):
         return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
     def measure(self, slices: SliceStack, query: str) -> PromptSize:
-        """Count what a prompt fills."""
+        """Count what a prompt fills; slices are of one size, so one of them is encoded."""
         ids = self.prefix(slices).ids
         with torch.no_grad():
-            features = sum(len(part) for part in self.see([slices]).pooler_output)
+            (features,) = self.see([slices.keep([0])]).pooler_output
         return PromptSize(
             tokens=len(ids) + len(self.encode_query(query)),
             image_tokens=int((ids == self.model.config.image_token_id).sum()),
-            image_features=features,
+            image_features=len(features) * len(slices.indices),
             limit=int(self.model.config.text_config.max_position_embeddings),
         )
 
@@ -149,18 +149,22 @@ class QwenVLNetwork(nn.Module):
             In the same nesting, tensors (T,).
         """
         if not self.packs:
-            return [
-                [[self._score_alone(slices, query, ids, temperature) for ids in rows] for query, rows in questions]
-                for slices, questions in groups
-            ]
+            return [self._score_alone(slices, questions, temperature) for slices, questions in groups]
         return self._score_packed(groups, temperature)
 
-    def _score_alone(self, slices: SliceStack, query: str, ids: Sequence[int], temperature: float) -> torch.Tensor:
-        """Log-probabilities (T,) of one completion, behind a prompt of its own."""
-        row = pack_tree(self.prefix(slices), [Branch([*self.encode_query(query), *ids])])
-        hidden = self.hidden_states([row], self.see([slices]))[0, -len(ids) - 1 : -1]
-        targets = torch.tensor(ids, device=self.device)[:, None]
-        return self.token_log_probs(hidden, temperature).gather(-1, targets)[:, 0]
+    def _score_alone(
+        self, slices: SliceStack, questions: Sequence[tuple[str, Sequence[Sequence[int]]]], temperature: float
+    ) -> list[list[torch.Tensor]]:
+        """Log-probabilities of all completions about one drawing of slices, each behind a prompt of its own."""
+        prefix, seen = self.prefix(slices), self.see([slices])
+
+        def score(query: str, ids: Sequence[int]) -> torch.Tensor:
+            row = pack_tree(prefix, [Branch([*self.encode_query(query), *ids])])
+            hidden = self.hidden_states([row], seen)[0, -len(ids) - 1 : -1]
+            targets = torch.tensor(ids, device=self.device)[:, None]
+            return self.token_log_probs(hidden, temperature).gather(-1, targets)[:, 0]
+
+        return [[score(query, ids) for ids in completions] for query, completions in questions]
 
     def _score_packed(
         self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]], temperature: float

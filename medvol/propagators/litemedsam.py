@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.grounding.anchors import anchor_key
 from medvol.core.imaging.windows import apply_window, get_window, window_limits
 from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
@@ -18,6 +19,7 @@ from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
 from medvol.propagators.embeddings import EmbeddingCache, embedding_key
 from medvol.propagators.target_window import choose_window, require_window
+from medvol.propagators.track_repair import keep_largest
 from medvol.propagators.tracking import Floats, Grid, Track, TrackRule
 
 if TYPE_CHECKING:
@@ -137,7 +139,7 @@ class LiteMedSAMPropagator(Propagator):
         known: dict[tuple[object, ...], Bits] = {}
         masks = []
         for evidence, own in zip(evidences, one_range_each(evidences, z_range, z_ranges), strict=True):
-            key = evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes(), own
+            key = anchor_key(evidence), own
             if key not in known:
                 known[key] = self.propagate(volume, evidence, own)
             masks.append(known[key].copy())
@@ -157,11 +159,7 @@ class LiteMedSAMPropagator(Propagator):
         for step in (-1, 1):
             for z, pixels in track.follow(slices_towards(key_slice, reach, step)).items():
                 mask[z] = pixels
-        if self.largest_component and mask.any():
-            import cc3d
-
-            mask = cc3d.largest_k(mask, k=1, connectivity=26).astype(bool)
-        return mask
+        return keep_largest(mask) if self.largest_component else mask
 
     def _rule(self, volume: Volume) -> TrackRule:
         return TrackRule(

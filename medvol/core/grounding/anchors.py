@@ -89,6 +89,11 @@ def label_anchor(
     return Evidence(key, boxes, rationale)
 
 
+def anchor_key(evidence: Evidence) -> tuple[int | None, bytes]:
+    """Equal for anchors of one volume that give equal masks; the rationale does not count."""
+    return evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes()
+
+
 def _jitter(
     boxes: NDArray[np.float64], share: float, shape: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.float64]:

@@ -107,17 +107,24 @@ def _interval(centre: float, length: float, size: int) -> tuple[float, float]:
     return start, start + length
 
 
-def _draw_key_slice(axes: Axes, segmentation: Segmentation, z: int, limits: tuple[float, float]) -> None:
+def draw_boxes(
+    axes: Axes, boxes: NDArray[np.float64], colour: str, linewidth: float = 1.0, linestyle: str = "-"
+) -> None:
+    """Frame half-open boxes (N, 4) along their pixel edges."""
     from matplotlib.patches import Rectangle
 
+    for x1, y1, x2, y2 in boxes.tolist():
+        frame = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour)
+        frame.set(linewidth=linewidth, linestyle=linestyle)
+        axes.add_patch(frame)
+
+
+def _draw_key_slice(axes: Axes, segmentation: Segmentation, z: int, limits: tuple[float, float]) -> None:
     volume = segmentation.volume
     _show(axes, volume, z, limits)
     _outline(axes, segmentation.mask[z], 1.6)
     if segmentation.evidence.key_slice is not None:
-        for x1, y1, x2, y2 in segmentation.evidence.boxes.tolist():
-            axes.add_patch(
-                Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=BOX_COLOUR, linewidth=1.6)
-            )
+        draw_boxes(axes, segmentation.evidence.boxes, BOX_COLOUR, linewidth=1.6)
     for text, x, y, across, along in (
         ("R", 0.015, 0.5, "left", "center"),
         ("L", 0.985, 0.5, "right", "center"),

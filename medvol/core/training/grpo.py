@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.module import Batch, EvaluationModule
+from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
 from medvol.core.training.advantages import AdvantageScale, group_advantages, zero_spread
@@ -27,15 +27,15 @@ from medvol.core.training.augmentation import reword_query
 from medvol.core.training.inspector import draw_rollouts
 from medvol.core.training.losses import LossKind, LossTerms, PolicyLoss, RatioLevel, policy_loss
 from medvol.core.training.measures import measure_rollouts, measure_update
+from medvol.core.training.module import TrainingModule
 from medvol.core.training.preflight import require_good_start
 from medvol.core.training.rollouts import Group, draw_groups, follow_groups
-from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.training.scorer import RewardScorer
 from medvol.core.training.token_table import TokenTable, make_tables
 from medvol.core.types import Case, Sampling
 
 
-class GRPOModule(EvaluationModule):
+class GRPOModule(TrainingModule):
     """Teaches a policy by what its own answers earn.
 
     Args:
@@ -117,16 +117,25 @@ class GRPOModule(EvaluationModule):
         save_dir: str | None = None,
     ) -> None:
         super().__init__(
-            policy, propagator, error_budget, surface, tolerance_mm, anchor_rule, split_boxes, max_new_tokens, save_dir
+            policy,
+            propagator,
+            learning_rate,
+            weight_decay,
+            warmup_steps,
+            final_share,
+            error_budget,
+            surface,
+            tolerance_mm,
+            anchor_rule,
+            split_boxes,
+            max_new_tokens,
+            save_dir,
         )
-        if not isinstance(policy, TrainablePolicy):
-            raise ConfigError(f"{type(policy).__name__} has nothing to train; fit a TrainablePolicy")
         for name, value, least in (("group_size", group_size, 2), ("updates_per_rollout", updates_per_rollout, 1)):
             if value < least:
                 raise ConfigError(f"{name} is {value}; it must be at least {least}")
         if not temperature > 0:
             raise ConfigError(f"temperature is {temperature}; completions of a group are drawn, so it must be above 0")
-        self.student = policy
         self.rewards = list(rewards)
         self.reward_weights = reward_weights
         self.group_size = group_size
@@ -142,10 +151,6 @@ class GRPOModule(EvaluationModule):
         self.skip_zero_spread = skip_zero_spread
         self.updates_per_rollout = updates_per_rollout
         self.volumes_per_pass = volumes_per_pass
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.final_share = final_share
         self.max_grad_norm = max_grad_norm
         self.reword = reword
         self.min_parse_rate = min_parse_rate
@@ -160,17 +165,10 @@ class GRPOModule(EvaluationModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by optimiser steps."""
-        optimizer = torch.optim.AdamW(
-            self.student.trainable_parameters(),
-            lr=self.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=self.weight_decay,
-        )
         steps = float(self.trainer.estimated_stepping_batches)
         if self.trainer.max_steps < 0:
             steps *= self.updates_per_rollout
-        shape = warm_up_then_cosine(self.warmup_steps, int(steps), self.final_share)
-        return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, shape)}
+        return self.optimise(self.student.trainable_parameters(), (0.9, 0.95), int(steps))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Draw and score rollouts, then update the policy on them.
@@ -238,15 +236,6 @@ class GRPOModule(EvaluationModule):
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         self._log_all({**measure_update(tables, terms, old), "grad_norm": float(norm)}, 1)
-
-    def on_fit_end(self) -> None:
-        """Export the trained policy to ``model`` in the run folder."""
-        if self.trainer.is_global_zero:
-            self.student.save(Path(self.trainer.default_root_dir) / "model")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights are restored."""
-        self.configure_model()
 
     def _inspect(self, groups: Sequence[Group]) -> None:
         if self.inspect_every and self.global_step % self.inspect_every == 0 and self.trainer.is_global_zero:

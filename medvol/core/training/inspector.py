@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.imaging.windows import apply_window, get_window, window_for_target, window_limits
+from medvol.core.inference.overlay import BOX_COLOUR, MASK_COLOUR, draw_boxes
 from medvol.core.training.rollouts import Group
 from medvol.core.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PREDICTED, TRUE = "#ffd166", "#06d6a0"
 _SIDE_IN = 2.6
 
 
@@ -67,19 +66,11 @@ def _draw(axes: Axes, group: Group, k: int, split_boxes: bool) -> None:
     limits = window_limits(volume, get_window(window_for_target(case.query.text)))
     aspect = volume.spacing[1] / volume.spacing[2]
     axes.imshow(apply_window(volume.voxels[z], *limits), cmap="gray", vmin=0, vmax=1, aspect=aspect)
-    _box(axes, tight_boxes(require_target(case)[z], split=split_boxes), TRUE, "-")
+    draw_boxes(axes, tight_boxes(require_target(case)[z], split=split_boxes), MASK_COLOUR)
     if evidence is not None:
-        _box(axes, evidence.boxes, PREDICTED, "--")
+        draw_boxes(axes, evidence.boxes, BOX_COLOUR, linestyle="--")
     said = rollout.failure or ("absent" if key is None else f"slice {z}")
     scores = "  ".join(f"{name.removesuffix('Reward').lower()} {score:.2f}" for name, score in reward.scores.items())
     query = textwrap.wrap(group.prompt.query, 40, max_lines=2, placeholder=" ...")
     lines = (*query, f"{said}, reward {reward.total:.2f}", scores)
     axes.set_title("\n".join(lines), fontsize=6, parse_math=False)
-
-
-def _box(axes: Axes, boxes: NDArray[np.float64], colour: str, style: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    for x1, y1, x2, y2 in np.asarray(boxes, np.float64).tolist():
-        frame = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linestyle=style)
-        axes.add_patch(frame)

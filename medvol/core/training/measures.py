@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import torch
 
+from medvol.core.training.advantages import zero_spread
 from medvol.core.training.losses import LossTerms
 from medvol.core.training.rollouts import Group
 from medvol.core.training.token_table import TokenTable
@@ -31,7 +32,7 @@ def measure_rollouts(groups: Sequence[Group]) -> dict[str, float]:
     measures = {
         "reward": float(totals.mean()),
         "spread": float(totals.std(axis=1, ddof=1).mean()),
-        "zero_spread": float((np.ptp(totals, axis=1) <= 1e-8).mean()),
+        "zero_spread": float(zero_spread(torch.from_numpy(totals)).float().mean()),
         "parse_rate": parse_rate(groups),
         "absent_rate": _share(rollout.evidence is not None and rollout.evidence.absent for rollout in rollouts),
         "whole_image": _whole_image_share(groups),

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError
 from medvol.core.evaluation.scoring import PROPAGATION_FAILED, follow_completion
+from medvol.core.grounding.anchors import anchor_key
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Completion, Evidence, Prompt, RewardBreakdown, Rollout, Sampling
 
 log = logging.getLogger(__name__)
+
+Outcome = NDArray[np.bool_] | PropagationError
+"""What an anchor gave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +79,13 @@ def follow_groups(groups: Sequence[Group], propagator: Propagator, delta: int | 
         The groups with masks; a failed propagation is named in its rollout.
     """
     volume = groups[0].case.volume
-    anchors: dict[bytes, Evidence] = {}
+    anchors: dict[tuple[int | None, bytes], Evidence] = {}
     for group in groups:
         for rollout in group.rollouts:
             if rollout.evidence is not None:
-                anchors.setdefault(_name_anchor(rollout.evidence), rollout.evidence)
+                anchors.setdefault(anchor_key(rollout.evidence), rollout.evidence)
     ranges = [_window(evidence, delta, volume.shape[0]) for evidence in anchors.values()]
-    outcomes: list[NDArray[np.bool_] | PropagationError]
+    outcomes: list[Outcome]
     try:
         outcomes = [*propagator.propagate_many(volume, list(anchors.values()), z_ranges=ranges)]
     except PropagationError:
@@ -96,11 +100,6 @@ def follow_groups(groups: Sequence[Group], propagator: Propagator, delta: int | 
     ]
 
 
-def _name_anchor(evidence: Evidence) -> bytes:
-    """Equal for anchors that give equal masks."""
-    return f"{evidence.key_slice} ".encode() + np.ascontiguousarray(evidence.boxes, np.float64).tobytes()
-
-
 def _window(evidence: Evidence, delta: int | None, depth: int) -> tuple[int, int] | None:
     if delta is None or evidence.key_slice is None:
         return None
@@ -109,7 +108,7 @@ def _window(evidence: Evidence, delta: int | None, depth: int) -> tuple[int, int
 
 def _try_propagating(
     propagator: Propagator, case: Case, evidence: Evidence, z_range: tuple[int, int] | None
-) -> NDArray[np.bool_] | PropagationError:
+) -> Outcome:
     try:
         return propagator.propagate(case.volume, evidence, z_range)
     except PropagationError as error:
@@ -117,10 +116,10 @@ def _try_propagating(
         return error
 
 
-def _add_outcome(rollout: Rollout, found: dict[bytes, NDArray[np.bool_] | PropagationError]) -> Rollout:
+def _add_outcome(rollout: Rollout, found: dict[tuple[int | None, bytes], Outcome]) -> Rollout:
     if rollout.evidence is None:
         return rollout
-    outcome = found[_name_anchor(rollout.evidence)]
+    outcome = found[anchor_key(rollout.evidence)]
     case_id, completion, evidence = rollout.case_id, rollout.completion, rollout.evidence
     if isinstance(outcome, PropagationError):
         return Rollout(case_id, completion, evidence, failure=PROPAGATION_FAILED, detail=str(outcome))

@@ -8,31 +8,29 @@ each at its place in the full drawing, and an occupancy loss on its image tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-from medvol.core.errors import ConfigError
 from medvol.core.evaluation.metrics import slice_areas
-from medvol.core.evaluation.module import Batch, EvaluationModule
+from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import KeySliceRule, label_anchor
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
+from medvol.core.training.module import TrainingModule
 from medvol.core.training.occupancy import OccupancyHead, occupancy_labels
-from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.types import Case, Completion, Prompt, SliceStack
 
 _CLEAR = 0.1
 """A slice shows a target clearly when it holds this share of the largest area."""
 
 
-class SFTModule(EvaluationModule):
+class SFTModule(TrainingModule):
     """Teaches a policy to write true anchors.
 
     Args:
@@ -88,15 +86,20 @@ class SFTModule(EvaluationModule):
         save_dir: str | None = None,
     ) -> None:
         super().__init__(
-            policy, propagator, error_budget, surface, tolerance_mm, anchor_rule, split_boxes, max_new_tokens, save_dir
+            policy,
+            propagator,
+            learning_rate,
+            weight_decay,
+            warmup_steps,
+            final_share,
+            error_budget,
+            surface,
+            tolerance_mm,
+            anchor_rule,
+            split_boxes,
+            max_new_tokens,
+            save_dir,
         )
-        if not isinstance(policy, TrainablePolicy):
-            raise ConfigError(f"{type(policy).__name__} has nothing to train; fit a TrainablePolicy")
-        self.student = policy
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.final_share = final_share
         self.label_rule: KeySliceRule = label_rule
         self.jitter = jitter
         self.think = think
@@ -120,16 +123,8 @@ class SFTModule(EvaluationModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by steps."""
         head = list(self.occupancy.parameters()) if self.occupancy is not None else []
-        optimizer = torch.optim.AdamW(
-            [*self.student.trainable_parameters(), *head],
-            lr=self.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=self.weight_decay,
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        shape = warm_up_then_cosine(self.warmup_steps, steps, self.final_share)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        parameters = [*self.student.trainable_parameters(), *head]
+        return self.optimise(parameters, (0.9, 0.98), int(self.trainer.estimated_stepping_batches))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Negative log-likelihood of the true answers, a mean over their tokens, plus the occupancy loss."""
@@ -151,11 +146,6 @@ class SFTModule(EvaluationModule):
         loss = -scores.mean()
         self.log("train/answer_loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
         return loss + self._occupancy_loss(drawn, early)
-
-    def on_fit_end(self) -> None:
-        """Export the trained policy to ``model`` in the run folder."""
-        if self.trainer.is_global_zero:
-            self.student.save(Path(self.trainer.default_root_dir) / "model")
 
     def _rows(
         self, cases: Sequence[Case], early: bool, rng: np.random.Generator
@@ -203,7 +193,3 @@ class SFTModule(EvaluationModule):
         loss = self.occupancy.loss(labels, [slices for _, slices in drawn])
         self.log("train/occupancy_loss", loss.detach(), batch_size=len(drawn))
         return self.occupancy_weight * (1.0 if early else 1 / 3) * loss
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights are restored."""
-        self.configure_model()
