@@ -143,7 +143,7 @@ def _read(
         inputs_embeds=network.model.get_input_embeddings()(ids),
         position_ids=positions,
         attention_mask=mask,
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
     )
     states: torch.Tensor = output.last_hidden_state

@@ -106,7 +106,7 @@ class QwenVLNetwork(nn.Module):
             position_ids=positions.to(self.device),
             attention_mask=self.additive(mask) if self.packs else None,
             mm_encoder_outputs={"image": seen},
-            past_key_values=cache,
+            cache=cache,
             use_cache=cache is not None,
         )
         hidden: torch.Tensor = output.last_hidden_state
