@@ -8,8 +8,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from dicom_tables import read_tables
 from pydicom import dcmread
 from pydicom.pixels import pixel_array
+from pydicom.uid import SegmentationStorage as SEGMENTATION_STORAGE
 from pydicom.uid import generate_uid
 
 from medvol.core.errors import ConfigError, GeometryError, ScanError
@@ -227,13 +229,36 @@ def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
         assert "Segmentation" in found.stderr + found.stdout
 
 
-def test_the_standard_as_dicom_validator_knows_it(make_series, folder, tmp_path):
-    """Only where its tables of the standard lie already: it downloads them otherwise."""
-    validator = pytest.importorskip("dicom_validator.validate_iods")
-    tables = Path.home() / "dicom-validator"
-    if not any(tables.glob("*/docbook/part03.xml")):
-        pytest.skip(f"dicom-validator has no tables of the standard in {tables}; run `validate_iods` once, online")
+def validate(path: Path, standard) -> int:
+    from dicom_validator.validator.dicom_file_validator import DicomFileValidator
+
+    [result] = DicomFileValidator(standard).validate(str(path)).values()
+    return result.errors
+
+
+@pytest.fixture(scope="module")
+def standard():
+    """Modules and macros of the segmentation object in the standard of 2020."""
+    pytest.importorskip("dicom_validator", reason="dicom-validator is not installed")
+    return read_tables("segmentation", SEGMENTATION_STORAGE)
+
+
+def test_the_standard_as_dicom_validator_knows_it(make_series, folder, tmp_path, standard):
     volume = read_volume(make_series().write(folder))
     for kind in get_args(DicomSegKind):
         path = write_dicom_seg(tmp_path / f"{kind}.dcm", some_mask(volume.shape), volume, "the liver", kind)
-        assert validator.main(["--standard-path", str(tables), "--edition", "local", str(path)]) == 0
+        assert validate(path, standard) == 0
+        assert dcmread(path)["ContentCreatorName"].is_empty
+
+
+def test_dicom_validator_finds_what_is_wrong(make_series, folder, tmp_path, standard):
+    volume = read_volume(make_series().write(folder))
+    path = write_dicom_seg(tmp_path / "mask.dcm", some_mask(volume.shape), volume, "the liver")
+    spoilt = dcmread(path)
+    del spoilt.ContentLabel
+    del spoilt.SegmentSequence[0].SegmentLabel
+    del spoilt.PerFrameFunctionalGroupsSequence[0].FrameContentSequence
+    spoilt.SegmentationType = "BINARI"
+    spoilt.RepetitionTime = 3
+    spoilt.save_as(path)
+    assert validate(path, standard) == 5
