@@ -67,12 +67,13 @@ def _parser(verb: str) -> ComponentParser:
 
 
 def _check(path: Path, options: Any) -> Report:
-    from medvol.core.checking.folders import check_files, find_files
+    from medvol.core.checking.folders import check_files
     from medvol.core.checking.reports import Report
     from medvol.core.checking.scans import check_scan
+    from medvol.core.imaging.folders import find_all_scans
     from medvol.core.imaging.reading import SUFFIXES
 
-    files = find_files(path) if path.is_dir() else [path]
+    files = find_all_scans(path) if path.is_dir() else [path]
     if not files:
         raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SUFFIXES)}, or are DICOM")
     if files != [path]:
@@ -188,4 +189,6 @@ def _table(*heads: str) -> Table:
 
 def _short(place: str, path: Path) -> str:
     """A place, relative to the folder that was asked for."""
+    if place == str(path):
+        return place
     return str(Path(place).relative_to(path)) if path.is_dir() and Path(place).is_relative_to(path) else place

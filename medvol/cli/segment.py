@@ -36,7 +36,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: The scan is refused.
         RecordError: The record or the jobs file cannot be used.
     """
-    from medvol.core.inference.scans import is_batch
+    from medvol.core.imaging.folders import is_batch
 
     options, parser = _parse(verb, _expand_folder(arguments))
     options.series = None if options.series is None else str(options.series)

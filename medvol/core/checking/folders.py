@@ -13,17 +13,7 @@ from medvol.core.checking.scans import FileReport, check_scan
 from medvol.core.errors import ScanError
 from medvol.core.imaging.fingerprint import Thumbnail, find_matches
 from medvol.core.imaging.reading import is_scan, read_volume
-from medvol.core.inference.scans import find_scans
 from medvol.core.types import Volume
-
-
-def find_files(folder: Path) -> list[Path]:
-    """Every file below a folder that has the name of a scan, and what the folder holds of DICOM.
-
-    A folder of DICOM is one scan; only it is returned when there is nothing else.
-    """
-    named = sorted(path for path in folder.rglob("*") if path.is_file() and is_scan(path))
-    return [*named, *(scan for scan in find_scans(folder) if scan not in named)]
 
 
 def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: None) -> Report:
@@ -51,7 +41,9 @@ def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in files:
         folders[path.parent][bare_name(path)] = path
-    return [(path, find_scan(path, folders[path.parent])) for path in files]
+    return [
+        (path, find_scan(path, folders[path.parent]) if is_scan(path) and path.is_file() else None) for path in files
+    ]
 
 
 def _check_one(path: Path, scan: Path | None) -> tuple[FileReport, Finding | None]:

@@ -18,7 +18,7 @@ from medvol.core.grounding.relations import check_sides
 from medvol.core.imaging.geometry import corner_distance_mm
 from medvol.core.imaging.label_values import count_values
 from medvol.core.imaging.problems import RefusedScanError
-from medvol.core.imaging.reading import GRID_TOLERANCE_MM, SUFFIXES, read_volume
+from medvol.core.imaging.reading import DICOM_SUFFIXES, GRID_TOLERANCE_MM, SUFFIXES, read_volume
 from medvol.core.types import Volume
 
 NAMES_FILE = "labels.json"
@@ -57,7 +57,7 @@ def find_scan(path: Path, siblings: Mapping[str, Path]) -> Path | None:
 
 def bare_name(path: Path) -> str:
     """Name of a scan's file without its ending."""
-    ending = max((end for end in SUFFIXES if path.name.lower().endswith(end)), key=len, default="")
+    ending = max((end for end in (*SUFFIXES, *DICOM_SUFFIXES) if path.name.lower().endswith(end)), key=len, default="")
     return path.name[: len(path.name) - len(ending)]
 
 

@@ -98,7 +98,7 @@ def _look_at(path: Path, volume: Volume) -> list[Finding]:
         found.append(Finding("constant", str(path), f"every voxel is {low:g}"))
     elif (low, high) == (0, 255) and label_values(volume.voxels) is None:
         found.append(Finding("windowed", str(path), "its intensities go from 0 to 255"))
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
+    if path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES):
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
         if zipped != path.name.lower().endswith(".gz"):

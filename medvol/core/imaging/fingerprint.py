@@ -9,7 +9,7 @@ window, as in M3D-Seg, is not recognised.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from pathlib import Path
@@ -70,12 +70,13 @@ def hash_file(path: Path) -> str:
     """SHA-256 of the bytes of a scan; of a folder, over those of its files, whatever they are called."""
     if not path.is_dir():
         return file_sha256(path)
-    hashes = sorted(file_sha256(file) for file in path.rglob("*") if file.is_file())
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return _hash_folder(path, file_sha256)
 
 
 def hash_pieces(path: Path) -> str:
-    """SHA-256 of the start, the middle and the end of a file: equal files agree, and most others do not."""
+    """SHA-256 of the start, the middle and the end of each file: equal scans agree, and most others do not."""
+    if path.is_dir():
+        return _hash_folder(path, hash_pieces)
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -83,6 +84,17 @@ def hash_pieces(path: Path) -> str:
             file.seek(start)
             digest.update(file.read(_PIECE))
     return digest.hexdigest()
+
+
+def scan_size(path: Path) -> int:
+    """Bytes of a scan; of a folder, those of its files."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _hash_folder(folder: Path, hash_one: Callable[[Path], str]) -> str:
+    hashes = sorted(hash_one(file) for file in folder.rglob("*") if file.is_file())
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def make_thumbnail(volume: Volume, sized: bool = True) -> Thumbnail:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError
 from medvol.core.imaging.dicom.files import ARCHIVE_SUFFIX, FILE_SUFFIXES
+from medvol.core.imaging.dicom.problems import BadSegmentationError
 from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
 from medvol.core.imaging.itk import read_metaimage, read_nrrd
@@ -164,10 +165,15 @@ def read_label_map(
 
     Raises:
         ScanError: The file is refused.
+        BadSegmentationError: It is DICOM, which ``read_labels`` reads beside the scan.
         UnknownDatatypeError: A value is not a whole number of 32 bits.
     """
     path = Path(path)
-    voxels, affine, _ = _to_lps(path, _read_stored(path, assume_orientation, max_bytes))
+    if _is_dicom_path(path):
+        raise BadSegmentationError(
+            path, "a DICOM segmentation has labels on the grid of its scan only; save it as NIfTI"
+        )
+    voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
     labels = np.ascontiguousarray(voxels)
     whole = labels.dtype.kind != "f" or bool((labels == np.rint(labels)).all())
     if not (whole and labels.min() >= -(2**31) and labels.max() < 2**31):

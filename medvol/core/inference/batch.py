@@ -14,10 +14,10 @@ from rich.text import Text
 from medvol.core.errors import MedvolError, RecordError
 from medvol.core.evaluation.archive import write_json
 from medvol.core.imaging.dicom.segmentation import DicomSegKind
+from medvol.core.imaging.folders import newest_change
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.records import DICOM_SEG_SUFFIX, plain_values, read_record, save_segmentation
-from medvol.core.inference.scans import newest_change
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.types import Completion, Volume
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import RecordError
+from medvol.core.imaging.folders import find_scans
 from medvol.core.imaging.reading import SUFFIXES
-from medvol.core.inference.scans import find_scans
 from medvol.core.suggestions import suggest
 
 _KEYS = ("scan", "series", "query", "queries", "out", "name")

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from medvol.core.imaging.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail
+from medvol.core.imaging.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail, scan_size
 from medvol.core.roles import CaseDataset
 
 LeakKind = Literal["patient", "file", "scan"]
@@ -59,7 +59,7 @@ def shared_patients(splits: Splits) -> list[Leak]:
 def shared_files(splits: Splits) -> list[Leak]:
     """Files that two splits read, under one name or two; only files that agree in size and in pieces are read whole."""
     entries = [(split, path) for split, data in splits.items() for path in _files(data)]
-    for key in (_size, hash_pieces):
+    for key in (scan_size, hash_pieces):
         entries = [entry for group in _group(entries, key) for entry in group]
     return [
         Leak("file", (first, second), (str(ours), str(theirs)))
@@ -100,14 +100,10 @@ def shared_scans(splits: Splits) -> list[Leak]:
     ]
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
 def _files(data: CaseDataset) -> Iterator[Path]:
-    """Scan files of a data set, each once; nothing where it reads none."""
+    """Scans of a data set, files or folders of DICOM, each once; nothing where it reads none."""
     paths = (data.scan_file(index) for index in _first_of_volumes(data).values())
-    return iter(dict.fromkeys(path for path in paths if path is not None and path.is_file()))
+    return iter(dict.fromkeys(path for path in paths if path is not None and path.exists()))
 
 
 def _first_of_volumes(data: CaseDataset) -> dict[str, int]:

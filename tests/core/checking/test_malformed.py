@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from scan_bytes import Scans
 
-from medvol.core.checking.folders import check_files, find_files
+from medvol.core.checking.folders import check_files
 from medvol.core.checking.label_maps import bare_name, find_scan
 from medvol.core.checking.scans import check_scan
 from medvol.core.checking.splits import check_splits
+from medvol.core.imaging.folders import find_all_scans
 from medvol.core.imaging.label_values import label_values
 from medvol.datasets.nifti import NiftiDataset
 
@@ -108,7 +109,7 @@ def test_label_maps(name, zipped, tmp_path):
     path.write_bytes(SCANS.zip(data) if zipped and data else data)
     (tmp_path / "labels.json").write_text(NAMES)
     start = time.process_time()
-    report = check_files(find_files(tmp_path))
+    report = check_files(find_all_scans(tmp_path))
     assert time.process_time() - start < 2
     assert {finding.name for finding in report.findings} == expected
     assert {finding.place for finding in report.findings} == {str(path)}
@@ -119,7 +120,7 @@ def test_a_sound_pair_has_a_fingerprint_and_no_findings(tmp_path):
     (tmp_path / "a_image.nii").write_bytes(SCANS.nifti())
     (tmp_path / "a_label.nii").write_bytes(SCANS.nifti(labels()))
     (tmp_path / "labels.json").write_text(NAMES)
-    report = check_files(find_files(tmp_path))
+    report = check_files(find_all_scans(tmp_path))
     assert report.findings == ()
     scan, found = report.fingerprints
     assert (scan.kind, scan.shape, scan.orientation) == ("scan", (12, 15, 16), "LPS")
@@ -270,7 +271,7 @@ def test_bad_names_of_labels_are_named_once(tmp_path):
         (tmp_path / f"{name}_label.nii").write_bytes(SCANS.nifti(labels()))
     for text in ("[]", "{", '{"x": "liver"}', '{"1": 7}'):
         (tmp_path / "labels.json").write_text(text)
-        findings = check_files(find_files(tmp_path)).findings
+        findings = check_files(find_all_scans(tmp_path)).findings
         assert [finding.problem.code for finding in findings] == ["MV501"]
         assert findings[0].place == str(tmp_path / "labels.json")
 
@@ -287,7 +288,7 @@ def test_copies_are_named_whatever_they_are_called(tmp_path):
         nib.Nifti1Image(voxels[::-1], affine @ np.array([[-1, 0, 0, 47], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
         tmp_path / "c.nii.gz",
     )
-    found = {(f.name, Path(f.place).name) for f in check_files(find_files(tmp_path)).findings}
+    found = {(f.name, Path(f.place).name) for f in check_files(find_all_scans(tmp_path)).findings}
     assert found == {("same_file", "b.nii.gz"), ("same_scan", "c.nii.gz")}
 
 

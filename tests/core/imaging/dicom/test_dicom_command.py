@@ -12,14 +12,16 @@ import pytest
 from pydicom.uid import generate_uid
 
 from medvol.cli import main
+from medvol.core.errors import ScanError
 from medvol.core.imaging.dicom.segmentation import write_dicom_seg
-from medvol.core.imaging.reading import read_volume
+from medvol.core.imaging.folders import find_all_scans, find_scans, is_batch
+from medvol.core.imaging.reading import read_label_map, read_volume
 from medvol.core.imaging.slice_archive import SliceArchive
 from medvol.core.imaging.slice_cache import SliceCache
 from medvol.core.imaging.stored_volume import StoredVolume
 from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.jobs import find_jobs
-from medvol.core.inference.scans import find_scans, is_batch
+from medvol.core.training.leakage import shared_files
 from medvol.datasets.nifti import NiftiDataset
 
 pytest.importorskip("highdicom")
@@ -67,6 +69,23 @@ def test_what_a_folder_holds(make_series, tmp_path):
     assert find_scans(mixed) == [mixed / "a.zip", mixed / "torn.zip", mixed / "x.nii.gz"]
     (tmp_path / "empty").mkdir()
     assert find_scans(tmp_path / "empty") == []
+
+
+def test_scans_at_every_depth(make_series, tmp_path):
+    """DICOM and files in one tree; what is read with an upper folder is not named twice."""
+    study = generate_uid()
+    for name in ("a/1", "a/2"):
+        make_series(study=study).write(tmp_path / "dicom" / name)
+    make_series().write(tmp_path / "dicom" / "b")
+    make_series().write(tmp_path / "mixed" / "deep" / "c")
+    image = nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4))
+    for name in ("x.nii.gz", "mixed/y_label.nii", "dicom/a/z.nii"):
+        nib.save(image, tmp_path / name)
+    pack(tmp_path / "dicom" / "b", tmp_path / "mixed" / "deep" / "d.zip")
+    found = {str(path.relative_to(tmp_path)) for path in find_all_scans(tmp_path)}
+    files = {"x.nii.gz", "mixed/y_label.nii", "dicom/a/z.nii", "mixed/deep/d.zip"}
+    assert found == {*files, "dicom/a", "dicom/b", "mixed/deep/c"}
+    assert find_all_scans(tmp_path / "dicom" / "b") == [tmp_path / "dicom" / "b"]
 
 
 def test_one_study_is_one_scan(make_series, tmp_path, capsys):
@@ -164,6 +183,42 @@ def test_check(make_series, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "1 of 2 scans can be used" in text
     assert "MV715  b " in text
+
+
+def test_check_of_a_label_map_beside_dicom(make_series, tmp_path, capsys):
+    """The folder is the scan of the map that has its name."""
+    folder = make_series().write(tmp_path / "p1")
+    volume = read_volume(folder)
+    write_mask(tmp_path / "p1_label.nii.gz", volume.voxels > 0, volume)
+    assert main(["check", str(tmp_path)]) == 0
+    assert "2 of 2 scans can be used" in capsys.readouterr().out
+    nib.save(nib.Nifti1Image(np.ones((4, 8, 10), np.uint8), np.eye(4)), tmp_path / "p1_label.nii.gz")
+    assert main(["check", str(tmp_path), "--json"]) == 1
+    found = {finding["name"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert "other_shape" in found
+
+
+def test_a_label_map_alone_is_no_dicom(make_series, tmp_path):
+    folder = make_series().write(tmp_path / "scan")
+    for path in (folder, tmp_path / "map.dcm"):
+        with pytest.raises(ScanError, match="on the grid of its scan only"):
+            read_label_map(path)
+
+
+def test_dicom_in_two_splits(make_series, tmp_path):
+    """The same instances under other names in another folder."""
+    series = make_series()
+    for name, rename in (("a", "{:03d}".format), ("b", "other-{}".format)):
+        folder = series.write(tmp_path / name, rename)
+        volume = read_volume(folder)
+        write_mask(tmp_path / f"{name}.nii.gz", volume.voxels > 0, volume)
+        row = f"{name},{name}.nii.gz,1,liver,patient {name}\n"
+        (tmp_path / f"{name}.csv").write_text("image,mask,label,target,patient\n" + row)
+    splits = {name: NiftiDataset(str(tmp_path), str(tmp_path / f"{name}.csv")) for name in ("a", "b")}
+    [leak] = shared_files(splits)
+    assert leak.names == (str(tmp_path / "a"), str(tmp_path / "b"))
+    (tmp_path / "b" / "other-3").unlink()
+    assert shared_files(splits) == []
 
 
 def test_dicom_in_the_cache(make_series, tmp_path):

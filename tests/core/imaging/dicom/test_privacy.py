@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,25 @@ def test_nothing_leaves_in_a_batch_that_fails(scan, tmp_path, capfd, caplog):
         assert segment(scan, out, "--series", "4") == 2
     captured = capfd.readouterr()
     check_clean(everything_in(out))
+    check_clean((captured.out + captured.err + caplog.text).encode())
+
+
+def test_nothing_leaves_in_a_check(scan, tmp_path, capfd, caplog):
+    """Of a study and of an archive, sound ones and damaged ones."""
+    missing = scan / "Zyxwvut 3" / "MRN90210X-2.dcm"
+    shutil.make_archive(str(tmp_path / "packed"), "zip", scan)
+    with caplog.at_level(logging.DEBUG):
+        assert main(["check", str(scan), "--json"]) == 0
+        assert main(["check", str(tmp_path)]) == 0
+        missing.unlink()
+        shutil.make_archive(str(tmp_path / "torn"), "zip", scan / "Zyxwvut 3")
+        shutil.rmtree(scan / "Zyxwvut 4")
+        assert main(["check", str(scan)]) == 2
+        missing.write_bytes(b"x" * 128 + b"DICM" + b"MRN90210X" * 60)
+        assert main(["check", str(scan), "--json"]) == 2
+        assert main(["check", str(tmp_path), "--fix", str(tmp_path.parent / f"{tmp_path.name}-mended")]) == 1
+    captured = capfd.readouterr()
+    assert "missing_slices" in captured.out
     check_clean((captured.out + captured.err + caplog.text).encode())
 
 

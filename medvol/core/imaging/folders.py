@@ -1,4 +1,4 @@
-"""What a folder holds: scans to be asked one after another, or one DICOM study."""
+"""What a folder holds: scans of every format, or one DICOM study."""
 
 from __future__ import annotations
 
@@ -27,12 +27,23 @@ def find_scans(folder: Path) -> list[Path]:
     """
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     files = [entry for entry in entries if entry.is_file()]
-    scans = [file for file in files if is_scan(file) or (is_archive(file) and _may_hold_dicom(file))]
+    scans = [file for file in files if _is_one_scan(file)]
     if scans:
         return scans
     if any(holds_dicom(file) for file in files):
         return [folder]
     return _by_study(folder, [entry for entry in entries if entry.is_dir()])
+
+
+def find_all_scans(folder: Path) -> list[Path]:
+    """Scans of a folder and of every folder below it, label maps included.
+
+    Returns:
+        Files that are read by name and archives of DICOM, wherever they lie; and what ``find_scans`` takes for a scan
+        in the uppermost folders that hold DICOM and no such file. Only ``folder`` itself when it is one scan.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file() and _is_one_scan(path)]
+    return sorted({*files, *_find_dicom(folder)})
 
 
 def is_batch(path: Path) -> bool:
@@ -52,6 +63,17 @@ def newest_change(scan: Path, besides: Path) -> float:
     own = besides.resolve()
     files = (file for file in scan.rglob("*") if file.is_file() and not file.resolve().is_relative_to(own))
     return max((file.stat().st_mtime for file in files), default=scan.stat().st_mtime)
+
+
+def _find_dicom(folder: Path) -> list[Path]:
+    found = find_scans(folder)
+    if not any(scan.is_file() for scan in found):
+        return found
+    return [scan for below in sorted(folder.iterdir()) if below.is_dir() for scan in _find_dicom(below)]
+
+
+def _is_one_scan(file: Path) -> bool:
+    return is_scan(file) or (is_archive(file) and _may_hold_dicom(file))
 
 
 def _may_hold_dicom(archive: Path) -> bool:
