@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -37,6 +38,11 @@ def some_mask(shape: tuple[int, ...]) -> np.ndarray:
     mask = np.random.default_rng(0).random(shape) < 0.3
     mask[0] = mask[4] = False
     return mask
+
+
+def find_program(name: str) -> str | None:
+    """A program of this environment, or of the machine."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def places(mask: np.ndarray, volume) -> set[tuple[float, ...]]:
@@ -204,7 +210,7 @@ def test_over_a_real_scan(shared_data, tmp_path):
 
 @pytest.mark.parametrize("orientation", DIRECTIONS, ids=str)
 def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
-    program = shutil.which("segimage2itkimage")
+    program = find_program("segimage2itkimage")
     if program is None:
         pytest.skip("segimage2itkimage of dcmqi is not installed")
     volume = read_volume(make_series(orientation=orientation).write(folder))
@@ -217,7 +223,7 @@ def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
 
 
 def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
-    program = shutil.which("dciodvfy")
+    program = find_program("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy of dicom3tools is not installed")
     volume = read_volume(make_series().write(folder))
