@@ -17,6 +17,9 @@ $(VENV)/.user: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.user
 	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,litemedsam,qwen,torchio,trl]"
+# sam2 is built against the torch that is there by now; its CUDA kernel is not needed.
+	$(BIN)/python -m pip install --quiet editables hatchling setuptools wheel
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[sam2]"
 	touch $@
 
 demo: export OMP_NUM_THREADS = 2

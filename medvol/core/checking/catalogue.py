@@ -87,14 +87,14 @@ _PROBLEMS = (
         "no_orientation",
         "nothing says which way the axes point: left may be right",
         "find out and write it into the header",
-        "the orientation given with --assume-orientation",
+        "the orientation given with --assume_orientation",
     ),
     Problem(
         "MV301",
         "non_finite",
         "NaN or infinite voxels",
         "fill them when the scan is exported",
-        "the value given with --nan-to",
+        "the value given with --nan_to",
     ),
     Problem("MV302", "constant", "every voxel has one value: there is nothing to see", "export it again", warning=True),
     Problem(

@@ -174,7 +174,7 @@ def _build(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
     segment = highdicom.seg.SegmentDescription(
         1, label, codes.SCT.Tissue, codes.SCT.Tissue, "AUTOMATIC", algorithm_identification=algorithm
     )
-    return highdicom.seg.Segmentation(
+    segmentation = highdicom.seg.Segmentation(
         images,
         frames,
         "BINARY",
@@ -193,6 +193,8 @@ def _build(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
         omit_empty_frames=False,
         specific_character_set=_UNICODE,
     )
+    segmentation.ContentCreatorName = None  # must be there, and names nobody
+    return segmentation
 
 
 def _geometry(highdicom: Any, volume: Volume, block: Any) -> Any:

@@ -2,14 +2,17 @@
 
 import shutil
 import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+from dicom_tables import read_tables
 from pydicom import dcmread
 from pydicom.pixels import pixel_array
+from pydicom.uid import SegmentationStorage as SEGMENTATION_STORAGE
 from pydicom.uid import generate_uid
 
 from medvol.core.errors import ConfigError, GeometryError, ScanError
@@ -35,6 +38,11 @@ def some_mask(shape: tuple[int, ...]) -> np.ndarray:
     mask = np.random.default_rng(0).random(shape) < 0.3
     mask[0] = mask[4] = False
     return mask
+
+
+def find_program(name: str) -> str | None:
+    """A program of this environment, or of the machine."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def places(mask: np.ndarray, volume) -> set[tuple[float, ...]]:
@@ -202,7 +210,7 @@ def test_over_a_real_scan(shared_data, tmp_path):
 
 @pytest.mark.parametrize("orientation", DIRECTIONS, ids=str)
 def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
-    program = shutil.which("segimage2itkimage")
+    program = find_program("segimage2itkimage")
     if program is None:
         pytest.skip("segimage2itkimage of dcmqi is not installed")
     volume = read_volume(make_series(orientation=orientation).write(folder))
@@ -215,7 +223,7 @@ def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
 
 
 def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
-    program = shutil.which("dciodvfy")
+    program = find_program("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy of dicom3tools is not installed")
     volume = read_volume(make_series().write(folder))
@@ -227,13 +235,36 @@ def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
         assert "Segmentation" in found.stderr + found.stdout
 
 
-def test_the_standard_as_dicom_validator_knows_it(make_series, folder, tmp_path):
-    """Only where its tables of the standard lie already: it downloads them otherwise."""
-    validator = pytest.importorskip("dicom_validator.validate_iods")
-    tables = Path.home() / "dicom-validator"
-    if not any(tables.glob("*/docbook/part03.xml")):
-        pytest.skip(f"dicom-validator has no tables of the standard in {tables}; run `validate_iods` once, online")
+def validate(path: Path, standard) -> int:
+    from dicom_validator.validator.dicom_file_validator import DicomFileValidator
+
+    [result] = DicomFileValidator(standard).validate(str(path)).values()
+    return result.errors
+
+
+@pytest.fixture(scope="module")
+def standard():
+    """Modules and macros of the segmentation object in the standard of 2020."""
+    pytest.importorskip("dicom_validator", reason="dicom-validator is not installed")
+    return read_tables("segmentation", SEGMENTATION_STORAGE)
+
+
+def test_the_standard_as_dicom_validator_knows_it(make_series, folder, tmp_path, standard):
     volume = read_volume(make_series().write(folder))
     for kind in get_args(DicomSegKind):
         path = write_dicom_seg(tmp_path / f"{kind}.dcm", some_mask(volume.shape), volume, "the liver", kind)
-        assert validator.main(["--standard-path", str(tables), "--edition", "local", str(path)]) == 0
+        assert validate(path, standard) == 0
+        assert dcmread(path)["ContentCreatorName"].is_empty
+
+
+def test_dicom_validator_finds_what_is_wrong(make_series, folder, tmp_path, standard):
+    volume = read_volume(make_series().write(folder))
+    path = write_dicom_seg(tmp_path / "mask.dcm", some_mask(volume.shape), volume, "the liver")
+    spoilt = dcmread(path)
+    del spoilt.ContentLabel
+    del spoilt.SegmentSequence[0].SegmentLabel
+    del spoilt.PerFrameFunctionalGroupsSequence[0].FrameContentSequence
+    spoilt.SegmentationType = "BINARI"
+    spoilt.RepetitionTime = 3
+    spoilt.save_as(path)
+    assert validate(path, standard) == 5
