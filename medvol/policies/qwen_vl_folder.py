@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer,
 
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.whole_file import write_whole_folder
 from medvol.policies.low_rank import folded_weights
 from medvol.policies.qwen_vl_network import QwenVLNetwork
 
@@ -40,9 +41,14 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
         config = AutoConfig.from_pretrained(model, local_files_only=local)
         if config.model_type not in FAMILIES:
             raise CheckpointError(f"{model!r} is a {config.model_type} model; QwenVLPolicy runs {', '.join(FAMILIES)}")
-        network = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=local, attn_implementation="sdpa"
-        )
+        with hide_progress_bars() if local else nullcontext():
+            network = AutoModelForImageTextToText.from_pretrained(
+                model,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=local,
+                attn_implementation="sdpa",
+            )
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=local)
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
@@ -53,20 +59,19 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
 
 
 def save_network(network: QwenVLNetwork, folder: Path) -> None:
-    """Write a model folder under a temporary name, then rename it; adapters are folded into the weights."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        network.model.save_pretrained(partial, state_dict=folded_weights(network.model))
+    """Write a model folder under a temporary name, then rename it; adapters are folded into the weights.
+
+    Raises:
+        CheckpointError: There is something of that name that is no model folder.
+    """
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{str(folder)!r} is there already and is no model folder; choose another folder")
+    with write_whole_folder(folder) as partial:
+        with hide_progress_bars():
+            network.model.save_pretrained(partial, state_dict=folded_weights(network.model))
         network.tokenizer.save_pretrained(partial)
         sidecar = {"medvol": version("medvol-r1"), "template": network.template.to_dict()}
         (partial / _SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n")
-        partial.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def hash_weights(model: PreTrainedModel) -> str:

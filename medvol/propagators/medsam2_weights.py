@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +13,11 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
-from transformers.utils import logging
 
 from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.progress_bars import hide_progress_bars
 from medvol.core.suggestions import suggest
-from medvol.core.whole_file import file_sha256
+from medvol.core.whole_file import file_sha256, write_whole_folder
 from medvol.propagators.medsam2_conversion import State, convert_state, guess_size, video_config
 from medvol.propagators.medsam2_presets import PRESETS, show_licence
 
@@ -147,20 +143,12 @@ def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]
     """
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        with _silent():
+    with write_whole_folder(folder) as partial:
+        with hide_progress_bars():
             model.save_pretrained(partial)
         digest = file_sha256(partial / _WEIGHTS)
         facts = {**provenance, "weights_sha256": digest, "medvol": version("medvol-r1")}
         (partial / _SIDECAR).write_text(json.dumps(facts, indent=2) + "\n")
-        for file in partial.iterdir():
-            file.chmod(0o644)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return digest
 
 
@@ -191,7 +179,7 @@ def _load_folder(folder: Path) -> PreTrainedModel:
             raise CheckpointError(f"{str(folder)!r} holds a {family} model; {', '.join(FAMILIES)} can be run")
         _require_whole(folder)
         config, network = FAMILIES[family]
-        with _silent():
+        with hide_progress_bars():
             model, report = network.from_pretrained(
                 folder,
                 config=config.from_pretrained(folder),
@@ -209,18 +197,6 @@ def _load_folder(folder: Path) -> PreTrainedModel:
         raise CheckpointError(f"{str(folder)!r}: {len(wrong)} tensors do not fit its config.json, such as {wrong[0]}")
     loaded: PreTrainedModel = model
     return loaded
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without transformers' progress bars."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _require_whole(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Packing, decoding and storing of the Qwen-VL policy, held to transformers' own single-sequence path."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +172,36 @@ def test_a_saved_model_answers_as_before(policy, prompts, tmp_path):
     assert loaded.identity()["sha256"] == policy.identity()["sha256"]
     again = loaded.generate(prompts, 1, Sampling(max_new_tokens=16))
     assert [row[0].token_ids.tolist() for row in again] == [row[0].token_ids.tolist() for row in written]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_text("mine")])
+def test_saving_replaces_nothing_but_a_model(policy, tmp_path, make):
+    place = tmp_path / "notes"
+    make(place)
+    with pytest.raises(CheckpointError, match=r"notes' is there already and is no model folder"):
+        policy.save(place)
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_save_that_fails_leaves_the_old_model(policy, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    policy.save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(policy.load().tokenizer), "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        policy.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_local_models_come_and_go_without_progress_bars(policy, tmp_path, capfd):
+    policy.save(tmp_path / "model")
+    QwenVLPolicy(model=str(tmp_path / "model")).load()
+    assert capfd.readouterr().err == ""
 
 
 def test_identity_follows_the_weights(policy):

@@ -7,7 +7,12 @@ import numpy as np
 KEPT_WORDS = frozenset(
     {"left", "right", "both", "two", "pair", "paired", "kidneys", "organs"}
     | {"no", "not", "without", "with", "free", "healthy", "normal", "unaffected", "affected", "diseased", "abnormal"}
-    | {"lesion", "mass", "growth", "finding", "focal", "largest", "smallest", "upper", "lower"}
+    | {"lesion", "mass", "growth", "finding", "focal", "tumour", "cyst"}
+    | {"opposite", "nearest", "closest", "spleen", "liver"}
+    | {"larger", "largest", "biggest", "bigger", "greatest", "greater", "dominant", "bulkiest"}
+    | {"smaller", "smallest", "tiniest", "least", "lesser", "minute"}
+    | {"upper", "uppermost", "topmost", "top", "higher", "highest", "above", "cranial", "head"}
+    | {"lower", "lowest", "lowermost", "bottommost", "bottom", "below", "caudal", "feet"}
 )
 """Words that decide what is asked for; they are never dropped."""
 

@@ -1,7 +1,11 @@
 """Batches of volumes: grouping, order, patients kept apart."""
 
+import itertools
+from importlib.resources import files
+
 import numpy as np
 import pytest
+import yaml
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.training.augmentation import KEPT_WORDS, reword_query
@@ -112,3 +116,26 @@ def test_rewording_keeps_what_decides():
     assert all([w for w in new.split() if w in KEPT_WORDS and w != "with"] == kept for new in reworded)
     assert len(set(reworded)) > 50
     assert reword_query(text, rng, 0.0) == text
+
+
+OPPOSITES = [
+    ("left kidney", "right kidney"),
+    ("kidney with lesion", "kidney without lesion"),
+    ("larger kidney", "smaller kidney"),
+    ("higher kidney", "lower kidney"),
+    ("largest {name}", "smallest {name}"),
+    ("highest {name}", "lowest {name}"),
+    ("{organ} with {name}", "{organ} without {name}"),
+    ("{organ}: largest {name}", "{organ}: smallest {name}"),
+    ("{organ}: highest {name}", "{organ}: lowest {name}"),
+]
+
+
+@pytest.mark.parametrize("pair", OPPOSITES)
+def test_rewording_never_makes_opposites_alike(pair):
+    folder = files("medvol.core.grounding")
+    banks = [yaml.safe_load((folder / name).read_text()) for name in ("query_bank.yaml", "relation_bank.yaml")]
+    bank = banks[0] | banks[1]
+    ours, theirs = ([set(text.split()) for texts in bank[name]["training"].values() for text in texts] for name in pair)
+    for one, other in itertools.product(ours, theirs):
+        assert not (one & KEPT_WORDS <= other and other & KEPT_WORDS <= one), (one, other)
