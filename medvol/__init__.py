@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medvol.core.training.data import CaseDataModule as CaseDataModule
     from medvol.core.training.grpo import GRPOModule as GRPOModule
     from medvol.core.training.sft import SFTModule as SFTModule
+    from medvol.core.training.trl_reward import as_trl_reward as as_trl_reward
     from medvol.core.types import Case as Case
     from medvol.core.types import Completion as Completion
     from medvol.core.types import Evidence as Evidence
@@ -67,6 +68,7 @@ _HOME = {
     "Segmenter": "medvol.core.inference.segmenter",
     "TrainablePolicy": "medvol.core.roles",
     "Volume": "medvol.core.types",
+    "as_trl_reward": "medvol.core.training.trl_reward",
     "build_prompt": "medvol.core.grounding.prompts",
     "format_evidence": "medvol.core.grounding.grammar",
     "parse_evidence": "medvol.core.grounding.grammar",

@@ -33,6 +33,7 @@ PUBLIC = [
     "TrainablePolicy",
     "Volume",
     "__version__",
+    "as_trl_reward",
     "build_prompt",
     "format_evidence",
     "parse_evidence",

@@ -231,6 +231,8 @@ def test_an_interrupted_fit_leaves_a_checkpoint(
         text=True,
         timeout=300,
         check=False,
+        # A suite that runs in the background was started with SIGINT ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

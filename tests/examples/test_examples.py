@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,15 @@ import medvol
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+TRACKER = REPOSITORY / "tests" / "propagators" / "phantom_tracker"
+"""A small SAM 2, trained on phantoms for a short time."""
 EXPERIMENTS = sorted(EXAMPLES.glob("*.yaml"))
 
-SCRIPT_ARGUMENTS = {"compose_in_python.py": ["--steps", "2"], "write_phantom.py": ["scans/phantom.nii.gz"]}
+SCRIPT_ARGUMENTS = {
+    "compose_in_python.py": ["--steps", "2"],
+    "trl_reward.py": ["--steps", "1"],
+    "write_phantom.py": ["scans/phantom.nii.gz"],
+}
 RELEASES = {
     "abdomenct1k": releases.write_abdomenct1k,
     "ctorg": lambda root: releases.write_ctorg(root, (0, 21, 22, 23, 24)),
@@ -28,6 +35,8 @@ RELEASES = {
     "totalsegmentator": releases.write_totalsegmentator,
 }
 """Makers of a small copy of each published data set that an example reads."""
+PAPER = {"paper_abdomenct1k": "abdomenct1k", "paper_ctorg": "ctorg", "paper_kits23": "kits23", "paper_sft": "ctorg"}
+"""Experiments of the paper, each with the release that it reads."""
 FEW = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
 
 
@@ -47,7 +56,7 @@ def mark_experiments() -> list:
     return [
         pytest.param(path, marks=real if "shared/data" in path.read_text() else [pytest.mark.slow], id=path.name)
         for path in EXPERIMENTS
-        if path.stem not in RELEASES
+        if path.stem not in {*RELEASES, *PAPER}
     ]
 
 
@@ -78,6 +87,68 @@ def test_releases_are_trained_on(name, tmp_path):
     out = [f"--trainer.default_root_dir={tmp_path / 'run'}", "--trainer.val_check_interval=2", *FEW]
     run(["-m", "medvol", "fit", "--config", path, *out, *options], REPOSITORY)
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_experiments_run_on_small_weights(name, tmp_path):
+    """Their rewards, weights and loss, on the tiny model, a small SAM 2 and a CPU."""
+    path = EXAMPLES / f"{name}.yaml"
+    folder = tmp_path / "release"
+    RELEASES[PAPER[name]](folder)
+    splits = [
+        split for split in ("train", "val", "test") if split in yaml.safe_load(path.read_text())["data"]["init_args"]
+    ]
+    data = {"root": folder, "min_voxels": 20, "val_share": 0.25, "index": tmp_path / "index"}
+    small = {
+        "model.policy.model": tmp_path / "start",
+        "model.policy.dtype": "float32",
+        "model.propagator.checkpoint": TRACKER,
+        "model.propagator.device": "cpu",
+        "model.max_new_tokens": 24,
+        "trainer.accelerator": "cpu",
+        "trainer.default_root_dir": tmp_path / "run",
+        **({} if name == "paper_sft" else {"model.min_parse_rate": 0}),
+        **{f"data.{split}.{key}": value for split in splits for key, value in data.items()},
+    }
+    fresh_start(tmp_path / "start")
+    options = [f"--{key}={value}" for key, value in small.items()]
+    run(["-m", "medvol", "fit", "--config", path, *options, *FEW[:2]], REPOSITORY)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "group"),
+    [
+        ("paper_ctorg", {"Format": 0.25, "Axial": 0.25, "Spatial": 0.25, "Consistency": 0.25}, 4),
+        ("paper_kits23", {"Format": 0.30, "Axial": 0.35, "Spatial": 0.35}, 3),
+        ("paper_abdomenct1k", {"Format": 0.25, "Axial": 0.25, "Spatial": 0.25, "Consistency": 0.25}, 4),
+    ],
+)
+def test_the_papers_rewards_sum_to_one(name, weights, group):
+    settings = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())["model"]["init_args"]
+    assert settings["reward_weights"] == {f"{term}Reward": weight for term, weight in weights.items()}
+    assert sum(weights.values()) == pytest.approx(1)
+    assert (settings["group_size"], settings["beta"]) == (group, 0.01)
+
+
+def test_trl_is_asked_what_medvol_asks():
+    """Token for token, so that a policy trained here answers there."""
+    example = runpy.run_path(str(EXAMPLES / "trl_reward.py"))
+    network = medvol.POLICIES.get("QwenVLPolicy")(size="tiny").load()
+    cases = medvol.DATASETS.get("PhantomDataset")(split="train", num_volumes=1)
+    row = example["ask"](cases, network.template)[0]
+    processor = example["make_processor"](network)
+    pictures = iter(row["images"])
+    (message,) = row["prompt"]
+    content = [
+        part if part["type"] == "text" else {"type": "image", "image": next(pictures)} for part in message["content"]
+    ]
+    theirs = processor.apply_chat_template(
+        [[{"role": "user", "content": content}]], tokenize=True, return_dict=True, add_generation_prompt=True
+    )["input_ids"][0]
+    prompt = medvol.build_prompt(cases[0].volume, cases[0].query.text, network.template)
+    assert theirs == [*network.prefix(prompt.slices).ids.tolist(), *network.encode_query(prompt.query)]
 
 
 def fresh_start(folder: Path) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,26 +79,39 @@ def follow_groups(groups: Sequence[Group], propagator: Propagator, delta: int | 
     Returns:
         The groups with masks; a failed propagation is named in its rollout.
     """
-    volume = groups[0].case.volume
+    followed = iter(follow_rollouts(groups[0].case, [r for group in groups for r in group.rollouts], propagator, delta))
+    return [replace(group, rollouts=tuple(islice(followed, len(group.rollouts)))) for group in groups]
+
+
+def follow_rollouts(
+    case: Case, rollouts: Sequence[Rollout], propagator: Propagator, delta: int | None
+) -> list[Rollout]:
+    """Propagate the anchors of parsed completions about one volume; equal anchors once.
+
+    Args:
+        case: A case of that volume.
+        rollouts: Answers to any of its queries.
+        propagator: Turns anchors into masks.
+        delta: Slices on either side of the key slice that are wanted; the whole volume when None.
+
+    Returns:
+        The rollouts with masks, in order; a failed propagation is named in its rollout.
+    """
     anchors: dict[tuple[int | None, bytes], Evidence] = {}
-    for group in groups:
-        for rollout in group.rollouts:
-            if rollout.evidence is not None:
-                anchors.setdefault(anchor_key(rollout.evidence), rollout.evidence)
-    ranges = [_window(evidence, delta, volume.shape[0]) for evidence in anchors.values()]
+    for rollout in rollouts:
+        if rollout.evidence is not None:
+            anchors.setdefault(anchor_key(rollout.evidence), rollout.evidence)
+    ranges = [_window(evidence, delta, case.volume.shape[0]) for evidence in anchors.values()]
     outcomes: list[Outcome]
     try:
-        outcomes = [*propagator.propagate_many(volume, list(anchors.values()), z_ranges=ranges)]
+        outcomes = [*propagator.propagate_many(case.volume, list(anchors.values()), z_ranges=ranges)]
     except PropagationError:
         outcomes = [
-            _try_propagating(propagator, groups[0].case, evidence, own)
+            _try_propagating(propagator, case, evidence, own)
             for evidence, own in zip(anchors.values(), ranges, strict=True)
         ]
     found = dict(zip(anchors, outcomes, strict=True))
-    return [
-        Group(group.case, group.prompt, tuple(_add_outcome(rollout, found) for rollout in group.rollouts))
-        for group in groups
-    ]
+    return [_add_outcome(rollout, found) for rollout in rollouts]
 
 
 def _window(evidence: Evidence, delta: int | None, depth: int) -> tuple[int, int] | None:
