@@ -1,0 +1,199 @@
+"""A cell of a table: one way of training with one seed, trained once, evaluated once, and kept.
+
+Training goes on from its last checkpoint after a stop. What a cell scored is a small file under ``benchmarks/results``,
+so that tables and intervals can be worked out again without training, on another machine and at another time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from numpy.typing import NDArray
+
+from medvol.core.evaluation.archive import read_evaluation, write_json
+from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.evaluation.scoring import CaseScore
+from medvol.core.evaluation.statistics import bootstrap_interval
+from medvol.core.roles import CaseDataset, Policy, Propagator
+from medvol.core.training.checkpoint import SpecCheckpoint
+from medvol.core.training.data import CaseDataModule
+from medvol.core.training.module import TrainingModule
+
+PHRASINGS = ("seen", "held_out")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell scored.
+
+    Args:
+        row: Name of the way of training.
+        seed: Of weights, data and draws; for folds, which of them.
+        steps: Optimiser steps of its own, those of its start not counted.
+        cpu_s: Processor seconds of its own training.
+        means: Mean format rate, key-slice score and box IoU over all cases.
+        dsc: By patient, then by target, then by phrasing; a failed answer is 0.
+    """
+
+    row: str
+    seed: int
+    steps: int
+    cpu_s: float
+    means: Mapping[str, float]
+    dsc: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+class Clock(Callback):
+    """Counts the processor seconds of training, also of a run that was stopped and went on."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last = 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Start counting."""
+        self._last = time.process_time()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Add a step."""
+        self.seconds += time.process_time() - self._last
+
+    def state_dict(self) -> dict[str, float]:
+        """Kept in checkpoints."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on counting."""
+        self.seconds = state["seconds"]
+
+
+def be_quiet() -> None:
+    """One thread, and no remarks of the libraries."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path) -> float:
+    """Train for so many steps, or go on where an earlier run was stopped; the model lies in ``folder/model``.
+
+    Returns:
+        Processor seconds.
+    """
+    done = folder / "training.json"
+    if done.exists() and (folder / "model").is_dir():
+        return float(json.loads(done.read_text())["cpu_s"])
+    clock, keeper = Clock(), SpecCheckpoint(every_n_train_steps=20)
+    keeper.dirpath = str(folder / "checkpoints")
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        gradient_clip_val=1.0 if module.automatic_optimization else None,
+        limit_val_batches=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[clock, keeper],
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None)
+    write_json(done, {"cpu_s": round(clock.seconds, 1), "steps": steps})
+    return clock.seconds
+
+
+def evaluate(policy: Policy, propagator: Propagator, cases: CaseDataset, folder: Path) -> Sequence[CaseScore]:
+    """Answer every case greedily and score it, or read what an earlier run scored."""
+    if not (folder / "evaluation.json").exists():
+        trainer = Trainer(
+            default_root_dir=folder,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.test(EvaluationModule(policy, propagator, max_new_tokens=64), CaseDataModule(test=cases), verbose=False)
+    return read_evaluation(folder).scores
+
+
+def make_cell(row: str, seed: int, steps: int, cpu_s: float, scores: Sequence[CaseScore]) -> Cell:
+    """Sum an evaluation up; several cases of one patient, target and phrasing are averaged."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for score in scores:
+        phrasing = PHRASINGS[score.held_out]
+        found.setdefault(score.patient_id, {}).setdefault(score.target, {}).setdefault(phrasing, []).append(score.dsc)
+    dsc = {
+        patient: {
+            target: {phrasing: round(float(np.mean(values)), 4) for phrasing, values in phrasings.items()}
+            for target, phrasings in targets.items()
+        }
+        for patient, targets in found.items()
+    }
+    means = {
+        "format_rate": float(np.mean([score.parsed for score in scores])),
+        "key_slice": float(np.mean([score.key_slice_score for score in scores])),
+        "box_iou": float(np.mean([score.box_iou for score in scores])),
+    }
+    return Cell(row, seed, steps, round(cpu_s, 1), {name: round(value, 4) for name, value in means.items()}, dsc)
+
+
+def write_cell(cell: Cell, folder: Path) -> None:
+    """Keep a cell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{cell.row}-{cell.seed}.json", asdict(cell))
+
+
+def read_cells(folder: Path) -> dict[str, dict[int, Cell]]:
+    """All cells that were kept, by row and seed."""
+    cells: dict[str, dict[int, Cell]] = {}
+    for path in sorted(folder.glob("*-*.json")):
+        cell = Cell(**json.loads(path.read_text(encoding="utf-8")))
+        cells.setdefault(cell.row, {})[cell.seed] = cell
+    return cells
+
+
+def table(cell: Cell, phrasing: str, target: str | None = None) -> dict[tuple[str, str], float]:
+    """DSC of one phrasing by patient and target, of one target or of all."""
+    return {
+        (patient, name): phrasings[phrasing]
+        for patient, targets in cell.dsc.items()
+        for name, phrasings in targets.items()
+        if phrasing in phrasings and target in (None, name)
+    }
+
+
+def mean_interval(cells: Sequence[Cell], phrasing: str, target: str | None = None) -> dict[str, float | None]:
+    """Mean over patients, targets and seeds, with the interval by patient."""
+    return _interval([table(cell, phrasing, target) for cell in cells])
+
+
+def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> dict[str, Any]:
+    """``second - first`` in DSC points over the same patients, targets and seeds, with the interval by patient."""
+    befores, afters = {cell.seed: cell for cell in first}, {cell.seed: cell for cell in second}
+    seeds = sorted(befores.keys() & afters.keys())
+    pairs = [(table(befores[seed], phrasing), table(afters[seed], phrasing)) for seed in seeds]
+    gains = [{key: 100 * (after[key] - before[key]) for key in before} for before, after in pairs]
+    return {**_interval(gains), "by_seed": [round(float(np.mean(list(gain.values()))), 2) for gain in gains]}
+
+
+def _interval(tables: Sequence[Mapping[tuple[str, str], float]]) -> dict[str, float | None]:
+    keys = [key for values in tables for key in values]
+    values: NDArray[np.float64] = np.array([value for values in tables for value in values.values()])
+    interval = bootstrap_interval(values, [patient for patient, _ in keys])
+    return {
+        name: None if value is None else round(value, 4)
+        for name, value in (("mean", interval.mean), ("low", interval.low), ("high", interval.high))
+    }

@@ -1,0 +1,275 @@
+"""The paper's tables in miniature: what GRPO brings on drawn scans, beside equal compute spent on more SFT.
+
+Every row is trained with at least three seeds of weights, data and draws. Choices were made on validation volumes
+(``--split val``, which keeps nothing); the table is of test volumes, asked in phrasings heard in training and in
+held-out ones. Failures count as 0. Budgets are steps, so a busy machine changes nothing; a run that is stopped goes on,
+and a cell that lies in ``benchmarks/results/miniature`` is not trained again.
+
+    python benchmarks/miniature.py                        # all rows and seeds
+    python benchmarks/miniature.py --rows sft sft_grpo --seeds 0
+    python benchmarks/miniature.py --report               # table, plot and JSON from the cells there are
+
+The last line is one JSON object with the two paired differences. ``--quick`` trains every row for two steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from cells import (
+    PHRASINGS,
+    Cell,
+    be_quiet,
+    difference,
+    evaluate,
+    make_cell,
+    mean_interval,
+    read_cells,
+    train,
+    write_cell,
+)
+
+from medvol.core.evaluation.archive import write_json
+from medvol.core.roles import TrainablePolicy
+from medvol.core.training.data import CaseDataModule
+from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.module import TrainingModule
+from medvol.core.training.sft import SFTModule
+from medvol.datasets.phantom import PhantomDataset
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.propagators.region import RegionPropagator
+from medvol.rewards.axial import AxialReward
+from medvol.rewards.consistency import ConsistencyReward
+from medvol.rewards.format import FormatReward
+from medvol.rewards.spatial import SpatialReward
+
+RESULTS = Path(__file__).parent / "results"
+PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
+
+COLD_STEPS, RL_STEPS, MORE_STEPS = 660, 140, 240
+"""Steps of the cold start, of GRPO, and of SFT that costs as much as GRPO."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training.
+
+    Args:
+        title: What the table says.
+        start: Row whose weights it goes on from; None starts from random weights.
+        make: Builds the module from a policy and a seed.
+        steps: Optimiser steps.
+        batch_size: Volumes a step.
+        queries: Queries a volume and step.
+    """
+
+    title: str
+    start: str | None
+    make: Callable[[TrainablePolicy, int], TrainingModule]
+    steps: int
+    batch_size: int = 4
+    queries: int = 12
+
+
+def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[TrainablePolicy, int], TrainingModule]:
+    """SFT on the paper's key slice (upper median of the ten largest) or on the ``largest``."""
+
+    def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
+        return SFTModule(
+            policy,
+            RegionPropagator(),
+            learning_rate=rate,
+            label_rule=labels,
+            reword=0.6,
+            curriculum_steps=curriculum,
+            occupancy_weight=1.0,
+            occupancy_classes=13,
+            max_new_tokens=64,
+            seed=seed,
+        )
+
+    return make
+
+
+def grpo(
+    leave_out: str | None = None, delta: int = 5, min_parse_rate: float = 0.5
+) -> Callable[[TrainablePolicy, int], TrainingModule]:
+    """GRPO on the four rewards of the paper, all of one weight, or on three of them."""
+
+    def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
+        rewards = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), ConsistencyReward(delta)]
+        return GRPOModule(
+            policy,
+            RegionPropagator(),
+            rewards,
+            {type(term).__name__: 0.0 if type(term).__name__ == leave_out else 0.25 for term in rewards},
+            group_size=8,
+            beta=0.02,
+            learning_rate=2e-4,
+            warmup_steps=10,
+            reword=0.6,
+            max_new_tokens=64,
+            min_parse_rate=min_parse_rate,
+            seed=seed,
+        )
+
+    return make
+
+
+ROWS = {
+    "sft": Row("SFT, the paper's labels (cold start)", None, sft("paper", curriculum=200, rate=2e-3), COLD_STEPS),
+    "sft_grpo": Row("SFT + GRPO", "sft", grpo(), RL_STEPS, queries=3),
+    "sft_same": Row("SFT + as much SFT, same labels", "sft", sft("paper"), MORE_STEPS),
+    "sft_clean": Row("SFT + as much SFT, best-slice labels", "sft", sft("largest"), MORE_STEPS),
+    "clean_grpo": Row("best-slice SFT + GRPO", "sft_clean", grpo(), RL_STEPS, queries=3),
+    "clean_more": Row("best-slice SFT + as much of it again", "sft_clean", sft("largest"), MORE_STEPS),
+    "no_format": Row("SFT + GRPO without format", "sft", grpo("FormatReward"), RL_STEPS, queries=3),
+    "no_axial": Row("SFT + GRPO without axial", "sft", grpo("AxialReward"), RL_STEPS, queries=3),
+    "no_spatial": Row("SFT + GRPO without spatial", "sft", grpo("SpatialReward"), RL_STEPS, queries=3),
+    "no_consistency": Row("SFT + GRPO without consistency", "sft", grpo("ConsistencyReward"), RL_STEPS, queries=3),
+    "delta_2": Row("SFT + GRPO, window of 2 slices", "sft", grpo(delta=2), RL_STEPS, queries=3),
+    "delta_10": Row("SFT + GRPO, window of 10 slices", "sft", grpo(delta=10), RL_STEPS, queries=3),
+    "grpo_alone": Row("GRPO without SFT", None, grpo(min_parse_rate=0.0), RL_STEPS, queries=3),
+}
+"""Rows in the order of their worth; a window of 5 slices is ``sft_grpo``."""
+
+
+def training_data(row: Row, seed: int) -> CaseDataModule:
+    """Volumes with a lesion each, never the same twice in a run; rows after a cold start see others than it did."""
+    drawn = seed + (100 if row.start else 0)
+    cases = PhantomDataset("train", num_volumes=4 * row.steps, seed=drawn, lesion_share=1.0, cache_size=8)
+    return CaseDataModule(train=cases, batch_size=row.batch_size, queries_per_volume=row.queries, seed=seed)
+
+
+def model_of(name: str, seed: int, out: Path, quick: bool) -> tuple[Path, float]:
+    """Model folder of a row, trained when it is not there, and the processor seconds that it took."""
+    row, folder = ROWS[name], out / f"{name}-{seed}"
+    start = str(model_of(row.start, seed, out, quick)[0]) if row.start else None
+    policy = QwenVLPolicy(model=start, size=None if start else "tiny", seed=seed)
+    module = row.make(policy, seed)
+    if quick and isinstance(module, GRPOModule):
+        module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
+    seconds = train(module, training_data(row, seed), 2 if quick else row.steps, folder)
+    return folder / "model", seconds
+
+
+def run_cell(name: str, seed: int, options: argparse.Namespace) -> Cell:
+    """Train and evaluate one row with one seed."""
+    model, seconds = model_of(name, seed, options.out, options.quick)
+    volumes = 1 if options.quick else 36
+    cases = PhantomDataset(
+        options.split, num_volumes=volumes, phrasing="both", seed=0 if options.split == "test" else 7
+    )
+    folder = options.out / f"{name}-{seed}" / options.split
+    scores = evaluate(QwenVLPolicy(model=str(model)), RegionPropagator(), cases, folder)
+    return make_cell(name, seed, ROWS[name].steps, seconds, scores)
+
+
+def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
+    """What is committed: every row with its intervals, and the paired differences on held-out phrasings."""
+    kept = {name: list(cells[name].values()) for name in ROWS if name in cells}
+    targets = sorted({target for row in kept.values() for cell in row for own in cell.dsc.values() for target in own})
+    rows = {
+        name: {
+            "title": ROWS[name].title,
+            "seeds": [cell.seed for cell in own],
+            "steps": ROWS[name].steps,
+            "cpu_s": round(sum(cell.cpu_s for cell in own) / len(own)),
+            "means": {key: round(sum(cell.means[key] for cell in own) / len(own), 4) for key in own[0].means},
+            **{phrasing: mean_interval(own, phrasing) for phrasing in PHRASINGS},
+            "targets": {
+                target: {phrasing: mean_interval(own, phrasing, target)["mean"] for phrasing in PHRASINGS}
+                for target in targets
+            },
+        }
+        for name, own in kept.items()
+    }
+    pairs = {
+        "grpo_minus_sft": ("sft", "sft_grpo"),
+        "grpo_minus_same_sft": ("sft_same", "sft_grpo"),
+        "grpo_minus_clean_sft": ("sft_clean", "sft_grpo"),
+        "grpo_minus_clean_start": ("sft_clean", "clean_grpo"),
+        "grpo_minus_best_sft": ("clean_more", "clean_grpo"),
+    }
+    found = {name: (kept.get(first), kept.get(second)) for name, (first, second) in pairs.items()}
+    differences = {
+        name: {**difference(first, second, "held_out"), "seen": difference(first, second, "seen")}
+        for name, (first, second) in found.items()
+        if first and second
+    }
+    return {"command": "python benchmarks/miniature.py", "test_volumes": 36, "rows": rows, **differences}
+
+
+def print_table(summary: dict[str, Any]) -> None:
+    """The rows as Markdown."""
+    print("| training | seeds | steps | format | key slice | box IoU | DSC seen | DSC held out |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in summary["rows"].values():
+        means = " | ".join(f"{row['means'][key]:.3f}" for key in ("format_rate", "key_slice", "box_iou"))
+        scores = " | ".join(
+            f"{row[phrasing]['mean']:.3f} [{row[phrasing]['low']:.3f}, {row[phrasing]['high']:.3f}]"
+            for phrasing in PHRASINGS
+        )
+        print(f"| {row['title']} | {len(row['seeds'])} | {row['steps']} | {means} | {scores} |")
+
+
+def plot(summary: dict[str, Any], path: Path) -> None:
+    """DSC of every row with its interval, both phrasings."""
+    rows = list(summary["rows"].values())[::-1]
+    figure, axes = plt.subplots(figsize=(8, 0.45 * len(rows) + 1.2))
+    for offset, phrasing, colour in ((0.12, "seen", "tab:gray"), (-0.12, "held_out", "tab:blue")):
+        means = [row[phrasing]["mean"] for row in rows]
+        errors = [
+            [row[phrasing]["mean"] - row[phrasing]["low"] for row in rows],
+            [row[phrasing]["high"] - row[phrasing]["mean"] for row in rows],
+        ]
+        places = [place + offset for place in range(len(rows))]
+        axes.errorbar(means, places, xerr=errors, fmt="o", color=colour, capsize=3, label=phrasing.replace("_", " "))
+    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    axes.set_xlabel("DSC on 36 held-out volumes, 95 % interval by volume")
+    axes.legend(loc="lower left")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Train what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--out", type=Path, default=Path("runs/miniature"))
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--quick", action="store_true", help="two steps a row, to see that everything runs")
+    options = parser.parse_args()
+    be_quiet()
+    if options.quick:
+        options.out, options.seeds = options.out / "quick", [0]
+    own_results = options.out / options.split if options.quick or options.split == "val" else RESULTS / "miniature"
+    done = read_cells(own_results)
+    for name in [] if options.report else options.rows:
+        for seed in options.seeds:
+            if seed not in done.get(name, {}):
+                write_cell(run_cell(name, seed, options), own_results)
+                print(f"{name} with seed {seed} is done", file=sys.stderr)
+    cells = read_cells(own_results)
+    if not cells:
+        sys.exit(f"there is no cell in {own_results}; run without --report first")
+    summary = summarise(cells)
+    if own_results == RESULTS / "miniature":
+        write_json(RESULTS / "miniature.json", summary)
+        plot(summary, PLOT)
+    print_table(summary)
+    print(json.dumps({name: summary.get(name) for name in ("grpo_minus_sft", "grpo_minus_best_sft")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""The paper's claim on real patients: soft-tissue sarcomas in CT and MR, five-fold by patient.
+
+Each fold tests on a fifth of the patients and keeps another fifth apart to validate on; the rest is trained on. The
+propagator is LiteMedSAM, in the reward and in the test; what its encoder sees of a slice is computed once for all rows
+and folds and kept in ``--features``. Both scans of a patient are in one fold. Failures count as 0.
+
+    python benchmarks/real_patients.py --data ../shared/data
+    python benchmarks/real_patients.py --data ../shared/data --rows sft sft_grpo --folds 0
+    python benchmarks/real_patients.py --report          # table and JSON from the cells there are
+
+The scans are not part of this repository. A run that is stopped goes on; a cell that lies in
+``benchmarks/results/real_patients`` is not computed again. The last line is one JSON object. ``--quick`` trains two
+steps of the first fold with a propagator of no cost, to see that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cells import Cell, be_quiet, difference, evaluate, make_cell, mean_interval, read_cells, train, write_cell
+
+from medvol.core.evaluation.archive import write_json
+from medvol.core.roles import Policy, Propagator, TrainablePolicy
+from medvol.core.training.data import CaseDataModule
+from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.module import TrainingModule
+from medvol.core.training.sft import SFTModule
+from medvol.datasets.nifti import NiftiDataset
+from medvol.policies.centre import CentreBoxPolicy
+from medvol.policies.oracle import OraclePolicy
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.propagators.litemedsam import LiteMedSAMPropagator
+from medvol.rewards.axial import AxialReward
+from medvol.rewards.consistency import ConsistencyReward
+from medvol.rewards.format import FormatReward
+from medvol.rewards.spatial import SpatialReward
+
+RESULTS = Path(__file__).parent / "results"
+TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
+FOLDS = 5
+
+COLD_STEPS, RL_STEPS, MORE_STEPS = 400, 60, 120
+"""Steps of the cold start, of GRPO, and of the SFT beside it."""
+
+AUGMENT: list[dict[str, Any]] = [
+    {"name": "RandomFlip", "axes": ["LR", "AP"], "flip_probability": 0.5},
+    {"name": "RandomAffine", "scales": 0.2, "degrees": 12, "translation": 15, "p": 0.8},
+    {"name": "RandomNoise", "std": [0, 15], "p": 0.5},
+]
+"""Of SFT alone: a scan that was changed would have to be seen by the propagator's encoder anew in every step."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of answering.
+
+    Args:
+        title: What the table says.
+        start: Row whose weights it goes on from; None starts from random weights.
+        make: Builds the training module from policy, propagator and fold; None is not trained.
+        steps: Optimiser steps.
+        fixed: Policy that is not trained.
+        augment: Training volumes are changed at random.
+    """
+
+    title: str
+    start: str | None = None
+    make: Callable[[TrainablePolicy, Propagator, int], TrainingModule] | None = None
+    steps: int = 0
+    fixed: type[Policy] | None = None
+    augment: bool = True
+
+
+def sft(curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, int], TrainingModule]:
+    """SFT on the slice with the largest area."""
+
+    def make(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
+        return SFTModule(
+            policy,
+            propagator,
+            learning_rate=rate,
+            label_rule="largest",
+            reword=0.6,
+            curriculum_steps=curriculum,
+            occupancy_weight=1.0,
+            occupancy_classes=2,
+            max_new_tokens=64,
+            seed=fold,
+        )
+
+    return make
+
+
+def grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
+    """GRPO on the four rewards of the paper; masks are followed two slices to either side, which bounds its cost."""
+    terms = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), ConsistencyReward(delta=2)]
+    return GRPOModule(
+        policy,
+        propagator,
+        terms,
+        {type(term).__name__: 0.25 for term in terms},
+        group_size=8,
+        beta=0.02,
+        learning_rate=2e-4,
+        warmup_steps=5,
+        reword=0.6,
+        max_new_tokens=64,
+        seed=fold,
+    )
+
+
+ROWS = {
+    "centre": Row("centre box of the middle slice", fixed=CentreBoxPolicy),
+    "truth": Row("true anchor", fixed=OraclePolicy),
+    "sft": Row("SFT", None, sft(120, 2e-3), COLD_STEPS),
+    "sft_more": Row("SFT + as much SFT", "sft", sft(0, 5e-4), MORE_STEPS),
+    "sft_grpo": Row("SFT + GRPO", "sft", grpo, RL_STEPS, augment=False),
+}
+
+
+def patients() -> list[str]:
+    """All patients of the table, in order."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return sorted({row["patient"] for row in csv.DictReader(file)})
+
+
+def split(fold: int) -> tuple[list[str], list[str], list[str]]:
+    """Patients that a fold trains, validates and tests on; every fifth patient is tested in the same fold."""
+    everyone = patients()
+    test = everyone[fold::FOLDS]
+    val = everyone[(fold + 1) % FOLDS :: FOLDS]
+    return [name for name in everyone if name not in {*test, *val}], val, test
+
+
+def read_cases(chosen: list[str], phrasing: str, options: argparse.Namespace) -> NiftiDataset:
+    """Both scans of these patients."""
+    return NiftiDataset(
+        root=str(options.data),
+        table=str(TABLE),
+        patients=chosen,
+        phrasing=phrasing,
+        phrasings_per_target=8 if phrasing == "train" else 1,
+        cache_size=64,
+    )
+
+
+def make_propagator(options: argparse.Namespace) -> Propagator:
+    """LiteMedSAM with its features on disk."""
+    return ExtrudePropagator() if options.quick else LiteMedSAMPropagator(cache_folder=str(options.features))
+
+
+def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, float]:
+    """Model folder of a row, trained when it is not there, and the processor seconds that it took."""
+    row, folder = ROWS[name], options.out / f"{name}-{fold}"
+    start = str(model_of(row.start, fold, options)[0]) if row.start else None
+    policy = QwenVLPolicy(model=start, size=None if start else "tiny", seed=fold)
+    assert row.make is not None, "fixed policies have no model"
+    module = row.make(policy, make_propagator(options), fold)
+    if options.quick and isinstance(module, GRPOModule):
+        module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
+    data = CaseDataModule(
+        train=read_cases(split(fold)[0], "train", options),
+        batch_size=4 if row.augment else 2,
+        queries_per_volume=3 if row.augment else 2,
+        seed=fold,
+        augment=AUGMENT if row.augment else None,
+        sides_may_swap=True,
+    )
+    return folder / "model", train(module, data, 2 if options.quick else row.steps, folder)
+
+
+def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
+    """Answer the fold's test patients by one row."""
+    row, seconds = ROWS[name], 0.0
+    if row.fixed is not None:
+        policy: Policy = row.fixed()
+    else:
+        model, seconds = model_of(name, fold, options)
+        policy = QwenVLPolicy(model=str(model))
+    chosen = split(fold)[1 if options.split == "val" else 2]
+    cases = read_cases(chosen[:1] if options.quick else chosen, "held_out", options)
+    folder = options.out / f"{name}-{fold}" / options.split
+    return make_cell(name, fold, row.steps, seconds, evaluate(policy, make_propagator(options), cases, folder))
+
+
+def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
+    """What is committed: every row with its interval by patient, and paired differences."""
+    kept = {name: list(cells[name].values()) for name in ROWS if name in cells}
+    rows = {
+        name: {
+            "title": ROWS[name].title,
+            "folds": [cell.seed for cell in own],
+            "patients": sum(len(cell.dsc) for cell in own),
+            "steps": ROWS[name].steps,
+            "cpu_s": round(sum(cell.cpu_s for cell in own) / len(own)),
+            "means": {key: round(sum(cell.means[key] for cell in own) / len(own), 4) for key in own[0].means},
+            "dsc": mean_interval(own, "held_out"),
+        }
+        for name, own in kept.items()
+    }
+    pairs = {
+        "sft_minus_centre": ("centre", "sft"),
+        "grpo_minus_centre": ("centre", "sft_grpo"),
+        "grpo_minus_sft": ("sft", "sft_grpo"),
+        "more_sft_minus_sft": ("sft", "sft_more"),
+        "grpo_minus_more_sft": ("sft_more", "sft_grpo"),
+    }
+    differences = {
+        name: difference(kept[first], kept[second], "held_out")
+        for name, (first, second) in pairs.items()
+        if first in kept and second in kept
+    }
+    return {"command": "python benchmarks/real_patients.py --data ../shared/data", "rows": rows, **differences}
+
+
+def print_table(summary: dict[str, Any]) -> None:
+    """The rows as Markdown."""
+    print("| | patients | format | key slice | box IoU | DSC |\n|---|---|---|---|---|---|")
+    for row in summary["rows"].values():
+        means = " | ".join(f"{row['means'][key]:.3f}" for key in ("format_rate", "key_slice", "box_iou"))
+        dsc = row["dsc"]
+        interval = "" if dsc["low"] is None else f" [{dsc['low']:.3f}, {dsc['high']:.3f}]"
+        print(f"| {row['title']} | {row['patients']} | {means} | {dsc['mean']:.3f}{interval} |")
+
+
+def main() -> None:
+    """Compute what is missing, then report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--out", type=Path, default=Path("runs/real_patients"))
+    parser.add_argument("--features", type=Path, default=Path("runs/real_patients/features"))
+    parser.add_argument("--report", action="store_true", help="compute nothing")
+    parser.add_argument("--quick", action="store_true", help="two steps of one fold, to see that everything runs")
+    options = parser.parse_args()
+    be_quiet()
+    if options.quick:
+        options.out, options.folds = options.out / "quick", [0]
+    kept = options.out / options.split if options.quick or options.split == "val" else RESULTS / "real_patients"
+    done = read_cells(kept)
+    for fold in [] if options.report else options.folds:
+        for name in options.rows:
+            if fold not in done.get(name, {}):
+                write_cell(run_cell(name, fold, options), kept)
+                print(f"{name} of fold {fold} is done", file=sys.stderr)
+    cells = read_cells(kept)
+    if not cells:
+        sys.exit(f"there is no cell in {kept}; run without --report first")
+    summary = summarise(cells)
+    if kept == RESULTS / "real_patients":
+        write_json(RESULTS / "real_patients.json", summary)
+    print_table(summary)
+    print(json.dumps({name: value for name, value in summary.items() if "_minus_" in name}))
+
+
+if __name__ == "__main__":
+    main()
