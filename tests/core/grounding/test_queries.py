@@ -45,18 +45,8 @@ def test_phantom_targets_have_enough_phrasings(target):
 
 
 def test_the_classes_of_the_papers_sets():
-    expected = {
-        "bone",
-        "brain",
-        "kidney cyst",
-        "kidney lesion",
-        "kidney tumour",
-        "kidneys",
-        "liver",
-        "lungs",
-        "pancreas",
-    }
-    assert set(PAPER_CLASSES) == expected | {"spleen", "urinary bladder"}
+    kidney = {"kidneys", "kidney cyst", "kidney lesion", "kidney tumour"}
+    assert set(PAPER_CLASSES) == kidney | {"bone", "brain", "liver", "lungs", "pancreas", "spleen", "urinary bladder"}
 
 
 @pytest.mark.parametrize("target", NEW_CLASSES)
