@@ -155,13 +155,15 @@ def show_report(report: Report, path: Path) -> None:
 
 
 def _show_splits(report: Report, console: Console) -> None:
+    from medvol.core.checking.reports import millilitres
+
     table = _table("split", "cases", "volumes", "patients", "read", "usable")
     for split, facts in report.splits.items():
         table.add_row(split, *(str(facts[key]) for key in ("cases", "volumes", "patients", "read", "usable")))
     console.print(table)
     for split, facts in report.splits.items():
         for name, sizes in facts.get("target_ml", {}).items():
-            line = f"{split}: {name}: {sizes['cases']} case(s), median {sizes['median']:.3g} ml"
+            line = f"{split}: {name}: {sizes['cases']} case(s), median {millilitres(sizes['median'])}"
             console.print(Text(line), soft_wrap=True)
         if "relations_without_answer" in facts:
             dropped = ", ".join(f"{form} {count}" for form, count in sorted(facts["relations_without_answer"].items()))

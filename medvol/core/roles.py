@@ -223,6 +223,11 @@ class CaseDataset(ABC):
         """
         return None
 
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many questions of each form are not asked because they have no single answer; may read label maps."""
+        return {}
+
     def find_problems(self) -> Iterable[tuple[str, str, str]]:
         """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
 

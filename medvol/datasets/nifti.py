@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.grounding.queries import Phrasing, QueryBank, target_name
+from medvol.core.grounding.queries import RELEASE_BANK, Phrasing, QueryBank, target_name
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
 from medvol.datasets.layout import LabelledScan, NiftiScan
@@ -148,6 +149,14 @@ class NiftiDataset(CaseDataset):
         """File of the scan of a case."""
         return self._questions[index].row.image
 
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many relational questions of each form the chosen scans of a folder have no single answer for."""
+        if self.table is not None:
+            return {}
+        chosen = {question.row.patient for question in self._questions}
+        return +sum((unclear for patient, unclear in self._folder[1].items() if patient in chosen), Counter[str]())
+
     def find_problems(self) -> list[tuple[str, str, str]]:
         """Every bad row of the table."""
         root = Path(self.root)
@@ -170,7 +179,7 @@ class NiftiDataset(CaseDataset):
                 f"{self.root}: no case is left in split {self.split!r}; choose other patients, targets, modalities or "
                 "fractions"
             )
-        bank = QueryBank.load(*([self.query_bank] if self.query_bank else []))
+        bank = QueryBank.load(RELEASE_BANK, *([self.query_bank] if self.query_bank else []))
         return [question for group in by_scan.values() for n, row in group for question in self._ask(n, row, bank)]
 
     def _open(self, row: TargetRow) -> LabelledScan:
@@ -183,9 +192,13 @@ class NiftiDataset(CaseDataset):
         if not root.is_dir():
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the scans")
         if self.table is None:
-            return find_rows(root, self.modality, self.target, self.min_voxels, self.relations)
+            return self._folder[0]
         rows = read_table(Path(self.table), root)
         return [replace(row, modality=row.modality or self.modality) for row in rows]
+
+    @cached_property
+    def _folder(self) -> tuple[list[TargetRow], dict[str, Counter[str]]]:
+        return find_rows(Path(self.root), self.modality, self.target, self.min_voxels, self.relations)
 
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
         """Rows of the split and the selections, each with its number."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -26,19 +26,18 @@ ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 NAMES_FILE = "labels.json"
 """File of label names, beside the label map or at the root: ``{"1": "spleen", ...}``."""
 
-_log = logging.getLogger(__name__)
 _LABEL_WORDS = ("label", "labels", "mask")
 _RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
 
 
 def find_rows(
     root: Path, modality: Modality | None, target: str | None, min_voxels: int, relations: bool = False
-) -> list[TargetRow]:
+) -> tuple[list[TargetRow], dict[str, Counter[str]]]:
     """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder.
 
     The label maps are read once, to know which targets have enough voxels; sides are checked against the affine.
-    Relations of a pair of kidneys are asked for where they have one answer; how often they have none is logged. Names
-    of labels without a voxel become rows of absent targets.
+    Relations of a pair of kidneys are asked for where they have one answer. Names of labels without a voxel become rows
+    of absent targets.
 
     Args:
         root: Searched with its subfolders.
@@ -46,6 +45,9 @@ def find_rows(
         target: What the masks show, where no file names the labels.
         min_voxels: Smaller targets are left out.
         relations: Ask for every relation that ``core.grounding.relational`` derives, not for those of kidneys alone.
+
+    Returns:
+        The targets; and for each patient, how many relations of each form have no single answer.
 
     Raises:
         DatasetError: There is no pair, labels have no names, or left and right are swapped.
@@ -56,14 +58,17 @@ def find_rows(
             f"{root}: no file *image* with a *label* or *mask* beside it ({', '.join(ENDINGS)}); "
             "rename the files or write a table"
         )
-    if relations:
-        return [row for pair in pairs for row in _related_rows(root, *pair, modality, min_voxels)]
-    rows = [row for pair in pairs for row in _pair_rows(root, *pair, modality, target, min_voxels)]
-    names = [row.target for row in rows if not row.absent]
-    unclear = len(RELATIONS) * names.count("kidneys") - sum(name in RELATIONS for name in names)
-    if unclear:
-        _log.info("%s: %d relations between kidneys have no single answer and are not asked for", root, unclear)
-    return rows
+    rows: list[TargetRow] = []
+    dropped: dict[str, Counter[str]] = {}
+    for image, label in pairs:
+        if relations:
+            own, unclear = _related_rows(root, image, label, modality, min_voxels)
+        else:
+            own = _pair_rows(root, image, label, modality, target, min_voxels)
+            unclear = _count_unclear([row.target for row in own if not row.absent])
+        rows += own
+        dropped[_case_name(root, image)] = unclear
+    return rows, dropped
 
 
 def _find_pairs(root: Path) -> list[tuple[Path, Path]]:
@@ -114,8 +119,15 @@ def _pair_rows(
     ]
 
 
-def _related_rows(root: Path, image: Path, label: Path, modality: Modality | None, min_voxels: int) -> list[TargetRow]:
-    """Rows of one pair with every relation that its label map has one answer for."""
+def _count_unclear(targets: list[str]) -> Counter[str]:
+    """Relations between two kidneys that are shown and not told apart."""
+    return Counter({"between kidneys": len(RELATIONS) - len({*targets} & {*RELATIONS})} if "kidneys" in targets else {})
+
+
+def _related_rows(
+    root: Path, image: Path, label: Path, modality: Modality | None, min_voxels: int
+) -> tuple[list[TargetRow], Counter[str]]:
+    """Rows of one pair with every relation that its label map has one answer for, and how many have none."""
     names = _label_names(root, label.parent)
     if names is None:
         raise DatasetError(f"{label}: relations need the names of its labels; write {NAMES_FILE} beside it")
@@ -123,9 +135,7 @@ def _related_rows(root: Path, image: Path, label: Path, modality: Modality | Non
     structures = tuple(structure_named(target, (value,)) for value, target in names.items())
     scan = ScanFiles(image, label, structures, name, name, modality=modality)
     found = find_targets(scan, min_voxels, relations=True)
-    if found.dropped:
-        _log.info("%s: relational questions without a single answer, not asked: %s", label, found.dropped)
-    return found_rows(scan, found)
+    return found_rows(scan, found), Counter(found.dropped)
 
 
 def _case_name(root: Path, image: Path) -> str:

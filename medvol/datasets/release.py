@@ -36,7 +36,7 @@ class ReleaseDataset(NiftiDataset):
         patients: Take only these of the split.
         exclude_patients: Leave these out, for example those that another data set shares.
         targets: Take only these targets; all when None.
-        relations: Also ask relational questions, where they have one answer; how often they have none is logged.
+        relations: Also ask relational questions, where they have one answer; ``dropped`` counts those that have none.
         absent_share: Share of the cases that ask for something the scan does not show, as far as there is such.
         min_voxels: Smaller targets are left out.
         phrasing: ``train`` asks with training phrasings, ``held_out`` with phrasings no training query uses, ``both``
@@ -128,9 +128,6 @@ class ReleaseDataset(NiftiDataset):
 
     def _rows(self) -> list[TargetRow]:
         """What the chosen scans show, and what they are asked for although they do not show it."""
-        if self.dropped:
-            counts = ", ".join(f"{form} {count}" for form, count in sorted(self.dropped.items()))
-            _log.info("%s: relational questions without a single answer, not asked: %s", self.root, counts)
         return [row for scan, found in self._found for row in found_rows(scan, found, self.layout.never_shown)]
 
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from medvol.cli import main
 from medvol.core.imaging.geometry import make_volume
@@ -184,6 +185,16 @@ def leaking(experiment: Write, tmp_path: Path) -> Path:
         for split in ("train", "test")
     }
     return experiment(data__init_args__val=None, **splits)
+
+
+def test_data_alone(leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two sets are compared without a model to train."""
+    settings = yaml.safe_load(leaking.read_text())
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(yaml.safe_dump({"data": settings["data"]}))
+    code, report = report_of(capsys, alone)
+    assert code == 1
+    assert [finding["code"] for finding in report["findings"]] == ["MV602"]
 
 
 def test_leaks_across_splits(leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused) -> None:

@@ -76,8 +76,13 @@ class Fingerprint:
         if self.kind == "scan":
             low, high = self.percentiles[0], self.percentiles[-1]
             return f"{self.modality}, {place}, intensities {low:g} to {high:g}"
-        labels = ", ".join(f"{name} {size:.3g} ml" for name, size in self.label_ml.items())
+        labels = ", ".join(f"{name}: {millilitres(size)}" for name, size in self.label_ml.items())
         return f"labels, {place}: {labels or 'none'}"
+
+
+def millilitres(size: float) -> str:
+    """A volume to three digits or to the millilitre: ``1980 ml``, not ``1.98e+03 ml``."""
+    return f"{size:.3g} ml" if size < 999 else f"{size:.0f} ml"
 
 
 @dataclass(frozen=True)

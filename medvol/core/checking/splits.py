@@ -108,8 +108,8 @@ def _check_split(split: str, dataset: CaseDataset, count: int, thorough: bool) -
         "read": len(chosen),
         "usable": len(chosen) - len({finding.place for finding in findings if finding.name != "no_cases"}),
     }
-    dropped = getattr(dataset, "dropped", None)
-    return {**facts, **tally.to_dict(), **({"relations_without_answer": dropped} if dropped else {})}, findings
+    dropped = {"relations_without_answer": dict(dataset.dropped)} if dataset.dropped else {}
+    return {**facts, **tally.to_dict(), **dropped}, findings
 
 
 def _refusal(split: str, index: int, error: MedvolError) -> Finding:

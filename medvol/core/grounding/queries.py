@@ -2,8 +2,9 @@
 
 A bank is YAML: target, then ``training`` or ``held_out``, then the kind of the query, then a list of texts. A text that
 speaks of one modality is written ``{text: the bright mass on this MR, modality: MR}`` and asked of no other scan. The
-bank that comes with the package is ``query_bank.yaml`` beside this file; a user's files add to it. A target with names
-in braces (``largest {name}``, in ``relation_bank.yaml``) is a pattern for targets that have no phrasings of their own.
+banks that come with the package lie beside this file: ``query_bank.yaml``, and ``release_bank.yaml`` with further
+descriptions for scans that come from files; a user's files add to them. A target with names in braces (``largest
+{name}``, in ``relation_bank.yaml``) is a pattern for targets that have no phrasings of their own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ BUILT_IN_BANK = Path(__file__).with_name("query_bank.yaml")
 
 RELATION_BANK = Path(__file__).with_name("relation_bank.yaml")
 """Patterns of relational targets that come with the package."""
+
+RELEASE_BANK = Path(__file__).with_name("release_bank.yaml")
+"""Further descriptions of the classes of published data sets; asked of scans from files, not of phantoms."""
 
 _USES = {"training": False, "held_out": True}
 _KINDS: tuple[str, ...] = get_args(QueryKind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from medvol.core.roles import CaseDataset
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.training.volume_augmentation import VolumeAugmentation
 from medvol.core.types import Case
+
+log = logging.getLogger(__name__)
 
 
 def group_by_volume(dataset: CaseDataset) -> list[list[int]]:
@@ -189,10 +192,18 @@ class CaseDataModule(LightningDataModule):
             raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
         if len(dataset) == 0:
             raise DatasetError(f"the {needed} data set holds no case")
+        self._tell_dropped(("train", "val") if stage == "fit" else (needed,))
         if stage == "fit" and self.augmentation is not None:
             self.augmentation.load()
         if not self.allow_shared_patients:
             self._refuse_leaks()
+
+    def _tell_dropped(self, names: Sequence[str]) -> None:
+        for name in names:
+            data = self.splits[name]
+            if data is not None and data.dropped:
+                counts = ", ".join(f"{form} {count}" for form, count in sorted(data.dropped.items()))
+                log.warning("%s: relational questions without a single answer, not asked: %s", name, counts)
 
     def _refuse_leaks(self) -> None:
         splits = {name: data for name, data in self.splits.items() if data is not None and name != "predict"}

@@ -14,6 +14,7 @@ from scan_bytes import Scans
 
 from medvol.core.checking.folders import check_files
 from medvol.core.checking.label_maps import bare_name, find_scan
+from medvol.core.checking.reports import millilitres
 from medvol.core.checking.scans import check_scan
 from medvol.core.checking.splits import check_splits
 from medvol.core.imaging.folders import find_all_scans
@@ -290,6 +291,13 @@ def test_copies_are_named_whatever_they_are_called(tmp_path):
     )
     found = {(f.name, Path(f.place).name) for f in check_files(find_all_scans(tmp_path)).findings}
     assert found == {("same_file", "b.nii.gz"), ("same_scan", "c.nii.gz")}
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 ml"), (0.0456, "0.0456 ml"), (12.34, "12.3 ml"), (999.6, "1000 ml"), (1980.4, "1980 ml")]
+)
+def test_volumes_are_written_for_people(size, text):
+    assert millilitres(size) == text
 
 
 def test_what_a_label_map_is():
