@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.embeddings import Rounding
+from medvol.propagators.embeddings import Rounding, restore_features, round_features
 from medvol.propagators.litemedsam import LiteMedSAMPropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.propagators.medsam2_conversion import convert_state, video_config
@@ -130,13 +131,18 @@ def upstream_logits(
 
 
 def our_logits(
-    propagator: MedSAM2Propagator, volume: Volume, evidence: Evidence, z_range: tuple[int, int]
+    propagator: MedSAM2Propagator,
+    volume: Volume,
+    evidence: Evidence,
+    z_range: tuple[int, int],
+    rounding: Rounding = "float32",
 ) -> dict[int, torch.Tensor]:
-    """One anchor, our way."""
+    """One anchor, our way, from features as a cache of this precision would give them."""
     plan = TrackPlan(WINDOW, whole_series=False, margin=0)
-    seeds = propagator._seeds(volume, wanted_tracks([plan.anchor(volume, evidence, z_range)]))
+    (seed,) = propagator._seeds(volume, wanted_tracks([plan.anchor(volume, evidence, z_range)]))
+    rounded = replace(seed, rows=lambda z: restore_features(round_features(seed.rows(z), rounding)))
     with torch.inference_mode():
-        return {z: logits for _, z, logits in TrackFollower(propagator._network, True, 1).logits(seeds)}
+        return {z: logits for _, z, logits in TrackFollower(propagator._network, True, 1).logits([rounded])}
 
 
 def compare_sam2(place: Path, anchors: int, quick: bool) -> dict[str, Any]:
@@ -144,23 +150,18 @@ def compare_sam2(place: Path, anchors: int, quick: bool) -> dict[str, Any]:
     checkpoint, folder, package = write_weights(place, quick)
     volume, evidences, ranges = draw_question(anchors, quick)
     reference = SAM2Propagator(str(checkpoint), window=WINDOW, series="window", **package)
-
-    def make(rounding: Rounding = "float32") -> MedSAM2Propagator:
-        made = MedSAM2Propagator(str(folder), window=WINDOW, series="window", cache_precision=rounding)
-        assert made._network.size
-        return made
-
-    ours = make()
+    ours = MedSAM2Propagator(str(folder), window=WINDOW, series="window")
+    network, predictor = ours._network, reference._predictor  # both are loaded before time and memory count
     cold, warm, upstream, encoder, still = (list[float]() for _ in range(5))
     expected, peaks = [], dict[str, Any]()
 
     def follow_upstream(i: int) -> None:
-        with timed(reference._predictor.model, "forward_image", encoder), processor_seconds(upstream):
+        with timed(predictor.model, "forward_image", encoder), processor_seconds(upstream):
             expected.append(upstream_logits(reference, volume, evidences[i], ranges[i]))
 
     with peak_mib(peaks, "upstream_peak_mib"):
         follow_upstream(0)
-    with peak_mib(peaks, "peak_mib"), timed(ours._network, "encode", still), processor_seconds(cold):
+    with peak_mib(peaks, "peak_mib"), timed(network, "encode", still), processor_seconds(cold):
         ours.propagate_many(volume, evidences, z_ranges=ranges)
     for half in (range(1, anchors // 2), range(anchors // 2, anchors)):
         for i in half:
@@ -185,7 +186,7 @@ def compare_sam2(place: Path, anchors: int, quick: bool) -> dict[str, Any]:
         "unequal_max_logit": max(unequal, default=0.0),
         "bfloat16_cache_max_logit_diff": max(
             float((logits - expected[0][z]).abs().max())
-            for z, logits in our_logits(make("bfloat16"), volume, evidences[0], ranges[0]).items()
+            for z, logits in our_logits(ours, volume, evidences[0], ranges[0], "bfloat16").items()
         ),
         "upstream_seconds": round(sum(upstream), 2),
         "cold_seconds": round(cold[0], 2),
