@@ -5,8 +5,9 @@ does for every answer of a group. Ours is measured on first touch (nothing cache
 turns interleaved. Times are processor seconds of one thread. Weights are random, turned up where fresh ones say
 nothing, since time does not depend on them; parity is measured on the same run.
 
-The last line is one JSON object; ``encoder_share`` is what the image encoder still takes of the first touch.
-``--quick`` takes 256 pixels and 4 anchors.
+The last line is one JSON object; ``encoder_share`` is what the image encoder still takes of the first touch. Masks can
+differ only where a logit is as near to the threshold as sums in another order differ: ``unequal_max_logit`` is how far
+from it the pixels lie that do. ``--quick`` takes 256 pixels and 4 anchors.
 
     python benchmarks/propagation.py [--quick]
 """
@@ -17,8 +18,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.embeddings import Rounding
+from medvol.propagators.embeddings import Rounding, restore_features, round_features
 from medvol.propagators.litemedsam import LiteMedSAMPropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.propagators.medsam2_conversion import convert_state, video_config
@@ -100,15 +102,18 @@ def timed(module: Any, name: str, into: list[float]) -> Iterator[None]:
         delattr(module, name)
 
 
-def peak_mib(run: Callable[[], Any]) -> float | None:
-    """Highest resident memory while something runs, in MiB; None where Linux cannot tell."""
+@contextmanager
+def peak_mib(into: dict[str, Any], name: str) -> Iterator[None]:
+    """Note the highest resident memory of a block, in MiB; None where Linux cannot tell."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return None
-    run()
+        into[name] = None
+        yield
+        return
+    yield
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return round(int(line.split()[1]) / 1024, 1)
+    into[name] = round(int(line.split()[1]) / 1024, 1)
 
 
 def upstream_logits(
@@ -126,13 +131,18 @@ def upstream_logits(
 
 
 def our_logits(
-    propagator: MedSAM2Propagator, volume: Volume, evidence: Evidence, z_range: tuple[int, int]
+    propagator: MedSAM2Propagator,
+    volume: Volume,
+    evidence: Evidence,
+    z_range: tuple[int, int],
+    rounding: Rounding = "float32",
 ) -> dict[int, torch.Tensor]:
-    """One anchor, our way."""
+    """One anchor, our way, from features as a cache of this precision would give them."""
     plan = TrackPlan(WINDOW, whole_series=False, margin=0)
-    seeds = propagator._seeds(volume, wanted_tracks([plan.anchor(volume, evidence, z_range)]))
+    (seed,) = propagator._seeds(volume, wanted_tracks([plan.anchor(volume, evidence, z_range)]))
+    rounded = replace(seed, rows=lambda z: restore_features(round_features(seed.rows(z), rounding)))
     with torch.inference_mode():
-        return {z: logits for _, z, logits in TrackFollower(propagator._network, True, 1).logits(seeds)}
+        return {z: logits for _, z, logits in TrackFollower(propagator._network, True, 1).logits([rounded])}
 
 
 def compare_sam2(place: Path, anchors: int, quick: bool) -> dict[str, Any]:
@@ -140,44 +150,43 @@ def compare_sam2(place: Path, anchors: int, quick: bool) -> dict[str, Any]:
     checkpoint, folder, package = write_weights(place, quick)
     volume, evidences, ranges = draw_question(anchors, quick)
     reference = SAM2Propagator(str(checkpoint), window=WINDOW, series="window", **package)
-
-    def make(rounding: Rounding = "float32") -> MedSAM2Propagator:
-        made = MedSAM2Propagator(str(folder), window=WINDOW, series="window", cache_precision=rounding)
-        assert made._network.size
-        return made
-
-    ours = make()
+    ours = MedSAM2Propagator(str(folder), window=WINDOW, series="window")
+    network, predictor = ours._network, reference._predictor  # both are loaded before time and memory count
     cold, warm, upstream, encoder, still = (list[float]() for _ in range(5))
-    expected = []
-    with timed(ours._network, "encode", still), processor_seconds(cold):
+    expected, peaks = [], dict[str, Any]()
+
+    def follow_upstream(i: int) -> None:
+        with timed(predictor.model, "forward_image", encoder), processor_seconds(upstream):
+            expected.append(upstream_logits(reference, volume, evidences[i], ranges[i]))
+
+    with peak_mib(peaks, "upstream_peak_mib"):
+        follow_upstream(0)
+    with peak_mib(peaks, "peak_mib"), timed(network, "encode", still), processor_seconds(cold):
         ours.propagate_many(volume, evidences, z_ranges=ranges)
-    with timed(reference._predictor.model, "forward_image", encoder):
-        for half in (range(anchors // 2), range(anchors // 2, anchors)):
-            for i in half:
-                with processor_seconds(upstream):
-                    expected.append(upstream_logits(reference, volume, evidences[i], ranges[i]))
-            with processor_seconds(warm):
-                ours.propagate_many(volume, evidences, z_ranges=ranges)
-    differences, unequal = list[float](), 0
+    for half in (range(1, anchors // 2), range(anchors // 2, anchors)):
+        for i in half:
+            follow_upstream(i)
+        with processor_seconds(warm):
+            ours.propagate_many(volume, evidences, z_ranges=ranges)
+    differences, unequal = list[float](), list[float]()
     for i, logits in enumerate(expected):
         found = our_logits(ours, volume, evidences[i], ranges[i])
         assert found.keys() == logits.keys()
         differences += [float((found[z] - logits[z]).abs().max()) for z in logits]
-        unequal += sum(int(((found[z] > 0) != (logits[z] > 0)).sum()) for z in logits)
-    peaks = {
-        "peak_mib": peak_mib(lambda: make().propagate_many(volume, evidences, z_ranges=ranges)),
-        "upstream_peak_mib": peak_mib(lambda: upstream_logits(reference, volume, evidences[0], ranges[0])),
-    }
+        for z, theirs in logits.items():
+            unequal += theirs[(found[z] > 0) != (theirs > 0)].abs().tolist()
     return {
         "cold_ratio": round(sum(upstream) / cold[0], 2),
         "warm_ratio": round(sum(upstream) / float(np.mean(warm)), 2),
         "encoder_share": round(sum(still) / cold[0], 3),
         "parity_max_logit_diff": max(differences),
         "upstream_encoder_share": round(sum(encoder) / sum(upstream), 3),
-        "unequal_mask_pixels": unequal,
+        "mask_pixels": sum(part.numel() for logits in expected for part in logits.values()),
+        "unequal_mask_pixels": len(unequal),
+        "unequal_max_logit": max(unequal, default=0.0),
         "bfloat16_cache_max_logit_diff": max(
             float((logits - expected[0][z]).abs().max())
-            for z, logits in our_logits(make("bfloat16"), volume, evidences[0], ranges[0]).items()
+            for z, logits in our_logits(ours, volume, evidences[0], ranges[0], "bfloat16").items()
         ),
         "upstream_seconds": round(sum(upstream), 2),
         "cold_seconds": round(cold[0], 2),

@@ -1,24 +1,27 @@
 """Encoder features of slices: computed once, kept in memory up to a number of bytes, optionally on disk.
 
-An entry is named by the content of the slice it was computed from (its windowed pixels) and by the weights, never by
-a volume's name: equal pixels have equal features, so nothing can be mixed up and nothing has to be invalidated.
+An entry is named by the content of the slice it was computed from (its windowed pixels) and by the encoder (weights,
+arithmetic, library versions), never by a volume's name: equal pixels have equal features, so nothing can be mixed up
+and nothing has to be invalidated.
 Features are rounded as they are stored before their first use, so an answer does not depend on where they came from.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from medvol.core.errors import ConfigError
+from medvol.core.whole_file import write_whole
 
 Rounding = Literal["float32", "bfloat16", "float16"]
 """How features are stored; ``bfloat16`` are the upper halves of float32 as uint16."""
@@ -26,7 +29,7 @@ Rounding = Literal["float32", "bfloat16", "float16"]
 Stored = NDArray[Any]
 
 _DIGEST_BYTES = 32
-_FORMS = {"float32": ("<f4", ".f32"), "bfloat16": ("<u2", ".bf16"), "float16": ("<f2", ".f16")}
+_DTYPES = {"float32": "float32", "bfloat16": "uint16", "float16": "float16"}
 
 
 class EmbeddingCache:
@@ -34,7 +37,7 @@ class EmbeddingCache:
 
     Args:
         max_bytes: Features kept in memory; 0 keeps none.
-        folder: Folder for files that outlive the process, made when needed; None keeps memory only.
+        folder: Folder for safetensors files that outlive the process, made when needed; None keeps memory only.
         rounding: How features are stored. Measured with LiteMedSAM on four organs and three lesions of real CT, float16
             changes at most 10 voxels of a mask (2 700 to 54 000 voxels), and its Dice score with the truth by at most
             0.0001.
@@ -76,40 +79,34 @@ class EmbeddingCache:
 
     def _read(self, key: str, shape: tuple[int, ...]) -> Stored | None:
         """Features from disk; a file that is cut or altered is deleted and counts as absent."""
-        if self._folder is None:
+        if self._folder is None or not self._file(key).is_file():
             return None
-        dtype, suffix = _FORMS[self.rounding]
-        path = self._folder / f"{key}{suffix}"
-        if not path.is_file():
+        try:
+            tensors = load(self._file(key).read_bytes())
+        except SafetensorError:
+            tensors = {}
+        nothing = np.empty(0, np.uint8)
+        features, digest = tensors.get("features", nothing), tensors.get("blake2b", nothing)
+        alike = (features.shape, features.dtype.name) == (shape, _DTYPES[self.rounding])
+        if not alike or not np.array_equal(digest, _checksum(features)):
+            self._file(key).unlink(missing_ok=True)
             return None
-        content = path.read_bytes()
-        digest, values = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if len(values) != np.dtype(dtype).itemsize * int(np.prod(shape)) or _digest(values) != digest:
-            path.unlink(missing_ok=True)
-            return None
-        return np.frombuffer(values, dtype).reshape(shape)
+        return features
 
     def _write(self, key: str, features: Stored) -> None:
         if self._folder is None:
             return
-        dtype, suffix = _FORMS[self.rounding]
-        values = np.ascontiguousarray(features, dtype).tobytes()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            with write_whole(self._file(key)) as partial:
+                partial.write_bytes(save({"features": features, "blake2b": _checksum(features)}))
         except OSError as error:
             raise ConfigError(
                 f"cache_folder {str(self._folder)!r} cannot be written ({error.strerror}); choose another folder"
             ) from error
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_digest(values) + values)
-            os.replace(name, self._folder / f"{key}{suffix}")
-        except OSError as error:
-            Path(name).unlink(missing_ok=True)
-            raise ConfigError(
-                f"cache_folder {str(self._folder)!r} cannot be written ({error.strerror}); choose another folder"
-            ) from error
+
+    def _file(self, key: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{key}.{self.rounding}.safetensors"
 
 
 def round_features(features: NDArray[np.float32], rounding: Rounding) -> Stored:
@@ -128,16 +125,27 @@ def restore_features(stored: Stored) -> NDArray[np.float32]:
     return stored.astype(np.float32, copy=False)
 
 
-def embedding_key(pixels: NDArray[np.float32], weights: str) -> str:
+def embedding_key(pixels: NDArray[np.float32], encoder: str) -> str:
     """Name an entry by what its features are computed from.
 
     Args:
         pixels: Windowed slice on the network's grid.
-        weights: Content hash of the weights, with anything else that changes the features.
+        encoder: From ``describe_encoder``.
     """
     return hashlib.blake2b(
-        np.ascontiguousarray(pixels, "<f4").tobytes(), digest_size=16, key=_digest(weights.encode())
+        np.ascontiguousarray(pixels, "<f4").tobytes(), digest_size=16, key=_digest(encoder.encode())
     ).hexdigest()
+
+
+def describe_encoder(weights_sha256: str, precision: str, *libraries: str) -> str:
+    """Whatever changes the features of equal pixels: weights, arithmetic, and versions of medvol, torch and others."""
+    versions = (f"{name} {version(name)}" for name in ("medvol-r1", "torch", *libraries))
+    return " ".join([weights_sha256, precision, *versions])
+
+
+def _checksum(features: Stored) -> NDArray[np.uint8]:
+    """Digest of the values as bytes."""
+    return np.frombuffer(_digest(np.ascontiguousarray(features).tobytes()), np.uint8)
 
 
 def _digest(values: bytes) -> bytes:

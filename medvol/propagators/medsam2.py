@@ -16,7 +16,7 @@ from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import describe_anchor
-from medvol.propagators.embeddings import EmbeddingCache, Rounding
+from medvol.propagators.embeddings import EmbeddingCache, Rounding, describe_encoder
 from medvol.propagators.target_window import require_window
 from medvol.propagators.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
 from medvol.propagators.track_repair import RepairRule, Track
@@ -183,11 +183,11 @@ class MedSAM2Propagator(Propagator):
         from medvol.propagators.medsam2_tracks import Seed
         from medvol.propagators.square_slices import SquareSlices
 
-        identity = f"{self._weights_sha256} {self.precision}"
+        encoder = describe_encoder(self._weights_sha256, self.precision, "transformers")
         views = {}
         for window in {key.window for key in wanted}:
             slices = SquareSlices(volume, window, self._network.size)
-            views[window] = slices, SliceFeatures(slices, self._network, self._embeddings, identity)
+            views[window] = slices, SliceFeatures(slices, self._network, self._embeddings, encoder)
         return [
             Seed(views[key.window][0], views[key.window][1].row, key.key_slice, np.array(key.box), reach, key.frames)
             for key, reach in wanted.items()

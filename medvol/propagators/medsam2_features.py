@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-import transformers
 from numpy.typing import NDArray
 
 from medvol.propagators.embeddings import EmbeddingCache, embedding_key, restore_features
@@ -19,14 +17,14 @@ class SliceFeatures:
         slices: The volume in that window.
         network: Encodes what the cache does not hold.
         cache: Holds features by the content of their slices.
-        identity: Weights and arithmetic of the network; library versions are added to it.
+        encoder: Weights, arithmetic and library versions, see ``describe_encoder``.
     """
 
-    def __init__(self, slices: SquareSlices, network: TrackerNetwork, cache: EmbeddingCache, identity: str) -> None:
+    def __init__(self, slices: SquareSlices, network: TrackerNetwork, cache: EmbeddingCache, encoder: str) -> None:
         self._slices = slices
         self._network = network
         self._cache = cache
-        self._identity = f"{identity} transformers {transformers.__version__} torch {torch.__version__}"
+        self._encoder = encoder
         self._keys: dict[int, str] = {}
 
     def row(self, z: int) -> NDArray[np.float32]:
@@ -36,7 +34,7 @@ class SliceFeatures:
             ValueError: The slice holds values that are not finite.
         """
         if z not in self._keys:
-            self._keys[z] = embedding_key(self._slices.pixels(z).astype(np.float32), self._identity)
+            self._keys[z] = embedding_key(self._slices.pixels(z).astype(np.float32), self._encoder)
         shape = (self._network.feature_length,)
         stored = self._cache.get(self._keys[z], shape, lambda: self._network.encode(self._slices.pixels(z)))
         return restore_features(stored)

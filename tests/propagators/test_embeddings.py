@@ -1,13 +1,24 @@
 """The feature cache: what is computed, what is kept, what is thrown away."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save
 
 from medvol.core.errors import ConfigError
-from medvol.propagators.embeddings import EmbeddingCache, embedding_key, restore_features, round_features
+from medvol.propagators import embeddings
+from medvol.propagators.embeddings import (
+    EmbeddingCache,
+    describe_encoder,
+    embedding_key,
+    restore_features,
+    round_features,
+)
 
 SHAPE = (4, 8, 8)
 ENTRY_BYTES = 2 * 4 * 8 * 8
@@ -51,7 +62,7 @@ def test_folder_outlives_the_cache(tmp_path):
     second = EmbeddingCache(0, tmp_path / "kept").get("a", SHAPE, encoder)
     assert encoder.calls == 1
     assert np.array_equal(first, second)
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a.f16"]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a.float16.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -62,17 +73,37 @@ def test_folder_outlives_the_cache(tmp_path):
         lambda content: content + b"\0",
         lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
         lambda content: bytes([content[0] ^ 1]) + content[1:],
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: content.replace(b"F16", b"I16"),
+        lambda content: save({"other": np.zeros(SHAPE, np.float16)}),
     ],
 )
 def test_damaged_file_is_computed_again_and_replaced(tmp_path, damage):
     encoder = Encoder()
     EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
-    file = tmp_path / "a.f16"
+    file = tmp_path / "a.float16.safetensors"
     file.write_bytes(damage(file.read_bytes()))
     again = EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
     assert encoder.calls == 2
     assert np.array_equal(EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder), again)
     assert encoder.calls == 2
+
+
+def test_files_are_safetensors_of_the_features(tmp_path):
+    stored = EmbeddingCache(0, tmp_path).get("a", SHAPE, Encoder())
+    tensors = load_file(tmp_path / "a.float16.safetensors")
+    assert np.array_equal(tensors["features"], stored)
+    assert bytes(tensors["blake2b"]) == hashlib.blake2b(stored.tobytes(), digest_size=32).digest()
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        EmbeddingCache(0, tmp_path).get("a", SHAPE, Encoder())
+    assert not list(tmp_path.iterdir())
 
 
 def test_folder_that_cannot_be_made_is_named(tmp_path):
@@ -90,6 +121,14 @@ def test_key_depends_on_every_pixel_and_on_the_weights():
     assert embedding_key(pixels.copy(), "w") in keys
 
 
+def test_the_encoder_is_named_by_all_that_changes_features(monkeypatch):
+    named = [describe_encoder(*of) for of in (("w", "float32"), ("v", "float32"), ("w", "bfloat16"))]
+    named.append(describe_encoder("w", "float32", "transformers"))
+    monkeypatch.setattr(embeddings, "version", lambda name: "99" if name == "torch" else "1")
+    named.append(describe_encoder("w", "float32"))
+    assert len(set(named)) == 5
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
 def test_bfloat16_is_torchs(values):
     exact = np.array(values, np.float32)
@@ -98,13 +137,13 @@ def test_bfloat16_is_torchs(values):
     assert np.array_equal(restore_features(stored), torch.from_numpy(exact).to(torch.bfloat16).float().numpy())
 
 
-@pytest.mark.parametrize(("rounding", "suffix", "error"), [("float32", "f32", 0), ("bfloat16", "bf16", 2**-8)])
-def test_other_roundings_are_kept_on_disk(tmp_path, rounding, suffix, error):
+@pytest.mark.parametrize(("rounding", "error"), [("float32", 0), ("bfloat16", 2**-8)])
+def test_other_roundings_are_kept_on_disk(tmp_path, rounding, error):
     encoder = Encoder()
     exact = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
     first = EmbeddingCache(0, tmp_path, rounding).get("a", SHAPE, encoder)
     second = EmbeddingCache(0, tmp_path, rounding).get("a", SHAPE, encoder)
     assert encoder.calls == 1
     assert np.array_equal(first, second)
-    assert [path.name for path in tmp_path.iterdir()] == [f"a.{suffix}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"a.{rounding}.safetensors"]
     assert (np.abs(restore_features(second) - exact) <= error * np.abs(exact)).all()
