@@ -114,7 +114,7 @@ def write_truth(scene: Scene) -> str:
 
 
 def write_honest(scene: Scene) -> str | None:
-    """An honest, mediocre answer: a slice with three quarters of the largest area, boxes a quarter of their side off."""
+    """An honest, mediocre answer: a slice with about 3/4 of the largest area, its boxes a quarter of their side off."""
     key_slice = scene.at_area(0.75)
     key_slice = scene.key if key_slice is None else key_slice
     return scene.at(key_slice, _aside(scene.boxes(key_slice), scene.case.volume.shape[2]))
@@ -220,7 +220,10 @@ EXPLOITS = (
     Alteration("another target", frozenset({"boxes", "mask"}), _other_target),
     Alteration("slice off the target", GROUNDING, lambda s: s.at(s.off_target(), s.boxes(s.key))),
     Alteration(
-        "slice off the target, nothing propagated", GROUNDING, lambda s: s.at(s.off_target(), s.boxes(s.key)), mask=False
+        "slice off the target, nothing propagated",
+        GROUNDING,
+        lambda s: s.at(s.off_target(), s.boxes(s.key)),
+        mask=False,
     ),
     Alteration("says that it is absent", GROUNDING, lambda scene: make_answer(scene.case, None, np.empty((0, 4)))),
     Alteration("slice outside the volume", GROUNDING, lambda scene: _raw(scene, key_slice=len(scene.target))),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medvol.core.evaluation.report import Report, Sheet
+from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import follow_completion, require_target
 from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
 from medvol.core.training.rollouts import follow_rollouts
@@ -17,106 +16,10 @@ from medvol.core.types import Case, Completion, Rollout
 from medvol.testing.alterations import EXPLOITS, PERTURBATIONS, Alteration, Scene, write_honest, write_truth
 from medvol.testing.fixtures import make_case, make_organ_cases
 from medvol.testing.perfect_propagator import PerfectPropagator
+from medvol.testing.ranks import HONEST, TOTAL, TRUTH, Rank, RewardAudit, State
 
-State = Literal["below", "cannot see", "violated"]
-MARKS: Mapping[State, str] = {"below": "  ", "cannot see": " ~", "violated": " !"}
-
-TOTAL = "sum"
-"""Name of the weighted sum among the terms."""
-TRUTH = "the truth"
-HONEST = "an honest, mediocre answer"
 _HONEST = Alteration(HONEST, frozenset({"slice", "boxes"}), write_honest)
 _TINY = 1e-9
-
-
-@dataclass(frozen=True)
-class Rank:
-    """How an altered answer ranks in one term.
-
-    Args:
-        case_id: The question.
-        answer: Name of the alteration.
-        term: Name of the term, or ``sum``.
-        score: What it earns.
-        against: What it has to rank below.
-        bar: What that earns.
-        state: ``below`` the bar; ``cannot see`` when the term does not judge what is wrong with the answer, and pays no
-            more than for the truth; ``violated`` otherwise.
-    """
-
-    case_id: str
-    answer: str
-    term: str
-    score: float
-    against: str
-    bar: float
-    state: State
-
-
-@dataclass(frozen=True)
-class RewardAudit:
-    """What the audit found; print it with rich.
-
-    Args:
-        ranks: One for each case, answer and term.
-        judged: Aspects that each term is held to.
-        truths: Least score of the truth in each term.
-        honest: Least score of the honest, mediocre answer in each term.
-    """
-
-    ranks: tuple[Rank, ...]
-    judged: Mapping[str, frozenset[Aspect]]
-    truths: Mapping[str, float]
-    honest: Mapping[str, float]
-
-    @property
-    def violations(self) -> tuple[Rank, ...]:
-        """Ranks that do not hold."""
-        return tuple(rank for rank in self.ranks if rank.state == "violated")
-
-    def worst(self, answer: str, term: str) -> Rank | None:
-        """The rank nearest to a violation, over all cases; None when no case has such an answer."""
-        found = [rank for rank in self.ranks if (rank.answer, rank.term) == (answer, term)]
-        return max(found, key=lambda rank: (get_args(State).index(rank.state), rank.score - rank.bar), default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        judged = {term: sorted(aspects) for term, aspects in self.judged.items()}
-        return {"judged": judged, "ranks": [asdict(rank) for rank in self.ranks]}
-
-    def report(self) -> Report:
-        """Tables of the worst score of each answer, and what is violated in words."""
-        terms = list(self.judged)
-        answers = list(dict.fromkeys(rank.answer for rank in self.ranks))
-        exploits = {exploit.name for exploit in EXPLOITS}
-        sheets = []
-        for title, bars, names in (
-            (f"below {TRUTH}", self.truths, [name for name in answers if name not in exploits]),
-            (f"below {HONEST}", self.honest, [name for name in answers if name in exploits]),
-        ):
-            rows = [[title.removeprefix("below "), *(f"{bars[term]:.2f}  " for term in terms)]]
-            rows += [[name, *(_cell(self.worst(name, term)) for term in terms)] for name in names]
-            sheets.append(Sheet(f"Each {title}", ["answer", *terms], rows))
-        return Report(sheets, [*self._remarks()])
-
-    def _remarks(self) -> Iterator[str]:
-        for term, aspects in self.judged.items():
-            yield f"{term} judges {', '.join(sorted(aspects)) or 'nothing that was altered'}"
-        yield "~ cannot see: the term does not judge what is wrong with the answer   ! violated"
-        for term in self.judged:
-            for answer in dict.fromkeys(rank.answer for rank in self.violations if rank.term == term):
-                rank = self.worst(answer, term)
-                assert rank is not None
-                yield f"! {term}: {answer!r} earns {rank.score:.3f}, {rank.against} {rank.bar:.3f} ({rank.case_id})"
-        yield f"{len(self.violations)} of {len(self.ranks)} ranks are violated"
-
-    def __rich__(self) -> Report:
-        """For the terminal."""
-        return self.report()
-
-
-def _cell(rank: Rank | None) -> str:
-    return "" if rank is None else f"{rank.score:.2f}{MARKS[rank.state]}"
 
 
 def audit_rewards(
@@ -128,8 +31,8 @@ def audit_rewards(
     """Rank true answers, altered ones and exploits by what they earn.
 
     A term is held to the aspects that it ``judges``. Where an answer is worse in one of them, the term has to pay less
-    than for the truth, and for an exploit less than for an honest, mediocre answer. Where it is worse in nothing that the
-    term judges, the term must not pay more than for the truth. The weighted sum is held to what any of its terms judges.
+    than for the truth, and for an exploit less than for an honest, mediocre answer. Where it is worse in nothing that
+    the term judges, the term must not pay more than for the truth. The weighted sum is held to what any term judges.
 
     Args:
         rewards: The terms, a plug-in's too.
@@ -142,24 +45,22 @@ def audit_rewards(
         The audit; nothing is raised for what is violated.
 
     Raises:
-        ConfigError: The weights do not fit the terms.
+        ConfigError: The weights do not fit the terms, or there is no case.
         DatasetError: A case has no target mask.
         RewardError: A term failed, or its score is NaN or outside [0, 1].
     """
     scorer = RewardScorer(rewards, weights)
     questions = default_cases() if cases is None else [cases[index] for index in range(len(cases))]
+    if not questions:
+        raise ConfigError("there is no case to audit the rewards on; give at least one")
     marked = [_mark(scene, scorer, propagator) for scene in _scenes(questions, rewards)]
     judged = _judged(scorer, marked)
     ranks = [rank for scene in marked for rank in scene.ranks(judged)]
-    lowest = [
-        {term: min((scene.scores[name][term] for scene in marked if name in scene.scores), default=0) for term in judged}
-        for name in (TRUTH, HONEST)
-    ]
-    return RewardAudit(tuple(ranks), judged, *lowest)
+    return RewardAudit(tuple(ranks), judged)
 
 
 def default_cases() -> list[Case]:
-    """A small and a larger mass, and a volume with two organs of two lobes each; every kind of answer finds its place."""
+    """Two masses, and a volume with two organs of two lobes each; every kind of answer finds its place in one."""
     return [make_case(8), make_case(12), *make_organ_cases()]
 
 
@@ -189,14 +90,13 @@ class _Marked:
 
     def ranks(self, judged: Mapping[str, frozenset[Aspect]]) -> Iterator[Rank]:
         """Ranks of all answers in all terms."""
-        exploits = {exploit.name for exploit in EXPLOITS} if HONEST in self.scores else set()
         for name, alteration in self.altered.items():
-            against = HONEST if name in exploits else TRUTH
+            exploit = alteration in EXPLOITS
             for term, aspects in judged.items():
-                score, truth, bar = (self.scores[answer][term] for answer in (name, TRUTH, against))
                 seen = bool(alteration.spoils & aspects)
-                state = _state(score, bar if seen else truth, seen)
-                yield Rank(self.case_id, name, term, score, against if seen else TRUTH, bar if seen else truth, state)
+                against = HONEST if exploit and seen and HONEST in self.scores else TRUTH
+                score, bar = self.scores[name][term], self.scores[against][term]
+                yield Rank(self.case_id, name, exploit, term, score, against, bar, _state(score, bar, seen))
 
 
 def _state(score: float, bar: float, seen: bool) -> State:
@@ -245,7 +145,7 @@ def _score(scorer: RewardScorer, rollouts: Mapping[str, Rollout], scene: Scene) 
 
 def _judged(scorer: RewardScorer, marked: Sequence[_Marked]) -> dict[str, frozenset[Aspect]]:
     """Aspects that each term says it judges, else those whose spoiling alone changes its score; of the sum, all."""
-    terms = [term for term in marked[0].scores[TRUTH] if term != TOTAL] if marked else []
+    terms = [term for term in marked[0].scores[TRUTH] if term != TOTAL]
     judged = {}
     for name in terms:
         declared = scorer.terms[name].judges

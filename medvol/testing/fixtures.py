@@ -83,17 +83,17 @@ def make_case(
 def make_organ_cases(seed: int = 0) -> list[Case]:
     """Questions about one volume with an organ on each side: each alone, both together, and what is not there.
 
-    Each organ is a stack of squares with two lobes: a large one about slice 8 and, beyond a neck, a small one about slice
-    19, where the area is a third of the largest. Slices 0 to 2 and 22 to 31 show neither.
+    Each organ is a stack of squares with two lobes: a large one about slice 8 and, beyond a neck, a small one about
+    slice 19 with a third of the largest area. Slices 0 to 2 and 22 to 31 show neither.
 
     Args:
         seed: Seed of the noise.
     """
     sides = [*range(9, 15), *range(13, 8, -1), 4, 4, 4, 6, 7, 8, 7, 6]
     left, right = np.zeros((2, *_ORGANS_SHAPE), bool)
-    for organ, centre in ((left, 46), (right, 18)):
+    for organ, place in ((left, 0.72), (right, 0.28)):
         for z, side in enumerate(sides, start=3):
-            organ[z, _span(_ORGANS_SHAPE[1], 0.5, side / 2), slice(centre - side // 2, centre - side // 2 + side)] = True
+            organ[z, _span(_ORGANS_SHAPE[1], 0.5, side / 2), _span(_ORGANS_SHAPE[2], place, side / 2)] = True
     noise = np.random.default_rng(seed).normal(0, _NOISE_HU, _ORGANS_SHAPE)
     voxels = (np.where(left | right, _TARGET_HU, _REST_HU) + noise).astype(np.float32)
     volume = volume_of(voxels, SPACING, "CT", f"organs-{seed}")
