@@ -21,8 +21,8 @@ from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 
 VIOLATED = 1
 
-ACCEPTED = {
-    **dict.fromkeys(("audit", "json"), bool),
+ACCEPTED: dict[str, Any] = {
+    **dict.fromkeys(("audit", "json"), object),  # flags: a word that follows is not theirs
     "num_cases": int,
     "cases": CaseDataset,
     "propagator": Propagator,

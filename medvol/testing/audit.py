@@ -18,7 +18,7 @@ from medvol.testing.fixtures import make_case, make_organ_cases
 from medvol.testing.perfect_propagator import PerfectPropagator
 from medvol.testing.ranks import HONEST, TOTAL, TRUTH, Rank, RewardAudit, State
 
-_HONEST = Alteration(HONEST, frozenset({"slice", "boxes"}), write_honest)
+_HONEST = Alteration(HONEST, frozenset({"boxes"}), write_honest)
 _TINY = 1e-9
 
 
@@ -70,7 +70,8 @@ def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm]) -> Iterator[Sc
     split_boxes = all(getattr(term, "split_boxes", True) for term in rewards)
     for case in cases:
         target = require_target(case)
-        same = [require_target(other) for other in cases if other.volume.volume_id == case.volume.volume_id]
+        key = case.volume.volume_id
+        same = [require_target(other) for other in cases if key and other.volume.volume_id == key]
         others = [mask for mask in same if mask.any() and not (mask & target).any()]
         yield Scene(case, others, step, split_boxes)
 
@@ -79,8 +80,8 @@ def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm]) -> Iterator[Sc
 class _Marked:
     """The answers of one case with their scores, in each term and in sum.
 
-    ``held`` are the scores with the mask of the truth in place of the answer's own: what a term that does not judge the
-    boxes sees of them through the propagator is left out.
+    ``held`` are the scores with the target in place of what was propagated: what a term that does not judge the boxes
+    sees of them through the propagator is left out.
     """
 
     case_id: str
@@ -107,27 +108,38 @@ def _state(score: float, bar: float, seen: bool) -> State:
 
 def _mark(scene: Scene, scorer: RewardScorer, propagator: Propagator | None) -> _Marked:
     """Score the answers of one case."""
+    written = _write_altered(scene, scorer.needs_mask)
+    texts = {TRUTH: write_truth(scene), **{alteration.name: text for alteration, text in written}}
+    answers = _follow(scene, texts, scorer, propagator)
+    held = {name: replace(rollout, mask=scene.target) for name, rollout in answers.items()}
+    for alteration, _ in written:
+        if not alteration.mask:
+            answers[alteration.name] = held[alteration.name] = _emptied(answers[alteration.name], scene.case)
+    altered = {alteration.name: alteration for alteration, _ in written}
+    return _Marked(scene.case.case_id, altered, _score(scorer, answers, scene), _score(scorer, held, scene))
+
+
+def _write_altered(scene: Scene, needs_mask: bool) -> list[tuple[Alteration, str]]:
+    """The altered answers that this case leaves room for."""
     present = bool(scene.target.any())
-    tried = [_HONEST, *PERTURBATIONS, *EXPLOITS] if present else EXPLOITS
-    written = {
-        alteration.name: (alteration, text)
-        for alteration in tried
-        if alteration.absent != present
-        and (alteration.mask or scorer.needs_mask)
-        and (text := alteration.write(scene)) is not None
-    }
-    altered = {name: alteration for name, (alteration, _) in written.items()}
-    texts = {TRUTH: write_truth(scene), **{name: text for name, (_, text) in written.items()}}
+    fitting = [
+        alteration
+        for alteration in (_HONEST, *PERTURBATIONS, *EXPLOITS)
+        if alteration.absent != present and (alteration.mask or needs_mask)
+    ]
+    texts = [(alteration, alteration.write(scene)) for alteration in fitting]
+    return [(alteration, text) for alteration, text in texts if text is not None]
+
+
+def _follow(
+    scene: Scene, texts: Mapping[str, str], scorer: RewardScorer, propagator: Propagator | None
+) -> dict[str, Rollout]:
+    """Answers by name, followed to their masks where a term reads them."""
     rollouts = [follow_completion(scene.case, Completion(text)) for text in texts.values()]
     if scorer.needs_mask:
-        followed_by = propagator or PerfectPropagator([scene.target, *scene.others])
-        rollouts = follow_rollouts(scene.case, rollouts, followed_by, scorer.delta)
-    answers = dict(zip(texts, rollouts, strict=True))
-    for name, alteration in altered.items():
-        answers[name] = answers[name] if alteration.mask else _emptied(answers[name], scene.case)
-    held = {name: replace(rollout, mask=answers[TRUTH].mask) for name, rollout in answers.items()}
-    held |= {name: answers[name] for name, alteration in altered.items() if not alteration.mask}
-    return _Marked(scene.case.case_id, altered, _score(scorer, answers, scene), _score(scorer, held, scene))
+        knowing = PerfectPropagator([scene.target, *scene.others])
+        rollouts = follow_rollouts(scene.case, rollouts, propagator or knowing, scorer.delta)
+    return dict(zip(texts, rollouts, strict=True))
 
 
 def _emptied(rollout: Rollout, case: Case) -> Rollout:
@@ -158,5 +170,7 @@ def _judged(scorer: RewardScorer, marked: Sequence[_Marked]) -> dict[str, frozen
 def _reacts(term: str, marked: Sequence[_Marked]) -> Iterator[Aspect]:
     for scene in marked:
         for name, alteration in scene.altered.items():
+            if alteration is _HONEST:  # it may have another slice too
+                continue
             if len(alteration.spoils) == 1 and abs(scene.held[name][term] - scene.held[TRUTH][term]) > _TINY:
                 yield from alteration.spoils

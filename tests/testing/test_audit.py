@@ -1,5 +1,7 @@
 """The reward audit: what holds, what a term cannot see, and rewards that can be hacked."""
 
+from dataclasses import replace
+from io import StringIO
 from typing import ClassVar
 
 import numpy as np
@@ -113,7 +115,6 @@ OFF_TARGET = {"slice off the target", "slice off the target, nothing propagated"
         (
             AxialReward("window", 0),
             {
-                HONEST,
                 "slice of a smaller part",
                 "slice at the end",
                 "slice with half the area",
@@ -122,16 +123,6 @@ OFF_TARGET = {"slice off the target", "slice off the target, nothing propagated"
         ),
         (SpatialReward("labelled"), {"slice off the target", "slice with half the area, boxes kept"}),
         (ShyReward(), {"says that it is absent"}),
-        (
-            CountingReward(),
-            {
-                "boxes doubled",
-                "grid of boxes",
-                "one box, many times",
-                "whole image, many times",
-                "boxes on what is absent",
-            },
-        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, RewardTerm) else "",
 )
@@ -139,6 +130,24 @@ def test_a_reward_that_can_be_hacked_is_found_out(term, answers):
     audit = audit_rewards([term])
     assert violated(audit, type(term).__name__) == answers
     assert all(rank.score >= rank.bar for rank in audit.violations)
+
+
+def test_a_plug_in_that_counts_boxes_is_found_out():
+    """It reacts to boxes, so it is held to them; a tenth for the truth, two for the box doubled, all for sixty."""
+    audit = audit_rewards([CountingReward()], cases=[make_case()])
+    assert audit.judged == {"CountingReward": frozenset({"boxes"})}
+    assert {"boxes doubled", "one box, many times", "grid of boxes", "wrong side"} <= violated(audit, "CountingReward")
+    doubled, many = (audit.worst(name, "CountingReward") for name in ("boxes doubled", "one box, many times"))
+    assert (doubled.score, doubled.bar, many.score) == (0.2, 0.1, 1.0)
+
+
+def test_a_target_of_equal_slices_leaves_no_room_for_a_worse_one():
+    target = np.zeros((5, 20, 24), bool)
+    target[1:4, 5:12, 3:10] = True
+    audit = audit_rewards([AxialReward()], cases=[replace(make_case(shape=target.shape), target=target)])
+    assert not audit.violations
+    assert audit.worst("slice with half the area", "AxialReward") is None
+    assert audit.worst("slice off the target", "AxialReward").score == 0
 
 
 def test_a_sum_is_violated_when_a_hack_outweighs_the_rest():
@@ -195,10 +204,10 @@ def test_a_term_that_leaves_its_range_is_named():
 
 
 def test_the_audit_is_printed_with_every_mark_and_goes_into_json():
-    console = Console(width=140, record=True, quiet=True)
+    console = Console(width=140, file=StringIO())
     audit = audit_rewards([FormatReward(), ConsistencyReward(both_empty=1.0)])
     console.print(audit)
-    text = console.export_text()
+    text = console.file.getvalue()
     assert "1.00 !" in text
     assert "1.00 ~" in text
     assert "ConsistencyReward judges mask" in text
