@@ -33,7 +33,7 @@ CHAT = (
 
 
 def ask(cases: medvol.CaseDataset, template: medvol.PromptTemplate) -> Dataset:
-    """Rows of TRL: medvol's prompt as a message, the slices as pictures, and the index of the case in column ``case``."""
+    """Rows of TRL: medvol's prompt as a message, the slices as pictures, the index of the case in column ``case``."""
     rows = []
     for index in range(len(cases)):
         prompt = medvol.build_prompt(cases[index].volume, cases[index].query.text, template)

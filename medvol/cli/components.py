@@ -10,28 +10,38 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from medvol.cli.audit import ACCEPTED, add_options, audit
 from medvol.cli.diagnosis import constructor_hints, describe_hint
-from medvol.cli.parsing import ComponentParser
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.core.errors import UnknownComponentError
 from medvol.core.registry import REGISTRIES
 from medvol.core.suggestions import suggest
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """List the registered components, or describe one.
+    """List the registered components, or describe some; 1 when an audit finds something.
 
     Raises:
         UnknownComponentError: Nothing of that name is registered.
         ComponentImportError: It cannot be imported.
+        ConfigError: Something else than rewards is audited, or a setting of the audit is at fault.
     """
     if verb == "list":
         parser = ComponentParser(prog="medvol list", description="List everything that a name in YAML can mean.")
         parser.parse_args(list(arguments))
         list_components(Console())
-    else:
-        parser = ComponentParser(prog="medvol describe", description="Show what one component does and how it is set.")
-        parser.add_argument("name", type=str, help="name of the component, as `medvol list` shows it")
-        describe_component(parser.parse_args(list(arguments)).name, Console())
+        return 0
+    parser = ComponentParser(prog="medvol describe", description="Show what components do and how they are set.")
+    parser.add_argument("name", nargs="+", type=str, help="as `medvol list` shows it; with --audit also a YAML file")
+    add_options(parser)
+    try:
+        options = parser.parse_args(list(arguments))
+    except RefusedSettingsError as refusal:
+        raise explain_refusal(refusal, arguments, ACCEPTED) from refusal
+    if options.audit:
+        return audit(options.name, parser.instantiate(options), Console())
+    for name in options.name:
+        describe_component(name, Console())
     return 0
 
 

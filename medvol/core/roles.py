@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 Need = Literal["text", "evidence", "mask"]
+Aspect = Literal["form", "slice", "boxes", "mask"]
+"""What can be wrong with an answer: its layout, the choice of the key slice, the boxes for that slice, the mask."""
 
 
 class Policy(ABC):
@@ -183,6 +185,12 @@ class RewardTerm(ABC):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"text"})
     """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
+
+    judges: ClassVar[frozenset[Aspect] | None] = None
+    """Aspects by which a worse answer has to score less; ``medvol.testing.audit_rewards`` holds the term to them.
+
+    None where a term does not say: it is held to the aspects that it is seen to react to.
+    """
 
     @property
     def mask_delta(self) -> int | None:

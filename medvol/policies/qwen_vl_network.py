@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medvol.core.errors import CheckpointError
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 
 _OPENING = "<|im_start|>user\n"
 _CLOSING = f"{END}\n<|im_start|>assistant\n"
+
+_ROWS = 64
+"""Rows of the vocabulary's scores that exist at a time in training."""
 
 
 class QwenVLNetwork(nn.Module):
@@ -122,6 +127,24 @@ class QwenVLNetwork(nn.Module):
         logits = self.model.lm_head(hidden).float().masked_fill_(self.suppressed, float("-inf"))
         return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
+    def chosen_log_probs(self, hidden: torch.Tensor, chosen: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Log-probabilities (N,) of the tokens that follow.
+
+        Scores of the whole vocabulary exist for a few rows at a time, in the backward pass too: they are computed again
+        there, which costs little, as the head is one of many layers, and they would be the largest tensor of all.
+
+        Args:
+            hidden: (N, C) states that predict them.
+            chosen: (N,) token ids.
+            temperature: See ``log_probs``.
+        """
+
+        def choose(states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return self.token_log_probs(states, temperature).gather(-1, ids[:, None])[:, 0]
+
+        choose_again = partial(checkpoint, choose, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat(list(map(choose_again, hidden.split(_ROWS), chosen.split(_ROWS))))
+
     def measure(self, slices: SliceStack, query: str) -> PromptSize:
         """Count what a prompt fills; slices are of one size, so one of them is encoded."""
         ids = self.prefix(slices).ids
@@ -161,8 +184,7 @@ class QwenVLNetwork(nn.Module):
         def score(query: str, ids: Sequence[int]) -> torch.Tensor:
             row = pack_tree(prefix, [Branch([*self.encode_query(query), *ids])])
             hidden = self.hidden_states([row], seen)[0, -len(ids) - 1 : -1]
-            targets = torch.tensor(ids, device=self.device)[:, None]
-            return self.token_log_probs(hidden, temperature).gather(-1, targets)[:, 0]
+            return self.chosen_log_probs(hidden, torch.tensor(ids, device=self.device), temperature)
 
         return [[score(query, ids) for ids in completions] for query, completions in questions]
 
@@ -180,10 +202,10 @@ class QwenVLNetwork(nn.Module):
             (b, source) for b, span in enumerate(spans) for query in span for sources, _ in query for source in sources
         ]
         index = torch.tensor(flat, device=self.device).T
-        scores = self.token_log_probs(hidden[index[0], index[1]], temperature)
         targets = [t for span in spans for query in span for _, ids in query for t in ids]
-        chosen = scores.gather(-1, torch.tensor(targets, device=self.device)[:, None])[:, 0]
-        pieces = iter(chosen.split([len(ids) for span in spans for query in span for _, ids in query]))
+        chosen = torch.tensor(targets, device=self.device)
+        scores = self.chosen_log_probs(hidden[index[0], index[1]], chosen, temperature)
+        pieces = iter(scores.split([len(ids) for span in spans for query in span for _, ids in query]))
         return [[[next(pieces) for _ in query] for query in span] for span in spans]
 
     def _pack_questions(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import slice_areas
-from medvol.core.roles import Need
+from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
@@ -49,6 +49,7 @@ class AxialReward(AnchoredReward):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
+    judges: ClassVar[frozenset[Aspect]] = frozenset({"slice"})
 
     def __init__(self, normalise: Literal["volume", "window"] = "volume", delta: int = 5) -> None:
         self.normalise = normalise

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import dice
-from medvol.core.roles import Need
+from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
@@ -57,6 +57,7 @@ class ConsistencyReward(AnchoredReward):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "mask"})
+    judges: ClassVar[frozenset[Aspect]] = frozenset({"mask"})
 
     def __init__(self, delta: int | None = 5, both_empty: float = 0.0) -> None:
         self.delta = delta

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from medvol.core.errors import EvidenceParseError
 from medvol.core.grounding.boxes import NORM
 from medvol.core.grounding.grammar import MAX_CHARACTERS, parse_evidence
-from medvol.core.roles import Need, RewardTerm
+from medvol.core.roles import Aspect, Need, RewardTerm
 from medvol.core.types import Case, Rollout
 
 MAX_BRACKETS = 200
@@ -95,6 +95,7 @@ class FormatReward(RewardTerm):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"text"})
+    judges: ClassVar[frozenset[Aspect]] = frozenset({"form"})
 
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict

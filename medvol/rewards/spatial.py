@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import matched_iou, tight_boxes, to_norm
 from medvol.core.imaging.slices import choose_slices
-from medvol.core.roles import Need
+from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
@@ -48,6 +48,7 @@ class SpatialReward(AnchoredReward):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
+    judges: ClassVar[frozenset[Aspect]] = frozenset({"boxes"})
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import dice
-from medvol.core.roles import Need
+from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
@@ -21,6 +21,7 @@ class VolumeDiceReward(AnchoredReward):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "mask"})
+    judges: ClassVar[frozenset[Aspect]] = frozenset({"mask"})
 
     def compare(self, anchor: Anchor, target: NDArray[np.bool_]) -> float:
         """Score the mask."""

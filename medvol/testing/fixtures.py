@@ -17,6 +17,7 @@ _TARGET_HU = 120.0
 _REST_HU = -60.0
 _NOISE_HU = 4.0
 _REACH = 3
+_ORGANS_SHAPE = (32, 48, 64)
 
 
 def make_target(shape: tuple[int, int, int] = SHAPE, size_px: int = 12) -> NDArray[np.bool_]:
@@ -77,6 +78,33 @@ def make_case(
     query = Query("the metal implant", "metal implant", "absent") if absent else Query("the bright mass", "mass")
     target = np.zeros(shape, bool) if absent else make_target(shape, size_px)
     return Case(f"case-{size_px}px", volume, query, target, "patient-1")
+
+
+def make_organ_cases(seed: int = 0) -> list[Case]:
+    """Questions about one volume with an organ on each side: each alone, both together, and what is not there.
+
+    Each organ is a stack of squares with two lobes: a large one about slice 8 and, beyond a neck, a small one about
+    slice 19 with a third of the largest area. Slices 0 to 2 and 22 to 31 show neither.
+
+    Args:
+        seed: Seed of the noise.
+    """
+    sides = [*range(9, 15), *range(13, 8, -1), 4, 4, 4, 6, 7, 8, 7, 6]
+    left, right = np.zeros((2, *_ORGANS_SHAPE), bool)
+    for organ, place in ((left, 0.72), (right, 0.28)):
+        for z, side in enumerate(sides, start=3):
+            organ[z, _span(_ORGANS_SHAPE[1], 0.5, side / 2), _span(_ORGANS_SHAPE[2], place, side / 2)] = True
+    noise = np.random.default_rng(seed).normal(0, _NOISE_HU, _ORGANS_SHAPE)
+    voxels = (np.where(left | right, _TARGET_HU, _REST_HU) + noise).astype(np.float32)
+    volume = volume_of(voxels, SPACING, "CT", f"organs-{seed}")
+    targets = {
+        Query("the organ on the left", "left organ"): left,
+        Query("both organs", "organs"): left | right,
+        Query("the organ on the right", "right organ"): right,
+        Query("the metal implant", "metal implant", "absent"): np.zeros(_ORGANS_SHAPE, bool),
+    }
+    named = ((query.target.replace(" ", "-"), query, target) for query, target in targets.items())
+    return [Case(f"case-{name}", volume, query, target, "patient-2") for name, query, target in named]
 
 
 def make_answer(case: Case, key_slice: int | None, boxes: NDArray[np.float64], step: int = 1) -> str:

@@ -132,6 +132,7 @@ def test_the_papers_rewards_sum_to_one(name, weights, group):
     assert (settings["group_size"], settings["beta"]) == (group, 0.01)
 
 
+@pytest.mark.slow
 def test_trl_is_asked_what_medvol_asks():
     """Token for token, so that a policy trained here answers there."""
     example = runpy.run_path(str(EXAMPLES / "trl_reward.py"))

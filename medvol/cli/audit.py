@@ -1,0 +1,100 @@
+"""``medvol describe REWARD --audit``: how rewards rank altered answers; torch stays out.
+
+What is audited are rewards by name, with their default settings, or the weighted rewards of an experiment's YAML.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
+from medvol.cli.settings import FILE_SUFFIXES, gather_settings
+from medvol.core.errors import ConfigError
+from medvol.core.registry import REWARDS
+from medvol.core.roles import CaseDataset, Propagator, RewardTerm
+
+VIOLATED = 1
+
+ACCEPTED: dict[str, Any] = {
+    **dict.fromkeys(("audit", "json"), object),  # flags: a word that follows is not theirs
+    "num_cases": int,
+    "cases": CaseDataset,
+    "propagator": Propagator,
+    "help": str,
+}
+"""Type hints of the options of ``describe``."""
+
+
+def add_options(parser: ComponentParser) -> None:
+    """Add the options of the audit to the parser of ``describe``."""
+    parser.add_argument("--audit", action="store_true", help="rank altered answers by what the rewards pay for them")
+    parser.add_argument("--json", action="store_true", help="print the audit as JSON")
+    parser.add_argument("--num_cases", type=int, default=8, help="cases of --cases that are looked at, from the first")
+    parser.add_subclass_arguments(CaseDataset, "cases", required=False, help="data set of the audit; small cases else")
+    parser.add_subclass_arguments(Propagator, "propagator", required=False, help="of the audit; a perfect one else")
+
+
+def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
+    """Print the audit of rewards; 1 when a rank is violated.
+
+    Args:
+        names: Names of rewards, or one YAML file of an experiment.
+        built: Options of ``add_options``, built.
+        console: Where to print.
+
+    Raises:
+        UnknownComponentError: No reward has the name.
+        ConfigError: The experiment has no rewards, or a setting of theirs is at fault.
+    """
+    from medvol.testing import audit_rewards
+
+    rewards, weights = _read_experiment(names) if names[0].endswith(FILE_SUFFIXES) else (_by_name(names), None)
+    cases = built.get("cases")
+    chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
+    found = audit_rewards(rewards, weights, chosen, built.get("propagator"))
+    if built.json:
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        console.print(found)
+    return VIOLATED if found.violations else 0
+
+
+def _by_name(names: Sequence[str]) -> list[RewardTerm]:
+    terms = []
+    for name in names:
+        reward = REWARDS.get(name)
+        required = [p.name for p in inspect.signature(reward).parameters.values() if p.default is p.empty]
+        if required:
+            raise ConfigError(f"{name} cannot do without {', '.join(required)}; audit it from an experiment's YAML")
+        terms.append(reward())
+    return terms
+
+
+def _read_experiment(names: Sequence[str]) -> tuple[list[RewardTerm], Mapping[str, float] | None]:
+    """Rewards and weights of a ``GRPOModule`` in YAML; nothing else of the experiment is built."""
+    path, *others = names
+    model = gather_settings(["--config", path]).get("model")
+    settings = model.get("init_args", model) if isinstance(model, dict) else {}
+    if others or not settings.get("rewards"):
+        raise ConfigError(f"{path!r} must be the only one to audit and have model.rewards, as GRPOModule takes them")
+    given = {key: settings[key] for key in ("rewards", "reward_weights") if key in settings}
+    return _build(given)
+
+
+def _build(given: Mapping[str, Any]) -> tuple[list[RewardTerm], Mapping[str, float] | None]:
+    accepted = {"rewards": list[RewardTerm], "reward_weights": dict[str, float] | None}
+    parser = ComponentParser()
+    for key, hint in accepted.items():
+        parser.add_argument(f"--{key}", type=hint)
+    arguments = [f"--{key}={json.dumps(value)}" for key, value in given.items()]
+    try:
+        built = parser.instantiate(parser.parse_args(arguments))
+    except RefusedSettingsError as refusal:
+        raise explain_refusal(refusal, arguments, accepted) from refusal
+    return built.rewards, built.reward_weights

@@ -1,0 +1,81 @@
+"""``medvol describe --audit``: exit code, JSON, experiments, refusals."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medvol.cli import main
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FOUR = ("FormatReward", "AxialReward", "SpatialReward", "ConsistencyReward")
+
+
+def violations(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[tuple[str, str]]:
+    """Term and answer of each violated rank; the exit code says whether there are any."""
+    code = main(["describe", *arguments, "--audit", "--json"])
+    ranks = json.loads(capsys.readouterr().out)["ranks"]
+    found = {(rank["term"], rank["answer"]) for rank in ranks if rank["state"] == "violated"}
+    assert code == bool(found)
+    return found
+
+
+def test_the_default_rewards_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", *FOUR, "--audit"]) == 0
+    assert "0 of 860 ranks are violated" in capsys.readouterr().out
+
+
+WINDOW = ("AxialReward", "slice of a smaller part")
+LABELLED = {("SpatialReward", "slice off the target"), ("SpatialReward", "slice with half the area, boxes kept")}
+BOTH_EMPTY = {
+    ("ConsistencyReward", "slice off the target"),
+    ("ConsistencyReward", "slice off the target, nothing propagated"),
+    ("SpatialReward", "slice off the target, nothing propagated"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("paper_ctorg", {WINDOW, *LABELLED, *BOTH_EMPTY}),
+        ("paper_abdomenct1k", {WINDOW, *LABELLED, *BOTH_EMPTY}),
+        ("paper_kits23", {WINDOW, *LABELLED, ("sum", "box of one row")}),
+    ],
+)
+def test_what_the_papers_rewards_pay_for(
+    name: str, expected: set[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert violations(capsys, str(EXAMPLES / f"{name}.yaml")) == expected
+
+
+def test_cases_and_propagator_can_be_given(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = violations(
+        capsys, "ToyReward", "AxialReward", "--cases", "ToyDataset", "--cases.count=1", "--propagator", "ToyPropagator"
+    )
+    assert {term for term, _ in found} <= {"ToyReward", "sum"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["ToyPolicy"], "ToyPolicy"),
+        (["{config}"], "model.rewards"),
+        (["none.yaml"], "does not exist"),
+        (["AxialReward", "--propagator", "ToyPropagatr"], "did you mean 'ToyPropagator'"),
+        (["AxialReward", "--cases", "ToyDataset", "--num_cases", "0"], "no case to audit"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(
+    arguments: list[str], expected: str, refused: Callable[..., str], experiment: Callable[..., Path]
+) -> None:
+    config = str(experiment())
+    assert expected in refused("describe", "--audit", *(word.format(config=config) for word in arguments))
+
+
+def test_a_setting_of_a_reward_is_checked(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("model: {rewards: [{class_path: AxialReward, init_args: {dela: 3}}]}")
+    text = refused("describe", "--audit", path)
+    assert "'dela'" in text
+    assert "'delta'" in text
