@@ -88,7 +88,7 @@ WRONG_SETTINGS = {
         {"data__init_args__val": {"class_path": "PhantomDataset", "init_args": {"num_volumes": 0}}},
         ["num_volumes and phrasings_per_target are at least 1; got 0 and 1"],
     ),
-    "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size", "got 0"]),
+    "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size is 0"]),
     "train cases left out": ({TRAIN: None}, ["data.init_args.train"]),
     "patients in two splits": (
         {"data__init_args__val": {"class_path": "ToyDataset"}},
