@@ -22,7 +22,6 @@ def read_tensors(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # bytes that are no pickle are followed until anything at all goes wrong
-        reason = " ".join(str(error).strip().splitlines()[:1])
         raise CheckpointError(
-            f"{str(path)!r} is not a file of plain values and tensors ({type(error).__name__}: {reason}); give another"
+            f"{str(path)!r} is not a file of plain values and tensors, and no other is loaded; give another file"
         ) from error

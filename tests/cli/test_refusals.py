@@ -161,7 +161,7 @@ WRONG_LINES = {
     "unknown component, joined": (["test", "--config", "{config}", "--model.policy=ToyPolic"], ["'ToyPolicy'"]),
     "option without value": (["fit", "--config", "{config}", "--trainer.max_steps"], ["trainer.max_steps"]),
     "checkpoint missing": (["test", "--config", "{config}", "--ckpt_path", "no.ckpt"], ["no.ckpt"]),
-    "checkpoint is none": (["test", "--config", "{config}", "--ckpt_path", "{config}"], ["not a checkpoint"]),
+    "checkpoint is none": (["test", "--config", "{config}", "--ckpt_path", "{config}"], ["not a file of plain values"]),
     "list with an argument": (["list", "policies"], ["'policies'"]),
     "describe without a name": (["describe"], ["name"]),
     "describe unknown": (["describe", "ToyPolicie"], ["'ToyPolicie'", "did you mean 'ToyPolicy'"]),
