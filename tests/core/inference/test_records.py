@@ -210,7 +210,7 @@ BAD = [
     ("evidence.boxes_px", [[4, 2, 3, 4]], r"boxes_px\[0\]"),
     ("evidence.boxes_px", [[-1, 2, 3, 4]], r"boxes_px\[0\]"),
     ("evidence.boxes_px", [[1, 2, float("nan"), 4]], "NaN is not JSON"),
-    ("evidence.boxes_px", [[1, 2, float("inf"), 4]], r"boxes_px\[0\]"),
+    ("evidence.boxes_px", [[1, 2, float("inf"), 4]], "Infinity is not JSON"),
     ("evidence.boxes_px", [[1, 2, 10**400, 4]], r"boxes_px\[0\]"),
     ("evidence.boxes_px", [[True, 2, 3, 4]], r"boxes_px\[0\]"),
     ("evidence.boxes_px", [["1", 2, 3, 4]], r"boxes_px\[0\]"),
