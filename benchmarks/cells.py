@@ -20,10 +20,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 
-from medvol.core.evaluation.archive import read_evaluation, write_json
+from medvol.core.evaluation.archive import read_evaluation
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.evaluation.scoring import CaseScore
 from medvol.core.evaluation.statistics import bootstrap_interval
+from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
 from medvol.core.training.checkpoint import SpecCheckpoint
 from medvol.core.training.data import CaseDataModule

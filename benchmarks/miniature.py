@@ -36,7 +36,7 @@ from cells import (
     write_cell,
 )
 
-from medvol.core.evaluation.archive import write_json
+from medvol.core.json_file import write_json
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule

@@ -26,7 +26,7 @@ from typing import Any
 
 from cells import Cell, be_quiet, difference, evaluate, make_cell, mean_interval, read_cells, train, write_cell
 
-from medvol.core.evaluation.archive import write_json
+from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule

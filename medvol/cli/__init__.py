@@ -43,7 +43,7 @@ VERBS = {
     "segment": Verb('answer a query about a scan: medvol segment SCAN "QUERY" --policy MODEL', "segment"),
     "list": Verb("list policies, propagators, rewards and data sets, plug-ins included", "components"),
     "describe": Verb("show the settings of one component: medvol describe NAME", "components"),
-    "convert": Verb("write MedSAM2 or SAM 2.1 weights as safetensors: medvol convert FILE FOLDER", "convert"),
+    "convert": Verb("write a checkpoint as a model folder: medvol convert FILE FOLDER", "convert"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
     "report": Verb("lay the evaluations of one or several runs side by side", "report"),
 }
@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        return _refuse(error, f"cannot use {str(error.filename)!r}: {error.strerror}", debug)
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is where a folder is needed; choose another path" if blocked else error.strerror
+        return _refuse(error, f"cannot use {str(error.filename)!r}: {reason}", debug)
     except KeyboardInterrupt as error:
         return _refuse(error, "interrupted", debug, INTERRUPTED)
 

@@ -1,13 +1,17 @@
-"""``medvol convert``: an upstream checkpoint becomes a folder that loads without pickle."""
+"""``medvol convert``: a checkpoint becomes a model folder that loads without pickle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
+from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.registry import PROPAGATORS
+from medvol.core.roles import TrainablePolicy
 
 _CONVERTER = "MedSAM2Propagator"
+_CHECKPOINT_SUFFIX = ".ckpt"
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -18,14 +22,31 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: The folder is there already.
     """
     parser = ComponentParser(
-        prog=f"medvol {verb}", description="Write MedSAM2 or SAM 2.1 weights as a folder of safetensors."
+        prog=f"medvol {verb}",
+        description="Write a checkpoint as a model folder: of a policy (.ckpt of medvol fit), of MedSAM2 or SAM 2.1.",
     )
-    parser.add_argument("checkpoint", type=str, help="upstream .pt file, or name of published weights")
+    parser.add_argument("checkpoint", type=str, help=".ckpt of a run, upstream .pt file, or name of published weights")
     parser.add_argument("folder", type=str, help="folder to write; must not exist")
     parser.add_argument("--image_size", type=int | None, help="side of the network's square; 512 for MedSAM2")
     parser.add_argument("--download", action="store_true", help="fetch published weights that are not here")
     options = parser.parse_args(list(arguments))
+    if options.checkpoint.endswith(_CHECKPOINT_SUFFIX):
+        _export_policy(options.checkpoint, Path(options.folder))
+        return 0
     converter = PROPAGATORS.get(_CONVERTER)
     digest = converter.convert(options.checkpoint, options.folder, options.image_size, options.download)  # type: ignore[attr-defined]
     print(f"weights {options.folder}/model.safetensors\nsha256  {digest}")
     return 0
+
+
+def _export_policy(checkpoint: str, folder: Path) -> None:
+    """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
+    from medvol.core.training.checkpoint import load_module
+
+    if folder.exists():
+        raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
+    policy = load_module(checkpoint).policy
+    if not isinstance(policy, TrainablePolicy):
+        raise CheckpointError(f"{checkpoint!r} holds a {type(policy).__name__}, which has no weights to write")
+    policy.save(folder)
+    print(f"model {folder}")

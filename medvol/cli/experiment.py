@@ -21,9 +21,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.cli.diagnosis import find_fault
-from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_refusal
+from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_failure, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml
-from medvol.core.errors import CheckpointError, ConfigError, MedvolError
+from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
 from medvol.core.training.data import CaseDataModule
@@ -117,10 +117,8 @@ class ExperimentCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except MedvolError:
-            raise
         except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-            raise ConfigError(f"the experiment cannot be built: {error}") from error
+            raise explain_failure(error, "the experiment") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""

@@ -60,6 +60,18 @@ def explain_refusal(
     return ConfigError(fault) if fault else refusal
 
 
+def explain_failure(error: BaseException, what: str) -> MedvolError:
+    """What a constructor had against its settings, without what jsonargparse wraps around it.
+
+    Args:
+        error: Raised while components were built.
+        what: What was to be built.
+    """
+    while error.__cause__ is not None and not isinstance(error, MedvolError):
+        error = error.__cause__
+    return error if isinstance(error, MedvolError) else ConfigError(f"{what} cannot be built: {error}")
+
+
 def _shorten(message: str, options: Sequence[str]) -> str:
     unknown = re.match(r"unrecognized arguments: (\S+)", message)
     if unknown:
@@ -69,7 +81,8 @@ def _shorten(message: str, options: Sequence[str]) -> str:
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
         keys = re.sub(r"\b(?:fit|validate|test|predict)\.", "", required[1])
-        return f"{keys} must be given, in a configuration file (--config) or on the command line"
+        places = "in a configuration file (--config) or on the command line"
+        return f"{keys} must be given{f', {places}' if '--config' in options else '; --help tells more'}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     if "Errors:" in lines:  # of a union: what each member had against the value; that it is not null says nothing
         reasons = lines[lines.index("Errors:") + 1 :]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_failure, explain_refusal
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.roles import Policy, Propagator
 
@@ -80,7 +80,8 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     try:
         return parser.parse_args(list(arguments)), parser
     except RefusedSettingsError as refusal:
-        raise explain_refusal(refusal, arguments, _accepted_keys()) from refusal
+        written = ["--propagator", DEFAULT_PROPAGATOR, *arguments]  # settings may be given to what is not named
+        raise explain_refusal(refusal, written, _accepted_keys()) from refusal
 
 
 def _accepted_keys() -> dict[str, Any]:
@@ -105,8 +106,9 @@ def _expand_folder(arguments: Sequence[str]) -> list[str]:
     for previous, argument in zip(["", *joined], joined, strict=False):
         if previous == "--policy" and Path(argument).is_dir():
             expanded += [FOLDER_POLICY, "--policy.model", argument]
-        elif previous == "--policy" and "/" in argument:
-            raise CheckpointError(f"there is no model folder {argument!r}; give one, or the name of a policy")
+        elif previous == "--policy" and ("/" in argument or argument.endswith(".ckpt")):
+            hint = f"; `medvol convert {argument} FOLDER` makes one" if Path(argument).suffix == ".ckpt" else ""
+            raise CheckpointError(f"there is no model folder {argument!r}; give one, or the name of a policy{hint}")
         else:
             expanded.append(argument)
     return expanded
@@ -136,7 +138,7 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
     name = f"{case_name(scan, options.series)}_{slug(options.query)}"
     job = Job(scan, options.query.strip(), Path(options.out), name, options.series)
     console = Console()
-    if not options.overwrite and is_done(job, plain_values(segmenter.identity()), options.dicom_seg):
+    if not options.overwrite and is_done(job, plain_values(segmenter.identity()), options.dicom_seg, volume):
         console.print(f"answered before: {job.folder / job.name}.json; --overwrite answers it again", soft_wrap=True)
         return 0
     segmentation = segmenter.segment(volume, job.query)
@@ -175,8 +177,20 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
 def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
     from medvol.core.inference.segmenter import Segmenter
 
-    built = parser.instantiate(options)
+    built = _build(options, parser)
     return Segmenter(built.policy, built.propagator)
+
+
+def _build(options: Namespace, parser: ComponentParser) -> Namespace:
+    """Build the components.
+
+    Raises:
+        ConfigError: A constructor refuses its settings.
+    """
+    try:
+        return parser.instantiate(options)
+    except (TypeError, ValueError, ImportError) as error:
+        raise explain_failure(error, "a component") from error
 
 
 def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
@@ -195,7 +209,7 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
     target = Path(options.out) / f"{name}{mask_suffix(volume)}"
     if target.exists() and not options.overwrite:
         raise ConfigError(f"{target} is there already; add --overwrite, or choose another --out")
-    propagator = parser.instantiate(options).propagator
+    propagator = _build(options, parser).propagator
     segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
     _tell(segmentation, segmentation.save(options.out, name, options.dicom_seg), Console())
     return 0

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -191,7 +192,12 @@ def untyped_parameters(component: type) -> list[str]:
 
 def owner_of(component: object) -> str:
     """Distribution and version that publish a component; its module when none does, as in a notebook."""
-    cls = type(component)
+    return _publisher(type(component))
+
+
+@cache
+def _publisher(cls: type) -> str:
+    """Read once: an answer asks for it, and metadata of a whole environment take milliseconds."""
     target = f"{cls.__module__}:{cls.__qualname__}"
     for registry in REGISTRIES:
         for point in entry_points(group=registry.group):

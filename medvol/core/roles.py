@@ -54,8 +54,13 @@ class Policy(ABC):
         """
 
     def identity(self) -> Mapping[str, Any]:
-        """Name, version and content hash, as written to evidence records."""
-        return {"name": type(self).__name__}
+        """What answers, as written to evidence records: name, distribution and its version, settings.
+
+        A component with weights adds their content hash, and leaves out settings that do not change its answers.
+        """
+        from medvol.core.specs import identify_component
+
+        return identify_component(self)
 
 
 class TrainablePolicy(Policy):
@@ -156,8 +161,13 @@ class Propagator(ABC):
         return [self.propagate(volume, evidence, own) for evidence, own in zip(evidences, ranges, strict=True)]
 
     def identity(self) -> Mapping[str, Any]:
-        """Name, settings and content hash of the weights, as written to evidence records."""
-        return {"name": type(self).__name__}
+        """What answers, as written to evidence records: name, distribution and its version, settings.
+
+        A component with weights adds their content hash, and leaves out settings that do not change its answers.
+        """
+        from medvol.core.specs import identify_component
+
+        return identify_component(self)
 
 
 def one_range_each(

@@ -8,7 +8,7 @@ A component keeps each constructor parameter under the parameter's own name, or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from medvol.core.errors import CheckpointError, InvalidComponentError
 from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.registry import owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 
 COMPONENTS = (Policy, Propagator, RewardTerm, CaseDataset)
@@ -31,6 +32,21 @@ def describe_component(component: object) -> dict[str, Any]:
     cls = type(component)
     arguments = {name: _plain(_kept(component, name), cls, name) for name in inspect.signature(cls).parameters}
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+
+
+def identify_component(component: object, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """Class name, distribution with its version, and settings of a component: the start of every identity.
+
+    Args:
+        component: Its settings are read as ``describe_component`` reads them.
+        leave_out: Settings that do not change what it answers, such as where its weights lie.
+
+    Raises:
+        InvalidComponentError: As for ``describe_component``.
+    """
+    settings = describe_component(component)["init_args"]
+    kept = {name: value for name, value in settings.items() if name not in leave_out}
+    return {"name": type(component).__name__, "distribution": owner_of(component), **kept}
 
 
 def rebuild(spec: Mapping[str, Any], *allowed: type) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,10 +37,6 @@ class CentreBoxPolicy(Policy):
     ) -> list[list[Completion]]:
         """Write the centre box ``n`` times; ``sampling`` changes nothing."""
         return [[Completion(self._answer(prompt))] * n for prompt in prompts]
-
-    def identity(self) -> Mapping[str, Any]:
-        """Name and settings."""
-        return {"name": type(self).__name__, **vars(self)}
 
     def _answer(self, prompt: Prompt) -> str:
         _, height, width = prompt.slices.volume_shape

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.grammar import format_evidence
@@ -40,10 +40,6 @@ class OraclePolicy(Policy):
             ConfigError: A prompt carries no truth: the case has no mask.
         """
         return [[Completion(self._answer(prompt))] * n for prompt in prompts]
-
-    def identity(self) -> Mapping[str, Any]:
-        """Name and settings."""
-        return {"name": type(self).__name__, **vars(self)}
 
     def _answer(self, prompt: Prompt) -> str:
         if prompt.truth is None:

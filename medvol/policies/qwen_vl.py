@@ -10,6 +10,7 @@ import numpy as np
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.registry import owner_of
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 
@@ -170,7 +171,8 @@ class QwenVLPolicy(TrainablePolicy):
         version = sum(parameter._version for parameter in network.parameters())
         if self._hash is None or self._hash[0] != version:
             self._hash = (version, hash_weights(network.model))
-        return {"name": type(self).__name__, "model": self.model or self.size, "sha256": self._hash[1]}
+        origin = {"name": type(self).__name__, "distribution": owner_of(self), "model": self.model or self.size}
+        return {**origin, "sha256": self._hash[1]}
 
     def _build(self) -> QwenVLNetwork:
         if self.model is not None:

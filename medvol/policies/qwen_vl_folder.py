@@ -34,7 +34,8 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
     folder = Path(model)
     local = folder.is_dir()
     if not local and (folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1):
-        raise CheckpointError(f"there is no model folder {model!r}; give a folder with config.json, or a hub name")
+        hint = f"; `medvol convert {model} FOLDER` makes one" if folder.suffix == ".ckpt" else ""
+        raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
     if local and not (folder / "config.json").is_file():
         raise CheckpointError(f"{model!r} is not a model folder: it has no config.json")
     try:

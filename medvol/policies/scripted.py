@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.prompts import PromptTemplate
@@ -42,10 +41,6 @@ class ScriptedPolicy(Policy):
     ) -> list[list[Completion]]:
         """Recite the script; ``sampling`` changes nothing."""
         return [[Completion(self._answer(prompt.query, i)) for i in range(n)] for prompt in prompts]
-
-    def identity(self) -> Mapping[str, Any]:
-        """Name and script."""
-        return {"name": type(self).__name__, "answers": list(self.answers), "by_query": self.by_query}
 
     def _answer(self, query: str, i: int) -> str:
         return self.by_query.get(query, self.answers[i % len(self.answers)])

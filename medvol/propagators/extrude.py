@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import ConfigError
 from medvol.core.grounding.boxes import rasterise
+from medvol.core.limits import require_least
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.anchors import clip_range, usable_boxes
@@ -25,9 +22,7 @@ class ExtrudePropagator(Propagator):
     """
 
     def __init__(self, half_depth_mm: float = 25.0, half_depth_slices: int | None = None) -> None:
-        for name, value in (("half_depth_mm", half_depth_mm), ("half_depth_slices", half_depth_slices)):
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value}; it must not be negative")
+        require_least(0, half_depth_mm=half_depth_mm, half_depth_slices=half_depth_slices)
         self.half_depth_mm = half_depth_mm
         self.half_depth_slices = half_depth_slices
 
@@ -45,11 +40,6 @@ class ExtrudePropagator(Propagator):
             if abs(z - evidence.key_slice) <= reach:
                 mask[z] = rasterise(boxes, height, width)
         return mask
-
-    def identity(self) -> Mapping[str, Any]:
-        """Name and settings."""
-        settings = {"half_depth_mm": self.half_depth_mm, "half_depth_slices": self.half_depth_slices}
-        return {"name": type(self).__name__, **settings}
 
     def _reach(self, volume: Volume) -> int:
         if self.half_depth_slices is not None:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.grounding.anchors import anchor_key
 from medvol.core.imaging.windows import apply_window, get_window, window_limits
+from medvol.core.limits import require_least
 from medvol.core.roles import Propagator, one_range_each
+from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
@@ -81,13 +83,7 @@ class LiteMedSAMPropagator(Propagator):
         require_window(window)
         if depth_ratio <= 0:
             raise ConfigError(f"depth_ratio is {depth_ratio}; it must be above 0")
-        for name, value in (
-            ("box_margin_px", box_margin_px),
-            ("cache_mib", cache_mib),
-            ("max_gap_slices", max_gap_slices),
-        ):
-            if value < 0:
-                raise ConfigError(f"{name} is {value}; it must be 0 or more")
+        require_least(0, box_margin_px=box_margin_px, cache_mib=cache_mib, max_gap_slices=max_gap_slices)
         self.window = window
         self.checkpoint = checkpoint
         self.device = device
@@ -148,8 +144,7 @@ class LiteMedSAMPropagator(Propagator):
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
         places = ("checkpoint", "device", "cache_mib", "cache_folder")
-        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in places}
-        return {"name": type(self).__name__, **settings, "weights_sha256": self._weights_sha256}
+        return {**identify_component(self, places), "weights_sha256": self._weights_sha256}
 
     def _follow(self, source: _Slices, track: Track, key_slice: int, allowed: range) -> Bits:
         """Mask (Z, Y, X) of one track; it looks past the range as far as a gap may reach."""

@@ -6,7 +6,6 @@ its loader would copy the weights into the working folder.
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, ConfigError, MissingExtraError
+from medvol.core.tensor_file import read_tensors
 
 SIZE = 256
 """Side of the square grid that the network reads and writes, in pixels."""
@@ -58,9 +58,10 @@ class LiteMedSAMNetwork:
 
     def __init__(self, path: Path, device: str = "cpu", bfloat16: bool = False) -> None:
         module = _build()
+        state = read_tensors(path)
         try:
-            module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-        except (RuntimeError, pickle.UnpicklingError, TypeError, AttributeError, EOFError) as error:
+            module.load_state_dict(state, strict=True)
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise CheckpointError(f"checkpoint {str(path)!r} does not hold LiteMedSAM weights: {error}") from error
         try:
             self._module = module.to(device).eval().requires_grad_(False)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.imaging.windows import window_for_target
+from medvol.core.limits import require_least
 from medvol.core.roles import Propagator, one_range_each
+from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import describe_anchor
@@ -85,18 +87,11 @@ class MedSAM2Propagator(Propagator):
         max_gap_slices: int = 0,
     ) -> None:
         require_window(window)
-        if tracks_at_once is not None and tracks_at_once < 1:
-            raise ConfigError(f"tracks_at_once is {tracks_at_once}; it must be at least 1")
+        require_least(1, tracks_at_once=tracks_at_once)
+        require_least(0, cache_mib=cache_mib, min_area_share=min_area_share)
+        require_least(0, max_growth=max_growth, max_gap_slices=max_gap_slices)
         if image_size is not None and (image_size < 32 or image_size % 32):
             raise ConfigError(f"image_size is {image_size}; it must be a multiple of 32")
-        for name, value in (
-            ("cache_mib", cache_mib),
-            ("min_area_share", min_area_share),
-            ("max_growth", max_growth),
-            ("max_gap_slices", max_gap_slices),
-        ):
-            if value < 0:
-                raise ConfigError(f"{name} is {value}; it must not be negative")
         self.checkpoint = checkpoint
         self.download = download
         self.image_size = image_size
@@ -143,9 +138,8 @@ class MedSAM2Propagator(Propagator):
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
         places = ("checkpoint", "download", "device", "cache_mib", "cache_folder", "tracks_at_once", "image_size")
-        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in places}
-        size = self._network.size
-        return {"name": type(self).__name__, **settings, "image_size": size, "weights_sha256": self._weights_sha256}
+        weights = {"image_size": self._network.size, "weights_sha256": self._weights_sha256}
+        return {**identify_component(self, places), **weights}
 
     @staticmethod
     def convert(checkpoint: str, folder: str, image_size: int | None = None, download: bool = False) -> str:

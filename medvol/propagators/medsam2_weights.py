@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3T
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.progress_bars import hide_progress_bars
 from medvol.core.suggestions import suggest
+from medvol.core.tensor_file import read_tensors
 from medvol.core.whole_file import file_sha256, write_whole_folder
 from medvol.propagators.medsam2_conversion import State, convert_state, guess_size, video_config
 from medvol.propagators.medsam2_presets import PRESETS, show_licence
@@ -102,10 +102,7 @@ def read_upstream(path: Path) -> State:
     Raises:
         CheckpointError: It is no file of tensors.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {str(path)!r} cannot be read as tensors: {error}") from error
+    content = read_tensors(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"checkpoint {str(path)!r} holds no state dictionary; give upstream's own file")

@@ -8,15 +8,16 @@ surroundings, whose intensity is nearer to its own (half maximum), which undoes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medvol.core.errors import ConfigError
 from medvol.core.imaging.windows import get_window, window_limits
+from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.anchors import clip_range, slices_towards, usable_boxes
@@ -71,6 +72,10 @@ class RegionPropagator(Propagator):
         min_area_px: int = 5,
         min_overlap: float = 0.15,
     ) -> None:
+        require_least(0, smoothing_mm=smoothing_mm, growth_mm=growth_mm, min_area_px=min_area_px)
+        require_share(min_overlap=min_overlap)
+        if not 0 < half_width_hu[0] <= half_width_hu[1]:
+            raise ConfigError(f"half_width_hu is {half_width_hu}; give a least and a greatest width, both above 0")
         self.smoothing_mm = smoothing_mm
         self.half_width_hu = half_width_hu
         self.soft_above_hu = soft_above_hu
@@ -98,10 +103,6 @@ class RegionPropagator(Propagator):
         slices = _SmoothSlices(volume, self.smoothing_mm)
         ranges = one_range_each(evidences, z_range, z_ranges)
         return [self._propagate(volume, slices, evidence, own) for evidence, own in zip(evidences, ranges, strict=True)]
-
-    def identity(self) -> Mapping[str, Any]:
-        """Name and settings."""
-        return {"name": type(self).__name__, **vars(self)}
 
     def _propagate(
         self, volume: Volume, slices: _SmoothSlices, evidence: Evidence, z_range: tuple[int, int] | None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import CheckpointError, MedvolError, PropagationError
 from medvol.core.imaging.windows import window_for_target
 from medvol.core.roles import Propagator
+from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import describe_anchor
@@ -93,14 +94,9 @@ class SAM2Propagator(Propagator):
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
         places = ("checkpoint", "download", "device", "image_size")
-        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in places}
         digest = file_sha256(self._source.weights_file)
-        return {
-            "name": type(self).__name__,
-            **settings,
-            "image_size": self._source.image_size,
-            "weights_sha256": digest,
-        }
+        weights = {"image_size": self._source.image_size, "weights_sha256": digest}
+        return {**identify_component(self, places), **weights}
 
     def _track(self, volume: Volume, key: TrackKey, reach: range) -> Track:
         """Follow one box in a state of its own, first up and then down."""

@@ -70,6 +70,8 @@ class ToyPolicy(TrainablePolicy):
 
     def save(self, folder):
         os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "weight.txt"), "w") as file:
+            file.write(repr(self.load().weight.item()))
 
 
 class ToyPropagator(Propagator):

@@ -38,6 +38,24 @@ def test_fit_writes_one_run_folder(experiment: Write, tmp_path: Path) -> None:
     assert checkpoint["global_step"] == 3
 
 
+def test_the_best_checkpoint_becomes_a_model_folder(
+    experiment: Write, tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two epochs score the same, so the first is the best and the second the last."""
+    assert main(["fit", "--config", str(experiment(trainer__max_steps=6))]) == 0
+    run = tmp_path / "run"
+    best, last = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["global_step"], last["global_step"]) == (3, 6)
+    capsys.readouterr()
+    convert = ("convert", run / "checkpoints" / "best.ckpt", run / "best_model")
+    assert main([*map(str, convert)]) == 0
+    assert capsys.readouterr().out == f"model {run / 'best_model'}\n"
+    weights = [float((run / name / "weight.txt").read_text()) for name in ("best_model", "model")]
+    assert weights == [content["state_dict"]["network.weight"].item() for content in (best, last)]
+    assert weights[0] != weights[1]
+    assert "is there already" in refused(*convert)
+
+
 def test_fit_then_test_then_report(experiment: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(experiment())
     assert main(["fit", "--config", config]) == 0

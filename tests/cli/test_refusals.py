@@ -78,7 +78,17 @@ WRONG_SETTINGS = {
         {POLICY: {"class_path": "ToyPolicy", "init_args": {"model": "/no/such/folder"}}},
         ["/no/such/folder"],
     ),
-    "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size", "got 0"]),
+    "share out of range": ({"model__init_args__final_share": 2}, ["final_share is 2", "from 0 to 1"]),
+    "negative learning rate": ({"model__init_args__learning_rate": -1}, ["learning_rate is -1"]),
+    "component's value out of range": (
+        {"model__init_args__propagator": {"class_path": "RegionPropagator", "init_args": {"growth_mm": -3}}},
+        ["growth_mm is -3.0; it must be 0 or more"],
+    ),
+    "data set's value out of range": (
+        {"data__init_args__val": {"class_path": "PhantomDataset", "init_args": {"num_volumes": 0}}},
+        ["num_volumes and phrasings_per_target are at least 1; got 0 and 1"],
+    ),
+    "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size is 0"]),
     "train cases left out": ({TRAIN: None}, ["data.init_args.train"]),
     "patients in two splits": (
         {"data__init_args__val": {"class_path": "ToyDataset"}},
@@ -126,6 +136,8 @@ def test_wrong_files(content: bytes, expected: str, tmp_path: Path, refused: Ref
     assert str(path) in text
 
 
+SCRIPTED = ("segment", "{scan}", "the cube", "--policy", "CentreBoxPolicy")
+
 WRONG_LINES = {
     "unknown verb": (["fitt"], ["'fitt'", "did you mean 'fit'"]),
     "unknown option for a verb": (["--verbose"], ["'--verbose'"]),
@@ -149,7 +161,7 @@ WRONG_LINES = {
     "unknown component, joined": (["test", "--config", "{config}", "--model.policy=ToyPolic"], ["'ToyPolicy'"]),
     "option without value": (["fit", "--config", "{config}", "--trainer.max_steps"], ["trainer.max_steps"]),
     "checkpoint missing": (["test", "--config", "{config}", "--ckpt_path", "no.ckpt"], ["no.ckpt"]),
-    "checkpoint is none": (["test", "--config", "{config}", "--ckpt_path", "{config}"], ["not a checkpoint"]),
+    "checkpoint is none": (["test", "--config", "{config}", "--ckpt_path", "{config}"], ["not a file of plain values"]),
     "list with an argument": (["list", "policies"], ["'policies'"]),
     "describe without a name": (["describe"], ["name"]),
     "describe unknown": (["describe", "ToyPolicie"], ["'ToyPolicie'", "did you mean 'ToyPolicy'"]),
@@ -187,6 +199,66 @@ WRONG_LINES = {
         ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--policy.scal", "2"],
         ["'policy.init_args.scal'", "did you mean 'scale'"],
     ),
+    "segment setting out of range": (
+        ["segment", "{scan}", "the cube", "--policy", "CentreBoxPolicy", "--policy.share", "7"],
+        ["share is the box's part of the slice's side, in (0, 1]; got 7.0"],
+    ),
+    "propagator's setting out of range": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator.growth_mm", "-3"],
+        ["growth_mm is -3.0; it must be 0 or more"],
+    ),
+    "unknown setting of the usual propagator": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator.growth", "3"],
+        ["'propagator.init_args.growth'", "did you mean 'growth_mm'"],
+    ),
+    "wrong type for the usual propagator": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator.growth_mm", "wide"],
+        ["propagator.init_args.growth_mm must be float; got 'wide'"],
+    ),
+    "output is a file": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator", "ToyPropagator", "--out", "{file}"],
+        ["exp.yaml.txt'", "a file is where a folder is needed"],
+    ),
+    "output below a file": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--out", "{file}/answers"],
+        ["exp.yaml.txt/answers'", "a file is where a folder is needed"],
+    ),
+    "output of a folder is a file": (
+        ["segment", "{scans}", "the cube", "--policy", "ToyPolicy", "--out", "{file}"],
+        ["exp.yaml.txt'", "a file is where a folder is needed"],
+    ),
+    "checkpoint for a model folder": (
+        ["segment", "{scan}", "the cube", "--policy", "best.ckpt"],
+        ["there is no model folder 'best.ckpt'", "`medvol convert best.ckpt FOLDER` makes one"],
+    ),
+    "convert without arguments": (["convert"], ["checkpoint, folder must be given; --help tells more"]),
+    "convert no weights": (["convert", "{file}", "weights"], ["exp.yaml.txt'", "not a file of plain values"]),
+    "convert no checkpoint": (["convert", "no.ckpt", "model"], ["there is no checkpoint at no.ckpt"]),
+    "convert to a folder that is there": (["convert", "no.ckpt", "{run}"], ["is there already"]),
+    "weights are none": (
+        [*SCRIPTED, "--propagator", "LiteMedSAMPropagator", "--propagator.checkpoint", "{file}"],
+        ["exp.yaml.txt'", "not a file of plain values"],
+    ),
+    "weights are missing": (
+        [*SCRIPTED, "--propagator", "LiteMedSAMPropagator", "--propagator.checkpoint", "no.pth"],
+        ["'no.pth' does not exist"],
+    ),
+    "no such window": (
+        [*SCRIPTED, "--propagator", "LiteMedSAMPropagator", "--propagator.window", "softtissue"],
+        ["no intensity window 'softtissue'"],
+    ),
+    "nan for NaN": (["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--nan_to", "nan"], ["nan_to", "'nan'"]),
+    "more than one query": (["segment", "{scan}", "the", "cube", "--policy", "ToyPolicy"], ["argument 'cube'"]),
+    "scan and query exchanged": (["segment", "the cube", "{scan}", "--policy", "ToyPolicy"], ["the cube: there is no"]),
+    "series of a single scan": (["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--series", "2"], ["'2'"]),
+    "options are a list": (["segment", "{scan}", "the cube", "--config", "{list}"], ["holds a list"]),
+    "jobs with a wrong key": (
+        ["segment", "--jobs", "{jobs}", "--policy", "ToyPolicy"],
+        ["[0]", "did you mean 'query'"],
+    ),
+    "jobs is a folder": (["segment", "--jobs", "{run}", "--policy", "ToyPolicy"], ["is a folder, not a JSON file"]),
+    "record is a folder": (["segment", "--evidence", "{run}"], ["is a folder, not a JSON file"]),
+    "record is a picture": (["segment", "--evidence", "{damaged}"], ["cannot be read as JSON"]),
     "setting before its component": (
         ["segment", "{scan}", "the cube", "--policy.scal", "2", "--policy", "ToyPolicy"],
         ["policy"],
@@ -226,8 +298,16 @@ def _places(folder: Path, config: Path) -> dict[str, Path]:
     damaged.write_bytes(scan.read_bytes()[:-30])
     record = folder / "record.json"
     record.write_text(json.dumps({"schema": "something-else/1"}))
-    config.with_name("exp.yaml.txt").write_text("hello")
-    return {"config": config, "run": run, "scan": scan, "damaged": damaged, "record": record}
+    text = config.with_name("exp.yaml.txt")
+    text.write_text("hello")
+    jobs, listed = folder / "jobs.json", folder / "list.yaml"
+    jobs.write_text('[{"scan": "scan.nii.gz", "qury": "the cube"}]')
+    listed.write_text("- policy\n")
+    scans = folder / "scans"
+    scans.mkdir()
+    (scans / scan.name).write_bytes(scan.read_bytes())
+    places = {"config": config, "run": run, "scan": scan, "damaged": damaged, "record": record, "file": text}
+    return {**places, "jobs": jobs, "list": listed, "scans": scans}
 
 
 def test_a_checkpoint_of_another_module(experiment: Write, tmp_path: Path, refused: Refused) -> None:

@@ -1,9 +1,12 @@
 """What the roles do by themselves."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 
-from medvol.core.errors import PropagationError
+from medvol.core.errors import InvalidComponentError, PropagationError
+from medvol.core.registry import POLICIES, PROPAGATORS
 from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence
 from medvol.testing import make_volume
@@ -36,3 +39,42 @@ def test_each_anchor_is_asked_in_its_range(arguments, ranges):
 def test_ranges_that_do_not_pair_are_refused(z_range, z_ranges):
     with pytest.raises(PropagationError, match="for 2 anchors; give one range an anchor, or one for all"):
         one_range_each(ANCHORS, z_range, z_ranges)
+
+
+@pytest.mark.parametrize(
+    ("component", "settings"),
+    [
+        (POLICIES.get("CentreBoxPolicy")(share=0.25), {"share": 0.25, "num_slices": 64}),
+        (POLICIES.get("OraclePolicy")(), {"num_slices": 64, "coordinate_step": 1}),
+        (PROPAGATORS.get("ExtrudePropagator")(3.0), {"half_depth_mm": 3.0, "half_depth_slices": None}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_identity_names_who_publishes_it_and_how_it_is_set(component, settings):
+    said = {"name": type(component).__name__, "distribution": f"medvol-r1 {version('medvol-r1')}", **settings}
+    assert component.identity() == said
+
+
+class Notebook(Told):
+    """Of no distribution, with a setting that it keeps or forgets."""
+
+    def __init__(self, depth: int = 1, keep: bool = True) -> None:
+        super().__init__()
+        self.keep = keep
+        if keep:
+            self._depth = depth
+
+
+def test_an_identity_without_a_distribution_names_the_module():
+    assert Notebook(4).identity() == {
+        "name": "Notebook",
+        "distribution": f"the module {__name__}",
+        "depth": 4,
+        "keep": True,
+    }
+
+
+def test_a_setting_that_is_not_kept_is_named():
+    """Else two different settings would pass for one, and a rerun would skip what it should answer."""
+    with pytest.raises(InvalidComponentError, match="Notebook does not keep its setting 'depth'"):
+        Notebook(keep=False).identity()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from medvol.core.errors import CheckpointError, ConfigError, MissingExtraError, PropagationError
 from medvol.core.grounding.boxes import tight_boxes
@@ -205,8 +206,11 @@ def test_settings_that_cannot_be_used_are_named(tmp_path):
     )
     (tmp_path / "other.pth").write_bytes(b"no weights")
     volume, mask = solid()
-    with pytest.raises(CheckpointError, match="does not hold LiteMedSAM weights"):
+    with pytest.raises(CheckpointError, match="not a file of plain values and tensors"):
         LiteMedSAMPropagator(checkpoint=str(tmp_path / "other.pth")).propagate(volume, anchor(mask, 2))
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "else.pth")
+    with pytest.raises(CheckpointError, match="does not hold LiteMedSAM weights"):
+        LiteMedSAMPropagator(checkpoint=str(tmp_path / "else.pth")).propagate(volume, anchor(mask, 2))
 
 
 def test_missing_extra_says_what_to_install(monkeypatch):

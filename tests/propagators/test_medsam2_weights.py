@@ -82,7 +82,7 @@ def test_damaged_weights_are_refused(small_weights, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {"weight": Payload()}}, "cannot be read as tensors"),
+        ({"model": {"weight": Payload()}}, "not a file of plain values and tensors"),
         ([1, 2], "holds no state dictionary"),
         ({"model": {"weight": torch.zeros(2)}}, "not those of SAM 2.1 or MedSAM2"),
     ],

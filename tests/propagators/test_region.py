@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medvol.core.errors import ConfigError
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.region import RegionPropagator
@@ -136,4 +137,23 @@ def test_many_equals_one_at_a_time():
 
 def test_identity_lists_every_setting():
     assert RegionPropagator(growth_mm=6.0).identity()["growth_mm"] == 6.0
-    assert set(RegionPropagator().identity()) == {"name", *RegionPropagator.__init__.__annotations__} - {"return"}
+    settings = RegionPropagator.__init__.__annotations__.keys() - {"return"}
+    assert set(RegionPropagator().identity()) == {"name", "distribution", *settings}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"smoothing_mm": -1.0},
+        {"growth_mm": float("nan")},
+        {"min_area_px": -1},
+        {"min_overlap": 1.5},
+        {"half_width_hu": (32.0, 20.0)},
+        {"half_width_hu": (0.0, 20.0)},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        RegionPropagator(**wrong)

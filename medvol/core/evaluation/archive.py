@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from medvol.core.errors import RecordError
 from medvol.core.evaluation.error_budget import ErrorBudget
 from medvol.core.evaluation.scoring import CaseScore
 from medvol.core.evaluation.summary import summarise
-from medvol.core.whole_file import write_whole
+from medvol.core.json_file import read_json, write_json
 
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
@@ -22,6 +21,8 @@ SUMMARY_FILE = "evaluation.json"
 
 Record = TypeVar("Record", CaseScore, ErrorBudget)
 
+_ORIGIN = "`medvol test` writes it into the run's folder"
+_REMEDY = "run the test again"
 _PACKAGES = ("medvol-r1", "lightning", "numpy", "scipy", "torch", "transformers")
 
 
@@ -70,24 +71,16 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         RecordError: A file is missing, damaged, or of another version.
     """
     folder = Path(folder)
-    about = _read_json(folder / SUMMARY_FILE)
+    about = read_json(folder / SUMMARY_FILE, _ORIGIN, _REMEDY)
     if not isinstance(about, dict) or about.get("schema") != SCHEMA or type(about.get("bootstrap_seed")) is not int:
         raise RecordError(
             f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
         )
-    rows = _read_json(folder / CASES_FILE)
+    rows = read_json(folder / CASES_FILE, _ORIGIN, _REMEDY)
     if not isinstance(rows, list) or not rows:
         raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
     scores = tuple(_read_score(row, folder / CASES_FILE) for row in rows)
     return Evaluation(folder, {**about, **summarise(scores, about["bootstrap_seed"])}, scores)
-
-
-def write_json(path: Path, content: Any) -> Path:
-    """Write plain values under a temporary name in the same folder, then rename; values that JSON lacks become text."""
-    text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
-    with write_whole(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-    return path
 
 
 def _read_score(row: Any, path: Path) -> CaseScore:
@@ -109,16 +102,3 @@ def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
         if not isinstance(float(value) if type(value) is int and expected is float else value, expected):
             raise TypeError(f"{name} is {value!r}")
     return record
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist; `medvol test` writes it into the run's folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} cannot be read as JSON ({error}); run the test again") from error
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -15,13 +15,15 @@ from lightning.pytorch import LightningModule
 from rich.console import Console
 
 from medvol.core.errors import DatasetError
-from medvol.core.evaluation.archive import write_evaluation, write_json
+from medvol.core.evaluation.archive import write_evaluation
 from medvol.core.evaluation.report import report_runs
 from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.imaging.slices import choose_slices
+from medvol.core.json_file import write_json
+from medvol.core.limits import require_least
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
 
@@ -63,6 +65,8 @@ class EvaluationModule(LightningModule):
         save_dir: str | None = None,
     ) -> None:
         super().__init__()
+        require_least(1, max_new_tokens=max_new_tokens)
+        require_least(0, tolerance_mm=tolerance_mm)
         self.policy = policy
         self.propagator = propagator
         self.error_budget = error_budget

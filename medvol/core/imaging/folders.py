@@ -52,17 +52,23 @@ def is_batch(path: Path) -> bool:
 
 
 def newest_change(scan: Path, besides: Path) -> float:
-    """When a scan was last changed, in seconds; of a folder the newest file counts.
+    """When a scan was last changed, or put where it is, in seconds; of a folder the newest file counts.
 
     Args:
         scan: File or folder.
         besides: Folder whose files do not count.
     """
     if not scan.is_dir():
-        return scan.stat().st_mtime
+        return _last_change(scan)
     own = besides.resolve()
     files = (file for file in scan.rglob("*") if file.is_file() and not file.resolve().is_relative_to(own))
-    return max((file.stat().st_mtime for file in files), default=scan.stat().st_mtime)
+    return max(map(_last_change, files), default=_last_change(scan))
+
+
+def _last_change(path: Path) -> float:
+    """The time of the content, or that of the name: a copy may keep the time of its original."""
+    state = path.stat()
+    return max(state.st_mtime, state.st_ctime)
 
 
 def _find_dicom(folder: Path) -> list[Path]:

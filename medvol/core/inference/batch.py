@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from medvol.core.errors import MedvolError, RecordError
-from medvol.core.evaluation.archive import write_json
 from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.imaging.folders import newest_change
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference.jobs import Job
-from medvol.core.inference.records import DICOM_SEG_SUFFIX, plain_values, read_record, save_segmentation
+from medvol.core.inference.records import DICOM_SEG_SUFFIX, hash_volume, plain_values, read_record, save_segmentation
 from medvol.core.inference.segmenter import Segmenter
+from medvol.core.json_file import write_json
 from medvol.core.types import Completion, Volume
 
 SCHEMA = "medvol-summary/1"
@@ -101,8 +101,9 @@ def run_jobs(
 ) -> Summary:
     """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
 
-    A job is skipped when its record is there, newer than the scan, and holds the same query, policy and propagator,
-    so a record that a person edited is kept. The summary is also written when the batch is interrupted.
+    A job is skipped when its record is there and holds the same scan, query, policy and propagator, so a record that a
+    person edited is kept. A scan that was changed, moved or copied after the record was written is read, and is the
+    same when its voxels and geometry are. The summary is also written when the batch is interrupted.
 
     Args:
         jobs: What to do.
@@ -114,6 +115,7 @@ def run_jobs(
         dicom_seg: Write a DICOM segmentation object beside every mask, see ``write_dicom_seg``.
     """
     identity = plain_values(segmenter.identity())
+    Path(out).mkdir(parents=True, exist_ok=True)
     outcomes: dict[Job, Outcome] = {}
     try:
         for group in _by_scan(jobs):
@@ -126,22 +128,33 @@ def run_jobs(
     return summary
 
 
-def is_done(job: Job, identity: dict[str, Any], dicom_seg: DicomSegKind | None = None) -> bool:
-    """True when an earlier run answered a job with the same policy and propagator, and the scan is no newer."""
+def is_done(
+    job: Job, identity: dict[str, Any], dicom_seg: DicomSegKind | None = None, volume: Volume | None = None
+) -> bool:
+    """True when an earlier run answered a job about the same scan with the same policy and propagator.
+
+    Args:
+        job: One query about one scan.
+        identity: Of the policy and the propagator now, as plain values.
+        dicom_seg: Also ask for a DICOM segmentation.
+        volume: The scan as it is now, compared by its hash; when None, a scan that is older than the record counts as
+            the same.
+    """
     path = _record_path(job)
     if dicom_seg is not None and not path.with_name(f"{job.name}{DICOM_SEG_SUFFIX}").is_file():
         return False
     try:
         record = read_record(path)
-        fresh = path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
+        if volume is not None:
+            same_content = record.scan_sha256 == hash_volume(volume)
+        else:
+            same_content = path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
     except (RecordError, OSError):
         return False
-    same_scan = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
-    same_scan = same_scan and record.series == job.series
+    same_place = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
+    same_scan = same_content and same_place and record.series == job.series
     same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
-    return (
-        same_scan and fresh and record.query == job.query and same_parts and (job.folder / record.mask_file).is_file()
-    )
+    return same_scan and record.query == job.query and same_parts and (job.folder / record.mask_file).is_file()
 
 
 def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -171,12 +184,16 @@ def _run_scan(
     try:
         scan, series = waiting[0].scan, waiting[0].series
         volume = read(scan) if series is None else read(scan, series=series)
-        completions = segmenter.ask(volume, [job.query for job in waiting])
+        asked = [job for job in waiting if overwrite or not is_done(job, identity, dicom_seg, volume)]
+        completions = segmenter.ask(volume, [job.query for job in asked]) if asked else []
     except Exception as error:
         for job in waiting:
             yield job, _failure(job, error)
         return
-    for job, completion in zip(waiting, completions, strict=True):
+    for job in waiting:
+        if job not in asked:
+            yield job, _outcome(job, "skipped", str(_record_path(job)))
+    for job, completion in zip(asked, completions, strict=True):
         yield job, _answer(job, segmenter, volume, completion, dicom_seg)
 
 

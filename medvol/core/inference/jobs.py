@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from typing import Any
 from medvol.core.errors import RecordError
 from medvol.core.imaging.folders import find_scans
 from medvol.core.imaging.reading import SUFFIXES
+from medvol.core.json_file import read_json
 from medvol.core.suggestions import suggest
 
 _KEYS = ("scan", "series", "query", "queries", "out", "name")
 _SLUG_LENGTH = 48
 _ENDINGS = (".nii.gz", *SUFFIXES)
-_MAX_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
             scan that is missing is not an error here: it fails when its turn comes, and the others go on.
     """
     path, out = Path(path), Path(out)
-    entries = _read_json(path)
+    entries = read_json(path, "name a jobs file", "mend it")
     if not isinstance(entries, list) or not entries:
         raise RecordError(f'{path} holds no list of jobs; write [{{"scan": "ct.nii.gz", "query": "the spleen"}}]')
     wanted: list[_Wanted] = []
@@ -164,14 +163,3 @@ def _name(wanted: Iterable[_Wanted]) -> list[Job]:
         taken.add((folder, name.casefold()))
         jobs.append(Job(scan, query, folder, name, series))
     return jobs
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise RecordError(f"{path} has {path.stat().st_size} bytes; a jobs file has at most {_MAX_BYTES}")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist; name a jobs file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} cannot be read as JSON ({error})") from error

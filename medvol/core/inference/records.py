@@ -27,6 +27,7 @@ from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
+from medvol.core.json_file import read_json
 from medvol.core.types import Evidence, Segmentation, Volume
 from medvol.core.whole_file import write_whole
 
@@ -36,8 +37,8 @@ SCHEMA = "medvol-evidence/1"
 DICOM_SEG_SUFFIX = ".dcm"
 """Ending of a DICOM segmentation object beside a record."""
 
-_MAX_BYTES = 16_000_000
 _DECIMALS = 3
+_REMEDY = "mend it, or segment the scan again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
             message names the field, the value received and what to do.
     """
     path = Path(path)
-    fields = RecordFields(path, _read_json(path))
+    fields = RecordFields(path, read_json(path, "`medvol segment` writes one beside every mask", _REMEDY))
     schema = fields.text("schema")
     if schema != SCHEMA:
         raise RecordError(f"{path}: schema is {schema!r}; this version of medvol reads {SCHEMA!r}")
@@ -244,14 +245,3 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
 def _rounded(values: NDArray[np.float64]) -> list[Any]:
     rounded: list[Any] = (np.round(values, _DECIMALS) + 0.0).tolist()
     return rounded
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise RecordError(f"{path} has {path.stat().st_size} bytes; no evidence record is larger than {_MAX_BYTES}")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist; `medvol segment` writes a record beside every mask") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} cannot be read as JSON ({error}); mend it, or segment the scan again") from error

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from medvol.core.errors import CheckpointError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.specs import describe_component, rebuild
+from medvol.core.tensor_file import read_tensors
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
@@ -78,11 +77,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}; give the path of a .ckpt file")
-    try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} is not a checkpoint of plain values and tensors: {reason}") from error
+    checkpoint = read_tensors(path)
     if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint):
         raise CheckpointError(f"{path} is not a checkpoint: it holds no state_dict")
     return checkpoint

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.limits import require_least
 from medvol.core.roles import CaseDataset
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.training.volume_augmentation import VolumeAugmentation
@@ -166,8 +167,8 @@ class CaseDataModule(LightningDataModule):
         compare_scans: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is a number of volumes, at least 1; got {batch_size}")
+        require_least(1, batch_size=batch_size, queries_per_volume=queries_per_volume)
+        require_least(0, num_workers=num_workers)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = batch_size
         self.queries_per_volume = queries_per_volume

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.scoring import require_target
+from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
 from medvol.core.training.advantages import AdvantageScale, group_advantages, zero_spread
 from medvol.core.training.augmentation import reword_query
@@ -131,9 +132,10 @@ class GRPOModule(TrainingModule):
             max_new_tokens,
             save_dir,
         )
-        for name, value, least in (("group_size", group_size, 2), ("updates_per_rollout", updates_per_rollout, 1)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
+        require_least(2, group_size=group_size)
+        require_least(1, updates_per_rollout=updates_per_rollout, volumes_per_pass=volumes_per_pass)
+        require_least(0, max_grad_norm=max_grad_norm, inspect_every=inspect_every)
+        require_share(reword=reword, min_parse_rate=min_parse_rate)
         if not temperature > 0:
             raise ConfigError(f"temperature is {temperature}; completions of a group are drawn, so it must be above 0")
         self.rewards = list(rewards)

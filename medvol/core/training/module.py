@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.schedule import warm_up_then_cosine
 
@@ -34,7 +35,7 @@ class TrainingModule(EvaluationModule):
         save_dir: See ``EvaluationModule``.
 
     Raises:
-        ConfigError: The policy has nothing to train.
+        ConfigError: The policy has nothing to train, or a setting is out of range.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class TrainingModule(EvaluationModule):
         )
         if not isinstance(policy, TrainablePolicy):
             raise ConfigError(f"{type(policy).__name__} has nothing to train; fit a TrainablePolicy")
+        require_least(0, learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps)
+        require_share(final_share=final_share)
         self.student = policy
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

@@ -20,6 +20,7 @@ from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import KeySliceRule, label_anchor
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
+from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
 from medvol.core.training.module import TrainingModule
@@ -100,6 +101,10 @@ class SFTModule(TrainingModule):
             max_new_tokens,
             save_dir,
         )
+        require_least(1, curriculum_slices=curriculum_slices, curriculum_queries=curriculum_queries)
+        require_least(0, jitter=jitter, curriculum_steps=curriculum_steps, occupancy_weight=occupancy_weight)
+        require_least(2, occupancy_classes=occupancy_classes)
+        require_share(reword=reword)
         self.label_rule: KeySliceRule = label_rule
         self.jitter = jitter
         self.think = think

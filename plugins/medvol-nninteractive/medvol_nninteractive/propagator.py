@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError, PropagationError
 from medvol.core.roles import Propagator, one_range_each
+from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 
@@ -79,12 +80,8 @@ class NnInteractivePropagator(Propagator):
 
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
-        return {
-            "name": type(self).__name__,
-            "fold": self.fold,
-            "autozoom": self.autozoom,
-            "weights_sha256": file_sha256(self._weights),
-        }
+        places = ("model", "checkpoint_name", "device")
+        return {**identify_component(self, places), "weights_sha256": file_sha256(self._weights)}
 
     def _prompts(self, volume: Volume, evidence: Evidence) -> list[Prompt]:
         """Boxes as half-open voxel ranges (z, y, x), each at least one voxel wide, within the scan."""

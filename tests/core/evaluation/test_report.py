@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from medvol.core.errors import ConfigError, RecordError
-from medvol.core.evaluation.archive import read_evaluation, write_evaluation, write_json
+from medvol.core.evaluation.archive import read_evaluation, write_evaluation
 from medvol.core.evaluation.report import format_interval, report_runs
 from medvol.core.evaluation.scoring import Scoring, score_completion
 from medvol.core.evaluation.summary import mean_scores, summarise
 from medvol.core.grounding.anchors import label_anchor
+from medvol.core.json_file import write_json
 from medvol.core.types import Completion
 
 TRUE_BOX = (15, 10, 35, 20)
@@ -74,14 +75,6 @@ def test_same_scores_same_bytes(make_scores, tmp_path):
     for name in ("a", "b"):
         write_evaluation(tmp_path / name, make_scores(13), ABOUT)
     assert (tmp_path / "a" / "evaluation.json").read_bytes() == (tmp_path / "b" / "evaluation.json").read_bytes()
-
-
-def test_nothing_half_written(tmp_path):
-    write_json(tmp_path / "x.json", [1])
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "x.json", [float("nan")])
-    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
-    assert json.loads((tmp_path / "x.json").read_text()) == [1]
 
 
 def test_one_run(make_scores, tmp_path):

@@ -103,8 +103,8 @@ def test_rerun_skips_what_is_done(scans, tmp_path: Path):
     assert [o.status for o in run_jobs(jobs, segmenter, out, overwrite=True).outcomes] == ["done"] * 3
 
 
-@pytest.mark.parametrize("change", ["policy", "propagator", "scan", "mask", "record", "half a record"])
-def test_rerun_answers_again_what_changed(scans, tmp_path: Path, change):
+@pytest.mark.parametrize("change", ["policy", "propagator", "scan", "older scan", "mask", "record", "half a record"])
+def test_rerun_answers_again_what_changed(write_block, scans, tmp_path: Path, change):
     out = tmp_path / "out"
     jobs = find_jobs(scans, ["the block"], out)
     run_jobs(jobs, make_segmenter(), out)
@@ -113,15 +113,44 @@ def test_rerun_answers_again_what_changed(scans, tmp_path: Path, change):
         segmenter = make_segmenter(another="answer")
     elif change == "propagator":
         segmenter = Segmenter(segmenter.policy, ExtrudePropagator(half_depth_slices=2))
-    elif change == "scan":
-        later = (out / "b_the-block.json").stat().st_mtime + 10
-        os.utime(scans / "b.nii.gz", (later, later))
+    elif change.endswith("scan"):
+        os.utime(out / "b_the-block.json", (0, 0))  # the record was written before the scan came here
+        write_block(scans / "b.nii.gz", offset=5)
+        if change == "older scan":  # as a copy that keeps the time of its original
+            os.utime(scans / "b.nii.gz", (0, 0))
     elif change == "half a record":
         (out / "b_the-block.json").write_text('{"schema": "medvol-evidence/1"')
     else:
         (out / f"b_the-block.{'nii.gz' if change == 'mask' else 'json'}").unlink()
     statuses = [outcome.status for outcome in run_jobs(jobs, segmenter, out).outcomes]
     assert statuses == (["done"] * 3 if change in ("policy", "propagator") else ["skipped", "done", "skipped"])
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_scan_that_was_only_touched_is_the_same_scan(scans, tmp_path: Path, edited):
+    """It is read to know; its answer, and what a person made of it, stay."""
+    out = tmp_path / "out"
+    jobs = find_jobs(scans, ["the block", "the tail"], out)
+    run_jobs(jobs, make_segmenter(), out)
+    record = out / "b_the-block.json"
+    if edited:
+        record.write_text(record.read_text().replace('"edited": false', '"edited": true'))
+    os.utime(record, (0, 0))
+    content, read = record.read_bytes(), []
+    segmenter = make_segmenter()
+    summary = run_jobs(jobs, segmenter, out, read=lambda path: read.append(path.name) or read_volume(path))
+    assert [outcome.status for outcome in summary.outcomes] == ["skipped"] * 6
+    assert (read, segmenter.policy.asked) == (["b.nii.gz"], 0)
+    assert record.read_bytes() == content
+
+
+def test_an_output_that_is_a_file_stops_before_the_first_case(scans, tmp_path: Path):
+    out = tmp_path / "out"
+    out.write_text("in the way")
+    segmenter = make_segmenter()
+    with pytest.raises(FileExistsError):
+        run_jobs(find_jobs(scans, ["the block"], out), segmenter, out)
+    assert segmenter.policy.asked == 0
 
 
 def test_swapped_names_are_not_taken_for_done(write_block, tmp_path: Path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from medvol.cli import main
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
@@ -152,6 +153,10 @@ def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
     assert digest(rebuilt) == digest(module)
     assert isinstance(rebuilt, SFTModule)
     assert (rebuilt.seed, rebuilt.reword) == (4, 0.5)
+    assert main(["convert", str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "exported")]) == 0
+    exported, trained = QwenVLPolicy(model=str(tmp_path / "exported")), module.student
+    assert exported.identity()["sha256"] == trained.identity()["sha256"]
+    assert exported.template == trained.template
 
 
 def test_hostile_checkpoints_are_refused(tmp_path):
@@ -159,7 +164,7 @@ def test_hostile_checkpoints_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_module(path)
     path.write_bytes(b"garbage")
-    with pytest.raises(CheckpointError, match="not a checkpoint"):
+    with pytest.raises(CheckpointError, match="not a file of plain values"):
         load_module(path)
     spec = {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/canary"}}
     torch.save({"state_dict": {}, "medvol_spec": spec}, path)

@@ -1,0 +1,50 @@
+"""JSON files, some of which people edit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from medvol.core.errors import RecordError
+from medvol.core.whole_file import write_whole
+
+MAX_BYTES = 256_000_000
+"""No file of medvol's is larger."""
+
+
+def read_json(path: Path, origin: str, remedy: str) -> Any:
+    """Read a JSON file; the mark that some editors put before UTF-8 text is passed over.
+
+    Args:
+        path: The file.
+        origin: Said of a file that is missing: who writes it, or what to name.
+        remedy: Said of a file that cannot be read: what to do.
+
+    Raises:
+        RecordError: It is missing, too large, or not JSON, which NaN and Infinity are not.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecordError(f"{path} has {path.stat().st_size} bytes, and at most {MAX_BYTES} are read; {remedy}")
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse)
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist; {origin}") from None
+    except IsADirectoryError:
+        raise RecordError(f"{path} is a folder, not a JSON file; {origin}") from None
+    except (OSError, RecursionError, ValueError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{path} cannot be read as JSON ({error}); {remedy}") from error
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write plain values under a temporary name in the same folder, then rename; values that JSON lacks become text."""
+    text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
+    with write_whole(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
