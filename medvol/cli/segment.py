@@ -188,9 +188,10 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
         ConfigError: A constructor refuses its settings.
     """
     try:
-        return parser.instantiate(options)
+        built: Namespace = parser.instantiate(options)
     except (TypeError, ValueError, ImportError) as error:
         raise explain_failure(error, "a component") from error
+    return built
 
 
 def _run_evidence(options: Namespace, parser: ComponentParser) -> int:

@@ -192,18 +192,19 @@ def untyped_parameters(component: type) -> list[str]:
 
 def owner_of(component: object) -> str:
     """Distribution and version that publish a component; its module when none does, as in a notebook."""
-    return _publisher(type(component))
+    cls = type(component)
+    return _publisher(cls.__module__, cls.__qualname__)
 
 
 @cache
-def _publisher(cls: type) -> str:
+def _publisher(module: str, name: str) -> str:
     """Read once: an answer asks for it, and metadata of a whole environment take milliseconds."""
-    target = f"{cls.__module__}:{cls.__qualname__}"
+    target = f"{module}:{name}"
     for registry in REGISTRIES:
         for point in entry_points(group=registry.group):
             if point.value == target:
                 return _owner(point)
-    return f"the module {cls.__module__}"
+    return f"the module {module}"
 
 
 def lazy_components(registry: Registry[Role]) -> Callable[[str], type[Role]]:

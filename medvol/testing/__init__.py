@@ -13,7 +13,7 @@ A component that cannot meet a check says so in ``expected_failures = {"check_x"
 ``audit_rewards`` ranks true answers, altered ones and exploits by what rewards pay for them, alone and in sum.
 """
 
-from medvol.testing.audit import RewardAudit, audit_rewards
+from medvol.testing.audit import audit_rewards
 from medvol.testing.contract import (
     check_dataset,
     check_policy,
@@ -23,6 +23,7 @@ from medvol.testing.contract import (
     parametrize_with_checks,
 )
 from medvol.testing.fixtures import make_case, make_rollout, make_volume
+from medvol.testing.ranks import RewardAudit
 
 __all__ = [
     "RewardAudit",

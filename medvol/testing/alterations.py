@@ -123,14 +123,15 @@ def write_honest(scene: Scene) -> str | None:
 def _aside(boxes: Boxes, width: int) -> Boxes:
     """Boxes moved by a quarter of their side, towards the middle of the slice."""
     shift = (boxes[:, 2] - boxes[:, 0]) / 4 * np.sign(width / 2 - boxes[:, [0, 2]].mean(axis=1) + 1e-9)
-    return boxes + shift[:, None] * np.array([1, 0, 1, 0])
+    moved: Boxes = boxes + shift[:, None] * np.array([1, 0, 1, 0])
+    return moved
 
 
 def _lesser_part(scene: Scene) -> str | None:
     """Where the area has a second, lower summit."""
     areas = np.pad(scene.areas, 1)
     rises, falls = areas[1:-1] > areas[:-2], areas[1:-1] > areas[2:]
-    summits = [z for z in np.flatnonzero(rises & falls) if areas[z + 1] < areas.max()]
+    summits = [int(z) for z in np.flatnonzero(rises & falls) if areas[z + 1] < areas.max()]
     return scene.at(min(summits, key=lambda z: areas[z + 1])) if summits else None
 
 
