@@ -38,11 +38,14 @@ def test_fit_writes_one_run_folder(experiment: Write, tmp_path: Path) -> None:
     assert checkpoint["global_step"] == 3
 
 
+@pytest.mark.parametrize("when", [{}, {"trainer__val_check_interval": 3}])
 def test_the_best_checkpoint_becomes_a_model_folder(
-    experiment: Write, tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    when: dict, experiment: Write, tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two epochs score the same, so the first is the best and the second the last."""
-    assert main(["fit", "--config", str(experiment(trainer__max_steps=6))]) == 0
+    """Two validations score the same, so the first is the best and the second the last."""
+    config = str(experiment(trainer__max_steps=6, **when))
+    by_steps = ["--trainer.check_val_every_n_epoch", "null"] if when else []
+    assert main(["fit", "--config", config, *by_steps]) == 0
     run = tmp_path / "run"
     best, last = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert (best["global_step"], last["global_step"]) == (3, 6)

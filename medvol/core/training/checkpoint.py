@@ -52,6 +52,23 @@ class SpecCheckpoint(ModelCheckpoint):
             warnings.filterwarnings("ignore", "Using ModelCheckpoint with manual optimization")
             super().on_train_batch_end(*args, **kwargs)
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save the last checkpoint, be it the best or not; Lightning saves it only together with a new best one."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._keep_last(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """The same where validation comes at the end of an epoch; a fit that ends within one is left to Lightning."""
+        super().on_train_epoch_end(trainer, pl_module)
+        whole_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.monitor and whole_epoch and self._should_save_on_train_epoch_end(trainer):
+            self._keep_last(trainer)
+
+    def _keep_last(self, trainer: Any) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Save the last checkpoint when a fit is interrupted; the best one stays what it is."""
         interrupted = isinstance(exception, KeyboardInterrupt | SystemExit) and not trainer.fast_dev_run
