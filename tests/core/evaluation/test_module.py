@@ -71,7 +71,7 @@ def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
     summary = json.loads((tmp_path / "evaluation.json").read_text())
     assert [case["case_id"] for case in cases] == ["right", "half", "missed", "garbled", "nowhere", "other"]
     assert summary["policy"] == {"name": "WrittenPolicy", "answers": 6}
-    assert summary["propagator"] == {"name": "BoxPropagator"}
+    assert {key: summary["propagator"][key] for key in ("name", "reach")} == {"name": "BoxPropagator", "reach": 2}
     assert summary["failures"] == {"bad_json": 1}
     overall = summary["all"]
     assert (overall["cases"], overall["patients"], overall["present"], overall["failures"]) == (6, 2, 5, 1)

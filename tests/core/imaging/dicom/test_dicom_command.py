@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
@@ -110,6 +111,13 @@ def test_one_study_is_one_scan(make_series, tmp_path, capsys):
     later = (out / "1.2.840.5_the-liver.json").stat().st_mtime + 10
     os.utime(folder / "IM003", (later, later))
     capsys.readouterr()
+    assert segment(folder, "the liver", "--out", out) == 0
+    assert "answered before" in capsys.readouterr().out, "a slice that was only touched is the same"
+    changed = pydicom.dcmread(folder / "IM003")
+    pixels = changed.pixel_array.copy()
+    pixels[0, 0] += 1
+    changed.PixelData = pixels.tobytes()
+    changed.save_as(folder / "IM003")
     assert segment(folder, "the liver", "--out", out) == 0
     assert "answered before" not in capsys.readouterr().out
 
