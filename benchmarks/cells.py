@@ -190,6 +190,12 @@ def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> 
     return {**_interval(gains), "by_seed": [round(float(np.mean(list(gain.values()))), 2) for gain in gains]}
 
 
+def show(interval: Mapping[str, float | None]) -> str:
+    """A mean with its interval; of one patient there is none."""
+    mean, low, high = (interval[key] for key in ("mean", "low", "high"))
+    return f"{mean:.3f}" if low is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _interval(tables: Sequence[Mapping[tuple[str, str], float]]) -> dict[str, float | None]:
     keys = [key for values in tables for key in values]
     values: NDArray[np.float64] = np.array([value for values in tables for value in values.values()])

@@ -32,6 +32,7 @@ from cells import (
     make_cell,
     mean_interval,
     read_cells,
+    show,
     train,
     write_cell,
 )
@@ -213,10 +214,7 @@ def print_table(summary: dict[str, Any]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for row in summary["rows"].values():
         means = " | ".join(f"{row['means'][key]:.3f}" for key in ("format_rate", "key_slice", "box_iou"))
-        scores = " | ".join(
-            f"{row[phrasing]['mean']:.3f} [{row[phrasing]['low']:.3f}, {row[phrasing]['high']:.3f}]"
-            for phrasing in PHRASINGS
-        )
+        scores = " | ".join(show(row[phrasing]) for phrasing in PHRASINGS)
         print(f"| {row['title']} | {len(row['seeds'])} | {row['steps']} | {means} | {scores} |")
 
 

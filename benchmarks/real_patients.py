@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import Cell, be_quiet, difference, evaluate, make_cell, mean_interval, read_cells, train, write_cell
+from cells import Cell, be_quiet, difference, evaluate, make_cell, mean_interval, read_cells, show, train, write_cell
 
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
@@ -226,9 +226,7 @@ def print_table(summary: dict[str, Any]) -> None:
     print("| | patients | format | key slice | box IoU | DSC |\n|---|---|---|---|---|---|")
     for row in summary["rows"].values():
         means = " | ".join(f"{row['means'][key]:.3f}" for key in ("format_rate", "key_slice", "box_iou"))
-        dsc = row["dsc"]
-        interval = "" if dsc["low"] is None else f" [{dsc['low']:.3f}, {dsc['high']:.3f}]"
-        print(f"| {row['title']} | {row['patients']} | {means} | {dsc['mean']:.3f}{interval} |")
+        print(f"| {row['title']} | {row['patients']} | {means} | {show(row['dsc'])} |")
 
 
 def main() -> None:
