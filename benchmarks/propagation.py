@@ -7,7 +7,7 @@ nothing, since time does not depend on them; parity is measured on the same run.
 
 The last line is one JSON object; ``encoder_share`` is what the image encoder still takes of the first touch. Masks can
 differ only where a logit is as near to the threshold as sums in another order differ: ``unequal_max_logit`` is how far
-from it the pixels lie that do. ``--quick`` takes 256 pixels and 4 anchors.
+from it the pixels lie that do. ``--quick`` takes 256 pixels and 2 anchors.
 
     python benchmarks/propagation.py [--quick]
 """
@@ -219,11 +219,11 @@ def compare_litemedsam(anchors: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="256 pixels and 4 anchors, in under a minute")
+    parser.add_argument("--quick", action="store_true", help="256 pixels and 2 anchors, in under a minute")
     parser.add_argument("--anchors", type=int, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    anchors = options.anchors or (4 if options.quick else 8)
+    anchors = options.anchors or (2 if options.quick else 8)
     with tempfile.TemporaryDirectory() as folder:
         figures = compare_sam2(Path(folder), anchors, options.quick)
     show(figures)
