@@ -6,11 +6,13 @@ so that tables and intervals can be worked out again without training, on anothe
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,10 @@ from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
 from medvol.core.training.checkpoint import SpecCheckpoint
 from medvol.core.training.data import CaseDataModule
+from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.module import TrainingModule
 
+RESULTS = Path(__file__).parent / "results"
 PHRASINGS = ("seen", "held_out")
 
 
@@ -86,8 +90,39 @@ def be_quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path) -> float:
+def add_options(parser: argparse.ArgumentParser, rows: Sequence[str], out: Path) -> None:
+    """Options that both programs have."""
+    parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows))
+    parser.add_argument("--split", choices=["test", "val"], default="test")
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--report", action="store_true", help="compute nothing")
+    parser.add_argument("--quick", action="store_true", help="two steps a row, once, to see that everything runs")
+
+
+def fill(
+    folder: Path, wanted: Iterable[tuple[str, int]], run: Callable[[str, int], Cell]
+) -> dict[str, dict[int, Cell]]:
+    """Compute the cells (row, seed) that a folder lacks, and read all that it then holds."""
+    done = read_cells(folder)
+    for row, seed in wanted:
+        if seed not in done.get(row, {}):
+            write_cell(run(row, seed), folder)
+            print(f"{row}-{seed} is done", file=sys.stderr)
+    cells = read_cells(folder)
+    if not cells:
+        sys.exit(f"there is no cell in {folder}; run without --report first")
+    return cells
+
+
+def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path, quick: bool) -> float:
     """Train for so many steps, or go on where an earlier run was stopped; the model lies in ``folder/model``.
+
+    Args:
+        module: Trained.
+        data: What it learns from.
+        steps: Optimiser steps.
+        folder: Of this run alone.
+        quick: Take two steps.
 
     Returns:
         Processor seconds.
@@ -95,11 +130,13 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
     done = folder / "training.json"
     if done.exists() and (folder / "model").is_dir():
         return float(json.loads(done.read_text())["cpu_s"])
+    if quick and isinstance(module, GRPOModule):
+        module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
     clock, keeper = Clock(), SpecCheckpoint(every_n_train_steps=20)
     keeper.dirpath = str(folder / "checkpoints")
     trainer = Trainer(
         default_root_dir=folder,
-        max_steps=steps,
+        max_steps=2 if quick else steps,
         max_epochs=-1,
         accelerator="cpu",
         gradient_clip_val=1.0 if module.automatic_optimization else None,
@@ -188,6 +225,12 @@ def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> 
     pairs = [(table(befores[seed], phrasing), table(afters[seed], phrasing)) for seed in seeds]
     gains = [{key: 100 * (after[key] - before[key]) for key in before} for before, after in pairs]
     return {**_interval(gains), "by_seed": [round(float(np.mean(list(gain.values()))), 2) for gain in gains]}
+
+
+def sum_up(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Mean cost and mean scores of the cells of a row."""
+    means = {key: round(sum(cell.means[key] for cell in cells) / len(cells), 4) for key in cells[0].means}
+    return {"cpu_s": round(sum(cell.cpu_s for cell in cells) / len(cells)), "means": means}
 
 
 def show(interval: Mapping[str, float | None]) -> str:

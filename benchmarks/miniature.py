@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,18 @@ from typing import Any
 import matplotlib.pyplot as plt
 from cells import (
     PHRASINGS,
+    RESULTS,
     Cell,
+    add_options,
     be_quiet,
     difference,
     evaluate,
+    fill,
     make_cell,
     mean_interval,
-    read_cells,
     show,
+    sum_up,
     train,
-    write_cell,
 )
 
 from medvol.core.json_file import write_json
@@ -51,7 +52,6 @@ from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
 
-RESULTS = Path(__file__).parent / "results"
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
 COLD_STEPS, RL_STEPS, MORE_STEPS = 660, 140, 240
@@ -155,9 +155,7 @@ def model_of(name: str, seed: int, out: Path, quick: bool) -> tuple[Path, float]
     start = str(model_of(row.start, seed, out, quick)[0]) if row.start else None
     policy = QwenVLPolicy(model=start, size=None if start else "tiny", seed=seed)
     module = row.make(policy, seed)
-    if quick and isinstance(module, GRPOModule):
-        module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
-    seconds = train(module, training_data(row, seed), 2 if quick else row.steps, folder)
+    seconds = train(module, training_data(row, seed), row.steps, folder, quick)
     return folder / "model", seconds
 
 
@@ -182,8 +180,7 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
             "title": ROWS[name].title,
             "seeds": [cell.seed for cell in own],
             "steps": ROWS[name].steps,
-            "cpu_s": round(sum(cell.cpu_s for cell in own) / len(own)),
-            "means": {key: round(sum(cell.means[key] for cell in own) / len(own), 4) for key in own[0].means},
+            **sum_up(own),
             **{phrasing: mean_interval(own, phrasing) for phrasing in PHRASINGS},
             "targets": {
                 target: {phrasing: mean_interval(own, phrasing, target)["mean"] for phrasing in PHRASINGS}
@@ -241,28 +238,16 @@ def plot(summary: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Train what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    add_options(parser, list(ROWS), Path("runs/miniature"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--split", choices=["test", "val"], default="test")
-    parser.add_argument("--out", type=Path, default=Path("runs/miniature"))
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--quick", action="store_true", help="two steps a row, to see that everything runs")
     options = parser.parse_args()
     be_quiet()
     if options.quick:
         options.out, options.seeds = options.out / "quick", [0]
-    own_results = options.out / options.split if options.quick or options.split == "val" else RESULTS / "miniature"
-    done = read_cells(own_results)
-    for name in [] if options.report else options.rows:
-        for seed in options.seeds:
-            if seed not in done.get(name, {}):
-                write_cell(run_cell(name, seed, options), own_results)
-                print(f"{name} with seed {seed} is done", file=sys.stderr)
-    cells = read_cells(own_results)
-    if not cells:
-        sys.exit(f"there is no cell in {own_results}; run without --report first")
-    summary = summarise(cells)
-    if own_results == RESULTS / "miniature":
+    kept = options.out / options.split if options.quick or options.split == "val" else RESULTS / "miniature"
+    wanted = [] if options.report else [(name, seed) for name in options.rows for seed in options.seeds]
+    summary = summarise(fill(kept, wanted, lambda name, seed: run_cell(name, seed, options)))
+    if kept == RESULTS / "miniature":
         write_json(RESULTS / "miniature.json", summary)
         plot(summary, PLOT)
     print_table(summary)

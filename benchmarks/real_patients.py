@@ -18,13 +18,25 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import Cell, be_quiet, difference, evaluate, make_cell, mean_interval, read_cells, show, train, write_cell
+from cells import (
+    RESULTS,
+    Cell,
+    add_options,
+    be_quiet,
+    difference,
+    evaluate,
+    fill,
+    make_cell,
+    mean_interval,
+    show,
+    sum_up,
+    train,
+)
 
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
@@ -43,7 +55,6 @@ from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
 
-RESULTS = Path(__file__).parent / "results"
 TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 FOLDS = 5
 
@@ -164,8 +175,6 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, f
     policy = QwenVLPolicy(model=start, size=None if start else "tiny", seed=fold)
     assert row.make is not None, "fixed policies have no model"
     module = row.make(policy, make_propagator(options), fold)
-    if options.quick and isinstance(module, GRPOModule):
-        module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
     data = CaseDataModule(
         train=read_cases(split(fold)[0], "train", options),
         batch_size=4 if row.augment else 2,
@@ -174,7 +183,7 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, f
         augment=AUGMENT if row.augment else None,
         sides_may_swap=True,
     )
-    return folder / "model", train(module, data, 2 if options.quick else row.steps, folder)
+    return folder / "model", train(module, data, row.steps, folder, options.quick)
 
 
 def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
@@ -200,8 +209,7 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
             "folds": [cell.seed for cell in own],
             "patients": sum(len(cell.dsc) for cell in own),
             "steps": ROWS[name].steps,
-            "cpu_s": round(sum(cell.cpu_s for cell in own) / len(own)),
-            "means": {key: round(sum(cell.means[key] for cell in own) / len(own), 4) for key in own[0].means},
+            **sum_up(own),
             "dsc": mean_interval(own, "held_out"),
         }
         for name, own in kept.items()
@@ -233,28 +241,16 @@ def main() -> None:
     """Compute what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    add_options(parser, list(ROWS), Path("runs/real_patients"))
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
-    parser.add_argument("--split", choices=["test", "val"], default="test")
-    parser.add_argument("--out", type=Path, default=Path("runs/real_patients"))
     parser.add_argument("--features", type=Path, default=Path("runs/real_patients/features"))
-    parser.add_argument("--report", action="store_true", help="compute nothing")
-    parser.add_argument("--quick", action="store_true", help="two steps of one fold, to see that everything runs")
     options = parser.parse_args()
     be_quiet()
     if options.quick:
         options.out, options.folds = options.out / "quick", [0]
     kept = options.out / options.split if options.quick or options.split == "val" else RESULTS / "real_patients"
-    done = read_cells(kept)
-    for fold in [] if options.report else options.folds:
-        for name in options.rows:
-            if fold not in done.get(name, {}):
-                write_cell(run_cell(name, fold, options), kept)
-                print(f"{name} of fold {fold} is done", file=sys.stderr)
-    cells = read_cells(kept)
-    if not cells:
-        sys.exit(f"there is no cell in {kept}; run without --report first")
-    summary = summarise(cells)
+    wanted = [] if options.report else [(name, fold) for fold in options.folds for name in options.rows]
+    summary = summarise(fill(kept, wanted, lambda name, fold: run_cell(name, fold, options)))
     if kept == RESULTS / "real_patients":
         write_json(RESULTS / "real_patients.json", summary)
     print_table(summary)
