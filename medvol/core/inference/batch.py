@@ -145,16 +145,16 @@ def is_done(
         return False
     try:
         record = read_record(path)
+        same_place = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
+        same_question = same_place and record.series == job.series and record.query == job.query
+        same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
+        if not (same_question and same_parts and (job.folder / record.mask_file).is_file()):
+            return False  # before a volume is hashed, or the files of a series are asked for their times
         if volume is not None:
-            same_content = record.scan_sha256 == hash_volume(volume)
-        else:
-            same_content = path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
+            return record.scan_sha256 == hash_volume(volume)
+        return path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
     except (RecordError, OSError):
         return False
-    same_place = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
-    same_scan = same_content and same_place and record.series == job.series
-    same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
-    return same_scan and record.query == job.query and same_parts and (job.folder / record.mask_file).is_file()
 
 
 def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:

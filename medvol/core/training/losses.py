@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from medvol.core.errors import ConfigError
+from medvol.core.limits import require_least
 
 LossKind = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
 RatioLevel = Literal["token", "sequence"]
@@ -46,9 +47,7 @@ class PolicyLoss:
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("epsilon_low", "epsilon_high", "beta"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        require_least(0, epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high, beta=self.beta)
         if self.ratio_cap is not None and self.ratio_cap <= 1 + self.epsilon_high:
             raise ConfigError(f"ratio_cap is {self.ratio_cap}; it must be above 1 + epsilon_high, or null")
 
