@@ -17,3 +17,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real scans are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a small SAM 2 with RANDOM weights, made without the sam2 package."""
+    from random_sam2 import write_random_sam2
+
+    folder = tmp_path_factory.mktemp("random") / "model"
+    write_random_sam2(folder)
+    return str(folder)

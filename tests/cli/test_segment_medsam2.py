@@ -6,46 +6,23 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from medvol.cli import main
 from medvol.core.whole_file import file_sha256
 
 
-@pytest.fixture
-def random_weights(tmp_path: Path) -> Path:
-    from transformers import Sam2HieraDetConfig, Sam2VideoModel
-
-    from medvol.propagators.medsam2_conversion import assemble_config
-    from medvol.propagators.medsam2_weights import save_folder
-
-    torch.manual_seed(0)
-    backbone = Sam2HieraDetConfig(
-        image_size=[64, 64],
-        hidden_size=16,
-        blocks_per_stage=[1, 1, 2, 1],
-        embed_dim_per_stage=[16, 32, 64, 128],
-        global_attention_blocks=[3],
-    )
-    model = Sam2VideoModel(assemble_config(backbone, 64))
-    with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
-    save_folder(model, tmp_path / "random", {"source": "random"})
-    return tmp_path / "random"
-
-
-def test_segment_runs_end_to_end_on_random_weights(random_weights: Path, toy: Path, tmp_path: Path) -> None:
+def test_segment_runs_end_to_end_on_random_weights(random_folder: str, toy: Path, tmp_path: Path) -> None:
     scan, out = tmp_path / "ct.nii.gz", tmp_path / "out"
     voxels = np.random.default_rng(0).normal(0, 100, (24, 20, 6)).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 5.0, 1.0])), scan)
-    medsam2 = ("--propagator", "MedSAM2Propagator", "--propagator.checkpoint", str(random_weights))
+    medsam2 = ("--propagator", "MedSAM2Propagator", "--propagator.checkpoint", random_folder)
     assert main(["segment", str(scan), "the cube", "--policy", "ToyPolicy", *medsam2, "--out", str(out)]) == 0
     mask = np.asarray(nib.load(out / "ct_the-cube.nii.gz").dataobj)
     assert mask.shape == voxels.shape
     assert mask.any()
     written = json.loads((out / "ct_the-cube.json").read_text())["propagator"]
     assert written["name"] == "MedSAM2Propagator"
-    assert written["weights_sha256"] == file_sha256(random_weights / "model.safetensors")
+    assert written["weights_sha256"] == file_sha256(Path(random_folder) / "model.safetensors")
 
 
 def test_weights_that_are_not_here_are_one_sentence(

@@ -5,20 +5,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from random_sam2 import SMALL_SIZE, small_config
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.medsam2_conversion import assemble_config, convert_state, video_config
+from medvol.propagators.medsam2_conversion import convert_state, video_config
 from medvol.propagators.medsam2_weights import build_model, save_folder
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
-SMALL_SIZE = 128
 SMALL_OVERRIDES = (
     "++model.image_encoder.trunk.embed_dim=16",
     "++model.image_encoder.trunk.stages=[1,1,2,1]",
     "++model.image_encoder.trunk.global_att_blocks=[3]",
     "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
 )
-"""A Hiera of 16 channels and 5 blocks at 128 pixels: parity in seconds."""
+"""What makes upstream's package build the network of ``small_config``."""
 
 
 @pytest.fixture(scope="session")
@@ -45,19 +45,6 @@ def eight_prompts():
         (7, [(2, 40, 20, 59)]),
     ]
     return [Evidence(key, np.array(corners, np.float64)) for key, corners in boxes]
-
-
-def small_config():
-    from transformers import Sam2HieraDetConfig
-
-    backbone = Sam2HieraDetConfig(
-        image_size=[SMALL_SIZE, SMALL_SIZE],
-        hidden_size=16,
-        blocks_per_stage=[1, 1, 2, 1],
-        embed_dim_per_stage=[16, 32, 64, 128],
-        global_attention_blocks=[3],
-    )
-    return assemble_config(backbone, SMALL_SIZE)
 
 
 def lively_predictor(size=SMALL_SIZE, overrides=SMALL_OVERRIDES, seed=0):
@@ -95,23 +82,6 @@ def small_weights(tmp_path_factory):
     weights = write_weights(lively_predictor(seed=1), small_config(), tmp_path_factory.mktemp("small"))
     weights.package = {"config": TINY, "overrides": SMALL_OVERRIDES, "image_size": SMALL_SIZE}
     return weights
-
-
-@pytest.fixture(scope="session")
-def random_folder(tmp_path_factory):
-    """A folder of random weights, made without the sam2 package; they find something on every slice."""
-    from transformers import Sam2VideoModel
-
-    torch.manual_seed(0)
-    model = Sam2VideoModel(small_config())
-    with torch.no_grad():
-        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
-        for name, parameter in model.named_parameters():
-            if "cross_attn" in name or "mask_decoder" in name:
-                parameter.mul_(2)
-    folder = tmp_path_factory.mktemp("random") / "model"
-    save_folder(model, folder, {"source": "random"})
-    return str(folder)
 
 
 @pytest.fixture

@@ -283,13 +283,14 @@ class Answering(QwenVLPolicy):
         return [[self.encode(write()) for _ in range(n)] for _ in prompts]
 
 
-def test_a_step_with_medsam2_on_a_small_network(tmp_path):
-    """The wiring of the paper's propagator in the reward, on a SAM 2 that was trained on phantoms for a short time."""
-    weights_folder = Path(__file__).parents[2] / "propagators" / "phantom_tracker"
+@pytest.mark.parametrize("origin", ["random", "trained on phantoms"])
+def test_a_step_with_medsam2_in_the_reward(tmp_path, random_folder, origin):
+    """The wiring of the paper's propagator, on a small SAM 2: of RANDOM weights, whose scores mean nothing, and trained."""
+    trained = Path(__file__).parents[2] / "propagators" / "phantom_tracker"
     listener = Listener()
     module = GRPOModule(
         Answering(size="tiny", template=TEMPLATE),
-        MedSAM2Propagator(checkpoint=str(weights_folder)),
+        MedSAM2Propagator(checkpoint=random_folder if origin == "random" else str(trained)),
         [ConsistencyReward(delta=2), AxialReward()],
         group_size=4,
         learning_rate=1e-3,
