@@ -164,8 +164,12 @@ def read_cases(chosen: list[str], phrasing: str, options: argparse.Namespace) ->
 
 
 def make_propagator(options: argparse.Namespace) -> Propagator:
-    """LiteMedSAM with its features on disk."""
-    return ExtrudePropagator() if options.quick else LiteMedSAMPropagator(cache_folder=str(options.features))
+    """LiteMedSAM with its features on disk; its encoder in bfloat16, which halves its time on a CPU that has it."""
+    return (
+        ExtrudePropagator()
+        if options.quick
+        else LiteMedSAMPropagator(precision="bfloat16", cache_folder=str(options.features))
+    )
 
 
 def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, float]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
-from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
+from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, SliceStack, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +111,10 @@ class TrainablePolicy(Policy):
 
         The auxiliary occupancy loss listens to it.
         """
+        return None
+
+    def encode_slices(self, stacks: Sequence[SliceStack]) -> torch.Tensor | None:
+        """Run ``slice_encoder`` alone over all slices of all stacks: (N, C) with gradient; None when there is none."""
         return None
 
     @abstractmethod

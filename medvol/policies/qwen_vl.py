@@ -157,6 +157,12 @@ class QwenVLPolicy(TrainablePolicy):
         merger: torch.nn.Module = self.load().model.model.visual.merger
         return merger
 
+    def encode_slices(self, stacks: Sequence[SliceStack]) -> torch.Tensor:
+        """Features of every image token, as the language model gets them."""
+        import torch
+
+        return torch.cat(list(self.load().see(stacks).pooler_output))
+
     def save(self, folder: str | Path) -> None:
         """Write a model folder that ``model`` takes; an older one of that name is replaced as a whole."""
         from medvol.policies.qwen_vl_folder import save_network

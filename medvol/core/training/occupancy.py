@@ -29,18 +29,23 @@ class OccupancyHead(nn.Module):
     Args:
         policy: Its slice encoder is listened to.
         classes: Number of labels, background included; larger labels count as background.
+        balance: Labels weigh by their number of points to the power of minus this: 0 all the same, 0.5 one over the
+            square root.
         cells: Points along each side of a token.
 
     Raises:
         ConfigError: The policy has no slice encoder.
     """
 
-    def __init__(self, policy: TrainablePolicy, classes: int, cells: int = 6) -> None:
+    def __init__(self, policy: TrainablePolicy, classes: int, balance: float = 0.0, cells: int = 6) -> None:
         super().__init__()
         encoder = policy.slice_encoder()
         if encoder is None:
-            raise ConfigError(f"{type(policy).__name__} has no slice encoder; set occupancy_weight to 0")
+            raise ConfigError(
+                f"{type(policy).__name__} has no slice encoder; set occupancy_weight and perception_steps to 0"
+            )
         self.classes = classes
+        self.balance = balance
         self.cells = cells
         width = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)][-1].out_features
         self.linear = nn.Linear(width, cells * cells * classes)
@@ -64,8 +69,8 @@ class OccupancyHead(nn.Module):
         )
         target = torch.from_numpy(truth.astype(np.int64)).to(features.device)
         scores = self.linear(features.float()).view(-1, self.classes)
-        weight = torch.ones(self.classes, device=features.device)
-        weight[0] = BACKGROUND_WEIGHT
+        weight = target.bincount(minlength=self.classes).clamp(min=1).float() ** -self.balance
+        weight[0] *= BACKGROUND_WEIGHT
         return cross_entropy(scores, target, weight=weight)
 
     def forget(self) -> None:
@@ -85,6 +90,28 @@ class OccupancyHead(nn.Module):
     def _listen(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         if torch.is_grad_enabled() and self.training:
             self._heard.append(output)
+
+
+def rarest_slices(labels: NDArray[np.uint8], stack: SliceStack, count: int, rng: np.random.Generator) -> list[int]:
+    """Draw slices, those that show a label which few slices show before others.
+
+    A slice is drawn in proportion to one over the number of slices that show the rarest label on it.
+
+    Args:
+        labels: Label map (Z, Y, X) of the stack's volume.
+        stack: The slices to choose from.
+        count: Most slices.
+        rng: Source of the draw.
+
+    Returns:
+        Ascending positions in the stack.
+    """
+    shown = [np.unique(labels[z]) for z in stack.indices]
+    slices_with = np.bincount(np.concatenate(shown))
+    slices_with[0] = len(shown)
+    weights = np.array([1 / slices_with[names].min(initial=len(shown)) for names in shown])
+    chosen = rng.choice(len(shown), min(count, len(shown)), replace=False, p=weights / weights.sum())
+    return sorted(chosen.tolist())
 
 
 def occupancy_labels(cases: Sequence[Case]) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
 """SFTModule: cold-start supervised fine-tuning on anchors worked out from masks.
 
 Cross-entropy on the answer tokens only; all queries of a volume are packed behind its one slice prefix. A policy that
-starts from random weights gets two helps, both off by default: a curriculum that first shows a few slices at a time,
-each at its place in the full drawing, and an occupancy loss on its image tokens.
+starts from random weights gets three helps, all off by default: a perception stage in which its slice encoder alone
+learns what lies where, a curriculum that first shows a few slices at a time, each at its place in the full drawing, and
+an occupancy loss on its image tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
 from medvol.core.training.module import TrainingModule
-from medvol.core.training.occupancy import OccupancyHead, occupancy_labels
+from medvol.core.training.occupancy import OccupancyHead, occupancy_labels, rarest_slices
 from medvol.core.types import Case, Completion, Prompt, SliceStack
 
 _CLEAR = 0.1
@@ -45,11 +46,14 @@ class SFTModule(TrainingModule):
         jitter: Move every edge of a training box by up to this share of its side: imperfect labels.
         think: Write a think block that names the target, or what a relational query means, and the slices it spans.
         reword: Probability that words of a training query are dropped; 0 leaves queries as they are.
-        curriculum_steps: First steps in which slices are dropped.
+        perception_steps: First steps, in which the slice encoder alone learns, by the occupancy loss.
+        perception_slices: Slices of each volume in those steps; slices with a label that few show come first.
+        curriculum_steps: Steps after those in which slices are dropped.
         curriculum_slices: Slices left in each row of those steps; the others of the volume fill further rows.
         curriculum_queries: Most queries a row of those steps.
         occupancy_weight: Weight of the occupancy loss in the curriculum; a third of it afterwards; 0 leaves it out.
         occupancy_classes: Labels of the occupancy loss, background included.
+        occupancy_balance: See ``OccupancyHead``: 0 weighs all labels the same, 0.5 a rare one more.
         seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
         error_budget: See ``EvaluationModule``.
         surface: See ``EvaluationModule``.
@@ -72,11 +76,14 @@ class SFTModule(TrainingModule):
         jitter: float = 0.0,
         think: bool = True,
         reword: float = 0.0,
+        perception_steps: int = 0,
+        perception_slices: int = 12,
         curriculum_steps: int = 0,
         curriculum_slices: int = 4,
         curriculum_queries: int = 4,
         occupancy_weight: float = 0.0,
         occupancy_classes: int = 16,
+        occupancy_balance: float = 0.0,
         seed: int = 0,
         error_budget: bool = False,
         surface: bool = False,
@@ -102,28 +109,33 @@ class SFTModule(TrainingModule):
             save_dir,
         )
         require_least(1, curriculum_slices=curriculum_slices, curriculum_queries=curriculum_queries)
-        require_least(0, jitter=jitter, curriculum_steps=curriculum_steps, occupancy_weight=occupancy_weight)
+        require_least(1, perception_slices=perception_slices)
+        require_least(0, perception_steps=perception_steps, curriculum_steps=curriculum_steps)
+        require_least(0, jitter=jitter, occupancy_weight=occupancy_weight, occupancy_balance=occupancy_balance)
         require_least(2, occupancy_classes=occupancy_classes)
         require_share(reword=reword)
         self.label_rule: KeySliceRule = label_rule
         self.jitter = jitter
         self.think = think
         self.reword = reword
+        self.perception_steps = perception_steps
+        self.perception_slices = perception_slices
         self.curriculum_steps = curriculum_steps
         self.curriculum_slices = curriculum_slices
         self.curriculum_queries = curriculum_queries
         self.occupancy_weight = occupancy_weight
         self.occupancy_classes = occupancy_classes
+        self.occupancy_balance = occupancy_balance
         self.seed = seed
         self.occupancy: OccupancyHead | None = None
 
     def configure_model(self) -> None:
         """Load the network; add the occupancy head when its loss is weighted."""
         super().configure_model()
-        if self.occupancy is None and self.occupancy_weight > 0:
+        if self.occupancy is None and (self.occupancy_weight > 0 or self.perception_steps > 0):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                self.occupancy = OccupancyHead(self.student, self.occupancy_classes)
+                self.occupancy = OccupancyHead(self.student, self.occupancy_classes, self.occupancy_balance)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by steps."""
@@ -134,7 +146,9 @@ class SFTModule(TrainingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Negative log-likelihood of the true answers, a mean over their tokens, plus the occupancy loss."""
         rng = np.random.default_rng([self.seed, self.global_step])
-        early = self.global_step < self.curriculum_steps
+        if self.global_step < self.perception_steps:
+            return self._perceive(batch, rng)
+        early = self.global_step < self.perception_steps + self.curriculum_steps
         prompts: list[Prompt] = []
         answers: list[list[Completion]] = []
         drawn: list[tuple[Sequence[Case], SliceStack]] = []
@@ -151,6 +165,19 @@ class SFTModule(TrainingModule):
         loss = -scores.mean()
         self.log("train/answer_loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
         return loss + self._occupancy_loss(drawn, early)
+
+    def _perceive(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+        """Occupancy loss of chosen slices of every volume; the language model does not run."""
+        assert self.occupancy is not None, "configure_model built it"
+        labels = [occupancy_labels(cases) for cases in batch]
+        stacks = []
+        for cases, label in zip(batch, labels, strict=True):
+            (prompt,) = build_prompts(cases[0].volume, [cases[0].query.text], self.policy.template)
+            stacks.append(prompt.slices.keep(rarest_slices(label, prompt.slices, self.perception_slices, rng)))
+        self.student.encode_slices(stacks)
+        loss = self.occupancy.loss(labels, stacks)
+        self.log("train/occupancy_loss", loss.detach(), prog_bar=True, batch_size=len(stacks))
+        return loss
 
     def _rows(
         self, cases: Sequence[Case], early: bool, rng: np.random.Generator
@@ -194,7 +221,10 @@ class SFTModule(TrainingModule):
     def _occupancy_loss(self, drawn: Sequence[tuple[Sequence[Case], SliceStack]], early: bool) -> torch.Tensor | float:
         if self.occupancy is None:
             return 0.0
+        if self.occupancy_weight == 0:
+            self.occupancy.forget()
+            return 0.0
         labels = [occupancy_labels(cases) for cases, _ in drawn]
         loss = self.occupancy.loss(labels, [slices for _, slices in drawn])
-        self.log("train/occupancy_loss", loss.detach(), batch_size=len(drawn))
+        self.log("train/occupancy_loss", loss.detach(), prog_bar=True, batch_size=len(drawn))
         return self.occupancy_weight * (1.0 if early else 1 / 3) * loss

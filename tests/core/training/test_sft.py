@@ -90,6 +90,25 @@ def test_answers_are_true_anchors():
         assert (case.query.meaning or case.query.target) in evidence.rationale
 
 
+class OccupancyLosses(pl.Callback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        self.values.append(float(trainer.callback_metrics["train/occupancy_loss"]))
+
+
+def test_perception_trains_the_slice_encoder_alone_and_answers_come_after_it(tmp_path):
+    start, listener = make_module().student.load().state_dict(), OccupancyLosses()
+    for steps, learns in ((30, [".visual."]), (31, [".visual.", ".language_model."])):
+        module = make_module(perception_steps=30, perception_slices=4)
+        make_trainer(tmp_path, steps, callbacks=[listener], enable_checkpointing=False).fit(module, make_data())
+        now = module.student.load().state_dict()
+        changed = [name for name in now if not now[name].equal(start[name])]
+        assert {part for part in (".visual.", ".language_model.") if any(part in name for name in changed)} == {*learns}
+    assert np.mean(listener.values[25:30]) < 0.8 * np.mean(listener.values[:5])
+
+
 def test_the_curriculum_shows_every_slice_once_and_asks_only_what_is_seen():
     module = make_module(curriculum_steps=5, curriculum_slices=3)
     module.configure_model()
