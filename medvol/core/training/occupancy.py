@@ -1,4 +1,4 @@
-"""The auxiliary occupancy loss: which organ lies where, read off the features of every image token.
+"""The auxiliary occupancy loss: which organ lies where and how far it reaches, read off the features of image tokens.
 
 A small policy trained from scratch learns to see long before it learns to answer; the answers alone are a thin signal.
 """
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, rms_norm
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import require_target
@@ -22,22 +23,36 @@ from medvol.core.types import Case, SliceStack
 BACKGROUND_WEIGHT = 0.3
 """Weight of class 0, which fills most of a slice."""
 
+BINS = 51
+"""Places that an edge of a box may have along a side of a slice; an answer of the tiny policy has as many."""
+
+_LEAST_SHARE = 1 / 64
+"""A region lies on a token when it fills this share of it."""
+
 
 class OccupancyHead(nn.Module):
-    """Predicts the label of a grid of points in every image token.
+    """Predicts the label of a grid of points in every image token, and the box of the region that it is a part of.
 
     Args:
         policy: Its slice encoder is listened to.
         classes: Number of labels, background included; larger labels count as background.
         balance: Labels weigh by their number of points to the power of minus this: 0 all the same, 0.5 one over the
             square root.
+        extent_weight: Weight of the cross-entropy of the box's four edges beside that of the points; 0 leaves it out.
         cells: Points along each side of a token.
 
     Raises:
         ConfigError: The policy has no slice encoder.
     """
 
-    def __init__(self, policy: TrainablePolicy, classes: int, balance: float = 0.0, cells: int = 6) -> None:
+    def __init__(
+        self,
+        policy: TrainablePolicy,
+        classes: int,
+        balance: float = 0.0,
+        extent_weight: float = 0.0,
+        cells: int = 6,
+    ) -> None:
         super().__init__()
         encoder = policy.slice_encoder()
         if encoder is None:
@@ -49,11 +64,13 @@ class OccupancyHead(nn.Module):
         self.cells = cells
         width = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)][-1].out_features
         self.linear = nn.Linear(width, cells * cells * classes)
+        self.extent_weight = extent_weight
+        self.edges = nn.Linear(width, 4 * BINS) if extent_weight > 0 else None
         self._heard: list[torch.Tensor] = []
         encoder.register_forward_hook(self._listen)
 
     def loss(self, labels: Sequence[NDArray[np.uint8]], stacks: Sequence[SliceStack]) -> torch.Tensor:
-        """Cross-entropy over all points of all slices of the last forward pass.
+        """Cross-entropy over all points, and over all boxes, of all slices of the last forward pass.
 
         Args:
             labels: Label map (Z, Y, X) of each stack's volume.
@@ -68,10 +85,17 @@ class OccupancyHead(nn.Module):
             [self._sample(label, stack, rows, tokens // rows) for label, stack in zip(labels, stacks, strict=True)]
         )
         target = torch.from_numpy(truth.astype(np.int64)).to(features.device)
-        scores = self.linear(features.float()).view(-1, self.classes)
+        # Normalised, as a language model reads them: features that may grow would drown what its layers add to them.
+        normed = rms_norm(features.float(), features.shape[-1:])
+        scores = self.linear(normed).view(-1, self.classes)
         weight = target.bincount(minlength=self.classes).clamp(min=1).float() ** -self.balance
         weight[0] *= BACKGROUND_WEIGHT
-        return cross_entropy(scores, target, weight=weight)
+        loss = cross_entropy(scores, target, weight=weight)
+        if self.edges is None:
+            return loss
+        known = [np.where(label < self.classes, label, 0) for label in labels]
+        boxes = [region_boxes(label, stack, rows, tokens // rows) for label, stack in zip(known, stacks, strict=True)]
+        return loss + self.extent_weight * _edge_loss(self.edges(normed), np.concatenate(boxes))
 
     def forget(self) -> None:
         """Drop what was heard in a pass that has no loss."""
@@ -90,6 +114,49 @@ class OccupancyHead(nn.Module):
     def _listen(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         if torch.is_grad_enabled() and self.training:
             self._heard.append(output)
+
+
+def region_boxes(labels: NDArray[np.uint8], stack: SliceStack, rows: int, columns: int) -> NDArray[np.int64]:
+    """Box of the region that each image token is a part of: of the smallest one when several lie on it.
+
+    A region is a connected part of a label on a slice.
+
+    Args:
+        labels: Label map (Z, Y, X) of the stack's volume.
+        stack: The slices.
+        rows: Tokens along y.
+        columns: Tokens along x.
+
+    Returns:
+        (slices * rows * columns, 4): x1, y1, x2, y2, each a place among ``BINS`` along its side of the slice; -1 where
+        no region lies.
+    """
+    _, height, width = labels.shape
+    token_voxels = height * width / (rows * columns)
+    scale = (BINS - 1) / np.array([width, height, width, height])
+    found = np.full((len(stack.indices), rows * columns, 4), -1, np.int64)
+    for own, z in zip(found, stack.indices, strict=True):
+        smallest = np.full(rows * columns, np.inf)
+        for name in np.unique(labels[z][labels[z] > 0]):
+            parts, _ = ndimage.label(labels[z] == name)
+            for number, (y, x) in enumerate(ndimage.find_objects(parts), start=1):
+                in_y, in_x = np.nonzero(parts[y, x] == number)
+                tokens = (in_y + y.start) * rows // height * columns + (in_x + x.start) * columns // width
+                shares = np.bincount(tokens, minlength=rows * columns) / token_voxels
+                here = (shares >= _LEAST_SHARE) & (len(in_y) < smallest)
+                own[here] = np.rint(np.array([x.start, y.start, x.stop, y.stop]) * scale)
+                smallest[here] = len(in_y)
+    return found.reshape(-1, 4)
+
+
+def _edge_loss(scores: torch.Tensor, boxes: NDArray[np.int64]) -> torch.Tensor:
+    """Cross-entropy of the edges of all boxes there are; a place next to the true one is nearly right."""
+    truth = torch.from_numpy(boxes).to(scores.device)
+    there = truth[:, 0] >= 0
+    away = (torch.arange(BINS, device=scores.device) - truth[there][..., None]).abs()
+    return cross_entropy(
+        scores[there].view(-1, BINS), (-away.float()).softmax(-1).view(-1, BINS), reduction="sum"
+    ) / max(1, 4 * int(there.sum()))
 
 
 def rarest_slices(labels: NDArray[np.uint8], stack: SliceStack, count: int, rng: np.random.Generator) -> list[int]:

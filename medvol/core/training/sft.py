@@ -54,6 +54,7 @@ class SFTModule(TrainingModule):
         occupancy_weight: Weight of the occupancy loss in the curriculum; a third of it afterwards; 0 leaves it out.
         occupancy_classes: Labels of the occupancy loss, background included.
         occupancy_balance: See ``OccupancyHead``: 0 weighs all labels the same, 0.5 a rare one more.
+        extent_weight: See ``OccupancyHead``: above 0, image tokens also learn how far the region on them reaches.
         seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
         error_budget: See ``EvaluationModule``.
         surface: See ``EvaluationModule``.
@@ -84,6 +85,7 @@ class SFTModule(TrainingModule):
         occupancy_weight: float = 0.0,
         occupancy_classes: int = 16,
         occupancy_balance: float = 0.0,
+        extent_weight: float = 0.0,
         seed: int = 0,
         error_budget: bool = False,
         surface: bool = False,
@@ -112,6 +114,7 @@ class SFTModule(TrainingModule):
         require_least(1, perception_slices=perception_slices)
         require_least(0, perception_steps=perception_steps, curriculum_steps=curriculum_steps)
         require_least(0, jitter=jitter, occupancy_weight=occupancy_weight, occupancy_balance=occupancy_balance)
+        require_least(0, extent_weight=extent_weight)
         require_least(2, occupancy_classes=occupancy_classes)
         require_share(reword=reword)
         self.label_rule: KeySliceRule = label_rule
@@ -126,6 +129,7 @@ class SFTModule(TrainingModule):
         self.occupancy_weight = occupancy_weight
         self.occupancy_classes = occupancy_classes
         self.occupancy_balance = occupancy_balance
+        self.extent_weight = extent_weight
         self.seed = seed
         self.occupancy: OccupancyHead | None = None
 
@@ -135,7 +139,9 @@ class SFTModule(TrainingModule):
         if self.occupancy is None and (self.occupancy_weight > 0 or self.perception_steps > 0):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                self.occupancy = OccupancyHead(self.student, self.occupancy_classes, self.occupancy_balance)
+                self.occupancy = OccupancyHead(
+                    self.student, self.occupancy_classes, self.occupancy_balance, self.extent_weight
+                )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by steps."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
-from medvol.core.training.occupancy import BACKGROUND_WEIGHT, OccupancyHead, rarest_slices
+from medvol.core.training.occupancy import BACKGROUND_WEIGHT, BINS, OccupancyHead, rarest_slices, region_boxes
 from medvol.core.types import SliceStack
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
@@ -27,9 +27,14 @@ def test_the_loss_is_a_weighted_mean_over_points(balance):
     head = OccupancyHead(policy, classes=3, balance=balance, cells=2)
     labels = np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.uint8)  # 3 is beyond the classes: background
     stack = SliceStack((1, 5), np.random.default_rng(1).random((2, 3, 96, 96), np.float32), SHAPE)
-    features = policy.encode_slices([stack])
+    features = policy.encode_slices([stack]).detach()
     loss = head.loss([labels], [stack])
-    scores = head.linear(features).detach().numpy().reshape(2, 4, 4, 2, 2, 3)  # slice, token y, x, cell y, x, class
+    scores = (
+        head.linear(features / features.square().mean(1, keepdim=True).sqrt())
+        .detach()
+        .numpy()
+        .reshape(2, 4, 4, 2, 2, 3)
+    )  # slice, token y, x, cell y, x, class
     points = []
     for s, z in enumerate(stack.indices):
         for row in range(8):
@@ -83,3 +88,61 @@ def test_the_loss_has_a_gradient_to_the_features():
     head.loss([np.zeros(SHAPE, np.uint8)], [stack_of([0, 1])]).backward()
     gradients = [p.grad for p in policy.load().model.model.visual.parameters() if p.grad is not None]
     assert any(torch.any(g != 0) for g in gradients)
+
+
+def regions_of(plane):
+    """Sets of places of every connected part, by flooding from each place not yet reached."""
+    height, width = plane.shape
+    left = {(y, x) for y in range(height) for x in range(width) if plane[y, x]}
+    while left:
+        edge = [left.pop()]
+        part = set(edge)
+        while edge:
+            y, x = edge.pop()
+            near = {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)} & left
+            near = {place for place in near if plane[place] == plane[y, x]}
+            left -= near
+            part |= near
+            edge += near
+        yield part
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_a_token_gets_the_box_of_the_smallest_region_on_it(seed, filled):
+    rng = np.random.default_rng(seed)
+    labels = (rng.integers(1, 4, (3, 12, 16)) * (rng.random((3, 12, 16)) < filled)).astype(np.uint8)
+    found = region_boxes(labels, stack_of([0, 2], depth=3), 2, 2).reshape(2, 2, 2, 4)
+    for own, z in zip(found, (0, 2), strict=True):
+        for row in range(2):
+            for column in range(2):
+                inside = {(y, x) for y in range(6 * row, 6 * row + 6) for x in range(8 * column, 8 * column + 8)}
+                here = [part for part in regions_of(labels[z]) if len(part & inside) >= 48 / 64]
+                if not here:
+                    assert (own[row, column] == -1).all()
+                    continue
+                least = min(map(len, here))
+                boxes = []
+                for part in here:
+                    ys, xs = zip(*part, strict=True)
+                    edges = np.array([min(xs) / 16, min(ys) / 12, (max(xs) + 1) / 16, (max(ys) + 1) / 12])
+                    if len(part) == least:
+                        boxes.append(np.rint(edges * (BINS - 1)).tolist())
+                assert own[row, column].tolist() in boxes
+
+
+def test_boxes_add_their_weighted_loss_and_uniform_guesses_cost_the_logarithm_of_the_bins():
+    policy = QwenVLPolicy(size="tiny")
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[:, 10:30, 20:40] = 1
+    losses = []
+    for weight in (0.0, 0.5):
+        head = OccupancyHead(policy, classes=2, extent_weight=weight)
+        torch.nn.init.zeros_(head.linear.weight)
+        torch.nn.init.zeros_(head.linear.bias)
+        if head.edges is not None:
+            torch.nn.init.zeros_(head.edges.weight)
+            torch.nn.init.zeros_(head.edges.bias)
+        policy.encode_slices([stack_of([0, 3])])
+        losses.append(float(head.loss([labels], [stack_of([0, 3])]).detach()))
+    assert losses[0] == pytest.approx(math.log(2), rel=1e-5)
+    assert losses[1] - losses[0] == pytest.approx(0.5 * math.log(BINS), rel=1e-5)
