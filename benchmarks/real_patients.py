@@ -58,7 +58,7 @@ from medvol.rewards.spatial import SpatialReward
 TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 FOLDS = 5
 
-COLD_STEPS, RL_STEPS, MORE_STEPS = 400, 60, 120
+COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 100
 """Steps of the cold start, of GRPO, and of the SFT beside it."""
 
 AUGMENT: list[dict[str, Any]] = [
@@ -90,7 +90,7 @@ class Row:
     augment: bool = True
 
 
-def sft(curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, int], TrainingModule]:
+def sft(perception: int, curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, int], TrainingModule]:
     """SFT on the slice with the largest area."""
 
     def make(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
@@ -100,9 +100,13 @@ def sft(curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, 
             learning_rate=rate,
             label_rule="largest",
             reword=0.6,
+            perception_steps=perception,
+            perception_slices=16,
             curriculum_steps=curriculum,
             occupancy_weight=1.0,
             occupancy_classes=2,
+            occupancy_balance=0.35,
+            extent_weight=0.2,
             max_new_tokens=64,
             seed=fold,
         )
@@ -119,8 +123,8 @@ def grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> Training
         terms,
         {type(term).__name__: 0.25 for term in terms},
         group_size=8,
-        beta=0.02,
-        learning_rate=2e-4,
+        beta=0.04,
+        learning_rate=1e-4,
         warmup_steps=5,
         reword=0.6,
         max_new_tokens=64,
@@ -131,8 +135,8 @@ def grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> Training
 ROWS = {
     "centre": Row("centre box of the middle slice", fixed=CentreBoxPolicy),
     "truth": Row("true anchor", fixed=OraclePolicy),
-    "sft": Row("SFT", None, sft(120, 2e-3), COLD_STEPS),
-    "sft_more": Row("SFT + as much SFT", "sft", sft(0, 5e-4), MORE_STEPS),
+    "sft": Row("SFT", None, sft(200, 40, 1.5e-3), COLD_STEPS),
+    "sft_more": Row("SFT + as much SFT", "sft", sft(0, 0, 5e-4), MORE_STEPS),
     "sft_grpo": Row("SFT + GRPO", "sft", grpo, RL_STEPS, augment=False),
 }
 
