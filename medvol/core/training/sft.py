@@ -50,6 +50,8 @@ class SFTModule(TrainingModule):
         perception_slices: Slices of each volume in those steps; slices with a label that few show come first.
         curriculum_steps: Steps after those in which slices are dropped.
         curriculum_slices: Slices left in each row of those steps; the others of the volume fill further rows.
+        curriculum_rows: Most rows of a volume in those steps, of slices with a label that few show before others; None
+            keeps all of them.
         curriculum_queries: Most queries a row of those steps.
         occupancy_weight: Weight of the occupancy loss in the curriculum; a third of it afterwards; 0 leaves it out.
         occupancy_classes: Labels of the occupancy loss, background included.
@@ -81,6 +83,7 @@ class SFTModule(TrainingModule):
         perception_slices: int = 12,
         curriculum_steps: int = 0,
         curriculum_slices: int = 4,
+        curriculum_rows: int | None = None,
         curriculum_queries: int = 4,
         occupancy_weight: float = 0.0,
         occupancy_classes: int = 16,
@@ -112,6 +115,7 @@ class SFTModule(TrainingModule):
         )
         require_least(1, curriculum_slices=curriculum_slices, curriculum_queries=curriculum_queries)
         require_least(1, perception_slices=perception_slices)
+        require_least(1, curriculum_rows=1 if curriculum_rows is None else curriculum_rows)
         require_least(0, perception_steps=perception_steps, curriculum_steps=curriculum_steps)
         require_least(0, jitter=jitter, occupancy_weight=occupancy_weight, occupancy_balance=occupancy_balance)
         require_least(0, extent_weight=extent_weight)
@@ -125,6 +129,7 @@ class SFTModule(TrainingModule):
         self.perception_slices = perception_slices
         self.curriculum_steps = curriculum_steps
         self.curriculum_slices = curriculum_slices
+        self.curriculum_rows = curriculum_rows
         self.curriculum_queries = curriculum_queries
         self.occupancy_weight = occupancy_weight
         self.occupancy_classes = occupancy_classes
@@ -195,6 +200,9 @@ class SFTModule(TrainingModule):
         if not early:
             return [(slices, list(cases))]
         order = rng.permutation(len(slices.indices))
+        if self.curriculum_rows is not None:
+            count = self.curriculum_rows * self.curriculum_slices
+            order = rng.permutation(rarest_slices(occupancy_labels(cases), slices, count, rng))
         rows = []
         for start in range(0, len(order), self.curriculum_slices):
             kept = slices.keep(sorted(order[start : start + self.curriculum_slices].tolist()))

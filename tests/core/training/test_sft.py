@@ -1,6 +1,7 @@
 """What SFT learns from, that it learns, and that a resumed run is the run that was not stopped."""
 
 import hashlib
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -122,6 +123,24 @@ def test_the_curriculum_shows_every_slice_once_and_asks_only_what_is_seen():
         assert 1 <= len(asked) <= 4
         for case in asked:
             assert case.target[list(slices.indices)].any()
+
+
+def test_few_rows_of_a_volume_are_those_of_rare_labels():
+    """A lesion on one slice of 24: two rows of one slice each hold it far more often than two of 24 slices would."""
+    module = make_module(curriculum_steps=5, curriculum_slices=1, curriculum_rows=2)
+    module.configure_model()
+    data = PhantomDataset("train", 1, shape=(24, 48, 48))
+    labels = np.ones((24, 48, 48), np.uint8)
+    labels[7, 10:20, 10:20] = 2
+    target = np.ones((24, 48, 48), bool)
+    cases = [replace(data[0], labels=labels, target=target)]
+    drawn = [module._rows(cases, True, np.random.default_rng(seed)) for seed in range(200)]
+    assert all(len(rows) == 2 for rows in drawn)
+    assert all(len(slices.indices) == 1 for rows in drawn for slices, _ in rows)
+    with_lesion = sum(any(slices.indices == (7,) for slices, _ in rows) for rows in drawn)
+    first = 1 / (1 + 23 / 24)
+    expected = first + (1 - first) * 1 / (1 + 22 / 24)
+    assert abs(with_lesion / 200 - expected) < 4 * (expected * (1 - expected) / 200) ** 0.5
 
 
 @pytest.mark.slow
