@@ -79,7 +79,9 @@ class Row:
     queries: int = 12
 
 
-def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[TrainablePolicy, int], TrainingModule]:
+def sft(
+    labels: str, perception: int = 0, curriculum: int = 0, rate: float = 5e-4
+) -> Callable[[TrainablePolicy, int], TrainingModule]:
     """SFT on the paper's key slice (upper median of the ten largest) or on the ``largest``."""
 
     def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
@@ -89,9 +91,12 @@ def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[Train
             learning_rate=rate,
             label_rule=labels,
             reword=0.6,
+            perception_steps=perception,
             curriculum_steps=curriculum,
             occupancy_weight=1.0,
             occupancy_classes=13,
+            occupancy_balance=0.35,
+            extent_weight=0.2,
             max_new_tokens=64,
             seed=seed,
         )
@@ -112,8 +117,8 @@ def grpo(
             rewards,
             {type(term).__name__: 0.0 if type(term).__name__ == leave_out else 0.25 for term in rewards},
             group_size=8,
-            beta=0.02,
-            learning_rate=2e-4,
+            beta=0.04,
+            learning_rate=5e-5,
             warmup_steps=10,
             reword=0.6,
             max_new_tokens=64,
@@ -125,7 +130,7 @@ def grpo(
 
 
 ROWS = {
-    "sft": Row("SFT, the paper's labels (cold start)", None, sft("paper", curriculum=200, rate=2e-3), COLD_STEPS),
+    "sft": Row("SFT, the paper's labels (cold start)", None, sft("paper", 200, 120, 2e-3), COLD_STEPS),
     "sft_grpo": Row("SFT + GRPO", "sft", grpo(), RL_STEPS, queries=3),
     "sft_same": Row("SFT + as much SFT, same labels", "sft", sft("paper"), MORE_STEPS),
     "sft_clean": Row("SFT + as much SFT, best-slice labels", "sft", sft("largest"), MORE_STEPS),
