@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import PropagationError
+from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, SliceStack, Volume
 
@@ -113,9 +113,13 @@ class TrainablePolicy(Policy):
         """
         return None
 
-    def encode_slices(self, stacks: Sequence[SliceStack]) -> torch.Tensor | None:
-        """Run ``slice_encoder`` alone over all slices of all stacks: (N, C) with gradient; None when there is none."""
-        return None
+    def encode_slices(self, stacks: Sequence[SliceStack]) -> torch.Tensor:
+        """Run ``slice_encoder`` alone over all slices of all stacks: features (N, C) with gradient.
+
+        Raises:
+            ConfigError: This policy cannot look at slices without answering; SFT then has no perception stage.
+        """
+        raise ConfigError(f"{type(self).__name__} has no encode_slices; set perception_steps to 0")
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:

@@ -81,9 +81,10 @@ class OccupancyHead(nn.Module):
         template_shape = stacks[0].pixels.shape
         tokens = features.shape[0] // sum(len(stack.indices) for stack in stacks)
         rows = round((tokens * template_shape[2] / template_shape[3]) ** 0.5)
-        truth = np.concatenate(
-            [self._sample(label, stack, rows, tokens // rows) for label, stack in zip(labels, stacks, strict=True)]
-        )
+        columns = tokens // rows
+        shown = [label[list(stack.indices)] for label, stack in zip(labels, stacks, strict=True)]
+        planes = [np.where(label < self.classes, label, 0) for label in shown]
+        truth = np.concatenate([self._sample(own, rows, columns) for own in planes])
         target = torch.from_numpy(truth.astype(np.int64)).to(features.device)
         # Normalised, as a language model reads them: features that may grow would drown what its layers add to them.
         normed = rms_norm(features.float(), features.shape[-1:])
@@ -93,22 +94,19 @@ class OccupancyHead(nn.Module):
         loss = cross_entropy(scores, target, weight=weight)
         if self.edges is None:
             return loss
-        known = [np.where(label < self.classes, label, 0) for label in labels]
-        boxes = [region_boxes(label, stack, rows, tokens // rows) for label, stack in zip(known, stacks, strict=True)]
-        return loss + self.extent_weight * _edge_loss(self.edges(normed), np.concatenate(boxes))
+        boxes = np.concatenate([region_boxes(own, rows, columns) for own in planes])
+        return loss + self.extent_weight * _edge_loss(self.edges(normed), boxes)
 
     def forget(self) -> None:
         """Drop what was heard in a pass that has no loss."""
         self._heard.clear()
 
-    def _sample(self, labels: NDArray[np.uint8], stack: SliceStack, rows: int, columns: int) -> NDArray[np.uint8]:
+    def _sample(self, planes: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
         """Labels at the points, token by token: (slices * rows * columns * cells * cells,)."""
-        _, height, width = labels.shape
+        slices, height, width = planes.shape
         y = ((np.arange(rows * self.cells) + 0.5) / (rows * self.cells) * height).astype(int)
         x = ((np.arange(columns * self.cells) + 0.5) / (columns * self.cells) * width).astype(int)
-        grid = labels[np.ix_(np.array(stack.indices), y, x)]
-        grid = np.where(grid < self.classes, grid, 0)
-        cut = grid.reshape(len(stack.indices), rows, self.cells, columns, self.cells)
+        cut = planes[:, y[:, None], x].reshape(slices, rows, self.cells, columns, self.cells)
         return cut.transpose(0, 1, 3, 2, 4).reshape(-1)
 
     def _listen(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -116,14 +114,13 @@ class OccupancyHead(nn.Module):
             self._heard.append(output)
 
 
-def region_boxes(labels: NDArray[np.uint8], stack: SliceStack, rows: int, columns: int) -> NDArray[np.int64]:
+def region_boxes(planes: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.int64]:
     """Box of the region that each image token is a part of: of the smallest one when several lie on it.
 
     A region is a connected part of a label on a slice.
 
     Args:
-        labels: Label map (Z, Y, X) of the stack's volume.
-        stack: The slices.
+        planes: Labels (S, Y, X) of the slices.
         rows: Tokens along y.
         columns: Tokens along x.
 
@@ -131,14 +128,14 @@ def region_boxes(labels: NDArray[np.uint8], stack: SliceStack, rows: int, column
         (slices * rows * columns, 4): x1, y1, x2, y2, each a place among ``BINS`` along its side of the slice; -1 where
         no region lies.
     """
-    _, height, width = labels.shape
+    slices, height, width = planes.shape
     token_voxels = height * width / (rows * columns)
     scale = (BINS - 1) / np.array([width, height, width, height])
-    found = np.full((len(stack.indices), rows * columns, 4), -1, np.int64)
-    for own, z in zip(found, stack.indices, strict=True):
+    found = np.full((slices, rows * columns, 4), -1, np.int64)
+    for own, plane in zip(found, planes, strict=True):
         smallest = np.full(rows * columns, np.inf)
-        for name in np.unique(labels[z][labels[z] > 0]):
-            parts, _ = ndimage.label(labels[z] == name)
+        for name in np.unique(plane[plane > 0]):
+            parts, _ = ndimage.label(plane == name)
             for number, (y, x) in enumerate(ndimage.find_objects(parts), start=1):
                 in_y, in_x = np.nonzero(parts[y, x] == number)
                 tokens = (in_y + y.start) * rows // height * columns + (in_x + x.start) * columns // width

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import slice_areas
 from medvol.core.evaluation.module import Batch
@@ -113,11 +114,12 @@ class SFTModule(TrainingModule):
             max_new_tokens,
             save_dir,
         )
-        require_least(1, curriculum_slices=curriculum_slices, curriculum_queries=curriculum_queries)
         require_least(1, perception_slices=perception_slices)
-        require_least(1, curriculum_rows=1 if curriculum_rows is None else curriculum_rows)
-        require_least(0, perception_steps=perception_steps, curriculum_steps=curriculum_steps)
-        require_least(0, jitter=jitter, occupancy_weight=occupancy_weight, occupancy_balance=occupancy_balance)
+        require_least(1, curriculum_slices=curriculum_slices, curriculum_queries=curriculum_queries)
+        if curriculum_rows is not None:
+            require_least(1, curriculum_rows=curriculum_rows)
+        require_least(0, jitter=jitter, perception_steps=perception_steps, curriculum_steps=curriculum_steps)
+        require_least(0, occupancy_weight=occupancy_weight, occupancy_balance=occupancy_balance)
         require_least(0, extent_weight=extent_weight)
         require_least(2, occupancy_classes=occupancy_classes)
         require_share(reword=reword)
@@ -179,16 +181,18 @@ class SFTModule(TrainingModule):
 
     def _perceive(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         """Occupancy loss of chosen slices of every volume; the language model does not run."""
-        assert self.occupancy is not None, "configure_model built it"
         labels = [occupancy_labels(cases) for cases in batch]
-        stacks = []
-        for cases, label in zip(batch, labels, strict=True):
-            (prompt,) = build_prompts(cases[0].volume, [cases[0].query.text], self.policy.template)
-            stacks.append(prompt.slices.keep(rarest_slices(label, prompt.slices, self.perception_slices, rng)))
+        drawings = [self._draw(cases) for cases in batch]
+        stacks = [
+            slices.keep(rarest_slices(label, slices, self.perception_slices, rng))
+            for label, slices in zip(labels, drawings, strict=True)
+        ]
         self.student.encode_slices(stacks)
-        loss = self.occupancy.loss(labels, stacks)
-        self.log("train/occupancy_loss", loss.detach(), prog_bar=True, batch_size=len(stacks))
-        return loss
+        return self._read_occupancy(labels, stacks)
+
+    def _draw(self, cases: Sequence[Case]) -> SliceStack:
+        """The full drawing of the volume that the cases share."""
+        return build_prompts(cases[0].volume, [cases[0].query.text], self.policy.template)[0].slices
 
     def _rows(
         self, cases: Sequence[Case], early: bool, rng: np.random.Generator
@@ -196,11 +200,12 @@ class SFTModule(TrainingModule):
         """Drawings of a volume with the cases asked of each: one full drawing, or a random partition of it."""
         for case in cases:
             require_target(case)
-        slices = build_prompts(cases[0].volume, [cases[0].query.text], self.policy.template)[0].slices
+        slices = self._draw(cases)
         if not early:
             return [(slices, list(cases))]
-        order = rng.permutation(len(slices.indices))
-        if self.curriculum_rows is not None:
+        if self.curriculum_rows is None:
+            order = rng.permutation(len(slices.indices))
+        else:
             count = self.curriculum_rows * self.curriculum_slices
             order = rng.permutation(rarest_slices(occupancy_labels(cases), slices, count, rng))
         rows = []
@@ -238,7 +243,12 @@ class SFTModule(TrainingModule):
         if self.occupancy_weight == 0:
             self.occupancy.forget()
             return 0.0
-        labels = [occupancy_labels(cases) for cases, _ in drawn]
-        loss = self.occupancy.loss(labels, [slices for _, slices in drawn])
-        self.log("train/occupancy_loss", loss.detach(), prog_bar=True, batch_size=len(drawn))
+        loss = self._read_occupancy([occupancy_labels(cases) for cases, _ in drawn], [slices for _, slices in drawn])
         return self.occupancy_weight * (1.0 if early else 1 / 3) * loss
+
+    def _read_occupancy(self, labels: Sequence[NDArray[np.uint8]], stacks: Sequence[SliceStack]) -> torch.Tensor:
+        """Loss of what the slice encoder just saw."""
+        assert self.occupancy is not None, "configure_model built it"
+        loss = self.occupancy.loss(labels, stacks)
+        self.log("train/occupancy_loss", loss.detach(), prog_bar=True, batch_size=len(stacks))
+        return loss

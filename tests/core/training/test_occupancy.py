@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
+from medvol.core.roles import TrainablePolicy
 from medvol.core.training.occupancy import BACKGROUND_WEIGHT, BINS, OccupancyHead, rarest_slices, region_boxes
 from medvol.core.types import SliceStack
 from medvol.policies.qwen_vl import QwenVLPolicy
@@ -81,6 +82,14 @@ def test_a_policy_that_sees_no_slices_has_no_perception():
         OccupancyHead(Blind(["x"]), 3)
 
 
+def test_a_policy_that_looks_only_while_answering_says_how_to_go_on():
+    class Answering(QwenVLPolicy):
+        encode_slices = TrainablePolicy.encode_slices
+
+    with pytest.raises(ConfigError, match="Answering has no encode_slices; set perception_steps to 0"):
+        Answering(size="tiny").encode_slices([stack_of([0])])
+
+
 def test_the_loss_has_a_gradient_to_the_features():
     policy = QwenVLPolicy(size="tiny")
     head = OccupancyHead(policy, classes=3)
@@ -111,7 +120,7 @@ def regions_of(plane):
 def test_a_token_gets_the_box_of_the_smallest_region_on_it(seed, filled):
     rng = np.random.default_rng(seed)
     labels = (rng.integers(1, 4, (3, 12, 16)) * (rng.random((3, 12, 16)) < filled)).astype(np.uint8)
-    found = region_boxes(labels, stack_of([0, 2], depth=3), 2, 2).reshape(2, 2, 2, 4)
+    found = region_boxes(labels[[0, 2]], 2, 2).reshape(2, 2, 2, 4)
     for own, z in zip(found, (0, 2), strict=True):
         for row in range(2):
             for column in range(2):
