@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from medvol.core.training.module import TrainingModule
 from medvol.core.training.sft import SFTModule
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.region import RegionPropagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
@@ -54,8 +55,11 @@ from medvol.rewards.spatial import SpatialReward
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
-COLD_STEPS, RL_STEPS, MORE_STEPS = 660, 140, 240
-"""Steps of the cold start, of GRPO, and of SFT that costs as much as GRPO."""
+SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS = 2000, 2500, 200, 100, 100
+"""Steps of the base's two stages, of the cold start, of GRPO, and of SFT that costs as much as GRPO."""
+
+TEMPLATE = replace(TINY_TEMPLATE, height_px=144, width_px=144)
+"""Slices of 36 tokens; a lesion of a few pixels is lost in the 16 of the tiny policy's own prompt."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Row:
         steps: Optimiser steps.
         batch_size: Volumes a step.
         queries: Queries a volume and step.
+        sees: Its slice encoder learns too.
+        shared: Trained with one seed, as a pretrained model is one for all who start from it; not in the table.
     """
 
     title: str
@@ -77,6 +83,39 @@ class Row:
     steps: int
     batch_size: int = 4
     queries: int = 12
+    sees: bool = False
+    shared: bool = False
+
+
+def see(policy: TrainablePolicy, seed: int) -> TrainingModule:
+    """The slice encoder alone, on what lies at every point of a slice and how far it reaches."""
+    return SFTModule(
+        policy,
+        RegionPropagator(),
+        learning_rate=1.5e-3,
+        perception_steps=SEE_STEPS,
+        occupancy_classes=13,
+        occupancy_balance=0.35,
+        extent_weight=0.2,
+        seed=seed,
+    )
+
+
+def point(policy: TrainablePolicy, seed: int) -> TrainingModule:
+    """Answers about one slice at a time, with the slice encoder as it is."""
+    return SFTModule(
+        policy,
+        RegionPropagator(),
+        learning_rate=1.5e-3,
+        label_rule="largest",
+        reword=0.6,
+        curriculum_steps=POINT_STEPS,
+        curriculum_slices=1,
+        curriculum_rows=6,
+        curriculum_queries=8,
+        gaze_weight=0.3,
+        seed=seed,
+    )
 
 
 def sft(
@@ -130,6 +169,8 @@ def grpo(
 
 
 ROWS = {
+    "see": Row("base, first stage: perception", None, see, SEE_STEPS, 3, 1, True, True),
+    "point": Row("base, second stage: single slices", "see", point, POINT_STEPS, 1, 36, False, True),
     "sft": Row("SFT, the paper's labels (cold start)", None, sft("paper", 200, 120, 2e-3), COLD_STEPS),
     "sft_grpo": Row("SFT + GRPO", "sft", grpo(), RL_STEPS, queries=3),
     "sft_same": Row("SFT + as much SFT, same labels", "sft", sft("paper"), MORE_STEPS),
@@ -148,17 +189,23 @@ ROWS = {
 
 
 def training_data(row: Row, seed: int) -> CaseDataModule:
-    """Volumes with a lesion each, never the same twice in a run; rows after a cold start see others than it did."""
-    drawn = seed + (100 if row.start else 0)
-    cases = PhantomDataset("train", num_volumes=4 * row.steps, seed=drawn, lesion_share=1.0, cache_size=8)
+    """Volumes with a lesion each, never the same twice in a run; a row sees others than the one it starts from."""
+    drawn, start = seed, row.start
+    while start:
+        drawn, start = drawn + 100, ROWS[start].start
+    cases = PhantomDataset("train", num_volumes=row.batch_size * row.steps, seed=drawn, lesion_share=1.0, cache_size=8)
     return CaseDataModule(train=cases, batch_size=row.batch_size, queries_per_volume=row.queries, seed=seed)
 
 
 def model_of(name: str, seed: int, out: Path, quick: bool) -> tuple[Path, float]:
     """Model folder of a row, trained when it is not there, and the processor seconds that it took."""
-    row, folder = ROWS[name], out / f"{name}-{seed}"
+    row = ROWS[name]
+    seed = 0 if row.shared else seed
+    folder = out / f"{name}-{seed}"
     start = str(model_of(row.start, seed, out, quick)[0]) if row.start else None
-    policy = QwenVLPolicy(model=start, size=None if start else "tiny", seed=seed)
+    policy = QwenVLPolicy(
+        model=start, size=None if start else "tiny", template=TEMPLATE, seed=seed, freeze_vision=not row.sees
+    )
     module = row.make(policy, seed)
     seconds = train(module, training_data(row, seed), row.steps, folder, quick)
     return folder / "model", seconds

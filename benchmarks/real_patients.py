@@ -185,8 +185,8 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, f
     module = row.make(policy, make_propagator(options), fold)
     data = CaseDataModule(
         train=read_cases(split(fold)[0], "train", options),
-        batch_size=4 if row.augment else 2,
-        queries_per_volume=3 if row.augment else 2,
+        batch_size=4 if row.augment else 3,
+        queries_per_volume=3 if row.augment else 1,
         seed=fold,
         augment=AUGMENT if row.augment else None,
         sides_may_swap=True,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
-from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, SliceStack, Volume
+from medvol.core.types import Case, Completion, Evidence, Gaze, Prompt, Rollout, Sampling, SliceStack, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +88,25 @@ class TrainablePolicy(Policy):
         Returns:
             For each prompt and completion a float tensor (T,), all <= 0.
         """
+
+    def log_probs_and_gaze(
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """``log_probs`` of one answer each, and whether the policy looks where it should while it writes them.
+
+        Args:
+            prompts: Questions.
+            answers: For each prompt, the answer to score.
+            gazes: For each answer, where to look during pieces of it.
+
+        Returns:
+            For each prompt a float tensor (T,); and (N,), for every token of every piece the log of the share of
+            attention that goes to where it should, all <= 0, with gradient.
+
+        Raises:
+            ConfigError: This policy does not tell where it looks.
+        """
+        raise ConfigError(f"{type(self).__name__} does not tell where it looks; set gaze_weight to 0")
 
     @abstractmethod
     def reference_log_probs(

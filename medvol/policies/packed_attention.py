@@ -7,6 +7,11 @@ row, and recomputation under gradient checkpointing sees the same.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +23,53 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 PACKED_ATTENTION = "medvol_packed"
 """Name to set as the language model's attention implementation."""
+
+
+@dataclass
+class AttentionRecord:
+    """What one layer attended with.
+
+    Args:
+        layer: Index of the layer.
+        calls: Query (B, heads, L, C), key (B, key heads, K, C), additive mask (B, 1, S, K) of the last S tokens, and
+            the factor of the scores, of every call with a mask.
+    """
+
+    layer: int
+    calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]] = field(default_factory=list)
+
+    def log_shares(self, rows: torch.Tensor, sources: torch.Tensor, looked_at: torch.Tensor) -> torch.Tensor:
+        """Log of the share of attention that tokens give to others, a mean over heads, in the one call recorded.
+
+        Args:
+            rows: (N,) row of each token that looks.
+            sources: (N,) its place in the row, behind the prefix.
+            looked_at: (N, K) bool, the tokens that count; at least one of each that the mask lets it see.
+
+        Returns:
+            (N,), all <= 0.
+        """
+        ((query, key, mask, scaling),) = self.calls
+        keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        scores = torch.einsum("nhc,nhkc->nhk", query[rows, :, sources], keys[rows]) * scaling
+        behind = sources - (query.shape[2] - mask.shape[2])
+        shares = torch.log_softmax((scores + mask[rows, 0, behind][:, None]).float(), dim=-1)
+        wanted = shares.masked_fill(~looked_at[:, None], float("-inf")).logsumexp(-1)
+        return wanted.logsumexp(1) - math.log(wanted.shape[1])
+
+
+_RECORD: ContextVar[AttentionRecord | None] = ContextVar("attention_record", default=None)
+
+
+@contextmanager
+def record_attention(layer: int) -> Iterator[AttentionRecord]:
+    """Keep what a layer attends with, gradient included, while the context is open."""
+    record = AttentionRecord(layer)
+    token = _RECORD.set(record)
+    try:
+        yield record
+    finally:
+        _RECORD.reset(token)
 
 
 def attend_packed(
@@ -47,6 +99,10 @@ def attend_packed(
     if attention_mask is None:
         attended, _ = sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
         return attended, None
+    record = _RECORD.get()
+    if record is not None and getattr(module, "layer_idx", None) == record.layer:
+        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+        record.calls.append((query, key, attention_mask, factor))
     if query.device.type != "cpu":  # elsewhere the fast kernels take no shared key heads beside a mask
         shared = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))

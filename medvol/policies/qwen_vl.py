@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.registry import owner_of
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Completion, Prompt, Sampling, SliceStack
+from medvol.core.types import Completion, Gaze, Prompt, Sampling, SliceStack
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,33 @@ class QwenVLPolicy(TrainablePolicy):
     ) -> list[list[torch.Tensor]]:
         """Score completions, packed: every drawing of slices is one row."""
         return self._score(self.load(), prompts, completions, temperature)
+
+    def log_probs_and_gaze(
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Score answers, and read the attention of the layer in the middle."""
+        network = self.load()
+        drawings = _by_slices(prompts)
+        groups = [
+            (slices, [(prompts[i].query, [answers[i].token_ids.tolist()]) for i in members])
+            for slices, members in drawings
+        ]
+        looks = [[self._looks(answers[i], gazes[i]) for i in members] for _, members in drawings]
+        grouped, shares = network.log_probs_and_gaze(groups, looks)
+        scores: dict[int, torch.Tensor] = {}
+        for (_, members), group in zip(drawings, grouped, strict=True):
+            scores.update(zip(members, (rows[0] for rows in group), strict=True))
+        return [scores[i] for i in range(len(prompts))], shares
+
+    def _looks(self, answer: Completion, gazes: Sequence[Gaze]) -> list[tuple[int, int, NDArray[np.bool_]]]:
+        """Token, slice and mask of every token that writes a piece of the answer with a gaze."""
+        coded = self.load().tokenizer(answer.text, add_special_tokens=False, return_offsets_mapping=True)
+        return [
+            (token, gaze.position, gaze.mask)
+            for gaze in gazes
+            for token, (first, last) in enumerate(coded["offset_mapping"])
+            if first < gaze.stop and last > gaze.start
+        ]
 
     def reference_log_probs(
         self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from medvol.core.errors import CheckpointError
+from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
-from medvol.policies.packed_attention import PACKED_ATTENTION
+from medvol.policies.packed_attention import PACKED_ATTENTION, record_attention
 from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
 from medvol.policies.patches import to_patches
 from medvol.policies.slice_attention import SLICE_ATTENTION
@@ -29,6 +32,12 @@ _CLOSING = f"{END}\n<|im_start|>assistant\n"
 
 _ROWS = 64
 """Rows of the vocabulary's scores that exist at a time in training."""
+
+_WELL = 0.4
+"""A mask fills an image token well when it covers this share of it."""
+
+_Spans = list[list[tuple[list[int], Sequence[int]]]]
+"""Of each query and completion of a row, the places that predict its tokens, with the tokens."""
 
 
 class QwenVLNetwork(nn.Module):
@@ -192,12 +201,65 @@ class QwenVLNetwork(nn.Module):
         self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]], temperature: float
     ) -> list[list[list[torch.Tensor]]]:
         """Log-probabilities of all completions, one row a drawing of slices."""
-        rows, spans = [], []
-        for slices, questions in groups:
-            row, span = self._pack_questions(self.prefix(slices), questions)
-            rows.append(row)
-            spans.append(span)
+        rows, spans = self._pack_groups(groups)
         hidden = self.hidden_states(rows, self.see([slices for slices, _ in groups]))
+        return self._read_scores(hidden, spans, temperature)
+
+    def log_probs_and_gaze(
+        self,
+        groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]],
+        looks: Sequence[Sequence[Sequence[tuple[int, int, NDArray[np.bool_]]]]],
+    ) -> tuple[list[list[list[torch.Tensor]]], torch.Tensor]:
+        """``log_probs`` of one completion a query, and the log of the share of attention that goes where it should.
+
+        The layer in the middle is asked: those before it bring what the query means to the token that looks, those
+        behind it make a number of what was seen.
+
+        Args:
+            groups: As in ``log_probs``.
+            looks: For each drawing and query, which token of the completion should look at which slice, given by its
+                position among those shown, and where on it: (Y, X) bool.
+
+        Raises:
+            ConfigError: The model does not pack.
+        """
+        if not self.packs:
+            raise ConfigError("this model looks at a sliding window and does not tell where; set gaze_weight to 0")
+        rows, spans = self._pack_groups(groups)
+        with record_attention((self.model.config.text_config.num_hidden_layers - 1) // 2) as record:
+            hidden = self.hidden_states(rows, self.see([slices for slices, _ in groups]))
+        sources: list[tuple[int, int]] = []
+        wanted: list[torch.Tensor] = []
+        for b, (row, span, questions) in enumerate(zip(rows, spans, looks, strict=True)):
+            image_tokens = torch.nonzero(row.ids == self.model.config.image_token_id)[:, 0]
+            for (places, _), look in zip((query[0] for query in span), questions, strict=True):
+                for token, position, mask in look:
+                    sources.append((b, places[token]))
+                    here = image_tokens.view(-1, self._image_tokens())[position, self._tokens_on(mask)]
+                    wanted.append(torch.zeros(hidden.shape[1], dtype=torch.bool).index_fill_(0, here, True))
+        shares = hidden.new_zeros(0)
+        if wanted:
+            index = torch.tensor(sources, device=self.device).T
+            shares = record.log_shares(index[0], index[1], torch.stack(wanted).to(self.device))
+        return self._read_scores(hidden, spans, 1.0), shares
+
+    def _tokens_on(self, mask: NDArray[np.bool_]) -> torch.Tensor:
+        """Image tokens of a slice that a mask fills well, or better than half as well as it fills any."""
+        side = self.patch * self.merge
+        grid = self.template.height_px // side, self.template.width_px // side
+        share = adaptive_avg_pool2d(torch.from_numpy(mask.astype(np.float32))[None], grid).flatten()
+        return share >= min(_WELL, float(share.max()) / 2)
+
+    def _pack_groups(
+        self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]]
+    ) -> tuple[list[PackedRow], list[_Spans]]:
+        packed = [self._pack_questions(self.prefix(slices), questions) for slices, questions in groups]
+        return [row for row, _ in packed], [span for _, span in packed]
+
+    def _read_scores(
+        self, hidden: torch.Tensor, spans: Sequence[_Spans], temperature: float
+    ) -> list[list[list[torch.Tensor]]]:
+        """Log-probabilities of all completions from the hidden states of their rows."""
         flat = [
             (b, source) for b, span in enumerate(spans) for query in span for sources, _ in query for source in sources
         ]
@@ -210,7 +272,7 @@ class QwenVLNetwork(nn.Module):
 
     def _pack_questions(
         self, prefix: Prefix, questions: Sequence[tuple[str, Sequence[Sequence[int]]]]
-    ) -> tuple[PackedRow, list[list[tuple[list[int], Sequence[int]]]]]:
+    ) -> tuple[PackedRow, _Spans]:
         """The packed row, and for each completion the places that predict its tokens, with the tokens."""
         branches: list[Branch] = []
         plan: list[tuple[int, list[int]]] = []

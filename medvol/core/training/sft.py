@@ -25,9 +25,10 @@ from medvol.core.grounding.prompts import build_prompts
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
+from medvol.core.training.gaze import answer_gazes
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.occupancy import OccupancyHead, occupancy_labels, rarest_slices
-from medvol.core.types import Case, Completion, Prompt, SliceStack
+from medvol.core.types import Case, Completion, Gaze, Prompt, SliceStack
 
 _CLEAR = 0.1
 """A slice shows a target clearly when it holds this share of the largest area."""
@@ -58,6 +59,8 @@ class SFTModule(TrainingModule):
         occupancy_classes: Labels of the occupancy loss, background included.
         occupancy_balance: See ``OccupancyHead``: 0 weighs all labels the same, 0.5 a rare one more.
         extent_weight: See ``OccupancyHead``: above 0, image tokens also learn how far the region on them reaches.
+        gaze_weight: Weight of the gaze loss: the part of its attention that the policy does not give to the target
+            while it writes the target's slices and boxes, as a negative log; 0 leaves it out.
         seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
         error_budget: See ``EvaluationModule``.
         surface: See ``EvaluationModule``.
@@ -90,6 +93,7 @@ class SFTModule(TrainingModule):
         occupancy_classes: int = 16,
         occupancy_balance: float = 0.0,
         extent_weight: float = 0.0,
+        gaze_weight: float = 0.0,
         seed: int = 0,
         error_budget: bool = False,
         surface: bool = False,
@@ -120,7 +124,7 @@ class SFTModule(TrainingModule):
             require_least(1, curriculum_rows=curriculum_rows)
         require_least(0, jitter=jitter, perception_steps=perception_steps, curriculum_steps=curriculum_steps)
         require_least(0, occupancy_weight=occupancy_weight, occupancy_balance=occupancy_balance)
-        require_least(0, extent_weight=extent_weight)
+        require_least(0, extent_weight=extent_weight, gaze_weight=gaze_weight)
         require_least(2, occupancy_classes=occupancy_classes)
         require_share(reword=reword)
         self.label_rule: KeySliceRule = label_rule
@@ -137,6 +141,7 @@ class SFTModule(TrainingModule):
         self.occupancy_classes = occupancy_classes
         self.occupancy_balance = occupancy_balance
         self.extent_weight = extent_weight
+        self.gaze_weight = gaze_weight
         self.seed = seed
         self.occupancy: OccupancyHead | None = None
 
@@ -163,7 +168,8 @@ class SFTModule(TrainingModule):
             return self._perceive(batch, rng)
         early = self.global_step < self.perception_steps + self.curriculum_steps
         prompts: list[Prompt] = []
-        answers: list[list[Completion]] = []
+        answers: list[Completion] = []
+        gazes: list[list[Gaze]] = []
         drawn: list[tuple[Sequence[Case], SliceStack]] = []
         for cases in batch:
             for slices, members in self._rows(cases, early, rng):
@@ -171,13 +177,28 @@ class SFTModule(TrainingModule):
                 for case in members:
                     query = reword_query(case.query.text, rng, self.reword)
                     prompts.append(Prompt(slices, query, self.policy.template))
-                    answers.append([self.student.encode(self._answer(case, slices, rng))])
+                    text, looks = self._answer(case, slices, rng)
+                    answers.append(self.student.encode(text))
+                    gazes.append(looks)
         if not prompts:
             return None
-        scores = torch.cat([rows[0] for rows in self.student.log_probs(prompts, answers)])
-        loss = -scores.mean()
+        return self._answer_loss(prompts, answers, gazes) + self._occupancy_loss(drawn, early)
+
+    def _answer_loss(
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]
+    ) -> torch.Tensor:
+        """Negative log-likelihood of the answers, and the gaze loss when it is weighted."""
+        if self.gaze_weight > 0:
+            scores, shares = self.student.log_probs_and_gaze(prompts, answers, gazes)
+        else:
+            scores = [rows[0] for rows in self.student.log_probs(prompts, [[answer] for answer in answers])]
+            shares = torch.empty(0)
+        loss = -torch.cat(scores).mean()
         self.log("train/answer_loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
-        return loss + self._occupancy_loss(drawn, early)
+        if not len(shares):
+            return loss
+        self.log("train/gaze_loss", -shares.detach().mean(), prog_bar=True, batch_size=len(prompts))
+        return loss - self.gaze_weight * shares.mean()
 
     def _perceive(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         """Occupancy loss of chosen slices of every volume; the language model does not run."""
@@ -217,8 +238,8 @@ class SFTModule(TrainingModule):
                 rows.append((kept, [clear[i] for i in sorted(chosen)]))
         return rows
 
-    def _answer(self, case: Case, slices: SliceStack, rng: np.random.Generator) -> str:
-        """The true answer among the slices shown."""
+    def _answer(self, case: Case, slices: SliceStack, rng: np.random.Generator) -> tuple[str, list[Gaze]]:
+        """The true answer among the slices shown, and where to look while it is written."""
         target = require_target(case)
         clear = self._clear_slices(case, slices.indices)
         name = case.query.meaning or case.query.target or "target"
@@ -230,7 +251,9 @@ class SFTModule(TrainingModule):
             target, slices.indices, self.label_rule, self.split_boxes, self.jitter, rng, rationale=rationale
         )
         _, height, width = target.shape
-        return format_evidence(anchor, height, width, self.policy.template.coordinate_step)
+        text = format_evidence(anchor, height, width, self.policy.template.coordinate_step)
+        spanned = [clear[0], clear[-1]] if self.think and clear else []
+        return text, answer_gazes(text, anchor, target, slices.indices, spanned)
 
     @staticmethod
     def _clear_slices(case: Case, shown: Sequence[int]) -> list[int]:

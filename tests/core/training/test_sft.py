@@ -69,9 +69,24 @@ def test_the_loss_is_the_mean_over_answer_tokens_of_separate_sequences():
     pieces = []
     for case in cases:
         prompt = build_prompts(case.volume, [case.query.text], policy.template)
-        answer = policy.encode(module._answer(case, prompt[0].slices, np.random.default_rng(0)))
+        answer = policy.encode(module._answer(case, prompt[0].slices, np.random.default_rng(0))[0])
         pieces.append(policy.log_probs(prompt, [[answer]])[0][0])
     torch.testing.assert_close(loss, -torch.cat(pieces).mean(), atol=1e-5, rtol=0)
+
+
+def test_the_gaze_loss_is_added_to_that_of_the_answers():
+    losses = {}
+    for weight in (0.0, 0.5):
+        module = make_module(reword=0.0, occupancy_weight=0.0, gaze_weight=weight)
+        module.configure_model()
+        logged = {}
+        module.log = lambda name, value, kept=logged, **kwargs: kept.update({name: float(value)})
+        module.__dict__["_trainer"] = type("Stub", (), {"global_step": 0})()
+        cases = [PhantomDataset("train", 1, shape=SHAPE)[i] for i in range(3)]
+        losses[weight] = float(module.training_step([cases], 0).detach())
+    assert logged["train/answer_loss"] == pytest.approx(losses[0.0], abs=1e-6)
+    assert losses[0.5] == pytest.approx(losses[0.0] + 0.5 * logged["train/gaze_loss"], abs=1e-5)
+    assert logged["train/gaze_loss"] > 1
 
 
 def test_answers_are_true_anchors():
@@ -80,7 +95,7 @@ def test_answers_are_true_anchors():
     data = PhantomDataset("train", 1, shape=SHAPE)
     for case in (data[i] for i in range(len(data))):
         slices = build_prompts(case.volume, ["x"], module.policy.template)[0].slices
-        evidence = parse_evidence(module._answer(case, slices, np.random.default_rng(0)), SHAPE)
+        evidence = parse_evidence(module._answer(case, slices, np.random.default_rng(0))[0], SHAPE)
         areas = case.target.sum((1, 2))
         assert areas[evidence.key_slice] == areas.max()
         rows, columns = np.nonzero(case.target[evidence.key_slice])
