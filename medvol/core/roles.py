@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
-from medvol.core.types import Case, Completion, Evidence, Gaze, Prompt, Rollout, Sampling, SliceStack, Volume
+from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, SliceStack, Volume
 
 if TYPE_CHECKING:
     import torch

@@ -153,23 +153,6 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Gaze:
-    """What a policy should look at while it writes a piece of an answer.
-
-    Args:
-        start: First character of the piece in the answer's text.
-        stop: Character behind its last.
-        position: Of the slice among those shown.
-        mask: (Y, X) bool, True where to look; at least one pixel.
-    """
-
-    start: int
-    stop: int
-    position: int
-    mask: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
 class SliceStack:
     """The axial slices that a policy sees.
 

@@ -63,6 +63,10 @@ class PackedRow:
         return len(self.ids) - len(self.visible)
 
 
+Spans = list[list[tuple[list[int], Sequence[int]]]]
+"""Of each query and completion of a row, the places whose states predict its tokens, with the tokens."""
+
+
 def pack_tree(prefix: Prefix, branches: Sequence[Branch]) -> PackedRow:
     """Lay a tree out in one row; a branch starts at the position after its parent's last token."""
     lengths = [len(branch.ids) for branch in branches]
@@ -85,6 +89,33 @@ def pack_tree(prefix: Prefix, branches: Sequence[Branch]) -> PackedRow:
     behind = owner[len(prefix.ids) :]
     visible = sees[behind[:, None], owner[None]].tril(len(prefix.ids))
     return PackedRow(ids, torch.cat(positions, dim=1), visible, tuple(starts))
+
+
+def pack_questions(
+    prefix: Prefix, questions: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]
+) -> tuple[PackedRow, Spans]:
+    """Lay out queries and the completions behind each of them.
+
+    Args:
+        prefix: What they share.
+        questions: Token ids of each query, and of its completions.
+    """
+    branches: list[Branch] = []
+    plan: list[tuple[int, list[int]]] = []
+    for query, completions in questions:
+        parent = len(branches)
+        branches.append(Branch(query))
+        plan.append((parent, [parent + 1 + i for i in range(len(completions))]))
+        branches.extend(Branch(ids, parent) for ids in completions)
+    row = pack_tree(prefix, branches)
+    spans: Spans = []
+    for parent, children in plan:
+        last = row.starts[parent] + len(branches[parent].ids) - 1
+        places = {
+            child: range(row.starts[child], row.starts[child] + len(branches[child].ids) - 1) for child in children
+        }
+        spans.append([([last, *places[child]], branches[child].ids) for child in children])
+    return row, spans
 
 
 def stack_rows(rows: Sequence[PackedRow], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
+from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.registry import owner_of
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Completion, Gaze, Prompt, Sampling, SliceStack
+from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 
 if TYPE_CHECKING:
     import torch
@@ -132,14 +133,15 @@ class QwenVLPolicy(TrainablePolicy):
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Score answers, and read the attention of the layer in the middle."""
-        network = self.load()
+        from medvol.policies.gaze import score_with_gaze
+
         drawings = _by_slices(prompts)
         groups = [
             (slices, [(prompts[i].query, [answers[i].token_ids.tolist()]) for i in members])
             for slices, members in drawings
         ]
         looks = [[self._looks(answers[i], gazes[i]) for i in members] for _, members in drawings]
-        grouped, shares = network.log_probs_and_gaze(groups, looks)
+        grouped, shares = score_with_gaze(self.load(), groups, looks)
         scores: dict[int, torch.Tensor] = {}
         for (_, members), group in zip(drawings, grouped, strict=True):
             scores.update(zip(members, (rows[0] for rows in group), strict=True))

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.errors import CheckpointError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
-from medvol.policies.packed_attention import PACKED_ATTENTION, record_attention
-from medvol.policies.packing import Branch, PackedRow, Prefix, pack_tree, stack_rows
+from medvol.policies.packed_attention import PACKED_ATTENTION
+from medvol.policies.packing import Branch, PackedRow, Prefix, Spans, pack_questions, pack_tree, stack_rows
 from medvol.policies.patches import to_patches
 from medvol.policies.slice_attention import SLICE_ATTENTION
 
@@ -32,12 +29,6 @@ _CLOSING = f"{END}\n<|im_start|>assistant\n"
 
 _ROWS = 64
 """Rows of the vocabulary's scores that exist at a time in training."""
-
-_WELL = 0.4
-"""A mask fills an image token well when it covers this share of it."""
-
-_Spans = list[list[tuple[list[int], Sequence[int]]]]
-"""Of each query and completion of a row, the places that predict its tokens, with the tokens."""
 
 
 class QwenVLNetwork(nn.Module):
@@ -201,63 +192,22 @@ class QwenVLNetwork(nn.Module):
         self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]], temperature: float
     ) -> list[list[list[torch.Tensor]]]:
         """Log-probabilities of all completions, one row a drawing of slices."""
-        rows, spans = self._pack_groups(groups)
+        rows, spans = self.pack_groups(groups)
         hidden = self.hidden_states(rows, self.see([slices for slices, _ in groups]))
-        return self._read_scores(hidden, spans, temperature)
+        return self.read_scores(hidden, spans, temperature)
 
-    def log_probs_and_gaze(
-        self,
-        groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]],
-        looks: Sequence[Sequence[Sequence[tuple[int, int, NDArray[np.bool_]]]]],
-    ) -> tuple[list[list[list[torch.Tensor]]], torch.Tensor]:
-        """``log_probs`` of one completion a query, and the log of the share of attention that goes where it should.
-
-        The layer in the middle is asked: those before it bring what the query means to the token that looks, those
-        behind it make a number of what was seen.
-
-        Args:
-            groups: As in ``log_probs``.
-            looks: For each drawing and query, which token of the completion should look at which slice, given by its
-                position among those shown, and where on it: (Y, X) bool.
-
-        Raises:
-            ConfigError: The model does not pack.
-        """
-        if not self.packs:
-            raise ConfigError("this model looks at a sliding window and does not tell where; set gaze_weight to 0")
-        rows, spans = self._pack_groups(groups)
-        with record_attention((self.model.config.text_config.num_hidden_layers - 1) // 2) as record:
-            hidden = self.hidden_states(rows, self.see([slices for slices, _ in groups]))
-        sources: list[tuple[int, int]] = []
-        wanted: list[torch.Tensor] = []
-        for b, (row, span, questions) in enumerate(zip(rows, spans, looks, strict=True)):
-            image_tokens = torch.nonzero(row.ids == self.model.config.image_token_id)[:, 0]
-            for (places, _), look in zip((query[0] for query in span), questions, strict=True):
-                for token, position, mask in look:
-                    sources.append((b, places[token]))
-                    here = image_tokens.view(-1, self._image_tokens())[position, self._tokens_on(mask)]
-                    wanted.append(torch.zeros(hidden.shape[1], dtype=torch.bool).index_fill_(0, here, True))
-        shares = hidden.new_zeros(0)
-        if wanted:
-            index = torch.tensor(sources, device=self.device).T
-            shares = record.log_shares(index[0], index[1], torch.stack(wanted).to(self.device))
-        return self._read_scores(hidden, spans, 1.0), shares
-
-    def _tokens_on(self, mask: NDArray[np.bool_]) -> torch.Tensor:
-        """Image tokens of a slice that a mask fills well, or better than half as well as it fills any."""
-        side = self.patch * self.merge
-        grid = self.template.height_px // side, self.template.width_px // side
-        share = adaptive_avg_pool2d(torch.from_numpy(mask.astype(np.float32))[None], grid).flatten()
-        return share >= min(_WELL, float(share.max()) / 2)
-
-    def _pack_groups(
+    def pack_groups(
         self, groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]]
-    ) -> tuple[list[PackedRow], list[_Spans]]:
-        packed = [self._pack_questions(self.prefix(slices), questions) for slices, questions in groups]
+    ) -> tuple[list[PackedRow], list[Spans]]:
+        """One row a drawing of slices, and where its completions are predicted."""
+        packed = [
+            pack_questions(self.prefix(slices), [(self.encode_query(query), answers) for query, answers in questions])
+            for slices, questions in groups
+        ]
         return [row for row, _ in packed], [span for _, span in packed]
 
-    def _read_scores(
-        self, hidden: torch.Tensor, spans: Sequence[_Spans], temperature: float
+    def read_scores(
+        self, hidden: torch.Tensor, spans: Sequence[Spans], temperature: float
     ) -> list[list[list[torch.Tensor]]]:
         """Log-probabilities of all completions from the hidden states of their rows."""
         flat = [
@@ -270,33 +220,10 @@ class QwenVLNetwork(nn.Module):
         pieces = iter(scores.split([len(ids) for span in spans for query in span for _, ids in query]))
         return [[[next(pieces) for _ in query] for query in span] for span in spans]
 
-    def _pack_questions(
-        self, prefix: Prefix, questions: Sequence[tuple[str, Sequence[Sequence[int]]]]
-    ) -> tuple[PackedRow, _Spans]:
-        """The packed row, and for each completion the places that predict its tokens, with the tokens."""
-        branches: list[Branch] = []
-        plan: list[tuple[int, list[int]]] = []
-        for query, completions in questions:
-            parent = len(branches)
-            branches.append(Branch(self.encode_query(query)))
-            plan.append((parent, [parent + 1 + i for i in range(len(completions))]))
-            branches.extend(Branch(ids, parent) for ids in completions)
-        row = pack_tree(prefix, branches)
-        spans = []
-        for parent, children in plan:
-            last = row.starts[parent] + len(branches[parent].ids) - 1
-            spans.append(
-                [
-                    ([last, *range(row.starts[c], row.starts[c] + len(branches[c].ids) - 1)], branches[c].ids)
-                    for c in children
-                ]
-            )
-        return row, spans
-
     def _lay_out(self, indices: tuple[int, ...]) -> tuple[Prefix, torch.Tensor]:
         """Prefix of a full drawing, and for each token the position of its slice in the drawing (-1 for text)."""
         config = self.model.config
-        tokens = self._image_tokens()
+        tokens = self.image_tokens()
         ids, owners = list(self.encode(_OPENING)), [-1] * len(self.encode(_OPENING))
         for position, index in enumerate(indices):
             tag = self.encode(self.template.slice_tag.format(index=index))
@@ -318,7 +245,8 @@ class QwenVLNetwork(nn.Module):
         rows, columns = self.template.height_px // self.patch, self.template.width_px // self.patch
         return torch.tensor([[1, rows, columns]]).repeat(count, 1)
 
-    def _image_tokens(self) -> int:
+    def image_tokens(self) -> int:
+        """Image tokens of a slice."""
         side = self.patch * self.merge
         return (self.template.height_px // side) * (self.template.width_px // side)
 

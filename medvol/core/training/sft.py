@@ -20,15 +20,15 @@ from medvol.core.evaluation.metrics import slice_areas
 from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import KeySliceRule, label_anchor
+from medvol.core.grounding.gaze import Gaze, answer_gazes
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
-from medvol.core.training.gaze import answer_gazes
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.occupancy import OccupancyHead, occupancy_labels, rarest_slices
-from medvol.core.types import Case, Completion, Gaze, Prompt, SliceStack
+from medvol.core.types import Case, Completion, Prompt, SliceStack
 
 _CLEAR = 0.1
 """A slice shows a target clearly when it holds this share of the largest area."""

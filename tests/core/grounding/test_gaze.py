@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.anchors import label_anchor
+from medvol.core.grounding.gaze import Gaze, answer_gazes
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.roles import TrainablePolicy
-from medvol.core.training.gaze import answer_gazes
-from medvol.core.types import Gaze
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
 
