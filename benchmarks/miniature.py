@@ -52,6 +52,7 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.rewards.volume_dice import VolumeDiceReward
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
@@ -118,9 +119,7 @@ def point(policy: TrainablePolicy, seed: int) -> TrainingModule:
     )
 
 
-def sft(
-    labels: str, perception: int = 0, curriculum: int = 0, rate: float = 5e-4
-) -> Callable[[TrainablePolicy, int], TrainingModule]:
+def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[TrainablePolicy, int], TrainingModule]:
     """SFT on the paper's key slice (upper median of the ten largest) or on the ``largest``."""
 
     def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
@@ -130,12 +129,9 @@ def sft(
             learning_rate=rate,
             label_rule=labels,
             reword=0.6,
-            perception_steps=perception,
             curriculum_steps=curriculum,
-            occupancy_weight=1.0,
-            occupancy_classes=13,
-            occupancy_balance=0.35,
-            extent_weight=0.2,
+            curriculum_rows=4,
+            gaze_weight=0.3,
             max_new_tokens=64,
             seed=seed,
         )
@@ -144,12 +140,20 @@ def sft(
 
 
 def grpo(
-    leave_out: str | None = None, delta: int = 5, min_parse_rate: float = 0.5
+    leave_out: str | None = None, delta: int = 5, whole: bool = False, min_parse_rate: float = 0.5
 ) -> Callable[[TrainablePolicy, int], TrainingModule]:
-    """GRPO on the four rewards of the paper, all of one weight, or on three of them."""
+    """GRPO on the four rewards of the paper, all of one weight, or on three of them.
+
+    Args:
+        leave_out: Class of a term that is only logged.
+        delta: Slices to either side of the key slice on which masks are compared.
+        whole: Compare masks on all slices instead.
+        min_parse_rate: See ``GRPOModule``.
+    """
 
     def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
-        rewards = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), ConsistencyReward(delta)]
+        last = VolumeDiceReward() if whole else ConsistencyReward(delta)
+        rewards = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), last]
         return GRPOModule(
             policy,
             RegionPropagator(),
@@ -157,7 +161,7 @@ def grpo(
             {type(term).__name__: 0.0 if type(term).__name__ == leave_out else 0.25 for term in rewards},
             group_size=8,
             beta=0.04,
-            learning_rate=5e-5,
+            learning_rate=1e-4,
             warmup_steps=10,
             reword=0.6,
             max_new_tokens=64,
@@ -168,22 +172,33 @@ def grpo(
     return make
 
 
+def rl(title: str, start: str | None, make: Callable[[TrainablePolicy, int], TrainingModule]) -> Row:
+    """A row of GRPO."""
+    return Row(title, start, make, RL_STEPS, batch_size=2, queries=4)
+
+
+def more(title: str, start: str, labels: str) -> Row:
+    """A row of SFT that costs as much."""
+    return Row(title, start, sft(labels), MORE_STEPS)
+
+
 ROWS = {
-    "see": Row("base, first stage: perception", None, see, SEE_STEPS, 3, 1, True, True),
-    "point": Row("base, second stage: single slices", "see", point, POINT_STEPS, 1, 36, False, True),
-    "sft": Row("SFT, the paper's labels (cold start)", None, sft("paper", 200, 120, 2e-3), COLD_STEPS),
-    "sft_grpo": Row("SFT + GRPO", "sft", grpo(), RL_STEPS, queries=3),
-    "sft_same": Row("SFT + as much SFT, same labels", "sft", sft("paper"), MORE_STEPS),
-    "sft_clean": Row("SFT + as much SFT, best-slice labels", "sft", sft("largest"), MORE_STEPS),
-    "clean_grpo": Row("best-slice SFT + GRPO", "sft_clean", grpo(), RL_STEPS, queries=3),
-    "clean_more": Row("best-slice SFT + as much of it again", "sft_clean", sft("largest"), MORE_STEPS),
-    "no_format": Row("SFT + GRPO without format", "sft", grpo("FormatReward"), RL_STEPS, queries=3),
-    "no_axial": Row("SFT + GRPO without axial", "sft", grpo("AxialReward"), RL_STEPS, queries=3),
-    "no_spatial": Row("SFT + GRPO without spatial", "sft", grpo("SpatialReward"), RL_STEPS, queries=3),
-    "no_consistency": Row("SFT + GRPO without consistency", "sft", grpo("ConsistencyReward"), RL_STEPS, queries=3),
-    "delta_2": Row("SFT + GRPO, window of 2 slices", "sft", grpo(delta=2), RL_STEPS, queries=3),
-    "delta_10": Row("SFT + GRPO, window of 10 slices", "sft", grpo(delta=10), RL_STEPS, queries=3),
-    "grpo_alone": Row("GRPO without SFT", None, grpo(min_parse_rate=0.0), RL_STEPS, queries=3),
+    "see": Row("base, first stage: perception", None, see, SEE_STEPS, 3, 1, sees=True, shared=True),
+    "point": Row("base, second stage: single slices", "see", point, POINT_STEPS, 1, 36, shared=True),
+    "sft": Row("SFT, the paper's labels (cold start)", "point", sft("paper", 40, 1e-3), COLD_STEPS),
+    "sft_grpo": rl("SFT + GRPO", "sft", grpo()),
+    "sft_same": more("SFT + as much SFT, same labels", "sft", "paper"),
+    "sft_clean": more("SFT + as much SFT, best-slice labels", "sft", "largest"),
+    "clean_grpo": rl("best-slice SFT + GRPO", "sft_clean", grpo()),
+    "clean_dice": rl("best-slice SFT + GRPO, Dice of the whole volume", "sft_clean", grpo(whole=True)),
+    "clean_more": more("best-slice SFT + as much of it again", "sft_clean", "largest"),
+    "no_format": rl("SFT + GRPO without format", "sft", grpo("FormatReward")),
+    "no_axial": rl("SFT + GRPO without axial", "sft", grpo("AxialReward")),
+    "no_spatial": rl("SFT + GRPO without spatial", "sft", grpo("SpatialReward")),
+    "no_consistency": rl("SFT + GRPO without consistency", "sft", grpo("ConsistencyReward")),
+    "delta_2": rl("SFT + GRPO, window of 2 slices", "sft", grpo(delta=2)),
+    "delta_10": rl("SFT + GRPO, window of 10 slices", "sft", grpo(delta=10)),
+    "grpo_alone": rl("GRPO without SFT", "point", grpo(min_parse_rate=0.0)),
 }
 """Rows in the order of their worth; a window of 5 slices is ``sft_grpo``."""
 
