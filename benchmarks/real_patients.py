@@ -58,7 +58,7 @@ from medvol.rewards.spatial import SpatialReward
 TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 FOLDS = 5
 
-COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 100
+COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 520
 """Steps of the cold start, of GRPO, and of the SFT beside it."""
 
 AUGMENT: list[dict[str, Any]] = [
