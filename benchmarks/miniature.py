@@ -3,8 +3,9 @@
 All rows start from one base, which stands for a pretrained model: a slice encoder that learned what lies where, and a
 language model that learned to read answers about single slices off it. What follows is trained with at least three
 seeds of data and draws. Choices were made on validation volumes (``--split val``, which keeps nothing); the table is of
-test volumes, asked in phrasings heard in training and in held-out ones. Failures count as 0. Budgets are steps, so a busy machine changes nothing; a run that is stopped goes on,
-and a cell that lies in ``benchmarks/results/miniature`` is not trained again.
+test volumes, asked in phrasings heard in training and in held-out ones. Failures count as 0. Budgets are steps, so a
+busy machine changes nothing; a run that is stopped goes on, and a cell that lies in ``benchmarks/results/miniature`` is
+not trained again.
 
     python benchmarks/miniature.py                        # all rows and seeds
     python benchmarks/miniature.py --rows sft sft_grpo --seeds 0
