@@ -1,7 +1,7 @@
 """Gaze labels: where a policy should look while it writes the numbers of a true answer.
 
 A policy that starts from random weights needs tens of thousands of answers to find out that a coordinate is read off
-the image, and till then it places organs by habit. Told where to look, it learns that in a few hundred.
+the image, and till then it places organs by habit. Told where to look, it looks there after a few thousand.
 """
 
 from __future__ import annotations
