@@ -171,6 +171,8 @@ class QwenVLPolicy(TrainablePolicy):
         if self._reference is None:
             self._reference = self._build().eval()
             self._reference.requires_grad_(False)
+            if self.freeze_vision:
+                self._reference.share_vision(self.load())
         with torch.no_grad():
             return self._score(self._reference.to(self.load().device), prompts, completions, temperature)
 

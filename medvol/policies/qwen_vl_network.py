@@ -19,6 +19,7 @@ from medvol.policies.packed_attention import PACKED_ATTENTION
 from medvol.policies.packing import Branch, PackedRow, Prefix, Spans, pack_questions, pack_tree, stack_rows
 from medvol.policies.patches import to_patches
 from medvol.policies.slice_attention import SLICE_ATTENTION
+from medvol.policies.slice_features import FeatureStore
 
 END = "<|im_end|>"
 """Ends a turn and so an answer."""
@@ -63,6 +64,7 @@ class QwenVLNetwork(nn.Module):
                 "this model looks at a sliding window, so every completion is computed with a prompt of its own"
             )
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
+        self.features = FeatureStore()
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
     @property
@@ -94,11 +96,21 @@ class QwenVLNetwork(nn.Module):
         return Prefix(prefix.ids[keep], prefix.positions[:, keep], prefix.next_position)
 
     def see(self, stacks: Sequence[SliceStack]) -> Any:
-        """Encode all slices of all stacks at once; the result goes into ``hidden_states``."""
+        """Features of all slices of all stacks, for ``hidden_states``; a frozen tower reads a drawing once."""
+        if any(parameter.requires_grad for parameter in self.model.model.visual.parameters()):
+            return self._encode(stacks)
+        return self.features.look_up(stacks, self._encode)
+
+    def _encode(self, stacks: Sequence[SliceStack]) -> Any:
+        """Run the vision tower over all slices of all stacks at once."""
         pixels = torch.cat([torch.from_numpy(stack.pixels) for stack in stacks]).to(self.device, self.model.dtype)
         grid = self._grid(len(pixels)).to(self.device)
         patches = to_patches(pixels, self.patch, self.merge, self.temporal)
         return self.model.model.get_image_features(patches, grid, return_dict=True)
+
+    def share_vision(self, other: QwenVLNetwork) -> None:
+        """See with the vision tower of another network, and what it has seen, in place of an equal one."""
+        self.model.model.visual, self.features = other.model.model.visual, other.features
 
     def hidden_states(self, rows: Sequence[PackedRow], seen: Any, cache: Any = None) -> torch.Tensor:
         """Last hidden states (B, L, C) of packed rows that hold the images in ``seen``, row by row.

@@ -87,7 +87,12 @@ def policy(request: pytest.FixtureRequest) -> QwenVLPolicy:
 @pytest.fixture
 def prompts(policy: QwenVLPolicy) -> list:
     """Three queries about one volume and one about another, in the policy's own layout."""
+    return ask(policy.template)
+
+
+def ask(template: PromptTemplate) -> list:
+    """Three queries about one volume and one about another."""
     rng = np.random.default_rng(0)
     first, second = (make_volume(rng.normal(0, 200, (9, 40, 50)).astype(np.float32), (5, 1, 1)) for _ in range(2))
     asked = ["the organ that produces bile", "the left kidney", "where is the xylophone"]
-    return [*build_prompts(first, asked, policy.template), *build_prompts(second, ["the spleen"], policy.template)]
+    return [*build_prompts(first, asked, template), *build_prompts(second, ["the spleen"], template)]

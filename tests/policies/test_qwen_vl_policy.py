@@ -1,5 +1,6 @@
 """Packing, decoding and storing of the Qwen-VL policy, held to transformers' own single-sequence path."""
 
+import gc
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.types import Completion, Prompt, Sampling
 from medvol.policies.qwen_vl import QwenVLPolicy
-from tests.policies.conftest import build_qwen2_5
+from tests.policies.conftest import SMALL_TEMPLATE, ask, build_qwen2_5
 
 ANSWERS = (
     '<think>the liver spans slices 1 to 7</think><answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 58, 1000]]}]</answer>',
@@ -284,3 +285,54 @@ def test_a_second_template_is_refused(policy, tmp_path):
     policy.save(tmp_path / "model")
     with pytest.raises(ConfigError, match="leave template out"):
         QwenVLPolicy(model=str(tmp_path / "model"), template=PromptTemplate(num_slices=3)).load()
+
+
+def count_encoded(policy: QwenVLPolicy) -> list[int]:
+    """Grows by the number of slices whenever the vision tower runs."""
+    encoded: list[int] = []
+    policy.load().model.model.visual.register_forward_hook(
+        lambda module, args, kwargs, output: encoded.append(len(kwargs["grid_thw"])), with_kwargs=True
+    )
+    return encoded
+
+
+def test_a_frozen_tower_reads_the_slices_of_a_drawing_once():
+    prompts = ask(SMALL_TEMPLATE)
+    open_policy, frozen = (QwenVLPolicy(size="tiny", template=SMALL_TEMPLATE, freeze_vision=f) for f in (False, True))
+    encoded = count_encoded(frozen)
+    sampling = Sampling(temperature=1.0, max_new_tokens=8, seed=1)
+    written = frozen.generate(prompts, 2, sampling)
+    ours = frozen.log_probs(prompts, written)
+    reference = frozen.reference_log_probs(prompts, written)
+    stacks = {id(prompt.slices): len(prompt.slices.indices) for prompt in prompts}
+    assert sorted(encoded) == sorted(stacks.values())
+
+    theirs = open_policy.log_probs(prompts, open_policy.generate(prompts, 2, sampling))
+    for rows in zip(ours, reference, theirs, strict=True):
+        for one, other, third in zip(*rows, strict=True):
+            torch.testing.assert_close(one, third, atol=1e-5, rtol=0)
+            torch.testing.assert_close(other, third, atol=1e-5, rtol=0)
+    gradient(frozen, -sum(score.sum() for row in ours for score in row))
+
+
+def test_features_of_a_drawing_go_with_it():
+    policy = QwenVLPolicy(size="tiny", template=SMALL_TEMPLATE, freeze_vision=True)
+    features = policy.load().features
+    drawing = ask(SMALL_TEMPLATE)[0].slices.keep([0, 1])
+    policy.encode_slices([drawing])
+    assert len(features._kept) == 1
+    del drawing
+    gc.collect()
+    assert len(features._kept) == 0
+
+
+def test_drawings_are_joined_in_the_order_asked(policy, prompts):
+    network = policy.load()
+    network.requires_grad_(False)
+    one, two = prompts[0].slices.keep([0, 1]), prompts[0].slices.keep([3])
+    expected = network._encode([two, one, two])
+    policy.encode_slices([one])
+    found = network.see([two, one, two])
+    torch.testing.assert_close(torch.cat(found.pooler_output), torch.cat(expected.pooler_output), atol=1e-5, rtol=0)
+    for own, theirs in zip(found.deepstack_features, getattr(expected, "deepstack_features", None) or (), strict=True):
+        torch.testing.assert_close(torch.cat(own), torch.cat(theirs), atol=1e-5, rtol=0)
