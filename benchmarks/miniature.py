@@ -174,7 +174,7 @@ def grpo(
     return make
 
 
-def rl(title: str, start: str | None, make: Callable[[TrainablePolicy, int], TrainingModule]) -> Row:
+def rl(title: str, start: str, make: Callable[[TrainablePolicy, int], TrainingModule]) -> Row:
     """A row of GRPO."""
     return Row(title, start, make, RL_STEPS, batch_size=2, queries=4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -50,7 +51,9 @@ def score_with_gaze(
     sources: list[tuple[int, int]] = []
     wanted: list[torch.Tensor] = []
     for b, (row, span, questions) in enumerate(zip(rows, spans, looks, strict=True)):
-        image_tokens = torch.nonzero(row.ids == network.model.config.image_token_id).view(-1, network.image_tokens())
+        image_tokens = torch.nonzero(row.ids == network.model.config.image_token_id).view(
+            -1, prod(network.token_grid())
+        )
         for query, look in zip(span, questions, strict=True):
             places, _ = query[0]
             for token, position, mask in look:
@@ -66,7 +69,5 @@ def score_with_gaze(
 
 def filled_tokens(network: QwenVLNetwork, mask: NDArray[np.bool_]) -> torch.Tensor:
     """Image tokens of a slice that a mask fills well, or better than half as well as it fills any: bool."""
-    side = network.patch * network.merge
-    grid = network.template.height_px // side, network.template.width_px // side
-    share = adaptive_avg_pool2d(torch.from_numpy(mask.astype(np.float32))[None], grid).flatten()
+    share = adaptive_avg_pool2d(torch.from_numpy(mask.astype(np.float32))[None], network.token_grid()).flatten()
     return share >= min(_WELL, float(share.max()) / 2)

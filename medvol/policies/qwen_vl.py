@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.gaze import Gaze
@@ -19,6 +18,7 @@ from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 if TYPE_CHECKING:
     import torch
 
+    from medvol.policies.gaze import Look
     from medvol.policies.qwen_vl_network import QwenVLNetwork
 
 
@@ -90,8 +90,8 @@ class QwenVLPolicy(TrainablePolicy):
                 from medvol.policies.low_rank import add_adapters
 
                 add_adapters(self._network.model, self.lora_rank, self.seed)
-            if self.freeze_vision:
-                self._network.model.model.visual.requires_grad_(False)
+            if self.freeze_vision or self.lora_rank:
+                self._network.freeze_vision()
             if self.gradient_checkpointing:
                 self._network.model.activation_checkpointing_enable()
         return self._network
@@ -136,18 +136,12 @@ class QwenVLPolicy(TrainablePolicy):
         from medvol.policies.gaze import score_with_gaze
 
         drawings = _by_slices(prompts)
-        groups = [
-            (slices, [(prompts[i].query, [answers[i].token_ids.tolist()]) for i in members])
-            for slices, members in drawings
-        ]
         looks = [[self._looks(answers[i], gazes[i]) for i in members] for _, members in drawings]
+        groups = _group(drawings, prompts, [[answer] for answer in answers])
         grouped, shares = score_with_gaze(self.load(), groups, looks)
-        scores: dict[int, torch.Tensor] = {}
-        for (_, members), group in zip(drawings, grouped, strict=True):
-            scores.update(zip(members, (rows[0] for rows in group), strict=True))
-        return [scores[i] for i in range(len(prompts))], shares
+        return [rows[0] for rows in _ungroup(drawings, grouped)], shares
 
-    def _looks(self, answer: Completion, gazes: Sequence[Gaze]) -> list[tuple[int, int, NDArray[np.bool_]]]:
+    def _looks(self, answer: Completion, gazes: Sequence[Gaze]) -> list[Look]:
         """Token, slice and mask of every token that writes a piece of the answer with a gaze."""
         coded = self.load().tokenizer(answer.text, add_special_tokens=False, return_offsets_mapping=True)
         return [
@@ -229,16 +223,8 @@ class QwenVLPolicy(TrainablePolicy):
         completions: Sequence[Sequence[Completion]],
         temperature: float,
     ) -> list[list[torch.Tensor]]:
-        scores: list[list[torch.Tensor]] = [[] for _ in prompts]
         drawings = _by_slices(prompts)
-        groups = [
-            (slices, [(prompts[i].query, [c.token_ids.tolist() for c in completions[i]]) for i in members])
-            for slices, members in drawings
-        ]
-        for (_, members), group in zip(drawings, network.log_probs(groups, temperature), strict=True):
-            for i, rows in zip(members, group, strict=True):
-                scores[i] = rows
-        return scores
+        return _ungroup(drawings, network.log_probs(_group(drawings, prompts, completions), temperature))
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
         text = self.load().tokenizer.decode(ids, skip_special_tokens=True)
@@ -251,3 +237,27 @@ def _by_slices(prompts: Sequence[Prompt]) -> list[tuple[SliceStack, list[int]]]:
     for i, prompt in enumerate(prompts):
         drawings.setdefault(id(prompt.slices), (prompt.slices, []))[1].append(i)
     return list(drawings.values())
+
+
+def _group(
+    drawings: Sequence[tuple[SliceStack, list[int]]],
+    prompts: Sequence[Prompt],
+    completions: Sequence[Sequence[Completion]],
+) -> list[tuple[SliceStack, list[tuple[str, list[list[int]]]]]]:
+    """Queries and token ids of each drawing's prompts, as the network takes them."""
+    return [
+        (slices, [(prompts[i].query, [c.token_ids.tolist() for c in completions[i]]) for i in members])
+        for slices, members in drawings
+    ]
+
+
+def _ungroup(
+    drawings: Sequence[tuple[SliceStack, list[int]]], grouped: Sequence[list[list[torch.Tensor]]]
+) -> list[list[torch.Tensor]]:
+    """What the network gave, in the order of the prompts."""
+    found = {
+        i: rows
+        for (_, members), group in zip(drawings, grouped, strict=True)
+        for i, rows in zip(members, group, strict=True)
+    }
+    return [found[i] for i in range(len(found))]

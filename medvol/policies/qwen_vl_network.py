@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -64,7 +65,8 @@ class QwenVLNetwork(nn.Module):
                 "this model looks at a sliding window, so every completion is computed with a prompt of its own"
             )
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
-        self.features = FeatureStore()
+        self.features: FeatureStore | None = None
+        """What a frozen vision tower saw; None while the tower may learn."""
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
     @property
@@ -97,9 +99,7 @@ class QwenVLNetwork(nn.Module):
 
     def see(self, stacks: Sequence[SliceStack]) -> Any:
         """Features of all slices of all stacks, for ``hidden_states``; a frozen tower reads a drawing once."""
-        if any(parameter.requires_grad for parameter in self.model.model.visual.parameters()):
-            return self._encode(stacks)
-        return self.features.look_up(stacks, self._encode)
+        return self._encode(stacks) if self.features is None else self.features.look_up(stacks, self._encode)
 
     def _encode(self, stacks: Sequence[SliceStack]) -> Any:
         """Run the vision tower over all slices of all stacks at once."""
@@ -107,6 +107,11 @@ class QwenVLNetwork(nn.Module):
         grid = self._grid(len(pixels)).to(self.device)
         patches = to_patches(pixels, self.patch, self.merge, self.temporal)
         return self.model.model.get_image_features(patches, grid, return_dict=True)
+
+    def freeze_vision(self) -> None:
+        """Leave the vision tower out of training."""
+        self.model.model.visual.requires_grad_(False)
+        self.features = FeatureStore()
 
     def share_vision(self, other: QwenVLNetwork) -> None:
         """See with the vision tower of another network, and what it has seen, in place of an equal one."""
@@ -235,7 +240,7 @@ class QwenVLNetwork(nn.Module):
     def _lay_out(self, indices: tuple[int, ...]) -> tuple[Prefix, torch.Tensor]:
         """Prefix of a full drawing, and for each token the position of its slice in the drawing (-1 for text)."""
         config = self.model.config
-        tokens = self.image_tokens()
+        tokens = prod(self.token_grid())
         ids, owners = list(self.encode(_OPENING)), [-1] * len(self.encode(_OPENING))
         for position, index in enumerate(indices):
             tag = self.encode(self.template.slice_tag.format(index=index))
@@ -257,10 +262,10 @@ class QwenVLNetwork(nn.Module):
         rows, columns = self.template.height_px // self.patch, self.template.width_px // self.patch
         return torch.tensor([[1, rows, columns]]).repeat(count, 1)
 
-    def image_tokens(self) -> int:
-        """Image tokens of a slice."""
+    def token_grid(self) -> tuple[int, int]:
+        """Image tokens along y and x of a slice."""
         side = self.patch * self.merge
-        return (self.template.height_px // side) * (self.template.width_px // side)
+        return self.template.height_px // side, self.template.width_px // side
 
     def _suppressed(self) -> torch.Tensor:
         """True for every token that an answer cannot hold: special ones but the end, and unused rows."""

@@ -328,7 +328,7 @@ def test_features_of_a_drawing_go_with_it():
 
 def test_drawings_are_joined_in_the_order_asked(policy, prompts):
     network = policy.load()
-    network.requires_grad_(False)
+    network.freeze_vision()
     one, two = prompts[0].slices.keep([0, 1]), prompts[0].slices.keep([3])
     expected = network._encode([two, one, two])
     policy.encode_slices([one])
