@@ -45,9 +45,10 @@ class Cell:
         row: Name of the way of training.
         seed: Of weights, data and draws; for folds, which of them.
         steps: Optimiser steps of its own, those of its start not counted.
-        cpu_s: Processor seconds of its own training.
+        cpu_s: Processor seconds of its own training, those of a GPU not counted.
         means: Mean format rate, key-slice score and box IoU over all cases.
         dsc: By patient, then by target, then by phrasing; a failed answer is 0.
+        device: What the network ran on.
     """
 
     row: str
@@ -56,6 +57,7 @@ class Cell:
     cpu_s: float
     means: Mapping[str, float]
     dsc: Mapping[str, Mapping[str, Mapping[str, float]]]
+    device: str = "cpu"
 
 
 class Clock(Callback):
@@ -95,6 +97,7 @@ def add_options(parser: argparse.ArgumentParser, rows: Sequence[str], out: Path)
     parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows))
     parser.add_argument("--split", choices=["test", "val"], default="test")
     parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare volumes; 0: the main one")
     parser.add_argument("--report", action="store_true", help="compute nothing")
     parser.add_argument("--quick", action="store_true", help="two steps a row, once, to see that everything runs")
 
@@ -138,7 +141,8 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
         default_root_dir=folder,
         max_steps=2 if quick else steps,
         max_epochs=-1,
-        accelerator="cpu",
+        accelerator="auto",
+        devices=1,
         gradient_clip_val=1.0 if module.automatic_optimization else None,
         limit_val_batches=0,
         logger=False,
@@ -157,7 +161,8 @@ def evaluate(policy: Policy, propagator: Propagator, cases: CaseDataset, folder:
     if not (folder / "evaluation.json").exists():
         trainer = Trainer(
             default_root_dir=folder,
-            accelerator="cpu",
+            accelerator="auto",
+            devices=1,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -185,7 +190,9 @@ def make_cell(row: str, seed: int, steps: int, cpu_s: float, scores: Sequence[Ca
         "key_slice": float(np.mean([score.key_slice_score for score in scores])),
         "box_iou": float(np.mean([score.box_iou for score in scores])),
     }
-    return Cell(row, seed, steps, round(cpu_s, 1), {name: round(value, 4) for name, value in means.items()}, dsc)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    kept = {name: round(value, 4) for name, value in means.items()}
+    return Cell(row, seed, steps, round(cpu_s, 1), kept, dsc, device)
 
 
 def write_cell(cell: Cell, folder: Path) -> None:

@@ -1,0 +1,164 @@
+"""That a GPU gives the numbers of the CPU: scores, gradients, answers, losses of both trainings, and a resumed run."""
+
+from dataclasses import replace
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from medvol.core.grounding.prompts import build_prompts
+from medvol.core.training.checkpoint import SpecCheckpoint
+from medvol.core.training.data import CaseDataModule
+from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.module import TrainingModule
+from medvol.core.training.sft import SFTModule
+from medvol.core.types import Prompt, Sampling
+from medvol.datasets.phantom import PhantomDataset
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.propagators.region import RegionPropagator
+from medvol.rewards.axial import AxialReward
+from medvol.rewards.consistency import ConsistencyReward
+from medvol.rewards.format import FormatReward
+from medvol.rewards.spatial import SpatialReward
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+
+SHAPE = (8, 48, 48)
+TEMPLATE = replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)
+
+
+def make_policy() -> QwenVLPolicy:
+    """The tiny policy, its weights so large that attention and vision matter in every number."""
+    policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.load().parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08)
+    policy.load().model.tie_weights()
+    return policy
+
+
+def ask(policy: QwenVLPolicy) -> list[Prompt]:
+    """Three queries about one drawn scan."""
+    cases = PhantomDataset("val", 1, shape=SHAPE)
+    return build_prompts(cases[0].volume, [cases[i].query.text for i in range(3)], policy.template)
+
+
+def make_data() -> CaseDataModule:
+    return CaseDataModule(
+        PhantomDataset("train", 5, shape=SHAPE, cache_size=8), batch_size=2, queries_per_volume=3, seed=3
+    )
+
+
+def make_module(kind: str) -> TrainingModule:
+    policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
+    if kind == "sft":
+        return SFTModule(
+            policy, RegionPropagator(), perception_steps=1, curriculum_steps=1, gaze_weight=0.3, occupancy_weight=1.0
+        )
+    rewards = [FormatReward(), AxialReward(), SpatialReward(), ConsistencyReward()]
+    return GRPOModule(policy, RegionPropagator(), rewards, group_size=4, max_new_tokens=12, min_parse_rate=0.0)
+
+
+class Listener(pl.Callback):
+    """Keeps what was logged at every step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        self.rows.append({name: float(value) for name, value in trainer.logged_metrics.items()})
+
+
+class StopAt(pl.Callback):
+    """Stops a run in the middle, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def make_trainer(folder, steps: int, accelerator: str = "gpu", **settings) -> pl.Trainer:
+    return pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator=accelerator,
+        devices=1,
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        enable_checkpointing=any(isinstance(own, SpecCheckpoint) for own in settings.get("callbacks", [])),
+        **settings,
+    )
+
+
+def weights(module: TrainingModule) -> dict[str, torch.Tensor]:
+    return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+
+
+def test_scores_gradients_and_answers_are_those_of_the_cpu():
+    policy = make_policy()
+    prompts = ask(policy)
+    found = []
+    for device in ("cpu", "cuda"):
+        network = policy.load().to(device)
+        network.zero_grad()
+        drawn = policy.generate(prompts, 4, Sampling(1.0, 40, 5))
+        best = policy.generate(prompts, 1, Sampling(0.0, 40))
+        completions = drawn if device == "cpu" else found[0][0]
+        scores = [row for rows in policy.log_probs(prompts, completions) for row in rows]
+        torch.cat(scores).mean().backward()
+        gradient = torch.cat([own.grad.flatten().cpu() for own in network.parameters() if own.grad is not None])
+        found.append((drawn, best, torch.cat(scores).detach().cpu(), gradient))
+    (cpu_drawn, cpu_best, cpu_scores, cpu_gradient), (drawn, best, scores, gradient) = found
+    torch.testing.assert_close(scores, cpu_scores, rtol=1e-4, atol=1e-5)
+    assert float((gradient - cpu_gradient).norm() / cpu_gradient.norm()) < 1e-4
+    for ours, theirs in zip(drawn + best, cpu_drawn + cpu_best, strict=True):
+        assert [own.token_ids.tolist() for own in ours] == [own.token_ids.tolist() for own in theirs]
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_training_logs_what_it_logs_on_the_cpu(tmp_path, kind):
+    rows = {}
+    for accelerator in ("cpu", "gpu"):
+        listener = Listener()
+        trainer = make_trainer(tmp_path / accelerator, 4, accelerator, callbacks=[listener])
+        trainer.fit(make_module(kind), make_data())
+        rows[accelerator] = listener.rows
+    assert len(rows["gpu"]) == len(rows["cpu"]) == 4
+    for ours, theirs in zip(rows["gpu"], rows["cpu"], strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-3)
+
+
+def test_mixed_precision_trains_as_full_precision_does(tmp_path):
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        listener = Listener()
+        make_trainer(tmp_path / precision, 20, callbacks=[listener], precision=precision).fit(
+            make_module("sft"), make_data()
+        )
+        losses[precision] = [row["train/answer_loss"] for row in listener.rows[1:]]
+    assert losses["bf16-mixed"][-1] < losses["bf16-mixed"][0]
+    np.testing.assert_allclose(losses["bf16-mixed"], losses["32-true"], rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, kind, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    whole = make_module(kind)
+    make_trainer(tmp_path / "whole", 6, deterministic=True).fit(whole, make_data())
+    stopped = make_module(kind)
+    callbacks = [StopAt(5), SpecCheckpoint(every_n_train_steps=4)]
+    make_trainer(tmp_path / "stopped", 6, callbacks=callbacks, deterministic=True).fit(stopped, make_data())
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    resumed = make_module(kind)
+    trainer = make_trainer(tmp_path / "stopped", 6, callbacks=[SpecCheckpoint()], deterministic=True)
+    trainer.fit(resumed, make_data(), ckpt_path=last, weights_only=True)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
