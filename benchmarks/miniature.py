@@ -59,7 +59,7 @@ from medvol.rewards.volume_dice import VolumeDiceReward
 OUT = Path("runs/miniature")
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
-SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS = 5000, 3000, 300, 100, 100
+SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS = 5000, 2500, 400, 100, 100
 """Steps of the base's two stages, of the cold start, of GRPO, and of SFT that costs as much as GRPO."""
 
 TEMPLATE = replace(TINY_TEMPLATE, height_px=144, width_px=144)
