@@ -56,7 +56,6 @@ from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
 from medvol.rewards.volume_dice import VolumeDiceReward
 
-OUT = Path("runs/miniature")
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
 SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS = 5000, 2500, 400, 100, 100
@@ -311,7 +310,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Train what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, [name for name, row in ROWS.items() if not row.shared], OUT)
+    add_options(parser, [name for name, row in ROWS.items() if not row.shared], Path("runs/miniature"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     be_quiet()
