@@ -271,6 +271,8 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "grpo_minus_clean_start": ("sft_clean", "clean_dice"),
         "grpo_minus_best_sft": ("clean_more", "clean_dice"),
         "fast_grpo_minus_sft": ("sft", "fast_grpo"),
+        "fast_grpo_minus_grpo": ("sft_grpo", "fast_grpo"),
+        **{f"{name}_minus_fast_grpo": ("fast_grpo", name) for name in ROWS if name.startswith(("no_", "delta_"))},
     }
     found = {name: (kept.get(first), kept.get(second)) for name, (first, second) in pairs.items()}
     differences = {
