@@ -41,12 +41,13 @@ from cells import (
 )
 
 from medvol.core.json_file import write_json
-from medvol.core.roles import TrainablePolicy
+from medvol.core.roles import Policy, TrainablePolicy
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.sft import SFTModule
 from medvol.datasets.phantom import PhantomDataset
+from medvol.policies.oracle import OraclePolicy
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.region import RegionPropagator
@@ -61,6 +62,9 @@ PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS = 5000, 2500, 400, 100, 100
 """Steps of the base's two stages, of the cold start, of GRPO, and of SFT that costs as much as GRPO."""
 
+_LEARNED = 0.2
+"""DSC below which a row has learned nothing and would only squeeze the plot."""
+
 TEMPLATE = replace(TINY_TEMPLATE, height_px=144, width_px=144)
 """Slices of 36 tokens; a lesion of a few pixels is lost in the 16 of the tiny policy's own prompt."""
 
@@ -72,7 +76,7 @@ class Row:
     Args:
         title: What the table says.
         start: Row whose weights it goes on from; None starts from random weights.
-        make: Builds the module from a policy and a seed.
+        make: Builds the module from a policy and a seed; None answers with the true anchor.
         steps: Optimiser steps.
         batch_size: Volumes a step.
         queries: Queries a volume and step.
@@ -82,7 +86,7 @@ class Row:
 
     title: str
     start: str | None
-    make: Callable[[TrainablePolicy, int], TrainingModule]
+    make: Callable[[TrainablePolicy, int], TrainingModule] | None
     steps: int
     batch_size: int = 4
     queries: int = 12
@@ -188,6 +192,7 @@ def more(title: str, start: str, labels: str) -> Row:
 ROWS = {
     "see": Row("base, first stage: perception", None, see, SEE_STEPS, 3, 1, sees=True, shared=True),
     "point": Row("base, second stage: single slices", "see", point, POINT_STEPS, 1, 36, shared=True),
+    "truth": Row("true anchor", None, None, 0),
     "sft": Row("SFT, the paper's labels (cold start)", "point", sft("paper", 40, 1e-3), COLD_STEPS),
     "sft_grpo": rl("SFT + GRPO", "sft", grpo()),
     "sft_same": more("SFT + as much SFT, same labels", "sft", "paper"),
@@ -228,6 +233,7 @@ def model_of(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, f
     policy = QwenVLPolicy(
         model=start, size=None if start else "tiny", template=TEMPLATE, seed=seed, freeze_vision=not row.sees
     )
+    assert row.make is not None, "the true anchor has no model"
     module = row.make(policy, seed)
     seconds = train(module, training_data(row, seed, options.workers), row.steps, folder, options.quick)
     return folder / "model", seconds
@@ -235,13 +241,17 @@ def model_of(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, f
 
 def run_cell(name: str, seed: int, options: argparse.Namespace) -> Cell:
     """Train and evaluate one row with one seed."""
-    model, seconds = model_of(name, seed, options)
+    policy: Policy = OraclePolicy(TEMPLATE.num_slices, TEMPLATE.coordinate_step)
+    seconds = 0.0
+    if ROWS[name].make is not None:
+        model, seconds = model_of(name, seed, options)
+        policy = QwenVLPolicy(model=str(model))
     volumes = 1 if options.quick else 36
     cases = PhantomDataset(
         options.split, num_volumes=volumes, phrasing="both", seed=0 if options.split == "test" else 7
     )
     folder = options.out / f"{name}-{seed}" / options.split
-    scores = evaluate(QwenVLPolicy(model=str(model)), RegionPropagator(), cases, folder)
+    scores = evaluate(policy, RegionPropagator(), cases, folder)
     return make_cell(name, seed, ROWS[name].steps, seconds, scores)
 
 
@@ -296,7 +306,7 @@ def print_table(summary: dict[str, Any]) -> None:
 
 
 def plot(summary: dict[str, Any], path: Path) -> None:
-    """DSC of every row with its interval, both phrasings."""
+    """DSC of every row with its interval, both phrasings; a row that learned nothing is told in words."""
     rows = list(summary["rows"].values())[::-1]
     figure, axes = plt.subplots(figsize=(8, 0.45 * len(rows) + 1.2))
     for offset, phrasing, colour in ((0.12, "seen", "tab:gray"), (-0.12, "held_out", "tab:blue")):
@@ -307,9 +317,14 @@ def plot(summary: dict[str, Any], path: Path) -> None:
         ]
         places = [place + offset for place in range(len(rows))]
         axes.errorbar(means, places, xerr=errors, fmt="o", color=colour, capsize=3, label=phrasing.replace("_", " "))
+    low = min(row[phrasing]["low"] for row in rows for phrasing in PHRASINGS if row[phrasing]["mean"] > _LEARNED)
+    axes.set_xlim(low - 0.02)
+    for place, row in enumerate(rows):
+        if row["seen"]["mean"] <= _LEARNED:
+            axes.text(low - 0.015, place, f"{row['seen']['mean']:.2f}, {row['held_out']['mean']:.2f}", va="center")
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
     axes.set_xlabel("DSC on 36 held-out volumes, 95 % interval by volume")
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower right")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
@@ -325,7 +340,8 @@ def main() -> None:
     if options.quick:
         options.out, options.seeds = options.out / "quick", [0]
     kept = options.out / options.split if options.quick or options.split == "val" else RESULTS / "miniature"
-    wanted = [] if options.report else [(name, seed) for name in options.rows for seed in options.seeds]
+    seeds = {name: options.seeds if ROWS[name].make is not None else [0] for name in options.rows}
+    wanted = [] if options.report else [(name, seed) for name in options.rows for seed in seeds[name]]
     summary = summarise(fill(kept, wanted, lambda name, seed: run_cell(name, seed, options)))
     if kept == RESULTS / "miniature":
         write_json(RESULTS / "miniature.json", summary)
