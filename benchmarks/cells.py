@@ -117,6 +117,19 @@ def fill(
     return cells
 
 
+def make_trainer(folder: Path, **settings: Any) -> Trainer:
+    """A silent trainer on the CUDA device there is, or on the CPU."""
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
 def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path, quick: bool) -> float:
     """Train for so many steps, or go on where an earlier run was stopped; the model lies in ``folder/model``.
 
@@ -137,17 +150,12 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
         module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
     clock, keeper = Clock(), SpecCheckpoint(every_n_train_steps=20)
     keeper.dirpath = str(folder / "checkpoints")
-    trainer = Trainer(
-        default_root_dir=folder,
+    trainer = make_trainer(
+        folder,
         max_steps=2 if quick else steps,
         max_epochs=-1,
-        accelerator="auto",
-        devices=1,
         gradient_clip_val=1.0 if module.automatic_optimization else None,
         limit_val_batches=0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[clock, keeper],
     )
     last = folder / "checkpoints" / "last.ckpt"
@@ -159,15 +167,7 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
 def evaluate(policy: Policy, propagator: Propagator, cases: CaseDataset, folder: Path) -> Sequence[CaseScore]:
     """Answer every case greedily and score it, or read what an earlier run scored."""
     if not (folder / "evaluation.json").exists():
-        trainer = Trainer(
-            default_root_dir=folder,
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
+        trainer = make_trainer(folder, enable_checkpointing=False)
         trainer.test(EvaluationModule(policy, propagator, max_new_tokens=64), CaseDataModule(test=cases), verbose=False)
     return read_evaluation(folder).scores
 

@@ -25,6 +25,7 @@ from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
+from tests.fixtures.callbacks import Listener, StopAt
 
 SHAPE = (8, 48, 48)
 TEMPLATE = replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)
@@ -98,16 +99,6 @@ def digest(module: GRPOModule) -> str:
 
 def weights(module: GRPOModule) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in module.state_dict().values()])
-
-
-class Listener(pl.Callback):
-    """Keeps what was logged at every step."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer, *args) -> None:
-        self.rows.append({name: float(value) for name, value in trainer.logged_metrics.items()})
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo"])
@@ -239,16 +230,6 @@ def test_a_score_that_is_no_number_stops_the_run(tmp_path):
 def test_settings_without_meaning(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_module(**settings)
-
-
-class StopAt(pl.Callback):
-    """Stops a run in the middle, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        trainer.should_stop = trainer.global_step >= self.step
 
 
 @pytest.mark.parametrize("updates", [1, 2])

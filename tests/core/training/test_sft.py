@@ -20,6 +20,7 @@ from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
+from tests.fixtures.callbacks import StopAt
 
 SHAPE = (8, 48, 48)
 
@@ -185,16 +186,6 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     trainer.fit(resumed, make_data(), ckpt_path=last, weights_only=True)
     assert trainer.global_step == 6
     assert digest(resumed) == digest(whole)
-
-
-class StopAt(pl.Callback):
-    """Stops a run in the middle, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        trainer.should_stop = trainer.global_step >= self.step
 
 
 @pytest.mark.slow
