@@ -138,7 +138,6 @@ ROWS = {
     "sft": Row("SFT", None, sft(200, 40, 1.5e-3), COLD_STEPS),
     "sft_more": Row("SFT + as much SFT", "sft", sft(0, 0, 5e-4), MORE_STEPS),
     "sft_grpo": Row("SFT + GRPO", "sft", grpo, RL_STEPS, augment=False),
-    "more_grpo": Row("SFT + as much SFT, then GRPO", "sft_more", grpo, RL_STEPS, augment=False),
 }
 
 
@@ -226,11 +225,11 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
     }
     pairs = {
         "sft_minus_centre": ("centre", "sft"),
+        "more_sft_minus_centre": ("centre", "sft_more"),
         "grpo_minus_centre": ("centre", "sft_grpo"),
         "grpo_minus_sft": ("sft", "sft_grpo"),
         "more_sft_minus_sft": ("sft", "sft_more"),
         "grpo_minus_more_sft": ("sft_more", "sft_grpo"),
-        "more_grpo_minus_more_sft": ("sft_more", "more_grpo"),
     }
     differences = {
         name: difference(kept[first], kept[second], "held_out")
