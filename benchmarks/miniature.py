@@ -59,8 +59,8 @@ from medvol.rewards.volume_dice import VolumeDiceReward
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
-SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS = 5000, 2500, 400, 100, 100
-"""Steps of the base's two stages, of the cold start, of GRPO, and of SFT that costs as much as GRPO."""
+SEE_STEPS, POINT_STEPS, COLD_STEPS, RL_STEPS, MORE_STEPS, LONG_STEPS = 5000, 2500, 400, 100, 100, 300
+"""Steps of the base's two stages, of the cold start, of GRPO, of SFT that costs as much as GRPO, and of long rows."""
 
 _LEARNED = 0.2
 """DSC below which a row has learned nothing and would only squeeze the plot."""
@@ -82,6 +82,7 @@ class Row:
         queries: Queries a volume and step.
         sees: Its slice encoder learns too.
         shared: Trained with one seed, as a pretrained model is one for all who start from it; not in the table.
+        others: Added to the seed of its volumes.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Row:
     queries: int = 12
     sees: bool = False
     shared: bool = False
+    others: int = 0
 
 
 def see(policy: TrainablePolicy, seed: int) -> TrainingModule:
@@ -179,6 +181,24 @@ def grpo(
     return make
 
 
+def dice(policy: TrainablePolicy, seed: int) -> TrainingModule:
+    """GRPO on the whole volume's Dice, free to leave the cold start: no divergence, advantages in units of reward."""
+    return GRPOModule(
+        policy,
+        RegionPropagator(),
+        [FormatReward(), VolumeDiceReward()],
+        {"FormatReward": 0.1, "VolumeDiceReward": 0.9},
+        group_size=8,
+        beta=0.0,
+        advantage_scale="none",
+        learning_rate=1e-4,
+        warmup_steps=10,
+        reword=0.6,
+        max_new_tokens=64,
+        seed=seed,
+    )
+
+
 def rl(title: str, start: str, make: Callable[[TrainablePolicy, int], TrainingModule]) -> Row:
     """A row of GRPO."""
     return Row(title, start, make, RL_STEPS, batch_size=2, queries=4)
@@ -208,6 +228,8 @@ ROWS = {
     "no_consistency": rl("SFT + fast GRPO without consistency", "sft", grpo("ConsistencyReward", fast=True)),
     "delta_2": rl("SFT + fast GRPO, window of 2 slices", "sft", grpo(delta=2, fast=True)),
     "delta_10": rl("SFT + fast GRPO, window of 10 slices", "sft", grpo(delta=10, fast=True)),
+    "long_dice": Row("SFT + long GRPO on Dice alone", "sft", dice, LONG_STEPS, batch_size=2, queries=4, others=100),
+    "long_same": Row("SFT + as much SFT as that, same labels", "sft", sft("paper"), LONG_STEPS, others=100),
     "grpo_alone": rl("fast GRPO without SFT", "point", grpo(fast=True, min_parse_rate=0.0)),
 }
 """Rows in the order of their worth; terms and windows are compared with ``fast_grpo``."""
@@ -215,7 +237,7 @@ ROWS = {
 
 def training_data(row: Row, seed: int, workers: int = 0) -> CaseDataModule:
     """Volumes with a lesion each, never the same twice in a run; a row sees others than the one it starts from."""
-    drawn, start = seed, row.start
+    drawn, start = seed + row.others, row.start
     while start:
         drawn, start = drawn + 100, ROWS[start].start
     cases = PhantomDataset("train", num_volumes=row.batch_size * row.steps, seed=drawn, lesion_share=1.0, cache_size=8)
@@ -280,6 +302,9 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "grpo_minus_clean_sft": ("sft_clean", "sft_grpo"),
         "grpo_minus_clean_start": ("sft_clean", "clean_dice"),
         "grpo_minus_best_sft": ("clean_more", "clean_dice"),
+        "long_dice_minus_sft": ("sft", "long_dice"),
+        "long_dice_minus_long_same": ("long_same", "long_dice"),
+        "long_same_minus_sft": ("sft", "long_same"),
         "fast_grpo_minus_sft": ("sft", "fast_grpo"),
         "fast_grpo_minus_grpo": ("sft_grpo", "fast_grpo"),
         **{f"{name}_minus_fast_grpo": ("fast_grpo", name) for name in ROWS if name.startswith(("no_", "delta_"))},
