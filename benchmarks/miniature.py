@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from cells import (
 )
 
 from medvol.core.json_file import write_json
-from medvol.core.roles import Policy, TrainablePolicy
+from medvol.core.roles import Policy, RewardTerm, TrainablePolicy
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.module import TrainingModule
@@ -147,6 +147,24 @@ def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[Train
     return make
 
 
+def reinforce(
+    policy: TrainablePolicy, seed: int, rewards: Sequence[RewardTerm], weights: Mapping[str, float], **settings: Any
+) -> GRPOModule:
+    """GRPO with what all of its rows have in common."""
+    return GRPOModule(
+        policy,
+        RegionPropagator(),
+        rewards,
+        weights,
+        group_size=8,
+        warmup_steps=10,
+        reword=0.6,
+        max_new_tokens=64,
+        seed=seed,
+        **settings,
+    )
+
+
 def grpo(
     leave_out: str | None = None, delta: int = 5, whole: bool = False, fast: bool = False, min_parse_rate: float = 0.5
 ) -> Callable[[TrainablePolicy, int], TrainingModule]:
@@ -163,40 +181,18 @@ def grpo(
     def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
         last = VolumeDiceReward() if whole else ConsistencyReward(delta)
         rewards = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), last]
-        return GRPOModule(
-            policy,
-            RegionPropagator(),
-            rewards,
-            {type(term).__name__: 0.0 if type(term).__name__ == leave_out else 0.25 for term in rewards},
-            group_size=8,
-            beta=0.01 if fast else 0.02,
-            learning_rate=3e-4 if fast else 1e-4,
-            warmup_steps=10,
-            reword=0.6,
-            max_new_tokens=64,
-            min_parse_rate=min_parse_rate,
-            seed=seed,
-        )
+        weights = {type(term).__name__: 0.0 if type(term).__name__ == leave_out else 0.25 for term in rewards}
+        beta, rate = (0.01, 3e-4) if fast else (0.02, 1e-4)
+        return reinforce(policy, seed, rewards, weights, beta=beta, learning_rate=rate, min_parse_rate=min_parse_rate)
 
     return make
 
 
 def dice(policy: TrainablePolicy, seed: int) -> TrainingModule:
     """GRPO on the whole volume's Dice, free to leave the cold start: no divergence, advantages in units of reward."""
-    return GRPOModule(
-        policy,
-        RegionPropagator(),
-        [FormatReward(), VolumeDiceReward()],
-        {"FormatReward": 0.1, "VolumeDiceReward": 0.9},
-        group_size=8,
-        beta=0.0,
-        advantage_scale="none",
-        learning_rate=1e-4,
-        warmup_steps=10,
-        reword=0.6,
-        max_new_tokens=64,
-        seed=seed,
-    )
+    weights = {"FormatReward": 0.1, "VolumeDiceReward": 0.9}
+    rewards = [FormatReward(), VolumeDiceReward()]
+    return reinforce(policy, seed, rewards, weights, beta=0.0, learning_rate=1e-4, advantage_scale="none")
 
 
 def rl(title: str, start: str, make: Callable[[TrainablePolicy, int], TrainingModule]) -> Row:
