@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from agreement import require_agreement
+from agreement import keep_memories_whole, require_agreement
 from transformers import Sam2VideoInferenceSession, Sam3TrackerVideoInferenceSession
 
 from medvol.core.types import Evidence
@@ -82,8 +82,9 @@ def library_logits(session_class, network: TrackerNetwork, slices: SquareSlices,
     ("weights", "session"),
     [("random_folder", Sam2VideoInferenceSession), ("sam3_folder", Sam3TrackerVideoInferenceSession)],
 )
-def test_box_tracks_are_those_of_the_library(weights, session, noisy_volume, request):
+def test_box_tracks_are_those_of_the_library(weights, session, noisy_volume, request, monkeypatch):
     propagator = MedSAM2Propagator(request.getfixturevalue(weights), prompt="box", window=SOFT)
+    keep_memories_whole(monkeypatch)
     network = propagator._network
     anchor = TrackPlan(SOFT, True, 0).anchor(noisy_volume, EVIDENCE, None)
     seeds = propagator._seeds(noisy_volume, wanted_tracks([anchor]))
