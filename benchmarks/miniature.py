@@ -226,6 +226,8 @@ ROWS = {
     "delta_10": rl("SFT + fast GRPO, window of 10 slices", "sft", grpo(delta=10, fast=True)),
     "long_dice": Row("SFT + long GRPO on Dice alone", "sft", dice, LONG_STEPS, batch_size=2, queries=4, others=100),
     "long_same": Row("SFT + as much SFT as that, same labels", "sft", sft("paper"), LONG_STEPS, others=100),
+    "longer_dice": Row("SFT twice as long + long GRPO on Dice alone", "long_same", dice, LONG_STEPS, 2, 4, others=100),
+    "longer_same": Row("SFT twice as long + as much of it again", "long_same", sft("paper"), LONG_STEPS, others=100),
     "grpo_alone": rl("fast GRPO without SFT", "point", grpo(fast=True, min_parse_rate=0.0)),
 }
 """Rows in the order of their worth; terms and windows are compared with ``fast_grpo``."""
@@ -297,10 +299,13 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "grpo_minus_same_sft": ("sft_same", "sft_grpo"),
         "grpo_minus_clean_sft": ("sft_clean", "sft_grpo"),
         "grpo_minus_clean_start": ("sft_clean", "clean_dice"),
-        "grpo_minus_best_sft": ("clean_more", "clean_dice"),
+        "grpo_minus_clean_more": ("clean_more", "clean_dice"),
+        "grpo_minus_best_sft": ("longer_same", "longer_dice"),
         "long_dice_minus_sft": ("sft", "long_dice"),
         "long_dice_minus_long_same": ("long_same", "long_dice"),
         "long_same_minus_sft": ("sft", "long_same"),
+        "longer_dice_minus_long_same": ("long_same", "longer_dice"),
+        "longer_same_minus_long_same": ("long_same", "longer_same"),
         "fast_grpo_minus_sft": ("sft", "fast_grpo"),
         "fast_grpo_minus_grpo": ("sft_grpo", "fast_grpo"),
         **{f"{name}_minus_fast_grpo": ("fast_grpo", name) for name in ROWS if name.startswith(("no_", "delta_"))},
