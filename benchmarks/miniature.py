@@ -225,9 +225,9 @@ ROWS = {
     "delta_2": rl("SFT + fast GRPO, window of 2 slices", "sft", grpo(delta=2, fast=True)),
     "delta_10": rl("SFT + fast GRPO, window of 10 slices", "sft", grpo(delta=10, fast=True)),
     "long_dice": Row("SFT + long GRPO on Dice alone", "sft", dice, LONG_STEPS, batch_size=2, queries=4, others=100),
-    "long_same": Row("SFT + as much SFT as that, same labels", "sft", sft("paper"), LONG_STEPS, others=100),
-    "longer_dice": Row("SFT twice as long + long GRPO on Dice alone", "long_same", dice, LONG_STEPS, 2, 4, others=100),
-    "longer_same": Row("SFT twice as long + as much of it again", "long_same", sft("paper"), LONG_STEPS, others=100),
+    "long_same": Row("long SFT: SFT + as much SFT as that", "sft", sft("paper"), LONG_STEPS, others=100),
+    "longer_dice": Row("long SFT + long GRPO on Dice alone", "long_same", dice, LONG_STEPS, 2, 4, others=100),
+    "longer_same": Row("long SFT + as much SFT as that", "long_same", sft("paper"), LONG_STEPS, others=100),
     "grpo_alone": rl("fast GRPO without SFT", "point", grpo(fast=True, min_parse_rate=0.0)),
 }
 """Rows in the order of their worth; terms and windows are compared with ``fast_grpo``."""
