@@ -195,14 +195,20 @@ def dice(policy: TrainablePolicy, seed: int) -> TrainingModule:
     return reinforce(policy, seed, rewards, weights, beta=0.0, learning_rate=1e-4, advantage_scale="none")
 
 
-def rl(title: str, start: str, make: Callable[[TrainablePolicy, int], TrainingModule]) -> Row:
+def rl(
+    title: str,
+    start: str,
+    make: Callable[[TrainablePolicy, int], TrainingModule],
+    steps: int = RL_STEPS,
+    others: int = 0,
+) -> Row:
     """A row of GRPO."""
-    return Row(title, start, make, RL_STEPS, batch_size=2, queries=4)
+    return Row(title, start, make, steps, batch_size=2, queries=4, others=others)
 
 
-def more(title: str, start: str, labels: str) -> Row:
+def more(title: str, start: str, labels: str, steps: int = MORE_STEPS, others: int = 0) -> Row:
     """A row of SFT that costs as much."""
-    return Row(title, start, sft(labels), MORE_STEPS)
+    return Row(title, start, sft(labels), steps, others=others)
 
 
 ROWS = {
@@ -224,12 +230,12 @@ ROWS = {
     "no_consistency": rl("SFT + fast GRPO without consistency", "sft", grpo("ConsistencyReward", fast=True)),
     "delta_2": rl("SFT + fast GRPO, window of 2 slices", "sft", grpo(delta=2, fast=True)),
     "delta_10": rl("SFT + fast GRPO, window of 10 slices", "sft", grpo(delta=10, fast=True)),
-    "long_dice": Row("SFT + long GRPO on Dice alone", "sft", dice, LONG_STEPS, batch_size=2, queries=4, others=100),
-    "long_same": Row("long SFT: SFT + as much SFT as that", "sft", sft("paper"), LONG_STEPS, others=100),
-    "longer_dice": Row("long SFT + long GRPO on Dice alone", "long_same", dice, LONG_STEPS, 2, 4, others=100),
-    "longer_same": Row("longer SFT: long SFT + as much SFT as that", "long_same", sft("paper"), LONG_STEPS, others=100),
-    "longest_dice": Row("longer SFT + long GRPO on Dice alone", "longer_same", dice, LONG_STEPS, 2, 4, others=100),
-    "longest_same": Row("longer SFT + as much SFT as that", "longer_same", sft("paper"), LONG_STEPS, others=100),
+    "long_dice": rl("SFT + long GRPO on Dice alone", "sft", dice, LONG_STEPS, others=100),
+    "long_same": more("long SFT: SFT + as much SFT as that", "sft", "paper", LONG_STEPS, others=100),
+    "longer_dice": rl("long SFT + long GRPO on Dice alone", "long_same", dice, LONG_STEPS, others=100),
+    "longer_same": more("longer SFT: long SFT + as much SFT as that", "long_same", "paper", LONG_STEPS, others=100),
+    "longest_dice": rl("longer SFT + long GRPO on Dice alone", "longer_same", dice, LONG_STEPS, others=100),
+    "longest_same": more("longer SFT + as much SFT as that", "longer_same", "paper", LONG_STEPS, others=100),
     "grpo_alone": rl("fast GRPO without SFT", "point", grpo(fast=True, min_parse_rate=0.0)),
 }
 """Rows in the order of their worth; terms and windows are compared with ``fast_grpo``."""
