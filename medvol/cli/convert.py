@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
-from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.errors import ConfigError
 from medvol.core.registry import PROPAGATORS
-from medvol.core.roles import TrainablePolicy
 
 _CONVERTER = "MedSAM2Propagator"
 _CHECKPOINT_SUFFIX = ".ckpt"
@@ -41,12 +40,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def _export_policy(checkpoint: str, folder: Path) -> None:
     """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
-    from medvol.core.training.checkpoint import load_module
+    from medvol.core.training.checkpoint import load_policy
 
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
-    policy = load_module(checkpoint).policy
-    if not isinstance(policy, TrainablePolicy):
-        raise CheckpointError(f"{checkpoint!r} holds a {type(policy).__name__}, which has no weights to write")
-    policy.save(folder)
+    load_policy(checkpoint).save(folder)
     print(f"model {folder}")

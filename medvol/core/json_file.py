@@ -27,15 +27,28 @@ def read_json(path: Path, origin: str, remedy: str) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecordError(f"{path} has {path.stat().st_size} bytes, and at most {MAX_BYTES} are read; {remedy}")
-        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse)
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist; {origin}") from None
     except IsADirectoryError:
         raise RecordError(f"{path} is a folder, not a JSON file; {origin}") from None
-    except (OSError, RecursionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"{path} cannot be read as JSON ({error}); {remedy}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON text that may come from anywhere.
+
+    Raises:
+        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, or has a number of thousands of
+            digits.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -8,15 +8,16 @@ A component keeps each constructor parameter under the parameter's own name, or 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from medvol.core.errors import CheckpointError, InvalidComponentError
+from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
 from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.registry import owner_of
+from medvol.core.registry import REGISTRIES, owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 
 COMPONENTS = (Policy, Propagator, RewardTerm, CaseDataset)
@@ -52,6 +53,9 @@ def identify_component(component: object, leave_out: Sequence[str] = ()) -> dict
 def rebuild(spec: Mapping[str, Any], *allowed: type) -> Any:
     """Build the component that a spec describes.
 
+    A spec comes from a file, so its class is judged by name first: only what an installed distribution publishes, what
+    medvol itself holds, and what is imported already is looked up. Nothing else is imported.
+
     Args:
         spec: From ``describe_component``.
         allowed: Classes it may be, or inherit from, besides the four roles.
@@ -59,19 +63,53 @@ def rebuild(spec: Mapping[str, Any], *allowed: type) -> Any:
     Raises:
         CheckpointError: The class is gone, is not a component, or does not take these settings.
     """
-    path = str(spec.get("class_path"))
-    module, _, name = path.rpartition(".")
-    try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint names {path!r}, which cannot be imported: {error}") from error
+    path, settings = _read_spec(spec)
+    cls = _find_class(path)
     if not (inspect.isclass(cls) and issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed))):
         raise CheckpointError(f"the checkpoint names {path!r}, which is not a component; it is not called")
-    arguments = {key: _build_value(value, allowed) for key, value in spec.get("init_args", {}).items()}
+    arguments = {key: _build_value(value, allowed) for key, value in settings.items()}
     try:
         return cls(**arguments)
-    except TypeError as error:
+    except MedvolError:
+        raise
+    except Exception as error:  # a constructor may fail in any way at settings that it never met
         raise CheckpointError(f"{path} does not take the settings in the checkpoint: {error}") from error
+
+
+def _read_spec(spec: Any) -> tuple[str, Mapping[str, Any]]:
+    path = spec.get("class_path") if isinstance(spec, Mapping) else None
+    settings = spec.get("init_args", {}) if isinstance(spec, Mapping) else None
+    if not (isinstance(path, str) and isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)):
+        raise CheckpointError(
+            f"the checkpoint describes a component as {str(spec)[:80]!r}; it needs a class_path and init_args"
+        )
+    return path, settings
+
+
+def _find_class(path: str) -> Any:
+    """The class of a path; imports what medvol or an installed distribution publishes, and nothing else."""
+    module, _, name = path.rpartition(".")
+    published = any(row.target == f"{module}:{name}" for registry in REGISTRIES for row in registry.describe())
+    if module not in sys.modules:
+        if not (published or _is_ours(module)):
+            raise CheckpointError(
+                f"the checkpoint names {path!r}, which no installed distribution publishes and which is not imported; "
+                f"import {module or path} first if you trust it"
+            )
+        try:
+            import_module(module)
+        except Exception as error:
+            raise CheckpointError(f"the checkpoint names {path!r}, which cannot be imported: {error}") from error
+    try:
+        return vars(sys.modules[module])[name]  # not getattr: some modules import when they are asked for a name
+    except KeyError as error:
+        raise CheckpointError(f"the checkpoint names {path!r}, and there is no such class") from error
+
+
+def _is_ours(module: str) -> bool:
+    """True for a module of medvol that only defines things."""
+    first, *rest = module.split(".")
+    return first == "medvol" and all(part.isidentifier() and not part.startswith("__") for part in rest)
 
 
 def _kept(component: object, name: str) -> Any:

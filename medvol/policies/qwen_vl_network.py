@@ -24,6 +24,8 @@ from medvol.policies.slice_features import FeatureStore
 
 END = "<|im_end|>"
 """Ends a turn and so an answer."""
+IMAGE = "<|image_pad|>"
+"""Holds the place of one feature of a slice."""
 log = logging.getLogger(__name__)
 
 _OPENING = "<|im_start|>user\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
 from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.model_folder import judge_folder, write_sidecar
+from medvol.core.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.core.progress_bars import hide_progress_bars
 from medvol.core.suggestions import suggest
 from medvol.core.tensor_file import read_tensors
@@ -31,7 +32,6 @@ DEFAULT_IMAGE_SIZE = 512
 """Side of the square that a bare upstream checkpoint is run at: MedSAM2's."""
 
 _WEIGHTS = "model.safetensors"
-_SIDECAR = "medvol.json"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]
     Args:
         model: The network.
         folder: Must not exist.
-        provenance: Written to ``medvol.json``, with the SHA-256 of the weights added.
+        provenance: Written to ``medvol.json``, with the SHA-256 of the other files added.
 
     Returns:
         SHA-256 of ``model.safetensors``.
@@ -144,8 +144,7 @@ def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]
         with hide_progress_bars():
             model.save_pretrained(partial)
         digest = file_sha256(partial / _WEIGHTS)
-        facts = {**provenance, "weights_sha256": digest, "medvol": version("medvol-r1")}
-        (partial / _SIDECAR).write_text(json.dumps(facts, indent=2) + "\n")
+        write_sidecar(partial, {**provenance, "medvol": version("medvol-r1")})
     return digest
 
 
@@ -169,44 +168,26 @@ def convert_weights(checkpoint: str, folder: str, image_size: int | None = None,
 
 
 def _load_folder(folder: Path) -> PreTrainedModel:
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-        family = settings.get("model_type")
-        if family not in FAMILIES:
-            raise CheckpointError(f"{str(folder)!r} holds a {family} model; {', '.join(FAMILIES)} can be run")
-        _require_whole(folder)
-        config, network = FAMILIES[family]
-        with hide_progress_bars():
-            model, report = network.from_pretrained(
-                folder,
-                config=config.from_pretrained(folder),
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"the folder {str(folder)!r} cannot be loaded: {error}") from error
-    wrong = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
-    if wrong:
-        raise CheckpointError(f"{str(folder)!r}: {len(wrong)} tensors do not fit its config.json, such as {wrong[0]}")
+    family = judge_folder(folder).get("model_type")
+    if family not in FAMILIES:
+        raise CheckpointError(f"{str(folder)!r} holds a {family} model; {', '.join(FAMILIES)} can be run")
+    with refuse_damage(folder), hide_progress_bars():
+        kind, network = FAMILIES[family]
+        config = kind.from_pretrained(folder)
+        with torch.device("meta"):
+            require_size(network(config), folder)
+        model, report = network.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+        require_all_tensors(report, folder)
     loaded: PreTrainedModel = model
     return loaded
-
-
-def _require_whole(folder: Path) -> None:
-    """Hold the weights to the digest that was written beside them."""
-    sidecar = folder / _SIDECAR
-    if not sidecar.is_file():
-        return
-    expected, found = json.loads(sidecar.read_text()).get("weights_sha256"), file_sha256(folder / _WEIGHTS)
-    if expected != found:
-        raise CheckpointError(
-            f"{str(folder / _WEIGHTS)!r} has SHA-256 {found[:12]}..., {_SIDECAR} says {str(expected)[:12]}...; "
-            "convert the checkpoint again"
-        )
 
 
 def _fetch(repository: str, file: str | None, download: bool, name: str) -> Path:

@@ -57,7 +57,7 @@ def test_convert_writes_a_folder_with_its_digest(t512_weights, tmp_path, capsys)
     digest = file_sha256(folder / "model.safetensors")
     assert digest in capsys.readouterr().out
     facts = json.loads((folder / "medvol.json").read_text())
-    assert facts["weights_sha256"] == digest
+    assert facts["files"]["model.safetensors"] == digest
     assert facts["source_sha256"] == file_sha256(find_weights(t512_weights.checkpoint).path)
     states = [load_model(find_weights(str(w))).state_dict() for w in (t512_weights.checkpoint, folder)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

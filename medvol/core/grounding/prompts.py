@@ -7,11 +7,12 @@ training, validation and inference and is stored with every model.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.imaging.slices import choose_slices, draw_slices
-from medvol.core.imaging.windows import DEFAULT_WINDOWS
+from medvol.core.imaging.windows import DEFAULT_WINDOWS, WINDOWS
 from medvol.core.types import Evidence, Prompt, Volume
 
 INSTRUCTION = (
@@ -24,6 +25,8 @@ INSTRUCTION = (
 """Default instruction, written for a general vision-language model."""
 
 _LARGEST_STEP = 100
+_LARGEST_SIZE = 4096
+_MOST_PIXELS = 2**28
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,20 @@ class PromptTemplate:
         """Check the settings.
 
         Raises:
-            ConfigError: A size is below 1, the step is not in 1..100, or the slice tag has no place for the index.
+            ConfigError: A size or the step is out of range, a window is unknown, or the slice tag has no place for the
+                index.
         """
-        if min(self.num_slices, self.height_px, self.width_px) < 1:
-            raise ConfigError(
-                f"num_slices, height_px and width_px are at least 1; got {self.num_slices}, {self.height_px} and "
-                f"{self.width_px}"
-            )
-        if not 1 <= self.coordinate_step <= _LARGEST_STEP:
-            raise ConfigError(f"coordinate_step is in 1..{_LARGEST_STEP}; got {self.coordinate_step}")
+        sizes = {name: getattr(self, name) for name in ("num_slices", "height_px", "width_px")}
+        for name, value in {**sizes, "coordinate_step": self.coordinate_step}.items():
+            largest = _LARGEST_STEP if name == "coordinate_step" else _LARGEST_SIZE
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+                raise ConfigError(f"{name} is a whole number in 1..{largest}; got {value!r}")
+        if prod(sizes.values()) > _MOST_PIXELS:
+            raise ConfigError(f"a prompt draws at most {_MOST_PIXELS} pixels; got {' x '.join(map(str, sizes.values()))}")
+        if len(self.windows) != 3 or not all(window in WINDOWS for window in self.windows):
+            raise ConfigError(f"windows holds three of {', '.join(WINDOWS)}; got {self.windows!r}")
+        if not (isinstance(self.slice_tag, str) and isinstance(self.instruction, str)):
+            raise ConfigError(f"slice_tag and instruction are texts; got {self.slice_tag!r} and {self.instruction!r}")
         if "{index}" not in self.slice_tag or set("{}") & set(self.slice_tag.replace("{index}", "")):
             raise ConfigError(f"slice_tag holds {{index}} and no other braces; got {self.slice_tag!r}")
 

@@ -6,15 +6,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from medvol.core.errors import CheckpointError
 from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.tensor_file import read_tensors
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
+
+_NETWORK = "network."
+"""Start of the names of the policy's weights in a module."""
 
 
 class SpecCheckpoint(ModelCheckpoint):
@@ -95,8 +100,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}; give the path of a .ckpt file")
     checkpoint = read_tensors(path)
-    if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint):
+    if not (isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict)):
         raise CheckpointError(f"{path} is not a checkpoint: it holds no state_dict")
+    state = checkpoint["state_dict"]
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise CheckpointError(f"{path} is not a checkpoint: its state_dict holds other things than named tensors")
     return checkpoint
 
 
@@ -104,12 +112,46 @@ def load_module(path: str | Path) -> EvaluationModule:
     """Rebuild a module with its weights from a checkpoint file, however it was made.
 
     Raises:
-        CheckpointError: The file cannot be used, or names something that is not a component.
+        CheckpointError: The file cannot be used, names something that is not a component, or lacks weights.
     """
     checkpoint = read_checkpoint(path)
-    if SPEC not in checkpoint:
-        raise CheckpointError(f"{path} names no module; it was not written by medvol fit")
-    module: EvaluationModule = rebuild(checkpoint[SPEC], EvaluationModule)
+    module: EvaluationModule = rebuild(_spec(checkpoint, path), EvaluationModule)
     module.configure_model()
-    module.load_state_dict(checkpoint["state_dict"])
+    _load_weights(module, checkpoint["state_dict"], path)
     return module
+
+
+def load_policy(path: str | Path) -> TrainablePolicy:
+    """Rebuild only the policy of a checkpoint file, with its weights; rewards and propagator stay unbuilt.
+
+    Raises:
+        CheckpointError: The file cannot be used, or holds no policy with weights.
+    """
+    checkpoint = read_checkpoint(path)
+    settings = _spec(checkpoint, path).get("init_args")
+    policy = rebuild(settings.get("policy") if isinstance(settings, dict) else None)
+    if not isinstance(policy, TrainablePolicy):
+        raise CheckpointError(f"{str(path)!r} holds a {type(policy).__name__}, which has no weights to write")
+    own = {
+        name.removeprefix(_NETWORK): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(_NETWORK)
+    }
+    _load_weights(policy.load(), own, path)
+    return policy
+
+
+def _spec(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    spec = checkpoint.get(SPEC)
+    if not isinstance(spec, dict):
+        raise CheckpointError(f"{path} names no module; it was not written by medvol fit")
+    return spec
+
+
+def _load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """All of the weights, and no others."""
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its weights do not fit the policy that it names: {reason[:300]}") from error

@@ -42,9 +42,9 @@ def test_a_template_comes_back_from_json():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_slices": 0}, "num_slices, height_px and width_px are at least 1; got 0, 256 and 256"),
+        ({"num_slices": 0}, r"num_slices is a whole number in 1\.\.4096; got 0"),
         ({"width_px": -4}, "got 64, 256 and -4"),
-        ({"coordinate_step": 0}, r"coordinate_step is in 1\.\.100; got 0"),
+        ({"coordinate_step": 0}, r"coordinate_step is a whole number in 1\.\.100; got 0"),
         ({"coordinate_step": 101}, "got 101"),
         ({"slice_tag": "<slice>"}, "slice_tag holds {index} and no other braces; got '<slice>'"),
         ({"slice_tag": "{index} of {count}"}, "no other braces"),

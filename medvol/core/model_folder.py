@@ -1,0 +1,172 @@
+"""What a model folder may hold, judged before any library opens it.
+
+A folder may come from anywhere. Its JSON is read with bounds, its weights are measured by their headers alone, and
+nothing in it may name a file outside, code, or another model. A folder that medvol wrote also lists the SHA-256 of its
+files, so that one number changed in its configuration does not go unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import CheckpointError
+from medvol.core.json_file import parse_json
+from medvol.core.whole_file import file_sha256
+
+CONFIG = "config.json"
+SIDECAR = "medvol.json"
+"""What medvol knows of a folder that it wrote."""
+
+SEAL = "files"
+"""Key of the sidecar: SHA-256 of every file that the answers depend on."""
+
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = ".safetensors"
+_SEALED = (".json", ".jinja", ".model", ".txt", _WEIGHTS)
+_MAX_TEXT = 128 * 1024**2
+_MAX_HEADER = 100 * 1024**2
+_DTYPE_BITS = {"BOOL": 8, "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32}
+_FOREIGN = {
+    "adapter_config.json": "adapters on another model; merge them into one folder first",
+    "quantization_config": "quantised weights, which are not run here; give the model in bfloat16 or float32",
+}
+
+
+def judge_folder(folder: Path) -> dict[str, Any]:
+    """Look at a model folder without loading it.
+
+    Returns:
+        Its ``config.json``.
+
+    Raises:
+        CheckpointError: Something in it is damaged, is not what its name says, or reaches outside the folder.
+    """
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{str(folder)!r} is not a model folder: it has no {CONFIG}")
+    texts: dict[str, Any] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", _WEIGHTS):
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise CheckpointError(f"{str(file)!r} is not a file; a model folder holds files only")
+            if file.suffix == ".json":
+                texts[file.name] = _read(file)
+    if "adapter_config.json" in texts:
+        raise CheckpointError(f"{str(folder)!r} holds {_FOREIGN['adapter_config.json']}")
+    config = texts[CONFIG]
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{str(folder / CONFIG)!r} holds no keys and values; give another folder")
+    _judge_config(config, folder / CONFIG)
+    _judge_weights(folder, texts.get(_INDEX), config)
+    _hold_to_seal(folder, texts.get(SIDECAR))
+    return config
+
+
+def list_seal(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder that the answers depend on, by name."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in _SEALED and file.name != SIDECAR)
+    return {file.name: file_sha256(file) for file in files if file.is_file()}
+
+
+def count_numbers(folder: Path) -> int:
+    """Numbers that the weights of a folder hold, by their headers."""
+    return sum(prod(entry["shape"]) for file in sorted(folder.glob(f"*{_WEIGHTS}")) for entry in _header(file).values())
+
+
+def _read(file: Path) -> Any:
+    size = file.stat().st_size
+    if size > _MAX_TEXT:
+        raise CheckpointError(f"{str(file)!r} has {size} bytes, and at most {_MAX_TEXT} are read; give another folder")
+    try:
+        return parse_json(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{str(file)!r} cannot be read as JSON ({error}); copy the folder again") from error
+
+
+def _judge_config(config: Mapping[str, Any], place: Path) -> None:
+    for key, value in _settings(config):
+        if key == "quantization_config" and value is not None:
+            raise CheckpointError(f"{str(place)!r} names {_FOREIGN[key]}")
+        if key.endswith("implementation") and value is not None and not re.fullmatch(r"\w+", str(value)):
+            raise CheckpointError(f"{str(place)!r} sets {key} to {str(value)[:80]!r}, which would load code; remove it")
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, those of nested parts too."""
+    for key, value in config.items():
+        yield key, value
+        if isinstance(value, dict):
+            yield from _settings(value)
+
+
+def _judge_weights(folder: Path, index: Any, config: Mapping[str, Any]) -> None:
+    """Every shard is named plainly and there, every header fits its file, and no part has more layers than tensors."""
+    if index is not None:
+        named = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise CheckpointError(f"{str(folder / _INDEX)!r} has no weight_map of file names; copy the folder again")
+        for name in sorted(set(named.values())):
+            if Path(name).name != name or "\\" in name or not (folder / name).is_file():
+                raise CheckpointError(f"{str(folder / _INDEX)!r} names the file {name!r}, which is not in the folder")
+    tensors = sum(len(_header(file)) for file in sorted(folder.glob(f"*{_WEIGHTS}")))
+    for key, value in _settings(config):
+        if re.search(r"layers|depth", key) and isinstance(value, int) and value > max(tensors, 1):
+            raise CheckpointError(
+                f"{str(folder / CONFIG)!r} sets {key} to {str(value)[:20]}, and the folder holds {tensors} tensors in all"
+            )
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Tensors of a safetensors file by name: type, shape and place, held to the size of the file."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER):
+            raise CheckpointError(f"{str(file)!r} is cut or is no safetensors file; copy it again")
+        text = stream.read(length)
+    try:
+        header = parse_json(text.decode("utf-8"))
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        sound = all(_is_sound(entry, size - 8 - length) for entry in entries.values())
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{str(file)!r} has a damaged header; copy it again") from error
+    if not sound:
+        raise CheckpointError(f"{str(file)!r} names tensors that its {size} bytes do not hold; copy it again")
+    return entries
+
+
+def _is_sound(entry: Mapping[str, Any], available: int) -> bool:
+    first, last = entry["data_offsets"]
+    shape = entry["shape"]
+    if not all(isinstance(value, int) and value >= 0 for value in (first, last, *shape)):
+        return False
+    bits = _DTYPE_BITS.get(entry["dtype"])
+    fits = bits is None or prod(shape) * bits == (last - first) * 8
+    return fits and first <= last <= available and prod(shape) <= 8 * (last - first)
+
+
+def _hold_to_seal(folder: Path, sidecar: Any) -> None:
+    """Compare the files of a folder with the list that medvol wrote."""
+    seal = sidecar.get(SEAL) if isinstance(sidecar, dict) else None
+    if seal is None:
+        return
+    if not isinstance(seal, dict):
+        raise CheckpointError(f"{str(folder / SIDECAR)!r} has no list of files under {SEAL!r}; copy the folder again")
+    found = list_seal(folder)
+    differing = sorted(name for name in {*seal, *found} if seal.get(name) != found.get(name))
+    if differing:
+        raise CheckpointError(
+            f"{str(folder / differing[0])!r} is not as medvol wrote it (its SHA-256 differs, or the file was added or "
+            f"removed); copy the folder again, or delete {SEAL!r} from {SIDECAR} if you changed it on purpose"
+        )
+
+
+def write_sidecar(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the sidecar of a folder whose other files are there, with their list."""
+    text = json.dumps({**content, SEAL: list_seal(folder)}, indent=2)
+    (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
