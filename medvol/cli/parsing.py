@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentParser, set_loader
 
 from medvol.cli.diagnosis import find_fault
-from medvol.cli.settings import gather_settings
+from medvol.cli.settings import gather_settings, load_yaml
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import REGISTRIES
 from medvol.core.suggestions import suggest
@@ -91,7 +91,7 @@ def _shorten(message: str, options: Sequence[str]) -> str:
 
 
 def _load(text: str) -> Any:
-    value = get_loader("yaml")(text)
+    value = load_yaml(text)
     for word in set(_words(value)):
         _import_component(word)
     return value

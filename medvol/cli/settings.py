@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import get_loader
 
 from medvol.core.errors import ConfigError
+from medvol.core.yaml_text import RefusedYAMLError, judge_yaml
 
 COMPONENT_KEYS = ("class_path", "init_args", "dict_kwargs")
 """What a mapping that names a component may hold."""
@@ -47,17 +48,31 @@ def read_yaml(path: Path) -> Any:
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise ConfigError(f"the configuration file {str(path)!r} {what}; give the path of a YAML file")
     try:
-        content = get_loader("yaml")(path.read_text(encoding="utf-8"))
-        _refuse_cycles(content, path, ())
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {str(path)!r} is not UTF-8 text; give a YAML file") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"the configuration file {str(path)!r} is not YAML{where}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except RefusedYAMLError as error:
+        raise ConfigError(f"the configuration file {str(path)!r} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"the configuration file {str(path)!r} is not YAML: {error}") from error
     return _locate(content, path.parent)
+
+
+def load_yaml(text: str) -> Any:
+    """Build the values of a YAML text as jsonargparse does, once it is judged.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, or would take too much.
+    """
+    judge_yaml(text)
+    try:
+        return get_loader("yaml")(text)
+    except ValueError as error:  # a date or number that is none
+        raise RefusedYAMLError(f"one of its values cannot be read: {error}") from error
 
 
 def as_component(value: Any) -> Any:
@@ -85,13 +100,6 @@ def _read_config(text: str | None) -> dict[str, Any]:
     return content
 
 
-def _refuse_cycles(node: Any, path: Path, parents: tuple[int, ...]) -> None:
-    if id(node) in parents:
-        raise ConfigError(f"the configuration file {str(path)!r} has an anchor that holds itself; write the value out")
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _refuse_cycles(child, path, (*parents, id(node)))
-
-
 def _locate(node: Any, folder: Path) -> Any:
     """Give names of files that lie in the folder their path."""
     if isinstance(node, dict):
@@ -105,7 +113,7 @@ def _locate(node: Any, folder: Path) -> Any:
 
 def _parse(text: str) -> Any:
     try:
-        return get_loader("yaml")(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -77,7 +77,9 @@ def _judge(content: Any, path: Path) -> None:
         elif isinstance(value, list | tuple | set | frozenset):
             waiting += [(item, depth + 1) for item in value]
         elif not isinstance(value, _PLAIN):
-            raise CheckpointError(f"{str(path)!r} holds a {type(value).__name__}; only plain values and tensors are read")
+            raise CheckpointError(
+                f"{str(path)!r} holds a {type(value).__name__}; only plain values and tensors are read"
+            )
 
 
 def _judge_tensor(tensor: torch.Tensor, path: Path) -> None:

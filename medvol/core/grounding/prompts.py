@@ -64,7 +64,9 @@ class PromptTemplate:
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
                 raise ConfigError(f"{name} is a whole number in 1..{largest}; got {value!r}")
         if prod(sizes.values()) > _MOST_PIXELS:
-            raise ConfigError(f"a prompt draws at most {_MOST_PIXELS} pixels; got {' x '.join(map(str, sizes.values()))}")
+            raise ConfigError(
+                f"a prompt draws at most {_MOST_PIXELS} pixels; got {' x '.join(map(str, sizes.values()))}"
+            )
         if len(self.windows) != 3 or not all(window in WINDOWS for window in self.windows):
             raise ConfigError(f"windows holds three of {', '.join(WINDOWS)}; got {self.windows!r}")
         if not (isinstance(self.slice_tag, str) and isinstance(self.instruction, str)):

@@ -19,6 +19,7 @@ import yaml
 
 from medvol.core.errors import QueryError
 from medvol.core.types import Modality, Query, QueryKind
+from medvol.core.yaml_text import read_yaml
 
 Phrasing = Literal["train", "held_out", "both"]
 """Which phrasings a data set asks with: training ones, held-out ones, or one of each."""
@@ -135,7 +136,7 @@ def read_bank(path: Path) -> list[Query]:
         QueryError: It cannot be read, is not YAML, or has the wrong layout; the message names the file and the key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise QueryError(f"{path}: the query bank cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
