@@ -117,7 +117,7 @@ def _judge_weights(folder: Path, index: Any, config: Mapping[str, Any]) -> None:
     for key, value in _settings(config):
         if re.search(r"layers|depth", key) and isinstance(value, int) and value > max(tensors, 1):
             raise CheckpointError(
-                f"{str(folder / CONFIG)!r} sets {key} to {str(value)[:20]}, and the folder holds {tensors} tensors in all"
+                f"{str(folder / CONFIG)!r} sets {key} to {str(value)[:20]}, and the folder holds {tensors} tensors"
             )
 
 

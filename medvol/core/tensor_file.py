@@ -87,8 +87,9 @@ def _judge_tensor(tensor: torch.Tensor, path: Path) -> None:
         raise CheckpointError(
             f"{str(path)!r} holds a tensor of {tensor.layout} on {tensor.device}; only ordinary tensors are read"
         )
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    held = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.element_size() > held:
         raise CheckpointError(
-            f"{str(path)!r} holds a tensor of shape {tuple(tensor.shape)} in {tensor.untyped_storage().nbytes()} bytes; "
+            f"{str(path)!r} holds a tensor of shape {tuple(tensor.shape)} in {held} bytes; "
             "the file is damaged or made up, give another"
         )

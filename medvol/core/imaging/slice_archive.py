@@ -16,11 +16,23 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.imaging.stored import MAX_BYTES
+from medvol.core.json_file import parse_json
 from medvol.core.whole_file import write_whole
 
 _META = "meta.json"
 _LEVEL = 5
-DAMAGE = (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, RuntimeError)
+_MAX_META = 16 * 1024**2
+DAMAGE = (
+    zipfile.BadZipFile,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What reading raises when an archive was cut or changed."""
 
 
@@ -53,10 +65,13 @@ class SliceArchive:
 
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
-        self.meta: dict[str, Any] = json.loads(self._archive.read(_META))
-        depth, height, width = self.meta["shape"]
-        self.shape: tuple[int, int, int] = (depth, height, width)
-        self.dtype: np.dtype[Any] = np.dtype(self.meta["dtype"])
+        try:
+            self.meta = _read_meta(self._archive)
+            self.dtype = _numeric(self.meta["dtype"])
+            self.shape = _judge_shape(self.meta["shape"], self.dtype, self._archive)
+        except BaseException:
+            self._archive.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -65,8 +80,11 @@ class SliceArchive:
     def read(self, z: int) -> NDArray[Any]:
         """One slice (Y, X); negative indices count from the end."""
         depth, *shape = self.shape
+        packed = self._archive.read(str(range(depth)[z]))
         plane = np.empty(shape, self.dtype)
-        blosc2.decompress2(self._archive.read(str(range(depth)[z])), dst=plane, dparams=blosc2.DParams(nthreads=1))
+        if blosc2.get_cbuffer_sizes(packed)[0] != plane.nbytes:
+            raise ValueError(f"slice {z} is not {plane.nbytes} bytes large")
+        blosc2.decompress2(packed, dst=plane, dparams=blosc2.DParams(nthreads=1))
         return plane
 
     def read_all(self, dtype: np.dtype[Any] | type | None = None) -> NDArray[Any]:
@@ -75,6 +93,38 @@ class SliceArchive:
         for z, plane in enumerate(whole):
             plane[:] = self.read(z)
         return whole
+
+
+def _read_meta(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """The plain values of an archive; nothing in it is compressed by zip, so nothing grows when it is read."""
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise ValueError("a member is compressed by zip")
+    if archive.getinfo(_META).file_size > _MAX_META:
+        raise ValueError(f"{_META} has more than {_MAX_META} bytes")
+    meta = parse_json(archive.read(_META).decode("utf-8"))
+    if not isinstance(meta, dict):
+        raise TypeError(f"{_META} holds no keys and values")
+    return meta
+
+
+def _numeric(name: Any) -> np.dtype[Any]:
+    dtype = np.dtype(str(name))
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ValueError(f"{name!r} is no type of voxels")
+    return dtype
+
+
+def _judge_shape(values: Any, dtype: np.dtype[Any], archive: zipfile.ZipFile) -> tuple[int, int, int]:
+    """Shape (Z, Y, X), held to the number of slices and to the size of the largest scan that is read."""
+    depth, height, width = (int(value) for value in values)
+    if min(depth, height, width) < 1 or depth != len(archive.infolist()) - 1:
+        raise ValueError(f"a shape of {values} does not fit {len(archive.infolist()) - 1} slices")
+    if depth * height * width * dtype.itemsize > 2 * MAX_BYTES:
+        raise ValueError(f"a shape of {values} is larger than any scan")
+    packed = archive.read("0")
+    if blosc2.get_cbuffer_sizes(packed)[0] != height * width * dtype.itemsize:
+        raise ValueError(f"a shape of {values} does not fit its first slice")
+    return depth, height, width
 
 
 def _pack(plane: NDArray[Any]) -> bytes:

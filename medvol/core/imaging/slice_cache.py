@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from medvol.core.imaging.reading import (
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive, write_slices
 from medvol.core.imaging.stored_volume import describe_volume, open_volume
 from medvol.core.imaging.windows import WINDOWS, voxel_percentiles
+from medvol.core.json_file import parse_json
 from medvol.core.types import Modality, Volume
 from medvol.core.whole_file import write_whole
 
@@ -85,8 +87,11 @@ class SliceCache:
         try:
             if _is_kept(path):
                 entry = self._entry(path, {"modality": modality})
-                if self._has(entry) or self._store(entry, path, modality):
-                    return open_volume(entry, path)
+                volume = self._kept_volume(entry, path)
+                if volume is None and self._store(entry, path, modality):
+                    volume = open_volume(entry, path)
+                if volume is not None:
+                    return volume
         except OSError as error:
             log.warning("%s is not kept in the cache (%s)", path, error.strerror)
         return read_volume(path, modality=modality)
@@ -106,18 +111,30 @@ class SliceCache:
         try:
             if _is_kept(path):
                 entry = self._entry(path, {"shape": volume.shape, "affine": volume.affine.tolist()})
-                kept = self._kept_labels(entry)
+                kept = self._kept_labels(entry, volume.shape)
                 return self._store_labels(entry, read_labels(path, volume)) if kept is None else kept
         except OSError as error:
             log.warning("%s is not kept in the cache (%s)", path, error.strerror)
         return read_labels(path, volume)
 
-    def _kept_labels(self, entry: Path) -> NDArray[np.int32] | None:
-        """Labels of an entry; None when there is none that can be read."""
+    def _kept_volume(self, entry: Path, path: Path) -> Volume | None:
+        """Volume of an entry; None when there is none that can be opened."""
+        if not self._has(entry):
+            return None
+        try:
+            return open_volume(entry, path)
+        except Exception:  # what describes the scan may be damaged in any way, and the scan itself is at hand
+            log.warning("%s is damaged and is made anew", entry)
+            return None
+
+    def _kept_labels(self, entry: Path, shape: tuple[int, int, int]) -> NDArray[np.int32] | None:
+        """Labels of an entry; None when there is none of that shape that can be read."""
         if not self._has(entry):
             return None
         archive = SliceArchive(entry)
         try:
+            if archive.shape != shape:
+                raise ValueError(f"{archive.shape} is not {shape}")
             labels: NDArray[np.int32] = archive.read_all(np.int32)
         except DAMAGE:
             log.warning("%s is damaged and is made anew", entry)
@@ -170,8 +187,8 @@ class SliceCache:
         name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=20).hexdigest()
         index = self.folder / "hashes" / f"{name}.json"
         try:
-            known = json.loads(index.read_text())
-            if known["stamp"] == stamp:
+            known = parse_json(index.read_text())
+            if known["stamp"] == stamp and re.fullmatch(r"[0-9a-f]{40}", known["hash"]):
                 return str(known["hash"])
         except (OSError, ValueError, KeyError, TypeError):
             pass

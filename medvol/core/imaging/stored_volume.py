@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +19,7 @@ from medvol.core.imaging.itk import ItkGeometry
 from medvol.core.imaging.problems import CorruptStreamError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive
-from medvol.core.types import Source, Volume
+from medvol.core.types import Modality, Source, Volume
 
 log = logging.getLogger(__name__)
 
@@ -100,15 +100,21 @@ def open_volume(path: Path, source_path: Path) -> StoredVolume:
     meta = archive.meta
     volume = StoredVolume.__new__(StoredVolume)
     vars(volume).update(
-        affine=np.array(meta["affine"]),
-        modality=meta["modality"],
-        volume_id=meta["volume_id"],
+        affine=np.array(meta["affine"], np.float64).reshape(4, 4),
+        modality=_require(meta["modality"], get_args(Modality)),
+        volume_id=str(meta["volume_id"]),
         source=_restore_source(meta["source"], source_path),
         _path=path,
         _shape=archive.shape,
-        _percentiles={float(share): value for share, value in meta["percentiles"].items()},
+        _percentiles={float(share): float(value) for share, value in meta["percentiles"].items()},
     )
     return volume
+
+
+def _require(value: Any, choices: Sequence[str]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+    return value
 
 
 def describe_volume(

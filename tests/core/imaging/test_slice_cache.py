@@ -1,10 +1,12 @@
 """The cache of slices: the same voxels, only those that are asked for, within its bound, whatever happens to it."""
 
+import json
 import logging
 import multiprocessing
 import os
 import pickle
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +218,87 @@ def test_a_damaged_entry_is_made_anew(cache, tmp_path, damage, caplog):
         assert same(volume, read_volume(path))
         assert np.array_equal(volume.axial(0), read_volume(path).voxels[0])
     assert caplog.records
+
+
+HOSTILE_META = {
+    "objects": {"dtype": "|O"},
+    "a structure": {"dtype": "i4,i4"},
+    "text": {"dtype": "<U100000000"},
+    "no type": {"dtype": None},
+    "an absurd shape": {"shape": [4, 10**9, 10**9]},
+    "absurd depth": {"shape": [10**9, 6, 5]},
+    "a larger shape": {"shape": [SHAPE[2], 600, 500]},
+    "a negative shape": {"shape": [-4, 6, 5]},
+    "two axes": {"shape": [4, 6]},
+    "words": {"shape": "abc"},
+    "an affine of words": {"affine": "abc"},
+    "an affine of nothing": {"affine": []},
+    "another modality": {"modality": "evil"},
+    "percentiles in a list": {"percentiles": [1, 2]},
+    "no source": {"source": None},
+    "an unknown header": {"source": {"affine": [], "shape": [1, 2, 3], "orientation": [], "header": {"kind": "Evil"}}},
+    "a header of a byte": {
+        "source": {
+            "affine": [],
+            "shape": [1, 2, 3],
+            "orientation": [],
+            "header": {"kind": "Nifti1Header", "order": "<", "block": "AA=="},
+        }
+    },
+}
+
+
+def rewrite(entry, change, compression=zipfile.ZIP_STORED):
+    """Write an entry again with another meta file."""
+    with zipfile.ZipFile(entry) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["meta.json"] = change(members["meta.json"])
+    with zipfile.ZipFile(entry, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("kind", ["volume", "labels"])
+@pytest.mark.parametrize("meta", HOSTILE_META.values(), ids=HOSTILE_META)
+def test_a_hostile_entry_is_made_anew(cache, tmp_path, kind, meta, caplog):
+    path = write_scan(tmp_path / "ct.nii.gz")
+    plain = read_volume(path)
+    read = {"volume": lambda: cache.read_volume(path), "labels": lambda: cache.read_labels(path, plain)}[kind]
+    read()
+    [entry] = cache.folder.glob("*.slices")
+    rewrite(entry, lambda text: json.dumps({**json.loads(text), **meta}).encode())
+    found = read()
+    assert same(found, plain) if kind == "volume" else np.array_equal(found, read_labels(path, plain))
+    assert (kind == "labels" and not {"dtype", "shape"} & set(meta)) or "is made anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "compression"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, zipfile.ZIP_STORED),
+        (b'{"shape": ' + b"9" * 6000 + b"}", zipfile.ZIP_STORED),
+        (b" " * 50_000_000, zipfile.ZIP_DEFLATED),
+        (b" " * 17_000_000, zipfile.ZIP_STORED),
+    ],
+    ids=["deep", "long number", "compressed", "long"],
+)
+def test_a_hostile_description_is_made_anew(cache, tmp_path, text, compression, caplog):
+    path = write_scan(tmp_path / "ct.nii.gz")
+    cache.read_volume(path)
+    [entry] = cache.folder.glob("*.slices")
+    rewrite(entry, lambda _: text, compression)
+    assert same(cache.read_volume(path), read_volume(path))
+    assert "is made anew" in caplog.text
+
+
+def test_a_hostile_index_is_passed_over(cache, tmp_path):
+    path = write_scan(tmp_path / "ct.nii.gz")
+    cache.read_volume(path)
+    [index] = (cache.folder / "hashes").glob("*.json")
+    for text in ("[" * 100_000, '{"stamp": 1, "hash": 2}', "[]", "9" * 6000, json.dumps({"hash": "../../x"})):
+        index.write_text(text)
+        assert same(cache.read_volume(path), read_volume(path))
+    assert len(list(cache.folder.glob("*.slices"))) == 1
 
 
 def test_an_entry_that_is_dropped_while_it_is_used(cache, tmp_path, caplog):
