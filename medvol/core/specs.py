@@ -89,9 +89,8 @@ def _read_spec(spec: Any) -> tuple[str, Mapping[str, Any]]:
 def _find_class(path: str) -> Any:
     """The class of a path; imports what medvol or an installed distribution publishes, and nothing else."""
     module, _, name = path.rpartition(".")
-    published = any(row.target == f"{module}:{name}" for registry in REGISTRIES for row in registry.describe())
     if module not in sys.modules:
-        if not (published or _is_ours(module)):
+        if not (_is_ours(module) or _is_published(f"{module}:{name}")):
             raise CheckpointError(
                 f"the checkpoint names {path!r}, which no installed distribution publishes and which is not imported; "
                 f"import {module or path} first if you trust it"
@@ -104,6 +103,10 @@ def _find_class(path: str) -> Any:
         return vars(sys.modules[module])[name]  # not getattr: some modules import when they are asked for a name
     except KeyError as error:
         raise CheckpointError(f"the checkpoint names {path!r}, and there is no such class") from error
+
+
+def _is_published(target: str) -> bool:
+    return any(row.target == target for registry in REGISTRIES for row in registry.describe())
 
 
 def _is_ours(module: str) -> bool:
