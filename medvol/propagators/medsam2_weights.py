@@ -31,6 +31,8 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
 DEFAULT_IMAGE_SIZE = 512
 """Side of the square that a bare upstream checkpoint is run at: MedSAM2's."""
 
+_SIZE_STEP = 32
+_LARGEST_SIZE = 4096
 _WEIGHTS = "model.safetensors"
 
 
@@ -64,8 +66,11 @@ def find_weights(checkpoint: str, image_size: int | None = None, download: bool 
 
     Raises:
         CheckpointError: Nothing is there, or it may not be fetched.
+        ConfigError: The image size is out of range.
     """
     path = Path(checkpoint).expanduser()
+    if image_size is not None and not (image_size % _SIZE_STEP == 0 and 0 < image_size <= _LARGEST_SIZE):
+        raise ConfigError(f"image_size is a multiple of {_SIZE_STEP} up to {_LARGEST_SIZE}; got {image_size}")
     if checkpoint in PRESETS:
         preset = PRESETS[checkpoint]
         show_licence(checkpoint)
@@ -91,7 +96,8 @@ def load_model(source: WeightsSource) -> PreTrainedModel:
         model = _load_folder(source.path)
     else:
         state = read_upstream(source.path)
-        model = build_model(video_config(guess_size(state), source.image_size), convert_state(state))
+        with refuse_damage(source.path):
+            model = build_model(video_config(guess_size(state), source.image_size), convert_state(state))
     frozen: PreTrainedModel = model.float().eval().requires_grad_(False)
     return frozen
 
@@ -104,7 +110,8 @@ def read_upstream(path: Path) -> State:
     """
     content = read_tensors(path)
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"checkpoint {str(path)!r} holds no state dictionary; give upstream's own file")
     return state
 
@@ -120,7 +127,8 @@ def build_model(config: Any, state: State) -> PreTrainedModel:
     try:
         model.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"these weights belong to another network: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"these weights belong to another network: {reason}") from error
     return model
 
 

@@ -79,12 +79,28 @@ def test_damaged_weights_are_refused(small_weights, tmp_path):
         load_model(find_weights(str(folder)))
 
 
+STEM = "image_encoder.trunk.patch_embed.proj.weight"
+LONG = f"image_encoder.trunk.blocks.{'9' * 5000}.weight"
+
+
+@pytest.mark.parametrize("size", [0, -32, 31, 10**9])
+def test_an_image_size_out_of_range_is_refused(size, tmp_path):
+    with pytest.raises(ConfigError, match=f"got {size}"):
+        convert_weights("MedSAM2_latest", str(tmp_path / "model"), image_size=size)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"model": {"weight": Payload()}}, "not a file of plain values and tensors"),
         ([1, 2], "holds no state dictionary"),
         ({"model": {"weight": torch.zeros(2)}}, "not those of SAM 2.1 or MedSAM2"),
+        ({"model": {3: torch.zeros(2)}}, "holds no state dictionary"),
+        ({"model": {STEM: torch.zeros(()), "obj_ptr_tpos_proj.weight": torch.zeros(2)}}, "cannot be loaded"),
+        (
+            {"model": {STEM: torch.zeros(96, 1), LONG: torch.zeros(2), "obj_ptr_tpos_proj.weight": torch.zeros(2)}},
+            "loaded",
+        ),
     ],
 )
 def test_files_that_are_no_checkpoints_are_refused(content, message, tmp_path, capsys):

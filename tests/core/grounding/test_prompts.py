@@ -43,7 +43,12 @@ def test_a_template_comes_back_from_json():
     ("settings", "message"),
     [
         ({"num_slices": 0}, r"num_slices is a whole number in 1\.\.4096; got 0"),
-        ({"width_px": -4}, "got 64, 256 and -4"),
+        ({"width_px": -4}, "width_px is a whole number .* got -4"),
+        ({"height_px": 96.0}, "height_px is a whole number .* got 96.0"),
+        ({"num_slices": 4096, "height_px": 4096}, "draws at most 268435456 pixels; got 4096 x 4096 x 256"),
+        ({"windows": ("lung", "bone")}, "windows holds three of"),
+        ({"windows": ("lung", "bone", "xray")}, "windows holds three of"),
+        ({"instruction": 3}, "are texts"),
         ({"coordinate_step": 0}, r"coordinate_step is a whole number in 1\.\.100; got 0"),
         ({"coordinate_step": 101}, "got 101"),
         ({"slice_tag": "<slice>"}, "slice_tag holds {index} and no other braces; got '<slice>'"),
