@@ -42,6 +42,7 @@ class StoredVolume(Volume):
             voxels: NDArray[np.float32] = self._archive.read_all(np.float32)
         except (OSError, *DAMAGE):
             return self._read_again()
+        voxels.setflags(write=False)  # a component that asks for them first may not write to them either
         return voxels
 
     @property
