@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from medvol.core.visible_text import show
+
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _LONGEST = 300
 
@@ -51,8 +53,7 @@ def say(value: object) -> str:
         text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
     except Exception:
         text = type(value).__name__
-    line = " ".join(text[: 4 * _LONGEST].split())
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    shown = show(" ".join(text[: 4 * _LONGEST].split()))
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
 
 

@@ -25,6 +25,7 @@ from medvol.core.guard import POLICY_FAILED, ask_each, identify, read_template
 from medvol.core.imaging.slices import choose_slices
 from medvol.core.json_file import write_json
 from medvol.core.limits import require_least
+from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
 
@@ -81,6 +82,9 @@ class EvaluationModule(LightningModule):
         self._scores: list[CaseScore] = []
         self._predictions: list[dict[str, Any]] = []
         self.segmentations: list[Segmentation] = []
+
+    def __repr__(self) -> str:
+        return describe_settings(self)
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""

@@ -19,6 +19,7 @@ from medvol.core.imaging.itk import ItkGeometry
 from medvol.core.imaging.problems import CorruptStreamError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive
+from medvol.core.reprs import describe_settings
 from medvol.core.types import Source, Volume
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class StoredVolume(Volume):
             return self._read_again()
         voxels.setflags(write=False)  # a component that asks for them first may not write to them either
         return voxels
+
+    def __repr__(self) -> str:
+        return describe_settings(self, f"{'x'.join(map(str, self._shape))} on disk")
 
     @property
     def shape(self) -> tuple[int, int, int]:
