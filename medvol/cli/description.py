@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from medvol.cli.diagnosis import constructor_hints, describe_hint
+from medvol.core.containment import contained, say
 from medvol.core.docstrings import first_sentence, meanings, purpose, unimported_docstring
 from medvol.core.errors import ConfigError, UnknownComponentError
 from medvol.core.registry import REGISTRIES, Registration
@@ -230,7 +231,8 @@ def _example(component: type, row: Registration, settings: Sequence[Setting]) ->
 def _builds(component: type, values: Mapping[str, Any]) -> bool:
     """Whether a constructor takes these settings; constructors are cheap."""
     try:
-        component(**values)
+        with contained(lambda error: ConfigError(say(error))):
+            component(**values)
     except ConfigError:
         return False
     return True

@@ -38,8 +38,8 @@ def contained(refuse: Callable[[BaseException], Exception], *passing: type[BaseE
         except BaseException as error:
             if not stops and isinstance(error, passing):
                 raise
-            if not stops:
-                raise refuse(error) from error
+            if not stops:  # contextlib takes a RuntimeError from a StopIteration for its own
+                raise refuse(error) from (None if isinstance(error, StopIteration) else error)
     if stops:
         raise stops[-1]
 

@@ -3,8 +3,8 @@
 Whatever a component raises becomes one error that says which component it was and which distribution publishes it:
 ``PolicyError``, ``PropagationError``, ``RewardError`` or ``DatasetError``. Errors that tell of the set-up (a missing
 extra, a model folder that cannot be read, a scan that is gone) pass as they are: they hold for every case alike.
-Ctrl-C passes too, see ``medvol.core.containment``. Arrays are read-only while a component works; one that changed what
-it was given all the same is an ``InvalidComponentError``, since nothing that follows could be trusted.
+``KeyboardInterrupt`` passes too, as it is how a run is stopped. Arrays are read-only while a component works; one that
+changed what it was given all the same is an ``InvalidComponentError``, since nothing that follows could be trusted.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def score_terms(terms: Mapping[str, RewardTerm], rollout: Rollout, case: Case) -
             f"{answer if isinstance(cause, BreachError) else ''}"
         )
 
-    with unchanged(lambda: _name_all(terms.values()), rollout=rollout, case=case), contained(refuse):
+    with unchanged(lambda: _name_all(terms.values()), rollout=rollout, case=case), contained(refuse, KeyboardInterrupt):
         for current, term in terms.items():
             scores[current] = read_score(term(rollout, case))
     return scores
@@ -194,12 +194,12 @@ def unchanged(whose: Callable[[], str], **given: Any) -> Iterator[None]:
     Raises:
         InvalidComponentError: Something changed.
     """
-    before = snapshot(**given)
+    before = snapshot(given)
     try:
-        with locked(**given):
+        with locked(given):
             yield
     finally:
-        altered = changed(before, snapshot(**given))
+        altered = changed(before, snapshot(given))
         if altered:
             _refuse_change(whose(), altered, given)
 
@@ -215,7 +215,7 @@ def _guarded(
     def refuse(cause: BaseException) -> MedvolError:
         return error(f"{name_component(component)} {describe_cause(cause, doing)}")
 
-    with contained(refuse, *passing), unchanged(lambda: name_component(component), **given):
+    with contained(refuse, KeyboardInterrupt, *passing), unchanged(lambda: name_component(component), **given):
         yield
 
 

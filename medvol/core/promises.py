@@ -88,12 +88,15 @@ def _wrong_in_case(case: object) -> str:
     """What is wrong with a case; empty when nothing is."""
     if not isinstance(case, Case):
         return f"{form_of(case)}, not a Case"
-    if not isinstance(case.volume, Volume):
-        return f"a Case whose volume is {form_of(case.volume)}"
-    if not (isinstance(case.query, Query) and isinstance(case.query.text, str)):
-        return f"a Case whose query is {form_of(case.query)}"
-    if not (isinstance(case.case_id, str) and isinstance(case.patient_id, str)):
-        return f"a Case with the id {say(case.case_id)} and the patient {say(case.patient_id)}, which are text"
+    for name, value, kind in (
+        ("volume", case.volume, Volume),
+        ("query", case.query, Query),
+        ("text", getattr(case.query, "text", None), str),
+        ("case_id", case.case_id, str),
+        ("patient_id", case.patient_id, str),
+    ):
+        if not isinstance(value, kind):
+            return f"a Case whose {name} is {form_of(value)}, which is a {kind.__name__}"
     voxels = vars(case.volume).get("voxels")  # one that is still on disk is not read for this
     if voxels is not None and not (isinstance(voxels, np.ndarray) and voxels.ndim == 3 and voxels.dtype.kind == "f"):
         return f"a Case whose voxels are {form_of(voxels)}, which are float32 (Z, Y, X)"

@@ -119,13 +119,21 @@ class Registry(Generic[Role]):
     def __repr__(self) -> str:
         return shorten(f"<Registry {self.kind}: {', '.join(self.names()) or 'nothing'}>", ">")
 
-    def describe(self) -> list[Registration]:
-        """What metadata tell of every component; nothing is imported."""
+    def describe(self, check: bool = False) -> list[Registration]:
+        """What metadata tell of every component.
+
+        Args:
+            check: Also find out whether each can be used, and what it says of itself; see ``medvol.core.probing``.
+        """
         rows = [self._describe(point) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
         for name, component in sorted(self._local.items()):
             target, summary = f"{component.__module__}:{component.__qualname__}", first_sentence(component.__doc__)
             rows.append(Registration(self.kind, name, REGISTERED_HERE, "", target, summary=summary))
-        return rows
+        if not check:
+            return rows
+        from medvol.core.probing import probe
+
+        return probe(rows)
 
     def register(self, name: str, component: type[Role]) -> None:
         """Add a component for this process (notebooks, scripts).

@@ -84,6 +84,8 @@ def kept(component: object, name: str) -> Iterable[Any]:
 def _same(value: object, default: object) -> bool:
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
         value, default = list(value), list(default)
+    if default is None and isinstance(value, list | tuple | dict) and not value:
+        return True  # a setting that was left out and is kept as an empty one
     try:
         return value is default or bool(value == default)
     except Exception:  # of a stranger's comparison, or an array's

@@ -25,8 +25,8 @@ _DEPTH = 8
 
 
 @contextmanager
-def locked(**given: Any) -> Iterator[None]:
-    """Make all arrays of some objects read-only during the block."""
+def locked(given: Mapping[str, Any]) -> Iterator[None]:
+    """Make all arrays of some objects, named as in the interface, read-only during the block."""
     held = [array for _, array in _leaves(given) if isinstance(array, np.ndarray) and array.flags.writeable]
     for array in held:
         array.setflags(write=False)
@@ -37,9 +37,14 @@ def locked(**given: Any) -> Iterator[None]:
             array.setflags(write=True)
 
 
-def snapshot(**given: Any) -> Snapshot:
-    """Look at everything that some objects hold, without reading a volume that is still on disk."""
-    return {place: _look(value) for place, value in _leaves(given)}
+def snapshot(given: Mapping[str, Any], whole: bool = False) -> Snapshot:
+    """Look at everything that some objects hold, without reading a volume that is still on disk.
+
+    Args:
+        given: The objects by the names of the interface.
+        whole: Look at every value of every array, as a test may, and not at a few.
+    """
+    return {place: _look(value, whole) for place, value in _leaves(given)}
 
 
 def changed(before: Snapshot, after: Snapshot) -> list[str]:
@@ -56,7 +61,7 @@ def _leaves(value: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, 
         yield from _children(value.items(), f"{place}." if place else "", depth)
     elif isinstance(value, Mapping):
         if place:
-            yield f"{place}.keys", tuple(map(str, value))
+            yield f"{place}.keys", " ".join(map(str, value))
         yield from _children(value.items(), f"{place}." if place else "", depth)
     elif isinstance(value, list | tuple):
         yield f"{place}.length", len(value)
@@ -70,19 +75,20 @@ def _children(items: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
         yield from _leaves(child, f"{prefix}{key}", depth + 1)
 
 
-def _look(value: Any) -> Any:
+def _look(value: Any, whole: bool) -> Any:
     if value is None or isinstance(value, str | int | float | bool | bytes | Path):
         return value if value == value else "nan"
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu().float().numpy()
     if isinstance(value, np.ndarray):
-        return _look_at_array(value)
+        return _look_at_array(value, whole)
     block = getattr(value, "binaryblock", None)  # of a header of nibabel
     return block if isinstance(block, bytes) else id(value)
 
 
-def _look_at_array(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
-    few = array[tuple(slice(None, None, max(1, -(-side // _A_SIDE))) for side in array.shape)]
+def _look_at_array(array: np.ndarray[Any, Any], whole: bool) -> tuple[Any, ...]:
+    steps = (1 if whole else max(1, -(-side // _A_SIDE)) for side in array.shape)
+    few = array[tuple(slice(None, None, step) for step in steps)]
     count = int(np.count_nonzero(array)) if array.dtype == np.bool_ else 0
     return array.shape, array.dtype.str, few.tobytes() if array.dtype != object else id(array), count

@@ -148,7 +148,7 @@ class EvaluationModule(LightningModule):
             PolicyError: The policy answered no query at all.
         """
         scores = self._gather(self._scores, lambda score: score.case_id)
-        _require_answers([(score.failure, score.detail) for score in scores])
+        _require_answers([score.failure for score in scores])
         self._log_means("val", scores)
 
     def on_test_epoch_start(self) -> None:
@@ -167,7 +167,7 @@ class EvaluationModule(LightningModule):
             PolicyError: The policy answered no query at all.
         """
         scores = self._gather(self._scores, lambda score: score.case_id)
-        _require_answers([(score.failure, score.detail) for score in scores])
+        _require_answers([score.failure for score in scores])
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
@@ -196,13 +196,7 @@ class EvaluationModule(LightningModule):
                 files = self._keep(segmentation, case.case_id) if segmentation else {}
                 answered += [case.case_id] if segmentation else []
                 self._predictions.append(
-                    {
-                        "case_id": case.case_id,
-                        "query": case.query.text,
-                        "failure": rollout.failure,
-                        "detail": rollout.detail,
-                        "files": files,
-                    }
+                    {"case_id": case.case_id, "query": case.query.text, "failure": rollout.failure, "files": files}
                 )
         return answered
 
@@ -213,7 +207,7 @@ class EvaluationModule(LightningModule):
             PolicyError: The policy answered no query at all.
         """
         rows = self._gather(self._predictions, lambda row: row["case_id"])
-        _require_answers([(row["failure"], row["detail"]) for row in rows])
+        _require_answers([row["failure"] for row in rows])
         if self.save_dir and self.trainer.is_global_zero:
             path = write_json(Path(self.save_dir) / "predictions.json", rows)
             failed = sum(row["failure"] is not None for row in rows)
@@ -271,7 +265,10 @@ class EvaluationModule(LightningModule):
         return list({key(row): row for part in gathered if part for row in part}.values())
 
 
-def _require_answers(failures: Sequence[tuple[str | None, str]]) -> None:
+def _require_answers(failures: Sequence[str | None]) -> None:
     """Stop a run whose policy failed on every query: that is a fault, and not a result of 0."""
-    if failures and all(failure == POLICY_FAILED for failure, _ in failures):
-        raise PolicyError(f"none of {len(failures)} queries was answered: {failures[0][1]}")
+    if failures and all(failure == POLICY_FAILED for failure in failures):
+        raise PolicyError(
+            f"the policy failed on each of {len(failures)} queries, so there is nothing to report; the warnings above "
+            "say why"
+        )
