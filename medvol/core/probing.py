@@ -25,7 +25,7 @@ from medvol.core.docstrings import first_sentence
 from medvol.core.errors import MedvolError
 from medvol.core.registry import REGISTERED_HERE, REGISTRIES, Registration
 
-LIMIT_S = 10.0
+LIMIT_S = 20.0
 """A component answers within this time; Python and medvol itself start in it too."""
 
 _AT_ONCE = 8
@@ -57,7 +57,7 @@ def probe(rows: Sequence[Registration], limit_s: float = LIMIT_S) -> list[Regist
     )
     publishers = [list(group) for _, group in groupby(asked, key=lambda row: row.distribution)]
     with ThreadPoolExecutor(_AT_ONCE) as pool, _killed_at_the_end() as children:
-        found = pool.map(lambda group: _probe_in_turn([_key(row) for row in group], limit_s, children), publishers)
+        found = pool.map(lambda group: _probe_in_turn(group, limit_s, children), publishers)
         answers = {key: answer for answered in found for key, answer in answered.items()}
     return [replace(row, **answers[_key(row)]._asdict()) if _key(row) in answers else row for row in rows]
 
@@ -87,21 +87,25 @@ def _key(row: Registration) -> tuple[str, str]:
 
 
 def _probe_in_turn(
-    keys: Sequence[tuple[str, str]], limit_s: float, children: list[subprocess.Popen[bytes]]
+    rows: Sequence[Registration], limit_s: float, children: list[subprocess.Popen[bytes]]
 ) -> dict[tuple[str, str], _Answer]:
-    """Answers of one distribution; a child that ends early is followed by another one for the rest."""
+    """Answers of one distribution; a child that ends early is followed by another one for what is left."""
     answers: dict[tuple[str, str], _Answer] = {}
-    while len(answers) < len(keys):
-        waiting = keys[len(answers) :]
-        child = _start(waiting)
+    while waiting := [row for row in rows if _key(row) not in answers]:
+        child = _start([_key(row) for row in waiting])
         children.append(child)
-        read = list(map(_parse, _read_lines(child, len(waiting), limit_s)))
-        said = list(takewhile(bool, read))
-        answers |= dict(zip(waiting, filter(None, said), strict=False))
+        read = map(_parse, _read_lines(child, len(waiting), limit_s))
+        said = [found for found in takewhile(bool, read) if found]
+        answers |= {_key(row): found for row, found in zip(waiting, said, strict=False)}
         if len(said) < len(waiting):
-            answers[waiting[len(said)]] = _Answer(_say_end(child, limit_s), "")
+            end, module = _Answer(_say_end(child, limit_s), ""), _module(waiting[len(said)])
+            answers |= {_key(row): end for row in waiting[len(said) :] if _module(row) == module}
         _kill(child)
     return answers
+
+
+def _module(row: Registration) -> str:
+    return row.target.partition(":")[0]
 
 
 def _start(keys: Sequence[tuple[str, str]]) -> subprocess.Popen[bytes]:
