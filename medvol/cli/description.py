@@ -205,7 +205,12 @@ def _fold(text: str, width: int | None, first: str = "", later: str | None = Non
             yield f"{start}{line}"
         else:
             yield from textwrap.wrap(
-                line, max(width, 40), initial_indent=start, subsequent_indent=later, break_long_words=False
+                line,
+                max(width, 40),
+                initial_indent=start,
+                subsequent_indent=later,
+                break_long_words=False,
+                break_on_hyphens=False,
             ) or [""]
 
 

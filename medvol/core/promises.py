@@ -23,7 +23,7 @@ class BreachError(Exception):
 
 def read_answers(rows: object, count: int, n: int) -> list[list[Completion]]:
     """``n`` completions for each of ``count`` prompts."""
-    promise = f"generate returns a list of {n} completion{'s' if n != 1 else ''} for each of {count} prompts"
+    promise = f"generate returns {count} list{'s'[: count > 1]} of {n} completion{'s'[: n > 1]}, one a prompt"
     if not isinstance(rows, list | tuple) or len(rows) != count:
         raise BreachError(f"returned {form_of(rows)}; {promise}")
     for row in rows:

@@ -179,7 +179,7 @@ def test_what_tells_of_the_set_up_passes_as_it_is(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (None, "returned None; generate returns a list of 1 completion for each of 2 prompts"),
+        (None, "returned None; generate returns 2 lists of 1 completion, one a prompt"),
         ([], "returned a list of 0; generate returns"),
         ([[Completion("a")]], "returned a list of 1;"),
         ([[Completion("a")], []], "returned a list of 0 for a prompt;"),

@@ -42,7 +42,6 @@ def require_good_start(
             "SFTModule first and name its model folder, or lower min_parse_rate"
         )
 
-
     _require_masks(groups)
 
 
