@@ -34,7 +34,7 @@ ACCEPTED: dict[str, Any] = {
 def add_options(parser: ComponentParser) -> None:
     """Add the options of the audit to the parser of ``describe``."""
     parser.add_argument("--audit", action="store_true", help="rank altered answers by what the rewards pay for them")
-    parser.add_argument("--json", action="store_true", help="print the audit as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--num_cases", type=int, default=8, help="cases of --cases that are looked at, from the first")
     parser.add_subclass_arguments(CaseDataset, "cases", required=False, help="data set of the audit; small cases else")
     parser.add_subclass_arguments(Propagator, "propagator", required=False, help="of the audit; a perfect one else")

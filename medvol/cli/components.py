@@ -1,21 +1,25 @@
-"""``medvol list`` and ``medvol describe``: what is registered, and how it is set up; torch stays out."""
+"""``medvol list`` and ``medvol describe``: what YAML can name, and how it is set up.
+
+The names come from metadata. Whether a component can be used is found out in another process, so that no plug-in can
+stop the list; torch stays out.
+"""
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from medvol.cli.audit import ACCEPTED, add_options, audit
-from medvol.cli.diagnosis import constructor_hints, describe_hint
+from medvol.cli.description import describe, module_rows
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
-from medvol.core.errors import UnknownComponentError
-from medvol.core.registry import REGISTRIES
-from medvol.core.suggestions import suggest
+from medvol.core.probing import probe
+from medvol.core.registry import REGISTRIES, Registration
+from medvol.core.visible_text import show
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -27,10 +31,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: Something else than rewards is audited, or a setting of the audit is at fault.
     """
     if verb == "list":
-        parser = ComponentParser(prog="medvol list", description="List everything that a name in YAML can mean.")
-        parser.parse_args(list(arguments))
-        list_components(Console())
-        return 0
+        return _run_list(arguments)
     parser = ComponentParser(prog="medvol describe", description="Show what components do and how they are set.")
     parser.add_argument("name", nargs="+", type=str, help="as `medvol list` shows it; with --audit also a YAML file")
     add_options(parser)
@@ -40,81 +41,46 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise explain_refusal(refusal, arguments, ACCEPTED) from refusal
     if options.audit:
         return audit(options.name, parser.instantiate(options), Console())
-    for name in options.name:
-        describe_component(name, Console())
+    pages = [page for name in options.name for page in describe(name)]
+    if options.json:
+        print(json.dumps([page.to_dict() for page in pages], indent=1))
+        return 0
+    console = Console()
+    for number, page in enumerate(pages):
+        _print(["", *page.lines(_width(console))][not number :], console)
     return 0
 
 
-def list_components(console: Console) -> None:
-    """Print every registered component; one that cannot be used is shown with the reason."""
-    for registry in REGISTRIES:
-        table = _table()
-        rows = registry.describe(check=True)
-        for row in rows:
-            state = Text("unavailable", style="red") if row.problem else Text("")
-            table.add_row(Text(f"  {row.name}"), Text(f"{row.distribution} {row.version}".strip()), state)
-        console.print(Text(registry.kind, style="bold"))
-        console.print(table)
-        for row in rows:
-            if row.problem:
-                console.print(Text(f"  {row.name}: {row.problem}"), soft_wrap=True)
+def _run_list(arguments: Sequence[str]) -> int:
+    parser = ComponentParser(prog="medvol list", description="List everything that a name in YAML can mean.")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+    options = parser.parse_args(list(arguments))
+    rows = [*module_rows(), *probe([row for registry in REGISTRIES for row in registry.describe()])]
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+        return 0
+    console = Console()
+    for kind, group in groupby(rows, key=lambda row: row.kind):
+        console.print(Text(kind, style="bold"))
+        for row in group:
+            _print(_row_lines(row), console)
     console.print(Text("medvol describe NAME tells about one of them"))
+    return 0
 
 
-def describe_component(name: str, console: Console) -> None:
-    """Print purpose, origin and settings of a component.
-
-    Raises:
-        UnknownComponentError: Nothing of that name is registered.
-        ComponentImportError: It cannot be imported.
-    """
-    found = [registry for registry in REGISTRIES if name in registry.names()]
-    if not found:
-        names = [known for registry in REGISTRIES for known in registry.names()]
-        raise UnknownComponentError(
-            f"no component is named {name!r}{suggest(name, names)}; `medvol list` shows them all"
-        )
-    for registry in found:
-        component = registry.get(name)
-        origin = next(row for row in registry.describe() if row.name == name)
-        console.print(Text(name, style="bold"), Text(f"one of {registry.group}"))
-        console.print(Text(f"{origin.distribution} {origin.version}".strip() + f", {origin.target}"), soft_wrap=True)
-        console.print(Text(f"\n{_purpose(component)}\n"), soft_wrap=True)
-        console.print(_settings(component))
+def _row_lines(row: Registration) -> Iterator[str]:
+    """Name and origin; below, what it is, or why it cannot be used."""
+    state = "  unavailable" if row.problem else ""
+    yield f"  {row.name}  {row.distribution} {row.version}".rstrip() + state
+    if row.problem or row.summary:
+        yield f"      {row.problem or row.summary}"
 
 
-def _settings(component: type) -> Table | Text:
-    """Table of the constructor's parameters."""
-    parameters = inspect.signature(component).parameters.values()
-    if not parameters:
-        return Text("no settings")
-    hints = constructor_hints(component)
-    meanings = _meanings(component)
-    table = _table("setting", "type", "default", "meaning")
-    for parameter in parameters:
-        kind = describe_hint(hints[parameter.name]) if parameter.name in hints else str(parameter.annotation)
-        default = "(required)" if parameter.default is parameter.empty else repr(parameter.default)
-        table.add_row(*map(Text, (parameter.name, kind, default, meanings.get(parameter.name, ""))))
-    return table
+def _width(console: Console) -> int | None:
+    """Lines are folded in a terminal, and left whole for a pipe."""
+    return console.width if console.is_terminal else None
 
 
-def _table(*heads: str) -> Table:
-    table = Table(*(heads or ("", "", "")), box=None, show_header=bool(heads), header_style="bold", pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
-
-
-def _purpose(component: type) -> str:
-    """The docstring up to its list of arguments."""
-    return re.split(r"\n\s*(?:Args|Attributes|Raises):", inspect.getdoc(component) or "(no description)")[0].strip()
-
-
-def _meanings(component: type) -> dict[str, str]:
-    """What the docstrings of a class and its parents say about each argument; the nearest one counts."""
-    meanings: dict[str, str] = {}
-    for parent in reversed(component.__mro__):
-        section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", inspect.cleandoc(parent.__doc__ or ""), re.DOTALL)
-        entries = re.findall(r"^    (\w+)[^:\n]*: (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-        meanings |= {name: " ".join(text.split()) for name, text in entries}
-    return meanings
+def _print(lines: Sequence[str] | Iterator[str], console: Console) -> None:
+    for line in lines:
+        console.print(Text(show(line)), soft_wrap=True)

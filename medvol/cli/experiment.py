@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.cli.diagnosis import find_fault
-from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_failure, explain_refusal
+from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
@@ -115,10 +115,8 @@ class ExperimentCLI(LightningCLI):
         Raises:
             ConfigError: A constructor refuses its settings.
         """
-        try:
+        with building("the experiment"):
             super().instantiate_classes()
-        except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-            raise explain_failure(error, "the experiment") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import yaml
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser, set_loader
 
 from medvol.cli.diagnosis import find_fault
 from medvol.cli.settings import gather_settings, load_yaml
+from medvol.core.containment import contained, say
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import REGISTRIES
 from medvol.core.suggestions import suggest
@@ -69,7 +71,24 @@ def explain_failure(error: BaseException, what: str) -> MedvolError:
     """
     while error.__cause__ is not None and not isinstance(error, MedvolError):
         error = error.__cause__
-    return error if isinstance(error, MedvolError) else ConfigError(f"{what} cannot be built: {error}")
+    if isinstance(error, MedvolError):
+        return error
+    speaks = isinstance(error, Exception) and not isinstance(error, LookupError)  # of a key its message is the key
+    return ConfigError(f"{what} cannot be built: {error if speaks else say(error)}")
+
+
+@contextmanager
+def building(what: str) -> Iterator[None]:
+    """Explain whatever a constructor raises while components are built, ``sys.exit`` included.
+
+    Args:
+        what: What is built.
+
+    Raises:
+        MedvolError: From ``explain_failure``.
+    """
+    with contained(lambda error: explain_failure(error, what), KeyboardInterrupt):
+        yield
 
 
 def _shorten(message: str, options: Sequence[str]) -> str:

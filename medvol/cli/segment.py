@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_failure, explain_refusal
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.roles import Policy, Propagator
 
@@ -187,10 +187,8 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
     Raises:
         ConfigError: A constructor refuses its settings.
     """
-    try:
+    with building("a component"):
         built: Namespace = parser.instantiate(options)
-    except (TypeError, ValueError, ImportError) as error:
-        raise explain_failure(error, "a component") from error
     return built
 
 

@@ -4,7 +4,7 @@ Each message is one sentence or two: what went wrong, the value received, what t
 without a traceback and exits with code 2.
 
     MedvolError
-    |-- UnknownComponentError    (LookupError)   no component of that name
+    |-- UnknownComponentError    (KeyError)      no component of that name
     |-- ComponentImportError     (ImportError)   a plug-in was found but could not be imported
     |-- MissingExtraError        (ImportError)   an optional dependency is absent
     |-- DuplicateComponentError  (ValueError)    two distributions claim one name
@@ -16,6 +16,7 @@ without a traceback and exits with code 2.
     |-- DatasetError             (ValueError)    a data set's layout or table cannot be used
     |-- EvidenceParseError       (ValueError)    a completion is not an answer (see grounding/grammar.py)
     |-- RecordError              (ValueError)    an evidence record or a jobs file cannot be used
+    |-- PolicyError              (RuntimeError)  a policy failed on one prompt
     |-- PropagationError         (RuntimeError)  a propagator failed on one anchor
     |-- RewardError              (ValueError)    a reward term was not given what it needs, or left [0, 1]
     `-- CheckpointError          (ValueError)    a checkpoint or model folder cannot be used
@@ -28,8 +29,11 @@ class MedvolError(Exception):
     """Base of every error that medvol raises on purpose."""
 
 
-class UnknownComponentError(MedvolError, LookupError):
+class UnknownComponentError(MedvolError, KeyError):
     """No component of that name is registered."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError would show its sentence in quotes
 
 
 class ComponentImportError(MedvolError, ImportError):
@@ -93,8 +97,12 @@ class RecordError(MedvolError, ValueError):
     """An evidence record or a jobs file cannot be used."""
 
 
+class PolicyError(MedvolError, RuntimeError):
+    """A policy failed on a prompt, or gave something else than completions; the message names who publishes it."""
+
+
 class PropagationError(MedvolError, RuntimeError):
-    """A propagator failed on one anchor; the message names the volume and the anchor."""
+    """A propagator failed on one anchor, or gave something else than a mask."""
 
 
 class RewardError(MedvolError, ValueError):

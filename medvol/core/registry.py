@@ -2,8 +2,9 @@
 
 A component is found through the entry-point group of its role; the entry-point name is the class name. The built-in
 components use the same groups in this project's own ``pyproject.toml``: there is no private list. ``names`` and
-``describe`` read metadata only; ``get`` imports the one component that is asked for, so a broken plug-in hurts only
-whoever asks for it.
+``describe`` read metadata only; ``get``, or ``REWARDS["FormatReward"]``, imports the one component that is asked for,
+so a broken plug-in hurts only whoever asks for it. Whether a component can be imported is found out apart from this
+process, by ``medvol.core.probing``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from medvol.core.containment import contained, say
+from medvol.core.docstrings import first_sentence
 from medvol.core.errors import (
     ComponentImportError,
     DuplicateComponentError,
@@ -23,6 +26,7 @@ from medvol.core.errors import (
     MissingExtraError,
     UnknownComponentError,
 )
+from medvol.core.reprs import shorten
 from medvol.core.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -30,24 +34,31 @@ if TYPE_CHECKING:
 
 Role = TypeVar("Role")
 
+REGISTERED_HERE = "(registered here)"
+"""Takes the place of the distribution of what ``register`` added."""
+
 
 @dataclass(frozen=True)
 class Registration:
     """One registered component, as far as metadata tells.
 
     Args:
+        kind: Role, as a plural (``policies``).
         name: Class name.
         distribution: Distribution that publishes it; ``(registered here)`` for one added by ``register``.
         version: Version of the distribution.
         target: ``module:Class``.
         problem: Why it cannot be used; empty when nothing is known to be wrong.
+        summary: First sentence of its docstring; empty when it was not imported.
     """
 
+    kind: str
     name: str
     distribution: str
     version: str
     target: str
     problem: str = ""
+    summary: str = ""
 
 
 class Registry(Generic[Role]):
@@ -78,7 +89,7 @@ class Registry(Generic[Role]):
         Raises:
             UnknownComponentError: Nothing of that name; the message lists the choices and the nearest one.
             DuplicateComponentError: Several distributions claim the name.
-            ComponentImportError: Its module fails to import.
+            ComponentImportError: Its module fails to import, whatever it raises.
             InvalidComponentError: It does not inherit from the role, or its constructor is not fully typed.
         """
         if name in self._local:
@@ -93,16 +104,36 @@ class Registry(Generic[Role]):
             )
         return self._load(points[0])
 
+    def __getitem__(self, name: str) -> type[Role]:
+        return self.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return shorten(f"<Registry {self.kind}: {', '.join(self.names()) or 'nothing'}>", ">")
+
     def describe(self, check: bool = False) -> list[Registration]:
-        """Rows for ``medvol list``.
+        """What metadata tell of every component.
 
         Args:
-            check: Import every component to find out whether it can be used; metadata only when False.
+            check: Also find out whether each can be used, and what it says of itself; see ``medvol.core.probing``.
         """
-        rows = [self._describe(point, check) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
+        rows = [self._describe(point) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
         for name, component in sorted(self._local.items()):
-            rows.append(Registration(name, "(registered here)", "", f"{component.__module__}:{component.__qualname__}"))
-        return rows
+            target, summary = f"{component.__module__}:{component.__qualname__}", first_sentence(component.__doc__)
+            rows.append(Registration(self.kind, name, REGISTERED_HERE, "", target, summary=summary))
+        if not check:
+            return rows
+        from medvol.core.probing import probe
+
+        return probe(rows)
 
     def register(self, name: str, component: type[Role]) -> None:
         """Add a component for this process (notebooks, scripts).
@@ -131,15 +162,12 @@ class Registry(Generic[Role]):
         return list(unique.values())
 
     def _load(self, point: EntryPoint) -> type[Role]:
-        try:
+        def refuse(error: BaseException) -> ComponentImportError:
+            place = f"{self.group}: {point.name!r} from {_owner(point)} ({point.value})"
+            return ComponentImportError(f"{place} failed to import: {say(error)}")
+
+        with contained(refuse, MissingExtraError):
             component = point.load()
-        except MissingExtraError:
-            raise
-        except (Exception, SystemExit) as error:  # a plug-in's module may fail in any way; the cause is named
-            raise ComponentImportError(
-                f"{self.group}: {point.name!r} from {_owner(point)} ({point.value}) failed to import: "
-                f"{type(error).__name__}: {error}"
-            ) from error
         return self._check(point.name, component, _owner(point))
 
     def _check(self, name: str, component: object, owner: str) -> type[Role]:
@@ -162,18 +190,11 @@ class Registry(Generic[Role]):
             )
         return cast(type[Role], component)
 
-    def _describe(self, point: EntryPoint, check: bool) -> Registration:
+    def _describe(self, point: EntryPoint) -> Registration:
         owner = point.dist
-        problem = ""
-        if len(self._points(point.name)) > 1:
-            problem = "claimed by several distributions"
-        elif check:
-            try:
-                self._load(point)
-            except (ImportError, InvalidComponentError) as error:
-                problem = str(error)
+        problem = "claimed by several distributions" if len(self._points(point.name)) > 1 else ""
         return Registration(
-            point.name, owner.name if owner else "?", owner.version if owner else "", point.value, problem
+            self.kind, point.name, owner.name if owner else "?", owner.version if owner else "", point.value, problem
         )
 
     def _unknown(self, name: str) -> str:

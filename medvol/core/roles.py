@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.reprs import Brief
 from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, SliceStack, Volume
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ Aspect = Literal["form", "slice", "boxes", "mask"]
 """What can be wrong with an answer: its layout, the choice of the key slice, the boxes for that slice, the mask."""
 
 
-class Policy(ABC):
+class Policy(Brief, ABC):
     """Reads slices and a query, writes an answer."""
 
     needs_truth: ClassVar[bool] = False
@@ -146,7 +147,7 @@ class TrainablePolicy(Policy):
         """Write weights (safetensors), configuration, tokenizer and prompt template, so that they load together."""
 
 
-class Propagator(ABC):
+class Propagator(Brief, ABC):
     """Turns an evidence anchor into a 3D mask; frozen and deterministic."""
 
     @abstractmethod
@@ -218,7 +219,7 @@ def one_range_each(
     return list(z_ranges)
 
 
-class RewardTerm(ABC):
+class RewardTerm(Brief, ABC):
     """Scores one rollout against its case."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"text"})
@@ -243,7 +244,7 @@ class RewardTerm(ABC):
         """Score in [0, 1]; 0 for an answer that could not be parsed (a term that reads the text only may grade it)."""
 
 
-class CaseDataset(ABC):
+class CaseDataset(Brief, ABC):
     """An indexed collection of cases; cases of one volume lie next to one another."""
 
     @abstractmethod

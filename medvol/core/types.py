@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.reprs import Brief
+
 if TYPE_CHECKING:
     from medvol.core.grounding.prompts import PromptTemplate
     from medvol.core.imaging.dicom.segmentation import DicomSegKind
@@ -25,8 +27,8 @@ Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the oth
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+@dataclass(frozen=True, eq=False, repr=False)
+class Source(Brief):
     """Where a volume came from, so that a mask can go back to the very same grid.
 
     Args:
@@ -46,8 +48,8 @@ class Source:
     series: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Volume:
+@dataclass(frozen=True, eq=False, repr=False)
+class Volume(Brief):
     """A scan in LPS orientation.
 
     Args:
@@ -87,8 +89,8 @@ class Volume:
         return voxel_percentiles(self.voxels, shares)
 
 
-@dataclass(frozen=True)
-class Query:
+@dataclass(frozen=True, repr=False)
+class Query(Brief):
     """A free-form question about a scan.
 
     Args:
@@ -97,8 +99,7 @@ class Query:
         kind: How the question points at its target; ``absent`` asks for something the scan does not show.
         held_out: True for a phrasing that no training query uses.
         modality: The one modality that the text speaks of; None when it suits every scan.
-        meaning: Name of the structure that a relational query turns out to mean in its scan (``left kidney`` for the
-            kidney without lesion); training answers reason with it.
+        meaning: Structure that a relational query means in its scan (``left kidney``); training answers reason with it.
     """
 
     text: str
@@ -109,8 +110,8 @@ class Query:
     meaning: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
+@dataclass(frozen=True, eq=False, repr=False)
+class Case(Brief):
     """One query about one volume, with the answer when it is known.
 
     Args:
@@ -132,8 +133,8 @@ class Case:
     surface_tolerance_mm: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Brief):
     """The evidence anchor: one key slice and 2D boxes on it.
 
     Args:
@@ -152,16 +153,15 @@ class Evidence:
         return self.key_slice is None
 
 
-@dataclass(frozen=True, eq=False)
-class SliceStack:
+@dataclass(frozen=True, eq=False, repr=False)
+class SliceStack(Brief):
     """The axial slices that a policy sees.
 
     Args:
         indices: Index of each slice in the volume, ascending, length S.
         pixels: (S, 3, H, W) float32 in [0, 1]: three intensity windows as channels, resized to the template's size.
         volume_shape: (Z, Y, X) of the volume the slices were taken from.
-        drawn: Indices of the full drawing, when slices were dropped from it; each slice keeps the position in the
-            prompt that it had there.
+        drawn: Indices of the full drawing, when slices were dropped; each slice keeps its position in the prompt.
     """
 
     indices: tuple[int, ...]
@@ -175,8 +175,8 @@ class SliceStack:
         return SliceStack(kept, self.pixels[list(positions)], self.volume_shape, self.drawn or self.indices)
 
 
-@dataclass(frozen=True, eq=False)
-class Prompt:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prompt(Brief):
     """What a policy is asked: slices first, then the instruction, then the query.
 
     Prompts that hold the same ``slices`` object and template share one prefix.
@@ -209,8 +209,8 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Completion:
+@dataclass(frozen=True, eq=False, repr=False)
+class Completion(Brief):
     """One answer of a policy.
 
     Args:
@@ -224,8 +224,8 @@ class Completion:
     log_probs: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Rollout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(Brief):
     """A completion followed to its mask.
 
     Args:
@@ -263,8 +263,8 @@ class RewardBreakdown:
         return sum(self.weights[name] * score for name, score in self.scores.items())
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation(Brief):
     """The answer to one query about one volume.
 
     Args:

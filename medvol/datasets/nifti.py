@@ -15,6 +15,7 @@ import numpy as np
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.grounding.queries import RELEASE_BANK, Phrasing, QueryBank, target_name
+from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
 from medvol.datasets.layout import LabelledScan, NiftiScan
@@ -123,6 +124,10 @@ class NiftiDataset(CaseDataset):
         self.cache_folder = cache_folder
         self.cache_gib = cache_gib
         self._scans: LastUsed[LabelledScan] = LastUsed(cache_size)
+
+    def __repr__(self) -> str:
+        known = vars(self).get("_questions")  # read at first use, and not for this
+        return describe_settings(self, "" if known is None else f"{len(known)} cases")
 
     def __len__(self) -> int:
         return len(self._questions)

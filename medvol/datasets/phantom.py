@@ -14,6 +14,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.grounding.queries import Phrasing, QueryBank
 from medvol.core.grounding.relations import kidney_relations
 from medvol.core.imaging.geometry import make_volume
+from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query, Volume
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS, draw_phantom
@@ -110,6 +111,10 @@ class PhantomDataset(CaseDataset):
         self.query_bank = query_bank
         self.cache_size = cache_size
         self._scans: LastUsed[_Scan] = LastUsed(cache_size)
+
+    def __repr__(self) -> str:
+        known = vars(self).get("_questions")  # read at first use, and not for this
+        return describe_settings(self, "" if known is None else f"{len(known)} cases")
 
     def __len__(self) -> int:
         return len(self._questions)

@@ -8,6 +8,7 @@ from functools import partial
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -105,7 +106,7 @@ class QwenVLNetwork(nn.Module):
 
     def _encode(self, stacks: Sequence[SliceStack]) -> Any:
         """Run the vision tower over all slices of all stacks at once."""
-        pixels = torch.cat([torch.from_numpy(stack.pixels) for stack in stacks]).to(self.device, self.model.dtype)
+        pixels = torch.from_numpy(np.concatenate([stack.pixels for stack in stacks])).to(self.device, self.model.dtype)
         grid = self._grid(len(pixels)).to(self.device)
         patches = to_patches(pixels, self.patch, self.merge, self.temporal)
         return self.model.model.get_image_features(patches, grid, return_dict=True)

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from medvol.core.errors import CheckpointError, InvalidComponentError
 from medvol.core.registry import untyped_parameters
+from medvol.core.snapshots import changed, locked, snapshot
 from medvol.core.specs import describe_component, rebuild
 
 HEAVY = ("torch", "transformers", "lightning", "SimpleITK")
@@ -27,6 +28,19 @@ def require(holds: bool, expected: str, got: object, mend: str) -> None:
     """Fail with what was expected, what came, and how to mend it."""
     if not holds:
         raise AssertionError(f"expected {expected}; got {got}; {mend}")
+
+
+def require_untouched(call: Callable[[], object], **given: Any) -> None:
+    """Fail when a call changes what it is given, or tries to write to an array of it: those are read-only in use."""
+    before = snapshot(given, whole=True)
+    try:
+        with locked(given):
+            call()
+    except ValueError as error:
+        require("read-only" not in str(error), "nothing written to what is given", error, "work on a copy")
+        raise
+    altered = changed(before, snapshot(given, whole=True))
+    require(not altered, f"{', '.join(altered)} unchanged", "other values", "work on a copy")
 
 
 def check_typed_constructor(component: Any) -> None:

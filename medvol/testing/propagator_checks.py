@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from medvol.core.errors import PropagationError
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import rasterise
+from medvol.core.promises import form_of
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
-from medvol.testing.component_checks import require
+from medvol.testing.component_checks import require, require_untouched
 from medvol.testing.fixtures import make_target, make_volume
 
 _SIZE_PX = 16
@@ -24,6 +25,20 @@ def check_mask_form(propagator: Propagator) -> None:
     """The mask is a bool array on the volume's grid."""
     volume, evidence = _question()
     _require_form(propagator.propagate(volume, evidence), volume)
+
+
+def check_mask_is_its_own(propagator: Propagator) -> None:
+    """The mask is no view of the volume, and whoever gets it may write to it without changing the next one."""
+    volume, evidence = _question()
+    mask = propagator.propagate(volume, evidence)
+    _require_form(mask, volume)
+    require(mask.flags.writeable, "a mask that can be written to", "a read-only one", "return an array of its own")
+    shared = np.shares_memory(mask, volume.voxels)
+    require(not shared, "a mask in memory of its own", "a view of volume.voxels", "return an array of its own")
+    before = mask.copy()
+    mask[:] = ~mask
+    same = np.array_equal(before, propagator.propagate(volume, evidence))
+    require(same, "the same mask after the first one was written to", "another one", "return a copy of what is kept")
 
 
 def check_absent_is_empty(propagator: Propagator) -> None:
@@ -76,7 +91,7 @@ def check_many_equals_single(propagator: Propagator) -> None:
     others = [Evidence(None, np.empty((0, 4))), Evidence(evidence.key_slice - 1, evidence.boxes + 1)]
     anchors = [evidence, *others, evidence]
     together = propagator.propagate_many(volume, anchors)
-    require(len(together) == len(anchors), f"{len(anchors)} masks", len(together), "return one mask an anchor")
+    _require_count(together, len(anchors))
     for i, (mask, anchor) in enumerate(zip(together, anchors, strict=True)):
         alone = propagator.propagate(volume, anchor)
         require(np.array_equal(mask, alone), f"mask {i} as alone", "another one", "keep anchors apart")
@@ -90,7 +105,7 @@ def check_ranges_of_many(propagator: Propagator) -> None:
     anchors = [evidence, Evidence(key - 1, evidence.boxes), evidence]
     ranges = [(key - 1, key + 2), None, (key + 1, key + 3)]
     together = propagator.propagate_many(volume, anchors, z_ranges=ranges)
-    require(len(together) == len(anchors), f"{len(anchors)} masks", len(together), "return one mask an anchor")
+    _require_count(together, len(anchors))
     for i, (mask, anchor, own) in enumerate(zip(together, anchors, ranges, strict=True)):
         same = np.array_equal(mask, propagator.propagate(volume, anchor, own))
         require(same, f"mask {i} as alone in {own}", "another one", "pair each anchor with its own range")
@@ -172,16 +187,11 @@ def check_unusable_anchor(propagator: Propagator) -> None:
 
 
 def check_no_mutation(propagator: Propagator) -> None:
-    """Neither the volume nor the anchor is changed."""
+    """Neither the volume nor the anchors are changed, and no array of theirs is written to."""
     volume, evidence = _question()
-    voxels, boxes, affine = volume.voxels.copy(), evidence.boxes.copy(), volume.affine.copy()
-    propagator.propagate(volume, evidence)
-    for name, before, after in (
-        ("volume.voxels", voxels, volume.voxels),
-        ("volume.affine", affine, volume.affine),
-        ("evidence.boxes", boxes, evidence.boxes),
-    ):
-        require(np.array_equal(before, after), f"{name} unchanged", "other values", "work on a copy")
+    require_untouched(lambda: propagator.propagate(volume, evidence), volume=volume, evidence=evidence)
+    anchors = [evidence, Evidence(evidence.key_slice, evidence.boxes + 1)]
+    require_untouched(lambda: propagator.propagate_many(volume, anchors), volume=volume, evidences=anchors)
 
 
 def check_frozen(propagator: Propagator) -> None:
@@ -207,13 +217,18 @@ def _question(
 
 
 def _require_form(mask: NDArray[np.bool_], volume: Volume) -> None:
-    shape, dtype = getattr(mask, "shape", None), getattr(mask, "dtype", None)
-    fine = shape == volume.shape and dtype == np.bool_
-    require(fine, f"a bool mask of shape {volume.shape}", f"{dtype} {shape}", "keep (Z, Y, X) and compare or cast")
+    fine = isinstance(mask, np.ndarray) and mask.shape == volume.shape and mask.dtype == np.bool_
+    require(fine, f"a bool mask of shape {volume.shape}", form_of(mask), "keep (Z, Y, X) and compare or cast")
+
+
+def _require_count(masks: object, count: int) -> None:
+    fine = isinstance(masks, list | tuple) and len(masks) == count
+    require(fine, f"a list of {count} masks", form_of(masks), "return one mask an anchor")
 
 
 PROPAGATOR_CHECKS: tuple[Callable[[Propagator], None], ...] = (
     check_mask_form,
+    check_mask_is_its_own,
     check_absent_is_empty,
     check_overlaps_boxes,
     check_z_range,

@@ -349,3 +349,37 @@ def test_a_shell_pipe_that_closes_early(tmp_path: Path) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.stdout.strip() == "policies"
     assert "Traceback" not in done.stderr
+
+
+LEAVING = '''
+import sys
+from medvol.core.roles import Policy
+
+
+class LeavingPolicy(Policy):
+    """Ends the program when it is built."""
+
+    def __init__(self, how: str = "exit") -> None:
+        if how == "exit":
+            sys.exit(0)
+        raise {"key": KeyError, "own": type("Own", (BaseException,), {})}[how]("gone")
+
+    def generate(self, prompts, n=1, sampling=None): ...
+'''
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("exit", "SystemExit: 0"), ("key", "KeyError: 'gone'"), ("own", "Own: gone")]
+)
+def test_a_constructor_that_leaves(how, said, distribution, refused, experiment, tmp_path):
+    distribution("leaving", {"policies": {"LeavingPolicy": "leaving:LeavingPolicy"}}, LEAVING)
+    config = experiment(
+        model={
+            "class_path": "EvaluationModule",
+            "init_args": {
+                "policy": {"class_path": "LeavingPolicy", "init_args": {"how": how}},
+                "propagator": "ToyPropagator",
+            },
+        }
+    )
+    assert said in refused("test", "--config", config)

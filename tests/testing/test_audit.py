@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from medvol.core.errors import ConfigError, RewardError
+from medvol.core.errors import ConfigError, InvalidComponentError, RewardError
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.types import Evidence
@@ -201,6 +201,27 @@ def test_a_term_that_leaves_its_range_is_named():
 
     with pytest.raises(RewardError, match="WildReward"):
         audit_rewards([WildReward()])
+
+
+def test_a_term_that_changes_the_target_is_named():
+    class EmptyingReward(AxialReward):
+        def __call__(self, rollout, case):
+            score = super().__call__(rollout, case)
+            case.target[:] = False
+            return score
+
+    with pytest.raises(RewardError, match=r"EmptyingReward of .* read-only"):
+        audit_rewards([EmptyingReward(), FormatReward()])
+
+    class SneakingReward(AxialReward):
+        def __call__(self, rollout, case):
+            score = super().__call__(rollout, case)
+            case.target.setflags(write=True)
+            case.target[:] = False
+            return score
+
+    with pytest.raises(InvalidComponentError, match=r"the reward SneakingReward of .* changed .*case\.target"):
+        audit_rewards([FormatReward(), SneakingReward()])
 
 
 def test_the_audit_is_printed_with_every_mark_and_goes_into_json():

@@ -111,6 +111,29 @@ class Smearing(ScriptedPolicy):
         return super().generate(prompts, n, sampling)
 
 
+class Silent(ScriptedPolicy):
+    """Answers nothing."""
+
+    def generate(self, prompts, n=1, sampling=None):
+        return None
+
+
+class Encoded(ScriptedPolicy):
+    """Answers in bytes."""
+
+    def generate(self, prompts, n=1, sampling=None):
+        return [[Completion(b"a")] * n for _ in prompts]
+
+
+class Popping(ScriptedPolicy):
+    """Takes the prompts out of their list."""
+
+    def generate(self, prompts, n=1, sampling=None):
+        answers = super().generate(prompts, n, sampling)
+        prompts.pop()
+        return answers
+
+
 class Counting(ScriptedPolicy):
     """Never says the same twice."""
 
@@ -210,11 +233,14 @@ class Tracked(Letters):
 BROKEN = [
     (checks.check_completions, Single()),
     (checks.check_completions, Bare()),
+    (checks.check_completions, Silent()),
+    (checks.check_completions, Encoded()),
     (checks.check_token_form, Doubtful()),
     (checks.check_token_form, Floating()),
     (checks.check_length_is_bounded, Verbose()),
     (checks.check_prompts_are_kept_apart, Overhearing()),
     (checks.check_prompt_unchanged, Smearing()),
+    (checks.check_prompt_unchanged, Popping()),
     (checks.check_greedy_is_deterministic, Counting()),
     (checks.check_seed_is_obeyed, Unseeded()),
     (checks.check_template, Restless()),

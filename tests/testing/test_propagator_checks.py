@@ -1,5 +1,7 @@
 """Propagators that break their contract are caught, each by the check that is about it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,58 @@ class Sideways(ExtrudePropagator):
 
     def propagate(self, volume, evidence, z_range=None):
         return super().propagate(volume, evidence, z_range).transpose(2, 1, 0)
+
+
+class Nothing(ExtrudePropagator):
+    """Returns nothing."""
+
+    def propagate(self, volume, evidence, z_range=None):
+        return None
+
+
+class Keeping(ExtrudePropagator):
+    """Hands out the mask that it keeps."""
+
+    kept = None
+
+    def propagate(self, volume, evidence, z_range=None):
+        self.kept = super().propagate(volume, evidence, z_range) if self.kept is None else self.kept
+        return self.kept
+
+
+class Locking(ExtrudePropagator):
+    """Hands out masks that cannot be written to."""
+
+    def propagate(self, volume, evidence, z_range=None):
+        mask = super().propagate(volume, evidence, z_range)
+        mask.setflags(write=False)
+        return mask
+
+
+class Sneaking(ExtrudePropagator):
+    """Changes the volume through a tensor on the same memory."""
+
+    def propagate(self, volume, evidence, z_range=None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.from_numpy(volume.voxels)[0, 0, 0] = 7
+        return super().propagate(volume, evidence, z_range)
+
+
+class Emptying(ExtrudePropagator):
+    """Empties the list of anchors that it is given."""
+
+    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
+        masks = super().propagate_many(volume, evidences, z_range, z_ranges)
+        evidences.clear()
+        return masks
+
+
+class Generating(ExtrudePropagator):
+    """Gives masks one by one, in no list."""
+
+    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
+        return (mask for mask in super().propagate_many(volume, evidences, z_range, z_ranges))
 
 
 class Inventive(ExtrudePropagator):
@@ -164,12 +218,16 @@ class Widening(ExtrudePropagator):
 BROKEN = [
     (checks.check_mask_form, Numeric()),
     (checks.check_mask_form, Sideways()),
+    (checks.check_mask_form, Nothing()),
+    (checks.check_mask_is_its_own, Keeping()),
+    (checks.check_mask_is_its_own, Locking()),
     (checks.check_absent_is_empty, Inventive()),
     (checks.check_overlaps_boxes, Transposed()),
     (checks.check_z_range, Inclusive()),
     (checks.check_deterministic, Drifting()),
     (checks.check_many_equals_single, Mixing()),
     (checks.check_many_equals_single, Losing()),
+    (checks.check_many_equals_single, Generating()),
     (checks.check_ranges_of_many, Widening()),
     (checks.check_volumes_are_kept_apart, Hoarding()),
     (checks.check_single_slice, Deep()),
@@ -180,6 +238,8 @@ BROKEN = [
     (checks.check_unusable_anchor, Blunt()),
     (checks.check_unusable_anchor, Lenient()),
     (checks.check_no_mutation, Windowing()),
+    (checks.check_no_mutation, Sneaking()),
+    (checks.check_no_mutation, Emptying()),
     (checks.check_frozen, Unfrozen()),
 ]
 

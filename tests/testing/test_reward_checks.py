@@ -1,9 +1,11 @@
 """Rewards that break their contract are caught, each by the check that is about it."""
 
+import warnings
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from medvol.core.evaluation.metrics import dice
 from medvol.core.grounding.boxes import matched_iou, tight_boxes
@@ -90,6 +92,24 @@ class Backwards(AxialReward):
         return score if score in (0.0, 1.0) else 1 - score
 
 
+class Marking(ConsistencyReward):
+    """Says whether, where a number belongs."""
+
+    def __call__(self, rollout, case):
+        return super().__call__(rollout, case) > 0.5
+
+
+class Emptying(ConsistencyReward):
+    """Empties the target through a tensor on the same memory."""
+
+    def __call__(self, rollout, case):
+        score = super().__call__(rollout, case)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.from_numpy(case.target).zero_()
+        return score
+
+
 class Scribbling(ConsistencyReward):
     """Clears the mask that it has scored."""
 
@@ -142,6 +162,7 @@ class Wasteful(AxialReward):
 BROKEN = [
     (checks.check_range, Doubled()),
     (checks.check_range, NotANumber()),
+    (checks.check_range, Marking()),
     (checks.check_perfect_answer, PixelIoU()),
     (checks.check_unparsable_answer, Consoling()),
     (checks.check_unparsable_answer, Credulous()),
@@ -150,6 +171,7 @@ BROKEN = [
     (checks.check_absent_target, Trusting()),
     (checks.check_worse_is_not_better, Backwards()),
     (checks.check_no_mutation, Scribbling()),
+    (checks.check_no_mutation, Emptying()),
     (checks.check_deterministic, Moody()),
     (checks.check_needs_are_known, Greedy()),
     (checks.check_needs_are_complete, Sly()),

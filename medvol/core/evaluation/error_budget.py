@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import PropagationError
 from medvol.core.evaluation.metrics import dice
 from medvol.core.grounding.boxes import tight_boxes
+from medvol.core.guard import propagate
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 
@@ -96,7 +97,7 @@ def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxe
 
 def _propagated_dice(volume: Volume, target: NDArray[np.bool_], anchor: Evidence, propagator: Propagator) -> float:
     try:
-        return dice(propagator.propagate(volume, anchor), target)
+        return dice(propagate(propagator, volume, anchor), target)
     except PropagationError as error:
         log.warning("error budget: %s", error)
         return 0.0

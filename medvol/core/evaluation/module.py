@@ -14,16 +14,18 @@ import torch
 from lightning.pytorch import LightningModule
 from rich.console import Console
 
-from medvol.core.errors import DatasetError
+from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.archive import write_evaluation
 from medvol.core.evaluation.report import report_runs
 from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
+from medvol.core.guard import POLICY_FAILED, ask_each, identify, read_template
 from medvol.core.imaging.slices import choose_slices
 from medvol.core.json_file import write_json
 from medvol.core.limits import require_least
+from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
 
@@ -81,6 +83,9 @@ class EvaluationModule(LightningModule):
         self._predictions: list[dict[str, Any]] = []
         self.segmentations: list[Segmentation] = []
 
+    def __repr__(self) -> str:
+        return describe_settings(self)
+
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
         if self.network is None and isinstance(self.policy, TrainablePolicy):
@@ -90,15 +95,14 @@ class EvaluationModule(LightningModule):
         """Leave cases as they are: they hold arrays, and the policy moves what it draws."""
         return batch
 
-    def answer(self, cases: Sequence[Case]) -> list[Completion]:
-        """Answer all queries of one volume greedily, from one drawing of its slices."""
+    def answer(self, cases: Sequence[Case]) -> list[Completion | PolicyError]:
+        """Answer all queries of one volume greedily, from one drawing of its slices; a failure takes its place."""
         truths: list[Evidence | None] | None = None
         if self.policy.needs_truth:
             truths = [self.true_anchor(case) for case in cases]
         queries = [case.query.text for case in cases]
-        prompts = build_prompts(cases[0].volume, queries, self.policy.template, truths)
-        answers = self.policy.generate(prompts, 1, Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens))
-        return [completions[0] for completions in answers]
+        prompts = build_prompts(cases[0].volume, queries, read_template(self.policy), truths)
+        return ask_each(self.policy, prompts, Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens))
 
     def true_anchor(self, case: Case) -> Evidence:
         """True anchor of a case among the slices that the policy sees.
@@ -106,7 +110,7 @@ class EvaluationModule(LightningModule):
         Raises:
             DatasetError: The case has no target mask.
         """
-        shown = choose_slices(case.volume.shape[0], self.policy.template.num_slices)
+        shown = choose_slices(case.volume.shape[0], read_template(self.policy).num_slices)
         return label_anchor(require_target(case), shown, rule=self.anchor_rule, split_boxes=self.split_boxes)
 
     def score_group(self, cases: Sequence[Case], thorough: bool = False) -> list[CaseScore]:
@@ -138,8 +142,14 @@ class EvaluationModule(LightningModule):
             self._scores.extend(self.score_group(cases))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means as ``val/...``."""
-        self._log_means("val", self._gather(self._scores, lambda score: score.case_id))
+        """Log the means as ``val/...``.
+
+        Raises:
+            PolicyError: The policy answered no query at all.
+        """
+        scores = self._gather(self._scores, lambda score: score.case_id)
+        _require_answers([score.failure for score in scores])
+        self._log_means("val", scores)
 
     def on_test_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -151,8 +161,13 @@ class EvaluationModule(LightningModule):
             self._scores.extend(self.score_group(cases, thorough=True))
 
     def on_test_epoch_end(self) -> None:
-        """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``."""
+        """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``.
+
+        Raises:
+            PolicyError: The policy answered no query at all.
+        """
         scores = self._gather(self._scores, lambda score: score.case_id)
+        _require_answers([score.failure for score in scores])
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
@@ -186,8 +201,13 @@ class EvaluationModule(LightningModule):
         return answered
 
     def on_predict_epoch_end(self) -> None:
-        """Write ``predictions.json``: every case, its files, its failure."""
+        """Write ``predictions.json``: every case, its files, its failure.
+
+        Raises:
+            PolicyError: The policy answered no query at all.
+        """
         rows = self._gather(self._predictions, lambda row: row["case_id"])
+        _require_answers([row["failure"] for row in rows])
         if self.save_dir and self.trainer.is_global_zero:
             path = write_json(Path(self.save_dir) / "predictions.json", rows)
             failed = sum(row["failure"] is not None for row in rows)
@@ -197,8 +217,8 @@ class EvaluationModule(LightningModule):
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
         seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
         return {
-            "policy": dict(self.policy.identity()),
-            "propagator": dict(self.propagator.identity()),
+            "policy": identify(self.policy),
+            "propagator": identify(self.propagator),
             "seed": int(seed) if seed else None,
             "settings": {
                 "anchor_rule": self.anchor_rule,
@@ -216,7 +236,7 @@ class EvaluationModule(LightningModule):
         if rollout.evidence is None or rollout.mask is None:
             log.warning("case %s has no mask: %s", case.case_id, rollout.detail)
             return None
-        identity = {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
+        identity = {"policy": identify(self.policy), "propagator": identify(self.propagator)}
         return Segmentation(
             case.volume, case.query.text, rollout.mask, rollout.evidence, rollout.completion, provenance=identity
         )
@@ -243,3 +263,12 @@ class EvaluationModule(LightningModule):
             gathered = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, rows)
         return list({key(row): row for part in gathered if part for row in part}.values())
+
+
+def _require_answers(failures: Sequence[str | None]) -> None:
+    """Stop a run whose policy failed on every query: that is a fault, and not a result of 0."""
+    if failures and all(failure == POLICY_FAILED for failure in failures):
+        raise PolicyError(
+            f"the policy failed on each of {len(failures)} queries, so there is nothing to report; the warnings above "
+            "say why"
+        )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import DatasetError, EvidenceParseError, PropagationError
+from medvol.core.errors import DatasetError, EvidenceParseError, PolicyError, PropagationError
 from medvol.core.evaluation.error_budget import ErrorBudget, measure_budget
 from medvol.core.evaluation.metrics import (
     Mask,
@@ -23,6 +23,7 @@ from medvol.core.evaluation.metrics import (
 )
 from medvol.core.grounding.boxes import matched_iou, tight_boxes
 from medvol.core.grounding.grammar import parse_evidence
+from medvol.core.guard import POLICY_FAILED, propagate
 from medvol.core.roles import Propagator
 from medvol.core.types import Case, Completion, Evidence, Rollout
 
@@ -107,7 +108,7 @@ class CaseScore:
 
 def follow_completion(
     case: Case,
-    completion: Completion,
+    completion: Completion | PolicyError,
     propagator: Propagator | None = None,
     z_range: tuple[int, int] | None = None,
 ) -> Rollout:
@@ -115,13 +116,16 @@ def follow_completion(
 
     Args:
         case: The question.
-        completion: The policy's answer.
+        completion: The policy's answer, or what kept it from answering.
         propagator: Nothing is propagated when None.
         z_range: Half-open range of slices to fill; the whole volume when None.
 
     Returns:
-        A rollout; a failure of the parser or the propagator is named in it.
+        A rollout; a failure of the policy, the parser or the propagator is named in it.
     """
+    if isinstance(completion, PolicyError):
+        log.warning("case %s: %s", case.case_id, completion)
+        return Rollout(case.case_id, Completion(""), failure=POLICY_FAILED, detail=str(completion))
     try:
         evidence = parse_evidence(completion.text, case.volume.shape)
     except EvidenceParseError as error:
@@ -129,7 +133,7 @@ def follow_completion(
     if propagator is None:
         return Rollout(case.case_id, completion, evidence)
     try:
-        mask = propagator.propagate(case.volume, evidence, z_range)
+        mask = propagate(propagator, case.volume, evidence, z_range)
     except PropagationError as error:
         log.warning("case %s: %s", case.case_id, error)
         return Rollout(case.case_id, completion, evidence, failure=PROPAGATION_FAILED, detail=str(error))
@@ -138,7 +142,7 @@ def follow_completion(
 
 def score_completion(
     case: Case,
-    completion: Completion,
+    completion: Completion | PolicyError,
     propagator: Propagator,
     scoring: Scoring | None = None,
     truth: Evidence | None = None,
@@ -147,7 +151,7 @@ def score_completion(
 
     Args:
         case: The question with its target mask.
-        completion: The policy's answer.
+        completion: The policy's answer, or what kept it from answering.
         propagator: Turns its anchor into a mask.
         scoring: What is measured.
         truth: True anchor; with it the error budget is measured.

@@ -20,6 +20,7 @@ from medvol.core.imaging.problems import CorruptStreamError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive
 from medvol.core.types import Modality, Source, Volume
+from medvol.core.reprs import describe_settings
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,11 @@ class StoredVolume(Volume):
             voxels: NDArray[np.float32] = self._archive.read_all(np.float32)
         except (OSError, *DAMAGE):
             return self._read_again()
+        voxels.setflags(write=False)  # a component that asks for them first may not write to them either
         return voxels
+
+    def __repr__(self) -> str:
+        return describe_settings(self, f"{'x'.join(map(str, self._shape))} on disk")
 
     @property
     def shape(self) -> tuple[int, int, int]:

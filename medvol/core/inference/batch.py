@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from medvol.core.errors import MedvolError, RecordError
+from medvol.core.errors import MedvolError, PolicyError, RecordError
 from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.imaging.folders import newest_change
 from medvol.core.imaging.reading import read_volume
@@ -185,7 +185,7 @@ def _run_scan(
         scan, series = waiting[0].scan, waiting[0].series
         volume = read(scan) if series is None else read(scan, series=series)
         asked = [job for job in waiting if overwrite or not is_done(job, identity, dicom_seg, volume)]
-        completions = segmenter.ask(volume, [job.query for job in asked]) if asked else []
+        completions = segmenter.ask_each(volume, [job.query for job in asked]) if asked else []
     except Exception as error:
         for job in waiting:
             yield job, _failure(job, error)
@@ -198,7 +198,7 @@ def _run_scan(
 
 
 def _answer(
-    job: Job, segmenter: Segmenter, volume: Volume, completion: Completion, dicom_seg: DicomSegKind | None
+    job: Job, segmenter: Segmenter, volume: Volume, completion: Completion | PolicyError, dicom_seg: DicomSegKind | None
 ) -> Outcome:
     try:
         segmentation = segmenter.follow(volume, job.query, completion)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from medvol.core.errors import ConfigError, EvidenceParseError, GeometryError, RecordError
+from medvol.core.errors import ConfigError, EvidenceParseError, PolicyError, RecordError
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
+from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_template
 from medvol.core.inference.records import EvidenceRecord, hash_volume
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Completion, Evidence, Sampling, Segmentation, Volume
@@ -54,8 +55,10 @@ class Segmenter:
 
         Raises:
             QueryError: The query is empty.
+            PolicyError: The policy failed.
             EvidenceParseError: The answer does not follow the grammar; the message shows its beginning.
             PropagationError: The anchor could not be propagated.
+            InvalidComponentError: A component changed what it was given.
         """
         return self.segment_many(volume, [query], sampling)[0]
 
@@ -74,19 +77,30 @@ class Segmenter:
 
         Raises:
             QueryError: A query is empty.
+            PolicyError: The policy failed.
         """
-        prompts = build_prompts(volume, list(queries), self.policy.template)
-        return [answers[0] for answers in self.policy.generate(prompts, 1, sampling)]
+        prompts = build_prompts(volume, list(queries), read_template(self.policy))
+        return [answers[0] for answers in ask_policy(self.policy, prompts, 1, sampling)]
+
+    def ask_each(
+        self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Completion | PolicyError]:
+        """Ask as ``ask`` does; a query that the policy fails on harms no other, and its error is in its place."""
+        prompts = build_prompts(volume, list(queries), read_template(self.policy))
+        return ask_each(self.policy, prompts, sampling or Sampling())
 
     def follow(
-        self, volume: Volume, query: str, completion: Completion, sampling: Sampling | None = None
+        self, volume: Volume, query: str, completion: Completion | PolicyError, sampling: Sampling | None = None
     ) -> Segmentation:
         """Follow a completion to its mask.
 
         Raises:
+            PolicyError: It is the error that kept the policy from answering.
             EvidenceParseError: It does not follow the grammar; the message shows its beginning.
             PropagationError: Its anchor could not be propagated.
         """
+        if isinstance(completion, PolicyError):
+            raise completion
         try:
             evidence = parse_evidence(completion.text, volume.shape)
         except EvidenceParseError as error:
@@ -100,7 +114,7 @@ class Segmenter:
 
     def identity(self) -> dict[str, Any]:
         """Identity of the policy and the propagator, as written to evidence records; loads the weights it hashes."""
-        return {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
+        return {"policy": identify(self.policy), "propagator": identify(self.propagator)}
 
 
 def repropagate(
@@ -127,7 +141,7 @@ def repropagate(
     edited = record.edited or not _is_own_words(record, volume)
     provenance = {
         "policy": dict(record.policy),
-        "propagator": dict(propagator.identity()),
+        "propagator": identify(propagator),
         "sampling": dict(record.sampling),
         "edited": edited,
     }
@@ -142,12 +156,7 @@ def _propagate(
     propagator: Propagator,
     provenance: Mapping[str, Any],
 ) -> Segmentation:
-    mask = propagator.propagate(volume, evidence)
-    if mask.shape != volume.shape or mask.dtype != np.bool_:
-        raise GeometryError(
-            f"{type(propagator).__name__} returned {mask.dtype} of shape {mask.shape}; a mask is bool of shape "
-            f"{volume.shape}: run medvol.testing.check_propagator on it"
-        )
+    mask = propagate(propagator, volume, evidence)
     return Segmentation(volume, query, mask, evidence, completion, provenance)
 
 

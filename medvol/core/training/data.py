@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.guard import look_up
 from medvol.core.limits import require_least
 from medvol.core.roles import CaseDataset
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
@@ -95,7 +96,7 @@ class VolumeGroups(Dataset[list[Case]]):
         self.epoch = 0
 
     def __getitem__(self, indices: list[int]) -> list[Case]:
-        cases = [self.dataset[index] for index in indices]
+        cases = [look_up(self.dataset, index) for index in indices]
         if self.augmentation is None:
             return cases
         return self.augmentation.apply(cases, (self.seed, self.epoch, indices[0]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.evaluation.scoring import PROPAGATION_FAILED
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training.measures import parse_rate
 from medvol.core.training.rollouts import Group
@@ -29,6 +30,7 @@ def require_good_start(
 
     Raises:
         ConfigError: Image tokens and features disagree, prompt and answer do not fit, or too few answers are parsed.
+        PropagationError: The propagator failed on every anchor, so that no answer could earn anything.
     """
     require_room(policy, groups, max_prompt_tokens, max_new_tokens)
     rate = parse_rate(groups)
@@ -38,6 +40,16 @@ def require_good_start(
             f"only {rate:.0%} of the first {sum(len(group.rollouts) for group in groups)} answers follow the grammar "
             f"({', '.join(failures)}), and min_parse_rate is {min_parse_rate:.0%}: cold-start the policy with "
             "SFTModule first and name its model folder, or lower min_parse_rate"
+        )
+
+    _require_masks(groups)
+
+
+def _require_masks(groups: Sequence[Group]) -> None:
+    anchored = [r for group in groups for r in group.rollouts if r.evidence is not None and not r.evidence.absent]
+    if anchored and all(rollout.failure == PROPAGATION_FAILED for rollout in anchored):
+        raise PropagationError(
+            f"nothing could be propagated from any of the first {len(anchored)} anchors: {anchored[0].detail}"
         )
 
 

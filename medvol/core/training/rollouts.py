@@ -14,6 +14,7 @@ from medvol.core.errors import PropagationError
 from medvol.core.evaluation.scoring import PROPAGATION_FAILED, follow_completion
 from medvol.core.grounding.anchors import anchor_key
 from medvol.core.grounding.prompts import build_prompts
+from medvol.core.guard import ask_policy, propagate, propagate_many, read_template
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Completion, Evidence, Prompt, RewardBreakdown, Rollout, Sampling
 
@@ -59,9 +60,12 @@ def draw_groups(
 
     Returns:
         A group a case; the completions are parsed, and nothing is propagated yet.
+
+    Raises:
+        PolicyError: The policy failed: what it cannot do, it cannot learn from.
     """
-    prompts = build_prompts(cases[0].volume, list(queries), policy.template)
-    written = policy.generate(prompts, size, sampling)
+    prompts = build_prompts(cases[0].volume, list(queries), read_template(policy))
+    written = ask_policy(policy, prompts, size, sampling)
     return [
         Group(case, prompt, tuple(follow_completion(case, completion) for completion in completions))
         for case, prompt, completions in zip(cases, prompts, written, strict=True)
@@ -104,7 +108,7 @@ def follow_rollouts(
     ranges = [_window(evidence, delta, case.volume.shape[0]) for evidence in anchors.values()]
     outcomes: list[Outcome]
     try:
-        outcomes = [*propagator.propagate_many(case.volume, list(anchors.values()), z_ranges=ranges)]
+        outcomes = [*propagate_many(propagator, case.volume, list(anchors.values()), ranges)]
     except PropagationError:
         outcomes = [
             _try_propagating(propagator, case, evidence, own)
@@ -124,7 +128,7 @@ def _try_propagating(
     propagator: Propagator, case: Case, evidence: Evidence, z_range: tuple[int, int] | None
 ) -> Outcome:
     try:
-        return propagator.propagate(case.volume, evidence, z_range)
+        return propagate(propagator, case.volume, evidence, z_range)
     except PropagationError as error:
         log.warning("volume of case %s: %s", case.case_id, error)
         return error

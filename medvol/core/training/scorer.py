@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from numbers import Real
 
-from medvol.core.errors import ConfigError, RewardError
-from medvol.core.registry import owner_of
+from medvol.core.errors import ConfigError
+from medvol.core.guard import score_terms
 from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, RewardBreakdown, Rollout
-
-_ROUNDING = 1e-9
-"""A sum of floats may leave [0, 1] by this much; it is brought back."""
 
 
 class RewardScorer:
@@ -57,10 +53,11 @@ class RewardScorer:
             A score in [0, 1] for each term, and the weights; ``total`` is the weighted sum.
 
         Raises:
-            RewardError: A term failed, or its score is NaN or outside [0, 1]; the message names the term and who
+            RewardError: A term failed, or its score is no number in [0, 1]; the message names the term and who
                 publishes it.
+            InvalidComponentError: A term changed the rollout or the case.
         """
-        scores = {name: _score_term(name, term, rollout, case) for name, term in self._scored.items()}
+        scores = score_terms(self._scored, rollout, case)
         return RewardBreakdown(scores, {name: self.weights[name] for name in scores})
 
     def _covers(self, term: RewardTerm) -> bool:
@@ -69,22 +66,6 @@ class RewardScorer:
             return True
         within = term.mask_delta is not None and self.delta is not None and term.mask_delta <= self.delta
         return self.needs_mask and (self.delta is None or within)
-
-
-def _score_term(name: str, term: RewardTerm, rollout: Rollout, case: Case) -> float:
-    try:
-        score: object = term(rollout, case)
-    except Exception as error:  # a plug-in may fail in any way; the cause is named
-        raise RewardError(
-            f"the reward {name} of {owner_of(term)} failed on case {case.case_id!r}: {type(error).__name__}: {error}"
-        ) from error
-    value = float(score) if isinstance(score, Real) else math.nan
-    if not -_ROUNDING <= value <= 1 + _ROUNDING:  # false for NaN too
-        raise RewardError(
-            f"the reward {name} of {owner_of(term)} scored {score!r} on case {case.case_id!r}, and scores are numbers "
-            f"in [0, 1]; run medvol.testing.check_reward on it (the answer was {rollout.completion.text[:80]!r})"
-        )
-    return min(max(value, 0.0), 1.0)
 
 
 def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.evaluation.scoring import follow_completion, require_target
+from medvol.core.guard import look_up
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.core.training.rollouts import follow_rollouts
 from medvol.core.training.scorer import RewardScorer
@@ -59,7 +60,7 @@ class TRLReward:
     def _find(self, index: int) -> Case:
         if not 0 <= index < len(self._cases):
             raise DatasetError(f"column {CASE_COLUMN!r} says {index}, and there are {len(self._cases)} cases")
-        case = self._cases[index]
+        case = look_up(self._cases, index)
         require_target(case)
         return case
 

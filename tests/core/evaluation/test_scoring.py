@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from medvol.core.errors import DatasetError
+from medvol.core.errors import DatasetError, MissingExtraError, PolicyError
 from medvol.core.evaluation.metrics import diagonal_mm
 from medvol.core.evaluation.scoring import (
     PROPAGATION_FAILED,
@@ -13,6 +13,7 @@ from medvol.core.evaluation.scoring import (
     score_completion,
     settled_score,
 )
+from medvol.core.guard import POLICY_FAILED
 from medvol.core.types import Completion
 
 TRUE_BOX = (15, 10, 35, 20)
@@ -84,13 +85,30 @@ def test_failed_propagation_is_named_logged_and_scored_0(make_case, write_answer
     assert scores_of(score) == (0.0, 0.0, 0.0, 0.0)
 
 
-def test_other_errors_of_a_propagator_are_not_swallowed(make_case, write_answer, box_propagator):
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), SystemExit(3), OSError("gone")])
+def test_any_error_of_a_propagator_is_a_failed_case(error, make_case, write_answer, box_propagator):
     class Broken(box_propagator):
         def propagate(self, volume, evidence, z_range=None):
-            raise ZeroDivisionError
+            raise error
 
-    with pytest.raises(ZeroDivisionError):
-        score_completion(make_case(), Completion(write_answer(6, TRUE_BOX)), Broken())
+    score = score_completion(make_case(), Completion(write_answer(6, TRUE_BOX)), Broken(), truth=None)
+    assert (score.failure, score.dsc, score.parsed) == (PROPAGATION_FAILED, 0, True)
+    assert f"the propagator Broken of the module {__name__} failed: {type(error).__name__}" in score.detail
+
+
+def test_a_propagator_that_lacks_an_extra_stops_the_run(make_case, write_answer, box_propagator):
+    class Missing(box_propagator):
+        def propagate(self, volume, evidence, z_range=None):
+            raise MissingExtraError("sam2", "sam2")
+
+    with pytest.raises(MissingExtraError):
+        score_completion(make_case(), Completion(write_answer(6, TRUE_BOX)), Missing())
+
+
+def test_a_policy_that_failed_is_a_failed_case(make_case, box_propagator):
+    score = score_completion(make_case(), PolicyError("the policy X of acme 1.0 failed"), box_propagator(), SURFACE)
+    assert (score.failure, score.parsed, score.dsc, score.completion) == (POLICY_FAILED, False, 0, "")
+    assert score.detail == "the policy X of acme 1.0 failed"
 
 
 def test_two_parts_need_two_boxes_unless_they_are_not_split(make_case, write_answer, box_propagator):

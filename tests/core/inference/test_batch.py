@@ -201,7 +201,35 @@ def test_component_that_breaks_is_named_and_the_batch_goes_on(scans, tmp_path: P
     out = tmp_path / "out"
     summary = run_jobs(find_jobs(scans, ["the block"], out), Segmenter(ScriptedPolicy([BOX]), Breaks()), out)
     assert [outcome.status for outcome in summary.outcomes] == ["done", "failed", "done"]
-    assert summary.outcomes[1].error == "ZeroDivisionError"
+    assert summary.outcomes[1].error == "PropagationError"
+    assert "the propagator Breaks of the module" in summary.outcomes[1].detail
+    assert "ZeroDivisionError: division by zero" in summary.outcomes[1].detail
+
+
+def test_a_query_that_the_policy_fails_on_harms_no_other(scans, tmp_path: Path):
+    class Picky(ScriptedPolicy):
+        def generate(self, prompts, n=1, sampling=None):
+            if any(prompt.query == "the ghost" for prompt in prompts):
+                raise SystemExit("no ghosts")
+            return super().generate(prompts, n, sampling)
+
+    out = tmp_path / "out"
+    jobs = find_jobs(scans, ["the block", "the ghost"], out)
+    summary = run_jobs(jobs, Segmenter(Picky([BOX]), ExtrudePropagator()), out)
+    assert [o.status for o in summary.outcomes if o.query == "the block"] == ["done"] * 3
+    assert {(o.status, o.error) for o in summary.outcomes if o.query == "the ghost"} == {("failed", "PolicyError")}
+
+
+def test_a_propagator_that_clears_the_volume_changes_no_record(scans, tmp_path: Path):
+    class Clears(ExtrudePropagator):
+        def propagate(self, volume, evidence, z_range=None):
+            volume.voxels[:] = 0
+            return super().propagate(volume, evidence, z_range)
+
+    out = tmp_path / "out"
+    summary = run_jobs(find_jobs(scans, ["the block"], out), Segmenter(ScriptedPolicy([BOX]), Clears()), out)
+    assert {(o.status, o.error) for o in summary.outcomes} == {("failed", "PropagationError")}
+    assert all("read-only" in o.detail for o in summary.outcomes)
 
 
 def test_missing_model_stops_before_the_first_case(scans, tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvol.core.errors import ConfigError, EvidenceParseError, GeometryError, QueryError, RecordError
+from medvol.core.errors import ConfigError, EvidenceParseError, PropagationError, QueryError, RecordError
 from medvol.core.grounding import prompts
 from medvol.core.inference.records import read_record
 from medvol.core.inference.segmenter import Segmenter, repropagate
@@ -81,7 +81,7 @@ def test_mask_of_another_shape_is_refused(segmenter, volume):
         def propagate(self, volume, evidence, z_range=None):
             return np.zeros((1, 2, 3), bool)
 
-    with pytest.raises(GeometryError, match="Wrong"):
+    with pytest.raises(PropagationError, match=r"Wrong of the module .* bool of shape \(1, 2, 3\); a mask is"):
         Segmenter(segmenter.policy, Wrong()).segment(volume, "the block")
 
 
