@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_failure, explain_refusal
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
+from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
         jobs = find_jobs(options.scan, [options.query], options.out, options.series)
     segmenter = _build_segmenter(options, parser)
     console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("segmenting", total=len(jobs))
+    with Work("segmenting", len(jobs), "queries") as work:
         read = _reader(options)
         summary = run_jobs(
             jobs,
@@ -166,7 +165,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
             options.out,
             options.overwrite,
             read,
-            lambda outcome: progress.advance(task),
+            lambda outcome: work.advance(),
             options.dicom_seg,
         )
     console.print(summary.table() if summary.exit_code else summary.table().title)
