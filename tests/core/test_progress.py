@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from medvol.core.progress import Work, describe_seconds, hide_progress, pause_progress, show_progress
-from medvol.core.progress_display import Bars, Lines
+from medvol.core.progress_display import Lines
+from medvol.core.terminal_bars import Bars
 
 
 class Clock:
@@ -124,7 +125,7 @@ def test_stdout_stays_clean_when_stderr_is_a_terminal(tmp_path) -> None:
     """What a machine reads is on stdout, whatever a person watches on stderr."""
     script = (
         "import sys; from rich.console import Console\n"
-        "from medvol.core.progress import Work, show_progress; from medvol.core.progress_display import Bars\n"
+        "from medvol.core.progress import Work, show_progress; from medvol.core.terminal_bars import Bars\n"
         "with show_progress(Bars(Console(stderr=True, force_terminal=True))), Work('looking', 2) as work:\n"
         "    work.advance(); print('{}'); work.say('said')\n"
     )
