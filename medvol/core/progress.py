@@ -106,9 +106,8 @@ class Work:
     def describe(self, now: float) -> str:
         """``12 of 40 slices, 3 min left``, with the note between the two; what is known of it."""
         counted = f"{self.done} of {self.total}" if self.total else str(self.done) if self.done else ""
-        left = self.seconds_left(now)
-        time_part = f"{describe_seconds(now - self._began)} so far" if left is None else _left(left)
-        return ", ".join(filter(None, (f"{counted} {self.unit}".strip() if counted else "", self.note, time_part)))
+        counted = f"{counted} {self.unit}".strip() if counted else ""
+        return ", ".join(filter(None, (counted, self.note, self._describe_time(now))))
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until it is done, if it goes on at its mean pace; None while that is not known."""
@@ -116,6 +115,12 @@ class Work:
         if not self.total or done <= 0:
             return None
         return (now - self._began) / done * max(0, self.total - self.done)
+
+    def _describe_time(self, now: float) -> str:
+        if self.total and self.done >= self.total:
+            return ""
+        left = self.seconds_left(now)
+        return f"{describe_seconds(now - self._began)} so far" if left is None else f"{describe_seconds(left)} left"
 
     def _tell(self) -> None:
         if self._display is not None:
@@ -174,7 +179,3 @@ def describe_seconds(seconds: float) -> str:
         return f"{round(whole / _MINUTE)} min"
     hours, minutes = divmod(round(whole / _MINUTE), 60)
     return f"{hours} h {minutes} min"
-
-
-def _left(seconds: float) -> str:
-    return f"{describe_seconds(seconds)} left"
