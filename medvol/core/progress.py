@@ -3,21 +3,22 @@
 Whatever takes long says so with ``Work``, wherever it is; it is shown only while somebody shows it, as the command line
 does with ``show_progress``. A call from Python writes nothing.
 
-    with Work("segmenting", len(jobs), "queries") as work:
-        for job in jobs:
-            ...
-            work.advance()
+    for job in counted(jobs, "segmenting", len(jobs), "queries"):
+        ...
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
+from typing import TypeVar
 
 _HOUR, _MINUTE = 3600, 60
+
+Item = TypeVar("Item")
 
 
 class Display(ABC):
@@ -134,6 +135,14 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish()
+
+
+def counted(items: Iterable[Item], title: str, total: int | None = None, unit: str = "") -> Iterator[Item]:
+    """Go through items, and say how far that is; arguments as those of ``Work``."""
+    with Work(title, total, unit) as work:
+        for item in items:
+            yield item
+            work.advance()
 
 
 @contextmanager

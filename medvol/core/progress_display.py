@@ -103,7 +103,8 @@ class Lines(Display):
         if os.getpid() != self._process:
             return
         with self._turn:
-            self._works = [other for other in self._works if other is not work]
+            if work in self._works:  # and what began inside it and was left behind
+                self._works = self._works[: self._works.index(work)]
             if not self._works:
                 self._over.set()
 

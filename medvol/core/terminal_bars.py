@@ -46,7 +46,9 @@ class Bars(Display):
         """Take its bar away."""
         if self._bars is None or work not in self._tasks:
             return
-        self._bars.remove_task(self._tasks.pop(work))
+        begun = list(self._tasks)
+        for other in begun[begun.index(work) :]:  # itself, and what began inside it and was left behind
+            self._bars.remove_task(self._tasks.pop(other))
         if not self._tasks:
             self._bars.stop()
             self._bars = None

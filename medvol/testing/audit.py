@@ -53,7 +53,8 @@ def audit_rewards(
     questions = default_cases() if cases is None else [cases[index] for index in range(len(cases))]
     if not questions:
         raise ConfigError("there is no case to audit the rewards on; give at least one")
-    marked = [_mark(scene, scorer, propagator) for scene in _scenes(questions, rewards)]
+    told = counted(_scenes(questions, rewards), "auditing", len(questions), "cases")
+    marked = [_mark(scene, scorer, propagator) for scene in told]
     judged = _judged(scorer, marked)
     ranks = [rank for scene in marked for rank in scene.ranks(judged)]
     return RewardAudit(tuple(ranks), judged)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from medvol.core.progress import Work, describe_seconds, hide_progress, pause_progress, show_progress
+from medvol.core.progress import Work, counted, describe_seconds, hide_progress, pause_progress, show_progress
 from medvol.core.progress_display import Lines
 from medvol.core.terminal_bars import Bars
 
@@ -99,6 +99,26 @@ def test_a_worker_process_writes_nothing(capfd: pytest.CaptureFixture[str]) -> N
     with show_progress(display), Work("drawing", 3) as work:
         work.advance()
     assert capfd.readouterr() == ("", "")
+
+
+def test_work_left_behind_ends_with_the_outer() -> None:
+    """A loop over a generator that an error leaves open must not keep its line, or its bar, for ever."""
+    screen = io.StringIO()
+    lines, bars = Lines(screen, interval_s=0, watched=False), Bars(Console(file=io.StringIO(), force_terminal=True))
+    for display in (lines, bars):
+        with show_progress(display):
+            with Work("outer"):
+                left = counted(range(3), "inner", 3, "slices")
+                next(left)
+            with Work("next") as work:
+                work.advance()
+            left.close()
+    assert "inner" not in screen.getvalue().splitlines()[-1]
+    assert bars._bars is None
+
+
+def test_counted_passes_everything_on() -> None:
+    assert list(counted("abc", "spelling")) == ["a", "b", "c"]
 
 
 def test_bars_go_when_the_work_is_done() -> None:

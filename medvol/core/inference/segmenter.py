@@ -12,6 +12,7 @@ from medvol.core.errors import ConfigError, EvidenceParseError, GeometryError, R
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.inference.records import EvidenceRecord, hash_volume
+from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Completion, Evidence, Sampling, Segmentation, Volume
 
@@ -76,7 +77,8 @@ class Segmenter:
             QueryError: A query is empty.
         """
         prompts = build_prompts(volume, list(queries), self.policy.template)
-        return [answers[0] for answers in self.policy.generate(prompts, 1, sampling)]
+        with Work("asking the policy"):
+            return [answers[0] for answers in self.policy.generate(prompts, 1, sampling)]
 
     def follow(
         self, volume: Volume, query: str, completion: Completion, sampling: Sampling | None = None
@@ -121,7 +123,7 @@ def repropagate(
     if not allow_other_scan and hash_volume(volume) != record.scan_sha256:
         raise RecordError(
             f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
-            f"{record.scan_sha256[:12]}...); give that scan, or allow another one explicitly"
+            f"{record.scan_sha256[:12]}...); give that scan, or add --allow_other_scan (in Python: allow_other_scan=True)"
         )
     _require_inside(volume, record.evidence)
     edited = record.edited or not _is_own_words(record, volume)
