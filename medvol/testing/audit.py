@@ -9,6 +9,7 @@ import numpy as np
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import follow_completion, require_target
+from medvol.core.progress import counted
 from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
 from medvol.core.training.rollouts import follow_rollouts
 from medvol.core.training.scorer import RewardScorer

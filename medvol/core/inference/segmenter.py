@@ -123,7 +123,8 @@ def repropagate(
     if not allow_other_scan and hash_volume(volume) != record.scan_sha256:
         raise RecordError(
             f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
-            f"{record.scan_sha256[:12]}...); give that scan, or add --allow_other_scan (in Python: allow_other_scan=True)"
+            f"{record.scan_sha256[:12]}...); give that scan, or allow another one with "
+            "--allow_other_scan (in Python: allow_other_scan=True)"
         )
     _require_inside(volume, record.evidence)
     edited = record.edited or not _is_own_words(record, volume)
