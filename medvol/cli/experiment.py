@@ -20,11 +20,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from medvol.cli.diagnosis import find_fault
+from medvol.cli.diagnosis import find_fault, find_place
+from medvol.cli.experiment_help import describe_verb
 from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_failure, explain_refusal
 from medvol.cli.remarks import calm
-from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml
+from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml, require_config_option
+from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_sound
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.progress import Work, hide_progress
@@ -74,6 +76,7 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True, "config_filename": f"{verb}.yaml"},
+            parser_kwargs={verb: describe_verb(verb)} if verb else {},
             args=[*([verb] if verb else []), *arguments],
             run=verb is not None,
         )
@@ -94,12 +97,15 @@ class ExperimentCLI(LightningCLI):
             CheckpointError: The checkpoint to load is missing or none.
         """
         accepted = self._accepted_keys()
+        require_config_option(self.verb or "check", self.arguments)
         _check_outline(gather_settings(self.arguments), accepted)
         try:
             super().parse_arguments(parser, args)
         except RefusedSettingsError as refusal:
             raise explain_refusal(refusal, self.arguments, accepted) from refusal
-        checkpoint = self._part(self.config).get("ckpt_path")
+        settings = self._part(self.config)
+        require_sound(settings.trainer, settings.seed_everything)
+        checkpoint = settings.get("ckpt_path")
         if checkpoint and checkpoint not in _CHECKPOINT_WORDS:
             read_checkpoint(checkpoint)
 
@@ -125,6 +131,8 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
+            if isinstance(error, MisconfigurationException) or is_of_trainer(error):
+                raise explain_trainer(error, self._part(self.config).trainer) from error
             raise explain_failure(error, "the experiment") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -141,7 +149,16 @@ class ExperimentCLI(LightningCLI):
         return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
 
     def fit(self, **arguments: Any) -> None:
-        """Train; say at the end what there is now, and after a stop how it goes on."""
+        """Train; say at the end what there is now, and after a stop how it goes on.
+
+        Raises:
+            ConfigError: The module only evaluates.
+        """
+        if type(self.model).training_step is LightningModule.training_step:
+            raise ConfigError(
+                f"{type(self.model).__name__} evaluates a policy and trains none; to train one set model.class_path to "
+                "SFTModule (from true answers) or GRPOModule (from rewards), to score it use `medvol test`"
+            )
         try:
             self.trainer.fit(**arguments)
         except (KeyboardInterrupt, SystemExit, SIGTERMException):
@@ -152,6 +169,8 @@ class ExperimentCLI(LightningCLI):
         self.work.finish()
         if self.trainer.is_global_zero:
             print("\n".join(describe_fit(self.trainer, self.datamodule)))
+            if self.trainer.global_step == 0:
+                print("medvol: no step was trained: max_steps, max_epochs or max_time ends at once", file=sys.stderr)
 
     def validate(self, **arguments: Any) -> None:
         """Validate; the module prints its scores."""
@@ -207,14 +226,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return TERMINATED
     except SystemExit as stop:
         return INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
-    except MisconfigurationException as error:
-        raise ConfigError(f"{verb} cannot run: {error}") from error
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        if "loading state_dict" in str(error):
+            raise CheckpointError(
+                "the checkpoint does not fit the module; use the configuration it was made with"
+            ) from error
+        if not (isinstance(error, MisconfigurationException) or is_of_trainer(error)):
             raise
-        raise CheckpointError(
-            "the checkpoint does not fit the module; use the configuration it was made with"
-        ) from error
+        raise ConfigError(f"medvol {verb} cannot run: {' '.join(str(error).split())}") from error
     return 0
 
 
@@ -241,7 +260,11 @@ def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
 
 def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
     """Refuse what jsonargparse passes over: unknown keys without content, and a trainer that is no mapping."""
-    fault = find_fault({key: None for key in settings if key not in accepted}, accepted)
+    unknown = {key: None for key in settings if key not in accepted}
+    fault = find_fault(unknown, accepted)
+    places = [place for key in unknown if (place := find_place(key, settings))]
+    if fault and places:
+        fault = f"unknown key {next(iter(unknown))!r}; did you mean {places[0]!r}?"
     trainer = settings.get("trainer", {})
     if not (isinstance(trainer, dict) or str(trainer).endswith(FILE_SUFFIXES)):
         fault = f"trainer must hold keys and values; got {trainer!r}"
