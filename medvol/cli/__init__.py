@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from medvol.core.errors import ConfigError, EvidenceParseError, MedvolError, PolicyError, PropagationError
+from medvol.core.progress import show_progress
 from medvol.core.suggestions import suggest
 
 CASE_FAILED = 1
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
     try:
-        return _dispatch([argument for argument in arguments if argument != "--debug"])
+        with show_progress():
+            return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
         failed_case = isinstance(error, EvidenceParseError | PolicyError | PropagationError)
         return _refuse(error, " ".join(str(error).split()), debug, CASE_FAILED if failed_case else USER_ERROR)

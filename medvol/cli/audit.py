@@ -16,6 +16,7 @@ from rich.console import Console
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings
 from medvol.core.errors import ConfigError
+from medvol.core.limits import require_least
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 
@@ -55,6 +56,7 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     from medvol.testing import audit_rewards
 
     rewards, weights = _read_experiment(names) if names[0].endswith(FILE_SUFFIXES) else (_by_name(names), None)
+    require_least(1, num_cases=built.num_cases)
     cases = built.get("cases")
     chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
     found = audit_rewards(rewards, weights, chosen, built.get("propagator"))

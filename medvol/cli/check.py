@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
+from medvol.core.progress import Work
 
 if TYPE_CHECKING:
     from medvol.core.checking.reports import Report
@@ -77,10 +77,8 @@ def _check(path: Path, options: Any) -> Report:
     if not files:
         raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SUFFIXES)}, or are DICOM")
     if files != [path]:
-        screen = Console(stderr=True)
-        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
-            task = progress.add_task("looking", total=len(files))
-            return check_files(files, lambda path: progress.advance(task))
+        with Work("looking", len(files), "files") as work:
+            return check_files(files, lambda path: work.advance())
     if _is_list(path):
         return _check_table(path, options) if _is_table(path) else _check_experiment(path, options)
     found = check_scan(path)

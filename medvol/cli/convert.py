@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError
+from medvol.core.progress import Work
 from medvol.core.registry import PROPAGATORS
 
 _CONVERTER = "MedSAM2Propagator"
@@ -33,7 +34,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         _export_policy(options.checkpoint, Path(options.folder))
         return 0
     converter = PROPAGATORS.get(_CONVERTER)
-    digest = converter.convert(options.checkpoint, options.folder, options.image_size, options.download)  # type: ignore[attr-defined]
+    with Work("converting"):
+        digest = converter.convert(options.checkpoint, options.folder, options.image_size, options.download)  # type: ignore[attr-defined]
     print(f"weights {options.folder}/model.safetensors\nsha256  {digest}")
     return 0
 

@@ -22,7 +22,13 @@ from medvol.cli.settings import COMPONENT_KEYS, FILE_SUFFIXES, as_component, rea
 from medvol.core import roles
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import REGISTRIES
+from medvol.core.roles import Policy, TrainablePolicy
 from medvol.core.suggestions import suggest
+
+_WORDS = {"Sequence": "list", "list": "list", "Mapping": "keys and values", "dict": "keys and values", "tuple": "list"}
+
+_KINDS = {"LightningModule": "module", "LightningDataModule": "data module", "Callback": "callback", "Logger": "logger"}
+"""Roles of Lightning in words."""
 
 _PLAIN = (bool, int, float, str, bytes, type(None), Path, object)
 
@@ -40,18 +46,41 @@ def find_fault(settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str 
     return next(_walk_keys("", settings, accepted, ""), None)
 
 
+def find_place(key: str, settings: Mapping[str, Any]) -> str | None:
+    """The whole key of a setting that was given without its beginning: ``trainer.max_steps`` for ``max_steps``."""
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+    if key in inspect.signature(Trainer).parameters:
+        return f"trainer.{key}"
+    for part, role in (("model", LightningModule), ("data", LightningDataModule)):
+        spec = as_component(settings.get(part))
+        try:
+            built = _find_class(str(spec.get("class_path")), role) if isinstance(spec, dict) else None
+        except (MedvolError, LookupError):
+            continue
+        if built is not None and key in inspect.signature(built).parameters:
+            return f"{part}.{key}"
+    return None
+
+
 def _walk_keys(path: str, values: Mapping[str, Any], accepted: Mapping[str, Any], owner: str) -> typing.Iterator[str]:
     for key, value in values.items():
         whole = f"{path}.{key}" if path else str(key)
         if key in accepted:
             yield from _walk_value(whole, value, accepted[key])
         else:
-            hint = suggest(str(key), accepted) or f"; its settings are {', '.join(accepted) or 'none'}"
+            longer = next((name for name in accepted if not path and name.startswith(str(key))), "")
+            near = f"; did you mean {longer!r}?" if longer else suggest(str(key), accepted)
+            hint = near or f"; its settings are {', '.join(accepted) or 'none'}"
             yield f"unknown key {whole!r}{owner and f': {owner} has no setting {str(key)!r}'}{hint}"
 
 
 def _walk_value(path: str, value: Any, hint: Any) -> typing.Iterator[str]:
     choices = _members(hint)
+    listed = [member for member in choices if _is_sequence(member) and _builds(value, (get_args(member) or (str,))[0])]
+    if listed and len(choices) == 1 and isinstance(value, str | dict):
+        yield f"{path} must be a list; got {value!r}: write [{value}]"
+        return
     members = [member for member in choices if _holds(value, member)] or [m for m in choices if _builds(value, m)]
     if len(members) != 1 or (isinstance(value, str) and str in choices):
         yield from _check_plain(path, value, hint)
@@ -87,10 +116,20 @@ def _walk_component(path: str, value: Any, role: type) -> typing.Iterator[str]:
         yield f"{path}: {error}"
         return
     if not (inspect.isclass(component) and issubclass(component, role)):
-        yield f"{path}: {spec['class_path']!r} is not a {role.__name__}; name one that is"
+        yield f"{path}: {spec['class_path']!r} {_why_not(component, role)}"
         return
     settings = spec.get("init_args") or {}
     yield from _walk_settings(f"{path}.init_args", settings, component)
+
+
+def _why_not(component: Any, role: type) -> str:
+    """Why something cannot take a place, and what can."""
+    if role is TrainablePolicy and inspect.isclass(component) and issubclass(component, Policy):
+        return (
+            "has nothing to train, so it is not a TrainablePolicy; train another one, such as QwenVLPolicy, or set "
+            "model.class_path to EvaluationModule and score it with `medvol test`"
+        )
+    return f"is not a {role.__name__}; name one that is"
 
 
 def _walk_settings(path: str, settings: Any, component: type) -> typing.Iterator[str]:
@@ -126,15 +165,22 @@ def describe_hint(hint: Any) -> str:
     """A type hint in words: ``int or null``, ``one of 'paper', 'largest'``."""
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(repr, get_args(hint)))}"
-    members = _members(hint)
+    members = _join_literals(_members(hint))
     if len(members) > 1:
         names = [describe_hint(member) for member in members if member is not type(None)]
         return " or ".join([*names, "null"] if type(None) in members else names)
     if _is_class(hint) and get_origin(hint) is None:
         return str(hint.__name__)
-    name = getattr(get_origin(hint), "__name__", str(hint))
+    name = _WORDS.get(getattr(get_origin(hint), "__name__", ""), str(hint))
     inner = ", ".join("..." if argument is Ellipsis else describe_hint(argument) for argument in get_args(hint))
     return f"{name} of {inner}" if inner else name
+
+
+def _join_literals(members: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Several lists of words as one."""
+    words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
+    others = tuple(member for member in members if get_origin(member) is not Literal)
+    return (Literal[tuple(words)], *others) if words else others  # type: ignore[return-value]
 
 
 def _find_class(name: str, role: type) -> Any:
@@ -156,8 +202,10 @@ def _find_class(name: str, role: type) -> Any:
     known = {subclass.__name__: subclass for subclass in _subclasses(role) if not inspect.isabstract(subclass)}
     if name in known:
         return known[name]
-    own = [key for key in known if known[key].__module__.startswith("medvol.")] or list(known)
-    raise LookupError(f"no {role.__name__} {name!r}; choices: {', '.join(sorted(own))}{suggest(name, known)}")
+    kind = _KINDS.get(role.__name__, role.__name__)
+    origin = "medvol." if kind.endswith("module") else "lightning."
+    own = [key for key in known if known[key].__module__.startswith(origin)] or list(known)
+    raise LookupError(f"there is no {kind} {name!r}; choices: {', '.join(sorted(own))}{suggest(name, known)}")
 
 
 def _subclasses(role: type) -> Iterable[type]:

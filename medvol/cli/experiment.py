@@ -5,29 +5,36 @@ A run has one folder, ``trainer.default_root_dir``; by default it is ``runs/`` a
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from medvol.cli.diagnosis import find_fault
-from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_refusal
-from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml
-from medvol.core.errors import CheckpointError, ConfigError
+from medvol.cli.diagnosis import find_fault, find_place
+from medvol.cli.experiment_help import describe_verb
+from medvol.cli.next_steps import describe_fit, describe_stop
+from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
+from medvol.cli.remarks import calm
+from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml, require_config_option
+from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_sound
+from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.progress import Work, hide_progress
 from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.loggers import default_loggers
+from medvol.core.training.progress import TrainingProgress
 from medvol.core.training.sft import SFTModule
 
 MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
@@ -36,15 +43,6 @@ MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
 INTERRUPTED = 130
 TERMINATED = 143
 
-_REMARKS = (
-    r"(?s).*(JsonargparseDeprecationWarning|removed\s+in\s+v5)",  # LightningCLI calls what jsonargparse 5 removes
-    "LightningCLI's args parameter is intended",  # this module is the command line
-    r".*isinstance\(treespec, LeafSpec\)",  # Lightning calls what torch deprecates
-    "You have overridden `transfer_batch_to_device`",  # on purpose: cases stay as they are
-    "You are using a custom batch sampler",  # it yields every case
-    "Be aware that when using `ckpt_path`, callbacks",  # a test needs no callback that saves
-    ".*does not have many workers",  # num_workers is the user's choice
-)
 _NO_MODEL = ("--model=EvaluationModule", "--model.policy=OraclePolicy", "--model.propagator=ExtrudePropagator")
 """Stands in where only data are looked at: Lightning's command line builds no experiment without a model."""
 
@@ -61,10 +59,12 @@ class ExperimentCLI(LightningCLI):
     Args:
         verb: ``fit``, ``validate``, ``test`` or ``predict``; None builds the objects and runs nothing.
         arguments: What follows it.
+        screen: Keeps what is shown of the run, until it is over.
     """
 
-    def __init__(self, verb: str | None, arguments: Sequence[str]) -> None:
+    def __init__(self, verb: str | None, arguments: Sequence[str], screen: ExitStack) -> None:
         self.verb = verb
+        self.screen = screen
         self.arguments = list(arguments)
         super().__init__(
             LightningModule,
@@ -72,17 +72,22 @@ class ExperimentCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=ExperimentParser,
-            trainer_defaults={"deterministic": True},
+            trainer_defaults={"deterministic": True, "enable_model_summary": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True, "config_filename": f"{verb}.yaml"},
+            parser_kwargs={verb: describe_verb(verb)} if verb else {},
             args=[*([verb] if verb else []), *arguments],
             run=verb is not None,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The verb alone: the parsers of the others would take time and never be used."""
-        return {self.verb: LightningCLI.subcommands()[self.verb]} if self.verb else {}
+        return {self.verb: {*LightningCLI.subcommands()[self.verb], "verbose"}} if self.verb else {}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """The parser; a configuration that it writes begins with the version that wrote it."""
+        return super().init_parser(**{**kwargs, "dump_header": [f"medvol {version('medvol-r1')}"]})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; what is refused is explained in a sentence.
@@ -92,22 +97,30 @@ class ExperimentCLI(LightningCLI):
             CheckpointError: The checkpoint to load is missing or none.
         """
         accepted = self._accepted_keys()
+        require_config_option(self.verb or "check", self.arguments)
         _check_outline(gather_settings(self.arguments), accepted)
         try:
             super().parse_arguments(parser, args)
         except RefusedSettingsError as refusal:
             raise explain_refusal(refusal, self.arguments, accepted) from refusal
-        checkpoint = self._part(self.config).get("ckpt_path")
+        settings = self._part(self.config)
+        require_sound(settings.trainer, settings.seed_everything)
+        checkpoint = settings.get("ckpt_path")
         if checkpoint and checkpoint not in _CHECKPOINT_WORDS:
             read_checkpoint(checkpoint)
 
     def before_instantiate_classes(self) -> None:
-        """Give the run its folder."""
+        """Give the run its folder, and begin to show how far it is."""
         settings = self._part(self.config)
         if settings.trainer.default_root_dir is None:
             files = settings.get("config") or []
             name = Path(str(files[-1])).stem if files else "experiment"
             settings.trainer.default_root_dir = str(Path("runs") / name)
+        if settings.trainer.enable_progress_bar is False or getattr(rank_zero_only, "rank", False):
+            self.screen.enter_context(hide_progress())
+        self.work = Work(self.verb or "preparing")
+        self.screen.enter_context(self.work)
+        self.work.advance(0, "preparing")
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer.
@@ -115,18 +128,66 @@ class ExperimentCLI(LightningCLI):
         Raises:
             ConfigError: A constructor refuses its settings.
         """
-        with building("the experiment"):
+        with building("the experiment", self._explain):
             super().instantiate_classes()
+
+    def _explain(self, error: BaseException, what: str) -> MedvolError:
+        if isinstance(error, MisconfigurationException) or is_of_trainer(error):
+            return explain_trainer(error, self._part(self.config).trainer)
+        return explain_failure(error, what)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
         settings = self._part(self.config_init).trainer
         if settings.logger is None:
             kwargs["logger"] = default_loggers(Path(settings.default_root_dir))
+        own = settings.callbacks or []
+        callbacks = own if isinstance(own, list) else [own]
         if self.verb == "fit" and settings.enable_checkpointing is not False:
-            own = settings.callbacks or []
-            kwargs["callbacks"] = add_checkpoints(own if isinstance(own, list) else [own])
-        return super().instantiate_trainer(**kwargs)
+            callbacks = add_checkpoints(callbacks)
+        if settings.enable_progress_bar is not False:
+            callbacks = self._add_progress(callbacks)
+        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; say at the end what there is now, and after a stop how it goes on.
+
+        Raises:
+            ConfigError: The module only evaluates.
+        """
+        if type(self.model).training_step is LightningModule.training_step:
+            raise ConfigError(
+                f"{type(self.model).__name__} evaluates a policy and trains none; to train one set model.class_path to "
+                "SFTModule (from true answers) or GRPOModule (from rewards), to score it use `medvol test`"
+            )
+        try:
+            self.trainer.fit(**arguments)
+        except (KeyboardInterrupt, SystemExit, SIGTERMException):
+            if self.trainer.is_global_zero:
+                self.work.finish()
+                print(f"medvol: {describe_stop(self.trainer)}", file=sys.stderr)
+            raise
+        self.work.finish()
+        if self.trainer.is_global_zero:
+            print("\n".join(describe_fit(self.trainer, self.datamodule)))
+            if self.trainer.global_step == 0:
+                print("medvol: no step was trained: max_steps, max_epochs or max_time ends at once", file=sys.stderr)
+
+    def validate(self, **arguments: Any) -> None:
+        """Validate; the module prints its scores."""
+        self.trainer.validate(**arguments, verbose=False)
+
+    def test(self, **arguments: Any) -> None:
+        """Test; the module prints its scores."""
+        self.trainer.test(**arguments, verbose=False)
+
+    def _add_progress(self, callbacks: list[Callback]) -> list[Callback]:
+        """Show the run, unless the experiment has a display of its own, beside which no other has room."""
+        if any(isinstance(callback, ProgressBar) for callback in callbacks):
+            self.work.finish()
+            self.screen.enter_context(hide_progress())
+            return callbacks
+        return [*callbacks, TrainingProgress(self.work)]
 
     def _part(self, config: Namespace) -> Namespace:
         """The settings of the verb."""
@@ -160,20 +221,20 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         CheckpointError: A checkpoint does not fit the module.
     """
     try:
-        with _calm():
-            ExperimentCLI(verb, arguments)
+        with calm(), ExitStack() as screen:
+            ExperimentCLI(verb, arguments, screen)
     except SIGTERMException:
         return TERMINATED
     except SystemExit as stop:
         return INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
-    except MisconfigurationException as error:
-        raise ConfigError(f"{verb} cannot run: {error}") from error
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        if "loading state_dict" in str(error):
+            raise CheckpointError(
+                "the checkpoint does not fit the module; use the configuration it was made with"
+            ) from error
+        if not (isinstance(error, MisconfigurationException) or is_of_trainer(error)):
             raise
-        raise CheckpointError(
-            "the checkpoint does not fit the module; use the configuration it was made with"
-        ) from error
+        raise ConfigError(f"medvol {verb} cannot run: {' '.join(str(error).split())}") from error
     return 0
 
 
@@ -185,16 +246,11 @@ def build_data(config: str | Path) -> CaseDataModule:
     """
     settings = read_yaml(Path(config))
     stand_in = _NO_MODEL if isinstance(settings, dict) and settings.keys() == {"data"} else ()
-    with _calm():
-        data = ExperimentCLI(None, ["--config", str(config), *stand_in]).datamodule
+    with calm(), ExitStack() as screen:
+        data = ExperimentCLI(None, ["--config", str(config), *stand_in], screen).datamodule
     if not isinstance(data, CaseDataModule):
         raise ConfigError(f"only the data sets of a CaseDataModule can be checked; data is a {type(data).__name__}")
     return data
-
-
-def default_loggers(folder: Path) -> list[Logger]:
-    """TensorBoard curves in the run folder, and a CSV table for each start in ``metrics/``."""
-    return [TensorBoardLogger(folder, name="", version=""), CSVLogger(folder, name="metrics")]
 
 
 def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
@@ -205,27 +261,13 @@ def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
 
 def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
     """Refuse what jsonargparse passes over: unknown keys without content, and a trainer that is no mapping."""
-    fault = find_fault({key: None for key in settings if key not in accepted}, accepted)
+    unknown = {key: None for key in settings if key not in accepted}
+    fault = find_fault(unknown, accepted)
+    places = [place for key in unknown if (place := find_place(key, settings))]
+    if fault and places:
+        fault = f"unknown key {next(iter(unknown))!r}; did you mean {places[0]!r}?"
     trainer = settings.get("trainer", {})
     if not (isinstance(trainer, dict) or str(trainer).endswith(FILE_SUFFIXES)):
         fault = f"trainer must hold keys and values; got {trainer!r}"
     if fault:
         raise ConfigError(fault)
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Leave out what a user can do nothing about: remarks on Lightning's own code, and advertisements."""
-    console = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    console.addFilter(_is_no_tip)
-    with warnings.catch_warnings():
-        for message in _REMARKS:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            yield
-        finally:
-            console.removeFilter(_is_no_tip)
-
-
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()

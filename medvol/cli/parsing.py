@@ -34,14 +34,23 @@ class ComponentParsing:
     """Mixed into a parser of jsonargparse: components by name, refusals as exceptions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"parser_mode": MODE, **kwargs})
+        super().__init__(*args, **{"parser_mode": MODE, "allow_abbrev": False, **kwargs})
+
+    def format_help(self) -> str:
+        """The help, without the words of Python's type system and without classes that happen to be imported."""
+        text: str = super().format_help()  # type: ignore[misc]
+        text = re.sub(r",?\s+known\s+subclasses:[^)]*", "", text)
+        text = re.sub(r"type:\s+Optional\[Literal\[([^\]]*)\]\]", r"one of \1", text)
+        return re.sub(r"type:\s+Optional\[(\w+)\]", r"type: \1", text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage; inner parsers keep their own way."""
         if not self.exit_on_error:  # type: ignore[attr-defined]
             super().error(message, ex)  # type: ignore[misc]
         options = re.findall(r"--[\w.-]+", self.format_help())  # type: ignore[attr-defined]
-        raise RefusedSettingsError(_shorten(message, options)) from ex
+        places = [action.dest.upper() for action in self._get_positional_actions()]  # type: ignore[attr-defined]
+        usage = " ".join([self.prog, *places])  # type: ignore[attr-defined]
+        raise RefusedSettingsError(_shorten(message, options, usage)) from ex
 
 
 class ComponentParser(ComponentParsing, ArgumentParser):
@@ -78,30 +87,40 @@ def explain_failure(error: BaseException, what: str) -> MedvolError:
 
 
 @contextmanager
-def building(what: str) -> Iterator[None]:
+def building(what: str, explain: Callable[[BaseException, str], MedvolError] = explain_failure) -> Iterator[None]:
     """Explain whatever a constructor raises while components are built, ``sys.exit`` included.
 
     Args:
         what: What is built.
+        explain: Makes the error to raise from the one that was raised and ``what``.
 
     Raises:
-        MedvolError: From ``explain_failure``.
+        MedvolError: From ``explain``.
     """
-    with contained(lambda error: explain_failure(error, what), KeyboardInterrupt):
+    with contained(lambda error: explain(error, what), KeyboardInterrupt):
         yield
 
 
-def _shorten(message: str, options: Sequence[str]) -> str:
+def _shorten(message: str, options: Sequence[str], usage: str) -> str:
     unknown = re.match(r"unrecognized arguments: (\S+)", message)
     if unknown:
         word = unknown[1].partition("=")[0]
-        what = "option" if word.startswith("-") else "argument"
-        return f"unknown {what} {word!r}{suggest(word, options) if what == 'option' else ''}"
+        if not word.startswith("-"):
+            return f"unexpected argument {word!r}; the arguments are: {usage} [--OPTION ...]"
+        near = suggest(word, [option for option in options if "." in word or "." not in option])
+        return f"unknown option {word!r}{near or '; --help lists them'}"
+    alone = re.match(r"argument (?:-\w, ?)?(?:-\w/)?(\S+): expected (?:one|at least one) argument", message)
+    if alone:
+        return f"{alone[1].rpartition('/')[2]} needs a value after it"
+    kind = re.match(r'(?s)Parser key "([\w.]+)":.*?<class .(\w+).>.*?(?:Given value|Got value): ([^\n]*)', message)
+    if kind:
+        return f"{kind[1]} must be {kind[2]}; got {kind[3].strip()!r}"
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
-        keys = re.sub(r"\b(?:fit|validate|test|predict)\.", "", required[1])
-        places = "in a configuration file (--config) or on the command line"
-        return f"{keys} must be given{f', {places}' if '--config' in options else '; --help tells more'}"
+        keys = re.sub(r"\b(?:fit|validate|test|predict)\.", "", required[1]).replace(", ", " and ")
+        if "--config" in options:
+            return f"{keys} must be given, in a configuration file (--config) or on the command line"
+        return f"{keys} must be given: {usage}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     if "Errors:" in lines:  # of a union: what each member had against the value; that it is not null says nothing
         reasons = lines[lines.index("Errors:") + 1 :]

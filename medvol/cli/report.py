@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from medvol.cli.parsing import ComponentParser
+from medvol.core.errors import ConfigError
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -20,6 +22,9 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", type=str, help="run folders with evaluation.json; the first is compared to")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of tables for the terminal")
     options = parser.parse_args(list(arguments))
+    for run_folder in options.runs:
+        if Path(run_folder).is_file():
+            raise ConfigError(f"{run_folder!r} is a file; give the run folder that holds evaluation.json")
     from medvol.core.evaluation.report import report_runs
 
     report = report_runs(options.runs)

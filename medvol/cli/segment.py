@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
+from medvol.core.progress import Work
+from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ FOLDER_POLICY = "QwenVLPolicy"
 DEFAULT_PROPAGATOR = "medvol.propagators.RegionPropagator"
 
 _EDITED = "_edited"
+
+_MEANINGS = {
+    "dicom_seg": "; anonymous leaves out what tells who the patient is, with_patient copies what an archive files it by"
+}
+"""What the choices of an option mean, for whoever wrote none of them."""
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -74,14 +80,25 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     )
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")
-    parser.add_subclass_arguments(Policy, "policy", required=False, help="model folder, or name of a policy")
-    parser.add_subclass_arguments(Propagator, "propagator", required=False, help="name of a propagator")
+    parser.add_subclass_arguments(
+        Policy, "policy", required=False, help=_choices("model folder, or policy", POLICIES, "policy")
+    )
+    parser.add_subclass_arguments(
+        Propagator, "propagator", required=False, help=_choices("propagator", PROPAGATORS, "propagator")
+    )
     parser.set_defaults(propagator={"class_path": DEFAULT_PROPAGATOR})
     try:
         return parser.parse_args(list(arguments)), parser
     except RefusedSettingsError as refusal:
         written = ["--propagator", DEFAULT_PROPAGATOR, *arguments]  # settings may be given to what is not named
-        raise explain_refusal(refusal, written, _accepted_keys()) from refusal
+        explained = explain_refusal(refusal, written, _accepted_keys())
+        raise ConfigError(f"{explained}{_MEANINGS.get(str(explained).partition(' ')[0], '')}") from refusal
+
+
+def _choices(what: str, registry: Registry[Any], key: str) -> str:
+    """Help of a component: what there is to choose, and how it is set."""
+    names = ", ".join(registry.names())
+    return f"{what}: {names}. Its settings: --{key}.SETTING VALUE; `medvol describe NAME` lists them"
 
 
 def _accepted_keys() -> dict[str, Any]:
@@ -157,8 +174,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
         jobs = find_jobs(options.scan, [options.query], options.out, options.series)
     segmenter = _build_segmenter(options, parser)
     console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("segmenting", total=len(jobs))
+    with Work("segmenting", len(jobs), "queries") as work:
         read = _reader(options)
         summary = run_jobs(
             jobs,
@@ -166,7 +182,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
             options.out,
             options.overwrite,
             read,
-            lambda outcome: progress.advance(task),
+            lambda outcome: work.advance(),
             options.dicom_seg,
         )
     console.print(summary.table() if summary.exit_code else summary.table().title)

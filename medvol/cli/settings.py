@@ -19,6 +19,11 @@ from medvol.core.yaml_text import RefusedYAMLError, judge_yaml
 COMPONENT_KEYS = ("class_path", "init_args", "dict_kwargs")
 """What a mapping that names a component may hold."""
 
+_KINDS = {"list": "a list", "str": "a text", "int": "a number", "float": "a number", "bool": "a truth value"}
+
+_PROBLEMS = {"but found another document": "a second document begins with ---; give one document"}
+"""Words of the YAML reader that say little to somebody who has not written one."""
+
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
 """A value that ends in one of these may be a file that holds the value."""
 
@@ -38,6 +43,23 @@ def gather_settings(arguments: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
+def require_config_option(verb: str, arguments: Sequence[str]) -> None:
+    """Refuse a configuration that is given without its option.
+
+    Raises:
+        ConfigError: The first word is a file, or ``config`` is written in another way.
+    """
+    first = arguments[0] if arguments else ""
+    bare = first.lstrip("-").removeprefix("config=")
+    if not first:
+        raise ConfigError(f"medvol {verb} needs an experiment: medvol {verb} --config EXPERIMENT.yaml")
+    if not first.startswith("-") and bare.endswith(FILE_SUFFIXES):
+        raise ConfigError(f"{bare!r} stands alone; a configuration is given as: medvol {verb} --config {bare}")
+    for word in arguments:
+        if word.startswith("-c") and word != "-c":
+            raise ConfigError(f"unknown option {word!r}; a configuration is given as: medvol {verb} --config FILE")
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file as jsonargparse does; names of further files in it count from its folder.
 
@@ -48,13 +70,18 @@ def read_yaml(path: Path) -> Any:
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise ConfigError(f"the configuration file {str(path)!r} {what}; give the path of a YAML file")
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = load_yaml(text)
+        _refuse_repeats(yaml.compose(text, yaml.SafeLoader), path, set())
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {str(path)!r} is not UTF-8 text; give a YAML file") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"the configuration file {str(path)!r} is not YAML{where}: {error.problem}") from error
+        problem = _PROBLEMS.get(str(error.problem), error.problem)
+        if mark and mark.buffer and mark.buffer[mark.pointer : mark.pointer + 1] == "\t":
+            problem = "it holds a tab; indent with spaces"
+        raise ConfigError(f"the configuration file {str(path)!r} is not YAML{where}: {problem}") from error
     except RefusedYAMLError as error:
         raise ConfigError(f"the configuration file {str(path)!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -91,13 +118,36 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _read_config(text: str | None) -> dict[str, Any]:
-    if text is None:
+    if not text:
         raise ConfigError("--config needs the path of a YAML file")
     content = read_yaml(Path(text))
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        kind = "is empty" if content in (None, "") else f"holds a {type(content).__name__}, not keys and values"
+        kind = (
+            "is empty"
+            if content in (None, "")
+            else f"holds {_KINDS.get(type(content).__name__, 'other keys than words')}, not keys and values"
+        )
         raise ConfigError(f"the configuration file {text!r} {kind}; it needs keys such as 'model', 'data', 'trainer'")
     return content
+
+
+def _refuse_repeats(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
+    """Refuse a key that is given twice, of which YAML would keep the last."""
+    if node is None or id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    lines: dict[str, int] = {}
+    for child in node.value:
+        key, value = child if isinstance(node, yaml.MappingNode) else (None, child)
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ConfigError(
+                    f"the configuration file {str(path)!r} has {key.value!r} twice, at lines {lines[key.value]} and "
+                    f"{line}; keep one"
+                )
+            lines[key.value] = line
+        _refuse_repeats(value, path, seen)
 
 
 def _locate(node: Any, folder: Path) -> Any:

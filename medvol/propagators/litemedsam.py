@@ -14,6 +14,7 @@ from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.grounding.anchors import anchor_key
 from medvol.core.imaging.windows import apply_window, get_window, window_limits
 from medvol.core.limits import require_least
+from medvol.core.progress import counted
 from medvol.core.roles import Propagator, one_range_each
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
@@ -151,8 +152,10 @@ class LiteMedSAMPropagator(Propagator):
         mask = np.zeros(source.shape, bool)
         gap = self.max_gap_slices
         reach = range(max(0, allowed.start - gap), min(len(mask), allowed.stop + gap))
-        for step in (-1, 1):
-            for z, pixels in track.follow(slices_towards(key_slice, reach, step)).items():
+        for step, end in ((-1, "feet"), (1, "head")):
+            slices = slices_towards(key_slice, reach, step)
+            told = counted(slices, f"LiteMedSAM towards the {end}", len(slices), "slices")
+            for z, pixels in track.follow(told).items():
                 mask[z] = pixels
         return keep_largest(mask) if self.largest_component else mask
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from medvol.core.errors import MedvolError
+from medvol.core.progress import counted
 from medvol.propagators.medsam2_network import Answer, Features, Memory, TrackerNetwork
 from medvol.propagators.square_slices import SquareSlices
 from medvol.propagators.track_repair import Track
@@ -96,7 +97,8 @@ class TrackFollower:
         """
         tracks: list[Track] = [{} for _ in seeds]
         with torch.inference_mode():
-            for number, z, logits in self.logits(seeds):
+            slices = sum(len(seed.reach) for seed in seeds)
+            for number, z, logits in counted(self.logits(seeds), "MedSAM2", slices, "slices"):
                 tracks[number][z] = (logits > 0).cpu().numpy()
         return tracks
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, MedvolError, PropagationError
 from medvol.core.imaging.windows import window_for_target
+from medvol.core.progress import counted
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
@@ -108,7 +109,8 @@ class SAM2Propagator(Propagator):
         box, frame = corner_pixels(np.array(key.box)), key.key_slice - key.first
         ends = reach.stop - 1 - key.first, reach.start - key.first
         found = follow_box(self._predictor, frames, frame, box, self.prompt == "mask", ends)
-        return {index + key.first: (logits > 0).cpu().numpy() for index, logits in found}
+        told = counted(found, "SAM 2", len(reach), "slices")
+        return {index + key.first: (logits > 0).cpu().numpy() for index, logits in told}
 
     @cached_property
     def _source(self) -> WeightsSource:

@@ -9,6 +9,7 @@ import numpy as np
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import follow_completion, require_target
+from medvol.core.progress import counted
 from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
 from medvol.core.training.rollouts import follow_rollouts
 from medvol.core.training.scorer import RewardScorer
@@ -53,7 +54,8 @@ def audit_rewards(
     questions = default_cases() if cases is None else [cases[index] for index in range(len(cases))]
     if not questions:
         raise ConfigError("there is no case to audit the rewards on; give at least one")
-    marked = [_mark(scene, scorer, propagator) for scene in _scenes(questions, rewards)]
+    told = counted(_scenes(questions, rewards), "auditing", len(questions), "cases")
+    marked = [_mark(scene, scorer, propagator) for scene in told]
     judged = _judged(scorer, marked)
     ranks = [rank for scene in marked for rank in scene.ranks(judged)]
     return RewardAudit(tuple(ranks), judged)

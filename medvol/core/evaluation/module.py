@@ -13,10 +13,11 @@ from urllib.parse import quote
 import torch
 from lightning.pytorch import LightningModule
 from rich.console import Console
+from rich.text import Text
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.archive import write_evaluation
-from medvol.core.evaluation.report import report_runs
+from medvol.core.evaluation.report import report_runs, show_means
 from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
@@ -25,6 +26,7 @@ from medvol.core.guard import POLICY_FAILED, ask_each, identify, read_template
 from medvol.core.imaging.slices import choose_slices
 from medvol.core.json_file import write_json
 from medvol.core.limits import require_least
+from medvol.core.progress import pause_progress
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
@@ -142,7 +144,7 @@ class EvaluationModule(LightningModule):
             self._scores.extend(self.score_group(cases))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means as ``val/...``.
+        """Log the means as ``val/...``; ``medvol validate`` also prints them.
 
         Raises:
             PolicyError: The policy answered no query at all.
@@ -150,6 +152,9 @@ class EvaluationModule(LightningModule):
         scores = self._gather(self._scores, lambda score: score.case_id)
         _require_answers([score.failure for score in scores])
         self._log_means("val", scores)
+        if self.trainer.state.fn == "validate" and self.trainer.is_global_zero:
+            with pause_progress():
+                Console().print(show_means(scores))
 
     def on_test_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -171,9 +176,12 @@ class EvaluationModule(LightningModule):
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
-            console = Console()
-            console.print(report_runs([path.parent]))
-            console.print(f"means and intervals: {path}; every case: {path.with_name('cases.json')}", soft_wrap=True)
+            with pause_progress():
+                console = Console()
+                console.print(report_runs([path.parent]))
+                console.print(
+                    f"means and intervals: {path}; every case: {path.with_name('cases.json')}", soft_wrap=True
+                )
 
     def on_predict_epoch_start(self) -> None:
         """Start fresh lists of predictions."""
@@ -211,7 +219,8 @@ class EvaluationModule(LightningModule):
         if self.save_dir and self.trainer.is_global_zero:
             path = write_json(Path(self.save_dir) / "predictions.json", rows)
             failed = sum(row["failure"] is not None for row in rows)
-            Console().print(f"{len(rows) - failed} of {len(rows)} queries answered: {path}")
+            with pause_progress():
+                Console().print(Text(f"{len(rows) - failed} of {len(rows)} queries answered: {path}"), soft_wrap=True)
 
     def identity(self) -> dict[str, Any]:
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""

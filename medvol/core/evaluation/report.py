@@ -13,8 +13,9 @@ from rich.text import Text
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.archive import Evaluation, read_evaluation
+from medvol.core.evaluation.scoring import CaseScore
 from medvol.core.evaluation.statistics import paired_difference
-from medvol.core.evaluation.summary import GROUPINGS, metric_values
+from medvol.core.evaluation.summary import GROUPINGS, mean_scores, metric_values
 
 LABELS = {
     "format_rate": "format",
@@ -98,6 +99,13 @@ def report_runs(folders: Sequence[str | Path]) -> Report:
     runs = dict(zip(labels, map(read_evaluation, paths), strict=True))
     groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
     return Report([_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)])
+
+
+def show_means(scores: Sequence[CaseScore]) -> Sheet:
+    """Means over the cases of a validation, without intervals."""
+    means = mean_scores(scores)
+    rows = [[LABELS.get(name, name), f"{value:.3f}"] for name, value in means.items()]
+    return Sheet(f"mean over {len(scores)} cases; failures count as 0", ["", "validation"], rows)
 
 
 def format_interval(interval: Mapping[str, Any] | None) -> str:

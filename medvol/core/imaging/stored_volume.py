@@ -19,8 +19,8 @@ from medvol.core.imaging.itk import ItkGeometry
 from medvol.core.imaging.problems import CorruptStreamError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive
-from medvol.core.types import Modality, Source, Volume
 from medvol.core.reprs import describe_settings
+from medvol.core.types import Modality, Source, Volume
 
 log = logging.getLogger(__name__)
 

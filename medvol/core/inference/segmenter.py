@@ -13,6 +13,7 @@ from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_template
 from medvol.core.inference.records import EvidenceRecord, hash_volume
+from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Completion, Evidence, Sampling, Segmentation, Volume
 
@@ -80,14 +81,16 @@ class Segmenter:
             PolicyError: The policy failed.
         """
         prompts = build_prompts(volume, list(queries), read_template(self.policy))
-        return [answers[0] for answers in ask_policy(self.policy, prompts, 1, sampling)]
+        with Work("asking the policy"):
+            return [answers[0] for answers in ask_policy(self.policy, prompts, 1, sampling)]
 
     def ask_each(
         self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None
     ) -> list[Completion | PolicyError]:
         """Ask as ``ask`` does; a query that the policy fails on harms no other, and its error is in its place."""
         prompts = build_prompts(volume, list(queries), read_template(self.policy))
-        return ask_each(self.policy, prompts, sampling or Sampling())
+        with Work("asking the policy"):
+            return ask_each(self.policy, prompts, sampling or Sampling())
 
     def follow(
         self, volume: Volume, query: str, completion: Completion | PolicyError, sampling: Sampling | None = None
@@ -135,7 +138,8 @@ def repropagate(
     if not allow_other_scan and hash_volume(volume) != record.scan_sha256:
         raise RecordError(
             f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
-            f"{record.scan_sha256[:12]}...); give that scan, or allow another one explicitly"
+            f"{record.scan_sha256[:12]}...); give that scan, or allow another one with "
+            "--allow_other_scan (in Python: allow_other_scan=True)"
         )
     _require_inside(volume, record.evidence)
     edited = record.edited or not _is_own_words(record, volume)

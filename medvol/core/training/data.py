@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.core.errors import ConfigError, DatasetError
@@ -188,12 +189,15 @@ class CaseDataModule(LightningDataModule):
             ConfigError: The one that the stage needs is missing, or a transform cannot be built.
             DatasetError: It is empty, or two splits share a patient or a scan and ``allow_shared_patients`` is off.
         """
+        stage = TrainerFn(stage).value
         needed = {"fit": "train", "validate": "val"}.get(stage, stage)
         dataset = self.splits[needed]
         if dataset is None:
             raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
-        if len(dataset) == 0:
-            raise DatasetError(f"the {needed} data set holds no case")
+        for name in ("train", "val") if stage == "fit" else (needed,):
+            chosen = self.splits[name]
+            if chosen is not None and len(chosen) == 0:
+                raise DatasetError(f"the {name} data set holds no case; look at data.init_args.{name}")
         self._tell_dropped(("train", "val") if stage == "fit" else (needed,))
         if stage == "fit" and self.augmentation is not None:
             self.augmentation.load()

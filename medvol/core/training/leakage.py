@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from medvol.core.imaging.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail, scan_size
+from medvol.core.progress import counted
 from medvol.core.roles import CaseDataset
 
 LeakKind = Literal["patient", "file", "scan"]
@@ -84,7 +85,8 @@ def shared_scans(splits: Splits) -> list[Leak]:
     """
     entries: list[tuple[str, str, Thumbnail]] = []
     for split, data in splits.items():
-        for key, index in _first_of_volumes(data).items():
+        volumes = _first_of_volumes(data)
+        for key, index in counted(volumes.items(), f"comparing the {split} scans", len(volumes), "scans"):
             path = data.scan_file(index)
             volume = data[index].volume
             entries.append((split, str(path or key), make_thumbnail(volume, sized=_is_sized(path))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.schedule import warm_up_then_cosine
 
 
-class TrainingModule(EvaluationModule):
+class TrainingModule(EvaluationModule, ABC):
     """Trains the policy that it evaluates, and exports it at the end.
 
     Args:
@@ -58,7 +59,10 @@ class TrainingModule(EvaluationModule):
             policy, propagator, error_budget, surface, tolerance_mm, anchor_rule, split_boxes, max_new_tokens, save_dir
         )
         if not isinstance(policy, TrainablePolicy):
-            raise ConfigError(f"{type(policy).__name__} has nothing to train; fit a TrainablePolicy")
+            raise ConfigError(
+                f"{type(policy).__name__} has nothing to train; give {type(self).__name__} a TrainablePolicy, such as "
+                "QwenVLPolicy, or score this one with EvaluationModule and `medvol test`"
+            )
         require_least(0, learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps)
         require_share(final_share=final_share)
         self.student = policy
@@ -66,6 +70,10 @@ class TrainingModule(EvaluationModule):
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.final_share = final_share
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
+        """Train on a batch."""
 
     def optimise(
         self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float], steps: int

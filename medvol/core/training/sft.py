@@ -194,10 +194,10 @@ class SFTModule(TrainingModule):
             scores = [rows[0] for rows in self.student.log_probs(prompts, [[answer] for answer in answers])]
             shares = torch.empty(0)
         loss = -torch.cat(scores).mean()
-        self.log("train/answer_loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
+        self.log("train/answer_loss", loss.detach(), batch_size=len(prompts))
         if not len(shares):
             return loss
-        self.log("train/gaze_loss", -shares.detach().mean(), prog_bar=True, batch_size=len(prompts))
+        self.log("train/gaze_loss", -shares.detach().mean(), batch_size=len(prompts))
         return loss - self.gaze_weight * shares.mean()
 
     def _perceive(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
@@ -273,5 +273,5 @@ class SFTModule(TrainingModule):
         """Loss of what the slice encoder just saw."""
         assert self.occupancy is not None, "configure_model built it"
         loss = self.occupancy.loss(labels, stacks)
-        self.log("train/occupancy_loss", loss.detach(), prog_bar=True, batch_size=len(stacks))
+        self.log("train/occupancy_loss", loss.detach(), batch_size=len(stacks))
         return loss

@@ -1,0 +1,81 @@
+"""What the trainer has against its settings, with the setting and its value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from medvol.core.errors import ConfigError
+
+_LEAST = {
+    "max_steps": -1,
+    "max_epochs": -1,
+    "min_steps": 0,
+    "min_epochs": 0,
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "num_nodes": 1,
+    "fast_dev_run": 0,
+}
+"""Whole numbers of the trainer that are looked at late, or not at all; -1 sets no end."""
+
+_LARGEST_SEED = 2**32 - 1
+
+_TRAINER_CODE = ("lightning", "lightning_utilities")
+
+
+def require_sound(settings: Mapping[str, Any], seed: Any) -> None:
+    """Refuse numbers that the trainer would stumble over.
+
+    Args:
+        settings: Of the trainer.
+        seed: ``seed_everything``.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    for key, least in _LEAST.items():
+        value = settings.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            end = " (-1 sets no end)" if key in ("max_steps", "max_epochs") else ""
+            raise ConfigError(f"trainer.{key} is {value}; it must be {least} or more{end}")
+    if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:
+        raise ConfigError(f"seed_everything is {seed}; it must be from 0 to {_LARGEST_SEED}")
+
+
+def explain_trainer(error: BaseException, settings: Mapping[str, Any]) -> ConfigError:
+    """The trainer's own words, after the setting that they are about.
+
+    Args:
+        error: Raised by the trainer.
+        settings: Of the trainer.
+    """
+    words = " ".join(str(error).split()).rstrip(".")
+    for key, value in _candidates(words, settings):
+        advice = "; set it to cpu, or to auto" if key == "accelerator" else ""
+        return ConfigError(f"trainer.{key} is {value!r}, which cannot be used here: {words}{advice}")
+    return ConfigError(f"the trainer cannot run with these settings: {words}")
+
+
+def is_of_trainer(error: BaseException) -> bool:
+    """Whether the trainer's own code raised an error, rather than what it calls."""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    return module.partition(".")[0] in _TRAINER_CODE
+
+
+def _candidates(words: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings that a text names, then those whose value it names."""
+    for key, value in settings.items():
+        if value is not None and re.search(rf"\b{re.escape(key)}\b", words):
+            yield key, value
+    for key in ("accelerator", "strategy", "precision", "devices"):
+        value = settings.get(key)
+        if isinstance(value, str) and re.search(rf"\b{re.escape(value)}\b", words, re.IGNORECASE):
+            yield key, value
