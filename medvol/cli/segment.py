@@ -134,8 +134,7 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
     """Answer one query; a scan that is refused stops it before a model is loaded."""
     from medvol.core.imaging.dicom.segmentation import require_dicom_seg
     from medvol.core.inference.answers import pose
-    from medvol.core.inference.jobs import Job
-    from medvol.core.inference.names import answer_stem, case_name
+    from medvol.core.inference.jobs import Job, answer_stem, case_name
     from medvol.core.inference.records import plain_values
 
     scan, query, console = Path(options.scan), options.query.strip(), PlainConsole()

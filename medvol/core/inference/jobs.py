@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ from typing import Any
 from medvol.core.errors import RecordError
 from medvol.core.imaging.folders import find_scans
 from medvol.core.imaging.reading import SUFFIXES
-from medvol.core.inference.names import answer_stem, case_name, require_below, require_name
+from medvol.core.inference.names import DIGEST_LENGTH, MAX_NAME_BYTES, cut, readable, require_below, require_name
 from medvol.core.json_file import read_json
 from medvol.core.suggestions import suggest
 
 _KEYS = ("scan", "series", "query", "queries", "out", "name")
+_CASE_BYTES = 96
+_SLUG_LETTERS = 48
+_SLUG_BYTES = 72
+_ENDINGS = (".nii.gz", *SUFFIXES)
 _TAKEN = "summary"
 """Its record would be the batch's own summary."""
 
@@ -94,6 +99,32 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
     for i, entry in enumerate(entries):
         wanted += _read_entry(entry, f"{path}[{i}]", path.parent, out)
     return _name(wanted)
+
+
+def case_name(scan: Path, series: str | None = None) -> str:
+    """File name of a scan without its ending, or name of its folder; with the series when one was named."""
+    name = scan.resolve().name if scan.is_dir() else _stem(scan)
+    named = cut(readable(name).lstrip(".") or "scan", _CASE_BYTES - (_SLUG_BYTES // 3 if series else 0))
+    return f"{named}_{cut(slug(series), _SLUG_BYTES // 3)}" if series else named
+
+
+def answer_stem(case: str, query: str) -> str:
+    """The part of a name that people read, with room for the digest."""
+    words = slug(query)
+    room = MAX_NAME_BYTES - DIGEST_LENGTH - len(words.encode()) - 2
+    return f"{cut(case, room)}_{words}"
+
+
+def slug(query: str) -> str:
+    """A query as part of a file name: letters and digits of any script, joined by ``-``."""
+    words = re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LETTERS]
+    return cut(words, _SLUG_BYTES).strip("-") or "query"
+
+
+def _stem(scan: Path) -> str:
+    lower = scan.name.lower()
+    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), scan.suffix)
+    return scan.name[: len(scan.name) - len(ending)]
 
 
 _Wanted = tuple[Path, str | None, str, Path, str, str | None]

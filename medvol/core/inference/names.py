@@ -14,38 +14,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from medvol.core.errors import RecordError
-from medvol.core.imaging.reading import SUFFIXES
 from medvol.core.visible_text import show
 
 MAX_NAME_BYTES = 243
 """Longest stem: disks take 255 bytes, and the longest ending, ``.failed.json``, has 12."""
 
-_CASE_BYTES = 96
-_SLUG_LETTERS = 48
-_SLUG_BYTES = 72
-_DIGEST_LENGTH = 12
-_ENDINGS = (".nii.gz", *SUFFIXES)
+DIGEST_LENGTH = 12
+
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|]+')
-
-
-def case_name(scan: Path, series: str | None = None) -> str:
-    """File name of a scan without its ending, or name of its folder; with the series when one was named."""
-    name = scan.resolve().name if scan.is_dir() else _stem(scan)
-    named = cut(readable(name).lstrip(".") or "scan", _CASE_BYTES - (_SLUG_BYTES // 3 if series else 0))
-    return f"{named}_{cut(slug(series), _SLUG_BYTES // 3)}" if series else named
-
-
-def answer_stem(case: str, query: str) -> str:
-    """The part of a name that people read, with room for the digest."""
-    words = slug(query)
-    room = MAX_NAME_BYTES - _DIGEST_LENGTH - len(words.encode()) - 2
-    return f"{cut(case, room)}_{words}"
-
-
-def slug(query: str) -> str:
-    """A query as part of a file name: letters and digits of any script, joined by ``-``."""
-    words = re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LETTERS]
-    return cut(words, _SLUG_BYTES).strip("-") or "query"
 
 
 def digest_question(
@@ -61,7 +37,7 @@ def digest_question(
         identity: Of the policy and the propagator, as plain values.
     """
     asked = [scan_sha256, modality, series, query, identity["policy"], identity["propagator"]]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def cut(text: str, max_bytes: int) -> str:
@@ -101,9 +77,3 @@ def require_below(folder: Path, given: str, where: str) -> Path:
     if leaves or not path.resolve().is_relative_to(folder.resolve()):
         raise RecordError(f"{where} is {given!r}; it must be a folder below {str(folder)!r}")
     return path
-
-
-def _stem(scan: Path) -> str:
-    lower = scan.name.lower()
-    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), scan.suffix)
-    return scan.name[: len(scan.name) - len(ending)]
