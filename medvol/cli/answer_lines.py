@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import OutputError
-from medvol.core.terminal import PlainConsole
+from medvol.core.terminal import Console
 from medvol.core.visible_text import show
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from medvol.core.types import Segmentation
 
 
-def say_replaced(path: Path | None, console: PlainConsole) -> None:
+def say_replaced(path: Path | None, console: Console) -> None:
     """Say, before the work, which file is there and will be another one."""
     if path is not None:
         console.print(f"{path} is there already and is replaced", soft_wrap=True)
 
 
 def save_and_tell(
-    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None, console: PlainConsole
+    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None, console: Console
 ) -> None:
     """Write an answer and tell what it is.
 
@@ -44,7 +44,7 @@ def save_and_tell(
     _tell(segmentation, paths, console)
 
 
-def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: PlainConsole) -> None:
+def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Console) -> None:
     """Print what was found and where the files lie."""
     from medvol.core.inference.records import read_record
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings
 from medvol.core.errors import ConfigError
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
+from medvol.core.terminal import Console
 
 VIOLATED = 1
 

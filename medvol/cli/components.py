@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_re
 from medvol.core.errors import UnknownComponentError
 from medvol.core.registry import REGISTRIES
 from medvol.core.suggestions import suggest
+from medvol.core.terminal import Console
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.registry import PROPAGATORS
 from medvol.core.roles import TrainablePolicy
+from medvol.core.visible_text import show
 
 _CONVERTER = "MedSAM2Propagator"
 _CHECKPOINT_SUFFIX = ".ckpt"
@@ -35,7 +36,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return 0
     converter = PROPAGATORS.get(_CONVERTER)
     digest = converter.convert(options.checkpoint, options.folder, options.image_size, options.download)  # type: ignore[attr-defined]
-    print(f"weights {options.folder}/model.safetensors\nsha256  {digest}")
+    print(f"weights {show(options.folder)}/model.safetensors\nsha256  {digest}")
     return 0
 
 
@@ -49,4 +50,4 @@ def _export_policy(checkpoint: str, folder: Path) -> None:
     if not isinstance(policy, TrainablePolicy):
         raise CheckpointError(f"{checkpoint!r} holds a {type(policy).__name__}, which has no weights to write")
     policy.save(folder)
-    print(f"model {folder}")
+    print(f"model {show(folder)}")

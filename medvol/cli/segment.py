@@ -15,7 +15,7 @@ from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_fa
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.roles import Policy, Propagator
 from medvol.core.stops import Stops, hear_stops
-from medvol.core.terminal import PlainConsole
+from medvol.core.terminal import Console
 
 if TYPE_CHECKING:
     from medvol.core.imaging.dicom.segmentation import DicomSegKind
@@ -137,7 +137,7 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
     from medvol.core.inference.jobs import Job, answer_stem, case_name
     from medvol.core.inference.records import plain_values
 
-    scan, query, console = Path(options.scan), options.query.strip(), PlainConsole()
+    scan, query, console = Path(options.scan), options.query.strip(), Console()
     with hear_stops(at_once=True) as stops:
         volume = _reader(options)(scan, series=options.series)
         if options.dicom_seg is not None:
@@ -160,7 +160,7 @@ def _answer(
     volume: Volume,
     dicom_seg: DicomSegKind | None,
     stops: Stops,
-    console: PlainConsole,
+    console: Console,
 ) -> None:
     """Ask, follow, write; what was said is kept when it cannot be followed."""
     from medvol.core.inference.failures import save_failure
@@ -191,7 +191,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
     else:
         jobs = find_jobs(options.scan, [options.query], options.out, options.series)
     segmenter = _build_segmenter(options, parser)
-    console = PlainConsole()
+    console = Console()
     read_otherwise = any(value is not None for value in (options.modality, options.assume_orientation, options.nan_to))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("segmenting", total=len(jobs))
@@ -254,7 +254,7 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
         there = next((path for path in paths.values() if path.exists()), None)
         if there is not None and not options.overwrite:
             raise ConfigError(f"{there} is there already; add --overwrite, or choose another --out")
-        console = PlainConsole()
+        console = Console()
         say_replaced(there, console)
         propagator = _build(options, parser).propagator
         segmentation = repropagate(volume, record, propagator, options.allow_other_scan)

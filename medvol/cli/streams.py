@@ -17,7 +17,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def prepare_streams() -> None:
-    """Let the output take letters that it lacks, which it writes out, and show log messages as plain text.
+    """Let the output take letters that it lacks, which it writes out; show warnings and log messages as plain text.
 
     A redirected output on Windows knows 256 letters, and a file name may hold bytes that are no letter at all; neither
     may cost an answer.
@@ -25,5 +25,6 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    logging.captureWarnings(True)
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(PlainFormatter())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from medvol.core.visible_text import show
 
 
-class PlainConsole(Console):
+class Console(RichConsole):
     """A console without markup, emoji codes and highlighting, where control characters are written out.
 
     A path such as ``scans [b]`` is printed as it is, and an escape sequence in a query or in a plug-in's message is

@@ -141,10 +141,11 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and _PARTIAL not in str(error.filename):
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if named and not any(_PARTIAL in name for name in named):
             raise
         number = error.errno or errno.EIO
-        raise OSError(number, error.strerror or os.strerror(number), str(path)) from error
+        raise OSError(number, error.strerror or str(error) or os.strerror(number), str(path)) from error
     except MedvolError:
         raise
     except Exception as error:

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import torch
 from lightning.pytorch import LightningModule
-from rich.console import Console
 
 from medvol.core.errors import DatasetError
 from medvol.core.evaluation.archive import write_evaluation
@@ -25,6 +24,7 @@ from medvol.core.imaging.slices import choose_slices
 from medvol.core.json_file import write_json
 from medvol.core.limits import require_least
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
+from medvol.core.terminal import Console
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
 
 Batch = list[list[Case]]

@@ -11,7 +11,7 @@ from medvol.core.errors import RecordError
 from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.imaging.folders import newest_change
 from medvol.core.inference.jobs import Job
-from medvol.core.inference.names import digest_question
+from medvol.core.inference.names import digest_question, place, require_not_scan
 from medvol.core.inference.records import (
     DICOM_SEG_SUFFIX,
     EvidenceRecord,
@@ -84,8 +84,7 @@ class Question:
         Raises:
             RecordError: Files of that name hold something else.
         """
-        if any(path.resolve() == self.job.scan.resolve() for path in self.paths.values()):
-            raise RecordError(f"the answer would replace the scan itself, {self.job.scan}; choose another --out")
+        require_not_scan(self.paths.values(), self.job.scan)
         there = next((path for path in self.paths.values() if path.exists()), None)
         if there is None or overwrite or not self.job.named:
             return there
@@ -125,7 +124,7 @@ class EarlierAnswers:
         for path in (path for folder in dict.fromkeys(folders) for path in sorted(folder.glob("*.json"))):
             record = _read(path)
             if record is not None and record.scan_path is not None:
-                key = _place(Path(record.scan_path)), record.series, record.query
+                key = place(Path(record.scan_path)), record.series, record.query
                 self._found.setdefault(key, []).append((path, record))
 
     def find(self, job: Job, identity: Mapping[str, Any], dicom_seg: DicomSegKind | None = None) -> Answer | None:
@@ -136,7 +135,7 @@ class EarlierAnswers:
             identity: Of the policy and the propagator, as plain values.
             dicom_seg: Ask for a DICOM segmentation too.
         """
-        for path, record in self._found.get((_place(job.scan), job.series, job.query), []):
+        for path, record in self._found.get((place(job.scan), job.series, job.query), []):
             placed = path.stem == job.name if job.named else path.stem.startswith(f"{job.name}_")
             if not (placed and path.parent == job.folder and _is_asked(record, job, identity)):
                 continue
@@ -162,13 +161,6 @@ def _is_newer(record: Path, job: Job) -> bool:
         return record.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
     except OSError:
         return False  # the scan is not there; reading it says so
-
-
-def _place(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return path.absolute()
 
 
 def _read(path: Path) -> EvidenceRecord | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -77,3 +77,21 @@ def require_below(folder: Path, given: str, where: str) -> Path:
     if leaves or not path.resolve().is_relative_to(folder.resolve()):
         raise RecordError(f"{where} is {given!r}; it must be a folder below {str(folder)!r}")
     return path
+
+
+def require_not_scan(paths: Iterable[Path], scan: Path | None) -> None:
+    """Refuse to write an answer in the place of its scan.
+
+    Raises:
+        RecordError: One of the paths is the scan's.
+    """
+    if scan is not None and any(place(path) == place(scan) for path in paths):
+        raise RecordError(f"the answer would replace its scan, {scan}; choose another folder or another name")
+
+
+def place(path: Path) -> Path:
+    """Where a path leads, over all links; the path itself when that cannot be told."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no path at all
+        return path.absolute()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.measurements import measure_mask
+from medvol.core.inference.names import require_not_scan
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.json_file import read_json, to_json
@@ -96,7 +97,7 @@ def save_segmentation(
         Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
 
     Raises:
-        RecordError: The name cannot be a file name.
+        RecordError: The name cannot be a file name, or is the scan's own.
         OSError: Mask and record cannot be written; nothing is.
         OutputError: They were written, but something beside them could not be.
     """
@@ -104,23 +105,29 @@ def save_segmentation(
         raise RecordError(f"{name!r} cannot be the name of files; use letters, digits, '-' and '_'")
     folder = Path(folder)
     paths = answer_paths(folder, name, mask_suffix(segmentation.volume))
-    wanted = ("mask", "record", "overlay", *(("dicom_seg",) if dicom_seg is not None else ()))
+    volume, mask = segmentation.volume, segmentation.mask
+    require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
+    extras: dict[str, Callable[[Path], object]] = {
+        "overlay": lambda path: path.write_bytes(render_overlay(segmentation))
+    }
+    if dicom_seg is not None:
+        extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
     failures: dict[str, str] = {}
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
-        write_mask(partial["mask"], segmentation.mask, segmentation.volume)
+        write_mask(partial["mask"], mask, volume)
         _write_record(partial["record"], segmentation, paths, failures)
-        for kind in wanted[2:]:
+        for kind, write in extras.items():
             try:
-                _EXTRAS[kind](partial[kind], segmentation, dicom_seg)
+                write(partial[kind])
             except Exception as error:  # a library's, or the disk's
                 partial[kind].unlink(missing_ok=True)
                 refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
                 failures[kind] = refused or explain_error(error)
         if failures:
             _write_record(partial["record"], segmentation, paths, failures)
-    written = {kind: paths[kind] for kind in wanted if kind not in failures}
-    for kind in paths.keys() - written.keys():
+    written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
+    for kind in failures:
         paths[kind].unlink(missing_ok=True)  # of an earlier answer that was replaced
     (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
     if failures:
@@ -282,15 +289,3 @@ def _write_record(
 ) -> None:
     overlay = None if "overlay" in failures else paths["overlay"].name
     path.write_bytes(to_json(describe_segmentation(segmentation, paths["mask"].name, overlay, failures)))
-
-
-def _write_overlay(path: Path, segmentation: Segmentation, dicom_seg: DicomSegKind | None) -> None:
-    path.write_bytes(render_overlay(segmentation))
-
-
-def _write_dicom_seg(path: Path, segmentation: Segmentation, dicom_seg: DicomSegKind | None) -> None:
-    assert dicom_seg is not None
-    write_dicom_seg(path, segmentation.mask, segmentation.volume, segmentation.query, dicom_seg)
-
-
-_EXTRAS = {"overlay": _write_overlay, "dicom_seg": _write_dicom_seg}

@@ -16,7 +16,7 @@ from medvol.core.errors import CheckpointError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference import records
 from medvol.core.inference.batch import run_jobs
-from medvol.core.inference.jobs import find_jobs, read_jobs
+from medvol.core.inference.jobs import find_jobs
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import Propagator
 from medvol.policies.scripted import ScriptedPolicy
@@ -102,13 +102,13 @@ def test_rerun_skips_what_is_done(scans, tmp_path: Path):
     out = tmp_path / "out"
     jobs = find_jobs(scans, ["the block"], out)
     run_jobs(jobs, make_segmenter(), out)
-    written = {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]*")}
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]_*")}
     segmenter = make_segmenter()
     summary = run_jobs(jobs, segmenter, out)
     assert [outcome.status for outcome in summary.outcomes] == ["skipped"] * 3
     assert summary.exit_code == 0
     assert segmenter.policy.asked == 0
-    assert {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]*")} == written
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]_*")} == written
     assert [o.status for o in run_jobs(jobs, segmenter, out, overwrite=True).outcomes] == ["done"] * 3
 
 
