@@ -86,6 +86,7 @@ def run_jobs(
         Path(out).mkdir(parents=True, exist_ok=True)
         earlier = None if read_all else EarlierAnswers(job.folder for job in jobs)
         batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom_seg)
+        _announce(jobs, batch)
         outcomes: dict[Job, Outcome] = {}
         try:
             for group in _by_scan(jobs):
@@ -109,6 +110,14 @@ def _require_dicom(jobs: Sequence[Job], dicom_seg: DicomSegKind | None) -> None:
         raise MissingExtraError("highdicom", "dicom")
     if all(is_scan(job.scan) for job in jobs):
         raise ConfigError(f"--dicom_seg needs DICOM, and none of the scans is, such as {jobs[0].scan}; leave it out")
+
+
+def _announce(jobs: Sequence[Job], batch: Batch) -> None:
+    """Say before the work what will be replaced."""
+    if batch.overwrite and batch.earlier is not None:
+        count = sum(batch.earlier.find(job, batch.identity) is not None for job in jobs)
+        if count:
+            log.warning("%d of %d questions are answered already; their answers will be replaced", count, len(jobs))
 
 
 def _sum_up(out: Path, outcomes: Sequence[Outcome], identity: dict[str, Any]) -> Summary:
@@ -175,7 +184,7 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
         except Exception as error:
             yield question.job, _failure(question.job, error)
             continue
-        if replaced is not None:
+        if replaced is not None and question.job.named:
             log.warning("%s is there already and is replaced", replaced)
         asked.append(question)
     yield from _ask(asked, volume, batch)

@@ -93,18 +93,20 @@ class Summary:
         return {"schema": SCHEMA, "counts": counts, **self.identity, "cases": [asdict(o) for o in self.outcomes]}
 
     def to_csv(self) -> str:
-        """A row for every job."""
+        """A row for every job; of text only what can be read, ``summary.json`` has it to the letter."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [column.name for column in fields(Outcome)])
         writer.writeheader()
-        writer.writerows(map(asdict, self.outcomes))
+        for outcome in self.outcomes:
+            cells = asdict(outcome).items()
+            writer.writerow({name: show(cell) if isinstance(cell, str) else cell for name, cell in cells})
         return text.getvalue()
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json`` and ``answers.csv``."""
         write_json(folder / SUMMARY_FILE, self.to_dict())
         with write_whole(folder / TABLE_FILE) as partial:
-            partial.write_bytes(self.to_csv().encode(errors="backslashreplace"))
+            partial.write_text(self.to_csv(), encoding="utf-8", newline="")
 
     def table(self) -> Table:
         """A line for every job that failed or was not run, below it the counts."""
