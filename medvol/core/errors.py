@@ -140,7 +140,8 @@ def explain_os_error(error: OSError) -> str:
         reason = "a file is where a folder is needed; choose another path"
     if error.filename is None:
         return f"the system refused to read or write: {reason}"
-    return f"cannot use {_name_file(error.filename)}: {reason}"
+    name = error.filename if error.filename2 is None else error.filename2  # of a copy the place it goes to
+    return f"cannot use {_name_file(name)}: {reason}"
 
 
 def _name_file(name: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,10 +13,8 @@ from pathlib import Path
 
 from medvol.core.errors import MedvolError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = ".partial-"
 _ENDING = 16
@@ -123,7 +122,7 @@ def file_sha256(path: Path) -> str:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system frees it when a process ends."""
-    if fcntl is None:
+    if sys.platform == "win32":
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
