@@ -14,13 +14,25 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
-from medvol.core.errors import ConfigError, EvidenceParseError, MedvolError, PolicyError, PropagationError
+from medvol.cli.streams import prepare_streams
+from medvol.core.errors import (
+    ConfigError,
+    EvidenceParseError,
+    MedvolError,
+    OutputError,
+    PolicyError,
+    PropagationError,
+    explain_os_error,
+)
 from medvol.core.progress import show_progress
+from medvol.core.stops import Terminated
 from medvol.core.suggestions import suggest
+from medvol.core.visible_text import show
 
 CASE_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -61,23 +73,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
+    prepare_streams()
     try:
         with show_progress():
             return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
-        failed_case = isinstance(error, EvidenceParseError | PolicyError | PropagationError)
+        failed_case = isinstance(error, EvidenceParseError | OutputError | PolicyError | PropagationError)
         return _refuse(error, " ".join(str(error).split()), debug, CASE_FAILED if failed_case else USER_ERROR)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; nothing more can be said to it
         return 0
     except OSError as error:
-        if error.filename is None:
-            raise
-        blocked = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a file is where a folder is needed; choose another path" if blocked else error.strerror
-        return _refuse(error, f"cannot use {str(error.filename)!r}: {reason}", debug)
+        return _refuse(error, explain_os_error(error), debug)
     except KeyboardInterrupt as error:
-        return _refuse(error, "interrupted", debug, INTERRUPTED)
+        code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return _refuse(error, "interrupted", debug, code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -97,7 +107,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _refuse(error: BaseException, sentence: str, debug: bool, code: int = USER_ERROR) -> int:
     if debug:
         raise error
-    print(f"medvol: {sentence}", file=sys.stderr)
+    print(f"medvol: {show(sentence)}", file=sys.stderr)
     return code
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings
@@ -19,6 +18,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.limits import require_least
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
+from medvol.core.terminal import Console
 
 VIOLATED = 1
 

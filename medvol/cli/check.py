@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,8 @@ from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
 from medvol.core.progress import Work
+from medvol.core.terminal import Console
+from medvol.core.visible_text import show
 
 if TYPE_CHECKING:
     from medvol.core.checking.reports import Report
@@ -146,7 +147,7 @@ def show_report(report: Report, path: Path) -> None:
     if report.findings:
         _show_findings(report, path, console)
     for place, copy in report.mended.items():
-        console.print(Text(f"{_short(place, path)}: mended as {copy}"), soft_wrap=True)
+        console.print(Text(f"{_short(place, path)}: mended as {show(copy)}"), soft_wrap=True)
     if path.is_dir():
         places = {fingerprint.place for fingerprint in report.fingerprints} | refused
         console.print(Text(f"{len(places - refused)} of {len(places)} scans can be used"))
@@ -190,5 +191,5 @@ def _table(*heads: str) -> Table:
 def _short(place: str, path: Path) -> str:
     """A place, relative to the folder that was asked for."""
     if place == str(path):
-        return place
-    return str(Path(place).relative_to(path)) if path.is_dir() and Path(place).is_relative_to(path) else place
+        return show(place)
+    return show(Path(place).relative_to(path)) if path.is_dir() and Path(place).is_relative_to(path) else show(place)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from rich.console import Console
 from rich.text import Text
 
 from medvol.cli.audit import ACCEPTED, add_options, audit
@@ -19,6 +18,7 @@ from medvol.cli.description import describe, module_rows
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.core.probing import probe
 from medvol.core.registry import REGISTRIES, Registration
+from medvol.core.terminal import Console
 from medvol.core.visible_text import show
 
 

@@ -9,6 +9,7 @@ from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError
 from medvol.core.progress import Work
 from medvol.core.registry import PROPAGATORS
+from medvol.core.visible_text import show
 
 _CONVERTER = "MedSAM2Propagator"
 _CHECKPOINT_SUFFIX = ".ckpt"
@@ -36,7 +37,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     converter = PROPAGATORS.get(_CONVERTER)
     with Work("converting"):
         digest = converter.convert(options.checkpoint, options.folder, options.image_size, options.download)  # type: ignore[attr-defined]
-    print(f"weights {options.folder}/model.safetensors\nsha256  {digest}")
+    print(f"weights {show(options.folder)}/model.safetensors\nsha256  {digest}")
     return 0
 
 
@@ -47,4 +48,4 @@ def _export_policy(checkpoint: str, folder: Path) -> None:
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
     load_policy(checkpoint).save(folder)
-    print(f"model {folder}")
+    print(f"model {show(folder)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError
+from medvol.core.terminal import Console
+from medvol.core.visible_text import show
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     report = report_runs(options.runs)
     if options.markdown:
-        print(report.to_markdown())
+        print(show(report.to_markdown(), keep="\n"))
     else:
         Console().print(report)
     return 0

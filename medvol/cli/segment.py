@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
-from rich.console import Console
-from rich.text import Text
 
+from medvol.cli.answer_lines import save_and_tell, say_replaced
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
-from medvol.core.errors import CheckpointError, ConfigError, QueryError
+from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.progress import Work
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
+from medvol.core.stops import Stops, hear_stops
+from medvol.core.terminal import Console
 
 if TYPE_CHECKING:
+    from medvol.core.imaging.dicom.segmentation import DicomSegKind
+    from medvol.core.inference.answers import Question
     from medvol.core.inference.segmenter import Segmenter
-    from medvol.core.types import Segmentation, Volume
+    from medvol.core.types import Volume
 
 FOLDER_POLICY = "QwenVLPolicy"
 """Policy that reads a model folder when ``--policy`` names one."""
@@ -42,6 +45,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: The scan is refused.
         RecordError: The record or the jobs file cannot be used.
     """
+    from medvol.core.grounding.prompts import require_query
     from medvol.core.imaging.folders import is_batch
 
     options, parser = _parse(verb, _expand_folder(arguments))
@@ -52,8 +56,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise ConfigError("--jobs names the scans and the queries; leave SCAN and QUERY out")
     if not options.jobs and not (options.scan and options.query is not None):
         raise ConfigError('what to segment is not complete; give SCAN "QUERY", or --jobs FILE, or --evidence RECORD')
-    if not options.jobs and not options.query.strip():
-        raise QueryError("the query is empty; ask for something in words, such as 'the spleen'")
+    if not options.jobs:
+        require_query(options.query)
     if options.policy is None:
         raise ConfigError("--policy must be given: a model folder such as runs/quickstart/model, or a policy's name")
     if options.jobs or is_batch(Path(options.scan)):
@@ -145,22 +149,53 @@ def _reader(options: Namespace) -> Callable[..., Volume]:
 
 def _run_one(options: Namespace, parser: ComponentParser) -> int:
     """Answer one query; a scan that is refused stops it before a model is loaded."""
-    from medvol.core.inference.batch import is_done
-    from medvol.core.inference.jobs import Job, case_name, slug
+    from medvol.core.imaging.dicom.segmentation import require_dicom_seg
+    from medvol.core.inference.answers import pose
+    from medvol.core.inference.jobs import Job, answer_stem, case_name
     from medvol.core.inference.records import plain_values
 
-    scan = Path(options.scan)
-    volume = _reader(options)(scan, series=options.series)
-    segmenter = _build_segmenter(options, parser)
-    name = f"{case_name(scan, options.series)}_{slug(options.query)}"
-    job = Job(scan, options.query.strip(), Path(options.out), name, options.series)
-    console = Console()
-    if not options.overwrite and is_done(job, plain_values(segmenter.identity()), options.dicom_seg, volume):
-        console.print(f"answered before: {job.folder / job.name}.json; --overwrite answers it again", soft_wrap=True)
-        return 0
-    segmentation = segmenter.segment(volume, job.query)
-    _tell(segmentation, segmentation.save(job.folder, job.name, options.dicom_seg), console)
+    scan, query, console = Path(options.scan), options.query.strip(), Console()
+    with hear_stops(at_once=True) as stops:
+        volume = _reader(options)(scan, series=options.series)
+        if options.dicom_seg is not None:
+            require_dicom_seg(volume, options.dicom_seg)
+        segmenter = _build_segmenter(options, parser)
+        stem = answer_stem(case_name(scan, options.series), query)
+        job = Job(scan, query, Path(options.out), stem, options.series)
+        question = pose(job, volume, plain_values(segmenter.identity()))
+        if not options.overwrite and question.find(options.dicom_seg):
+            console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
+            return 0
+        say_replaced(question.require_free(options.overwrite), console)
+        _answer(question, segmenter, volume, options.dicom_seg, stops, console)
     return 0
+
+
+def _answer(
+    question: Question,
+    segmenter: Segmenter,
+    volume: Volume,
+    dicom_seg: DicomSegKind | None,
+    stops: Stops,
+    console: Console,
+) -> None:
+    """Ask, follow, write; what was said is kept when it cannot be followed."""
+    from medvol.core.inference.failures import save_failure
+
+    query = question.job.query
+    completion = segmenter.ask(volume, [query])[0]
+    stops.check()
+    try:
+        segmentation = segmenter.follow(volume, query, completion)
+    except MedvolError as error:
+        kept = save_failure(question, completion, error)
+        if kept is not None:
+            console.print(f"said     {kept}", soft_wrap=True)
+        raise
+    stops.check()
+    with stops.hold():
+        save_and_tell(segmentation, question.job.folder, question.name, dicom_seg, console)
+    stops.check()
 
 
 def _run_many(options: Namespace, parser: ComponentParser) -> int:
@@ -174,6 +209,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
         jobs = find_jobs(options.scan, [options.query], options.out, options.series)
     segmenter = _build_segmenter(options, parser)
     console = Console()
+    read_otherwise = any(value is not None for value in (options.modality, options.assume_orientation, options.nan_to))
     with Work("segmenting", len(jobs), "queries") as work:
         read = _reader(options)
         summary = run_jobs(
@@ -184,9 +220,10 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
             read,
             lambda outcome: work.advance(),
             options.dicom_seg,
+            read_otherwise,
         )
     console.print(summary.table() if summary.exit_code else summary.table().title)
-    console.print(f"answers and summary.json: {options.out}", soft_wrap=True)
+    console.print(summary.problem or f"answers, summary.json and answers.csv: {options.out}", soft_wrap=True)
     return summary.exit_code
 
 
@@ -210,7 +247,9 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
 
 def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
     """Propagate the anchor of a record; its scan is the one it names unless another is given."""
-    from medvol.core.inference.records import mask_suffix, read_record
+    from medvol.core.imaging.dicom.segmentation import require_dicom_seg
+    from medvol.core.inference.names import MAX_NAME_BYTES, cut
+    from medvol.core.inference.records import answer_paths, mask_suffix, read_record
     from medvol.core.inference.segmenter import repropagate
 
     if options.query is not None or options.jobs:
@@ -219,22 +258,21 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
     scan = options.scan or record.scan_path
     if scan is None:
         raise ConfigError(f"{options.evidence} names no scan; give it: medvol segment SCAN --evidence RECORD")
-    volume = _reader(options)(Path(scan), series=options.series or record.series)
-    name = f"{Path(options.evidence).stem.removesuffix(_EDITED)}{_EDITED}"
-    target = Path(options.out) / f"{name}{mask_suffix(volume)}"
-    if target.exists() and not options.overwrite:
-        raise ConfigError(f"{target} is there already; add --overwrite, or choose another --out")
-    propagator = _build(options, parser).propagator
-    segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
-    _tell(segmentation, segmentation.save(options.out, name, options.dicom_seg), Console())
+    with hear_stops(at_once=True) as stops:
+        volume = _reader(options)(Path(scan), series=options.series or record.series)
+        if options.dicom_seg is not None:
+            require_dicom_seg(volume, options.dicom_seg)
+        stem = Path(options.evidence).stem.removesuffix(_EDITED)
+        name = f"{cut(stem, MAX_NAME_BYTES - len(_EDITED))}{_EDITED}"
+        paths = answer_paths(Path(options.out), name, mask_suffix(volume))
+        there = next((path for path in paths.values() if path.exists()), None)
+        if there is not None and not options.overwrite:
+            raise ConfigError(f"{there} is there already; add --overwrite, or choose another --out")
+        console = Console()
+        say_replaced(there, console)
+        propagator = _build(options, parser).propagator
+        segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
+        stops.check()
+        with stops.hold():
+            save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console)
     return 0
-
-
-def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Console) -> None:
-    """Print what was found and where the files lie."""
-    evidence = segmentation.evidence
-    boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"
-    found = "not in the scan" if evidence.absent else f"slice {evidence.key_slice}, {boxes}"
-    console.print(Text(f"{segmentation.query}: {found}, {int(segmentation.mask.sum())} voxels"), soft_wrap=True)
-    for kind, path in paths.items():
-        console.print(Text(f"{kind:<8} {path}"), soft_wrap=True)

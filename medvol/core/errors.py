@@ -18,11 +18,15 @@ without a traceback and exits with code 2.
     |-- RecordError              (ValueError)    an evidence record or a jobs file cannot be used
     |-- PolicyError              (RuntimeError)  a policy failed on one prompt
     |-- PropagationError         (RuntimeError)  a propagator failed on one anchor
+    |-- OutputError              (RuntimeError)  an answer was written, but a part of it could not be
     |-- RewardError              (ValueError)    a reward term was not given what it needs, or left [0, 1]
     `-- CheckpointError          (ValueError)    a checkpoint or model folder cannot be used
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
 
 
 class MedvolError(Exception):
@@ -105,9 +109,48 @@ class PropagationError(MedvolError, RuntimeError):
     """A propagator failed on one anchor, or gave something else than a mask."""
 
 
+class OutputError(MedvolError, RuntimeError):
+    """Mask and record of an answer were written, but something beside them could not be.
+
+    Args:
+        paths: What was written, by its kind.
+        failures: Why each of the others was not, by its kind.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], failures: Mapping[str, str]) -> None:
+        reasons = "; ".join(f"{kind}: {reason}" for kind, reason in failures.items())
+        super().__init__(f"mask and record are written, but not all that was asked for: {reasons}")
+        self.paths = dict(paths)
+        self.failures = dict(failures)
+
+
 class RewardError(MedvolError, ValueError):
     """A reward term was not given what it needs, or returned something that is not a number in [0, 1]."""
 
 
 class CheckpointError(MedvolError, ValueError):
     """A checkpoint or a model folder cannot be used."""
+
+
+def explain_error(error: Exception) -> str:
+    """What went wrong, in one sentence; of a library's own error its name comes first."""
+    if isinstance(error, MedvolError):
+        return str(error)
+    if isinstance(error, OSError):
+        return explain_os_error(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def explain_os_error(error: OSError) -> str:
+    """What the system refused, in one sentence."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        reason = "a file is where a folder is needed; choose another path"
+    if error.filename is None:
+        return f"the system refused to read or write: {reason}"
+    name = error.filename if error.filename2 is None else error.filename2  # of a copy the place it goes to
+    return f"cannot use {_name_file(name)}: {reason}"
+
+
+def _name_file(name: object) -> str:
+    return repr(name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name))

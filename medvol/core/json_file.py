@@ -53,10 +53,20 @@ def parse_json(text: str) -> Any:
 
 def write_json(path: Path, content: Any) -> Path:
     """Write plain values under a temporary name in the same folder, then rename; values that JSON lacks become text."""
-    text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
+    data = to_json(content)
     with write_whole(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.write_bytes(data)
     return path
+
+
+def to_json(content: Any) -> bytes:
+    """Plain values as JSON in UTF-8; values that JSON lacks become text.
+
+    What UTF-8 lacks, such as a byte of a file name that is no UTF-8, is written as JSON's own escape and read back as
+    it was.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False, default=str, ensure_ascii=False)
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from medvol.core.errors import MedvolError
+
+if sys.platform != "win32":
+    import fcntl
+
+_PARTIAL = ".partial-"
+_ENDING = 16
+"""Letters of the name that a temporary name keeps; writers choose the format by the suffix."""
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMLINK)
+"""What a disk says when it takes no more; libraries hand it on as text in errors of their own."""
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path`` and rename it to ``path`` when the block ends well.
 
     The temporary name keeps the suffix, since writers choose the format by it; the folder is made when it is absent.
+
+    Args:
+        path: The file.
+        durable: Wait until the disk has it, so that a power cut leaves the old file or the new one; False for what
+            is made anew when it is damaged.
+
+    Raises:
+        OSError: It cannot be written; the error names ``path``, whatever the writer said.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=f"-{path.name[-_ENDING:]}", dir=path.parent)
+        os.close(handle)
+        partial = Path(name)
+        try:
+            yield partial
+            partial.chmod(0o644)
+            if durable:
+                _flush(partial)
+            partial.replace(path)
+            if durable:
+                _flush(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -33,25 +60,106 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``folder`` and rename it to ``folder`` when the block ends well.
 
     A folder of that name is put aside before and deleted after, so that one of the two is there at any time.
+
+    Raises:
+        OSError: It cannot be written; the error names ``folder``, whatever the writer said.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
-        partial, aside = Path(place) / "new", Path(place) / "old"
-        partial.mkdir()
-        yield partial
-        for file in partial.iterdir():
-            file.chmod(0o644)
-        if folder.exists():
-            folder.rename(aside)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if aside.exists():
-                aside.rename(folder)
-            raise
+    with _naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder.parent) as place:
+            partial, aside = Path(place) / "new", Path(place) / "old"
+            partial.mkdir()
+            yield partial
+            for file in (file for file in partial.rglob("*") if file.is_file()):
+                file.chmod(0o644)
+                _flush(file)
+            if folder.exists():
+                folder.rename(aside)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if aside.exists():
+                    aside.rename(folder)
+                raise
+            _flush(folder.parent)
+
+
+@contextmanager
+def write_together(folder: Path, last: str) -> Iterator[Path]:
+    """Give a temporary folder in ``folder``, whose files are moved up together when the block ends well.
+
+    Other processes of medvol that move files into the folder wait meanwhile, so two sets of the same names are not
+    mixed; where the system or the disk knows no such lock, nothing is kept out.
+
+    Args:
+        folder: Made when it is absent.
+        last: Name of the file that says that the others are there: an old one disappears first, the new one comes last.
+
+    Raises:
+        OSError: They cannot be written; the error names ``folder``, whatever the writer said.
+    """
+    with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as place:
+            yield Path(place)
+            files = sorted(Path(place).iterdir(), key=lambda file: file.name == last)
+            for file in files:
+                file.chmod(0o644)
+                _flush(file)
+            with _held(folder):
+                (folder / last).unlink(missing_ok=True)
+                for file in files:
+                    file.replace(folder / file.name)
+            _flush(folder)
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system frees it when a process ends."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of the disk name the file that was wanted, those that a library put into words of its own too."""
+    try:
+        yield
+    except OSError as error:
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if named and not any(_PARTIAL in name for name in named):
+            raise
+        number = error.errno or errno.EIO
+        raise OSError(number, error.strerror or str(error) or os.strerror(number), str(path)) from error
+    except MedvolError:
+        raise
+    except Exception as error:
+        number = next((number for number in _REFUSALS if os.strerror(number) in str(error)), 0)
+        if not number:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has a file, or a folder's names where the system can wait for them."""
+    folder = path.is_dir()
+    with suppress(*((OSError,) if folder else ())):
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

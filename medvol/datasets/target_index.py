@@ -34,7 +34,7 @@ class TargetIndex:
         if known is not None:
             return known
         found = make()
-        with write_whole(entry) as partial:
+        with write_whole(entry, durable=False) as partial:
             partial.write_text(json.dumps(asdict(found)), encoding="utf-8")
         return found
 

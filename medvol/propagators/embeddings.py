@@ -97,7 +97,7 @@ class EmbeddingCache:
         if self._folder is None:
             return
         try:
-            with write_whole(self._file(key)) as partial:
+            with write_whole(self._file(key), durable=False) as partial:
                 partial.write_bytes(save({"features": features, "blake2b": _checksum(features)}))
         except OSError as error:
             raise ConfigError(

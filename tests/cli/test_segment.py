@@ -24,6 +24,12 @@ def scan(tmp_path: Path) -> Path:
     return path
 
 
+def file_of(out: Path, start: str, ending: str = "json") -> Path:
+    """The one file whose name starts so; twelve digits follow."""
+    (path,) = out.glob(f"{start}_{'[0-9a-f]' * 12}.{ending}")
+    return path
+
+
 def segment(*arguments: object) -> int:
     return main(["segment", *map(str, arguments)])
 
@@ -31,16 +37,17 @@ def segment(*arguments: object) -> int:
 def test_one_query(scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert segment(scan, "the cube", *TOY, "--out", out) == 0
-    assert {path.name for path in out.iterdir()} == {f"ct_the-cube{end}" for end in (".nii.gz", ".json", ".png")}
-    mask = nib.load(out / "ct_the-cube.nii.gz")
+    assert set(out.iterdir()) == {file_of(out, "ct_the-cube", end) for end in ("nii.gz", "json", "png")}
+    mask = nib.load(file_of(out, "ct_the-cube", "nii.gz"))
     # Key slice 2 and one slice on either side, the middle half of both axes.
     expected = np.zeros((8, 8, 4), bool)
     expected[2:6, 2:6, 1:4] = True
     assert np.array_equal(np.asarray(mask.dataobj) > 0, expected)
     assert np.array_equal(mask.affine, nib.load(scan).affine)
     text = capsys.readouterr().out
-    assert "the cube: slice 2, 1 box, 48 voxels" in text
-    assert str(out / "ct_the-cube.png") in text
+    # 4 x 4 x 3 voxels of 2 x 2 x 5 mm; the ends of 4 x 4 pixels: see test_measurements
+    assert "the cube: slice 2, 1 box, 48 voxels, 0.96 ml, mean 0, 10.0 x 10.0 mm" in text
+    assert str(file_of(out, "ct_the-cube", "png")) in text
 
 
 def test_a_rerun_skips_and_overwrite_does_not(
@@ -48,12 +55,12 @@ def test_a_rerun_skips_and_overwrite_does_not(
 ) -> None:
     out = tmp_path / "out"
     assert segment(scan, "the cube", *TOY, "--out", out) == 0
-    before = (out / "ct_the-cube.json").stat().st_mtime_ns
+    before = file_of(out, "ct_the-cube").stat().st_mtime_ns
     assert segment(scan, "the cube", *TOY, "--out", out) == 0
     assert "answered before" in capsys.readouterr().out
-    assert (out / "ct_the-cube.json").stat().st_mtime_ns == before
+    assert file_of(out, "ct_the-cube").stat().st_mtime_ns == before
     assert segment(scan, "the cube", *TOY, "--out", out, "--overwrite") == 0
-    assert (out / "ct_the-cube.json").stat().st_mtime_ns > before
+    assert file_of(out, "ct_the-cube").stat().st_mtime_ns > before
 
 
 def test_an_edited_record_is_propagated_without_a_policy(
@@ -61,15 +68,15 @@ def test_an_edited_record_is_propagated_without_a_policy(
 ) -> None:
     out = tmp_path / "out"
     assert segment(scan, "the cube", *TOY, "--out", out) == 0
-    record = out / "ct_the-cube.json"
+    record = file_of(out, "ct_the-cube")
     content = json.loads(record.read_text())
     content["evidence"]["key_slice"] = 0
     content["evidence"]["boxes_px"] = [[0, 0, 8, 8]]
     record.write_text(json.dumps(content))
     arguments = ("--evidence", record, "--propagator", "ToyPropagator", "--propagator.depth", 0, "--out", out)
     assert segment(*arguments) == 0
-    assert int(np.asarray(nib.load(out / "ct_the-cube_edited.nii.gz").dataobj).sum()) == 64
-    assert json.loads((out / "ct_the-cube_edited.json").read_text())["edited"] is True
+    assert int(np.asarray(nib.load(out / f"{record.stem}_edited.nii.gz").dataobj).sum()) == 64
+    assert json.loads((out / f"{record.stem}_edited.json").read_text())["edited"] is True
     assert "--overwrite" in refused("segment", *arguments)
     assert segment(*arguments, "--overwrite") == 0
 
@@ -80,7 +87,7 @@ def test_a_folder_goes_on_after_a_bad_scan(
     scan.with_name("bad.nii.gz").write_bytes(b"no scan")
     out = tmp_path / "out"
     assert segment(scan.parent, "the cube", *TOY, "--out", out) == 1
-    assert (out / "ct_the-cube.nii.gz").is_file()
+    assert file_of(out, "ct_the-cube", "nii.gz").is_file()
     assert "1 done, 0 skipped, 1 failed" in capsys.readouterr().out
     scan.with_name("bad.nii.gz").unlink()
     assert segment(scan.parent, "the cube", *TOY, "--out", out) == 0
@@ -102,7 +109,7 @@ def test_options_from_a_file(scan: Path, toy: Path, tmp_path: Path) -> None:
         f"out: {tmp_path / 'out'}\n"
     )
     assert segment(scan, "the cube", "--config", config) == 0
-    assert not np.asarray(nib.load(tmp_path / "out" / "ct_the-cube.nii.gz").dataobj).any()
+    assert not np.asarray(nib.load(file_of(tmp_path / "out", "ct_the-cube", "nii.gz")).dataobj).any()
 
 
 @pytest.mark.parametrize("query", ["null", "true", "5", "a: b", "[x", "{a: b}", "# x", "ToyPolicy"])
@@ -117,7 +124,10 @@ def test_an_answer_that_cannot_be_read_fails_the_case(
 ) -> None:
     assert segment(scan, "the cube", *TOY, "--policy.answer", "no idea", "--out", tmp_path / "out") == 1
     assert "no_answer" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    (kept,) = (tmp_path / "out").iterdir()
+    assert kept == file_of(tmp_path / "out", "ct_the-cube", "failed.json")
+    content = json.loads(kept.read_text())
+    assert (content["failure"], content["completion"], content["query"]) == ("no_answer", "no idea", "the cube")
 
 
 def test_a_model_folder_names_the_policy(scan: Path, tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -17,10 +17,11 @@ def test_segment_runs_end_to_end_on_random_weights(random_folder: str, toy: Path
     nib.save(nib.Nifti1Image(voxels, np.diag([-2.0, -2.0, 5.0, 1.0])), scan)
     medsam2 = ("--propagator", "MedSAM2Propagator", "--propagator.checkpoint", random_folder)
     assert main(["segment", str(scan), "the cube", "--policy", "ToyPolicy", *medsam2, "--out", str(out)]) == 0
-    mask = np.asarray(nib.load(out / "ct_the-cube.nii.gz").dataobj)
+    (path,) = out.glob("ct_the-cube_*.nii.gz")
+    mask = np.asarray(nib.load(path).dataobj)
     assert mask.shape == voxels.shape
     assert mask.any()
-    written = json.loads((out / "ct_the-cube.json").read_text())["propagator"]
+    written = json.loads(next(out.glob("ct_the-cube_*.json")).read_text())["propagator"]
     assert written["name"] == "MedSAM2Propagator"
     assert written["weights_sha256"] == file_sha256(Path(random_folder) / "model.safetensors")
 

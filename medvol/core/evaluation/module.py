@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import torch
 from lightning.pytorch import LightningModule
-from rich.console import Console
 from rich.text import Text
 
 from medvol.core.errors import DatasetError, PolicyError
@@ -29,6 +28,7 @@ from medvol.core.limits import require_least
 from medvol.core.progress import pause_progress
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
+from medvol.core.terminal import Console
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
 
 Batch = list[list[Case]]

@@ -6,6 +6,7 @@ judged first, and the voxels are read by ``payload``.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os.path
 import re
@@ -153,7 +154,11 @@ def itk_geometry(affine: NDArray[np.float64]) -> ItkGeometry:
 
 
 def write_itk(path: Path, voxels: NDArray[np.uint8], geometry: ItkGeometry) -> None:
-    """Write (I, J, K) voxels, compressed."""
+    """Write (I, J, K) voxels, compressed.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     if geometry.nrrd_fields and path.name.lower().endswith(".nrrd"):
         path.write_bytes(_format_nrrd(voxels, geometry.nrrd_fields))
         return
@@ -161,7 +166,12 @@ def write_itk(path: Path, voxels: NDArray[np.uint8], geometry: ItkGeometry) -> N
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
-    sitk.WriteImage(image, str(path), useCompression=True)
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:  # it does not say why
+        raise OSError(
+            errno.EIO, "it cannot be written; is the disk full, or the folder read-only?", str(path)
+        ) from error
 
 
 def _format_nrrd(voxels: NDArray[np.uint8], geometry_fields: tuple[str, ...]) -> bytes:

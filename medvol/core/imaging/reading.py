@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -243,8 +244,9 @@ def _is_dicom_path(path: Path) -> bool:
 
 def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int, series: str | None = None) -> StoredScan:
     name = path.name.lower()
+    _check_name(path)
     try:
-        if "\0" not in name and _is_dicom_path(path):
+        if _is_dicom_path(path):
             return read_dicom(path, series, max_bytes)
         _check_file(path)
         if name.endswith(NIFTI_SUFFIXES):
@@ -256,10 +258,17 @@ def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int, ser
         raise UnreadableScanError(path, f"the system does not read it ({error.strerror}); check the file") from error
 
 
+def _check_name(path: Path) -> None:
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise MissingScanError(path, "no file can have such a name, with a NUL or half a letter in it; check the path")
+
+
 def _check_file(path: Path) -> None:
     """A regular file with a name that is read and something in it."""
-    if "\0" in str(path):
-        raise MissingScanError(path, "no file can have a name with a NUL in it; check the path")
     state = path.stat()
     if not path.name.lower().endswith(SUFFIXES):
         raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; give one of them, or DICOM")

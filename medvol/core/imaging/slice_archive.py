@@ -44,7 +44,7 @@ def write_slices(path: Path, slices: Iterable[NDArray[Any]], meta: Mapping[str, 
         slices: In order; taken one at a time.
         meta: Plain values to be kept beside them.
     """
-    with write_whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with write_whole(path, durable=False) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         depth, shape, dtype = 0, (0, 0), np.dtype(np.uint8)
         for depth, plane in enumerate(slices, start=1):
             shape, dtype = plane.shape, plane.dtype

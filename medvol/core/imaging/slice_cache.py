@@ -198,7 +198,7 @@ class SliceCache:
             with file.open("rb") as stream:
                 while piece := stream.read(_PIECE):
                     digest.update(piece)
-        with write_whole(index) as partial:
+        with write_whole(index, durable=False) as partial:
             partial.write_text(json.dumps({"stamp": stamp, "hash": digest.hexdigest()}))
         return digest.hexdigest()
 

@@ -4,90 +4,48 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from medvol.core.errors import MedvolError, PolicyError, RecordError
-from medvol.core.imaging.dicom.segmentation import DicomSegKind
-from medvol.core.imaging.folders import newest_change
-from medvol.core.imaging.reading import read_volume
+from medvol.core.errors import ConfigError, MedvolError, MissingExtraError, OutputError, PolicyError, explain_os_error
+from medvol.core.grounding.prompts import require_query
+from medvol.core.imaging.dicom.segmentation import DicomSegKind, require_dicom_seg
+from medvol.core.imaging.reading import is_scan, read_volume
+from medvol.core.inference.answers import Answer, EarlierAnswers, Question, pose
+from medvol.core.inference.failures import save_failure
 from medvol.core.inference.jobs import Job
-from medvol.core.inference.records import DICOM_SEG_SUFFIX, hash_volume, plain_values, read_record, save_segmentation
+from medvol.core.inference.records import plain_values, read_record, save_segmentation
 from medvol.core.inference.segmenter import Segmenter
-from medvol.core.json_file import write_json
+from medvol.core.inference.summary import Outcome, Status, Summary, measured
+from medvol.core.stops import Stops, hear_stops
 from medvol.core.types import Completion, Volume
-
-SCHEMA = "medvol-summary/1"
-SUMMARY_FILE = "summary.json"
-
-Status = Literal["done", "skipped", "failed", "not run"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one job.
+class Batch:
+    """How the jobs of a batch are answered.
 
     Args:
-        name: Stem of its files.
-        scan: Path of the scan.
-        query: The question.
-        status: ``skipped`` was answered by an earlier run; ``not run`` was left when the batch was interrupted.
-        record: Path of the evidence record; empty without one.
-        error: Name of the error; empty when there was none.
-        detail: The error's sentence.
+        segmenter: Answers them.
+        identity: Identity of its policy and its propagator, as plain values.
+        earlier: What earlier runs answered; None when every scan is read before its answer counts as there.
+        stops: Where a stop is heard.
+        overwrite: Answer again what is done.
+        read: Reads a scan.
+        dicom_seg: Write a DICOM segmentation object beside every mask.
     """
 
-    name: str
-    scan: str
-    query: str
-    status: Status
-    record: str = ""
-    error: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of a batch.
-
-    Args:
-        outcomes: In the order of the jobs.
-        identity: Identity of the policy and the propagator.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    identity: dict[str, Any] = field(default_factory=dict)
-
-    def of(self, status: Status) -> list[Outcome]:
-        """Outcomes of one status."""
-        return [outcome for outcome in self.outcomes if outcome.status == status]
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every job was done or skipped, else 1."""
-        return int(any(outcome.status in ("failed", "not run") for outcome in self.outcomes))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for ``summary.json``."""
-        counts = {status: len(self.of(status)) for status in ("done", "skipped", "failed", "not run")}
-        return {"schema": SCHEMA, "counts": counts, **self.identity, "cases": [asdict(o) for o in self.outcomes]}
-
-    def table(self) -> Table:
-        """A line for every job that failed or was not run, below it the counts."""
-        counts = [f"{len(self.of(status))} {status}" for status in ("done", "skipped", "failed", "not run")]
-        table = Table(title=", ".join(counts), title_justify="left", show_header=self.exit_code != 0)
-        for heading in ("scan", "query", "why"):
-            table.add_column(heading, overflow="fold")
-        for outcome in (*self.of("failed"), *self.of("not run")):
-            why = f"{outcome.error}: {outcome.detail}" if outcome.error else outcome.status
-            table.add_row(Text(outcome.scan), Text(outcome.query), Text(why))
-        return table
+    segmenter: Segmenter
+    identity: dict[str, Any]
+    earlier: EarlierAnswers | None
+    stops: Stops
+    overwrite: bool
+    read: Callable[..., Volume]
+    dicom_seg: DicomSegKind | None
 
 
 def run_jobs(
@@ -98,63 +56,79 @@ def run_jobs(
     read: Callable[..., Volume] = read_volume,
     progress: Callable[[Outcome], None] = lambda outcome: None,
     dicom_seg: DicomSegKind | None = None,
+    read_all: bool = False,
 ) -> Summary:
     """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
 
     A job is skipped when its record is there and holds the same scan, query, policy and propagator, so a record that a
     person edited is kept. A scan that was changed, moved or copied after the record was written is read, and is the
-    same when its voxels and geometry are. The summary is also written when the batch is interrupted.
+    same when its voxels and geometry are. A stop (Ctrl-C, SIGTERM) acts between two cases; the summary is written then
+    too.
 
     Args:
         jobs: What to do.
         segmenter: Loaded before the first job, so that a missing model stops everything at once.
-        out: Folder of ``summary.json``.
+        out: Folder of ``summary.json`` and ``answers.csv``.
         overwrite: Answer again what is done.
         read: Reads a scan; called with its path, and with ``series`` when a job names one.
         progress: Called after every job.
         dicom_seg: Write a DICOM segmentation object beside every mask, see ``write_dicom_seg``.
+        read_all: Read every scan, also one that did not change since it was answered: it may now be read differently.
+
+    Raises:
+        ConfigError: A DICOM segmentation is asked for, and no scan is DICOM.
+        MissingExtraError: It is asked for, and what writes it is not installed.
+        KeyboardInterrupt: After a stop, when the summary has been written.
     """
-    identity = plain_values(segmenter.identity())
-    Path(out).mkdir(parents=True, exist_ok=True)
-    outcomes: dict[Job, Outcome] = {}
-    try:
-        for group in _by_scan(jobs):
-            for job, outcome in _run_scan(group, segmenter, identity, overwrite, read, dicom_seg):
-                outcomes[job] = outcome
-                progress(outcome)
-    finally:
-        summary = Summary(tuple(outcomes.get(job) or _outcome(job, "not run") for job in jobs), identity)
-        write_json(Path(out) / SUMMARY_FILE, summary.to_dict())
+    _require_dicom(jobs, dicom_seg)
+    with hear_stops() as stops:
+        identity = plain_values(segmenter.identity())
+        Path(out).mkdir(parents=True, exist_ok=True)
+        earlier = None if read_all else EarlierAnswers(job.folder for job in jobs)
+        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom_seg)
+        _announce(jobs, batch)
+        outcomes: dict[Job, Outcome] = {}
+        try:
+            for group in _by_scan(jobs):
+                stops.check()
+                for job, outcome in _run_scan(group, batch):
+                    outcomes[job] = outcome
+                    progress(outcome)
+                    stops.check()
+        finally:
+            with stops.hold():
+                summary = _sum_up(Path(out), [outcomes.get(job) or _outcome(job, "not run") for job in jobs], identity)
+        stops.check()
     return summary
 
 
-def is_done(
-    job: Job, identity: dict[str, Any], dicom_seg: DicomSegKind | None = None, volume: Volume | None = None
-) -> bool:
-    """True when an earlier run answered a job about the same scan with the same policy and propagator.
+def _require_dicom(jobs: Sequence[Job], dicom_seg: DicomSegKind | None) -> None:
+    """Refuse a segmentation object that no job can have, before a model is loaded."""
+    if dicom_seg is None:
+        return
+    if find_spec("highdicom") is None:
+        raise MissingExtraError("highdicom", "dicom")
+    if all(is_scan(job.scan) for job in jobs):
+        raise ConfigError(f"--dicom_seg needs DICOM, and none of the scans is, such as {jobs[0].scan}; leave it out")
 
-    Args:
-        job: One query about one scan.
-        identity: Of the policy and the propagator now, as plain values.
-        dicom_seg: Also ask for a DICOM segmentation.
-        volume: The scan as it is now, compared by its hash; when None, a scan that is older than the record counts as
-            the same.
-    """
-    path = _record_path(job)
-    if dicom_seg is not None and not path.with_name(f"{job.name}{DICOM_SEG_SUFFIX}").is_file():
-        return False
+
+def _announce(jobs: Sequence[Job], batch: Batch) -> None:
+    """Say before the work what will be replaced."""
+    if batch.overwrite and batch.earlier is not None:
+        count = sum(batch.earlier.find(job, batch.identity) is not None for job in jobs)
+        if count:
+            log.warning("%d of %d questions are answered already; their answers will be replaced", count, len(jobs))
+
+
+def _sum_up(out: Path, outcomes: Sequence[Outcome], identity: dict[str, Any]) -> Summary:
+    """Write the summary; when it cannot be written it is still there to be shown."""
+    summary = Summary(tuple(outcomes), identity)
     try:
-        record = read_record(path)
-        same_place = record.scan_path is not None and Path(record.scan_path).resolve() == job.scan.resolve()
-        same_question = same_place and record.series == job.series and record.query == job.query
-        same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
-        if not (same_question and same_parts and (job.folder / record.mask_file).is_file()):
-            return False  # before a volume is hashed, or the files of a series are asked for their times
-        if volume is not None:
-            return record.scan_sha256 == hash_volume(volume)
-        return path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
-    except (RecordError, OSError):
-        return False
+        summary.write(out)
+    except OSError as error:
+        log.warning("the summary of the batch is not written: %s", explain_os_error(error))
+        return Summary(summary.outcomes, identity, explain_os_error(error))
+    return summary
 
 
 def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -164,58 +138,97 @@ def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
-def _run_scan(
-    jobs: Sequence[Job],
-    segmenter: Segmenter,
-    identity: dict[str, Any],
-    overwrite: bool,
-    read: Callable[..., Volume],
-    dicom_seg: DicomSegKind | None,
-) -> Iterator[tuple[Job, Outcome]]:
+def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
     """Run the jobs of one scan; whatever one of them raises becomes its outcome."""
     waiting = []
     for job in jobs:
-        if overwrite or not is_done(job, identity, dicom_seg):
+        try:
+            require_query(job.query)
+            answer = None if batch.overwrite or batch.earlier is None else _find_earlier(job, batch)
+        except Exception as error:
+            yield job, _failure(job, error)
+            continue
+        if answer is None:
             waiting.append(job)
         else:
-            yield job, _outcome(job, "skipped", str(_record_path(job)))
-    if not waiting:
-        return
+            yield job, _told(job, "skipped", answer)
+    if waiting:
+        yield from _run_read(waiting, batch)
+
+
+def _find_earlier(job: Job, batch: Batch) -> Answer | None:
+    assert batch.earlier is not None
+    return batch.earlier.find(job, batch.identity, batch.dicom_seg)
+
+
+def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
+    """Read the scan, ask what is not answered, follow the answers."""
+    scan, series = jobs[0].scan, jobs[0].series
     try:
-        scan, series = waiting[0].scan, waiting[0].series
-        volume = read(scan) if series is None else read(scan, series=series)
-        asked = [job for job in waiting if overwrite or not is_done(job, identity, dicom_seg, volume)]
-        completions = segmenter.ask_each(volume, [job.query for job in asked]) if asked else []
+        volume = batch.read(scan) if series is None else batch.read(scan, series=series)
+        questions = [pose(job, volume, batch.identity) for job in jobs]
     except Exception as error:
-        for job in waiting:
-            yield job, _failure(job, error)
+        yield from ((job, _failure(job, error)) for job in jobs)
         return
-    for job in waiting:
-        if job not in asked:
-            yield job, _outcome(job, "skipped", str(_record_path(job)))
-    for job, completion in zip(asked, completions, strict=True):
-        yield job, _answer(job, segmenter, volume, completion, dicom_seg)
+    batch.stops.check()
+    asked = []
+    for question in questions:
+        answer = None if batch.overwrite else question.find(batch.dicom_seg)
+        if answer is not None:
+            yield question.job, _told(question.job, "skipped", answer)
+            continue
+        try:
+            replaced = question.require_free(batch.overwrite)
+            if batch.dicom_seg is not None:
+                require_dicom_seg(volume, batch.dicom_seg)
+        except Exception as error:
+            yield question.job, _failure(question.job, error)
+            continue
+        if replaced is not None and question.job.named:
+            log.warning("%s is there already and is replaced", replaced)
+        asked.append(question)
+    yield from _ask(asked, volume, batch)
 
 
-def _answer(
-    job: Job, segmenter: Segmenter, volume: Volume, completion: Completion | PolicyError, dicom_seg: DicomSegKind | None
-) -> Outcome:
+def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterator[tuple[Job, Outcome]]:
+    if not questions:
+        return
     try:
-        segmentation = segmenter.follow(volume, job.query, completion)
-        paths = save_segmentation(segmentation, job.folder, job.name, dicom_seg)
+        completions = batch.segmenter.ask_each(volume, [question.job.query for question in questions])
+    except Exception as error:
+        yield from ((question.job, _failure(question.job, error)) for question in questions)
+        return
+    for question, completion in zip(questions, completions, strict=True):
+        yield question.job, _answer(question, volume, completion, batch)
+
+
+def _answer(question: Question, volume: Volume, completion: Completion | PolicyError, batch: Batch) -> Outcome:
+    job = question.job
+    try:
+        segmentation = batch.segmenter.follow(volume, job.query, completion)
+        with batch.stops.hold():
+            paths = save_segmentation(segmentation, job.folder, question.name, batch.dicom_seg)
+        return _told(job, "done", (paths["record"], read_record(paths["record"])))
+    except OutputError as error:
+        log.warning("%s, %r: %s", job.scan, job.query, error)
+        path = error.paths["record"]
+        return _told(job, "failed", (path, read_record(path)), error)
     except Exception as error:  # a plug-in may fail in any way; the batch goes on and the summary names it
-        return _failure(job, error)
-    return _outcome(job, "done", str(paths["record"]))
+        return _failure(job, error, save_failure(question, completion, error))
 
 
-def _failure(job: Job, error: Exception) -> Outcome:
+def _told(job: Job, status: Status, answer: Answer, error: Exception | None = None) -> Outcome:
+    path, record = answer
+    said = {} if error is None else {"error": type(error).__name__, "detail": str(error)}
+    return _outcome(job, status, name=path.stem, record=str(path), **said, **measured(record))
+
+
+def _failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
     log.warning("%s, %r: %s", job.scan, job.query, error, exc_info=not isinstance(error, MedvolError | OSError))
-    return Outcome(job.name, str(job.scan), job.query, "failed", "", type(error).__name__, str(error))
+    detail = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    said = f"; what was said is in {kept}" if kept is not None else ""
+    return _outcome(job, "failed", error=type(error).__name__, detail=f"{detail}{said}")
 
 
-def _outcome(job: Job, status: Status, record: str = "") -> Outcome:
-    return Outcome(job.name, str(job.scan), job.query, status, record)
-
-
-def _record_path(job: Job) -> Path:
-    return job.folder / f"{job.name}.json"
+def _outcome(job: Job, status: Status, name: str = "", **known: Any) -> Outcome:
+    return Outcome(name or job.name, str(job.scan), job.query, status, series=job.series, **known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import Any
 from medvol.core.errors import RecordError
 from medvol.core.imaging.folders import find_scans
 from medvol.core.imaging.reading import SUFFIXES
+from medvol.core.inference.names import DIGEST_LENGTH, MAX_NAME_BYTES, cut, readable, require_below, require_name
 from medvol.core.json_file import read_json
 from medvol.core.suggestions import suggest
 
 _KEYS = ("scan", "series", "query", "queries", "out", "name")
-_SLUG_LENGTH = 48
+_CASE_BYTES = 96
+_SLUG_LETTERS = 48
+_SLUG_BYTES = 72
 _ENDINGS = (".nii.gz", *SUFFIXES)
+_TAKEN = "summary"
+"""Its record would be the batch's own summary."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,10 @@ class Job:
         scan: Path of the scan.
         query: The question.
         folder: Where the files of the answer go.
-        name: Their stem; no two jobs of a batch share folder and name.
+        name: Their stem, or its first part.
         series: UID, number or description of a DICOM series; None lets the reader choose.
+        named: True when a jobs file gave the whole name, which is kept as it is; otherwise a digest of the question
+            follows, see ``digest_question``.
     """
 
     scan: Path
@@ -36,6 +44,7 @@ class Job:
     folder: Path
     name: str
     series: str | None = None
+    named: bool = False
 
 
 def find_jobs(folder: str | Path, queries: Sequence[str], out: str | Path, series: str | None = None) -> list[Job]:
@@ -70,16 +79,17 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
     """Read a jobs file: a JSON list of objects.
 
     Each object holds ``scan`` (relative to the jobs file), ``query`` or ``queries``, and may hold ``series`` (of a
-    DICOM scan), ``out`` (relative to the output folder) and ``name``: the stem of the files, or its first part when
-    there are several queries.
+    DICOM scan), ``out`` (a folder below the output folder) and ``name``: the stem of the files, or its first part
+    when there are several queries.
 
     Args:
         path: The jobs file.
         out: Where the answers go that name no folder of their own.
 
     Raises:
-        RecordError: The file cannot be read, or an entry cannot be used; the message names the entry and the key. A
-            scan that is missing is not an error here: it fails when its turn comes, and the others go on.
+        RecordError: The file cannot be read, an entry cannot be used, or two entries have one name; the message names
+            the entry and the key. A scan that is missing is not an error here: it fails when its turn comes, and the
+            others go on.
     """
     path, out = Path(path), Path(out)
     entries = read_json(path, "name a jobs file", "mend it")
@@ -94,12 +104,21 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
 def case_name(scan: Path, series: str | None = None) -> str:
     """File name of a scan without its ending, or name of its folder; with the series when one was named."""
     name = scan.resolve().name if scan.is_dir() else _stem(scan)
-    return f"{name}_{slug(series)}" if series else name
+    named = cut(readable(name).lstrip(".") or "scan", _CASE_BYTES - (_SLUG_BYTES // 3 if series else 0))
+    return f"{named}_{cut(slug(series), _SLUG_BYTES // 3)}" if series else named
+
+
+def answer_stem(case: str, query: str) -> str:
+    """The part of a name that people read, with room for the digest."""
+    words = slug(query)
+    room = MAX_NAME_BYTES - DIGEST_LENGTH - len(words.encode()) - 2
+    return f"{cut(case, room)}_{words}"
 
 
 def slug(query: str) -> str:
     """A query as part of a file name: letters and digits of any script, joined by ``-``."""
-    return re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LENGTH].strip("-") or "query"
+    words = re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LETTERS]
+    return cut(words, _SLUG_BYTES).strip("-") or "query"
 
 
 def _stem(scan: Path) -> str:
@@ -109,7 +128,7 @@ def _stem(scan: Path) -> str:
 
 
 _Wanted = tuple[Path, str | None, str, Path, str, str | None]
-"""Scan, series, query, folder, name of the case, whole name when it was given."""
+"""Scan, series, query, folder, name of the case, where the whole name was given."""
 
 
 def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
@@ -120,19 +139,19 @@ def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
             raise RecordError(f"{where} has an unknown key {key!r}{suggest(key, _KEYS)}; a job has {', '.join(_KEYS)}")
     if ("query" in entry) == ("queries" in entry):
         raise RecordError(f"{where} must hold either query or queries")
-    queries = [entry["query"]] if "query" in entry else entry["queries"]
+    key = "query" if "query" in entry else "queries"
+    queries = [entry["query"]] if key == "query" else entry["queries"]
     if not isinstance(queries, list) or not queries:
         raise RecordError(f"{where}.queries is {queries!r}; it must be a list of texts")
     scan = base / _checked(entry.get("scan"), f"{where}.scan")
-    folder = out / _checked(entry["out"], f"{where}.out") if "out" in entry else out
-    name = _checked(entry["name"], f"{where}.name") if "name" in entry else None
-    if name is not None and (name.startswith(".") or any(character in name for character in "/\\\0")):
-        raise RecordError(f"{where}.name is {name!r}; a name has no folder in it, write that under out")
+    folder = require_below(out, _checked(entry["out"], f"{where}.out"), f"{where}.out") if "out" in entry else out
+    name = require_name(_checked(entry["name"], f"{where}.name"), f"{where}.name") if "name" in entry else None
+    if name is not None and name.casefold() == _TAKEN:
+        raise RecordError(f"{where}.name is {name!r}, as the summary of the batch is called; choose another name")
     series = _checked(_as_text(entry["series"]), f"{where}.series") if "series" in entry else None
-    whole = name if "query" in entry else None
-    key = "query" if "query" in entry else "queries"
     case = name or case_name(scan, series)
-    return [(scan, series, _checked(query, f"{where}.{key}"), folder, case, whole) for query in queries]
+    given = f"{where}.name" if name is not None and key == "query" else None
+    return [(scan, series, _checked(query, f"{where}.{key}"), folder, case, given) for query in queries]
 
 
 def _as_text(value: Any) -> Any:
@@ -147,19 +166,17 @@ def _checked(value: Any, where: str) -> str:
 
 
 def _name(wanted: Iterable[_Wanted]) -> list[Job]:
-    """Give each job its own name, and leave out jobs that are written twice."""
-    jobs: list[Job] = []
-    taken: set[tuple[Path, str]] = set()
-    seen: set[_Wanted] = set()
-    for job in wanted:
-        if job in seen:
+    """Give each job its name, and leave out jobs that are written twice."""
+    jobs: dict[Job, None] = {}
+    taken: dict[tuple[Path, str], tuple[Job, str]] = {}
+    for scan, series, query, folder, case, given in wanted:
+        if given is None:
+            jobs[Job(scan, query, folder, answer_stem(case, query), series)] = None
             continue
-        seen.add(job)
-        scan, series, query, folder, case, whole = job
-        stem = whole or f"{case}_{slug(query)}"
-        name, number = stem, 2
-        while (folder, name.casefold()) in taken:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add((folder, name.casefold()))
-        jobs.append(Job(scan, query, folder, name, series))
-    return jobs
+        job = Job(scan, query, folder, case, series, named=True)
+        place = folder.resolve(), unicodedata.normalize("NFC", case).casefold()
+        other, where = taken.setdefault(place, (job, given))
+        if other != job:
+            raise RecordError(f"{given} is {case!r}, and so is {where}; two questions cannot have files of one name")
+        jobs[job] = None
+    return list(jobs)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medvol.core.evaluation.metrics import volume_ml
 from medvol.core.imaging.windows import apply_window, get_window, window_for_target, window_limits
 from medvol.core.types import Segmentation, Volume
+from medvol.core.visible_text import show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +76,7 @@ def _to_png(figure: Figure) -> bytes:
 
 def _wrap(query: str, wide_in: float) -> str:
     """A query on at most two lines."""
-    lines = textwrap.wrap(" ".join(query.split()), max(20, int(wide_in * 10)), max_lines=2, placeholder=" ...")
+    lines = textwrap.wrap(show(" ".join(query.split())), max(20, int(wide_in * 10)), max_lines=2, placeholder=" ...")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 import numpy as np
@@ -46,6 +46,13 @@ class RecordFields:
         value = self.get(name)
         if not isinstance(value, str) or not (value.strip() or may_be_empty):
             self._refuse(name, value, "a text" if may_be_empty else "a text that is not empty")
+        return value
+
+    def file_name(self, name: str) -> str:
+        """Name of a file beside this one."""
+        value = self.text(name)
+        if "/" in value or "\\" in value or "\0" in value or value in (".", "..") or PureWindowsPath(value).drive:
+            self._refuse(name, value, "the name of a file beside the record, without a folder")
         return value
 
     def optional_text(self, name: str) -> str | None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,24 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import RecordError
-from medvol.core.evaluation.metrics import volume_ml
+from medvol.core.errors import OutputError, RecordError, explain_error
 from medvol.core.grounding.boxes import to_norm
 from medvol.core.imaging.dicom.segmentation import DicomSegKind, write_dicom_seg
 from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
+from medvol.core.inference.measurements import measure_mask
+from medvol.core.inference.names import require_not_scan
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
-from medvol.core.json_file import read_json
+from medvol.core.json_file import read_json, to_json
 from medvol.core.types import Evidence, Segmentation, Volume
-from medvol.core.whole_file import write_whole
+from medvol.core.whole_file import write_together
 
 SCHEMA = "medvol-evidence/1"
 """Version of the record's layout."""
 
 DICOM_SEG_SUFFIX = ".dcm"
 """Ending of a DICOM segmentation object beside a record."""
+
+FAILED_SUFFIX = ".failed.json"
+"""Ending of the file that keeps the words of an answer without a mask."""
 
 _DECIMALS = 3
 _REMEDY = "mend it, or segment the scan again"
@@ -53,6 +56,8 @@ class EvidenceRecord:
         scan_sha256: Hash of that scan's voxels and geometry, see ``hash_volume``.
         series: What its DICOM series was named by; None when none was named.
         mask_file: Name of the mask beside the record.
+        mask: What the mask measures, see ``measure_mask``.
+        not_written: Why files that were asked for are not there, by their kind.
         policy: Identity of the policy.
         propagator: Identity of the propagator.
         sampling: How the completion was drawn.
@@ -70,12 +75,17 @@ class EvidenceRecord:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     edited: bool = False
     series: str | None = None
+    mask: Mapping[str, Any] = field(default_factory=dict)
+    not_written: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_segmentation(
     segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None = None
 ) -> dict[str, Path]:
-    """Write mask, record and overlay, whole or not at all; the record appears last, so where it is the rest is too.
+    """Write mask, record and overlay together; the record appears last, so where it is the rest is too.
+
+    Mask and record do not depend on the others: when the picture or the DICOM segmentation cannot be made or written,
+    the record says so under ``not_written``.
 
     Args:
         segmentation: What to write.
@@ -87,49 +97,74 @@ def save_segmentation(
         Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
 
     Raises:
-        RecordError: The name cannot be a file name.
-        ConfigError: A DICOM segmentation of a scan that was not read from DICOM.
+        RecordError: The name cannot be a file name, or is the scan's own.
+        OSError: Mask and record cannot be written; nothing is.
+        OutputError: They were written, but something beside them could not be.
     """
     if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
         raise RecordError(f"{name!r} cannot be the name of files; use letters, digits, '-' and '_'")
     folder = Path(folder)
-    paths = {
-        "mask": folder / f"{name}{mask_suffix(segmentation.volume)}",
-        "record": folder / f"{name}.json",
-        "overlay": folder / f"{name}.png",
+    paths = answer_paths(folder, name, mask_suffix(segmentation.volume))
+    volume, mask = segmentation.volume, segmentation.mask
+    require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
+    extras: dict[str, Callable[[Path], object]] = {
+        "overlay": lambda path: path.write_bytes(render_overlay(segmentation))
     }
-    content = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name)
-    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    picture = render_overlay(segmentation)
-    with ExitStack() as stack:  # leaving it renames in reverse order: mask, overlay, record
-        partial = {kind: stack.enter_context(write_whole(paths[kind])) for kind in ("record", "overlay", "mask")}
-        write_mask(partial["mask"], segmentation.mask, segmentation.volume)
-        partial["overlay"].write_bytes(picture)
-        if dicom_seg is not None:
-            paths["dicom_seg"] = folder / f"{name}{DICOM_SEG_SUFFIX}"
-            write_dicom_seg(paths["dicom_seg"], segmentation.mask, segmentation.volume, segmentation.query, dicom_seg)
-        partial["record"].write_text(text, encoding="utf-8")
-        paths["record"].unlink(missing_ok=True)
-    return paths
+    if dicom_seg is not None:
+        extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
+    failures: dict[str, str] = {}
+    with write_together(folder, last=paths["record"].name) as place:
+        partial = {kind: place / path.name for kind, path in paths.items()}
+        write_mask(partial["mask"], mask, volume)
+        _write_record(partial["record"], segmentation, paths, failures)
+        for kind, write in extras.items():
+            try:
+                write(partial[kind])
+            except Exception as error:  # a library's, or the disk's
+                partial[kind].unlink(missing_ok=True)
+                refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
+                failures[kind] = refused or explain_error(error)
+        if failures:
+            _write_record(partial["record"], segmentation, paths, failures)
+    written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
+    for kind in failures:
+        paths[kind].unlink(missing_ok=True)  # of an earlier answer that was replaced
+    (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
+    if failures:
+        raise OutputError(written, failures)
+    return written
 
 
-def describe_segmentation(segmentation: Segmentation, mask_file: str, overlay_file: str) -> dict[str, Any]:
-    """Content of the record, as plain values; the same segmentation always gives the same content."""
-    provenance = segmentation.provenance
+def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
+    """Where the files of an answer lie, by their kind; ``suffix`` is the mask's, see ``mask_suffix``."""
+    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX}
+    return {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
+
+
+def describe_segmentation(
+    segmentation: Segmentation, mask_file: str, overlay_file: str | None, not_written: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Content of the record, as plain values; the same segmentation always gives the same content.
+
+    Args:
+        segmentation: The answer.
+        mask_file: Name of its mask.
+        overlay_file: Name of its picture; None when there is none.
+        not_written: Why files that were asked for are not there, by their kind.
+    """
+    provenance, volume = segmentation.provenance, segmentation.volume
+    unit = "HU" if volume.modality == "CT" else None
     return {
         "schema": SCHEMA,
         "medvol": version("medvol-r1"),
         "query": segmentation.query,
-        "evidence": _describe_evidence(segmentation.evidence, segmentation.volume),
+        "evidence": _describe_evidence(segmentation.evidence, volume),
         "edited": bool(provenance.get("edited", False)),
         "completion": segmentation.completion.text,
-        "mask": {
-            "file": mask_file,
-            "voxels": int(segmentation.mask.sum()),
-            "volume_ml": round(volume_ml(segmentation.mask, segmentation.volume.spacing), _DECIMALS),
-        },
+        "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
-        "scan": _describe_scan(segmentation.volume),
+        "not_written": dict(not_written or {}),
+        "scan": _describe_scan(volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
     }
 
@@ -153,7 +188,9 @@ def read_record(path: str | Path) -> EvidenceRecord:
         scan_path=fields.optional_text("scan.path"),
         scan_sha256=fields.text("scan.sha256"),
         series=fields.optional_text("scan.series") if "series" in fields.get("scan") else None,
-        mask_file=fields.text("mask.file"),
+        mask_file=fields.file_name("mask.file"),
+        mask=fields.mapping("mask"),
+        not_written=fields.mapping("not_written"),
         policy=fields.mapping("policy"),
         propagator=fields.mapping("propagator"),
         sampling=fields.mapping("sampling"),
@@ -245,3 +282,10 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
 def _rounded(values: NDArray[np.float64]) -> list[Any]:
     rounded: list[Any] = (np.round(values, _DECIMALS) + 0.0).tolist()
     return rounded
+
+
+def _write_record(
+    path: Path, segmentation: Segmentation, paths: Mapping[str, Path], failures: Mapping[str, str]
+) -> None:
+    overlay = None if "overlay" in failures else paths["overlay"].name
+    path.write_bytes(to_json(describe_segmentation(segmentation, paths["mask"].name, overlay, failures)))

@@ -1,5 +1,6 @@
 """Batches: a bad case does not stop the others, a rerun does only what is left."""
 
+import csv
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from medvol.core.errors import CheckpointError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference import records
 from medvol.core.inference.batch import run_jobs
-from medvol.core.inference.jobs import find_jobs, read_jobs
+from medvol.core.inference.jobs import find_jobs
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import Propagator
 from medvol.policies.scripted import ScriptedPolicy
@@ -59,6 +60,12 @@ def read_summary(out: Path) -> dict:
     return json.loads((out / "summary.json").read_text())
 
 
+def file_of(out: Path, start: str, ending: str = "json") -> Path:
+    """The one file whose name starts so; twelve digits follow."""
+    (path,) = out.glob(f"{start}_{'[0-9a-f]' * 12}.{ending}")
+    return path
+
+
 def test_one_bad_case_does_not_stop_the_others(scans, tmp_path: Path):
     (scans / "b.nii.gz").write_bytes(b"not a scan")
     out = tmp_path / "out"
@@ -69,10 +76,12 @@ def test_one_bad_case_does_not_stop_the_others(scans, tmp_path: Path):
     assert "b.nii.gz" in summary.outcomes[2].detail
     assert summary.exit_code == 1
     assert read_summary(out)["counts"] == {"done": 2, "skipped": 0, "failed": 4, "not run": 0}
-    assert sorted(path.name for path in out.iterdir()) == [
-        *(f"{case}_the-block.{ending}" for case in "ac" for ending in ("json", "nii.gz", "png")),
-        "summary.json",
+    expected = [
+        *(file_of(out, f"{case}_the-block", ending) for case in "ac" for ending in ("json", "nii.gz", "png")),
+        *(file_of(out, f"{case}_nonsense", "failed.json") for case in "ac"),
+        *(out / "summary.json", out / "answers.csv"),
     ]
+    assert sorted(out.iterdir()) == sorted(expected)
 
 
 def test_scan_is_read_and_drawn_once_for_all_its_queries(scans, tmp_path: Path):
@@ -93,13 +102,13 @@ def test_rerun_skips_what_is_done(scans, tmp_path: Path):
     out = tmp_path / "out"
     jobs = find_jobs(scans, ["the block"], out)
     run_jobs(jobs, make_segmenter(), out)
-    written = {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]*")}
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]_*")}
     segmenter = make_segmenter()
     summary = run_jobs(jobs, segmenter, out)
     assert [outcome.status for outcome in summary.outcomes] == ["skipped"] * 3
     assert summary.exit_code == 0
     assert segmenter.policy.asked == 0
-    assert {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]*")} == written
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("[abc]_*")} == written
     assert [o.status for o in run_jobs(jobs, segmenter, out, overwrite=True).outcomes] == ["done"] * 3
 
 
@@ -114,15 +123,17 @@ def test_rerun_answers_again_what_changed(write_block, scans, tmp_path: Path, ch
     elif change == "propagator":
         segmenter = Segmenter(segmenter.policy, ExtrudePropagator(half_depth_slices=2))
     elif change.endswith("scan"):
-        os.utime(out / "b_the-block.json", (0, 0))  # the record was written before the scan came here
+        os.utime(file_of(out, "b_the-block"), (0, 0))  # the record was written before the scan came here
         write_block(scans / "b.nii.gz", offset=5)
         if change == "older scan":  # as a copy that keeps the time of its original
             os.utime(scans / "b.nii.gz", (0, 0))
     elif change == "half a record":
-        (out / "b_the-block.json").write_text('{"schema": "medvol-evidence/1"')
+        file_of(out, "b_the-block").write_text('{"schema": "medvol-evidence/1"')
     else:
-        (out / f"b_the-block.{'nii.gz' if change == 'mask' else 'json'}").unlink()
+        file_of(out, "b_the-block", "nii.gz" if change == "mask" else "json").unlink()
+    before = {path: path.read_bytes() for path in out.glob("*.nii.gz")}
     statuses = [outcome.status for outcome in run_jobs(jobs, segmenter, out).outcomes]
+    assert all(path.read_bytes() == content for path, content in before.items()), "no other answer is replaced"
     assert statuses == (["done"] * 3 if change in ("policy", "propagator") else ["skipped", "done", "skipped"])
 
 
@@ -132,7 +143,7 @@ def test_a_scan_that_was_only_touched_is_the_same_scan(scans, tmp_path: Path, ed
     out = tmp_path / "out"
     jobs = find_jobs(scans, ["the block", "the tail"], out)
     run_jobs(jobs, make_segmenter(), out)
-    record = out / "b_the-block.json"
+    record = file_of(out, "b_the-block")
     if edited:
         record.write_text(record.read_text().replace('"edited": false', '"edited": true'))
     os.utime(record, (0, 0))
@@ -153,24 +164,11 @@ def test_an_output_that_is_a_file_stops_before_the_first_case(scans, tmp_path: P
     assert segmenter.policy.asked == 0
 
 
-def test_swapped_names_are_not_taken_for_done(write_block, tmp_path: Path):
-    """Two scans of one name: after the jobs changed places, each record belongs to the other scan."""
-    for folder, offset in (("a", 1), ("b", 2)):
-        write_block(tmp_path / folder / "ct.nii.gz", offset=offset)
-    entries = [{"scan": f"{folder}/ct.nii.gz", "query": "the block"} for folder in "ab"]
-    out, path = tmp_path / "out", tmp_path / "jobs.json"
-    for order in (entries, entries[::-1]):
-        path.write_text(json.dumps(order))
-        summary = run_jobs(read_jobs(path, out), make_segmenter(), out)
-        assert [outcome.status for outcome in summary.outcomes] == ["done", "done"]
-    assert records.read_record(out / "ct_the-block.json").scan_path == str(tmp_path / "b" / "ct.nii.gz")
-
-
 def test_edited_record_is_kept(scans, tmp_path: Path):
     out = tmp_path / "out"
     jobs = find_jobs(scans, ["the block"], out)
     run_jobs(jobs, make_segmenter(), out)
-    path = out / "a_the-block.json"
+    path = file_of(out, "a_the-block")
     content = json.loads(path.read_text())
     content["evidence"]["boxes_px"] = [[1, 1, 5, 5]]
     path.write_text(json.dumps(content))
@@ -187,6 +185,8 @@ def test_interrupt_leaves_finished_cases_and_a_summary(scans, tmp_path: Path):
         run_jobs(jobs, segmenter, out)
     assert read_summary(out)["counts"] == {"done": 2, "skipped": 0, "failed": 0, "not run": 1}
     assert not list(out.glob(".*"))
+    with (out / "answers.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "done", "not run"]
     summary = run_jobs(jobs, make_segmenter(), out)
     assert [outcome.status for outcome in summary.outcomes] == ["skipped", "skipped", "done"]
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import RecordError
-from medvol.core.inference.jobs import case_name, find_jobs, read_jobs, slug
+from medvol.core.inference.jobs import answer_stem, case_name, find_jobs, read_jobs, slug
+from medvol.core.inference.names import cut
 
 
 def write_jobs(folder: Path, content) -> Path:
@@ -44,16 +45,17 @@ def test_jobs_file(tmp_path: Path):
             {"scan": "b/ct.nii.gz", "query": "the spleen"},
             {"scan": "a/ct.nii.gz", "queries": ["the liver", "the aorta"], "name": "patient-7", "out": "seven"},
             {"scan": "/far/mr.nii", "query": "the mass", "name": "mass"},
+            {"scan": "/far/mr.nii", "query": "the mass", "name": "mass"},
             {"scan": "a/ct.nii.gz", "query": "the spleen"},
         ],
     )
     jobs = read_jobs(path, tmp_path / "out")
-    assert [(job.folder.name, job.name) for job in jobs] == [
-        ("out", "ct_the-spleen"),
-        ("out", "ct_the-spleen-2"),
-        ("seven", "patient-7_the-liver"),
-        ("seven", "patient-7_the-aorta"),
-        ("out", "mass"),
+    assert [(job.folder.name, job.name, job.named) for job in jobs] == [
+        ("out", "ct_the-spleen", False),
+        ("out", "ct_the-spleen", False),
+        ("seven", "patient-7_the-liver", False),
+        ("seven", "patient-7_the-aorta", False),
+        ("out", "mass", True),
     ]
     assert [str(job.scan) for job in jobs] == [
         *(str(tmp_path / name) for name in ("a/ct.nii.gz", "b/ct.nii.gz", "a/ct.nii.gz", "a/ct.nii.gz")),
@@ -110,18 +112,71 @@ def test_slug(query, expected):
     assert slug(query) == expected
 
 
-@given(st.text(max_size=200))
-def test_slug_is_always_part_of_a_file_name(query):
-    written = slug(query)
-    assert 1 <= len(written) <= 48
-    assert not set(written) & set('/\\\0. :*?"<>|\n\t')
+@given(st.text(alphabet=st.characters(codec=None), max_size=300), st.text(min_size=1, max_size=300))
+def test_a_name_fits_on_every_disk(query, scan):
+    """At most 255 bytes of UTF-8 with the digest, what an edited record adds, and the longest ending."""
+    case = case_name(Path("/x") / (scan.replace("/", "").replace("\0", "") + ".nii.gz"))
+    stem = answer_stem(case, query)
+    assert len(stem.encode()) + 1 + 12 + len("_edited") + len(".failed.json") <= 255
+    assert not stem.startswith(".")
+    assert not set(stem) & set('/\\\0:*?"<>|\n\t\x1b\u202e')
+    assert 1 <= len(slug(query)) <= 48
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["a/x.nii", "b/x.nii", "X.nii"]), st.sampled_from(["q", "Q!", "q-2", "q 2"])))
+@given(st.text(), st.integers(1, 40))
+def test_a_cut_text_has_whole_letters(text, limit):
+    """The longest beginning that fits, found by trying every one."""
+    fitting = [text[:i] for i in range(len(text) + 1) if len(text[:i].encode()) <= limit]
+    assert cut(text, limit) == fitting[-1]
+
+
+@pytest.mark.parametrize(
+    "out",
+    ["..", "../x", "a/../../x", "/tmp/x", "C:\\x", "C:x", "\\\\host\\x", "..\\x", "link", "link/x", "a\x1b", "\ud800"],
 )
-def test_names_never_collide(tmp_path_factory, pairs):
-    folder = tmp_path_factory.mktemp("jobs")
-    entries = [{"scan": scan, "query": query} for scan, query in pairs] or [{"scan": "a", "query": "b"}]
-    jobs = read_jobs(write_jobs(folder, entries), folder)
-    assert len({job.name.casefold() for job in jobs}) == len(jobs) == len({tuple(e.values()) for e in entries})
+def test_an_output_outside_is_refused(tmp_path: Path, out):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    path = write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "out": out}])
+    with pytest.raises(RecordError, match=r"\[0\]\.out is .*; it must be a folder below"):
+        read_jobs(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", [".", "a", "a/b", "./a", "a/./b", "..a", "inner"])
+def test_an_output_inside_is_taken(tmp_path: Path, out):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "inner").symlink_to(tmp_path / "out" / "a")
+    (job,) = read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "out": out}]), tmp_path / "out")
+    assert job.folder == tmp_path / "out" / out
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "a\\b", "..", ".a", "C:x", "a\nb", "a\x1b[2J", "\ud800", "a\u202eb", "x" * 244, "脾" * 82]
+)
+def test_a_name_that_is_none_is_refused(tmp_path: Path, name):
+    path = write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": name}])
+    with pytest.raises(RecordError, match=r"\[0\]\.name") as caught:
+        read_jobs(path, tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["x" * 243, "脾" * 81, "T1+ C", "p1.T1", "a_b-c", "résumé"])
+def test_a_name_is_kept_as_it_is(tmp_path: Path, name):
+    (job,) = read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": name}]), tmp_path)
+    assert (job.name, job.named) == (name, True)
+    many = read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "queries": ["q", "r"], "name": name}]), tmp_path)
+    assert all(len(job.name.encode()) + 13 <= 243 and not job.named for job in many)
+
+
+@pytest.mark.parametrize("second", ["mass", "MASS", "Mass"])
+def test_two_questions_of_one_name_are_refused(tmp_path: Path, second):
+    entries = [{"scan": "a.nii", "query": "q", "name": "mass"}, {"scan": "a.nii", "query": "r", "name": second}]
+    with pytest.raises(RecordError, match=r"\[1\]\.name is .*\[0\]\.name"):
+        read_jobs(write_jobs(tmp_path, entries), tmp_path / "out")
+    entries[1]["out"] = "elsewhere"
+    assert len(read_jobs(write_jobs(tmp_path, entries), tmp_path / "out")) == 2
+
+
+def test_the_name_of_the_summary_is_taken(tmp_path: Path):
+    with pytest.raises(RecordError, match="summary of the batch"):
+        read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": "Summary"}]), tmp_path)

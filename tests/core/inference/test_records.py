@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvol.core.errors import MedvolError, RecordError
+from medvol.core.errors import MedvolError, OutputError, RecordError
 from medvol.core.imaging.geometry import make_volume
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference import records
@@ -79,7 +79,18 @@ def test_record_says_what_made_it(content, scan, volume):
     }
     assert content["sampling"]["temperature"] == 0.0
     assert content["completion"].startswith("<think>bright</think>")
-    assert content["mask"] == {"file": "answer.nii.gz", "voxels": 720, "volume_ml": round(720 * 1.5 * 2 * 4 / 1000, 3)}
+    # 20 x 12 pixels of 1.5 x 2 mm: from the middle of a pixel's outer edge to that of the one farthest away
+    longest = max(np.hypot(20 * 1.5, 11 * 2), np.hypot(19 * 1.5, 12 * 2))
+    assert content["mask"]["longest_diameter_mm"] == round(longest, 3)
+    assert {name: content["mask"][name] for name in ("file", "voxels", "volume_ml", "intensity_unit")} == {
+        "file": "answer.nii.gz",
+        "voxels": 720,
+        "volume_ml": round(720 * 1.5 * 2 * 4 / 1000, 3),
+        "intensity_unit": None,
+    }
+    # LPS slices 2..4 are stored slices 9..7, rows 6..17 are 23..12, columns 10..29 are 29..10: all in the block of 80
+    assert content["mask"]["mean_intensity"] == 80.0
+    assert content["not_written"] == {}
     assert content["scan"]["path"] == str(scan)
     assert content["scan"]["affine_stored"] == nib.load(scan).affine.tolist()
     assert content["scan"]["affine_lps"] == volume.affine.tolist()
@@ -130,7 +141,7 @@ def test_name_that_is_no_file_name_is_refused(segmenter, volume, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("failing", ["write_mask", "render_overlay"])
+@pytest.mark.parametrize("failing", ["write_mask", "to_json"])
 def test_failure_leaves_the_earlier_files_whole(segmenter, volume, paths, monkeypatch, failing):
     folder = paths["record"].parent
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -142,6 +153,39 @@ def test_failure_leaves_the_earlier_files_whole(segmenter, volume, paths, monkey
     with pytest.raises(OSError, match="no space"):
         save_segmentation(segmenter.segment(volume, "the tail"), folder, "answer")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("no font"), MemoryError()])
+def test_a_picture_that_cannot_be_made_costs_neither_mask_nor_record(segmenter, volume, paths, monkeypatch, error):
+    def fail(segmentation):
+        raise error
+
+    monkeypatch.setattr(records, "render_overlay", fail)
+    with pytest.raises(OutputError, match="overlay") as caught:
+        save_segmentation(segmenter.segment(volume, "the tail"), paths["record"].parent, "answer")
+    assert set(caught.value.paths) == {"mask", "record"}
+    assert sorted(path.name for path in paths["record"].parent.iterdir()) == ["answer.json", "answer.nii.gz"]
+    content = json.loads(paths["record"].read_text())
+    assert content["query"] == "the tail"
+    assert content["overlay"] == {"file": None}
+    assert set(content["not_written"]) == {"overlay"}
+    assert not np.asarray(nib.load(paths["mask"]).dataobj).any(), "the mask is the new one too"
+
+
+def test_an_answer_never_replaces_its_scan(segmenter, volume, scan):
+    content = scan.read_bytes()
+    with pytest.raises(RecordError, match="would replace its scan"):
+        save_segmentation(segmenter.segment(volume, "the block"), scan.parent, "case")
+    assert scan.read_bytes() == content
+    assert list(scan.parent.iterdir()) == [scan]
+
+
+@pytest.mark.parametrize("value", ["../case.nii.gz", "/etc/passwd", "a/b.nii.gz", "..", "a\\b", "C:x", "a\0b"])
+def test_a_record_names_no_mask_elsewhere(paths, content, value):
+    content["mask"]["file"] = value
+    paths["record"].write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=r"mask\.file is .*beside the record"):
+        read_record(paths["record"])
 
 
 def test_record_is_renamed_last(segmenter, volume, tmp_path: Path, monkeypatch):

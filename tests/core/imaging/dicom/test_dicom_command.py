@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -21,13 +22,21 @@ from medvol.core.imaging.slice_archive import SliceArchive
 from medvol.core.imaging.slice_cache import SliceCache
 from medvol.core.imaging.stored_volume import StoredVolume
 from medvol.core.imaging.writing import write_mask
+from medvol.core.inference import batch, records
 from medvol.core.inference.jobs import find_jobs
 from medvol.core.training.leakage import shared_files
 from medvol.datasets.nifti import NiftiDataset
+from medvol.policies.scripted import ScriptedPolicy
 
 pytest.importorskip("highdicom")
 
 BOX = '<think>here</think><answer>[{"slice": 2, "bbox_2d_list": [[200, 250, 800, 750]]}]</answer>'
+
+
+def file_of(out: Path, start: str, ending: str = "json") -> Path:
+    """The one file whose name starts so; twelve digits follow."""
+    (path,) = out.glob(f"{start}_{'[0-9a-f]' * 12}.{ending}")
+    return path
 
 
 def segment(*arguments: object) -> int:
@@ -93,10 +102,8 @@ def test_one_study_is_one_scan(make_series, tmp_path, capsys):
     folder = make_series().write(tmp_path / "1.2.840.5")
     out = tmp_path / "out"
     assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
-    assert {path.name for path in out.iterdir()} == {
-        f"1.2.840.5_the-liver{ending}" for ending in (".nii.gz", ".json", ".png", ".dcm")
-    }
-    mask = nib.load(out / "1.2.840.5_the-liver.nii.gz")
+    assert set(out.iterdir()) == {file_of(out, "1.2.840.5_the-liver", end) for end in ("nii.gz", "json", "png", "dcm")}
+    mask = nib.load(file_of(out, "1.2.840.5_the-liver", "nii.gz"))
     volume = read_volume(folder)
     assert np.array_equal(mask.affine, volume.source.affine)
     # Columns 2 to 8 of ten, rows 2 to 6 of eight.
@@ -105,10 +112,10 @@ def test_one_study_is_one_scan(make_series, tmp_path, capsys):
     capsys.readouterr()
     assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
     assert "answered before" in capsys.readouterr().out
-    (out / "1.2.840.5_the-liver.dcm").unlink()
+    file_of(out, "1.2.840.5_the-liver", "dcm").unlink()
     assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
-    assert (out / "1.2.840.5_the-liver.dcm").is_file()
-    later = (out / "1.2.840.5_the-liver.json").stat().st_mtime + 10
+    assert file_of(out, "1.2.840.5_the-liver", "dcm").is_file()
+    later = file_of(out, "1.2.840.5_the-liver").stat().st_mtime + 10
     os.utime(folder / "IM003", (later, later))
     capsys.readouterr()
     assert segment(folder, "the liver", "--out", out) == 0
@@ -129,16 +136,16 @@ def test_a_series_is_part_of_the_answer(make_series, tmp_path, capsys):
     out = tmp_path / "out"
     for series in ("3", "4"):
         assert segment(tmp_path / "scan", "the liver", "--out", out, "--series", series) == 0
-        record = json.loads((out / f"scan_{series}_the-liver.json").read_text())
+        record = json.loads(file_of(out, f"scan_{series}_the-liver").read_text())
         assert record["scan"]["series"] == series
         assert record["scan"]["shape_zyx"][0] == {"3": 6, "4": 5}[series]
     (tmp_path / "settings.yaml").write_text("series: 4\n")
     assert segment(tmp_path / "scan", "the spleen", "--out", out, "--config", tmp_path / "settings.yaml") == 0
-    assert (out / "scan_4_the-spleen.json").is_file()
-    record = out / "scan_4_the-liver.json"
+    assert file_of(out, "scan_4_the-spleen").is_file()
+    record = file_of(out, "scan_4_the-liver")
     evidence = ["segment", "--evidence", str(record), "--out", str(out), "--propagator", "ExtrudePropagator"]
     assert main(evidence) == 0
-    first, again = (nib.load(out / f"scan_4_the-liver{end}.nii.gz") for end in ("", "_edited"))
+    first, again = (nib.load(out / f"{record.stem}{end}.nii.gz") for end in ("", "_edited"))
     assert np.array_equal(np.asarray(first.dataobj), np.asarray(again.dataobj))
     # A record of an earlier release names no series.
     content = json.loads(record.read_text())
@@ -156,7 +163,7 @@ def test_studies_in_a_batch(make_series, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["counts"] == {"done": 2, "skipped": 0, "failed": 1, "not run": 0}
     assert [case["error"] for case in summary["cases"]] == ["", "", "TooFewSlicesError"]
-    assert sorted(path.name for path in out.glob("*.dcm")) == ["a_the-liver.dcm", "b_the-liver.dcm"]
+    assert set(out.glob("*.dcm")) == {file_of(out, f"{name}_the-liver", "dcm") for name in "ab"}
     assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "with_patient") == 1
     assert json.loads((out / "summary.json").read_text())["counts"]["skipped"] == 2
 
@@ -164,7 +171,7 @@ def test_studies_in_a_batch(make_series, tmp_path):
 def test_an_archive(make_series, tmp_path):
     archive = pack(make_series().write(tmp_path / "scan"), tmp_path / "study.zip")
     assert segment(archive, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 0
-    assert (tmp_path / "out" / "study_the-liver.dcm").is_file()
+    assert file_of(tmp_path / "out", "study_the-liver", "dcm").is_file()
     [job] = find_jobs(tmp_path, ["q"], tmp_path / "out")
     assert job.scan == archive
 
@@ -176,6 +183,70 @@ def test_a_segmentation_needs_dicom(tmp_path, capsys):
     assert not list(tmp_path.glob("out/*"))
     assert segment(tmp_path / "ct.nii.gz", "q", "--out", tmp_path / "out", "--series", "3") == 2
     assert "leave it out" in capsys.readouterr().err
+
+
+class Unloaded(ScriptedPolicy):
+    """A policy that must not be loaded."""
+
+    def identity(self):
+        raise AssertionError("the model is loaded")
+
+
+@pytest.mark.parametrize("uid", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+def test_a_series_that_can_have_no_segmentation_is_refused_before_the_work(
+    make_series, tmp_path, capsys, monkeypatch, uid
+):
+    folder = make_series().each(**{uid: ""}).write(tmp_path / "scan")
+    with monkeypatch.context() as patch:
+        patch.setattr(ScriptedPolicy, "identity", Unloaded.identity)
+        assert segment(folder, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 2
+    error = capsys.readouterr().err
+    assert uid in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert segment(folder, "the liver", "--out", tmp_path / "out") == 0
+
+
+def test_in_a_batch_only_the_scans_that_can_have_no_segmentation_fail(make_series, tmp_path):
+    make_series().write(tmp_path / "scans" / "a")
+    make_series().each(FrameOfReferenceUID="").write(tmp_path / "scans" / "b")
+    out = tmp_path / "out"
+    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "anonymous") == 1
+    cases = json.loads((out / "summary.json").read_text())["cases"]
+    assert [case["status"] for case in cases] == ["done", "failed"]
+    assert "FrameOfReferenceUID" in cases[1]["detail"]
+    assert file_of(out, "a_the-liver", "dcm").is_file()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_segmentation_that_fails_costs_neither_mask_nor_record(make_series, tmp_path, capsys, monkeypatch, many):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "write_dicom_seg", fail)
+    for name in ("a", "b") if many else ("a",):
+        make_series().write(tmp_path / "scans" / name)
+    out, scan = tmp_path / "out", tmp_path / "scans" / ("" if many else "a")
+    assert segment(scan, "the liver", "--out", out, "--dicom_seg", "anonymous") == 1
+    captured = capsys.readouterr()
+    assert "dicom_seg: No space left on device" in captured.err
+    record = file_of(out, "a_the-liver")
+    assert json.loads(record.read_text())["not_written"] == {"dicom_seg": "No space left on device"}
+    assert all(file_of(out, "a_the-liver", end).is_file() for end in ("nii.gz", "png"))
+    assert not list(out.glob("*.dcm"))
+    assert (str(record) in captured.out) is not many
+
+
+def test_a_missing_writer_is_said_before_the_work(make_series, tmp_path, capsys, monkeypatch):
+    for name in ("a", "b"):
+        make_series().write(tmp_path / "scans" / name)
+    monkeypatch.setattr(ScriptedPolicy, "identity", Unloaded.identity)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    monkeypatch.setattr(batch, "find_spec", lambda name: None)
+    for scan in (tmp_path / "scans", tmp_path / "scans" / "a"):
+        assert segment(scan, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 2
+        assert 'pip install "medvol-r1[dicom]"' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_check(make_series, tmp_path, capsys):

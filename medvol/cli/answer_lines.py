@@ -1,0 +1,65 @@
+"""What ``medvol segment`` prints of an answer: what was found, what it measures, where the files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvol.core.errors import OutputError
+from medvol.core.terminal import Console
+from medvol.core.visible_text import show
+
+if TYPE_CHECKING:
+    from medvol.core.imaging.dicom.segmentation import DicomSegKind
+    from medvol.core.types import Segmentation
+
+
+def say_replaced(path: Path | None, console: Console) -> None:
+    """Say, before the work, which file is there and will be another one."""
+    if path is not None:
+        console.print(f"{path} is there already and is replaced", soft_wrap=True)
+
+
+def save_and_tell(
+    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None, console: Console
+) -> None:
+    """Write an answer and tell what it is.
+
+    Args:
+        segmentation: The answer.
+        folder: Where its files go.
+        name: Their stem.
+        dicom_seg: Write a DICOM segmentation object too.
+        console: Where it is told.
+
+    Raises:
+        OutputError: Something beside mask and record could not be written; raised when the rest is told.
+    """
+    try:
+        paths = segmentation.save(folder, name, dicom_seg)
+    except OutputError as error:
+        _tell(segmentation, error.paths, console)
+        raise
+    _tell(segmentation, paths, console)
+
+
+def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Console) -> None:
+    """Print what was found and where the files lie."""
+    from medvol.core.inference.records import read_record
+
+    evidence, mask = segmentation.evidence, read_record(paths["record"]).mask
+    boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"
+    found = "not in the scan" if evidence.absent else f"slice {evidence.key_slice}, {boxes}"
+    console.print(f"{show(segmentation.query)}: {found}, {mask['voxels']} voxels{_measures(mask)}", soft_wrap=True)
+    for kind, path in paths.items():
+        console.print(f"{kind:<8} {show(path)}", soft_wrap=True)
+
+
+def _measures(mask: Mapping[str, Any]) -> str:
+    """Volume, mean intensity and diameters of a mask that is not empty."""
+    if not mask["voxels"]:
+        return ""
+    unit = "" if mask["intensity_unit"] is None else f" {mask['intensity_unit']}"
+    longest, across = mask["longest_diameter_mm"], mask["perpendicular_diameter_mm"]
+    return f", {mask['volume_ml']:.4g} ml, mean {mask['mean_intensity']:.4g}{unit}, {longest:.1f} x {across:.1f} mm"

@@ -1,0 +1,97 @@
+"""What the files of an answer are called: readable, short enough for every disk, and another name for another question.
+
+A name is the scan's, the query's and a digest: ``ct_the-spleen_3f9a1c0b7d2e``. The first two are for people and leave
+out what a file name cannot hold; the digest tells apart what they cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from medvol.core.errors import RecordError
+from medvol.core.visible_text import show
+
+MAX_NAME_BYTES = 243
+"""Longest stem: disks take 255 bytes, and the longest ending, ``.failed.json``, has 12."""
+
+DIGEST_LENGTH = 12
+
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|]+')
+
+
+def digest_question(
+    scan_sha256: str, modality: str, series: str | None, query: str, identity: Mapping[str, Any]
+) -> str:
+    """Digits that tell one question from another: what is asked, about which voxels, and who answers.
+
+    Args:
+        scan_sha256: Hash of the scan's voxels and geometry; where the file lies and what it is called does not count.
+        modality: What it was read as, which decides what the policy sees.
+        series: What the series was named by, or None.
+        query: The question to the letter.
+        identity: Of the policy and the propagator, as plain values.
+    """
+    asked = [scan_sha256, modality, series, query, identity["policy"], identity["propagator"]]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def cut(text: str, max_bytes: int) -> str:
+    """The first letters of a text that fit into so many bytes of UTF-8; none of them is cut in two."""
+    return text.encode()[:max_bytes].decode(errors="ignore")
+
+
+def readable(text: str) -> str:
+    """A text that may be part of a file name on every system; what may not becomes ``-``."""
+    visible = "".join(letter if show(letter) == letter else "-" for letter in text)
+    return _FORBIDDEN.sub("-", visible)
+
+
+def require_name(name: str, where: str) -> str:
+    """A name that somebody chose for files, kept as it is.
+
+    Raises:
+        RecordError: It has a folder or a drive in it, letters that a file name cannot hold, or too many of them.
+    """
+    foreign = "/" in name or "\\" in name or PureWindowsPath(name).drive or show(name) != name
+    if not name or name.startswith(".") or foreign:
+        raise RecordError(f"{where} is {name!r}; a name is one of letters, with no folder in it, which goes under out")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise RecordError(f"{where} has {len(name.encode())} bytes; a name has at most {MAX_NAME_BYTES}")
+    return name
+
+
+def require_below(folder: Path, given: str, where: str) -> Path:
+    """A folder that a file names, below the one that the user named.
+
+    Raises:
+        RecordError: It leads out of ``folder``, by ``..``, as a path of its own, or over a link.
+    """
+    posix, windows = PurePosixPath(given), PureWindowsPath(given)
+    path = folder / given
+    leaves = posix.is_absolute() or windows.anchor or "\\" in given or ".." in posix.parts or show(given) != given
+    if leaves or not path.resolve().is_relative_to(folder.resolve()):
+        raise RecordError(f"{where} is {given!r}; it must be a folder below {str(folder)!r}")
+    return path
+
+
+def require_not_scan(paths: Iterable[Path], scan: Path | None) -> None:
+    """Refuse to write an answer in the place of its scan.
+
+    Raises:
+        RecordError: One of the paths is the scan's.
+    """
+    if scan is not None and any(place(path) == place(scan) for path in paths):
+        raise RecordError(f"the answer would replace its scan, {scan}; choose another folder or another name")
+
+
+def place(path: Path) -> Path:
+    """Where a path leads, over all links; the path itself when that cannot be told."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no path at all
+        return path.absolute()
