@@ -147,7 +147,7 @@ def _is_sound(entry: Mapping[str, Any], available: int) -> bool:
         return False
     bits = _DTYPE_BITS.get(entry["dtype"])
     fits = bits is None or prod(shape) * bits == (last - first) * 8
-    return fits and first <= last <= available and prod(shape) <= 8 * (last - first)
+    return bool(fits and first <= last <= available and prod(shape) <= 8 * (last - first))
 
 
 def _hold_to_seal(folder: Path, sidecar: Any) -> None:

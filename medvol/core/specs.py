@@ -50,7 +50,7 @@ def identify_component(component: object, leave_out: Sequence[str] = ()) -> dict
     return {"name": type(component).__name__, "distribution": owner_of(component), **kept}
 
 
-def rebuild(spec: Mapping[str, Any], *allowed: type) -> Any:
+def rebuild(spec: Any, *allowed: type) -> Any:
     """Build the component that a spec describes.
 
     A spec comes from a file, so its class is judged by name first: only what an installed distribution publishes, what

@@ -35,7 +35,7 @@ def judge_yaml(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(node.anchor == event.anchor for node in open_nodes):
                 raise RefusedYAMLError(f"it has an anchor that holds itself, {event.anchor!r}; write the value out")
-            open_nodes[-1].add(*sizes.get(event.anchor, (1, 1)))
+            open_nodes[-1].add(*sizes.get(event.anchor or "", (1, 1)))
         elif isinstance(event, yaml.ScalarEvent):
             if len(event.value) > _MAX_DIGITS and re.fullmatch(r"[+-]?[\d_]+", event.value):
                 raise RefusedYAMLError(f"it has a number of {len(event.value)} digits")

@@ -44,7 +44,7 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
         with torch.device("meta"):
             require_size(AutoModelForImageTextToText.from_config(config), folder)
         with hide_progress_bars():
-            network, report = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 config=config,
                 dtype=getattr(torch, dtype),
@@ -54,6 +54,7 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
                 attn_implementation="sdpa",
                 output_loading_info=True,
             )
+        network, report = loaded
         require_all_tensors(report, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _require_known_tokens(tokenizer, network, folder)
@@ -97,7 +98,7 @@ def _fetch(model: str) -> Path:
         raise CheckpointError(f"the model {model!r} is no folder and cannot be fetched: {reason}") from error
 
 
-def _require_known_tokens(tokenizer: Any, network: PreTrainedModel, folder: Path) -> None:
+def _require_known_tokens(tokenizer: Any, network: Any, folder: Path) -> None:
     """Refuse a tokenizer that belongs to another network."""
     rows, place = network.get_input_embeddings().weight.shape[0], token_id(tokenizer, IMAGE)
     if len(tokenizer) > rows or place != network.config.image_token_id:

@@ -110,8 +110,9 @@ def read_upstream(path: Path) -> State:
     """
     content = read_tensors(path)
     state = content.get("model", content) if isinstance(content, dict) else None
-    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"checkpoint {str(path)!r} holds no state dictionary; give upstream's own file")
     return state
 
