@@ -170,6 +170,20 @@ def look_up(dataset: CaseDataset | Sequence[Case], index: int) -> Case:
         return read_case(dataset[index], index)
 
 
+def list_volumes(dataset: CaseDataset) -> list[str]:
+    """Volume key of every case of a data set; reads no volume.
+
+    Raises:
+        DatasetError: It failed, or a key is no text.
+    """
+    with _guarded(dataset, DatasetError, doing="failed on its volume keys", passing=(MedvolError,)):
+        keys: list[object] = [dataset.volume_key(index) for index in range(len(dataset))]
+        for index, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise BreachError(f"gave the volume key {say(key)} for case {index}; it is a str")
+        return [str(key) for key in keys]
+
+
 def identify(component: Policy | Propagator) -> dict[str, Any]:
     """Identity of a component, as written to evidence records.
 
