@@ -148,7 +148,7 @@ def score_terms(terms: Mapping[str, RewardTerm], rollout: Rollout, case: Case) -
 
     def refuse(cause: BaseException) -> RewardError:
         doing = f"failed on case {case.case_id!r}"
-        answer = f" (case {case.case_id!r}, answer {say(rollout.completion.text[:80])})"
+        answer = f" (on case {case.case_id!r}, the answer was {say(rollout.completion.text[:80])})"
         return RewardError(
             f"the reward {current} of {owner_of(terms[current])} {describe_cause(cause, doing)}"
             f"{answer if isinstance(cause, BreachError) else ''}"
