@@ -148,7 +148,7 @@ def score_terms(terms: Mapping[str, RewardTerm], rollout: Rollout, case: Case) -
 
     def refuse(cause: BaseException) -> RewardError:
         doing = f"failed on case {case.case_id!r}"
-        answer = f" (case {case.case_id!r}, answer {say(rollout.completion.text[:80])})"
+        answer = f" (on case {case.case_id!r}, the answer was {say(rollout.completion.text[:80])})"
         return RewardError(
             f"the reward {current} of {owner_of(terms[current])} {describe_cause(cause, doing)}"
             f"{answer if isinstance(cause, BreachError) else ''}"
@@ -168,6 +168,20 @@ def look_up(dataset: CaseDataset | Sequence[Case], index: int) -> Case:
     """
     with _guarded(dataset, DatasetError, doing=f"failed on case {index}", passing=(MedvolError,)):
         return read_case(dataset[index], index)
+
+
+def list_volumes(dataset: CaseDataset) -> list[str]:
+    """Volume key of every case of a data set; reads no volume.
+
+    Raises:
+        DatasetError: It failed, or a key is no text.
+    """
+    with _guarded(dataset, DatasetError, doing="failed on its volume keys", passing=(MedvolError,)):
+        keys: list[object] = [dataset.volume_key(index) for index in range(len(dataset))]
+        for index, key in enumerate(keys):
+            if not isinstance(key, str):
+                raise BreachError(f"gave the volume key {say(key)} for case {index}; it is a str")
+        return [str(key) for key in keys]
 
 
 def identify(component: Policy | Propagator) -> dict[str, Any]:

@@ -22,7 +22,16 @@ from medvol.core.errors import (
     ScanError,
 )
 from medvol.core.grounding.prompts import build_prompts
-from medvol.core.guard import ask_each, ask_policy, identify, look_up, propagate, propagate_many, read_template
+from medvol.core.guard import (
+    ask_each,
+    ask_policy,
+    identify,
+    list_volumes,
+    look_up,
+    propagate,
+    propagate_many,
+    read_template,
+)
 from medvol.core.inference.records import hash_volume
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
@@ -441,6 +450,17 @@ def test_what_a_data_set_gives_is_looked_at(spoil: Callable[[Case], Any], said: 
         look_up(DoneDataset(lambda index: spoil(make_case())), 0)
     assert said is None or said in str(refusal.value)
     assert look_up(DoneDataset(lambda index: make_case()), 0).case_id == "case-12px"
+
+
+@pytest.mark.parametrize("key", [None, 3, fail, lambda index: sys.exit(0)], ids=["None", "3", "raises", "leaves"])
+def test_volume_keys_are_looked_at(key: Any) -> None:
+    class Keyed(DoneDataset):
+        def volume_key(self, index):
+            return key(index) if callable(key) else key
+
+    with pytest.raises(DatasetError, match="the data set Keyed of the module"):
+        list_volumes(Keyed(lambda index: make_case()))
+    assert list_volumes(DoneDataset(lambda index: make_case())) == ["v"]
 
 
 def test_template_and_identity_are_looked_at() -> None:

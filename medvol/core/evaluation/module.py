@@ -21,7 +21,7 @@ from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
-from medvol.core.guard import POLICY_FAILED, ask_each, identify, read_template
+from medvol.core.guard import POLICY_FAILED, ask_each, identify, name_component, read_template
 from medvol.core.imaging.slices import choose_slices
 from medvol.core.json_file import write_json
 from medvol.core.limits import require_least
@@ -150,7 +150,7 @@ class EvaluationModule(LightningModule):
             PolicyError: The policy answered no query at all.
         """
         scores = self._gather(self._scores, lambda score: score.case_id)
-        _require_answers([score.failure for score in scores])
+        _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("val", scores)
         if self.trainer.state.fn == "validate" and self.trainer.is_global_zero:
             with pause_progress():
@@ -172,7 +172,7 @@ class EvaluationModule(LightningModule):
             PolicyError: The policy answered no query at all.
         """
         scores = self._gather(self._scores, lambda score: score.case_id)
-        _require_answers([score.failure for score in scores])
+        _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
@@ -215,7 +215,7 @@ class EvaluationModule(LightningModule):
             PolicyError: The policy answered no query at all.
         """
         rows = self._gather(self._predictions, lambda row: row["case_id"])
-        _require_answers([row["failure"] for row in rows])
+        _require_answers(self.policy, [row["failure"] for row in rows])
         if self.save_dir and self.trainer.is_global_zero:
             path = write_json(Path(self.save_dir) / "predictions.json", rows)
             failed = sum(row["failure"] is not None for row in rows)
@@ -274,10 +274,10 @@ class EvaluationModule(LightningModule):
         return list({key(row): row for part in gathered if part for row in part}.values())
 
 
-def _require_answers(failures: Sequence[str | None]) -> None:
+def _require_answers(policy: Policy, failures: Sequence[str | None]) -> None:
     """Stop a run whose policy failed on every query: that is a fault, and not a result of 0."""
     if failures and all(failure == POLICY_FAILED for failure in failures):
         raise PolicyError(
-            f"the policy failed on each of {len(failures)} queries, so there is nothing to report; the warnings above "
-            "say why"
+            f"{name_component(policy)} failed on each of {len(failures)} queries, so there is nothing to report; the "
+            "warnings above say why"
         )

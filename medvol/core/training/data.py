@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.guard import look_up
+from medvol.core.guard import list_volumes, look_up
 from medvol.core.limits import require_least
 from medvol.core.roles import CaseDataset
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 def group_by_volume(dataset: CaseDataset) -> list[list[int]]:
     """Indices of the cases of each volume, in order of first appearance; reads no volume."""
     groups: dict[str, list[int]] = {}
-    for index in range(len(dataset)):
-        groups.setdefault(dataset.volume_key(index), []).append(index)
+    for index, key in enumerate(list_volumes(dataset)):
+        groups.setdefault(key, []).append(index)
     return list(groups.values())
 
 

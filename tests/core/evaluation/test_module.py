@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from medvol.core.errors import DatasetError
+from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion
@@ -239,3 +239,39 @@ def test_network_is_built_late_registered_trained_and_stored(study, box_propagat
     again.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"])
     assert torch.equal(again.policy.load().weight, policy.load().weight)
     assert list(again.state_dict()) == ["network.weight"]
+
+
+class Failing:
+    """Makes a policy fail on some queries, or on all."""
+
+    def __init__(self, policy, *queries):
+        self.policy, self.queries = policy, queries
+
+    def __call__(self, prompts, n=1, sampling=None):
+        if not self.queries or any(prompt.query in self.queries for prompt in prompts):
+            raise SystemExit("no more")
+        return type(self.policy).generate(self.policy, prompts, n, sampling)
+
+
+def test_a_policy_that_fails_on_one_case_fails_that_case_alone(study, box_propagator, tmp_path):
+    groups, policy = study
+    policy.generate = Failing(policy, groups[0][0].query.text)
+    run("test", EvaluationModule(policy, box_propagator(), error_budget=True), groups, tmp_path)
+    cases = {case["case_id"]: case for case in json.loads((tmp_path / "cases.json").read_text())}
+    failed = [case_id for case_id, case in cases.items() if case["failure"] == "policy_failed"]
+    assert [case["case_id"] for case in cases.values()] == ["right", "half", "missed", "garbled", "nowhere", "other"]
+    same = [case.case_id for group in groups for case in group if case.query.text == groups[0][0].query.text]
+    assert failed == same
+    assert all(cases[case_id]["dsc"] == 0 and not cases[case_id]["parsed"] for case_id in failed)
+    assert all("SystemExit: no more" in cases[case_id]["detail"] for case_id in failed)
+    summary = json.loads((tmp_path / "evaluation.json").read_text())
+    assert summary["failures"]["policy_failed"] == len(failed)
+
+
+@pytest.mark.parametrize("stage", ["test", "validate", "predict"])
+def test_a_policy_that_fails_on_every_case_stops_the_run(stage, study, box_propagator, tmp_path):
+    groups, policy = study
+    policy.generate = Failing(policy)
+    with pytest.raises(PolicyError, match="failed on each of 6 queries"):
+        run(stage, EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert not list(tmp_path.iterdir())
