@@ -204,6 +204,7 @@ def _find_class(name: str, role: type) -> Any:
         return known[name]
     kind = _KINDS.get(role.__name__, role.__name__)
     origin = "medvol." if kind.endswith("module") else "lightning."
+    known = {key: found for key, found in known.items() if not key.startswith("_")}
     own = [key for key in known if known[key].__module__.startswith(origin)] or list(known)
     raise LookupError(f"there is no {kind} {name!r}; choices: {', '.join(sorted(own))}{suggest(name, known)}")
 

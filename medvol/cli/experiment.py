@@ -26,7 +26,7 @@ from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.remarks import calm
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml, require_config_option
-from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_sound
+from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.progress import Work, hide_progress
@@ -160,8 +160,10 @@ class ExperimentCLI(LightningCLI):
                 f"{type(self.model).__name__} evaluates a policy and trains none; to train one set model.class_path to "
                 "SFTModule (from true answers) or GRPOModule (from rewards), to score it use `medvol test`"
             )
+        if not self.model.automatic_optimization:
+            require_own_steps(self._part(self.config).trainer, type(self.model).__name__)
         try:
-            self.trainer.fit(**arguments)
+            self._call_trainer(**arguments)
         except (KeyboardInterrupt, SystemExit, SIGTERMException):
             if self.trainer.is_global_zero:
                 self.work.finish()
@@ -175,11 +177,28 @@ class ExperimentCLI(LightningCLI):
 
     def validate(self, **arguments: Any) -> None:
         """Validate; the module prints its scores."""
-        self.trainer.validate(**arguments, verbose=False)
+        self._call_trainer(**arguments, verbose=False)
 
     def test(self, **arguments: Any) -> None:
         """Test; the module prints its scores."""
-        self.trainer.test(**arguments, verbose=False)
+        self._call_trainer(**arguments, verbose=False)
+
+    def predict(self, **arguments: Any) -> None:
+        """Answer; the module writes the answers."""
+        self._call_trainer(**arguments)
+
+    def _call_trainer(self, **arguments: Any) -> None:
+        """Run the verb; what the trainer has against the settings is told with the setting.
+
+        Raises:
+            ConfigError: It cannot run with them.
+        """
+        try:
+            getattr(self.trainer, str(self.verb))(**arguments)
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+            if isinstance(error, MisconfigurationException) or is_of_trainer(error):
+                raise explain_trainer(error, self._part(self.config).trainer) from error
+            raise
 
     def _add_progress(self, callbacks: list[Callback]) -> list[Callback]:
         """Show the run, unless the experiment has a display of its own, beside which no other has room."""
@@ -227,14 +246,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return TERMINATED
     except SystemExit as stop:
         return INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        if "loading state_dict" in str(error):
-            raise CheckpointError(
-                "the checkpoint does not fit the module; use the configuration it was made with"
-            ) from error
-        if not (isinstance(error, MisconfigurationException) or is_of_trainer(error)):
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
             raise
-        raise ConfigError(f"medvol {verb} cannot run: {' '.join(str(error).split())}") from error
+        raise CheckpointError(
+            "the checkpoint does not fit the module; use the configuration it was made with"
+        ) from error
     return 0
 
 
@@ -264,7 +281,7 @@ def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
     unknown = {key: None for key in settings if key not in accepted}
     fault = find_fault(unknown, accepted)
     places = [place for key in unknown if (place := find_place(key, settings))]
-    if fault and places:
+    if fault and places and "did you mean" not in fault:
         fault = f"unknown key {next(iter(unknown))!r}; did you mean {places[0]!r}?"
     trainer = settings.get("trainer", {})
     if not (isinstance(trainer, dict) or str(trainer).endswith(FILE_SUFFIXES)):

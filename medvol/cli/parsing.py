@@ -47,9 +47,9 @@ class ComponentParsing:
         """Raise instead of printing the usage; inner parsers keep their own way."""
         if not self.exit_on_error:  # type: ignore[attr-defined]
             super().error(message, ex)  # type: ignore[misc]
-        options = re.findall(r"--[\w.-]+", self.format_help())  # type: ignore[attr-defined]
+        options = re.findall(r"--[a-z][\w.-]*", self.format_help())  # type: ignore[attr-defined]
         places = [action.dest.upper() for action in self._get_positional_actions()]  # type: ignore[attr-defined]
-        usage = " ".join([self.prog, *places])  # type: ignore[attr-defined]
+        usage = self.usage or " ".join([self.prog, *places])  # type: ignore[attr-defined]
         raise RefusedSettingsError(_shorten(message, options, usage)) from ex
 
 
@@ -106,7 +106,7 @@ def _shorten(message: str, options: Sequence[str], usage: str) -> str:
     if unknown:
         word = unknown[1].partition("=")[0]
         if not word.startswith("-"):
-            return f"unexpected argument {word!r}; the arguments are: {usage} [--OPTION ...]"
+            return f"unexpected argument {word!r}; the arguments are: {usage}"
         near = suggest(word, [option for option in options if "." in word or "." not in option])
         return f"unknown option {word!r}{near or '; --help lists them'}"
     alone = re.match(r"argument (?:-\w, ?)?(?:-\w/)?(\S+): expected (?:one|at least one) argument", message)

@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}" if mark else ""
         problem = _PROBLEMS.get(str(error.problem), error.problem)
-        if mark and mark.buffer and mark.buffer[mark.pointer : mark.pointer + 1] == "\t":
+        if mark and text[mark.index : mark.index + 1] == "\t":
             problem = "it holds a tab; indent with spaces"
         raise ConfigError(f"the configuration file {str(path)!r} is not YAML{where}: {problem}") from error
     except RefusedYAMLError as error:
@@ -163,9 +163,10 @@ def _locate(node: Any, folder: Path) -> Any:
 
 def _parse(text: str) -> Any:
     try:
-        return load_yaml(text)
+        value = load_yaml(text)
     except yaml.YAMLError:
         return text
+    return text if isinstance(value, bool) and text.casefold() not in ("true", "false") else value
 
 
 def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:

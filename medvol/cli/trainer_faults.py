@@ -47,6 +47,24 @@ def require_sound(settings: Mapping[str, Any], seed: Any) -> None:
         raise ConfigError(f"seed_everything is {seed}; it must be from 0 to {_LARGEST_SEED}")
 
 
+def require_own_steps(settings: Mapping[str, Any], module: str) -> None:
+    """Refuse what the trainer cannot do for a module that steps its optimiser itself.
+
+    Raises:
+        ConfigError: It is asked for.
+    """
+    if settings.get("gradient_clip_val"):
+        raise ConfigError(
+            f"trainer.gradient_clip_val is {settings['gradient_clip_val']}, and {module} scales its gradients itself; "
+            "leave it out and set model.max_grad_norm"
+        )
+    if settings.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches is {settings['accumulate_grad_batches']}, and {module} takes its steps "
+            "itself; leave it out and set data.batch_size"
+        )
+
+
 def explain_trainer(error: BaseException, settings: Mapping[str, Any]) -> ConfigError:
     """The trainer's own words, after the setting that they are about.
 
@@ -54,7 +72,7 @@ def explain_trainer(error: BaseException, settings: Mapping[str, Any]) -> Config
         error: Raised by the trainer.
         settings: Of the trainer.
     """
-    words = " ".join(str(error).split()).rstrip(".")
+    words = " ".join(str(error).split()).rstrip(".!")
     for key, value in _candidates(words, settings):
         advice = "; set it to cpu, or to auto" if key == "accelerator" else ""
         return ConfigError(f"trainer.{key} is {value!r}, which cannot be used here: {words}{advice}")
@@ -72,10 +90,11 @@ def is_of_trainer(error: BaseException) -> bool:
 
 def _candidates(words: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings that a text names, then those whose value it names."""
-    for key, value in settings.items():
-        if value is not None and re.search(rf"\b{re.escape(key)}\b", words):
-            yield key, value
-    for key in ("accelerator", "strategy", "precision", "devices"):
+    for end in ("=", ""):  # ``devices=0`` says more than the word alone
+        for key, value in settings.items():
+            if value is not None and re.search(rf"\b{re.escape(key)}\b{end}", words):
+                yield key, value
+    for key in ("accelerator", "strategy", "precision", "devices", "max_time"):
         value = settings.get(key)
         if isinstance(value, str) and re.search(rf"\b{re.escape(value)}\b", words, re.IGNORECASE):
             yield key, value

@@ -60,7 +60,52 @@ WRONG_SETTINGS = {
     "unknown callback": ({"trainer__callbacks": [{"class_path": "ModelCheckpont"}]}, ["trainer.callbacks[0]"]),
     "unknown logger": ({"trainer__logger": {"class_path": "CSVLoger"}}, ["trainer.logger", "'CSVLogger'"]),
     "component of another role": ({POLICY: "ToyPropagator"}, ["'ToyPropagator'", "medvol.propagators"]),
-    "policy that cannot be trained": ({POLICY: "ScriptedPolicy"}, ["'ScriptedPolicy'", "TrainablePolicy"]),
+    "policy that cannot be trained": (
+        {POLICY: "ScriptedPolicy"},
+        ["'ScriptedPolicy' has nothing to train", "EvaluationModule", "medvol test"],
+    ),
+    "module that trains nothing": (
+        {"model__class_path": "EvaluationModule", "model__init_args__learning_rate": None},
+        ["EvaluationModule", "SFTModule", "GRPOModule", "model.class_path"],
+    ),
+    "no rewards but a name": (
+        {"model__class_path": "GRPOModule", "model__init_args__rewards": "ToyReward"},
+        ["model.init_args.rewards must be a list; got 'ToyReward'", "[ToyReward]"],
+    ),
+    "clipping that GRPO does itself": (
+        {
+            "model__class_path": "GRPOModule",
+            "model__init_args__rewards": ["ToyReward"],
+            "trainer__gradient_clip_val": 1.0,
+        },
+        ["trainer.gradient_clip_val is 1.0", "model.max_grad_norm"],
+    ),
+    "batches that GRPO does not accumulate": (
+        {
+            "model__class_path": "GRPOModule",
+            "model__init_args__rewards": ["ToyReward"],
+            "trainer__accumulate_grad_batches": 2,
+        },
+        ["trainer.accumulate_grad_batches is 2", "data.batch_size"],
+    ),
+    "fewer steps than none": ({"trainer__max_steps": -5}, ["trainer.max_steps is -5", "-1 or more"]),
+    "no batch to accumulate": ({"trainer__accumulate_grad_batches": 0}, ["accumulate_grad_batches is 0", "1 or more"]),
+    "negative seed": ({"seed_everything": -3}, ["seed_everything is -3", "from 0 to 4294967295"]),
+    "no device": ({"trainer__devices": 0}, ["trainer.devices is 0"]),
+    "strategy misspelt": ({"trainer__strategy": "dpp"}, ["trainer.strategy is 'dpp'"]),
+    "validation after more batches than there are": (
+        {"trainer__val_check_interval": 1000},
+        ["trainer.val_check_interval is 1000", "batches (3)"],
+    ),
+    "no time": ({"trainer__max_time": "soon"}, ["trainer.max_time is 'soon'", "DD:HH:MM:SS"]),
+    "setting of the trainer at the top": ({"max_steps": 3}, ["'max_steps'", "did you mean 'trainer.max_steps'"]),
+    "setting of the module at the top": ({"jitter": 0.1}, ["'jitter'", "did you mean 'model.jitter'"]),
+    "setting of the data at the top": ({"batch_size": 2}, ["'batch_size'", "did you mean 'data.batch_size'"]),
+    "base class of modules": ({"model__class_path": "TrainingModule"}, ["TrainingModule", "SFTModule"]),
+    "validation without a case": (
+        {"data__init_args__val": {"class_path": "ToyDataset", "init_args": {"count": 0}}},
+        ["the val data set holds no case", "data.init_args.val"],
+    ),
     "missing module of a path": ({POLICY: "my.lib.Policy"}, ["'my.lib.Policy'", "No module named 'my'"]),
     "missing class of a path": ({POLICY: "medvol_toy.Nothing"}, ["'medvol_toy.Nothing'"]),
     "class path without init_args mapping": (
@@ -117,13 +162,17 @@ def test_wrong_settings(changes: dict, expected: list[str], experiment: Write, r
 WRONG_FILES = {
     "not YAML": (b"model: [unclosed\n a: b: c", "not YAML at line"),
     "a list": (b"- 1\n- 2\n", "holds a list"),
-    "a number": (b"17", "holds a int"),
-    "a text": (b"hello", "holds a str"),
+    "a number": (b"17", "holds a number"),
+    "a text": (b"hello", "holds a text"),
+    "a tab": (b"model:\n\tclass_path: SFTModule\n", "at line 2: it holds a tab; indent with spaces"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "give one document"),
+    "a key twice": (b"trainer: {max_steps: 1}\nmodel: x\ntrainer: {}\n", "'trainer' twice, at lines 1 and 3"),
+    "a key twice below": (b"trainer:\n  max_steps: 1\n  max_steps: 2\n", "'max_steps' twice, at lines 2 and 3"),
     "empty": (b"", "is empty"),
     "not text": (b"\xff\xfe\x00\x01", "not UTF-8"),
     "an anchor in itself": (b"model: &a [*a]\n", "anchor"),
     "an object": (b"!!python/object/apply:os.system ['true']", "not YAML"),
-    "numbers for keys": (b"1: 2\n", "keys"),
+    "numbers for keys": (b"1: 2\n", "other keys than words"),
 }
 
 
@@ -145,7 +194,32 @@ WRONG_LINES = {
     "config is a folder": (["fit", "--config", "."], ["'.'", "is a folder"]),
     "config without value": (["fit", "--config"], ["--config needs"]),
     "config misspelt": (["fit", "--confg", "{config}"], ["'confg'", "did you mean 'config'"]),
-    "nothing at all": (["fit"], ["model", "must be given"]),
+    "nothing at all": (["fit"], ["medvol fit --config EXPERIMENT.yaml"]),
+    "configuration without its option": (["fit", "{config}"], ["medvol fit --config", "exp.yaml"]),
+    "test of a configuration without its option": (["test", "a.yaml"], ["'a.yaml'", "medvol test --config a.yaml"]),
+    "config with an equals sign": (["fit", "config={config}"], ["medvol fit --config"]),
+    "config with one dash": (["fit", "-config", "{config}"], ["'-config'", "medvol fit --config FILE"]),
+    "config of no letters": (["fit", "--config", ""], ["--config needs the path of a YAML file"]),
+    "predict without cases": (
+        ["predict", "--config", "{config}"],
+        ["medvol predict needs the predict cases; set data.init_args.predict to a data set"],
+    ),
+    "option shortened": (["fit", "--config", "{config}", "--trainer.max_step", "3"], ["did you mean 'max_steps'"]),
+    "option of the trainer without its place": (
+        ["fit", "--config", "{config}", "--max_steps", "3"],
+        ["did you mean 'trainer.max_steps'"],
+    ),
+    "option of a checker shortened": (["check", "{config}", "--al"], ["'--al'", "did you mean '--all'"]),
+    "wrong type for a checker": (["check", "{scan}", "--nan_to", "x"], ["nan_to must be float; got 'x'"]),
+    "wrong type for a converter": (["convert", "a.pt", "b", "--image_size", "x"], ["image_size must be int; got 'x'"]),
+    "converter without a folder": (["convert", "a.pt"], ["folder must be given: medvol convert CHECKPOINT FOLDER"]),
+    "option without a value": (["check", "{scan}", "--fix"], ["--fix needs a value after it"]),
+    "report of a file": (["report", "{config}"], ["exp.yaml' is a file; give the run folder"]),
+    "audit of no case": (["describe", "ToyReward", "--audit", "--num_cases", "0"], ["num_cases is 0"]),
+    "yes for the kind of a DICOM segmentation": (
+        [*SCRIPTED, "--dicom_seg", "yes"],
+        ["'anonymous', 'with_patient'", "got 'yes'", "who the patient is", "archive"],
+    ),
     "a word too many": (["fit", "--config", "{config}", "now"], ["'now'"]),
     "unknown option": (["fit", "--config", "{config}", "--model.polcy", "x"], ["'model.init_args.polcy'", "'policy'"]),
     "unknown setting of a component": (
@@ -231,7 +305,10 @@ WRONG_LINES = {
         ["segment", "{scan}", "the cube", "--policy", "best.ckpt"],
         ["there is no model folder 'best.ckpt'", "`medvol convert best.ckpt FOLDER` makes one"],
     ),
-    "convert without arguments": (["convert"], ["checkpoint, folder must be given; --help tells more"]),
+    "convert without arguments": (
+        ["convert"],
+        ["checkpoint and folder must be given: medvol convert CHECKPOINT FOLDER"],
+    ),
     "convert no weights": (["convert", "{file}", "weights"], ["exp.yaml.txt'", "not a file of plain values"]),
     "convert no checkpoint": (["convert", "no.ckpt", "model"], ["there is no checkpoint at no.ckpt"]),
     "convert to a folder that is there": (["convert", "no.ckpt", "{run}"], ["is there already"]),
@@ -308,6 +385,12 @@ def _places(folder: Path, config: Path) -> dict[str, Path]:
     (scans / scan.name).write_bytes(scan.read_bytes())
     places = {"config": config, "run": run, "scan": scan, "damaged": damaged, "record": record, "file": text}
     return {**places, "jobs": jobs, "list": listed, "scans": scans}
+
+
+def test_what_stands_in_for_data_in_a_sentence(experiment: Write, refused: Refused) -> None:
+    for verb, split in (("validate", "val"), ("test", "test")):
+        text = refused(verb, "--config", experiment(**{f"data__init_args__{split}": None}))
+        assert text == f"medvol {verb} needs the {split} cases; set data.init_args.{split} to a data set"
 
 
 def test_a_checkpoint_of_another_module(experiment: Write, tmp_path: Path, refused: Refused) -> None:
