@@ -36,7 +36,7 @@ from medvol.core.imaging.windows import WINDOWS, voxel_percentiles
 from medvol.core.types import Modality, Volume
 from medvol.core.whole_file import write_whole
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of what an entry holds."""
 
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", *DICOM_SUFFIXES)
@@ -229,6 +229,6 @@ def _is_short(voxels: NDArray[Any]) -> bool:
 
 
 def _window_percentiles(voxels: NDArray[Any]) -> dict[float, float]:
-    """Percentiles that the preset windows ask for."""
-    shares = sorted({share for window in WINDOWS.values() for share in window.percentiles})
+    """Percentiles that the preset windows ask for, and the smallest and the largest voxel."""
+    shares = sorted({0.0, 100.0, *(share for window in WINDOWS.values() for share in window.percentiles)})
     return dict(zip(shares, voxel_percentiles(voxels, shares), strict=True))
