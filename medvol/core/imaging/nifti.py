@@ -6,7 +6,7 @@ neither nibabel nor SimpleITK alone refuses every damaged file.
 
 from __future__ import annotations
 
-import gzip
+import io
 import logging
 import math
 import zlib
@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medvol.core.imaging.geometry import corner_distance_mm
-from medvol.core.imaging.payload import check_possible, pieces_of, read_payload
+from medvol.core.imaging.payload import InflatedStream, check_possible, is_gzipped, pieces_of, read_payload
 from medvol.core.imaging.problems import (
     BadDimensionsError,
     BadHeaderError,
@@ -45,6 +45,7 @@ _NIFTI2 = 540
 _LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), _NIFTI2: (nib.Nifti2Header, b"n+2\x00")}
 _UNITS = {1: "metres", 3: "micrometres"}
 _MAX_OFFSET = 64 * 1024**2
+_BUFFER = 2**20
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +71,20 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
             with np.errstate(over="ignore", invalid="ignore"):
                 affine = _choose_affine(path, header, shape, assume_orientation)
             size = math.prod(shape) * dtype.itemsize
-            check_possible(path, size, path.stat().st_size, isinstance(stream, gzip.GzipFile))
+            check_possible(path, size, path.stat().st_size, is_gzipped(path))
             _skip_to_voxels(path, stream, header)
             data = read_payload(path, pieces_of(stream), size)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except zlib.error as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
     voxels = data.view(dtype).reshape(shape, order="F")
     return StoredScan(_scale(path, voxels, header), affine, header)
 
 
 def _open_stream(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
+    zipped = is_gzipped(path)
     if zipped != path.name.lower().endswith(".gz"):
         log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
-    return cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb"))
+    return cast(BinaryIO, io.BufferedReader(InflatedStream(path.open("rb")), _BUFFER)) if zipped else path.open("rb")
 
 
 def _read_header(path: Path, stream: BinaryIO) -> Any:

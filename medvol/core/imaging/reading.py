@@ -17,8 +17,9 @@ from medvol.core.imaging.dicom.files import ARCHIVE_SUFFIX, FILE_SUFFIXES
 from medvol.core.imaging.dicom.problems import BadSegmentationError
 from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
-from medvol.core.imaging.itk import read_metaimage, read_nrrd
+from medvol.core.imaging.metaimage import read_metaimage
 from medvol.core.imaging.nifti import read_nifti
+from medvol.core.imaging.nrrd import read_nrrd
 from medvol.core.imaging.problems import (
     EmptyFileError,
     MissingScanError,
