@@ -18,7 +18,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from medvol.core.imaging.geometry import corner_distance_mm
+from medvol.core.imaging.geometry import corner_distance_mm, place_tolerance_mm
 from medvol.core.imaging.payload import InflatedStream, check_possible, is_gzipped, pieces_of, read_payload
 from medvol.core.imaging.problems import (
     BadDimensionsError,
@@ -35,10 +35,9 @@ from medvol.core.imaging.problems import (
 )
 from medvol.core.imaging.stored import StoredScan, check_affine, check_budget, check_dimensions, check_spacing
 
-AFFINE_TOLERANCE_MM = 0.1
 AFFINE_TOLERANCE_SHARE = 1.5e-3
-"""How far apart qform and sform may place a corner voxel: 0.1 mm and this share of the grid's diagonal. A quaternion
-in float32 near a half turn, as every LPS scan has, is off by up to 1e-3 of the diagonal."""
+"""How far apart qform and sform may place a corner voxel: ``place_tolerance_mm`` and this share of the grid's diagonal.
+A quaternion in float32 near a half turn, as every LPS scan has, is off by up to 1e-3 of the diagonal."""
 
 _COLOUR = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
 _NIFTI2 = 540
@@ -167,11 +166,12 @@ def _check_agreement(
     path: Path, forms: dict[str, NDArray[np.float64]], spacing: list[float], shape: tuple[int, int, int]
 ) -> None:
     """Every part of the header that places voxels says the same; readers differ in which one they believe."""
-    tolerance = AFFINE_TOLERANCE_MM + AFFINE_TOLERANCE_SHARE * float(np.linalg.norm(np.multiply(spacing, shape)))
+    nearest = min(place_tolerance_mm(affine) for affine in forms.values())
+    tolerance = nearest + AFFINE_TOLERANCE_SHARE * float(np.linalg.norm(np.multiply(spacing, shape)))
     apart = corner_distance_mm(forms["sform"], forms["qform"], shape) if len(forms) == 2 else 0.0
     if not apart <= tolerance:
         raise ConflictingAffinesError(
-            path, f"its qform and sform place voxels up to {apart:.2f} mm apart; set the code of the wrong one to 0"
+            path, f"its qform and sform place voxels up to {apart:.3g} mm apart; set the code of the wrong one to 0"
         )
     for name, affine in forms.items():
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -219,6 +219,7 @@ def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:
         raise BadHeaderError(path, f"its intensities are scaled by {slope} and shifted by {intercept}")
     if (slope, intercept) == (1.0, 0.0):
         return voxels
+    kind = np.float64 if voxels.dtype.itemsize > 2 and voxels.dtype != np.float32 else np.float32  # labels stay exact
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled: NDArray[np.float32] = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        scaled: NDArray[Any] = voxels.astype(kind) * kind(slope) + kind(intercept)
     return scaled

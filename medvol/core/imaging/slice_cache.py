@@ -137,7 +137,7 @@ class SliceCache:
         voxels, affine, source = read_oriented(path)
         if voxels.dtype not in _EXACT:
             voxels = to_intensities(path, voxels)
-        kind = modality or find_modality(voxels, source)
+        kind = find_modality(path, voxels, source, modality)
         meta = describe_volume(affine, kind, identify(voxels, affine), source, _window_percentiles(voxels))
         if meta is None:
             return False
