@@ -20,6 +20,8 @@ from medvol.core.imaging.problems import BadHeaderError, CorruptStreamError, Tru
 
 _SERIES = re.compile(r"(?P<name>.*%0?\d?d.*?)\s+(?P<numbers>-?\d{1,9}(\s+-?\d{1,9}){2,3})")
 _LONGEST_LINE = 2**16
+_MOST_INFLATED = 2**26
+"""Bytes that may be skipped in a compressed stream: all of them must be inflated first."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def _pieces(path: Path, source: VoxelBytes, share: int) -> Iterator[bytes]:
 
 
 def _after_skip(path: Path, stream: BinaryIO, source: VoxelBytes, share: int) -> Iterator[bytes]:
-    if source.skipped < -1 or source.lines_skipped < 0 or (source.skipped == -1 and source.compressed):
+    most = _MOST_INFLATED if source.compressed else math.inf
+    if not (-1 <= source.skipped <= most) or source.lines_skipped < 0 or (source.skipped == -1 and source.compressed):
         raise BadHeaderError(path, "its header skips bytes before the voxels in a way that is not read; save it again")
     if source.skipped == -1:
         start = os.fstat(stream.fileno()).st_size - share
