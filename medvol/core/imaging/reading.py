@@ -94,9 +94,14 @@ def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None
 
     Raises:
         NonFiniteVoxelsError: Some are not, and ``nan_to`` is None.
+        UnknownDatatypeError: All of them are too small for float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
+    if voxels.dtype == np.float64 and not single.any() and voxels.any():
+        raise UnknownDatatypeError(
+            path, f"its largest value, {np.abs(voxels).max():.3g}, is 0 in float32; multiply them"
+        )
     return fill_non_finite(path, single, nan_to)
 
 

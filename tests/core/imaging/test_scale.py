@@ -2,6 +2,7 @@
 
 import warnings
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 
 from medvol.core.imaging.fingerprint import find_matches, make_thumbnail
 from medvol.core.imaging.geometry import make_volume
+from medvol.core.imaging.problems import UnknownDatatypeError
+from medvol.core.imaging.reading import read_volume
+from medvol.core.imaging.slice_cache import SliceCache
 from medvol.core.imaging.slices import draw_slices
 from medvol.core.imaging.windows import WINDOWS, apply_window, get_window, window_limits
 from medvol.core.types import Evidence
@@ -148,3 +152,21 @@ def test_any_intensities_give_pictures_in_0_to_1(values):
     cells = make_thumbnail(volume).cells
     assert np.isfinite(cells).all()
     RegionPropagator().propagate(volume, Evidence(2, np.array([[2.0, 2, 12, 10]])))
+
+
+@pytest.mark.parametrize("voxels", [scan(1.2e-12).voxels, dot(1.2e-9, 0.0).voxels], ids=["tiny", "one bright voxel"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_kept_scan_looks_the_same(voxels, kind, tmp_path):
+    nib.save(nib.Nifti1Image(voxels.transpose(2, 1, 0).astype(kind), np.diag([-1.5, -1.5, 3, 1])), tmp_path / "s.nii")
+    cache, direct = SliceCache(tmp_path / "cache"), read_volume(tmp_path / "s.nii")
+    for _ in range(2):
+        kept = cache.read_volume(tmp_path / "s.nii")
+        np.testing.assert_array_equal(picture(kept), picture(direct))
+        assert "voxels" not in vars(kept), "windows of a kept scan read no more than its slices"
+    assert picture(direct).max() > 0.2
+
+
+def test_values_that_float32_cannot_hold_are_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.full((4, 5, 6), 1e-60), np.diag([-1.5, -1.5, 3, 1])), tmp_path / "s.nii")
+    with pytest.raises(UnknownDatatypeError, match="1e-60, is 0 in float32"):
+        read_volume(tmp_path / "s.nii")
