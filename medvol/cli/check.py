@@ -64,6 +64,9 @@ def _parser(verb: str) -> ComponentParser:
     parser.add_argument(
         "--assume_orientation", type=str | None, default=None, help="axes of mended copies that had none, such as LPS"
     )
+    parser.add_argument(
+        "--hu_offset", type=float | None, default=None, help="added in mended copies of a CT with another zero: -1024"
+    )
     return parser
 
 
@@ -112,7 +115,7 @@ def _mend(path: Path, report: Report, options: Any) -> Report:
     source = path if path.is_dir() else path.parent
     if folder.resolve().is_relative_to(source.resolve()) and (path.is_dir() or folder.resolve() == source.resolve()):
         raise ConfigError(f"--fix never mends in place; give a folder outside {str(source)!r}, not {options.fix!r}")
-    mending = Mending(options.nan_to, options.assume_orientation)
+    mending = Mending(options.nan_to, options.assume_orientation, options.hu_offset)
     files = dict.fromkeys(finding.place for finding in report.findings if Path(finding.place).is_file())
     mended = {}
     for place in files:

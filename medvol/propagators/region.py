@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medvol.core.errors import ConfigError
-from medvol.core.imaging.windows import get_window, window_limits
+from medvol.core.imaging.windows import get_window, scale_window, window_limits
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, one_range_each
 from medvol.core.types import Evidence, Volume
@@ -29,6 +29,8 @@ _CROSS = ndimage.generate_binary_structure(2, 1)
 _SQUARE = np.ones((3, 3), bool)
 _WINDOW_HU = 400.0
 """Width of the soft-tissue window: intensities without Hounsfield units are stretched to it."""
+_FARTHEST_HU = 1e6
+"""Stretched intensities end here: an artefact a million times as bright as the rest must not become infinite."""
 _MARGIN_PX = 4
 """Room around a mask for the edge rule, which looks two pixels beyond the rim."""
 _NORMAL_MAD = 1.4826
@@ -203,15 +205,19 @@ class _SmoothSlices:
         self._spacing_px = float(np.sqrt(volume.spacing[1] * volume.spacing[2]))
         self._sigma_px = max(0.8, smoothing_mm / self._spacing_px)
         self.blur_px = max(1, round(self._sigma_px))
-        low, high = window_limits(volume, get_window("soft_tissue"))
-        self._offset, self._scale = (0.0, 1.0) if self.hounsfield else (low, _WINDOW_HU / (high - low))
+        self._limits = window_limits(volume, get_window("soft_tissue"))
         self._smooth: dict[int, Pixels] = {}
 
     def __getitem__(self, z: int) -> Pixels:
         if z not in self._smooth:
-            pixels = (self._voxels[z] - np.float32(self._offset)) * np.float32(self._scale)
-            self._smooth[z] = ndimage.gaussian_filter(pixels, self._sigma_px)
+            self._smooth[z] = ndimage.gaussian_filter(self._pixels_hu(z), self._sigma_px)
         return self._smooth[z]
+
+    def _pixels_hu(self, z: int) -> Pixels:
+        if self.hounsfield:
+            return self._voxels[z]
+        stretched: Pixels = scale_window(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
+        return stretched.clip(-_FARTHEST_HU, _FARTHEST_HU)
 
     def pixels(self, length_mm: float) -> int:
         """A length in whole pixels, at least one."""

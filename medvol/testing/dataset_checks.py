@@ -69,7 +69,8 @@ def check_affine(dataset: CaseDataset) -> None:
     """The affine is (4, 4), can be inverted, and says LPS."""
     for case in _some(dataset):
         affine = case.volume.affine
-        fine = affine.shape == (4, 4) and abs(np.linalg.det(affine)) > 1e-9
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        fine = affine.shape == (4, 4) and abs(np.linalg.det(affine[:3, :3])) > 1e-9 * np.prod(sizes)
         require(fine, f"a (4, 4) affine that can be inverted in {case.case_id}", affine.tolist(), "keep the scan's own")
         codes = axis_codes(affine)
         require(codes == "".join(LPS), f"axes in LPS order in {case.case_id}", codes, "reorient on reading")

@@ -104,6 +104,14 @@ _PROBLEMS = (
         "go back to the original scan",
         warning=True,
     ),
+    Problem(
+        "MV304",
+        "shifted_hu",
+        "a CT that was stored with another zero: windows by percentiles, or wrong by the shift with modality CT",
+        "give it its rescale intercept, or subtract the shift",
+        "the offset given with --hu_offset is added",
+        warning=True,
+    ),
     Problem("MV401", "other_shape", "a label map has another shape than its scan", "export both from one grid"),
     Problem("MV402", "other_grid", "a label map lies beside its scan", "resample it to the scan"),
     Problem("MV403", "negative_label", "a label is negative", "save labels above 0; 0 is the background"),
@@ -113,6 +121,14 @@ _PROBLEMS = (
     Problem("MV407", "empty_labels", "a label map without a label", "check that it is the right file", warning=True),
     Problem(
         "MV408", "many_labels", "more than a thousand values: a scan, not labels", "check that it is the right file"
+    ),
+    Problem(
+        "MV409",
+        "moved_labels",
+        "labels lie a little beside whole numbers, as header scaling moves them; they are read rounded",
+        "save them as whole numbers",
+        "rounded and saved as whole numbers",
+        warning=True,
     ),
     Problem("MV501", "bad_layout", "the data set's files or settings do not fit together", "see the detail"),
     Problem("MV502", "bad_row", "a row of a table cannot be used", "mend the cell"),

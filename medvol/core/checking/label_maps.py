@@ -6,19 +6,20 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.checking.reports import Finding
-from medvol.core.checking.scans import FileReport, fingerprint_volume
+from medvol.core.checking.scans import FileReport, fingerprint_volume, moved_labels
 from medvol.core.errors import GeometryError, QueryError
 from medvol.core.grounding.queries import target_name
 from medvol.core.grounding.relations import check_sides
-from medvol.core.imaging.geometry import corner_distance_mm
-from medvol.core.imaging.label_values import count_values
+from medvol.core.imaging.geometry import corner_distance_mm, place_tolerance_mm
+from medvol.core.imaging.label_values import count_values, measure_rounding
 from medvol.core.imaging.problems import RefusedScanError
-from medvol.core.imaging.reading import DICOM_SUFFIXES, GRID_TOLERANCE_MM, SUFFIXES, read_volume
+from medvol.core.imaging.reading import DICOM_SUFFIXES, SUFFIXES, read_oriented, to_intensities
 from medvol.core.types import Volume
 
 NAMES_FILE = "labels.json"
@@ -70,10 +71,11 @@ def check_labels(path: Path, scan: Volume | None, names: Mapping[int, str] | Non
         names: Names of its labels; None when nothing says them.
     """
     try:
-        volume = read_volume(path, modality="other")
+        stored, affine, source = read_oriented(path)
+        volume = Volume(to_intensities(path, stored), affine, "other", source=source)
     except RefusedScanError as error:
         return FileReport((Finding(error.code, str(path), error.detail),))
-    found = [*_check_grid(path, volume, scan), *_check_values(_Labels(path, volume, names))]
+    found = [*_check_grid(path, volume, scan), *_check_values(_Labels(path, volume, names), stored)]
     return FileReport(tuple(found), fingerprint_volume(path, volume, dict(names or {})))
 
 
@@ -98,16 +100,17 @@ def _check_grid(path: Path, volume: Volume, scan: Volume | None) -> Iterator[Fin
         yield Finding("other_shape", str(path), f"it has shape {volume.shape} (Z, Y, X), its scan {scan.shape}")
         return
     apart = corner_distance_mm(volume.affine, scan.affine, scan.shape[::-1])
-    if apart > GRID_TOLERANCE_MM:
-        yield Finding("other_grid", str(path), f"it lies up to {apart:.2f} mm beside its scan's grid")
+    if apart > place_tolerance_mm(scan.affine):
+        yield Finding("other_grid", str(path), f"it lies up to {apart:.3g} mm beside its scan's grid")
 
 
-def _check_values(labels: _Labels) -> Iterator[Finding]:
-    place, voxels = str(labels.path), labels.volume.voxels
-    counts = count_values(voxels)
+def _check_values(labels: _Labels, stored: NDArray[Any]) -> Iterator[Finding]:
+    place, counts, rounding = str(labels.path), count_values(stored), measure_rounding(stored)
     if counts is None:
-        yield Finding("fractions", place, f"one of its values is {_first_fraction(voxels):.4g}")
+        yield Finding("fractions", place, f"one of its values is {rounding.value:.9g}")
         return
+    if rounding.distance:
+        yield moved_labels(labels.path, rounding.distance)
     values = list(counts)
     if len(values) > _MOST_LABELS:
         yield Finding("many_labels", place, f"it holds {len(values)} different values")
@@ -127,14 +130,10 @@ def _check_sides(labels: _Labels, names: Mapping[int, str]) -> Iterator[Finding]
     by_name = {name: value for value, name in names.items()}
     for name, value in by_name.items():
         other = by_name.get("right " + name.removeprefix("left ")) if name.startswith("left ") else None
-        masks = [labels.volume.voxels == one for one in (value, other) if one is not None]
+        masks = [np.rint(labels.volume.voxels) == one for one in (value, other) if one is not None]
         if len(masks) < 2 or not all(mask.any() for mask in masks):
             continue
         try:
             check_sides(masks[0], masks[1], labels.volume.affine)
         except GeometryError as error:
             yield Finding("swapped_sides", str(labels.path), f"{name}: {error}")
-
-
-def _first_fraction(voxels: NDArray[np.float32]) -> float:
-    return float(voxels[voxels != np.rint(voxels)][0])

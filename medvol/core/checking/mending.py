@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from medvol.core.checking.catalogue import PROBLEMS
 from medvol.core.checking.scans import check_scan
 from medvol.core.imaging.mending import MENDERS, Mending
 from medvol.core.imaging.reading import NIFTI_SUFFIXES
@@ -23,21 +24,25 @@ def mend_copy(path: Path, target: Path, mending: Mending) -> list[str]:
         mending: What is known beside the file.
 
     Returns:
-        Names of the problems that were mended; none when one of them cannot be, and then nothing is written.
+        Names of the problems that were mended; none when one that is more than a warning cannot be, and then nothing is
+        written.
     """
     if not path.name.lower().endswith(NIFTI_SUFFIXES) or target.resolve() == path.resolve():
         return []
     with tempfile.TemporaryDirectory() as folder:
-        copy, mended = Path(folder) / path.name, []
+        copy, mended, left = Path(folder) / path.name, [], set[str]()
         shutil.copyfile(path, copy)
         for _ in range(_ROUNDS):
             found = [finding.name for finding in check_scan(copy).findings]
-            found = [name for name in found if name in MENDERS]
+            found = [name for name in found if name in MENDERS and name not in left]
             if not found:
                 break
-            if not MENDERS[found[0]](copy, mending):
+            if MENDERS[found[0]](copy, mending):
+                mended.append(found[0])
+            elif PROBLEMS[found[0]].warning:
+                left.add(found[0])
+            else:
                 return []
-            mended.append(found[0])
         if not mended or not check_scan(copy).usable:
             return []
         with write_whole(target) as partial:

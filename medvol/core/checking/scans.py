@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from medvol.core.checking.reports import Finding, Fingerprint
 from medvol.core.imaging.fingerprint import Thumbnail, hash_file, make_thumbnail
 from medvol.core.imaging.geometry import axis_codes
-from medvol.core.imaging.label_values import label_values
+from medvol.core.imaging.hounsfield import find_shift
+from medvol.core.imaging.label_values import label_values, measure_rounding
 from medvol.core.imaging.problems import NonFiniteVoxelsError, NoOrientationError, RefusedScanError
 from medvol.core.imaging.reading import NIFTI_SUFFIXES, read_volume
 from medvol.core.types import Volume
@@ -84,6 +85,11 @@ def fingerprint_volume(path: Path, volume: Volume, names: dict[int, str] | None 
     return replace(bare, label_ml=sizes)
 
 
+def moved_labels(path: Path, distance: float) -> Finding:
+    """Labels that are read rounded."""
+    return Finding("moved_labels", str(path), f"its labels lie up to {distance:.1g} beside whole numbers")
+
+
 def _percentiles(voxels: NDArray[np.float32]) -> tuple[float, ...]:
     """Smallest, 1, 50 and 99 percent of a sample of the voxels, largest."""
     sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
@@ -94,9 +100,16 @@ def _look_at(path: Path, volume: Volume) -> list[Finding]:
     """What is odd about a scan that can be read."""
     found = []
     low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    values = label_values(volume.voxels)
+    distance = 0.0 if values is None else measure_rounding(volume.voxels).distance
+    if distance:
+        found.append(moved_labels(path, distance))
+    shift = "" if volume.modality == "MR" or values is not None or path.is_dir() else find_shift(volume.voxels)
+    if shift:
+        found.append(Finding("shifted_hu", str(path), shift))
     if low == high:
         found.append(Finding("constant", str(path), f"every voxel is {low:g}"))
-    elif (low, high) == (0, 255) and label_values(volume.voxels) is None:
+    elif (low, high) == (0, 255) and values is None:
         found.append(Finding("windowed", str(path), "its intensities go from 0 to 255"))
     if path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES):
         with path.open("rb") as file:

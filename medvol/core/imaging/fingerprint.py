@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medvol.core.imaging.windows import apply_window, get_window, window_limits
 from medvol.core.types import Volume
 from medvol.core.whole_file import file_sha256
 
@@ -31,9 +32,7 @@ copies reached 0.99; two different scans reached 0.79, and 0.91 where the field 
 SAME_SIZE = 0.06
 """Share by which the sides of two fields of view may differ, besides a voxel, and still be the same."""
 
-_SOFT_TISSUE_HU = (-160.0, 240.0)
 _PIECE = 65_536
-_SAMPLE = 1_000_000
 _AROUND = 2.5
 """Standard deviation, in cells, of the surroundings that a cell is compared with."""
 
@@ -104,10 +103,10 @@ def make_thumbnail(volume: Volume, sized: bool = True) -> Thumbnail:
         volume: The scan.
         sized: False when its spacing is not to be trusted.
     """
-    low, high = _window(volume)
+    low, high = window_limits(volume, get_window("soft_tissue"))
     down, rows, columns = (_cell_weights(size) for size in volume.shape)
-    flat = np.stack([rows.T @ (axial.clip(low, high) @ columns) for axial in volume.voxels])
-    means = (np.tensordot(down, flat, (0, 0)) - low) / max(high - low, 1e-6)
+    flat = np.stack([rows.T @ (apply_window(axial, low, high) @ columns) for axial in volume.voxels])
+    means = np.tensordot(down, flat, (0, 0))
     relief = means - ndimage.gaussian_filter(means, _AROUND)
     norm = float(np.linalg.norm(relief))
     cells = np.asarray(relief / norm if norm > 1e-6 else np.zeros_like(relief), np.float32)
@@ -130,15 +129,6 @@ def find_matches(thumbnails: Sequence[Thumbnail]) -> list[Match]:
 
 
 Turn = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-def _window(volume: Volume) -> tuple[float, float]:
-    """Soft tissue in Hounsfield units, or else the middle 98 percent of the scan's own intensities."""
-    if volume.modality == "CT":
-        return _SOFT_TISSUE_HU
-    sample = volume.voxels.ravel()[:: max(1, volume.voxels.size // _SAMPLE)]
-    low, high = np.percentile(sample, (1, 99)).tolist()
-    return low, high
 
 
 def _turns() -> Iterator[Turn]:

@@ -18,6 +18,18 @@ from medvol.core.types import Modality, Volume
 LPS = ("L", "P", "S")
 """The canonical orientation: x to the patient's left, y to the back, z to the head."""
 
+PLACE_TOLERANCE_MM = 0.1
+"""How far apart two headers may place a voxel of one grid, where a quarter of its smallest side is not less."""
+
+
+def place_tolerance_mm(affine: NDArray[np.float64]) -> float:
+    """How far apart two headers may place a voxel of a grid and still mean one place: below a quarter of a voxel.
+
+    Args:
+        affine: Voxel (i, j, k) to world mm.
+    """
+    return min(PLACE_TOLERANCE_MM, 0.25 * float(np.linalg.norm(affine[:3, :3], axis=0).min()))
+
 
 def lps_affine(
     spacing: tuple[float, float, float], origin: tuple[float, float, float] = (0.0, 0.0, 0.0)

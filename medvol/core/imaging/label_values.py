@@ -1,23 +1,65 @@
-"""Telling a label map from a scan by its values, slice by slice."""
+"""Labels: whole numbers, also where header scaling or rounding moved them a little; telling them from a scan."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+LABEL_TOLERANCE = 0.01
+"""How far from a whole number a label may lie; it is read as that number. Scaling to 16 bits moves labels up to 1,300
+by less; interpolation between labels moves some by more."""
 
 _MOST_LABELS = 1000
 _ALIKE = 0.9
 
 
-def count_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
-    """Voxels of each value, ascending; None when a value is no whole number."""
+@dataclass(frozen=True)
+class Rounding:
+    """How far the values of a map lie from whole numbers.
+
+    Args:
+        distance: The largest distance; infinite for NaN and infinite values.
+        value: The value that lies so far.
+        largest: Largest value, without its sign.
+    """
+
+    distance: float
+    value: float
+    largest: float
+
+    @property
+    def whole(self) -> bool:
+        """True for whole numbers within ``LABEL_TOLERANCE``; tiny values that all become 0 are none."""
+        return self.distance == 0 or (self.distance <= LABEL_TOLERANCE and self.largest >= 0.5)
+
+
+def measure_rounding(voxels: NDArray[Any]) -> Rounding:
+    """Distances of values from whole numbers, over an array of any shape."""
+    if voxels.dtype.kind != "f":
+        return Rounding(0.0, 0.0, 0.0)
+    worst, value, largest = 0.0, 0.0, 0.0
+    for part in voxels if voxels.ndim > 1 else [voxels]:
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(part - np.rint(part))
+        apart[~np.isfinite(apart)] = np.inf
+        place = np.unravel_index(int(apart.argmax()), apart.shape)
+        if apart[place] > worst:
+            worst, value = float(apart[place]), float(part[place])
+        largest = max(largest, float(np.abs(part).max()))
+    return Rounding(worst, value, largest)
+
+
+def count_values(voxels: NDArray[Any]) -> dict[int, int] | None:
+    """Voxels of each label, ascending; None when a value is no whole number."""
+    if not measure_rounding(voxels).whole:
+        return None
     counts: Counter[int] = Counter()
     for axial in voxels:
-        if (axial != np.rint(axial)).any():
-            return None
-        values, sizes = np.unique(axial.astype(np.int64), return_counts=True)
+        values, sizes = np.unique(np.rint(axial).astype(np.int64), return_counts=True)
         counts.update(dict(zip(values.tolist(), sizes.tolist(), strict=True)))
     return dict(sorted(counts.items()))
 
@@ -28,7 +70,10 @@ def label_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
     A label map holds at most a thousand whole numbers from 0 up, and nine in ten neighbours inside it are equal.
     """
     sample = voxels.ravel()[:: max(1, voxels.size // 100_000)]
-    if (sample != np.rint(sample)).any() or sample.min() < 0 or len(np.unique(sample)) > _MOST_LABELS:
+    if measure_rounding(sample).distance > LABEL_TOLERANCE:
+        return None
+    sample = np.rint(sample)
+    if sample.min() < 0 or len(np.unique(sample)) > _MOST_LABELS:
         return None
     values = count_values(voxels)
     if values is None or next(iter(values)) < 0 or len(values) > _MOST_LABELS:
@@ -40,6 +85,7 @@ def label_values(voxels: NDArray[np.float32]) -> dict[int, int] | None:
 
 def _neighbours(axial: NDArray[np.float32]) -> tuple[int, int]:
     """Pairs of neighbours above 0 in the rows of a slice, and how many of them are equal."""
-    first, second = axial[:, :-1], axial[:, 1:]
+    labels = np.rint(axial)
+    first, second = labels[:, :-1], labels[:, 1:]
     inside = (first > 0) & (second > 0)
     return int(inside.sum()), int((inside & (first == second)).sum())

@@ -1,11 +1,13 @@
 """Mending a NIfTI file, where that is safe: the header is put right, the voxels stay as they are.
 
-Only NaN voxels and sheared grids change voxels: the one takes a value that the user gives, the other is resampled.
+Voxels change only where they must: NaN takes a value that the user gives, a sheared grid is resampled, labels beside
+whole numbers are rounded, and a CT with another zero gets the offset that the user gives.
 """
 
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,9 @@ from nibabel.spatialimages import HeaderDataError
 from medvol.core.errors import ScanError
 from medvol.core.imaging.label_values import label_values
 from medvol.core.imaging.nifti import affine_from_codes
+from medvol.core.imaging.payload import inflate, is_gzipped
 from medvol.core.imaging.problems import NoOrientationError
-from medvol.core.imaging.stored import check_affine, check_spacing
+from medvol.core.imaging.stored import MAX_BYTES, check_affine, check_spacing
 from medvol.core.imaging.straighten import straighten
 
 _CODES = range(6)
@@ -33,10 +36,13 @@ class Mending:
         nan_to: Value that takes the place of NaN and infinite voxels; such files are not mended when None.
         assume_orientation: Three letters such as ``LPS`` for files that do not say which way their axes point; such
             files are not mended when None.
+        hu_offset: What is added to the voxels of a CT that was stored with another zero, such as -1024; such files are
+            not mended when None.
     """
 
     nan_to: float | None = None
     assume_orientation: str | None = None
+    hu_offset: float | None = None
 
 
 def _mend_affines(path: Path, mending: Mending) -> bool:
@@ -109,6 +115,27 @@ def _mend_shear(path: Path, mending: Mending) -> bool:
     return _write(path, image, straight.astype(voxels.dtype if labels else np.float32), affine)
 
 
+def _mend_labels(path: Path, mending: Mending) -> bool:
+    """Whole numbers, saved as such."""
+    image = _load(path)
+    labels = np.rint(np.asarray(image.dataobj))
+    kind = next(
+        kind for kind in (np.uint8, np.int16, np.int32) if np.can_cast(np.min_scalar_type(int(labels.max())), kind)
+    )
+    return _write(path, image, labels.astype(kind), image.affine)
+
+
+def _mend_offset(path: Path, mending: Mending) -> bool:
+    """Hounsfield units: the offset is added to every voxel."""
+    if mending.hu_offset is None:
+        return False
+    image = _load(path)
+    voxels = np.asarray(image.dataobj, np.float32) + np.float32(mending.hu_offset)
+    short = np.iinfo(np.int16)
+    whole = bool((voxels == np.rint(voxels)).all()) and voxels.min() >= short.min and voxels.max() <= short.max
+    return _write(path, image, voxels.astype(np.int16) if whole else voxels, image.affine)
+
+
 MENDERS: dict[str, Callable[[Path, Mending], bool]] = {
     "misnamed": _mend_name,
     "bad_header": _mend_header,
@@ -117,6 +144,8 @@ MENDERS: dict[str, Callable[[Path, Mending], bool]] = {
     "no_orientation": _mend_orientation,
     "sheared_affine": _mend_shear,
     "non_finite": _mend_voxels,
+    "moved_labels": _mend_labels,
+    "shifted_hu": _mend_offset,
 }
 """Mends the first problem of its kind in a copy; False when it cannot."""
 
@@ -165,8 +194,19 @@ def _edit_header(path: Path, change: Callable[[Any], bool]) -> bool:
 
 
 def _read_bytes(path: Path) -> bytes:
-    data = path.read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    """All bytes of a file, unpacked; none where the stream is damaged or larger than a scan may be."""
+    if not is_gzipped(path):
+        return path.read_bytes()
+    data = bytearray()
+    try:
+        with path.open("rb") as stream:
+            for piece in inflate(stream):
+                data += piece
+                if len(data) > MAX_BYTES:
+                    return b""
+    except zlib.error:
+        return b""
+    return bytes(data)
 
 
 def _load(path: Path) -> Any:

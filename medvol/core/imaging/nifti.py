@@ -6,7 +6,7 @@ neither nibabel nor SimpleITK alone refuses every damaged file.
 
 from __future__ import annotations
 
-import gzip
+import io
 import logging
 import math
 import zlib
@@ -18,8 +18,8 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from medvol.core.imaging.geometry import corner_distance_mm
-from medvol.core.imaging.payload import check_possible, pieces_of, read_payload
+from medvol.core.imaging.geometry import corner_distance_mm, place_tolerance_mm
+from medvol.core.imaging.payload import InflatedStream, check_possible, is_gzipped, pieces_of, read_payload
 from medvol.core.imaging.problems import (
     BadDimensionsError,
     BadHeaderError,
@@ -35,16 +35,16 @@ from medvol.core.imaging.problems import (
 )
 from medvol.core.imaging.stored import StoredScan, check_affine, check_budget, check_dimensions, check_spacing
 
-AFFINE_TOLERANCE_MM = 0.1
 AFFINE_TOLERANCE_SHARE = 1.5e-3
-"""How far apart qform and sform may place a corner voxel: 0.1 mm and this share of the grid's diagonal. A quaternion
-in float32 near a half turn, as every LPS scan has, is off by up to 1e-3 of the diagonal."""
+"""How far apart qform and sform may place a corner voxel: ``place_tolerance_mm`` and this share of the grid's diagonal.
+A quaternion in float32 near a half turn, as every LPS scan has, is off by up to 1e-3 of the diagonal."""
 
 _COLOUR = {128: "RGB", 2304: "RGBA", 32: "complex", 1792: "complex", 2048: "complex"}
 _NIFTI2 = 540
 _LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), _NIFTI2: (nib.Nifti2Header, b"n+2\x00")}
 _UNITS = {1: "metres", 3: "micrometres"}
 _MAX_OFFSET = 64 * 1024**2
+_BUFFER = 2**20
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +70,20 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
             with np.errstate(over="ignore", invalid="ignore"):
                 affine = _choose_affine(path, header, shape, assume_orientation)
             size = math.prod(shape) * dtype.itemsize
-            check_possible(path, size, path.stat().st_size, isinstance(stream, gzip.GzipFile))
+            check_possible(path, size, path.stat().st_size, is_gzipped(path))
             _skip_to_voxels(path, stream, header)
             data = read_payload(path, pieces_of(stream), size)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except zlib.error as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
     voxels = data.view(dtype).reshape(shape, order="F")
     return StoredScan(_scale(path, voxels, header), affine, header)
 
 
 def _open_stream(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
+    zipped = is_gzipped(path)
     if zipped != path.name.lower().endswith(".gz"):
         log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
-    return cast(BinaryIO, gzip.open(path, "rb") if zipped else path.open("rb"))
+    return cast(BinaryIO, io.BufferedReader(InflatedStream(path.open("rb")), _BUFFER)) if zipped else path.open("rb")
 
 
 def _read_header(path: Path, stream: BinaryIO) -> Any:
@@ -167,11 +166,12 @@ def _check_agreement(
     path: Path, forms: dict[str, NDArray[np.float64]], spacing: list[float], shape: tuple[int, int, int]
 ) -> None:
     """Every part of the header that places voxels says the same; readers differ in which one they believe."""
-    tolerance = AFFINE_TOLERANCE_MM + AFFINE_TOLERANCE_SHARE * float(np.linalg.norm(np.multiply(spacing, shape)))
+    nearest = min(place_tolerance_mm(affine) for affine in forms.values())
+    tolerance = nearest + AFFINE_TOLERANCE_SHARE * float(np.linalg.norm(np.multiply(spacing, shape)))
     apart = corner_distance_mm(forms["sform"], forms["qform"], shape) if len(forms) == 2 else 0.0
     if not apart <= tolerance:
         raise ConflictingAffinesError(
-            path, f"its qform and sform place voxels up to {apart:.2f} mm apart; set the code of the wrong one to 0"
+            path, f"its qform and sform place voxels up to {apart:.3g} mm apart; set the code of the wrong one to 0"
         )
     for name, affine in forms.items():
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -219,6 +219,7 @@ def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:
         raise BadHeaderError(path, f"its intensities are scaled by {slope} and shifted by {intercept}")
     if (slope, intercept) == (1.0, 0.0):
         return voxels
+    kind = np.float64 if voxels.dtype.itemsize > 2 and voxels.dtype != np.float32 else np.float32  # labels stay exact
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled: NDArray[np.float32] = voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        scaled: NDArray[Any] = voxels.astype(kind) * kind(slope) + kind(intercept)
     return scaled

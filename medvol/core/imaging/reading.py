@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from medvol.core.errors import ConfigError, DatasetError, GeometryError
 from medvol.core.imaging.dicom.files import ARCHIVE_SUFFIX, FILE_SUFFIXES
 from medvol.core.imaging.dicom.problems import BadSegmentationError
 from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
-from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, reorient_affine
-from medvol.core.imaging.itk import read_metaimage, read_nrrd
+from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, place_tolerance_mm, reorient_affine
+from medvol.core.imaging.hounsfield import find_shift, guess_modality
+from medvol.core.imaging.label_values import label_values, measure_rounding
+from medvol.core.imaging.metaimage import read_metaimage
 from medvol.core.imaging.nifti import read_nifti
+from medvol.core.imaging.nrrd import read_nrrd
 from medvol.core.imaging.problems import (
     EmptyFileError,
     MissingScanError,
@@ -38,12 +43,9 @@ SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 DICOM_SUFFIXES = (ARCHIVE_SUFFIX, *FILE_SUFFIXES)
 """File names that are read as DICOM; a folder is too."""
 
-GRID_TOLERANCE_MM = 0.1
-"""How far apart a mask's grid may place a corner voxel of the scan."""
+_EXACT_FLOAT32 = 2**24
 
-_AIR_HU = (-1100.0, -700.0)
-_DENSE_HU = 700.0
-_AIR_SHARE = 1e-3
+log = logging.getLogger(__name__)
 
 
 def read_volume(
@@ -85,7 +87,7 @@ def read_volume(
     name = None if series is None else str(series)
     voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, name)
     filled = to_intensities(path, voxels, nan_to)
-    return Volume(filled, affine, modality or find_modality(filled, source), identify(filled, affine), source)
+    return Volume(filled, affine, find_modality(path, filled, source, modality), identify(filled, affine), source)
 
 
 def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None) -> NDArray[np.float32]:
@@ -93,15 +95,32 @@ def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None
 
     Raises:
         NonFiniteVoxelsError: Some are not, and ``nan_to`` is None.
+        UnknownDatatypeError: All of them are too small for float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as infinite
         single = np.ascontiguousarray(voxels, np.float32)
+    if voxels.dtype == np.float64 and not single.any() and voxels.any():
+        raise UnknownDatatypeError(
+            path, f"its largest value, {np.abs(voxels).max():.3g}, is 0 in float32; multiply them"
+        )
     return fill_non_finite(path, single, nan_to)
 
 
-def find_modality(voxels: NDArray[Any], source: Source) -> Modality:
-    """What DICOM says, and else a guess."""
-    return source.header.kind if isinstance(source.header, DicomOrigin) else guess_modality(voxels)
+def find_modality(path: Path, voxels: NDArray[Any], source: Source, given: Modality | None = None) -> Modality:
+    """What the caller gives, or DICOM says, and else a guess; a CT that seems to be shifted is told once."""
+    if isinstance(source.header, DicomOrigin):
+        return given or source.header.kind
+    modality = given or guess_modality(voxels)
+    shift = "" if given == "MR" else find_shift(voxels)
+    if shift and label_values(voxels) is None:
+        _tell(f"{path} is read as {modality}, but {shift}")
+    return modality
+
+
+@lru_cache(maxsize=4096)
+def _tell(text: str) -> None:
+    """Warn once of what holds for a file."""
+    log.warning("%s", text)
 
 
 def read_oriented(
@@ -134,7 +153,7 @@ def read_labels(
 
     Raises:
         ScanError: The file is refused.
-        UnknownDatatypeError: A value is not a whole number of 32 bits.
+        UnknownDatatypeError: A value is not a whole number of 32 bits, within ``LABEL_TOLERANCE``.
         GeometryError: It lies on another grid.
     """
     path = Path(path)
@@ -146,8 +165,8 @@ def read_labels(
     if labels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {labels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
     apart = corner_distance_mm(affine, volume.affine, volume.shape[::-1])
-    if apart > GRID_TOLERANCE_MM:
-        raise GeometryError(f"{path} lies up to {apart:.2f} mm beside its scan's grid; resample it to the scan")
+    if apart > place_tolerance_mm(volume.affine):
+        raise GeometryError(f"{path} lies up to {apart:.3g} mm beside its scan's grid; resample it to the scan")
     return labels
 
 
@@ -167,7 +186,7 @@ def read_label_map(
     Raises:
         ScanError: The file is refused.
         BadSegmentationError: It is DICOM, which ``read_labels`` reads beside the scan.
-        UnknownDatatypeError: A value is not a whole number of 32 bits.
+        UnknownDatatypeError: A value is not a whole number of 32 bits, within ``LABEL_TOLERANCE``.
     """
     path = Path(path)
     if _is_dicom_path(path):
@@ -175,11 +194,32 @@ def read_label_map(
             path, "a DICOM segmentation has labels on the grid of its scan only; save it as NIfTI"
         )
     voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
-    labels = np.ascontiguousarray(voxels)
-    whole = labels.dtype.kind != "f" or bool((labels == np.rint(labels)).all())
-    if not (whole and labels.min() >= -(2**31) and labels.max() < 2**31):
+    return to_labels(path, voxels), affine
+
+
+def to_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.int32]:
+    """Voxels as labels; values within ``LABEL_TOLERANCE`` of a whole number become that number, which is told once.
+
+    Raises:
+        UnknownDatatypeError: A value is not a whole number of 32 bits, or too large for its type to be exact.
+    """
+    rounding = measure_rounding(voxels)
+    if not rounding.whole:
+        raise UnknownDatatypeError(
+            path,
+            f"a label map holds whole numbers, and one of its values is {rounding.value:.9g}; resample it by nearest "
+            "neighbour, or give the label map in place of a scan",
+        )
+    if voxels.dtype == np.float32 and rounding.largest >= _EXACT_FLOAT32:
+        raise UnknownDatatypeError(
+            path, f"float32 does not tell labels such as {rounding.largest:.0f} from the next; save it as int32"
+        )
+    labels = np.ascontiguousarray(np.rint(voxels) if rounding.distance else voxels)
+    if not (labels.min() >= -(2**31) and labels.max() < 2**31):
         raise UnknownDatatypeError(path, "a label map holds whole numbers of 32 bits, this one does not; save it so")
-    return labels.astype(np.int32), affine
+    if rounding.distance:
+        _tell(f"{path}: its labels lie up to {rounding.distance:.1g} beside whole numbers and are rounded")
+    return labels.astype(np.int32)
 
 
 def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = None) -> NDArray[np.bool_]:
@@ -207,20 +247,6 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     values = read_labels(path, volume)
     mask: NDArray[np.bool_] = values > 0 if labels is None else np.isin(values, list(labels))
     return mask
-
-
-def guess_modality(voxels: NDArray[Any]) -> Modality:
-    """``CT`` when intensities look like Hounsfield units: air or lung, twice as much of it as bone and metal.
-
-    Nothing but padding may lie below air. Anything else is ``other``: an MR scan with negative values, be they from
-    interpolation, phase or a difference, has as many bright voxels as dark ones and is not taken for a CT. A CT that
-    was cropped until no air is left is not recognised; its modality must be given.
-    """
-    sample = voxels.flat[:: max(1, voxels.size // 1_000_000)]
-    air = float(((sample >= _AIR_HU[0]) & (sample <= _AIR_HU[1])).mean())
-    dense = float((sample > _DENSE_HU).mean())
-    beyond = float(((sample < _AIR_HU[0]) & (sample > sample.min())).mean())
-    return "CT" if air >= _AIR_SHARE and air > 2 * dense and beyond < 0.01 and sample.max() < 40_000 else "other"
 
 
 def identify(voxels: NDArray[Any], affine: NDArray[np.float64]) -> str:

@@ -38,7 +38,7 @@ from medvol.core.json_file import parse_json
 from medvol.core.types import Modality, Volume
 from medvol.core.whole_file import write_whole
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of what an entry holds."""
 
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", *DICOM_SUFFIXES)
@@ -154,7 +154,7 @@ class SliceCache:
         voxels, affine, source = read_oriented(path)
         if voxels.dtype not in _EXACT:
             voxels = to_intensities(path, voxels)
-        kind = modality or find_modality(voxels, source)
+        kind = find_modality(path, voxels, source, modality)
         meta = describe_volume(affine, kind, identify(voxels, affine), source, _window_percentiles(voxels))
         if meta is None:
             return False
@@ -246,6 +246,6 @@ def _is_short(voxels: NDArray[Any]) -> bool:
 
 
 def _window_percentiles(voxels: NDArray[Any]) -> dict[float, float]:
-    """Percentiles that the preset windows ask for."""
-    shares = sorted({share for window in WINDOWS.values() for share in window.percentiles})
+    """Percentiles that the preset windows ask for, and the smallest and the largest voxel."""
+    shares = sorted({0.0, 100.0, *(share for window in WINDOWS.values() for share in window.percentiles)})
     return dict(zip(shares, voxel_percentiles(voxels, shares), strict=True))

@@ -79,23 +79,40 @@ def window_for_target(target: str) -> str:
 
 
 def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
-    """Lower and upper intensity of a window for one volume; the upper one is always the larger, in float32 too."""
+    """Lower and upper intensity of a window for one volume; the upper one is always the larger, in float32 too.
+
+    Without Hounsfield units the limits follow the scan: twice the intensities, twice the limits. Where both percentiles
+    are one value, the window spans all intensities; those of a constant scan are all its lower limit.
+    """
     if volume.modality == "CT":
         return window.low_hu, window.high_hu
     low, high = volume.percentiles(window.percentiles)
-    return low, max(high, low + 1e-6 * max(1.0, abs(low)))
+    if low == high:
+        low, high = volume.percentiles((0.0, 100.0))
+    return low, high if high > low else low + max(1.0, abs(low))
 
 
 def voxel_percentiles(voxels: NDArray[Any], shares: Sequence[float]) -> list[float]:
-    """Intensities at shares of 0 to 100, over about two million voxels spread evenly."""
+    """Intensities at shares of 0 to 100, over about two million voxels spread evenly; 0 and 100 are those of all."""
     sample = voxels.flat[:: max(1, voxels.size // _SAMPLED)].astype(np.float32)
-    values: list[float] = np.percentile(sample, shares).tolist()
-    return values
+    values: NDArray[np.float32] = np.percentile(sample, shares).astype(np.float32)
+    ends = {0.0: np.min, 100.0: np.max}
+    return [float(np.float32(ends[q](voxels))) if q in ends else float(v) for q, v in zip(shares, values, strict=True)]
+
+
+def scale_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """Map intensities linearly, ``low`` to 0 and ``high`` to 1, without clipping; any shape.
+
+    A voxel far outside a narrow window may become infinite, and none becomes NaN.
+    """
+    scaled: NDArray[np.float32] = voxels.astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled -= np.float32(low)
+        scaled /= np.float32(high) - np.float32(low)
+    return scaled
 
 
 def apply_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
     """Map intensities linearly to [0, 1] and clip; any shape."""
-    scaled: NDArray[np.float32] = voxels.astype(np.float32)
-    scaled -= np.float32(low)
-    scaled /= np.float32(high - low)
+    scaled = scale_window(voxels, low, high)
     return scaled.clip(0.0, 1.0, out=scaled)

@@ -9,8 +9,9 @@ import pytest
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.imaging.geometry import axis_codes
+from medvol.core.imaging.hounsfield import guess_modality
 from medvol.core.imaging.problems import TooLargeError, UnknownDatatypeError
-from medvol.core.imaging.reading import guess_modality, is_scan, read_labels, read_mask, read_volume
+from medvol.core.imaging.reading import is_scan, read_labels, read_mask, read_volume
 
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
 SHAPE = (8, 7, 6)
@@ -92,7 +93,7 @@ def test_labels_beyond_32_bits_never_wrap_around(scan, tmp_path, kind, value):
 
 @pytest.mark.parametrize(
     ("change", "apart"),
-    [((0, 3, 5.0), "5.00 mm"), ((2, 2, 2.5), "2.50 mm"), ((1, 3, -0.2), "0.20 mm")],
+    [((0, 3, 5.0), "5 mm"), ((2, 2, 2.5), "2.5 mm"), ((1, 3, -0.2), "0.2 mm")],
     ids=["shifted", "thicker slices", "shifted a little"],
 )
 def test_labels_on_another_grid_say_how_far(scan, tmp_path, change, apart):
@@ -250,3 +251,19 @@ def test_sarcoma_masks_lie_on_their_scans(shared_data):
         assert "x".join(map(str, volume.source.shape)) == row["size_xyz"]
         assert read_mask(shared_data / "sts" / row["mask"], volume).sum() == int(row["tumour_voxels"])
         assert (volume.modality == "CT") == (row["modality"] == "CT"), row["image"]
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 50.0])
+@pytest.mark.parametrize(("apart", "refused"), [(0.2, False), (0.5, True), (3.0, True)])
+def test_places_are_compared_in_voxels_where_these_are_small(tmp_path, size, apart, refused):
+    """0.1 mm is a hundred voxels of a micrometre: a mask that far beside its scan is refused."""
+    step = apart * min(size, 0.4)
+    affine = np.diag([-size, -size, size, 1.0])
+    volume = read_volume(save(tmp_path / "scan.nii", label_map().astype(np.float32), affine))
+    affine[0, 3] += step
+    path = save(tmp_path / "labels.nii", label_map(), affine)
+    if refused:
+        with pytest.raises(GeometryError, match="beside its scan's grid"):
+            read_labels(path, volume)
+    else:
+        assert read_labels(path, volume).shape == volume.shape
