@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 DicomSegKind = Literal["anonymous", "with_patient"]
 """What a segmentation object says of the patient: nothing but the study's UIDs, or what an archive files it by."""
 
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _LINKS = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *(*_UIDS, "Modality"),
     *("Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("SliceThickness", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("DimensionOrganizationSequence", "DimensionIndexSequence", "ImageType"),
@@ -67,26 +68,46 @@ def write_dicom_seg(
         GeometryError: The mask has another shape than the volume.
         MissingExtraError: highdicom is not installed.
     """
-    origin = None if volume.source is None else volume.source.header
-    if not isinstance(origin, DicomOrigin):
-        raise ConfigError("a DICOM segmentation refers to the DICOM it was made from, and this scan is none")
+    origin = _origin(volume)
     if mask.shape != volume.shape:
         raise GeometryError(f"the mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
     frames = to_stored_axes(mask, volume).transpose(2, 1, 0)
     if origin.slices[0].frame is not None:
         frames = frames[np.argsort([entry.frame or 0 for entry in origin.slices])]
-    with quiet_parsing(origin.path):
-        images = _link_images(origin, kind)
-    with quiet_values():
-        try:
-            segmentation = _build(images, np.ascontiguousarray(frames), _clean(label))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise MissingLinksError(
-                origin.path, f"no segmentation object can refer to it ({type(error).__name__}); write the mask as NIfTI"
-            ) from None
-        with write_whole(path) as partial:
-            segmentation.save_as(partial)
+    segmentation = _build(origin, _link_images(origin, kind), np.ascontiguousarray(frames), _clean(label))
+    with quiet_values(), write_whole(path) as partial:
+        segmentation.save_as(partial)
     return path
+
+
+def require_dicom_seg(volume: Volume, kind: DicomSegKind = "anonymous") -> None:
+    """Make sure that ``write_dicom_seg`` will be able to write a mask of a volume, before the mask is worked out.
+
+    The object is built with frames of one pixel and thrown away; of the scan only headers are read again.
+
+    Args:
+        volume: The scan.
+        kind: As for ``write_dicom_seg``.
+
+    Raises:
+        ConfigError: The volume was not read from DICOM.
+        MissingLinksError: Its files lack an element that a segmentation object needs, which is named, or form more
+            than one multi-frame file.
+        MissingExtraError: highdicom is not installed.
+    """
+    origin = _origin(volume)
+    _import_highdicom()
+    images = _link_images(origin, kind)
+    for image in images:
+        image.Rows = image.Columns = 1
+    _build(origin, images, np.zeros((len(origin.slices), 1, 1), np.uint8), "segment")
+
+
+def _origin(volume: Volume) -> DicomOrigin:
+    origin = None if volume.source is None else volume.source.header
+    if not isinstance(origin, DicomOrigin):
+        raise ConfigError("a DICOM segmentation refers to the DICOM it was made from, and this scan is none")
+    return origin
 
 
 def read_dicom_seg(path: Path, volume: Volume, segments: Sequence[int] | None = None) -> NDArray[np.bool_]:
@@ -148,13 +169,15 @@ def _link_images(origin: DicomOrigin, kind: DicomSegKind) -> list[Dataset]:
         raise MissingLinksError(origin.path, "its frames lie in several multi-frame files; a mask can refer to one")
     wanted = (*_LINKS, *(_PATIENT if kind == "with_patient" else ()))
     images = []
-    with DicomFiles(origin.path, MAX_BYTES) as files:
+    with quiet_parsing(origin.path), DicomFiles(origin.path, MAX_BYTES) as files:
         for name in names:
             with files.open(name) as stream:
                 image = read_dataset(origin.path, stream, wanted)
-            if not all(image.get(uid) for uid in _LINKS[:5]):
+            if missing := [uid for uid in _UIDS if not image.get(uid)]:
                 raise MissingLinksError(
-                    origin.path, "its instances lack UIDs that a mask could refer to; write the mask as NIfTI"
+                    origin.path,
+                    f"a slice has no {' and no '.join(missing)}, so no DICOM segmentation can refer to it; "
+                    "leave dicom_seg out",
                 )
             for keyword in _PATIENT:
                 if keyword not in image:
@@ -165,7 +188,17 @@ def _link_images(origin: DicomOrigin, kind: DicomSegKind) -> list[Dataset]:
     return images
 
 
-def _build(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
+def _build(origin: DicomOrigin, images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
+    try:
+        with quiet_values():
+            return _describe(images, frames, label)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise MissingLinksError(
+            origin.path, f"no DICOM segmentation can refer to it ({type(error).__name__}); leave dicom_seg out"
+        ) from None
+
+
+def _describe(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
     highdicom = _import_highdicom()
     from pydicom.sr.codedict import codes
 
