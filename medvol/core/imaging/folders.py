@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medvol.core.errors import ScanError
-from medvol.core.imaging.dicom.files import holds_dicom, is_archive
+from medvol.core.imaging.dicom.archives import is_archive
+from medvol.core.imaging.dicom.files import holds_dicom
 from medvol.core.imaging.dicom.reading import read_study
 from medvol.core.imaging.reading import is_scan
 
