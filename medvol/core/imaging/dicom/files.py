@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from medvol.core.imaging.dicom.archives import ZipArchive, is_archive
+from medvol.core.imaging.dicom.archives import ARCHIVE_SUFFIX, ZipArchive, is_archive
 from medvol.core.imaging.left_out import LeftOut, is_clutter
 from medvol.core.imaging.problems import TooLargeError
 
@@ -24,6 +24,7 @@ _HEAD = 4096
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 _ROOT = b"1.2.840.10008."
 """Every class of object and every encoding that the standard defines has a name that starts so."""
+_OTHER_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ARCHIVE_SUFFIX)
 _MAX_FILES = 100_000
 
 
@@ -59,7 +60,7 @@ class DicomFiles:
             if count >= _MAX_FILES:
                 raise TooLargeError(self.path, f"it holds more than {_MAX_FILES:,} files; name the folder of one scan")
             if not starts_as_dicom(self._head(name)):
-                self.leave_out(name, "is no DICOM" if size else "is empty")
+                self.leave_out(name, _what_else(name, size))
             elif size > self.max_bytes:
                 raise TooLargeError(
                     self.path, f"a file in it has {size:,} bytes; the budget is {self.max_bytes:,}, set max_bytes"
@@ -142,6 +143,12 @@ class DicomFiles:
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             for name in sorted([*files, *links]):
                 yield os.path.relpath(os.path.join(folder, name), self.path)
+
+
+def _what_else(name: str, size: int) -> str:
+    if not size:
+        return "is empty"
+    return "is no DICOM, but can be named itself" if name.lower().endswith(_OTHER_FORMATS) else "is no DICOM"
 
 
 def starts_as_dicom(head: bytes) -> bool:

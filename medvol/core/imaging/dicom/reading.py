@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import ScanError
 from medvol.core.imaging.dicom.archives import MAX_RATIO, SMALL
 from medvol.core.imaging.dicom.files import DicomFiles
 from medvol.core.imaging.dicom.parsing import quiet_parsing, read_dataset
@@ -94,19 +95,32 @@ def read_study(path: Path) -> str | None:
     return None
 
 
+def holds_images(path: Path) -> bool:
+    """True when a file is DICOM with an image in it, or refused, which is told when it is read."""
+    try:
+        with DicomFiles(path, MAX_BYTES) as files:
+            return any(_read_file(files, name)[0] for name in files.names())
+    except ScanError:
+        return True
+
+
 def _read_headers(files: DicomFiles) -> list[DicomSlice]:
     found: list[DicomSlice] = []
     empty = True
     for name in files.names():
         empty = False
-        with files.open(name) as stream:
-            slices, other = read_slices(files.path, name, stream)
+        slices, other = _read_file(files, name)
         found += slices
         if not slices:
             files.leave_out(name, other)
     if empty:
         raise no_dicom(files.path)
     return found
+
+
+def _read_file(files: DicomFiles, name: str) -> tuple[list[DicomSlice], str]:
+    with files.open(name) as stream:
+        return read_slices(files.path, name, stream)
 
 
 def _read_pixels(files: DicomFiles, slices: Sequence[DicomSlice]) -> Iterator[tuple[int, NDArray[Any]]]:
