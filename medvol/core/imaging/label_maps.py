@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ScanError
 from medvol.core.imaging.dicom.archives import is_archive
-from medvol.core.imaging.label_values import label_values
+from medvol.core.imaging.label_values import count_values, label_values
 from medvol.core.imaging.reading import NIFTI_SUFFIXES, SUFFIXES, read_oriented
 
 _WORDS = {
@@ -23,6 +23,7 @@ _WORDS = {
     *("parcellation", "parc", "aparc"),
 }
 _FIRST_SLICES = 3
+_FEW = 12
 _MOST_PIXELS = 2**24
 
 _Grid = tuple[float, ...]
@@ -31,8 +32,8 @@ _Grid = tuple[float, ...]
 def find_label_maps(files: Sequence[Path], beside_dicom: bool) -> list[Path]:
     """Files that are label maps of scans beside them.
 
-    A label map holds few whole numbers in even areas, and either its name says what it is (``_label``, ``mask``,
-    ``seg`` and the like) or another file, which is no label map, has its very grid. Where nothing but label maps lies,
+    A label map holds few whole numbers, or many in even areas, and either its name says what it is (``_label``,
+    ``mask``, ``seg`` and the like) or another file, which is no label map, has its very grid. Where nothing but label maps lies,
     none is found: then each of them may be meant as a scan.
 
     Args:
@@ -89,7 +90,15 @@ def _looks_like_labels(path: Path, named: bool, size: int, changed: int) -> bool
 def _is_even(voxels: NDArray[np.float32], named: bool) -> bool:
     """Labels, of which there is one; or shares from 0 to 1 or nothing at all, in a file that is named so."""
     low, high = float(voxels.min()), float(voxels.max())
-    return (named and low >= 0 and high <= 1) or ((named or high > 0) and label_values(voxels) is not None)
+    if low < 0 or not (named or high > 0):
+        return False
+    return (named and high <= 1) or _are_few(voxels) or label_values(voxels) is not None
+
+
+def _are_few(voxels: NDArray[np.float32]) -> bool:
+    """A dozen whole numbers, however mixed: how many readers marked a voxel, say."""
+    counts = count_values(voxels) if float(voxels.max()) < _MOST_PIXELS else None
+    return counts is not None and len(counts) <= _FEW
 
 
 def _first_slices(path: Path) -> NDArray[np.float32] | None:
