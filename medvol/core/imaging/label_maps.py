@@ -33,8 +33,8 @@ def find_label_maps(files: Sequence[Path], beside_dicom: bool) -> list[Path]:
     """Files that are label maps of scans beside them.
 
     A label map holds few whole numbers, or many in even areas, and either its name says what it is (``_label``,
-    ``mask``, ``seg`` and the like) or another file, which is no label map, has its very grid. Where nothing but label maps lies,
-    none is found: then each of them may be meant as a scan.
+    ``mask``, ``seg`` and the like) or another file, which is no label map, has its very grid. Where nothing but label
+    maps lies, none is found: then each of them may be meant as a scan.
 
     Args:
         files: Scans and label maps of one folder.

@@ -130,13 +130,13 @@ def _check_members(path: Path, stored: int, members: Sequence[zipfile.ZipInfo]) 
 def _by_name(members: Sequence[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo], list[LeftOut]]:
     named: dict[str, zipfile.ZipInfo] = {}
     links = []
-    for member in members:
+    for i, member in enumerate(members):
         if stat.S_ISLNK(member.external_attr >> 16):
             links.append(LeftOut(member.filename, "is a link, which is not followed in an archive"))
         elif not member.filename.endswith("/"):  # a folder; is_dir() fails for a name without a letter
-            name, number = member.filename, 2
+            name = member.filename if member.filename not in named else f"{member.filename} [{i}]"
             while name in named:
-                name, number = f"{member.filename} [{number}]", number + 1
+                name += "'"
             named[name] = member
     return named, links
 
