@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError
-from medvol.core.imaging.dicom.files import ARCHIVE_SUFFIX, FILE_SUFFIXES
+from medvol.core.imaging.dicom.archives import ARCHIVE_SUFFIX
+from medvol.core.imaging.dicom.files import FILE_SUFFIXES
 from medvol.core.imaging.dicom.problems import BadSegmentationError
 from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, place_tolerance_mm, reorient_affine

@@ -1,33 +1,31 @@
 """The DICOM files of a folder, a zip archive, or one file; known by their content, whatever they are called.
 
-Nothing is ever extracted and no name in an archive is used as a path, so an archive cannot write anywhere. The sizes
-that it declares are judged before a byte is inflated, and no member is inflated further than it declares.
+Whatever else lies there is remembered in ``left_out`` with the reason.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import stat
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from medvol.core.imaging.dicom.problems import BadArchiveError
+from medvol.core.imaging.dicom.archives import ARCHIVE_SUFFIX, ZipArchive, is_archive
+from medvol.core.imaging.left_out import LeftOut, is_clutter
 from medvol.core.imaging.problems import TooLargeError
 
-ARCHIVE_SUFFIX = ".zip"
 FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
 """Names of single files that are taken for DICOM; in folders and archives names do not matter."""
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
+_HEAD = 4096
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+_ROOT = b"1.2.840.10008."
+"""Every class of object and every encoding that the standard defines has a name that starts so."""
+_OTHER_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ARCHIVE_SUFFIX)
 _MAX_FILES = 100_000
-_MAX_RATIO = 100
-_SMALL = 64 * 1024**2
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError, OSError)
 
 
 class DicomFiles:
@@ -45,7 +43,9 @@ class DicomFiles:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path = path
         self.max_bytes = max_bytes
-        self._archive = self._open_archive() if is_archive(path) else None
+        self._archive = ZipArchive(path) if is_archive(path) else None
+        self.left_out: list[LeftOut] = [] if self._archive is None else list(self._archive.left_out)
+        """What ``names`` passed over so far; clutter of systems and archives is not told."""
 
     def __enter__(self) -> DicomFiles:
         return self
@@ -59,98 +59,103 @@ class DicomFiles:
         for count, (name, size) in enumerate(self._sizes()):
             if count >= _MAX_FILES:
                 raise TooLargeError(self.path, f"it holds more than {_MAX_FILES:,} files; name the folder of one scan")
-            if size > _MAGIC_AT and self._is_dicom(name):
-                if size > self.max_bytes:
-                    raise TooLargeError(
-                        self.path, f"a file in it has {size:,} bytes; the budget is {self.max_bytes:,}, set max_bytes"
-                    )
+            if not starts_as_dicom(self._head(name)):
+                self.leave_out(name, _what_else(name, size))
+            elif size > self.max_bytes:
+                raise TooLargeError(
+                    self.path, f"a file in it has {size:,} bytes; the budget is {self.max_bytes:,}, set max_bytes"
+                )
+            else:
                 yield name
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Remember that a file is not used."""
+        if not is_clutter(name):
+            self.left_out.append(LeftOut(name or self.path.name, reason))
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file for reading from its start.
+        """Open a file to read its header; a member of an archive is unpacked whole, since it cannot be searched.
 
         Raises:
-            BadArchiveError: It lies in an archive and is damaged or locked.
+            BadArchiveError: It lies in an archive and is damaged, or its header holds far more than one does.
         """
-        if self._archive is None:
-            with (self.path / name if name else self.path).open("rb") as file:
-                yield file
+        if self._archive is not None:
+            yield self._archive.load_header(name)
             return
-        with self._opened(name) as member:
-            yield member
+        with self._place(name).open("rb") as file:
+            yield file
 
-    def load(self, name: str) -> BinaryIO:
-        """Read a file to its end; a member of an archive is held against its checksum.
+    @contextmanager
+    def open_whole(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file to read all of it.
 
         Raises:
-            BadArchiveError: It lies in an archive and is damaged or locked.
+            BadArchiveError: It lies in an archive and is damaged.
         """
-        with self.open(name) as stream:
-            try:
-                return io.BytesIO(stream.read())
-            except _DAMAGE as error:
-                raise self._damaged(error) from error
+        if self._archive is not None:
+            yield self._archive.load(name)
+            return
+        with self._place(name).open("rb") as file:
+            yield file
+
+    def stored(self, names: set[str]) -> int:
+        """How many bytes files take on disk; of an archive its whole size."""
+        if self._archive is not None:
+            return self._archive.stored
+        return sum(self._place(name).stat().st_size for name in names)
+
+    def _place(self, name: str) -> Path:
+        return self.path / name if name else self.path
+
+    def _head(self, name: str) -> bytes:
+        if self._archive is not None:
+            return self._archive.head(name, _HEAD)
+        with self._place(name).open("rb") as file:
+            return file.read(_HEAD)
 
     def _sizes(self) -> Iterator[tuple[str, int]]:
         if self._archive is not None:
-            for info in sorted(self._archive.infolist(), key=lambda info: info.filename):
-                if not info.filename.endswith("/"):  # a folder; is_dir() fails for a name without a letter
-                    yield info.filename, info.file_size
+            yield from self._archive.sizes()
         elif self.path.is_dir():
-            for folder, folders, files in os.walk(self.path):
-                folders.sort()
-                for file in sorted(files):
-                    state = os.stat(os.path.join(folder, file))
-                    if stat.S_ISREG(state.st_mode):
-                        yield os.path.relpath(os.path.join(folder, file), self.path), state.st_size
+            for name in self._walk():
+                place = self._place(name)
+                if not place.exists():
+                    self.leave_out(name, "is a link to nothing")
+                elif stat.S_ISREG(place.stat().st_mode):
+                    yield name, place.stat().st_size
+                else:
+                    self.leave_out(
+                        name,
+                        "is a link to a folder, which is not followed" if place.is_dir() else "is a device or a pipe",
+                    )
         else:
             yield "", self.path.stat().st_size
 
-    def _is_dicom(self, name: str) -> bool:
-        with self.open(name) as stream:
-            try:
-                return stream.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
-            except _DAMAGE as error:
-                raise self._damaged(error) from error
+    def _walk(self) -> Iterator[str]:
+        """Names of files, and of links to folders, which are not followed."""
 
-    def _open_archive(self) -> zipfile.ZipFile:
-        try:
-            archive = zipfile.ZipFile(self.path)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-        with ExitStack() as stack:
-            stack.enter_context(archive)
-            for info in archive.infolist():
-                self._check_member(info)
-            stack.pop_all()
-        return archive
+        def note(error: OSError) -> None:
+            self.leave_out(os.path.relpath(str(error.filename), self.path), "is a folder that the system does not open")
 
-    def _check_member(self, info: zipfile.ZipInfo) -> None:
-        if info.flag_bits & 1:
-            raise BadArchiveError(self.path, "it is locked by a password; unlock it and pack it again")
-        if info.file_size > _SMALL and info.file_size > _MAX_RATIO * info.compress_size:
-            raise BadArchiveError(
-                self.path, f"a file in it declares {info.file_size:,} bytes from {info.compress_size:,}; no scan does"
-            )
-
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[BinaryIO]:
-        assert self._archive is not None
-        try:
-            member = self._archive.open(name)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-        with member:
-            yield member  # type: ignore[misc]  # typeshed: IO[bytes]
-
-    def _damaged(self, error: Exception) -> BadArchiveError:
-        return BadArchiveError(self.path, f"it cannot be unpacked ({type(error).__name__}); copy or pack it again")
+        for folder, folders, files in os.walk(self.path, onerror=note):
+            folders.sort()
+            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            for name in sorted([*files, *links]):
+                yield os.path.relpath(os.path.join(folder, name), self.path)
 
 
-def is_archive(path: Path) -> bool:
-    """True for the name of a zip archive."""
-    return path.name.lower().endswith(ARCHIVE_SUFFIX)
+def _what_else(name: str, size: int) -> str:
+    if not size:
+        return "is empty"
+    return "is no DICOM, but can be named itself" if name.lower().endswith(_OTHER_FORMATS) else "is no DICOM"
+
+
+def starts_as_dicom(head: bytes) -> bool:
+    """True for the start of a DICOM file, with the preamble that files should have or without it."""
+    if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC:
+        return True
+    return head[:2] in _FIRST_GROUPS and _ROOT in head
 
 
 def holds_dicom(path: Path) -> bool:

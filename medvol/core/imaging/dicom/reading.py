@@ -6,24 +6,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import ScanError
+from medvol.core.imaging.dicom.archives import MAX_RATIO, SMALL
 from medvol.core.imaging.dicom.files import DicomFiles
-from medvol.core.imaging.dicom.problems import BadInstanceError, UndecodablePixelsError
+from medvol.core.imaging.dicom.parsing import quiet_parsing, read_dataset
+from medvol.core.imaging.dicom.pixels import check_decodable, decode_frame
 from medvol.core.imaging.dicom.series import choose_series, no_dicom
-from medvol.core.imaging.dicom.slices import DicomSlice, import_pydicom, quiet_parsing, read_dataset, read_slices
+from medvol.core.imaging.dicom.slices import DicomSlice, read_slices
 from medvol.core.imaging.dicom.stack import stack_slices
+from medvol.core.imaging.left_out import LeftOut, tell_left_out
+from medvol.core.imaging.problems import TruncatedScanError
 from medvol.core.imaging.stored import MAX_BYTES, StoredScan, check_affine, check_budget, check_spacing
 from medvol.core.types import Modality
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-_CODESTREAM = b"\xff\x4f\xff\x51"
-_SIZES_AT = 8
+_BYTES_A_PIXEL = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,13 @@ class DicomOrigin:
         path: The folder, archive or file.
         slices: Along the third stored axis.
         modality: As the files say.
+        left_out: What lies there and was not used.
     """
 
     path: Path
     slices: tuple[DicomSlice, ...] = field(repr=False)
     modality: str
+    left_out: tuple[LeftOut, ...] = field(repr=False, default=())
 
     @property
     def kind(self) -> Modality:
@@ -61,16 +64,22 @@ def read_dicom(path: Path, series: str | None, max_bytes: int) -> StoredScan:
         ScanError: One of ``medvol.core.imaging.problems`` or ``medvol.core.imaging.dicom.problems``.
     """
     with DicomFiles(path, max_bytes) as files:
-        slices, affine = stack_slices(path, choose_series(path, _read_headers(files), series))
+        found = _read_headers(files)
+        tell_left_out(path, files.left_out)
+        chosen, others = choose_series(path, found, series)
+        tell_left_out(path, others)
+        slices, affine = stack_slices(path, chosen)
         first = slices[0]
         shape = (first.columns, first.rows, len(slices))
         check_budget(path, shape, np.dtype(np.float32), max_bytes)
         check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0).tolist())
         check_affine(path, affine)
+        _check_stored(files, slices)
         voxels = np.empty(shape[::-1], np.float32)
         for index, pixels in _read_pixels(files, slices):
             voxels[index] = _to_intensities(slices[index], pixels)
-    return StoredScan(voxels.transpose(2, 1, 0), affine, DicomOrigin(path, tuple(slices), first.modality))
+    left_out = (*files.left_out, *others)
+    return StoredScan(voxels.transpose(2, 1, 0), affine, DicomOrigin(path, tuple(slices), first.modality, left_out))
 
 
 def read_study(path: Path) -> str | None:
@@ -86,67 +95,55 @@ def read_study(path: Path) -> str | None:
     return None
 
 
+def holds_images(path: Path) -> bool:
+    """True when a file is DICOM with an image in it, or refused, which is told when it is read."""
+    try:
+        with DicomFiles(path, MAX_BYTES) as files:
+            return any(_read_file(files, name)[0] for name in files.names())
+    except ScanError:
+        return True
+
+
 def _read_headers(files: DicomFiles) -> list[DicomSlice]:
     found: list[DicomSlice] = []
     empty = True
     for name in files.names():
         empty = False
-        with files.open(name) as stream:
-            found += read_slices(files.path, name, stream)
+        slices, other = _read_file(files, name)
+        found += slices
+        if not slices:
+            files.leave_out(name, other)
     if empty:
         raise no_dicom(files.path)
     return found
+
+
+def _read_file(files: DicomFiles, name: str) -> tuple[list[DicomSlice], str]:
+    with files.open(name) as stream:
+        return read_slices(files.path, name, stream)
 
 
 def _read_pixels(files: DicomFiles, slices: Sequence[DicomSlice]) -> Iterator[tuple[int, NDArray[Any]]]:
     """Stored values (rows, columns) of each slice with its index; every file is read once."""
     numbered = sorted(enumerate(slices), key=lambda pair: (pair[1].file, pair[1].frame or 0))
     for name, group in groupby(numbered, key=lambda pair: pair[1].file):
-        with quiet_parsing(files.path):
-            dataset = read_dataset(files.path, files.load(name))
-            _check_decodable(files.path, dataset)
+        with quiet_parsing(files.path), files.open_whole(name) as stream:
+            dataset = read_dataset(files.path, stream)
+            check_decodable(files.path, dataset)
         for index, entry in group:
             with quiet_parsing(files.path):
-                pixels = _decode(files.path, dataset, entry)
+                pixels = decode_frame(files.path, dataset, entry)
             yield index, pixels
 
 
-def _check_decodable(path: Path, dataset: Dataset) -> None:
-    pydicom = import_pydicom()
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if "PixelData" not in dataset:
-        raise BadInstanceError(path, "a slice has no pixels; export the series again")
-    try:
-        usable = not syntax.is_encapsulated or pydicom.pixels.get_decoder(syntax).is_available
-    except NotImplementedError:
-        usable = False
-    if not usable:
-        raise UndecodablePixelsError(
-            path, f"no installed decoder reads {syntax.name}; install python-gdcm, or save the series uncompressed"
+def _check_stored(files: DicomFiles, slices: Sequence[DicomSlice]) -> None:
+    """Refuse pixels that the files cannot hold, before memory is asked for: no encoding of a scan packs better."""
+    pixels = len(slices) * slices[0].rows * slices[0].columns * _BYTES_A_PIXEL
+    stored = files.stored({entry.file for entry in slices})
+    if pixels > SMALL and pixels > MAX_RATIO * stored:
+        raise TruncatedScanError(
+            files.path, f"its headers declare {pixels:,} bytes of pixels in {stored:,}; copy it again"
         )
-    if syntax.is_encapsulated:
-        _check_codestream(path, dataset)
-
-
-def _check_codestream(path: Path, dataset: Dataset) -> None:
-    """A JPEG 2000 stream as large as the header says: a decoder takes memory by the stream."""
-    data = bytes(dataset.PixelData[: 2**16])
-    start = data.find(_CODESTREAM)
-    if start >= 0:
-        sizes = np.frombuffer(data[start + _SIZES_AT : start + _SIZES_AT + 8], ">u4").tolist()
-        if sizes != [dataset.Columns, dataset.Rows]:
-            raise BadInstanceError(path, f"the compressed image of a slice has {sizes} pixels, its header other ones")
-
-
-def _decode(path: Path, dataset: Dataset, entry: DicomSlice) -> NDArray[Any]:
-    pydicom = import_pydicom()
-    try:
-        pixels = np.asarray(pydicom.pixels.pixel_array(dataset, raw=True, index=entry.frame))
-    except RuntimeError as error:  # what decoders raise on a damaged stream
-        raise BadInstanceError(path, "the pixels of a slice are damaged; copy the series again") from error
-    if pixels.shape != (entry.rows, entry.columns):
-        raise BadInstanceError(path, f"a slice has {pixels.shape} pixels, not ({entry.rows}, {entry.columns})")
-    return pixels
 
 
 def _to_intensities(entry: DicomSlice, pixels: NDArray[Any]) -> NDArray[np.float64]:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, GeometryError, MissingExtraError
 from medvol.core.imaging.dicom.files import DicomFiles
+from medvol.core.imaging.dicom.parsing import quiet_parsing, quiet_values, read_dataset
 from medvol.core.imaging.dicom.problems import BadSegmentationError, MissingLinksError
 from medvol.core.imaging.dicom.reading import DicomOrigin
-from medvol.core.imaging.dicom.slices import quiet_parsing, quiet_values, read_dataset
-from medvol.core.imaging.itk import RAS
-from medvol.core.imaging.problems import MissingScanError
+from medvol.core.imaging.dicom.segments import read_segments
 from medvol.core.imaging.stored import MAX_BYTES
 from medvol.core.imaging.writing import to_stored_axes
 from medvol.core.types import Volume
@@ -119,14 +118,16 @@ def read_dicom_seg(path: Path, volume: Volume, segments: Sequence[int] | None = 
         segments: Numbers of the segments; all of them when None.
 
     Returns:
-        Mask (Z, Y, X) bool, the union of the segments.
+        Mask (Z, Y, X) bool, the union of the segments; where the object holds shares, voxels of at least half.
 
     Raises:
         BadSegmentationError: It is no segmentation object, lies on another grid, or lacks a segment.
-        MissingExtraError: highdicom is not installed.
+        MissingExtraError: pydicom is not installed.
     """
-    placed = _place(path, volume, segments, combine=False)
-    return np.asarray((placed > 0).any(axis=tuple(range(3, placed.ndim))), np.bool_)
+    mask = np.zeros(volume.shape, np.bool_)
+    for _, voxels in read_segments(path, volume, segments):
+        mask[voxels] = True
+    return mask
 
 
 def read_dicom_labels(path: Path, volume: Volume) -> NDArray[np.int32]:
@@ -134,32 +135,15 @@ def read_dicom_labels(path: Path, volume: Volume) -> NDArray[np.int32]:
 
     Raises:
         BadSegmentationError: As for ``read_dicom_seg``, or segments overlap.
-        MissingExtraError: highdicom is not installed.
+        MissingExtraError: pydicom is not installed.
     """
-    return _place(path, volume, None, combine=True).astype(np.int32)
-
-
-def _place(path: Path, volume: Volume, segments: Sequence[int] | None, combine: bool) -> NDArray[Any]:
-    """Segments on the volume's grid: (Z, Y, X, segments), or combined into one label map."""
-    highdicom = _import_highdicom()
-    if not path.is_file():
-        raise MissingScanError(path, "there is no such file; check the path")
-    with quiet_parsing(path):
-        try:
-            stored = highdicom.seg.segread(path)
-        except (RuntimeError, ValueError) as error:
-            raise BadSegmentationError(path, "it is DICOM, but no segmentation; give a mask") from error
-        numbers = sorted(set(stored.segment_numbers if segments is None else segments))
-        if not set(numbers) <= set(stored.segment_numbers):
-            raise BadSegmentationError(path, f"it has the segments {list(stored.segment_numbers)}, not {numbers}")
-        try:
-            block = stored.get_volume(segment_numbers=numbers, combine_segments=combine, allow_missing_positions=True)
-            placed: NDArray[Any] = block.match_geometry(_geometry(highdicom, volume, block), tol=1e-2).array
-        except (RuntimeError, ValueError) as error:
-            if combine and "overlap" in str(error).lower():
-                raise BadSegmentationError(path, "its segments overlap; name one of them") from error
-            raise BadSegmentationError(path, "it is not on the grid of the scan; resample it") from error
-    return placed
+    labels = np.zeros(volume.shape, np.int32)
+    for number, voxels in read_segments(path, volume, None):
+        before = labels[voxels]
+        if ((before != 0) & (before != number)).any():
+            raise BadSegmentationError(path, "its segments overlap; name one of them")
+        labels[voxels] = number
+    return labels
 
 
 def _link_images(origin: DicomOrigin, kind: DicomSegKind) -> list[Dataset]:
@@ -184,6 +168,7 @@ def _link_images(origin: DicomOrigin, kind: DicomSegKind) -> list[Dataset]:
                     setattr(image, keyword, None)
             if kind == "anonymous" and "SpecificCharacterSet" in image:
                 del image.SpecificCharacterSet
+            _tell_sizes(image, origin)
             images.append(image)
     return images
 
@@ -196,6 +181,29 @@ def _build(origin: DicomOrigin, images: list[Dataset], frames: NDArray[np.uint8]
         raise MissingLinksError(
             origin.path, f"no DICOM segmentation can refer to it ({type(error).__name__}); leave dicom_seg out"
         ) from None
+
+
+def _tell_sizes(image: Dataset, origin: DicomOrigin) -> None:
+    """Say how large voxels are; slices are as thick as they are apart, whatever the files say of it or do not say."""
+    from pydicom import Dataset
+    from pydicom.valuerep import DSfloat
+
+    first, last = origin.slices[0], origin.slices[-1]
+    assert first.position is not None
+    assert last.position is not None
+    assert first.spacing is not None
+    assert first.orientation is not None
+    apart = float(np.linalg.norm(last.position - first.position)) / (len(origin.slices) - 1)
+    measures, orientation = Dataset(), Dataset()
+    measures.SliceThickness = measures.SpacingBetweenSlices = DSfloat(apart, auto_format=True)
+    if first.frame is None:
+        image.update(measures)
+        return
+    measures.PixelSpacing = [DSfloat(size, auto_format=True) for size in first.spacing]
+    orientation.ImageOrientationPatient = [DSfloat(part, auto_format=True) for part in first.orientation.ravel()]
+    shared = (image.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    image.SharedFunctionalGroupsSequence = [shared]
 
 
 def _describe(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:
@@ -228,16 +236,6 @@ def _describe(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> A
     )
     segmentation.ContentCreatorName = None  # must be there, and names nobody
     return segmentation
-
-
-def _geometry(highdicom: Any, volume: Volume, block: Any) -> Any:
-    """The volume's grid in highdicom's terms: array axes (z, y, x), world LPS."""
-    return highdicom.VolumeGeometry(
-        (RAS @ volume.affine)[:, [2, 1, 0, 3]],
-        volume.shape,
-        coordinate_system="PATIENT",
-        frame_of_reference_uid=block.frame_of_reference_uid,
-    )
 
 
 def _clean(label: str) -> str:

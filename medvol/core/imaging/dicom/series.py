@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,15 +14,16 @@ from medvol.core.imaging.dicom.problems import (
 )
 from medvol.core.imaging.dicom.slices import DicomSlice
 from medvol.core.imaging.dicom.stack import is_axial, stack_slices
+from medvol.core.imaging.left_out import LeftOut
 from medvol.core.imaging.problems import RefusedScanError
-
-log = logging.getLogger(__name__)
 
 _MANY = 12
 
 
-def choose_series(path: Path, slices: Iterable[DicomSlice], series: str | None) -> list[DicomSlice]:
-    """Slices of one series.
+def choose_series(
+    path: Path, slices: Iterable[DicomSlice], series: str | None
+) -> tuple[list[DicomSlice], list[LeftOut]]:
+    """Slices of one series, and what is not used: scout views among them, and series that nobody named.
 
     Args:
         path: Folder or archive to name in an error.
@@ -43,11 +43,14 @@ def choose_series(path: Path, slices: Iterable[DicomSlice], series: str | None) 
     everything = list(groups.values())
     if not everything:
         raise NoImageSeriesError(path, "its DICOM files are reports, plans or segmentations; give a series of images")
+    others: list[LeftOut] = []
     if series is not None:
-        return _named(path, everything, series.strip())
-    if len(everything) == 1:
-        return everything[0]
-    return _largest(path, everything)
+        chosen = _named(path, everything, series.strip())
+    elif len(everything) == 1:
+        chosen = everything[0]
+    else:
+        chosen, others = _largest(path, everything)
+    return chosen, [*(LeftOut(entry.file, "is a scout view") for entry in chosen if entry.localizer), *others]
 
 
 def no_dicom(path: Path) -> NoDicomError:
@@ -65,13 +68,14 @@ def _named(path: Path, groups: Sequence[list[DicomSlice]], name: str) -> list[Di
     raise NoSuchSeriesError(path, f"no series answers to series={name!r}; it holds {_list(groups)}")
 
 
-def _largest(path: Path, groups: Sequence[list[DicomSlice]]) -> list[DicomSlice]:
-    images = [kept for group in groups if (kept := [entry for entry in group if not entry.localizer])]
+def _largest(path: Path, groups: Sequence[list[DicomSlice]]) -> tuple[list[DicomSlice], list[LeftOut]]:
+    """The largest axial volume, and what became of the other series."""
+    images = [group for group in groups if not _all_scouts(group)]
     if not images:
         raise LocalizerError(path, f"all {len(groups)} series are scout views; give the series of slices")
     if len({group[0].study for group in images}) > 1:
         raise SeveralSeriesError(path, f"it holds several studies; name one series: {_list(images)}")
-    candidates = [group for group in images if is_axial(group[0])] or images
+    candidates = [group for group in images if is_axial(_sections(group)[0])] or images
     refusals: dict[int, RefusedScanError] = {}
     for i, group in enumerate(candidates):
         try:
@@ -81,14 +85,33 @@ def _largest(path: Path, groups: Sequence[list[DicomSlice]]) -> list[DicomSlice]
     usable = [group for i, group in enumerate(candidates) if i not in refusals]
     if not usable:
         raise refusals[max(refusals, key=lambda i: len(candidates[i]))]
-    most = max(map(len, usable))
-    largest = [group for group in usable if len(group) == most]
+    most = max(map(_count, usable))
+    largest = [group for group in usable if _count(group) == most]
     if len(largest) > 1:
         raise SeveralSeriesError(path, f"{len(largest)} series of {most} slices could be meant: {_list(largest)}")
-    for i, refusal in refusals.items():
-        if len(candidates[i]) > most:
-            log.warning("%s: %s is larger, but is passed over: %s", path, _tell(candidates[i]), refusal.detail)
-    return largest[0]
+    reasons = {id(candidates[i]): _passed_over(_count(candidates[i]) > most, error) for i, error in refusals.items()}
+    others = [
+        LeftOut(_tell(group), reasons.get(id(group), "is another series; set series to choose it"))
+        for group in groups
+        if group is not largest[0]
+    ]
+    return largest[0], others
+
+
+def _passed_over(larger: bool, refusal: RefusedScanError) -> str:
+    return f"is {'larger, but is ' if larger else ''}passed over: {refusal.detail}"
+
+
+def _all_scouts(group: Sequence[DicomSlice]) -> bool:
+    return all(entry.localizer for entry in group)
+
+
+def _sections(group: Sequence[DicomSlice]) -> list[DicomSlice]:
+    return [entry for entry in group if not entry.localizer]
+
+
+def _count(group: Sequence[DicomSlice]) -> int:
+    return len(_sections(group))
 
 
 def _list(groups: Sequence[list[DicomSlice]]) -> str:
@@ -99,6 +122,9 @@ def _list(groups: Sequence[list[DicomSlice]]) -> str:
 
 def _tell(group: Sequence[DicomSlice]) -> str:
     """A series in words; its description is free text, which may name a patient, and is left out."""
-    first = group[0]
+    first = (_sections(group) or group)[0]
     name = first.number or first.series
-    return f"series {name} ({first.modality}, {len(group)} slices of {first.columns} x {first.rows})"
+    kind = "scout views" if first.localizer else "slices"
+    return (
+        f"series {name} ({first.modality}, {len(_sections(group) or group)} {kind} of {first.columns} x {first.rows})"
+    )

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import struct
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,14 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import MedvolError, MissingExtraError
-from medvol.core.imaging.dicom.problems import BadInstanceError, UndecodablePixelsError
+from medvol.core.imaging.dicom.parsing import quiet_parsing, read_dataset
+from medvol.core.imaging.dicom.problems import BadInstanceError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-DEFLATED = "1.2.840.10008.1.2.1.99"
-"""Transfer syntax that packs the whole file, header included: nothing in it can be judged before it is inflated."""
 
 HEADER = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
@@ -40,11 +32,23 @@ _GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
-_DAMAGE = (
-    *(struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
-    *(OSError, NotImplementedError, RecursionError),
-)
-_META_AT = 132
+_ITEM = b"\xfe\xff\x00\xe0"
+_ITEMS, _ITEMS_A_FRAME = 1000, 100
+_MOST_FRAMES = 100_000
+_OTHER_OBJECTS = {
+    "SEG": "a segmentation object",
+    "SR": "a report",
+    "RTSTRUCT": "contours for radiotherapy",
+    "RTPLAN": "a plan for radiotherapy",
+    "RTDOSE": "a dose distribution",
+    "RTRECORD": "a record of radiotherapy",
+    "PR": "a presentation state",
+    "KO": "a selection of images",
+    "REG": "a registration",
+    "DOC": "a document",
+    "SM": "microscopy",
+    "ECG": "a curve",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +102,16 @@ class DicomSlice:
     intercept: float | None
 
 
-def read_slices(path: Path, file: str, stream: BinaryIO) -> list[DicomSlice]:
-    """Slices of one DICOM file; none for a file without an image, such as a report or a plan, or for a segmentation.
+def read_slices(path: Path, file: str, stream: BinaryIO) -> tuple[list[DicomSlice], str]:
+    """Slices of one DICOM file.
 
     Args:
         path: Folder or archive to name in an error.
         file: Name of the file in it.
         stream: The file.
+
+    Returns:
+        The slices; and what the file is instead when there are none, such as ``is a report``, empty when there are.
 
     Raises:
         BadInstanceError: It cannot be parsed.
@@ -112,87 +119,35 @@ def read_slices(path: Path, file: str, stream: BinaryIO) -> list[DicomSlice]:
     """
     with quiet_parsing(path):
         dataset = read_dataset(path, stream, HEADER)
-        if "Rows" not in dataset or dataset.get("Modality") in ("SEG", "RTDOSE"):
-            return []
-        frames, groups = int(dataset.get("NumberOfFrames") or 1), dataset.get("PerFrameFunctionalGroupsSequence")
-        if frames < 1 or (groups and len(groups) != frames):
-            raise BadInstanceError(path, f"a file in it declares {frames:,} frames, not those that it describes")
-        if not groups:  # frames that are not described one by one have no places; two of them show it
-            return [_describe(dataset, file, frame) for frame in ((None,) if frames == 1 else (0, 1))]
-        return [_describe(dataset, file, frame) for frame in range(frames)]
+        modality = dataset.get("Modality")
+        if "Rows" not in dataset or modality in ("SEG", "RTDOSE"):
+            return [], f"is {_OTHER_OBJECTS.get(modality, 'DICOM without an image')}"
+        return describe_frames(path, file, dataset), ""
 
 
-def read_dataset(path: Path, stream: BinaryIO, keywords: Sequence[str] | None = None) -> Dataset:
-    """Parse a DICOM file.
-
-    Args:
-        path: Folder or archive to name in an error.
-        stream: The file.
-        keywords: Elements to read, without pixels; everything when None.
+def describe_frames(path: Path, file: str, dataset: Dataset) -> list[DicomSlice]:
+    """Every frame of a file: one, or as many as it describes.
 
     Raises:
-        UndecodablePixelsError: Its header is packed.
+        BadInstanceError: It describes another number than it declares, or more than any scan has.
     """
-    pydicom = import_pydicom()
-    stream.seek(_META_AT)
-    meta = pydicom.filereader.read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    if meta.get("TransferSyntaxUID") == DEFLATED:
-        raise UndecodablePixelsError(path, "a file in it is deflated as a whole; save the series uncompressed")
-    stream.seek(0)
-    tags = None if keywords is None else list(keywords)
-    dataset: Dataset = pydicom.dcmread(stream, stop_before_pixels=keywords is not None, specific_tags=tags)
-    return dataset
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    _check_groups(path, dataset, min(frames, _MOST_FRAMES))
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if frames < 1 or (groups and len(groups) != frames):
+        raise BadInstanceError(path, f"a file in it declares {frames:,} frames, not those that it describes")
+    if not groups:  # frames that are not described one by one have no places; two of them show it
+        return [_describe(dataset, file, frame) for frame in ((None,) if frames == 1 else (0, 1))]
+    return [_describe(dataset, file, frame) for frame in range(frames)]
 
 
-@contextmanager
-def quiet_parsing(path: Path) -> Iterator[None]:
-    """Turn whatever pydicom raises on a damaged file into one sentence.
-
-    Its messages quote values, which may name a patient: they are silenced, and no error is chained to it.
-
-    Raises:
-        BadInstanceError: The file cannot be parsed.
-    """
-    pydicom = import_pydicom()
-    try:
-        with quiet_values():
-            yield
-    except MedvolError:
-        raise
-    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, *_DAMAGE) as error:
-        raise BadInstanceError(
-            path, f"a DICOM file in it cannot be parsed ({type(error).__name__}); export the series again"
-        ) from None
-
-
-@contextmanager
-def quiet_values() -> Iterator[None]:
-    """Silence the warnings and the log of pydicom, which quote values."""
-    pydicom = import_pydicom()
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    try:
-        logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def import_pydicom() -> Any:
-    """The library that parses DICOM.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import pydicom
-        import pydicom.errors
-        import pydicom.filereader
-    except ImportError as error:
-        raise MissingExtraError("pydicom", "dicom") from error
-    return pydicom
+def _check_groups(path: Path, dataset: Dataset, frames: int) -> None:
+    """Count the items of functional groups before they are parsed, which takes a thousand times as long."""
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        raw: Any = dataset.get_item(keyword) if keyword in dataset else None
+        value = getattr(raw, "value", None)  # a sequence that does not tell its length was parsed already
+        if isinstance(value, bytes) and value.count(_ITEM) > _ITEMS + _ITEMS_A_FRAME * frames:
+            raise BadInstanceError(path, "the frames of a file in it are described at a length that no scan needs")
 
 
 def _describe(dataset: Dataset, file: str, frame: int | None) -> DicomSlice:

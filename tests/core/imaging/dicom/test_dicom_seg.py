@@ -16,7 +16,7 @@ from pydicom.uid import SegmentationStorage as SEGMENTATION_STORAGE
 from pydicom.uid import generate_uid
 
 from medvol.core.errors import ConfigError, GeometryError, ScanError
-from medvol.core.imaging.dicom.segmentation import DicomSegKind, read_dicom_seg, write_dicom_seg
+from medvol.core.imaging.dicom.segmentation import DicomSegKind, read_dicom_seg, require_dicom_seg, write_dicom_seg
 from medvol.core.imaging.geometry import make_volume, voxel_to_world
 from medvol.core.imaging.reading import read_labels, read_mask, read_volume
 
@@ -137,7 +137,7 @@ def test_refused(make_series, folder, tmp_path):
     with pytest.raises(ConfigError, match="this scan is none"):
         write_dicom_seg(tmp_path / "a.dcm", np.zeros((2, 3, 4), bool), bare, "q")
     unlinked = read_volume(make_series().each(SeriesInstanceUID="").write(tmp_path / "unlinked"))
-    with pytest.raises(ScanError, match="lack UIDs"):
+    with pytest.raises(ScanError, match="has no SeriesInstanceUID"):
         write_dicom_seg(tmp_path / "a.dcm", np.zeros(unlinked.shape, bool), unlinked, "q")
     odd = read_volume(make_series().each(SOPClassUID="1.2.3.4").write(tmp_path / "odd"))
     with pytest.raises(ScanError, match="can refer to it"):
@@ -155,6 +155,36 @@ def test_refused(make_series, folder, tmp_path):
         read_dicom_seg(folder / "IM000", volume)
     with pytest.raises(ScanError, match="no such file"):
         read_mask(folder / "none.dcm", volume)
+
+
+ELEMENTS_OF_A_MASK = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+
+
+@pytest.mark.parametrize("keyword", ELEMENTS_OF_A_MASK)
+@pytest.mark.parametrize("value", [None, ""], ids=["absent", "empty"])
+def test_what_a_mask_refers_to_is_asked_for_before_the_work(make_series, folder, tmp_path, keyword, value):
+    """Absent or empty, in every slice or in one: named before, and with the same words after."""
+    series = make_series()
+    series.write(folder)
+    for path in sorted(folder.iterdir()):
+        dataset = dcmread(path)
+        del dataset[keyword]
+        if value is not None:
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+    volume = read_volume(folder)
+    with pytest.raises(ScanError, match=f"has no {keyword}") as before:
+        require_dicom_seg(volume)
+    with pytest.raises(ScanError) as after:
+        write_dicom_seg(tmp_path / "mask.dcm", some_mask(volume.shape), volume, "q")
+    assert str(before.value) == str(after.value)
+
+
+def test_a_mask_that_can_be_written_is_not_refused_before(make_series, folder):
+    volume = read_volume(make_series().write(folder))
+    assert require_dicom_seg(volume, "with_patient") is None
+    with pytest.raises(ConfigError, match="this scan is none"):
+        require_dicom_seg(make_volume(np.zeros((2, 3, 4), np.float32), (1, 1, 1)))
 
 
 def test_a_label_map_of_segments(make_series, folder, tmp_path):
