@@ -23,6 +23,8 @@ from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampl
 if TYPE_CHECKING:
     import torch
 
+    from medvol.core.training_data import TrainingData
+
 Need = Literal["text", "evidence", "mask"]
 Aspect = Literal["form", "slice", "boxes", "mask"]
 """What can be wrong with an answer: its layout, the choice of the key slice, the boxes for that slice, the mask."""
@@ -33,6 +35,9 @@ class Policy(ABC):
 
     needs_truth: ClassVar[bool] = False
     """True for an oracle: its prompts then carry the true anchor."""
+
+    training_data: TrainingData | None = None
+    """What it was trained on; None when that is not known. Training sets it, and so does a model folder that tells."""
 
     @property
     def template(self) -> PromptTemplate:

@@ -129,6 +129,7 @@ def describe_segmentation(segmentation: Segmentation, mask_file: str, overlay_fi
             "volume_ml": round(volume_ml(segmentation.mask, segmentation.volume.spacing), _DECIMALS),
         },
         "overlay": {"file": overlay_file},
+        "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
         "scan": _describe_scan(segmentation.volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
     }
