@@ -251,6 +251,9 @@ class RewardTerm(ABC):
 class CaseDataset(ABC):
     """An indexed collection of cases; cases of one volume lie next to one another."""
 
+    drawn: ClassVar[bool] = False
+    """True where a program draws the scans: a policy that learned from these alone knows no real scan."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of cases."""

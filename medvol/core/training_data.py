@@ -109,14 +109,18 @@ class TrainingData:
         traits = measure_traits(volume)
         self._widen(volume.modality, {name: (value, value) for name, value in traits.items()})
 
-    def merge(self, other: TrainingData) -> TrainingData:
-        """What both together know; the stages of this one come first."""
-        merged = TrainingData(stages=(*self.stages, *other.stages)[-_MAX_STAGES:])
+    def add_stage(self, stage: Stage) -> None:
+        """Add the latest run that trained the policy."""
+        self.stages = (*self.stages, stage)[-_MAX_STAGES:]
+
+    def join(self, other: TrainingData) -> TrainingData:
+        """A new one that knows the words and scans of both, and the stages of this one."""
+        joined = TrainingData(stages=self.stages)
         for part in (self, other):
-            merged._add_words(part.words)
+            joined._add_words(part.words)
             for modality, ranges in part.ranges.items():
-                merged._widen(modality, ranges)
-        return merged
+                joined._widen(modality, ranges)
+        return joined
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a file or a checkpoint; equal knowledge gives equal values."""
@@ -231,7 +235,9 @@ def _read_stage(found: Any) -> Stage:
 
 def _read_fields(kind: type, found: Any) -> dict[str, Any]:
     """Values of a dataclass's fields, each of the type of its default or its name's kind."""
-    _require(isinstance(found, dict) and set(found) <= {f.name for f in fields(kind)}, f"{kind.__name__} has other keys")
+    _require(
+        isinstance(found, dict) and set(found) <= {f.name for f in fields(kind)}, f"{kind.__name__} has other keys"
+    )
     for name, value in found.items():
         if name in ("steps", "cases", "volumes"):
             _require(type(value) is int and value >= 0, f"{name} is no count")

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer,
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.training_data import TrainingData, write_training_data
 from medvol.core.whole_file import write_whole_folder
 from medvol.policies.low_rank import folded_weights
 from medvol.policies.qwen_vl_network import QwenVLNetwork
@@ -59,8 +60,13 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
     return QwenVLNetwork(network, tokenizer, _choose_template(folder / _SIDECAR, template, config))
 
 
-def save_network(network: QwenVLNetwork, folder: Path) -> None:
+def save_network(network: QwenVLNetwork, folder: Path, training_data: TrainingData | None = None) -> None:
     """Write a model folder under a temporary name, then rename it; adapters are folded into the weights.
+
+    Args:
+        network: Holds the weights.
+        folder: Where to write.
+        training_data: What the weights were trained on; nothing is written of it when None.
 
     Raises:
         CheckpointError: There is something of that name that is no model folder.
@@ -73,6 +79,8 @@ def save_network(network: QwenVLNetwork, folder: Path) -> None:
         network.tokenizer.save_pretrained(partial)
         sidecar = {"medvol": version("medvol-r1"), "template": network.template.to_dict()}
         (partial / _SIDECAR).write_text(json.dumps(sidecar, indent=2) + "\n")
+        if training_data is not None:
+            write_training_data(partial, training_data)
 
 
 def hash_weights(model: PreTrainedModel) -> str:

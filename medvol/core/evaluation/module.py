@@ -78,6 +78,8 @@ class EvaluationModule(LightningModule):
         self.save_dir = save_dir
         self.network: torch.nn.Module | None = None
         self._scores: list[CaseScore] = []
+        self.validated: dict[str, float] = {}
+        """Means of the last validation."""
         self._predictions: list[dict[str, Any]] = []
         self.segmentations: list[Segmentation] = []
 
@@ -139,7 +141,9 @@ class EvaluationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means as ``val/...``."""
-        self._log_means("val", self._gather(self._scores, lambda score: score.case_id))
+        means = self._log_means("val", self._gather(self._scores, lambda score: score.case_id))
+        if not self.trainer.sanity_checking:
+            self.validated = means
 
     def on_test_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -208,9 +212,11 @@ class EvaluationModule(LightningModule):
             },
         }
 
-    def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> None:
-        for name, value in mean_scores(scores).items():
+    def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> dict[str, float]:
+        means = mean_scores(scores)
+        for name, value in means.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"), sync_dist=True)
+        return means
 
     def _segmentation(self, case: Case, rollout: Rollout) -> Segmentation | None:
         if rollout.evidence is None or rollout.mask is None:

@@ -24,7 +24,7 @@ class Confidence:
     """What is known about an answer before anybody has looked at it.
 
     Args:
-        mean_log_prob: Mean log-probability of the answer's tokens when they were drawn; None when the policy gives none.
+        mean_log_prob: Mean log-probability of the answer's tokens as they were drawn; None when the policy gives none.
         agreement: How far sampled answers agree; None when none were asked for.
         warnings: Why the answer may be worth nothing.
         unknown: What could not be told, in sentences.

@@ -144,9 +144,7 @@ def follow_answer(
     except EvidenceParseError as error:
         detail, head = str(error).removeprefix(f"{error.failure}: "), completion.text[:_HEAD]
         quoted = "" if head in detail else f"; it begins {head!r}"
-        raise EvidenceParseError(
-            error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}"
-        ) from error
+        raise EvidenceParseError(error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}") from error
     confidence = judge_answer(completion, volume, query, policy.training_data, type(policy).__name__)
     if strict:
         require_trust(confidence, query, policy.training_data is not None)

@@ -12,6 +12,7 @@ from medvol.core.errors import CheckpointError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.tensor_file import read_tensors
+from medvol.core.training.gathering import read_trained_on
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
@@ -112,4 +113,5 @@ def load_module(path: str | Path) -> EvaluationModule:
     module: EvaluationModule = rebuild(checkpoint[SPEC], EvaluationModule)
     module.configure_model()
     module.load_state_dict(checkpoint["state_dict"])
+    module.policy.training_data = read_trained_on(checkpoint) or module.policy.training_data
     return module

@@ -10,9 +10,11 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
+from medvol.core.training.export import export_model
+from medvol.core.training.gathering import TRAINING_DATA, Gatherer
 from medvol.core.training.schedule import warm_up_then_cosine
 
 
@@ -26,6 +28,7 @@ class TrainingModule(EvaluationModule):
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps of linear warm-up.
         final_share: The cosine ends at this share of the peak.
+        reword: Probability that words of a training query are dropped and a carrier phrase is put before it.
         error_budget: See ``EvaluationModule``.
         surface: See ``EvaluationModule``.
         tolerance_mm: See ``EvaluationModule``.
@@ -46,6 +49,7 @@ class TrainingModule(EvaluationModule):
         weight_decay: float,
         warmup_steps: int,
         final_share: float,
+        reword: float,
         error_budget: bool,
         surface: bool,
         tolerance_mm: float,
@@ -62,6 +66,7 @@ class TrainingModule(EvaluationModule):
         require_least(0, learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps)
         require_share(final_share=final_share)
         self.student = policy
+        self.gatherer = Gatherer(type(self).__name__, reword > 0)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
@@ -76,11 +81,29 @@ class TrainingModule(EvaluationModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Go on from what the policy knew before."""
+        self.gatherer.start(self.student)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Note what is about to be learned from."""
+        for cases in batch:
+            self.gatherer.meet(cases)
+
     def on_fit_end(self) -> None:
-        """Export the trained policy to ``model`` in the run folder."""
+        """Export the trained policy to ``model`` in the run folder, with what it was trained on."""
+        data = self.gatherer.finish(self.trainer, self.validated)
+        self.gatherer.data = data
         if self.trainer.is_global_zero:
-            self.student.save(Path(self.trainer.default_root_dir) / "model")
+            export_model(self.student, Path(self.trainer.default_root_dir) / "model", data)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the policy was trained on up to now."""
+        checkpoint[TRAINING_DATA] = self.gatherer.finish(self.trainer, self.validated).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights are restored."""
+        """Build the network before its weights are restored, and take up what it was trained on."""
         self.configure_model()
+        self.student.training_data = self.gatherer.restore(checkpoint)
+        stages = () if self.student.training_data is None else self.student.training_data.stages
+        self.validated = dict(stages[-1].scores) if stages else {}
