@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
-from medvol.core.errors import ConfigError, EvidenceParseError, MedvolError, PropagationError
+from medvol.core.errors import ConfigError, EvidenceParseError, MedvolError, PropagationError, UntrustedAnswerError
 from medvol.core.suggestions import suggest
 
 CASE_FAILED = 1
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
-        failed_case = isinstance(error, EvidenceParseError | PropagationError)
+        failed_case = isinstance(error, EvidenceParseError | PropagationError | UntrustedAnswerError)
         return _refuse(error, " ".join(str(error).split()), debug, CASE_FAILED if failed_case else USER_ERROR)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; nothing more can be said to it

@@ -72,6 +72,8 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
         type=Literal["anonymous", "with_patient"] | None,
         help="write a DICOM segmentation too: without the patient's data, or with what an archive files it by",
     )
+    parser.add_argument("--samples", type=int, default=0, help="draw so many more answers, and tell how far they agree")
+    parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")
     parser.add_subclass_arguments(Policy, "policy", required=False, help="model folder, or name of a policy")
@@ -86,12 +88,13 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan")
+    flags = ("overwrite", "allow_other_scan", "strict")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
         "modality": Literal["CT", "MR", "other"] | None,
         "nan_to": float | None,
+        "samples": int,
         "series": str | int | None,
         "dicom_seg": Literal["anonymous", "with_patient"] | None,
         "policy": Policy,
@@ -138,7 +141,8 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
     name = f"{case_name(scan, options.series)}_{slug(options.query)}"
     job = Job(scan, options.query.strip(), Path(options.out), name, options.series)
     console = Console()
-    if not options.overwrite and is_done(job, plain_values(segmenter.identity()), options.dicom_seg, volume):
+    identity = plain_values(segmenter.identity())
+    if not options.overwrite and is_done(job, identity, options.dicom_seg, volume, segmenter):
         console.print(f"answered before: {job.folder / job.name}.json; --overwrite answers it again", soft_wrap=True)
         return 0
     segmentation = segmenter.segment(volume, job.query)
@@ -169,7 +173,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
             lambda outcome: progress.advance(task),
             options.dicom_seg,
         )
-    console.print(summary.table() if summary.exit_code else summary.table().title)
+    console.print(summary.table() if summary.needs_rows else summary.table().title)
     console.print(f"answers and summary.json: {options.out}", soft_wrap=True)
     return summary.exit_code
 
@@ -178,7 +182,7 @@ def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
     from medvol.core.inference.segmenter import Segmenter
 
     built = _build(options, parser)
-    return Segmenter(built.policy, built.propagator)
+    return Segmenter(built.policy, built.propagator, options.samples, options.strict)
 
 
 def _build(options: Namespace, parser: ComponentParser) -> Namespace:
@@ -222,5 +226,7 @@ def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Consol
     boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"
     found = "not in the scan" if evidence.absent else f"slice {evidence.key_slice}, {boxes}"
     console.print(Text(f"{segmentation.query}: {found}, {int(segmentation.mask.sum())} voxels"), soft_wrap=True)
+    for sentence in segmentation.confidence.sentences() if segmentation.confidence else ():
+        console.print(Text(sentence), soft_wrap=True)
     for kind, path in paths.items():
         console.print(Text(f"{kind:<8} {path}"), soft_wrap=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,22 +15,23 @@ from rich.console import Console
 from medvol.core.errors import DatasetError
 from medvol.core.evaluation.archive import write_evaluation
 from medvol.core.evaluation.report import report_runs
-from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
+from medvol.core.evaluation.scoring import CaseScore, Scoring, require_target, score_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.imaging.slices import choose_slices
+from medvol.core.inference.batch import SUMMARY_FILE, Outcome, Summary
+from medvol.core.inference.predictions import fail_prediction, save_prediction
+from medvol.core.inference.records import plain_values
 from medvol.core.json_file import write_json
 from medvol.core.limits import require_least
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
-from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
+from medvol.core.types import Case, Completion, Evidence, Sampling
 
 Batch = list[list[Case]]
 """Groups of cases; the cases of a group share one volume."""
 
 Row = TypeVar("Row")
-
-log = logging.getLogger(__name__)
 
 
 class EvaluationModule(LightningModule):
@@ -48,8 +47,8 @@ class EvaluationModule(LightningModule):
         anchor_rule: How the true key slice is chosen among the slices shown.
         split_boxes: One true box for each part of a target on a slice; one box of the whole target otherwise.
         max_new_tokens: Upper bound on the length of an answer.
-        save_dir: Folder of the masks, records and pictures that ``predict`` writes; when None nothing is written and
-            the answers stay in ``segmentations``.
+        save_dir: Folder of the masks, records and pictures that ``predict`` writes; ``predictions`` in the run folder
+            when None.
     """
 
     def __init__(
@@ -80,8 +79,9 @@ class EvaluationModule(LightningModule):
         self._scores: list[CaseScore] = []
         self.validated: dict[str, float] = {}
         """Means of the last validation."""
-        self._predictions: list[dict[str, Any]] = []
-        self.segmentations: list[Segmentation] = []
+        self._outcomes: list[Outcome] = []
+        self.failed = False
+        """True when a case of the last prediction gave no mask."""
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
@@ -99,7 +99,7 @@ class EvaluationModule(LightningModule):
             truths = [self.true_anchor(case) for case in cases]
         queries = [case.query.text for case in cases]
         prompts = build_prompts(cases[0].volume, queries, self.policy.template, truths)
-        answers = self.policy.generate(prompts, 1, Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens))
+        answers = self.policy.generate(prompts, 1, self._sampling)
         return [completions[0] for completions in answers]
 
     def true_anchor(self, case: Case) -> Evidence:
@@ -141,7 +141,7 @@ class EvaluationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means as ``val/...``."""
-        means = self._log_means("val", self._gather(self._scores, lambda score: score.case_id))
+        means = self._log_means("val", self._gather_scores())
         if not self.trainer.sanity_checking:
             self.validated = means
 
@@ -156,7 +156,7 @@ class EvaluationModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``."""
-        scores = self._gather(self._scores, lambda score: score.case_id)
+        scores = self._gather_scores()
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
@@ -165,44 +165,38 @@ class EvaluationModule(LightningModule):
             console.print(f"means and intervals: {path}; every case: {path.with_name('cases.json')}", soft_wrap=True)
 
     def on_predict_epoch_start(self) -> None:
-        """Start fresh lists of predictions."""
-        self._predictions = []
-        self.segmentations = []
+        """Start a fresh list of outcomes."""
+        self._outcomes = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
-        """Answer a batch; a failure is named in the log and in ``predictions.json``.
-
-        The answers are written to ``save_dir``, or kept in ``segmentations`` when it is None.
+        """Answer a batch, and write every answer as ``medvol segment`` does; the others go on after one that fails.
 
         Returns:
             Ids of the cases that gave a mask.
         """
         answered = []
         for cases in batch:
-            for case, completion in zip(cases, self.answer(cases), strict=True):
-                rollout = follow_completion(case, completion, self.propagator)
-                segmentation = self._segmentation(case, rollout)
-                files = self._keep(segmentation, case.case_id) if segmentation else {}
-                answered += [case.case_id] if segmentation else []
-                self._predictions.append(
-                    {"case_id": case.case_id, "query": case.query.text, "failure": rollout.failure, "files": files}
-                )
+            for case, outcome in zip(cases, self._predict(cases), strict=True):
+                self._outcomes.append(outcome)
+                answered += [case.case_id] if outcome.status == "done" else []
         return answered
 
     def on_predict_epoch_end(self) -> None:
-        """Write ``predictions.json``: every case, its files, its failure."""
-        rows = self._gather(self._predictions, lambda row: row["case_id"])
-        if self.save_dir and self.trainer.is_global_zero:
-            path = write_json(Path(self.save_dir) / "predictions.json", rows)
-            failed = sum(row["failure"] is not None for row in rows)
-            Console().print(f"{len(rows) - failed} of {len(rows)} queries answered: {path}")
+        """Write ``summary.json``: what became of every case."""
+        outcomes = self._gather(self._outcomes, lambda outcome: outcome.name)
+        self.failed = any(outcome.status == "failed" for outcome in outcomes)
+        if self.trainer.is_global_zero:
+            summary = Summary(tuple(outcomes), plain_values(self._components()))
+            path = write_json(self._prediction_folder() / SUMMARY_FILE, summary.to_dict())
+            console = Console()
+            console.print(summary.table() if summary.needs_rows else summary.table().title)
+            console.print(f"answers and summary: {path}", soft_wrap=True, markup=False)
 
     def identity(self) -> dict[str, Any]:
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
         seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
         return {
-            "policy": dict(self.policy.identity()),
-            "propagator": dict(self.propagator.identity()),
+            **self._components(),
             "seed": int(seed) if seed else None,
             "settings": {
                 "anchor_rule": self.anchor_rule,
@@ -218,32 +212,41 @@ class EvaluationModule(LightningModule):
             self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"), sync_dist=True)
         return means
 
-    def _segmentation(self, case: Case, rollout: Rollout) -> Segmentation | None:
-        if rollout.evidence is None or rollout.mask is None:
-            log.warning("case %s has no mask: %s", case.case_id, rollout.detail)
-            return None
-        identity = {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
-        return Segmentation(
-            case.volume, case.query.text, rollout.mask, rollout.evidence, rollout.completion, provenance=identity
-        )
+    def _predict(self, cases: Sequence[Case]) -> list[Outcome]:
+        """Answer and write all queries of one volume."""
+        try:
+            completions = self.answer(cases)
+        except Exception as error:  # a plug-in may fail in any way; the other volumes go on
+            return [fail_prediction(case, error) for case in cases]
+        folder = self._prediction_folder()
+        return [
+            save_prediction(case, completion, self.policy, self.propagator, self._sampling, folder)
+            for case, completion in zip(cases, completions, strict=True)
+        ]
 
-    def _keep(self, segmentation: Segmentation, case_id: str) -> dict[str, str]:
-        """Write one answer, or keep it; a case's id is escaped, so that it is one file name and stays unique."""
-        if self.save_dir is None:
-            self.segmentations.append(segmentation)
-            return {}
-        paths = segmentation.save(self.save_dir, quote(case_id, safe=" "))
-        return {kind: path.name for kind, path in paths.items()}
+    def _prediction_folder(self) -> Path:
+        return Path(self.save_dir or Path(self.trainer.default_root_dir) / "predictions")
 
-    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
-        """Rows of all ranks; a case that a sampler handed to two ranks counts once.
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens)
+
+    def _components(self) -> dict[str, Any]:
+        return {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
+
+    def _gather_scores(self) -> list[CaseScore]:
+        """Scores of all ranks.
 
         Raises:
             DatasetError: Two cases of one rank have the same id, so that one would be lost.
         """
-        repeated = [case_id for case_id, count in Counter(map(key, rows)).items() if count > 1]
+        repeated = [case_id for case_id, count in Counter(s.case_id for s in self._scores).items() if count > 1]
         if repeated:
             raise DatasetError(f"several cases have the id {repeated[0]!r}; ids must be unique within a data set")
+        return self._gather(self._scores, lambda score: score.case_id)
+
+    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
+        """Rows of all ranks; a case that a sampler handed to two ranks counts once."""
         gathered: list[list[Row] | None] = [rows]
         if self.trainer.world_size > 1:
             gathered = [None] * self.trainer.world_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ class Outcome:
         record: Path of the evidence record; empty without one.
         error: Name of the error; empty when there was none.
         detail: The error's sentence.
+        warnings: Why the answer may be worth nothing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Outcome:
     record: str = ""
     error: str = ""
     detail: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,29 @@ class Summary:
         """0 when every job was done or skipped, else 1."""
         return int(any(outcome.status in ("failed", "not run") for outcome in self.outcomes))
 
+    @property
+    def needs_rows(self) -> bool:
+        """True when something has to be said of a case."""
+        return bool(self.exit_code) or any(outcome.warnings for outcome in self.outcomes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``summary.json``."""
         counts = {status: len(self.of(status)) for status in ("done", "skipped", "failed", "not run")}
         return {"schema": SCHEMA, "counts": counts, **self.identity, "cases": [asdict(o) for o in self.outcomes]}
 
     def table(self) -> Table:
-        """A line for every job that failed or was not run, below it the counts."""
+        """A line for every job that failed or was not run, and for every warning; below it the counts."""
         counts = [f"{len(self.of(status))} {status}" for status in ("done", "skipped", "failed", "not run")]
-        table = Table(title=", ".join(counts), title_justify="left", show_header=self.exit_code != 0)
+        warned = [outcome for outcome in self.outcomes if outcome.warnings]
+        counts += [f"{len(warned)} with warnings"] if warned else []
+        table = Table(title=", ".join(counts), title_justify="left", show_header=self.needs_rows)
         for heading in ("scan", "query", "why"):
             table.add_column(heading, overflow="fold")
         for outcome in (*self.of("failed"), *self.of("not run")):
             why = f"{outcome.error}: {outcome.detail}" if outcome.error else outcome.status
             table.add_row(Text(outcome.scan), Text(outcome.query), Text(why))
+        for outcome in warned:
+            table.add_row(Text(outcome.scan), Text(outcome.query), Text(f"warning: {'; '.join(outcome.warnings)}"))
         return table
 
 
@@ -129,7 +140,11 @@ def run_jobs(
 
 
 def is_done(
-    job: Job, identity: dict[str, Any], dicom_seg: DicomSegKind | None = None, volume: Volume | None = None
+    job: Job,
+    identity: dict[str, Any],
+    dicom_seg: DicomSegKind | None = None,
+    volume: Volume | None = None,
+    segmenter: Segmenter | None = None,
 ) -> bool:
     """True when an earlier run answered a job about the same scan with the same policy and propagator.
 
@@ -139,6 +154,7 @@ def is_done(
         dicom_seg: Also ask for a DICOM segmentation.
         volume: The scan as it is now, compared by its hash; when None, a scan that is older than the record counts as
             the same.
+        segmenter: Also ask for the samples that it draws, and for what it refuses when it is strict.
     """
     path = _record_path(job)
     if dicom_seg is not None and not path.with_name(f"{job.name}{DICOM_SEG_SUFFIX}").is_file():
@@ -150,6 +166,8 @@ def is_done(
         same_parts = record.policy == identity["policy"] and record.propagator == identity["propagator"]
         if not (same_question and same_parts and (job.folder / record.mask_file).is_file()):
             return False  # before a volume is hashed, or the files of a series are asked for their times
+        if segmenter is not None and not segmenter.accepts(record):
+            return False
         if volume is not None:
             return record.scan_sha256 == hash_volume(volume)
         return path.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
@@ -175,7 +193,7 @@ def _run_scan(
     """Run the jobs of one scan; whatever one of them raises becomes its outcome."""
     waiting = []
     for job in jobs:
-        if overwrite or not is_done(job, identity, dicom_seg):
+        if overwrite or not is_done(job, identity, dicom_seg, segmenter=segmenter):
             waiting.append(job)
         else:
             yield job, _outcome(job, "skipped", str(_record_path(job)))
@@ -184,7 +202,7 @@ def _run_scan(
     try:
         scan, series = waiting[0].scan, waiting[0].series
         volume = read(scan) if series is None else read(scan, series=series)
-        asked = [job for job in waiting if overwrite or not is_done(job, identity, dicom_seg, volume)]
+        asked = [job for job in waiting if overwrite or not is_done(job, identity, dicom_seg, volume, segmenter)]
         completions = segmenter.ask(volume, [job.query for job in asked]) if asked else []
     except Exception as error:
         for job in waiting:
@@ -205,7 +223,8 @@ def _answer(
         paths = save_segmentation(segmentation, job.folder, job.name, dicom_seg)
     except Exception as error:  # a plug-in may fail in any way; the batch goes on and the summary names it
         return _failure(job, error)
-    return _outcome(job, "done", str(paths["record"]))
+    warnings = () if segmentation.confidence is None else segmentation.confidence.warnings
+    return replace(_outcome(job, "done", str(paths["record"])), warnings=tuple(w.detail for w in warnings))
 
 
 def _failure(job: Job, error: Exception) -> Outcome:
@@ -214,7 +233,12 @@ def _failure(job: Job, error: Exception) -> Outcome:
 
 
 def _outcome(job: Job, status: Status, record: str = "") -> Outcome:
-    return Outcome(job.name, str(job.scan), job.query, status, record)
+    return Outcome(job.name, str(job.scan), job.query, status, record, warnings=_earlier_warnings(status, record))
+
+
+def _earlier_warnings(status: Status, record: str) -> tuple[str, ...]:
+    """Warnings of an answer that an earlier run gave."""
+    return read_record(record).warnings if status == "skipped" else ()
 
 
 def _record_path(job: Job) -> Path:

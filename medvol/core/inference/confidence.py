@@ -28,12 +28,14 @@ class Confidence:
         agreement: How far sampled answers agree; None when none were asked for.
         warnings: Why the answer may be worth nothing.
         unknown: What could not be told, in sentences.
+        training_known: True when it is known what the policy was trained on.
     """
 
     mean_log_prob: float | None = None
     agreement: Agreement | None = None
     warnings: tuple[AnswerWarning, ...] = ()
     unknown: tuple[str, ...] = ()
+    training_known: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
@@ -42,6 +44,7 @@ class Confidence:
             "agreement": None if self.agreement is None else _rounded(asdict(self.agreement)),
             "warnings": [{"code": warning.code, "detail": warning.detail} for warning in self.warnings],
             "unknown": list(self.unknown),
+            "training_known": self.training_known,
         }
 
     def sentences(self) -> list[str]:
@@ -82,17 +85,17 @@ def judge_answer(
     agreement = measure_agreement(completion.samples, volume) if len(completion.samples) > 1 else None
     if agreement is not None and agreement.anchors < LOW_AGREEMENT:
         warnings.append(_disagreement(agreement))
-    return Confidence(mean, agreement, tuple(warnings), tuple(unknown))
+    return Confidence(mean, agreement, tuple(warnings), tuple(unknown), training is not None)
 
 
-def require_trust(confidence: Confidence, query: str, training_known: bool) -> None:
+def require_trust(confidence: Confidence, query: str) -> None:
     """Refuse an answer that carries a warning, or whose policy does not tell what it was trained on.
 
     Raises:
         UntrustedAnswerError: It does; the message holds every warning.
     """
     reasons = [warning.detail for warning in confidence.warnings]
-    if not training_known:
+    if not confidence.training_known:
         reasons.append("it is not known what the policy was trained on")
     if reasons:
         raise UntrustedAnswerError(f"the answer to {query!r} is refused, as strict asks: {'; '.join(reasons)}")

@@ -57,6 +57,7 @@ class EvidenceRecord:
         propagator: Identity of the propagator.
         sampling: How the completion was drawn.
         edited: True when the anchor is no longer what the completion says.
+        confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
     """
 
     query: str
@@ -70,6 +71,13 @@ class EvidenceRecord:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     edited: bool = False
     series: str | None = None
+    confidence: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the answer may be worth nothing, in sentences."""
+        found = self.confidence.get("warnings", [])
+        return tuple(str(row.get("detail", "")) for row in found if isinstance(row, dict))
 
 
 def save_segmentation(
@@ -159,6 +167,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         propagator=fields.mapping("propagator"),
         sampling=fields.mapping("sampling"),
         edited=fields.flag("edited"),
+        confidence=fields.get("confidence") and fields.mapping("confidence"),
     )
 
 

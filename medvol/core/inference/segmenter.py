@@ -109,6 +109,13 @@ class Segmenter:
         """Follow a completion to its mask; raises as ``follow_answer`` does."""
         return follow_answer(volume, query, completion, self.policy, self.propagator, sampling, self.strict)
 
+    def accepts(self, record: EvidenceRecord) -> bool:
+        """True when an earlier answer tells as much as is asked now, and is one that would not be refused."""
+        agreement = record.confidence.get("agreement") or {}
+        sampled = not self.samples or agreement.get("samples") == self.samples
+        trusted = not record.warnings and record.confidence.get("training_known") is True
+        return sampled and (trusted or not self.strict)
+
     def identity(self) -> dict[str, Any]:
         """Identity of the policy and the propagator, as written to evidence records; loads the weights it hashes."""
         return {"policy": dict(self.policy.identity()), "propagator": dict(self.propagator.identity())}
@@ -147,7 +154,7 @@ def follow_answer(
         raise EvidenceParseError(error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}") from error
     confidence = judge_answer(completion, volume, query, policy.training_data, type(policy).__name__)
     if strict:
-        require_trust(confidence, query, policy.training_data is not None)
+        require_trust(confidence, query)
     identity = {"policy": dict(policy.identity()), "propagator": dict(propagator.identity())}
     provenance = {**identity, "sampling": asdict(sampling or Sampling()), "edited": False}
     found = _propagate(volume, query.strip(), evidence, completion, propagator, provenance)

@@ -52,8 +52,8 @@ def render_card(data: TrainingData, hashes: dict[str, str]) -> str:
     }
     title = "# A policy for volumetric reasoning segmentation\n\n"
     about = (
-        "It reads axial slices of a 3D scan and a query, and names a key slice and boxes. A propagator turns these into "
-        'a mask: `medvol segment SCAN "QUERY" --policy THIS_FOLDER`.\n\n'
+        "It reads axial slices of a 3D scan and a query, and names a key slice and boxes. A propagator makes "
+        'a mask of them: `medvol segment SCAN "QUERY" --policy THIS_FOLDER`.\n\n'
     )
     body = "\n".join(f"## {heading}\n\n{text.rstrip()}\n" for heading, text in sections.items())
     return f"---\n{front}---\n\n{title}{about}{body}"
