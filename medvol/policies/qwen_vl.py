@@ -75,7 +75,7 @@ class QwenVLPolicy(TrainablePolicy):
         self._training_data: TrainingData | None = None
 
     @property
-    def training_data(self) -> TrainingData | None:  # type: ignore[override]
+    def training_data(self) -> TrainingData | None:
         """What it was trained on, as training or its model folder tells; None for published weights.
 
         Raises:

@@ -59,8 +59,8 @@ def is_like(value: float, seen: Range, trait: Trait) -> bool:
     """True when a value lies within what was seen, widened by a quarter of its span and by the trait's slack."""
     low, high = seen
     if trait.unit == "mm":
-        room = trait.slack * (high / low) ** _SPAN_SHARE
-        return low / room <= value <= high * room
+        factor = trait.slack * float((high / low) ** _SPAN_SHARE)
+        return low / factor <= value <= high * factor
     more = trait.slack + _SPAN_SHARE * (high - low)
     return low - more <= value <= high + more
 

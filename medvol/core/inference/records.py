@@ -77,7 +77,8 @@ class EvidenceRecord:
     def warnings(self) -> tuple[str, ...]:
         """Why the answer may be worth nothing, in sentences."""
         found = self.confidence.get("warnings", [])
-        return tuple(str(row.get("detail", "")) for row in found if isinstance(row, dict))
+        rows = found if isinstance(found, list) else []
+        return tuple(str(row.get("detail", "")) for row in rows if isinstance(row, dict))
 
 
 def save_segmentation(
@@ -167,7 +168,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         propagator=fields.mapping("propagator"),
         sampling=fields.mapping("sampling"),
         edited=fields.flag("edited"),
-        confidence=fields.get("confidence") and fields.mapping("confidence"),
+        confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
     )
 
 

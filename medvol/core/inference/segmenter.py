@@ -111,8 +111,9 @@ class Segmenter:
 
     def accepts(self, record: EvidenceRecord) -> bool:
         """True when an earlier answer tells as much as is asked now, and is one that would not be refused."""
-        agreement = record.confidence.get("agreement") or {}
-        sampled = not self.samples or agreement.get("samples") == self.samples
+        agreement = record.confidence.get("agreement")
+        drawn = agreement.get("samples") if isinstance(agreement, dict) else 0
+        sampled = not self.samples or drawn == self.samples
         trusted = not record.warnings and record.confidence.get("training_known") is True
         return sampled and (trusted or not self.strict)
 
