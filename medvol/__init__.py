@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from medvol.core.types import Segmentation as Segmentation
     from medvol.core.types import Volume as Volume
 
-
 _HOME = {
     "Case": "medvol.core.types",
     "CaseDataModule": "medvol.core.training.data",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import follow_completion, require_target
+from medvol.core.inference.inputs import take_propagator
 from medvol.core.registry import REWARDS
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.training.scorer import RewardScorer
@@ -50,7 +52,7 @@ def score(
     case: Case,
     text: str,
     rewards: Reward | Sequence[Reward] | Mapping[Any, float],
-    propagator: Propagator | None = None,
+    propagator: Propagator | str | None = None,
 ) -> ScoredAnswer:
     """Score an answer to a case, as GRPO does in training.
 
@@ -58,7 +60,7 @@ def score(
         case: The question, with its target mask.
         text: The answer, as a policy would write it; see ``format_evidence``.
         rewards: One or several rewards, by name or as objects, each of weight 1; or a mapping of these to weights.
-        propagator: Turns the anchor into a mask; needed by rewards that read the mask.
+        propagator: Turns the anchor into a mask, by name or as an object; needed by rewards that read the mask.
 
     Raises:
         ConfigError: A reward reads the mask and there is no propagator; or an argument is of the wrong kind.
@@ -75,7 +77,8 @@ def score(
     if scorer.needs_mask and propagator is None:
         reading = ", ".join(name for name, term in scorer.terms.items() if "mask" in term.needs)
         raise ConfigError(f"{reading} reads the mask, and there is no propagator to make one; give one to score")
-    rollout = follow_completion(case, Completion(text), propagator if scorer.needs_mask else None)
+    used = take_propagator(propagator) if scorer.needs_mask else None
+    rollout = follow_completion(case, Completion(text), used)
     found = scorer.score(rollout, case)
     return ScoredAnswer(found.scores, found.weights, rollout.evidence, rollout.failure, rollout.detail, rollout.mask)
 
@@ -91,7 +94,7 @@ def _make_scorer(rewards: Any) -> RewardScorer:
     terms = [_take(reward) for reward in rewards]
     weights = list(rewards.values()) if isinstance(rewards, Mapping) else [1.0] * len(terms)
     for term, weight in zip(terms, weights, strict=True):
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
+        if isinstance(weight, bool) or not isinstance(weight, Real):
             raise ConfigError(f"the weight of {type(term).__name__} is {weight!r}; weights are numbers of at least 0")
     return RewardScorer(terms, dict(zip(RewardScorer(terms).terms, weights, strict=True)))
 
