@@ -1,6 +1,5 @@
 """Traits of a scan: closed forms, scale, and real scans told apart from drawn ones."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def test_few_slices_are_read() -> None:
     assert (read[0], read[-1]) == (0, 499)
 
 
-def phantoms(split: str, count: int) -> Iterable[Volume]:
+def phantoms(split: str, count: int) -> list[Volume]:
     data = PhantomDataset(split, num_volumes=count, cache_size=1)
     first = {data.volume_key(index): index for index in reversed(range(len(data)))}
     return [data[index].volume for index in sorted(first.values())]
@@ -93,9 +92,8 @@ def test_new_phantoms_are_like_the_old_ones(drawn: TrainingData) -> None:
 
 
 def test_real_scans_are_unlike_phantoms(drawn: TrainingData, shared_data: Path) -> None:
-    for path in sorted(shared_data.glob("sts/*_00*_CT_image.nii.gz")) + [
-        shared_data / "totalseg_ct_abdomen/image.nii.gz"
-    ]:
+    paths = [*sorted(shared_data.glob("sts/*_00*_CT_image.nii.gz")), shared_data / "totalseg_ct_abdomen/image.nii.gz"]
+    for path in paths:
         assert codes(read_volume(path, modality="CT"), drawn), path
     brain = read_volume(shared_data / "brain1_mr_tumour" / "image.nrrd")
     assert codes(brain, drawn) == {"other_modality"}

@@ -29,7 +29,7 @@ def test_the_card_says_what_how_and_what_not() -> None:
     assert front_of(card)["library_name"] == "medvol"
     for words in (
         "drawn scans only",
-        "| SFTModule | 7 | 3 | PhantomDataset of medvol-r1 0.1, split train: 50 queries about 5 drawn scans | nothing |",
+        "| SFTModule | 7 | 3 | PhantomDataset of medvol-r1 0.1, split train: 50 queries about 5 drawn scans |",
         "| CT | width of the field of view | 350 | 400 | mm |",
         "| 25 | 50 | % |",
         "not validated",
