@@ -17,21 +17,26 @@ def split_words(text: str) -> list[str]:
     Letters of scripts without spaces stand alone, with the marks that follow them.
     """
     words: list[str] = []
-    open_word = False
+    is_open, has_letter = False, False
     for letter in _fold(text):
-        kind = unicodedata.category(letter)
-        if kind == "Cf":  # soft hyphens and joiners, which nobody sees
+        kind = unicodedata.category(letter)[0]
+        if kind == "M":
+            if has_letter:
+                words[-1] += letter
             continue
-        alone = kind == "Lo" and unicodedata.name(letter, "").startswith(_SIGNS)
-        if kind[0] not in "LMN" or (kind[0] == "M" and not words):
-            open_word = False
-        elif alone or not (open_word or kind[0] == "M"):
-            words.append(letter)
-            open_word = not alone
-        else:
+        if kind not in "LN":
+            is_open, has_letter = False, False
+            continue
+        alone = unicodedata.name(letter, "").startswith(_SIGNS)
+        if is_open and not alone:
             words[-1] += letter
+        else:
+            words.append(letter)
+        is_open, has_letter = not alone, True
     return [word[:MAX_LETTERS] for word in words]
 
 
 def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    """Case-folded, in Unicode's compatible form, without soft hyphens and joiners, which nobody sees."""
+    visible = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())

@@ -21,14 +21,15 @@ BOX = '<think>bright</think><answer>[{"slice": 3, "bbox_2d_list": [[250, 200, 75
 class Sure(ScriptedPolicy):
     """Gives log-probabilities of two tokens, and notes what it was asked."""
 
-    def __init__(self, log_probs=(-0.1, -0.3), answers=(BOX,)) -> None:
+    def __init__(self, given=(-0.1, -0.3), answers=(BOX,)) -> None:
         super().__init__(answers)
-        self.given = np.array(log_probs, np.float32)
+        self.given = given
         self.calls: list = []
 
     def generate(self, prompts, n=1, sampling=None):
         self.calls.append((prompts, n, sampling))
-        return [[replace(one, log_probs=self.given) for one in row] for row in super().generate(prompts, n, sampling)]
+        log_probs = np.array(self.given, np.float32)
+        return [[replace(one, log_probs=log_probs) for one in row] for row in super().generate(prompts, n, sampling)]
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_a_familiar_question_has_no_warning(volume, known):
 
 @pytest.mark.parametrize("given", [(), (-0.1, np.nan), (-np.inf,)])
 def test_probabilities_that_are_none_are_unknown(volume, known, given):
-    found = confidence(make(known, log_probs=given), volume)
+    found = confidence(make(known, given=given), volume)
     assert found.mean_log_prob is None
     assert "Sure gives no token probabilities" in found.unknown[0]
 
@@ -96,11 +97,14 @@ def test_words_that_were_too_many_are_unknown(volume, known):
     assert "words" in found.unknown[0]
 
 
-def test_another_modality(volume, known):
+def test_another_modality(volume):
+    known = TrainingData({"the", "block"})
+    known.meet_scan(replace(volume, modality="CT"))
     (warning,) = confidence(make(known), replace(volume, modality="MR")).warnings
     assert warning.code == "other_modality"
     assert warning.detail == "the scan's modality is MR, and the policy was trained on CT only"
     assert "--modality" in confidence(make(known), replace(volume, modality="other")).warnings[0].detail
+    assert confidence(make(known), replace(volume, modality="CT")).warnings == ()
 
 
 def test_both_values_are_in_the_sentence(volume, known):
