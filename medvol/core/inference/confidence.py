@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -120,6 +120,13 @@ def _disagreement(agreement: Agreement) -> AnswerWarning:
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def read_warnings(confidence: Mapping[str, Any]) -> tuple[str, ...]:
+    """Warnings of a record, in sentences; a person may have edited it."""
+    found = confidence.get("warnings")
+    rows = found if isinstance(found, list) else []
+    return tuple(str(row.get("detail", "")) for row in rows if isinstance(row, dict))
 
 
 def briefly(warnings: Sequence[AnswerWarning]) -> str:

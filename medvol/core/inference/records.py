@@ -25,6 +25,7 @@ from medvol.core.imaging.dicom.segmentation import DicomSegKind, write_dicom_seg
 from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
+from medvol.core.inference.confidence import read_warnings
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.json_file import read_json
@@ -76,9 +77,7 @@ class EvidenceRecord:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the answer may be worth nothing, in sentences."""
-        found = self.confidence.get("warnings", [])
-        rows = found if isinstance(found, list) else []
-        return tuple(str(row.get("detail", "")) for row in rows if isinstance(row, dict))
+        return read_warnings(self.confidence)
 
 
 def save_segmentation(
