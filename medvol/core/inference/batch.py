@@ -15,6 +15,7 @@ from medvol.core.errors import MedvolError, RecordError
 from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.imaging.folders import newest_change
 from medvol.core.imaging.reading import read_volume
+from medvol.core.inference.confidence import read_warnings
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.records import DICOM_SEG_SUFFIX, hash_volume, plain_values, read_record, save_segmentation
 from medvol.core.inference.segmenter import Segmenter
@@ -238,7 +239,7 @@ def _outcome(job: Job, status: Status, record: str = "") -> Outcome:
 
 def _earlier_warnings(status: Status, record: str) -> tuple[str, ...]:
     """Warnings of an answer that an earlier run gave."""
-    return read_record(record).warnings if status == "skipped" else ()
+    return read_warnings(read_record(record).confidence) if status == "skipped" else ()
 
 
 def _record_path(job: Job) -> Path:

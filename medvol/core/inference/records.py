@@ -25,7 +25,6 @@ from medvol.core.imaging.dicom.segmentation import DicomSegKind, write_dicom_seg
 from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
-from medvol.core.inference.confidence import read_warnings
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.json_file import read_json
@@ -73,11 +72,6 @@ class EvidenceRecord:
     edited: bool = False
     series: str | None = None
     confidence: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Why the answer may be worth nothing, in sentences."""
-        return read_warnings(self.confidence)
 
 
 def save_segmentation(

@@ -12,7 +12,7 @@ import numpy as np
 from medvol.core.errors import ConfigError, EvidenceParseError, GeometryError, RecordError
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
-from medvol.core.inference.confidence import judge_answer, require_trust
+from medvol.core.inference.confidence import judge_answer, read_warnings, require_trust
 from medvol.core.inference.inputs import take_policy, take_propagator, take_queries, take_volume
 from medvol.core.inference.records import EvidenceRecord, hash_volume
 from medvol.core.roles import Policy, Propagator
@@ -114,7 +114,7 @@ class Segmenter:
         agreement = record.confidence.get("agreement")
         drawn = agreement.get("samples") if isinstance(agreement, dict) else 0
         sampled = not self.samples or drawn == self.samples
-        trusted = not record.warnings and record.confidence.get("training_known") is True
+        trusted = not read_warnings(record.confidence) and record.confidence.get("training_known") is True
         return sampled and (trusted or not self.strict)
 
     def identity(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import UntrustedAnswerError
+from medvol.core.inference.confidence import read_warnings
 from medvol.core.inference.records import read_record
 from medvol.core.inference.segmenter import Segmenter, repropagate
 from medvol.core.training_data import Cases, Stage, TrainingData
@@ -164,7 +165,7 @@ def test_strict_refuses_what_is_not_known(volume):
 
 def test_the_record_keeps_it_and_an_earlier_answer_counts_only_if_it_says_as_much(volume, known, tmp_path: Path):
     plain = read_record(make(known).segment(volume, "das Auto").save(tmp_path, "plain")["record"])
-    assert plain.warnings == ("no training query had these words of the query: das, auto",)
+    assert read_warnings(plain.confidence) == ("no training query had these words of the query: das, auto",)
     assert make(known).accepts(plain)
     assert not make(known, samples=3).accepts(plain)
     assert not make(known, strict=True).accepts(plain)
