@@ -84,6 +84,7 @@ def test_carrier_phrases_count_only_where_they_are_used(reword):
     assert ("outline" in start(reword=reword).finish(make_trainer_of(0), {}).words) == reword
 
 
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
 def test_grpo_keeps_what_its_start_knew(tmp_path):
     known = TrainingData({"gall"}, {"MR": {"width_mm": (30.0, 40.0)}}, (Stage("SFTModule", 7, train=Cases("Scans")),))
     export_model(QwenVLPolicy(size="tiny", template=TEMPLATE), tmp_path / "start", known)
