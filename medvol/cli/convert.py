@@ -43,12 +43,11 @@ def _export_policy(checkpoint: str, folder: Path) -> None:
     """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
     from medvol.core.training.checkpoint import load_module
     from medvol.core.training.export import export_model
-    from medvol.core.training_data import TrainingData
 
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
     policy = load_module(checkpoint).policy
     if not isinstance(policy, TrainablePolicy):
         raise CheckpointError(f"{checkpoint!r} holds a {type(policy).__name__}, which has no weights to write")
-    export_model(policy, folder, policy.training_data or TrainingData())
+    export_model(policy, folder, policy.training_data)
     print(f"model {folder}")

@@ -87,6 +87,7 @@ def test_a_folder_of_somebody_else_is_not_replaced(experiment: Write, tmp_path: 
     (other / "notes.txt").write_text("mine")
     assert main(["fit", "--config", str(experiment())]) == 2
     assert (other / "notes.txt").read_text() == "mine"
+    assert not list((tmp_path / "run").rglob("*.ckpt")), "refused before the work"
 
 
 @pytest.fixture(scope="module")

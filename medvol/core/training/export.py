@@ -14,22 +14,32 @@ _MARKS = ("config.json", TRAINING_DATA_FILE)
 """A folder with one of these is a model folder, which an export replaces."""
 
 
-def export_model(policy: TrainablePolicy, folder: Path, data: TrainingData) -> None:
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace what is no model folder.
+
+    Raises:
+        CheckpointError: There is something else of that name.
+    """
+    if folder.exists() and not any((folder / mark).is_file() for mark in _MARKS):
+        raise CheckpointError(f"{str(folder)!r} is there already and is no model folder; choose another folder")
+
+
+def export_model(policy: TrainablePolicy, folder: Path, data: TrainingData | None) -> None:
     """Write a model folder as a whole: what the policy saves, ``training_data.json`` and ``README.md``.
 
     Args:
         policy: Saved as it is now; from here on it knows what it was trained on.
         folder: An older model folder of that name is replaced.
-        data: What it was trained on.
+        data: What it was trained on; None when that is not known, which the card then says.
 
     Raises:
         CheckpointError: There is something of that name that is no model folder.
     """
-    if folder.exists() and not any((folder / mark).is_file() for mark in _MARKS):
-        raise CheckpointError(f"{str(folder)!r} is there already and is no model folder; choose another folder")
+    require_replaceable(folder)
     policy.training_data = data
     with write_whole_folder(folder) as partial:
         partial.rmdir()  # a policy makes the folder that it saves to
         policy.save(partial)
-        write_training_data(partial, data)
-        write_card(partial / CARD_FILE, data)
+        if data is not None:
+            write_training_data(partial, data)
+        write_card(partial / CARD_FILE, data or TrainingData())

@@ -13,7 +13,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
-from medvol.core.training.export import export_model
+from medvol.core.training.export import export_model, require_replaceable
 from medvol.core.training.gathering import TRAINING_DATA, Gatherer
 from medvol.core.training.schedule import warm_up_then_cosine
 
@@ -82,7 +82,8 @@ class TrainingModule(EvaluationModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Go on from what the policy knew before."""
+        """Look where the model will be written, and go on from what the policy knew before."""
+        require_replaceable(self._model_folder)
         self.gatherer.start(self.student)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -95,7 +96,11 @@ class TrainingModule(EvaluationModule):
         data = self.gatherer.finish(self.trainer, self.validated)
         self.gatherer.data = data
         if self.trainer.is_global_zero:
-            export_model(self.student, Path(self.trainer.default_root_dir) / "model", data)
+            export_model(self.student, self._model_folder, data)
+
+    @property
+    def _model_folder(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "model"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the policy was trained on up to now."""

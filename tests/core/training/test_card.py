@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from medvol.core.training.card import render_card, write_card
+from medvol.core.training.export import export_model
 from medvol.core.training_data import Cases, Stage, TrainingData
 
 HOSTILE = "x](javascript:alert(1)) <script>\n---\nlicense: mit\n| a | `b` **c** _d_ \u202e # e &lt; http://evil.com"
@@ -51,6 +52,17 @@ def test_scores_are_those_of_the_last_stage() -> None:
 def test_what_is_not_known_is_said() -> None:
     card = render_card(TrainingData(), {})
     assert card.count("Not known") == 3
+
+
+def test_a_folder_whose_training_is_not_known_says_so_and_claims_nothing(tmp_path: Path) -> None:
+    class Saved:
+        def save(self, folder: Path) -> None:
+            folder.mkdir()
+            (folder / "weights").write_bytes(b"1")
+
+    export_model(Saved(), tmp_path / "model", None)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["README.md", "weights"]
+    assert "Not known" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_hostile_names_stay_text() -> None:
