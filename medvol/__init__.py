@@ -11,7 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medvol import testing as testing
+    from medvol.core.errors import CheckpointError as CheckpointError
+    from medvol.core.errors import ComponentImportError as ComponentImportError
+    from medvol.core.errors import ConfigError as ConfigError
+    from medvol.core.errors import DatasetError as DatasetError
+    from medvol.core.errors import DuplicateComponentError as DuplicateComponentError
+    from medvol.core.errors import EvidenceParseError as EvidenceParseError
+    from medvol.core.errors import GeometryError as GeometryError
+    from medvol.core.errors import InvalidComponentError as InvalidComponentError
     from medvol.core.errors import MedvolError as MedvolError
+    from medvol.core.errors import MissingExtraError as MissingExtraError
+    from medvol.core.errors import PropagationError as PropagationError
+    from medvol.core.errors import QueryError as QueryError
+    from medvol.core.errors import RecordError as RecordError
+    from medvol.core.errors import RewardError as RewardError
+    from medvol.core.errors import ScanError as ScanError
+    from medvol.core.errors import UnknownComponentError as UnknownComponentError
+    from medvol.core.errors import UntrustedAnswerError as UntrustedAnswerError
     from medvol.core.evaluation.module import EvaluationModule as EvaluationModule
     from medvol.core.grounding.grammar import format_evidence as format_evidence
     from medvol.core.grounding.grammar import parse_evidence as parse_evidence
@@ -32,6 +48,7 @@ if TYPE_CHECKING:
     from medvol.core.roles import TrainablePolicy as TrainablePolicy
     from medvol.core.training.data import CaseDataModule as CaseDataModule
     from medvol.core.training.grpo import GRPOModule as GRPOModule
+    from medvol.core.training.score import score as score
     from medvol.core.training.sft import SFTModule as SFTModule
     from medvol.core.training.trl_reward import as_trl_reward as as_trl_reward
     from medvol.core.types import Case as Case
@@ -40,6 +57,7 @@ if TYPE_CHECKING:
     from medvol.core.types import Prompt as Prompt
     from medvol.core.types import Query as Query
     from medvol.core.types import Rollout as Rollout
+    from medvol.core.types import Sampling as Sampling
     from medvol.core.types import Segmentation as Segmentation
     from medvol.core.types import Volume as Volume
 
@@ -47,26 +65,43 @@ _HOME = {
     "Case": "medvol.core.types",
     "CaseDataModule": "medvol.core.training.data",
     "CaseDataset": "medvol.core.roles",
+    "CheckpointError": "medvol.core.errors",
     "Completion": "medvol.core.types",
+    "ComponentImportError": "medvol.core.errors",
+    "ConfigError": "medvol.core.errors",
     "DATASETS": "medvol.core.registry",
+    "DatasetError": "medvol.core.errors",
+    "DuplicateComponentError": "medvol.core.errors",
     "EvaluationModule": "medvol.core.evaluation.module",
     "Evidence": "medvol.core.types",
+    "EvidenceParseError": "medvol.core.errors",
     "GRPOModule": "medvol.core.training.grpo",
+    "GeometryError": "medvol.core.errors",
+    "InvalidComponentError": "medvol.core.errors",
     "MedvolError": "medvol.core.errors",
+    "MissingExtraError": "medvol.core.errors",
     "POLICIES": "medvol.core.registry",
     "PROPAGATORS": "medvol.core.registry",
     "Policy": "medvol.core.roles",
     "Prompt": "medvol.core.types",
     "PromptTemplate": "medvol.core.grounding.prompts",
+    "PropagationError": "medvol.core.errors",
     "Propagator": "medvol.core.roles",
     "Query": "medvol.core.types",
+    "QueryError": "medvol.core.errors",
     "REWARDS": "medvol.core.registry",
+    "RecordError": "medvol.core.errors",
+    "RewardError": "medvol.core.errors",
     "RewardTerm": "medvol.core.roles",
     "Rollout": "medvol.core.types",
     "SFTModule": "medvol.core.training.sft",
+    "Sampling": "medvol.core.types",
+    "ScanError": "medvol.core.errors",
     "Segmentation": "medvol.core.types",
     "Segmenter": "medvol.core.inference.segmenter",
     "TrainablePolicy": "medvol.core.roles",
+    "UnknownComponentError": "medvol.core.errors",
+    "UntrustedAnswerError": "medvol.core.errors",
     "Volume": "medvol.core.types",
     "as_trl_reward": "medvol.core.training.trl_reward",
     "build_prompt": "medvol.core.grounding.prompts",
@@ -74,6 +109,7 @@ _HOME = {
     "parse_evidence": "medvol.core.grounding.grammar",
     "read_mask": "medvol.core.imaging.reading",
     "read_volume": "medvol.core.imaging.reading",
+    "score": "medvol.core.training.score",
     "testing": "medvol.testing",
     "write_mask": "medvol.core.imaging.writing",
 }

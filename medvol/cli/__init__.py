@@ -22,12 +22,15 @@ from medvol.core.errors import (
     OutputError,
     PolicyError,
     PropagationError,
+    UntrustedAnswerError,
     explain_os_error,
 )
 from medvol.core.progress import show_progress
 from medvol.core.stops import Terminated
 from medvol.core.suggestions import suggest
 from medvol.core.visible_text import show
+
+_CASE_ERRORS = EvidenceParseError | OutputError | PolicyError | PropagationError | UntrustedAnswerError
 
 CASE_FAILED = 1
 USER_ERROR = 2
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with show_progress():
             return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
-        failed_case = isinstance(error, EvidenceParseError | OutputError | PolicyError | PropagationError)
+        failed_case = isinstance(error, _CASE_ERRORS)
         return _refuse(error, " ".join(str(error).split()), debug, CASE_FAILED if failed_case else USER_ERROR)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; nothing more can be said to it

@@ -52,6 +52,8 @@ def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Consol
     boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"
     found = "not in the scan" if evidence.absent else f"slice {evidence.key_slice}, {boxes}"
     console.print(f"{show(segmentation.query)}: {found}, {mask['voxels']} voxels{_measures(mask)}", soft_wrap=True)
+    for sentence in segmentation.confidence.sentences() if segmentation.confidence else ():
+        console.print(show(sentence), soft_wrap=True)
     for kind, path in paths.items():
         console.print(f"{kind:<8} {show(path)}", soft_wrap=True)
 

@@ -44,8 +44,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 def _export_policy(checkpoint: str, folder: Path) -> None:
     """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
     from medvol.core.training.checkpoint import load_policy
+    from medvol.core.training.export import export_model
 
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
-    load_policy(checkpoint).save(folder)
+    policy = load_policy(checkpoint)
+    export_model(policy, folder, policy.training_data)
     print(f"model {show(folder)}")

@@ -233,7 +233,7 @@ class ExperimentCLI(LightningCLI):
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
-    """Run the verb; an interrupted fit has saved its last checkpoint.
+    """Run the verb; 1 when a case of a prediction failed. An interrupted fit has saved its last checkpoint.
 
     Raises:
         ConfigError: A setting is at fault.
@@ -241,7 +241,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """
     try:
         with calm(), ExitStack() as screen:
-            ExperimentCLI(verb, arguments, screen)
+            module = ExperimentCLI(verb, arguments, screen).model
     except SIGTERMException:
         return TERMINATED
     except SystemExit as stop:
@@ -252,7 +252,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise CheckpointError(
             "the checkpoint does not fit the module; use the configuration it was made with"
         ) from error
-    return 0
+    return int(isinstance(module, EvaluationModule) and module.failed)
 
 
 def build_data(config: str | Path) -> CaseDataModule:

@@ -82,6 +82,8 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
         type=Literal["anonymous", "with_patient"] | None,
         help="write a DICOM segmentation too: without the patient's data, or with what an archive files it by",
     )
+    parser.add_argument("--samples", type=int, default=0, help="draw so many more answers, and tell how far they agree")
+    parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")
     parser.add_subclass_arguments(
@@ -107,12 +109,13 @@ def _choices(what: str, registry: Registry[Any], key: str) -> str:
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan")
+    flags = ("overwrite", "allow_other_scan", "strict")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
         "modality": Literal["CT", "MR", "other"] | None,
         "nan_to": float | None,
+        "samples": int,
         "series": str | int | None,
         "dicom_seg": Literal["anonymous", "with_patient"] | None,
         "policy": Policy,
@@ -163,7 +166,8 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
         stem = answer_stem(case_name(scan, options.series), query)
         job = Job(scan, query, Path(options.out), stem, options.series)
         question = pose(job, volume, plain_values(segmenter.identity()))
-        if not options.overwrite and question.find(options.dicom_seg):
+        answer = None if options.overwrite else question.find(options.dicom_seg)
+        if answer is not None and segmenter.accepts(answer[1]):
             console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
             return 0
         say_replaced(question.require_free(options.overwrite), console)
@@ -222,7 +226,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
             options.dicom_seg,
             read_otherwise,
         )
-    console.print(summary.table() if summary.exit_code else summary.table().title)
+    console.print(summary.table() if summary.needs_rows else summary.table().title)
     console.print(summary.problem or f"answers, summary.json and answers.csv: {options.out}", soft_wrap=True)
     return summary.exit_code
 
@@ -231,7 +235,7 @@ def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
     from medvol.core.inference.segmenter import Segmenter
 
     built = _build(options, parser)
-    return Segmenter(built.policy, built.propagator)
+    return Segmenter(built.policy, built.propagator, options.samples, options.strict)
 
 
 def _build(options: Namespace, parser: ComponentParser) -> Namespace:

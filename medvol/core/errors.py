@@ -15,6 +15,7 @@ without a traceback and exits with code 2.
     |-- GeometryError            (ValueError)    arrays or affines that should agree do not
     |-- DatasetError             (ValueError)    a data set's layout or table cannot be used
     |-- EvidenceParseError       (ValueError)    a completion is not an answer (see grounding/grammar.py)
+    |-- UntrustedAnswerError     (ValueError)    a strict segmenter refuses an answer that carries a warning
     |-- RecordError              (ValueError)    an evidence record or a jobs file cannot be used
     |-- PolicyError              (RuntimeError)  a policy failed on one prompt
     |-- PropagationError         (RuntimeError)  a propagator failed on one anchor
@@ -95,6 +96,10 @@ class EvidenceParseError(MedvolError, ValueError):
     def __init__(self, failure: str, detail: str) -> None:
         super().__init__(f"{failure}: {detail}")
         self.failure = failure
+
+
+class UntrustedAnswerError(MedvolError, ValueError):
+    """A strict segmenter refuses an answer that carries a warning, or whose policy does not tell its training."""
 
 
 class RecordError(MedvolError, ValueError):

@@ -24,6 +24,8 @@ from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampl
 if TYPE_CHECKING:
     import torch
 
+    from medvol.core.training_data import TrainingData
+
 Need = Literal["text", "evidence", "mask"]
 Aspect = Literal["form", "slice", "boxes", "mask"]
 """What can be wrong with an answer: its layout, the choice of the key slice, the boxes for that slice, the mask."""
@@ -34,6 +36,9 @@ class Policy(Brief, ABC):
 
     needs_truth: ClassVar[bool] = False
     """True for an oracle: its prompts then carry the true anchor."""
+
+    training_data: TrainingData | None = None
+    """What it was trained on; None when that is not known. Training sets it, and so does a model folder that tells."""
 
     @property
     def template(self) -> PromptTemplate:
@@ -246,6 +251,9 @@ class RewardTerm(Brief, ABC):
 
 class CaseDataset(Brief, ABC):
     """An indexed collection of cases; cases of one volume lie next to one another."""
+
+    drawn: ClassVar[bool] = False
+    """True where a program draws the scans: a policy that learned from these alone knows no real scan."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -22,6 +22,7 @@ from medvol.core.reprs import Brief
 if TYPE_CHECKING:
     from medvol.core.grounding.prompts import PromptTemplate
     from medvol.core.imaging.dicom.segmentation import DicomSegKind
+    from medvol.core.inference.confidence import Confidence
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
@@ -217,11 +218,13 @@ class Completion(Brief):
         text: Decoded text, special tokens left out.
         token_ids: (T,) int64, with the end token when it was written; empty for a policy without tokens.
         log_probs: (T,) float32 log-probability of each token when it was drawn, or None.
+        samples: Further answers to the same prompt, drawn at random, which tell how sure the policy is.
     """
 
     text: str
     token_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     log_probs: NDArray[np.float32] | None = None
+    samples: tuple[Completion, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -274,6 +277,7 @@ class Segmentation(Brief):
         evidence: The anchor the mask was propagated from.
         completion: The policy's own words.
         provenance: Identity of the policy and the propagator, as written to the evidence record.
+        confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
     """
 
     volume: Volume
@@ -282,19 +286,12 @@ class Segmentation(Brief):
     evidence: Evidence
     completion: Completion
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    confidence: Confidence | None = None
 
     def save(
         self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
     ) -> dict[str, Path]:
-        """Write the mask in the scan's grid, the evidence record and the overlay picture.
-
-        Args:
-            folder: Created when it does not exist.
-            name: Stem of the files.
-            dicom_seg: Write a DICOM segmentation object too, for a scan read from DICOM, see ``write_dicom_seg``.
-
-        Returns: Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when asked for.
-        """
+        """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``."""
         from medvol.core.inference.records import save_segmentation
 
         return save_segmentation(self, Path(folder), name, dicom_seg)

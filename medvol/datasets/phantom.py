@@ -72,6 +72,7 @@ class PhantomDataset(CaseDataset):
         cache_size: Drawn volumes kept in memory.
     """
 
+    drawn = True
     label_names: ClassVar[tuple[str, ...]] = LABEL_NAMES
     """Name of each value of ``Case.labels``."""
 

@@ -18,6 +18,7 @@ from medvol.core.types import Completion, Prompt, Sampling, SliceStack
 if TYPE_CHECKING:
     import torch
 
+    from medvol.core.training_data import TrainingData
     from medvol.policies.gaze import Look
     from medvol.policies.qwen_vl_network import QwenVLNetwork
 
@@ -71,6 +72,24 @@ class QwenVLPolicy(TrainablePolicy):
         self._network: QwenVLNetwork | None = None
         self._reference: QwenVLNetwork | None = None
         self._hash: tuple[int, str] | None = None
+        self._training_data: TrainingData | None = None
+
+    @property
+    def training_data(self) -> TrainingData | None:
+        """What it was trained on, as training or its model folder tells; None for published weights.
+
+        Raises:
+            CheckpointError: The folder's file does not hold what it should.
+        """
+        if self._training_data is None and self.model is not None:
+            from medvol.core.training_data import read_training_data
+
+            self._training_data = read_training_data(Path(self.model))
+        return self._training_data
+
+    @training_data.setter
+    def training_data(self, data: TrainingData | None) -> None:
+        self._training_data = data
 
     @property
     def template(self) -> PromptTemplate:
@@ -193,7 +212,7 @@ class QwenVLPolicy(TrainablePolicy):
         """Write a model folder that ``model`` takes; an older one of that name is replaced as a whole."""
         from medvol.policies.qwen_vl_folder import save_network
 
-        save_network(self.load(), Path(folder))
+        save_network(self.load(), Path(folder), self.training_data)
 
     def identity(self) -> Mapping[str, Any]:
         """Name, origin and sha256 of the weights as they are now."""

@@ -18,6 +18,7 @@ from medvol.core.json_file import parse_json
 from medvol.core.model_folder import SIDECAR, judge_folder, write_sidecar
 from medvol.core.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.training_data import TrainingData, write_training_data
 from medvol.core.whole_file import write_whole_folder
 from medvol.policies.low_rank import folded_weights
 from medvol.policies.qwen_vl_network import IMAGE, QwenVLNetwork, token_id
@@ -61,8 +62,13 @@ def load_network(model: str, template: PromptTemplate | None, dtype: Literal["fl
         return QwenVLNetwork(network, tokenizer, _choose_template(folder / SIDECAR, template, config))
 
 
-def save_network(network: QwenVLNetwork, folder: Path) -> None:
+def save_network(network: QwenVLNetwork, folder: Path, training_data: TrainingData | None = None) -> None:
     """Write a model folder under a temporary name, then rename it; adapters are folded into the weights.
+
+    Args:
+        network: Holds the weights.
+        folder: Where to write.
+        training_data: What the weights were trained on; nothing is written of it when None.
 
     Raises:
         CheckpointError: There is something of that name that is no model folder.
@@ -73,6 +79,8 @@ def save_network(network: QwenVLNetwork, folder: Path) -> None:
         with hide_progress_bars():
             network.model.save_pretrained(partial, state_dict=folded_weights(network.model))
         network.tokenizer.save_pretrained(partial)
+        if training_data is not None:
+            write_training_data(partial, training_data)
         write_sidecar(partial, {"medvol": version("medvol-r1"), "template": network.template.to_dict()})
 
 

@@ -86,7 +86,8 @@ def test_scores_of_a_perfect_answer(experiment: Write, tmp_path: Path) -> None:
 def test_predict(experiment: Write, tmp_path: Path) -> None:
     config = experiment(data__init_args__predict="ToyDataset", model__init_args__save_dir=str(tmp_path / "answers"))
     assert main(["predict", "--config", str(config)]) == 0
-    assert len(json.loads((tmp_path / "answers" / "predictions.json").read_text())) == 3
+    summary = json.loads((tmp_path / "answers" / "summary.json").read_text())
+    assert summary["counts"] == {"done": 3, "skipped": 0, "failed": 0, "not run": 0}
 
 
 def test_run_folder_is_named_after_the_configuration(

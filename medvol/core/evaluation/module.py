@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 import torch
 from lightning.pytorch import LightningModule
-from rich.text import Text
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.archive import write_evaluation
 from medvol.core.evaluation.report import report_runs, show_means
-from medvol.core.evaluation.scoring import CaseScore, Scoring, follow_completion, require_target, score_completion
+from medvol.core.evaluation.scoring import CaseScore, Scoring, require_target, score_completion
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.guard import POLICY_FAILED, ask_each, identify, name_component, read_template
 from medvol.core.imaging.slices import choose_slices
-from medvol.core.json_file import write_json
+from medvol.core.inference.outcomes import tell_failure
+from medvol.core.inference.predictions import as_job, predict_case
+from medvol.core.inference.records import plain_values
+from medvol.core.inference.summary import Outcome, Summary
 from medvol.core.limits import require_least
 from medvol.core.progress import pause_progress
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.terminal import Console
-from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Segmentation
+from medvol.core.types import Case, Completion, Evidence, Sampling
 
 Batch = list[list[Case]]
 """Groups of cases; the cases of a group share one volume."""
 
 Row = TypeVar("Row")
-
-log = logging.getLogger(__name__)
 
 
 class EvaluationModule(LightningModule):
@@ -52,8 +50,8 @@ class EvaluationModule(LightningModule):
         anchor_rule: How the true key slice is chosen among the slices shown.
         split_boxes: One true box for each part of a target on a slice; one box of the whole target otherwise.
         max_new_tokens: Upper bound on the length of an answer.
-        save_dir: Folder of the masks, records and pictures that ``predict`` writes; when None nothing is written and
-            the answers stay in ``segmentations``.
+        save_dir: Folder of the masks, records and pictures that ``predict`` writes; ``predictions`` in the run folder
+            when None.
     """
 
     def __init__(
@@ -82,8 +80,11 @@ class EvaluationModule(LightningModule):
         self.save_dir = save_dir
         self.network: torch.nn.Module | None = None
         self._scores: list[CaseScore] = []
-        self._predictions: list[dict[str, Any]] = []
-        self.segmentations: list[Segmentation] = []
+        self.validated: dict[str, float] = {}
+        """Means of the last validation."""
+        self._outcomes: list[Outcome] = []
+        self.failed = False
+        """True when a case of the last prediction gave no mask."""
 
     def __repr__(self) -> str:
         return describe_settings(self)
@@ -104,7 +105,7 @@ class EvaluationModule(LightningModule):
             truths = [self.true_anchor(case) for case in cases]
         queries = [case.query.text for case in cases]
         prompts = build_prompts(cases[0].volume, queries, read_template(self.policy), truths)
-        return ask_each(self.policy, prompts, Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens))
+        return ask_each(self.policy, prompts, self._sampling)
 
     def true_anchor(self, case: Case) -> Evidence:
         """True anchor of a case among the slices that the policy sees.
@@ -149,9 +150,11 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        scores = self._gather(self._scores, lambda score: score.case_id)
+        scores = self._gather_scores()
         _require_answers(self.policy, [score.failure for score in scores])
-        self._log_means("val", scores)
+        means = self._log_means("val", scores)
+        if not self.trainer.sanity_checking:
+            self.validated = means
         if self.trainer.state.fn == "validate" and self.trainer.is_global_zero:
             with pause_progress():
                 Console().print(show_means(scores))
@@ -184,50 +187,45 @@ class EvaluationModule(LightningModule):
                 )
 
     def on_predict_epoch_start(self) -> None:
-        """Start fresh lists of predictions."""
-        self._predictions = []
-        self.segmentations = []
+        """Start a fresh list of outcomes."""
+        self._outcomes = []
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
-        """Answer a batch; a failure is named in the log and in ``predictions.json``.
-
-        The answers are written to ``save_dir``, or kept in ``segmentations`` when it is None.
+        """Answer a batch, and write every answer as ``medvol segment`` does; the others go on after one that fails.
 
         Returns:
             Ids of the cases that gave a mask.
         """
         answered = []
         for cases in batch:
-            for case, completion in zip(cases, self.answer(cases), strict=True):
-                rollout = follow_completion(case, completion, self.propagator)
-                segmentation = self._segmentation(case, rollout)
-                files = self._keep(segmentation, case.case_id) if segmentation else {}
-                answered += [case.case_id] if segmentation else []
-                self._predictions.append(
-                    {"case_id": case.case_id, "query": case.query.text, "failure": rollout.failure, "files": files}
-                )
+            for case, outcome in zip(cases, self._predict(cases), strict=True):
+                self._outcomes.append(outcome)
+                answered += [case.case_id] if outcome.status == "done" else []
         return answered
 
     def on_predict_epoch_end(self) -> None:
-        """Write ``predictions.json``: every case, its files, its failure.
+        """Write ``summary.json`` and ``answers.csv``: what became of every case.
 
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        rows = self._gather(self._predictions, lambda row: row["case_id"])
-        _require_answers(self.policy, [row["failure"] for row in rows])
-        if self.save_dir and self.trainer.is_global_zero:
-            path = write_json(Path(self.save_dir) / "predictions.json", rows)
-            failed = sum(row["failure"] is not None for row in rows)
+        outcomes = self._gather(self._outcomes, lambda outcome: outcome.name)
+        self.failed = any(outcome.status == "failed" for outcome in outcomes)
+        if self.trainer.is_global_zero:
+            summary = Summary(tuple(outcomes), self._components())
+            summary.write(self._prediction_folder())
             with pause_progress():
-                Console().print(Text(f"{len(rows) - failed} of {len(rows)} queries answered: {path}"), soft_wrap=True)
+                console = Console()
+                console.print(summary.table() if summary.needs_rows else summary.table().title)
+                console.print(f"answers, summary.json and answers.csv: {self._prediction_folder()}", soft_wrap=True)
+        failures = [POLICY_FAILED if outcome.error == PolicyError.__name__ else None for outcome in outcomes]
+        _require_answers(self.policy, failures)
 
     def identity(self) -> dict[str, Any]:
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
         seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
         return {
-            "policy": identify(self.policy),
-            "propagator": identify(self.propagator),
+            **self._components(),
             "seed": int(seed) if seed else None,
             "settings": {
                 "anchor_rule": self.anchor_rule,
@@ -237,36 +235,48 @@ class EvaluationModule(LightningModule):
             },
         }
 
-    def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> None:
-        for name, value in mean_scores(scores).items():
+    def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> dict[str, float]:
+        means = mean_scores(scores)
+        for name, value in means.items():
             self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"), sync_dist=True)
+        return means
 
-    def _segmentation(self, case: Case, rollout: Rollout) -> Segmentation | None:
-        if rollout.evidence is None or rollout.mask is None:
-            log.warning("case %s has no mask: %s", case.case_id, rollout.detail)
-            return None
-        identity = {"policy": identify(self.policy), "propagator": identify(self.propagator)}
-        return Segmentation(
-            case.volume, case.query.text, rollout.mask, rollout.evidence, rollout.completion, provenance=identity
-        )
+    def _predict(self, cases: Sequence[Case]) -> list[Outcome]:
+        """Answer and write all queries of one volume."""
+        folder = self._prediction_folder()
+        try:
+            completions = self.answer(cases)
+        except Exception as error:  # a plug-in may fail in any way; the other volumes go on
+            return [tell_failure(as_job(case, folder), error) for case in cases]
+        identity = self._components()
+        return [
+            predict_case(case, completion, self.policy, self.propagator, self._sampling, folder, identity)
+            for case, completion in zip(cases, completions, strict=True)
+        ]
 
-    def _keep(self, segmentation: Segmentation, case_id: str) -> dict[str, str]:
-        """Write one answer, or keep it; a case's id is escaped, so that it is one file name and stays unique."""
-        if self.save_dir is None:
-            self.segmentations.append(segmentation)
-            return {}
-        paths = segmentation.save(self.save_dir, quote(case_id, safe=" "))
-        return {kind: path.name for kind, path in paths.items()}
+    def _prediction_folder(self) -> Path:
+        return Path(self.save_dir or Path(self.trainer.default_root_dir) / "predictions")
 
-    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
-        """Rows of all ranks; a case that a sampler handed to two ranks counts once.
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens)
+
+    def _components(self) -> dict[str, Any]:
+        return plain_values({"policy": identify(self.policy), "propagator": identify(self.propagator)})
+
+    def _gather_scores(self) -> list[CaseScore]:
+        """Scores of all ranks.
 
         Raises:
             DatasetError: Two cases of one rank have the same id, so that one would be lost.
         """
-        repeated = [case_id for case_id, count in Counter(map(key, rows)).items() if count > 1]
+        repeated = [case_id for case_id, count in Counter(s.case_id for s in self._scores).items() if count > 1]
         if repeated:
             raise DatasetError(f"several cases have the id {repeated[0]!r}; ids must be unique within a data set")
+        return self._gather(self._scores, lambda score: score.case_id)
+
+    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
+        """Rows of all ranks; a case that a sampler handed to two ranks counts once."""
         gathered: list[list[Row] | None] = [rows]
         if self.trainer.world_size > 1:
             gathered = [None] * self.trainer.world_size

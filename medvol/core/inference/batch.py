@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from medvol.core.errors import ConfigError, MedvolError, MissingExtraError, OutputError, PolicyError, explain_os_error
+from medvol.core.errors import ConfigError, MissingExtraError, explain_os_error
 from medvol.core.grounding.prompts import require_query
 from medvol.core.imaging.dicom.segmentation import DicomSegKind, require_dicom_seg
 from medvol.core.imaging.reading import is_scan, read_volume
 from medvol.core.inference.answers import Answer, EarlierAnswers, Question, pose
-from medvol.core.inference.failures import save_failure
 from medvol.core.inference.jobs import Job
-from medvol.core.inference.records import plain_values, read_record, save_segmentation
+from medvol.core.inference.outcomes import tell, tell_answer, tell_failure, write_answer
+from medvol.core.inference.records import plain_values
 from medvol.core.inference.segmenter import Segmenter
-from medvol.core.inference.summary import Outcome, Status, Summary, measured
+from medvol.core.inference.summary import Outcome, Summary
 from medvol.core.stops import Stops, hear_stops
-from medvol.core.types import Completion, Volume
+from medvol.core.types import Volume
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ class Batch:
     overwrite: bool
     read: Callable[..., Volume]
     dicom_seg: DicomSegKind | None
+
+    def accept(self, answer: Answer | None) -> Answer | None:
+        """An earlier answer that tells all that is asked now."""
+        return answer if answer is not None and self.segmenter.accepts(answer[1]) else None
 
 
 def run_jobs(
@@ -97,7 +102,7 @@ def run_jobs(
                     stops.check()
         finally:
             with stops.hold():
-                summary = _sum_up(Path(out), [outcomes.get(job) or _outcome(job, "not run") for job in jobs], identity)
+                summary = _sum_up(Path(out), [outcomes.get(job) or tell(job, "not run") for job in jobs], identity)
         stops.check()
     return summary
 
@@ -146,19 +151,19 @@ def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
             require_query(job.query)
             answer = None if batch.overwrite or batch.earlier is None else _find_earlier(job, batch)
         except Exception as error:
-            yield job, _failure(job, error)
+            yield job, tell_failure(job, error)
             continue
         if answer is None:
             waiting.append(job)
         else:
-            yield job, _told(job, "skipped", answer)
+            yield job, tell_answer(job, "skipped", answer)
     if waiting:
         yield from _run_read(waiting, batch)
 
 
 def _find_earlier(job: Job, batch: Batch) -> Answer | None:
     assert batch.earlier is not None
-    return batch.earlier.find(job, batch.identity, batch.dicom_seg)
+    return batch.accept(batch.earlier.find(job, batch.identity, batch.dicom_seg))
 
 
 def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
@@ -168,21 +173,21 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
         volume = batch.read(scan) if series is None else batch.read(scan, series=series)
         questions = [pose(job, volume, batch.identity) for job in jobs]
     except Exception as error:
-        yield from ((job, _failure(job, error)) for job in jobs)
+        yield from ((job, tell_failure(job, error)) for job in jobs)
         return
     batch.stops.check()
     asked = []
     for question in questions:
-        answer = None if batch.overwrite else question.find(batch.dicom_seg)
+        answer = None if batch.overwrite else batch.accept(question.find(batch.dicom_seg))
         if answer is not None:
-            yield question.job, _told(question.job, "skipped", answer)
+            yield question.job, tell_answer(question.job, "skipped", answer)
             continue
         try:
             replaced = question.require_free(batch.overwrite)
             if batch.dicom_seg is not None:
                 require_dicom_seg(volume, batch.dicom_seg)
         except Exception as error:
-            yield question.job, _failure(question.job, error)
+            yield question.job, tell_failure(question.job, error)
             continue
         if replaced is not None and question.job.named:
             log.warning("%s is there already and is replaced", replaced)
@@ -196,39 +201,8 @@ def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterato
     try:
         completions = batch.segmenter.ask_each(volume, [question.job.query for question in questions])
     except Exception as error:
-        yield from ((question.job, _failure(question.job, error)) for question in questions)
+        yield from ((question.job, tell_failure(question.job, error)) for question in questions)
         return
     for question, completion in zip(questions, completions, strict=True):
-        yield question.job, _answer(question, volume, completion, batch)
-
-
-def _answer(question: Question, volume: Volume, completion: Completion | PolicyError, batch: Batch) -> Outcome:
-    job = question.job
-    try:
-        segmentation = batch.segmenter.follow(volume, job.query, completion)
-        with batch.stops.hold():
-            paths = save_segmentation(segmentation, job.folder, question.name, batch.dicom_seg)
-        return _told(job, "done", (paths["record"], read_record(paths["record"])))
-    except OutputError as error:
-        log.warning("%s, %r: %s", job.scan, job.query, error)
-        path = error.paths["record"]
-        return _told(job, "failed", (path, read_record(path)), error)
-    except Exception as error:  # a plug-in may fail in any way; the batch goes on and the summary names it
-        return _failure(job, error, save_failure(question, completion, error))
-
-
-def _told(job: Job, status: Status, answer: Answer, error: Exception | None = None) -> Outcome:
-    path, record = answer
-    said = {} if error is None else {"error": type(error).__name__, "detail": str(error)}
-    return _outcome(job, status, name=path.stem, record=str(path), **said, **measured(record))
-
-
-def _failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
-    log.warning("%s, %r: %s", job.scan, job.query, error, exc_info=not isinstance(error, MedvolError | OSError))
-    detail = explain_os_error(error) if isinstance(error, OSError) else str(error)
-    said = f"; what was said is in {kept}" if kept is not None else ""
-    return _outcome(job, "failed", error=type(error).__name__, detail=f"{detail}{said}")
-
-
-def _outcome(job: Job, status: Status, name: str = "", **known: Any) -> Outcome:
-    return Outcome(name or job.name, str(job.scan), job.query, status, series=job.series, **known)
+        follow = partial(batch.segmenter.follow, volume, question.job.query, completion)
+        yield question.job, write_answer(question, completion, follow, batch.dicom_seg, batch.stops.hold)

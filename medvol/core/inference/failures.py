@@ -6,13 +6,14 @@ import logging
 from importlib.metadata import version
 from pathlib import Path
 
-from medvol.core.errors import EvidenceParseError, PolicyError, PropagationError, explain_os_error
+from medvol.core.errors import EvidenceParseError, PolicyError, PropagationError, UntrustedAnswerError, explain_os_error
 from medvol.core.inference.answers import Question
 from medvol.core.inference.records import FAILED_SUFFIX
 from medvol.core.json_file import write_json
 from medvol.core.types import Completion
 
 SCHEMA = "medvol-failure/1"
+_OF_THE_ANSWER = EvidenceParseError | PropagationError | UntrustedAnswerError
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def save_failure(question: Question, completion: Completion | PolicyError, error
     Returns:
         Path of the file; None when the answer is not at fault, or when the file cannot be written, which is logged.
     """
-    if isinstance(completion, PolicyError) or not isinstance(error, EvidenceParseError | PropagationError):
+    if isinstance(completion, PolicyError) or not isinstance(error, _OF_THE_ANSWER):
         return None
     job = question.job
     content = {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import volume_ml
 from medvol.core.imaging.windows import apply_window, get_window, window_for_target, window_limits
+from medvol.core.inference.confidence import briefly
 from medvol.core.types import Segmentation, Volume
 from medvol.core.visible_text import show
 
@@ -24,6 +25,7 @@ MASK_COLOUR = "#06d6a0"
 _BACKGROUND = "#000000"
 _TEXT = "#f2f2f2"
 _QUIET = "#b0b0b0"
+_WARNING = "#ff9f1c"
 _BAR_MM = (200, 100, 50, 20, 10, 5, 2, 1)
 _HEIGHT_IN = 6.0
 _GAP_IN = 0.05
@@ -49,8 +51,10 @@ def render_overlay(segmentation: Segmentation, context: bool = True) -> bytes:
     limits = window_limits(volume, get_window(window_for_target(segmentation.query)))
     wide = _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
     title = _wrap(segmentation.query, wide)
+    banner = _warn(segmentation, wide)
     full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
-    full_high = _HEIGHT_IN + 0.4 + 0.22 * (title.count("\n") + 1)
+    below = 0.1 + 0.22 * (title.count("\n") + 1)
+    full_high = _HEIGHT_IN + 0.3 + below + 0.18 * len(banner.splitlines())
     figure = Figure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     tall = _HEIGHT_IN / full_high
@@ -60,7 +64,8 @@ def render_overlay(segmentation: Segmentation, context: bool = True) -> bytes:
         for row, z in enumerate(_context_slices(segmentation.mask, shown)):
             place = (1 - wide / 3 / full_wide, tall * (2 - row) / 3, wide / 3 / full_wide, tall / 3 - 0.005)
             _draw_context(figure.add_axes(place), segmentation, z, limits, crop)
-    for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (_caption(segmentation, shown), 0, 9, _QUIET)):
+    caption = _caption(segmentation, shown)
+    for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (banner, below, 10, _WARNING), (caption, 0, 9, _QUIET)):
         y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
         figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
     return _to_png(figure)
@@ -78,6 +83,14 @@ def _wrap(query: str, wide_in: float) -> str:
     """A query on at most two lines."""
     lines = textwrap.wrap(show(" ".join(query.split())), max(20, int(wide_in * 10)), max_lines=2, placeholder=" ...")
     return "\n".join(lines)
+
+
+def _warn(segmentation: Segmentation, wide_in: float) -> str:
+    """Warnings in a few words, on at most three lines; empty without any."""
+    if segmentation.confidence is None or not segmentation.confidence.warnings:
+        return ""
+    text = f"WARNING: {briefly(segmentation.confidence.warnings)}"
+    return "\n".join(textwrap.wrap(text, max(24, int(wide_in * 12)), max_lines=3, placeholder=" ..."))
 
 
 def _context_slices(mask: NDArray[np.bool_], shown: int) -> tuple[int, int, int]:

@@ -62,6 +62,7 @@ class EvidenceRecord:
         propagator: Identity of the propagator.
         sampling: How the completion was drawn.
         edited: True when the anchor is no longer what the completion says.
+        confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
     """
 
     query: str
@@ -77,6 +78,7 @@ class EvidenceRecord:
     series: str | None = None
     mask: Mapping[str, Any] = field(default_factory=dict)
     not_written: Mapping[str, Any] = field(default_factory=dict)
+    confidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_segmentation(
@@ -163,6 +165,7 @@ def describe_segmentation(
         "completion": segmentation.completion.text,
         "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
+        "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
         "not_written": dict(not_written or {}),
         "scan": _describe_scan(volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
@@ -195,6 +198,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         propagator=fields.mapping("propagator"),
         sampling=fields.mapping("sampling"),
         edited=fields.flag("edited"),
+        confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
     )
 
 

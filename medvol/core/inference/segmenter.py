@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from medvol.core.errors import ConfigError, EvidenceParseError, PolicyError, Rec
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_template
+from medvol.core.inference.confidence import judge_answer, read_warnings, require_trust
+from medvol.core.inference.inputs import take_policy, take_propagator, take_queries, take_volume
 from medvol.core.inference.records import EvidenceRecord, hash_volume
 from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
-from medvol.core.types import Completion, Evidence, Sampling, Segmentation, Volume
+from medvol.core.types import Completion, Evidence, Prompt, Sampling, Segmentation, Volume
 
 _HEAD = 160
 _SAME_PX = 0.01
@@ -26,27 +29,41 @@ class Segmenter:
     """Answers queries about scans.
 
     Args:
-        policy: Writes the evidence anchor.
-        propagator: Turns it into a mask.
+        policy: Writes the evidence anchor: a policy, the path of a model folder, or the name of a registered policy.
+        propagator: Turns it into a mask: a propagator or its name; ``RegionPropagator`` when None.
+        samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
+            how far it agrees with itself; 0 draws none.
+        strict: Refuse an answer that carries a warning, or whose policy does not tell what it was trained on.
 
     Raises:
-        ConfigError: The policy is an oracle, which needs the true mask.
+        CheckpointError: There is no such model folder.
+        ConfigError: The policy is an oracle, which needs the true mask; or an argument is of the wrong kind.
     """
 
-    def __init__(self, policy: Policy, propagator: Propagator) -> None:
-        if policy.needs_truth:
+    def __init__(
+        self,
+        policy: Policy | str | Path,
+        propagator: Propagator | str | None = None,
+        samples: int = 0,
+        strict: bool = False,
+    ) -> None:
+        self.policy = take_policy(policy)
+        if self.policy.needs_truth:
             raise ConfigError(
-                f"{type(policy).__name__} answers with the true anchor, which a scan alone does not have; choose a "
-                "trained policy, or use `medvol test` on a data set with masks"
+                f"{type(self.policy).__name__} answers with the true anchor, which a scan alone does not have; choose "
+                "a trained policy, or use `medvol test` on a data set with masks"
             )
-        self.policy = policy
-        self.propagator = propagator
+        self.propagator = take_propagator(propagator)
+        if type(samples) is not int or samples < 0 or samples == 1:
+            raise ConfigError(f"samples is {samples!r}; it is 0, or 2 and more answers to compare")
+        self.samples = samples
+        self.strict = strict
 
-    def segment(self, volume: Volume, query: str, sampling: Sampling | None = None) -> Segmentation:
+    def segment(self, scan: Volume | str | Path, query: str, sampling: Sampling | None = None) -> Segmentation:
         """Answer one query.
 
         Args:
-            volume: The scan.
+            scan: A volume, or the path of a scan, see ``read_volume``.
             query: The question, as a person would type it.
             sampling: Greedy when None.
 
@@ -55,18 +72,22 @@ class Segmenter:
             absent.
 
         Raises:
-            QueryError: The query is empty.
+            ScanError: The scan cannot be read.
+            QueryError: The query is empty, or no text.
             PolicyError: The policy failed.
             EvidenceParseError: The answer does not follow the grammar; the message shows its beginning.
+            UntrustedAnswerError: The segmenter is strict, and the answer carries a warning.
             PropagationError: The anchor could not be propagated.
             InvalidComponentError: A component changed what it was given.
         """
-        return self.segment_many(volume, [query], sampling)[0]
+        return self.segment_many(scan, [query], sampling)[0]
 
     def segment_many(
-        self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None
+        self, scan: Volume | str | Path, queries: Sequence[str], sampling: Sampling | None = None
     ) -> list[Segmentation]:
-        """Answer several queries from one drawing of the volume's slices; raises as ``segment`` does."""
+        """Answer several queries from one drawing of the scan's slices; raises as ``segment`` does."""
+        queries = take_queries(queries)
+        volume = take_volume(scan)
         completions = self.ask(volume, queries, sampling)
         return [
             self.follow(volume, query, completion, sampling)
@@ -74,7 +95,7 @@ class Segmenter:
         ]
 
     def ask(self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None) -> list[Completion]:
-        """Let the policy answer several queries about one volume.
+        """Let the policy answer several queries about one volume; each answer carries its samples.
 
         Raises:
             QueryError: A query is empty.
@@ -82,7 +103,8 @@ class Segmenter:
         """
         prompts = build_prompts(volume, list(queries), read_template(self.policy))
         with Work("asking the policy"):
-            return [answers[0] for answers in ask_policy(self.policy, prompts, 1, sampling)]
+            completions = [answers[0] for answers in ask_policy(self.policy, prompts, 1, sampling)]
+            return self._add_samples(prompts, completions, sampling)
 
     def ask_each(
         self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None
@@ -90,34 +112,81 @@ class Segmenter:
         """Ask as ``ask`` does; a query that the policy fails on harms no other, and its error is in its place."""
         prompts = build_prompts(volume, list(queries), read_template(self.policy))
         with Work("asking the policy"):
-            return ask_each(self.policy, prompts, sampling or Sampling())
+            answers = ask_each(self.policy, prompts, sampling or Sampling())
+            said = [(i, answer) for i, answer in enumerate(answers) if isinstance(answer, Completion)]
+            sampled = self._add_samples([prompts[i] for i, _ in said], [answer for _, answer in said], sampling)
+        for (i, _), answer in zip(said, sampled, strict=True):
+            answers[i] = answer
+        return answers
+
+    def _add_samples(
+        self, prompts: Sequence[Prompt], completions: list[Completion], sampling: Sampling | None
+    ) -> list[Completion]:
+        if not (self.samples and prompts):
+            return completions
+        drawn = ask_policy(self.policy, prompts, self.samples, _at_random(sampling))
+        return [replace(answer, samples=tuple(rest)) for answer, rest in zip(completions, drawn, strict=True)]
 
     def follow(
         self, volume: Volume, query: str, completion: Completion | PolicyError, sampling: Sampling | None = None
     ) -> Segmentation:
-        """Follow a completion to its mask.
+        """Follow a completion to its mask; raises as ``follow_answer`` does."""
+        return follow_answer(volume, query, completion, self.policy, self.propagator, sampling, self.strict)
 
-        Raises:
-            PolicyError: It is the error that kept the policy from answering.
-            EvidenceParseError: It does not follow the grammar; the message shows its beginning.
-            PropagationError: Its anchor could not be propagated.
-        """
-        if isinstance(completion, PolicyError):
-            raise completion
-        try:
-            evidence = parse_evidence(completion.text, volume.shape)
-        except EvidenceParseError as error:
-            detail, head = str(error).removeprefix(f"{error.failure}: "), completion.text[:_HEAD]
-            quoted = "" if head in detail else f"; it begins {head!r}"
-            raise EvidenceParseError(
-                error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}"
-            ) from error
-        provenance = {**self.identity(), "sampling": asdict(sampling or Sampling()), "edited": False}
-        return _propagate(volume, query.strip(), evidence, completion, self.propagator, provenance)
+    def accepts(self, record: EvidenceRecord) -> bool:
+        """True when an earlier answer tells as much as is asked now, and is one that would not be refused."""
+        agreement = record.confidence.get("agreement")
+        drawn = agreement.get("samples") if isinstance(agreement, dict) else 0
+        sampled = not self.samples or drawn == self.samples
+        trusted = not read_warnings(record.confidence) and record.confidence.get("training_known") is True
+        return sampled and (trusted or not self.strict)
 
     def identity(self) -> dict[str, Any]:
         """Identity of the policy and the propagator, as written to evidence records; loads the weights it hashes."""
         return {"policy": identify(self.policy), "propagator": identify(self.propagator)}
+
+
+def follow_answer(
+    volume: Volume,
+    query: str,
+    completion: Completion | PolicyError,
+    policy: Policy,
+    propagator: Propagator,
+    sampling: Sampling | None = None,
+    strict: bool = False,
+) -> Segmentation:
+    """Parse a policy's answer, judge it, and propagate its anchor.
+
+    Args:
+        volume: The scan.
+        query: The question.
+        completion: The answer, with its samples, or the error that kept the policy from answering.
+        policy: Wrote it.
+        propagator: Turns its anchor into a mask.
+        sampling: How it was drawn; greedy when None.
+        strict: Refuse an answer that carries a warning.
+
+    Raises:
+        PolicyError: It is the error that kept the policy from answering.
+        EvidenceParseError: It does not follow the grammar; the message shows its beginning.
+        UntrustedAnswerError: ``strict`` is set and it carries a warning; nothing was propagated.
+        PropagationError: Its anchor could not be propagated.
+    """
+    if isinstance(completion, PolicyError):
+        raise completion
+    try:
+        evidence = parse_evidence(completion.text, volume.shape)
+    except EvidenceParseError as error:
+        detail, head = str(error).removeprefix(f"{error.failure}: "), completion.text[:_HEAD]
+        quoted = "" if head in detail else f"; it begins {head!r}"
+        raise EvidenceParseError(error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}") from error
+    confidence = judge_answer(completion, volume, query, policy.training_data, type(policy).__name__)
+    if strict:
+        require_trust(confidence, query)
+    identity = {"policy": identify(policy), "propagator": identify(propagator)}
+    provenance = {**identity, "sampling": asdict(sampling or Sampling()), "edited": False}
+    found = _propagate(volume, query.strip(), evidence, completion, propagator, provenance)
+    return replace(found, confidence=confidence)
 
 
 def repropagate(
@@ -162,6 +231,12 @@ def _propagate(
 ) -> Segmentation:
     mask = propagate(propagator, volume, evidence)
     return Segmentation(volume, query, mask, evidence, completion, provenance)
+
+
+def _at_random(sampling: Sampling | None) -> Sampling:
+    """How samples are drawn: as the answer was, but at temperature 1 where that was greedy."""
+    sampling = sampling or Sampling()
+    return replace(sampling, temperature=sampling.temperature or 1.0)
 
 
 def _require_inside(volume: Volume, evidence: Evidence) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from medvol.core.inference.confidence import read_warnings
 from medvol.core.inference.records import EvidenceRecord
 from medvol.core.json_file import write_json
 from medvol.core.visible_text import show
@@ -45,6 +46,7 @@ class Outcome:
         intensity_unit: ``HU``, or empty where the scan has no unit.
         longest_diameter_mm: See ``measure_diameters``.
         perpendicular_diameter_mm: See ``measure_diameters``.
+        warnings: Why the answer may be worth nothing.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Outcome:
     intensity_unit: str | None = None
     longest_diameter_mm: float | None = None
     perpendicular_diameter_mm: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Summary:
         """0 when every job was done or skipped and the summary was written, else 1."""
         return int(bool(self.problem) or any(outcome.status in ("failed", "not run") for outcome in self.outcomes))
 
+    @property
+    def needs_rows(self) -> bool:
+        """True when something has to be said of a case."""
+        return bool(self.exit_code) or any(outcome.warnings for outcome in self.outcomes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``summary.json``."""
         counts = {status: len(self.of(status)) for status in ("done", "skipped", "failed", "not run")}
@@ -98,7 +106,7 @@ class Summary:
         writer = csv.DictWriter(text, [column.name for column in fields(Outcome)])
         writer.writeheader()
         for outcome in self.outcomes:
-            cells = asdict(outcome).items()
+            cells = {**asdict(outcome), "warnings": "; ".join(outcome.warnings)}.items()
             writer.writerow({name: show(cell) if isinstance(cell, str) else cell for name, cell in cells})
         return text.getvalue()
 
@@ -109,13 +117,18 @@ class Summary:
             partial.write_text(self.to_csv(), encoding="utf-8", newline="")
 
     def table(self) -> Table:
-        """A line for every job that failed or was not run, below it the counts."""
+        """A line for every job that failed or was not run, and for every warning; below it the counts."""
         counts = [f"{len(self.of(status))} {status}" for status in ("done", "skipped", "failed", "not run")]
-        table = Table(title=", ".join(counts), title_justify="left", show_header=self.exit_code != 0)
+        warned = [outcome for outcome in self.outcomes if outcome.warnings]
+        counts += [f"{len(warned)} with warnings"] if warned else []
+        table = Table(title=", ".join(counts), title_justify="left", show_header=self.needs_rows)
         for heading in ("scan", "query", "why"):
             table.add_column(heading, overflow="fold")
         for outcome in (*self.of("failed"), *self.of("not run")):
             why = f"{outcome.error}: {outcome.detail}" if outcome.error else outcome.status
+            table.add_row(*(Text(show(text)) for text in (outcome.scan, outcome.query, why)))
+        for outcome in warned:
+            why = f"warning: {'; '.join(outcome.warnings)}"
             table.add_row(*(Text(show(text)) for text in (outcome.scan, outcome.query, why)))
         return table
 
@@ -124,7 +137,11 @@ def measured(record: EvidenceRecord) -> dict[str, Any]:
     """What a record says of its answer, under the names of ``Outcome``."""
     names = ("voxels", "volume_ml", "mean_intensity", "intensity_unit")
     diameters = ("longest_diameter_mm", "perpendicular_diameter_mm")
-    return {"key_slice": record.evidence.key_slice, **_pick(record.mask, (*names, *diameters))}
+    return {
+        "key_slice": record.evidence.key_slice,
+        "warnings": read_warnings(record.confidence),
+        **_pick(record.mask, (*names, *diameters)),
+    }
 
 
 def _pick(values: Any, names: Iterable[str]) -> dict[str, Any]:

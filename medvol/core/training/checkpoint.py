@@ -14,6 +14,7 @@ from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.tensor_file import read_tensors
+from medvol.core.training.gathering import read_trained_on
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
@@ -118,6 +119,7 @@ def load_module(path: str | Path) -> EvaluationModule:
     module: EvaluationModule = rebuild(_spec(checkpoint, path), EvaluationModule)
     module.configure_model()
     _load_weights(module, checkpoint["state_dict"], path)
+    module.policy.training_data = read_trained_on(checkpoint) or module.policy.training_data
     return module
 
 
@@ -138,6 +140,7 @@ def load_policy(path: str | Path) -> TrainablePolicy:
         if name.startswith(_NETWORK)
     }
     _load_weights(policy.load(), own, path)
+    policy.training_data = read_trained_on(checkpoint) or policy.training_data
     return policy
 
 

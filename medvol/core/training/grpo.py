@@ -124,6 +124,7 @@ class GRPOModule(TrainingModule):
             weight_decay,
             warmup_steps,
             final_share,
+            reword,
             error_budget,
             surface,
             tolerance_mm,

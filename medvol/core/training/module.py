@@ -14,6 +14,8 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
+from medvol.core.training.export import export_model, require_replaceable
+from medvol.core.training.gathering import TRAINING_DATA, Gatherer
 from medvol.core.training.schedule import warm_up_then_cosine
 
 
@@ -27,6 +29,7 @@ class TrainingModule(EvaluationModule, ABC):
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps of linear warm-up.
         final_share: The cosine ends at this share of the peak.
+        reword: Probability that words of a training query are dropped and a carrier phrase is put before it.
         error_budget: See ``EvaluationModule``.
         surface: See ``EvaluationModule``.
         tolerance_mm: See ``EvaluationModule``.
@@ -47,6 +50,7 @@ class TrainingModule(EvaluationModule, ABC):
         weight_decay: float,
         warmup_steps: int,
         final_share: float,
+        reword: float,
         error_budget: bool,
         surface: bool,
         tolerance_mm: float,
@@ -66,6 +70,7 @@ class TrainingModule(EvaluationModule, ABC):
         require_least(0, learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps)
         require_share(final_share=final_share)
         self.student = policy
+        self.gatherer = Gatherer(type(self).__name__, reword > 0)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
@@ -84,11 +89,34 @@ class TrainingModule(EvaluationModule, ABC):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Look where the model will be written, and go on from what the policy knew before."""
+        require_replaceable(self._model_folder)
+        self.gatherer.start(self.student)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Note what is about to be learned from."""
+        for cases in batch:
+            self.gatherer.meet(cases)
+
     def on_fit_end(self) -> None:
-        """Export the trained policy to ``model`` in the run folder."""
+        """Export the trained policy to ``model`` in the run folder, with what it was trained on."""
+        data = self.gatherer.finish(self.trainer, self.validated)
+        self.gatherer.data = data
         if self.trainer.is_global_zero:
-            self.student.save(Path(self.trainer.default_root_dir) / "model")
+            export_model(self.student, self._model_folder, data)
+
+    @property
+    def _model_folder(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "model"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the policy was trained on up to now."""
+        checkpoint[TRAINING_DATA] = self.gatherer.finish(self.trainer, self.validated).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights are restored."""
+        """Build the network before its weights are restored, and take up what it was trained on."""
         self.configure_model()
+        self.student.training_data = self.gatherer.restore(checkpoint)
+        stages = () if self.student.training_data is None else self.student.training_data.stages
+        self.validated = dict(stages[-1].scores) if stages else {}

@@ -110,6 +110,7 @@ class SFTModule(TrainingModule):
             weight_decay,
             warmup_steps,
             final_share,
+            reword,
             error_budget,
             surface,
             tolerance_mm,

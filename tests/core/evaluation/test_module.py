@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.inference.records import read_record
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion
 
@@ -143,36 +145,66 @@ def test_cases_that_share_an_id_are_refused_rather_than_lost(study, box_propagat
         run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
 
 
-def test_predict_needs_no_masks_and_returns_what_parses(study, box_propagator, tmp_path):
+def test_predict_needs_no_masks_and_writes_what_segment_writes(study, box_propagator, tmp_path):
     groups, policy = study
     bare = [[dataclasses.replace(case, target=None) for case in cases] for cases in groups]
-    module = EvaluationModule(policy, box_propagator())
+    module = EvaluationModule(policy, box_propagator(), max_new_tokens=77)
     assert run("predict", module, bare, tmp_path) == [["right", "half", "missed", "nowhere"], ["other"]]
-    answers = module.segmentations
-    assert [answer.query for answer in answers] == ["right", "half", "missed", "nowhere", "other"]
-    assert np.array_equal(answers[0].mask, groups[0][0].target)
-    assert not answers[2].mask.any()
-    assert answers[0].provenance["policy"]["name"] == "WrittenPolicy"
+    folder = tmp_path / "predictions"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["counts"] == {"done": 5, "skipped": 0, "failed": 1, "not run": 0}
+    assert [row["query"] for row in summary["cases"]] == ["right", "half", "missed", "garbled", "nowhere", "other"]
+    assert module.failed
+    for row in (row for row in summary["cases"] if row["status"] == "done"):
+        record = read_record(row["record"])
+        assert (record.query, record.policy["name"]) == (row["query"], "WrittenPolicy")
+        assert record.sampling == {"temperature": 0.0, "max_new_tokens": 77, "seed": 0}
+        assert "trained on" in record.confidence["unknown"][-1]
+        mask = np.asarray(nib.load(folder / record.mask_file).dataobj).T > 0
+        assert mask.sum() == {"right": 1000, "half": 500, "other": 1000}.get(row["query"], 0)
+        assert (folder / record.mask_file.replace(".nii.gz", ".png")).is_file()
 
 
-def test_predict_saves_under_safe_names_and_lists_failures(study, box_propagator, tmp_path, monkeypatch):
+def test_a_failed_prediction_leaves_what_was_said(study, box_propagator, tmp_path):
     groups, policy = study
-    groups[0][0] = dataclasses.replace(groups[0][0], case_id="../p1/right")
-    saved = []
+    run("predict", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    (kept,) = (tmp_path / "predictions").glob("*.failed.json")
+    content = json.loads(kept.read_text())
+    assert (content["case_id"], content["failure"]) == ("garbled", "bad_json")
+    assert content["completion"] == "<answer>[{</answer>"
+    cases = json.loads((tmp_path / "predictions" / "summary.json").read_text())["cases"]
+    (row,) = (row for row in cases if row["status"] == "failed")
+    assert row["error"] == "EvidenceParseError"
+    assert str(kept) in row["detail"]
 
-    def save(segmentation, folder, name="segmentation"):
-        saved.append((folder, name))
-        return {"mask": tmp_path / f"{name}.nii.gz"}
 
-    monkeypatch.setattr("medvol.core.types.Segmentation.save", save)
-    module = EvaluationModule(policy, box_propagator(), save_dir=str(tmp_path / "out"))
-    assert run("predict", module, groups, tmp_path)[0] == ["../p1/right", "half", "missed", "nowhere"]
-    assert module.segmentations == []
-    assert {folder for folder, _ in saved} == {str(tmp_path / "out")}
-    assert [name for _, name in saved] == ["..%2Fp1%2Fright", "half", "missed", "nowhere", "other"]
-    rows = {row["case_id"]: row for row in json.loads((tmp_path / "out" / "predictions.json").read_text())}
-    assert rows["garbled"] == {"case_id": "garbled", "query": "garbled", "failure": "bad_json", "files": {}}
-    assert rows["half"]["files"] == {"mask": "half.nii.gz"}
+NAMES = ["../p1/a", "..%2Fp1/a", "a/b", "a-b", "a b", "A/B", "肝" * 200, "肝" * 200 + "x", "", ".", "a\n"]
+
+
+def test_predictions_of_many_names_are_many_files(make_case, write_answer, box_propagator, written_policy, tmp_path):
+    cases = [make_case(name, text="it") for name in NAMES]
+    policy = written_policy({"it": write_answer(6, TRUE_BOX)})
+    run("predict", EvaluationModule(policy, box_propagator(), save_dir=str(tmp_path)), [cases], tmp_path)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len({name.casefold() for name in names if name.endswith(".nii.gz")}) == len(NAMES)
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*.nii.gz"))
+    assert max(len(name.encode()) for name in names) < 200
+
+
+def test_another_policy_does_not_replace_a_prediction(study, box_propagator, tmp_path):
+    groups, policy = study
+    for reach in (2, 1):
+        run("predict", EvaluationModule(policy, box_propagator(reach)), groups[1:], tmp_path)
+    assert len(list((tmp_path / "predictions").glob("*.nii.gz"))) == 2
+
+
+def test_a_policy_that_fails_on_one_volume_leaves_the_others(study, box_propagator, tmp_path):
+    groups, policy = study
+    del policy.answers["half"]
+    run("predict", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    cases = json.loads((tmp_path / "predictions" / "summary.json").read_text())["cases"]
+    assert [row["status"] for row in cases] == ["failed"] * 5 + ["done"]
+    assert cases[0]["error"] == "KeyError"
 
 
 class TinyPolicy(TrainablePolicy):

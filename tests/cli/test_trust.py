@@ -1,0 +1,202 @@
+"""From training to an answer: what a run notes, keeps, exports and converts, and what an answer then says."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from medvol.cli import main
+from medvol.core.training_data import read_training_data
+from medvol.policies.qwen_vl import QwenVLPolicy
+
+Write = Callable[..., Path]
+
+
+def fit(config: Path, *arguments: str) -> None:
+    assert main(["fit", "--config", str(config), *arguments]) == 0
+
+
+def test_fit_exports_what_it_was_trained_on_and_a_card(experiment: Write, tmp_path: Path) -> None:
+    fit(experiment())
+    data = read_training_data(tmp_path / "run" / "model")
+    assert data is not None
+    assert data.words == {"the", "cube"}
+    # Four slices of 5 mm, 8 x 8 pixels of 2 mm; 36 voxels of the cube at 60 HU, all others fat at -100.
+    assert data.ranges["CT"]["height_mm"] == (20, 20)
+    assert data.ranges["CT"]["width_mm"] == (16, 16)
+    cube = 3 * 4 * 4
+    assert data.ranges["CT"]["soft_share"] == pytest.approx((cube / 256, cube / 256))
+    (stage,) = data.stages
+    assert (stage.module, stage.steps, stage.seed) == ("SFTModule", 3, 0)
+    assert (stage.train.data_set, stage.train.cases, stage.train.volumes) == ("ToyDataset", 3, 3)
+    assert stage.train.distribution == "medvol_toy 1.2"
+    assert stage.val.cases == 1
+    assert stage.scores["dsc"] == pytest.approx(1.0)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "unknown"
+    assert "ToyDataset" in card
+    assert "weight.txt" in card
+
+
+def test_words_that_reword_puts_before_queries_are_known(experiment: Write, tmp_path: Path) -> None:
+    fit(experiment(model__init_args__reword=0.5))
+    assert {"the", "cube", "find", "segment", "where"} <= read_training_data(tmp_path / "run" / "model").words
+
+
+def test_a_resumed_run_knows_what_a_whole_one_does(experiment: Write, tmp_path: Path) -> None:
+    fit(experiment("whole.yaml", trainer__max_steps=5, trainer__default_root_dir=str(tmp_path / "whole")))
+    fit(experiment("cut.yaml", trainer__max_steps=2, trainer__default_root_dir=str(tmp_path / "cut")))
+    half = read_training_data(tmp_path / "cut" / "model")
+    assert half.stages[0].steps == 2
+    last = str(tmp_path / "cut" / "checkpoints" / "last.ckpt")
+    cut = experiment("on.yaml", trainer__max_steps=5, trainer__default_root_dir=str(tmp_path / "on"))
+    fit(cut, "--ckpt_path", last)
+    whole, on = (read_training_data(tmp_path / name / "model") for name in ("whole", "on"))
+    assert on.to_dict() == whole.to_dict()
+    assert (tmp_path / "on/model/README.md").read_text() == (tmp_path / "whole/model/README.md").read_text()
+
+
+def test_convert_keeps_what_a_checkpoint_was_trained_on(experiment: Write, tmp_path: Path) -> None:
+    fit(experiment())
+    run = tmp_path / "run"
+    assert main(["convert", str(run / "checkpoints" / "last.ckpt"), str(run / "again")]) == 0
+    assert (run / "again" / "training_data.json").read_text() == (run / "model" / "training_data.json").read_text()
+    assert (run / "again" / "README.md").read_text() == (run / "model" / "README.md").read_text()
+
+
+def test_a_checkpoint_that_tells_nonsense_is_refused(
+    experiment: Write, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    fit(experiment())
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["medvol_training_data"]["scans"]["CT"]["width_mm"] = [2, 1]
+    torch.save(content, path)
+    assert "width_mm is no range" in refused("convert", path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(experiment: Write, tmp_path: Path) -> None:
+    other = tmp_path / "run" / "model"
+    other.mkdir(parents=True)
+    (other / "notes.txt").write_text("mine")
+    assert main(["fit", "--config", str(experiment())]) == 2
+    assert (other / "notes.txt").read_text() == "mine"
+    assert not list((tmp_path / "run").rglob("*.ckpt")), "refused before the work"
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of random weights that says it was trained on cubes of 256 voxels."""
+    from medvol.core.imaging.geometry import make_volume
+    from medvol.core.training.export import export_model
+    from medvol.core.training_data import Cases, Stage, TrainingData
+
+    data = TrainingData(stages=(Stage("SFTModule", 3, train=Cases("ToyDataset")),))
+    data.meet_query("the cube")
+    data.meet_scan(make_volume(np.zeros((4, 8, 8), np.float32), (5.0, 2.0, 2.0)))
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    export_model(QwenVLPolicy(size="tiny"), folder, data)
+    return folder
+
+
+def test_a_policy_knows_what_its_folder_says_and_keeps_it_when_it_is_saved(tiny_model: Path, tmp_path: Path) -> None:
+    policy = QwenVLPolicy(model=str(tiny_model))
+    assert policy.training_data.words == {"the", "cube"}
+    policy.save(tmp_path / "copy")
+    assert read_training_data(tmp_path / "copy").to_dict() == policy.training_data.to_dict()
+    assert QwenVLPolicy(size="tiny").training_data is None
+
+
+@pytest.fixture
+def toy_that_knows(toy: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The toy policy, which answers, with the tiny model's knowledge."""
+    import medvol_toy
+
+    monkeypatch.setattr(medvol_toy.ToyPolicy, "training_data", read_training_data(tiny_model))
+    return ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "scans" / "ct.nii.gz"
+    path.parent.mkdir()
+    image = nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
+    image.set_qform(image.affine, 1)
+    nib.save(image, path)
+    return path
+
+
+def segment(*arguments: object) -> int:
+    return main(["segment", *map(str, arguments), "--modality", "CT"])
+
+
+def test_the_terminal_and_the_record_warn(
+    scan: Path, toy_that_knows: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(scan, "das Auto meines Onkels", *toy_that_knows, "--out", tmp_path / "out", "--samples", 3) == 0
+    out = capsys.readouterr().out
+    assert "warning: no training query had these words of the query: das, auto, meines, onkels" in out
+    assert "3 sampled answers agree 1.00" in out
+    (record,) = (tmp_path / "out").glob("*.json")
+    block = json.loads(record.read_text())["confidence"]
+    assert [row["code"] for row in block["warnings"]] == ["new_words"]
+    assert block["agreement"] == {"samples": 3, "parsed": 3, "key_slice": 1.0, "boxes": 1.0, "anchors": 1.0}
+    assert segment(scan, "the cube", *toy_that_knows, "--out", tmp_path / "out") == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_strict_refuses_one_answer(
+    scan: Path, toy_that_knows: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "das Auto", *toy_that_knows, "--out", out, "--strict") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("medvol: the answer to 'das Auto' is refused, as strict asks: no training query had")
+    assert not list(tmp_path.rglob("out/*.nii.gz"))
+    assert segment(scan, "the cube", *toy_that_knows, "--out", out, "--strict") == 0
+
+
+def test_strict_does_not_take_an_earlier_answer_that_it_would_refuse(
+    scan: Path, toy_that_knows: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "das Auto", *toy_that_knows, "--out", out) == 0
+    assert segment(scan, "das Auto", *toy_that_knows, "--out", out) == 0
+    assert "answered before" in capsys.readouterr().out
+    assert segment(scan, "das Auto", *toy_that_knows, "--out", out, "--strict") == 1
+
+
+def test_a_batch_names_warnings_again_when_it_skips(
+    scan: Path, toy_that_knows: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for counts in ("1 done, 0 skipped", "0 done, 1 skipped"):
+        assert segment(scan.parent, "das Auto", *toy_that_knows, "--out", out) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert counts in shown
+        assert "1 with warnings" in shown
+        (row,) = json.loads((out / "summary.json").read_text())["cases"]
+        assert row["warnings"] == ["no training query had these words of the query: das, auto"]
+    assert segment(scan.parent, "das Auto", *toy_that_knows, "--out", tmp_path / "strict", "--strict") == 1
+    (row,) = json.loads((tmp_path / "strict" / "summary.json").read_text())["cases"]
+    assert (row["status"], row["error"]) == ("failed", "UntrustedAnswerError")
+
+
+@pytest.mark.parametrize("samples", ["1", "-2", "x"])
+def test_samples_that_compare_nothing(samples: str, scan: Path, toy: Path, refused: Callable[..., str]) -> None:
+    assert "samples" in refused("segment", scan, "the cube", "--policy", "ToyPolicy", "--samples", samples)
+
+
+def test_predict_fails_with_1_and_goes_on(experiment: Write, tmp_path: Path) -> None:
+    broken = {"class_path": "ToyPolicy", "init_args": {"answer": "I cannot tell"}}
+    config = experiment(data__init_args__predict="ToyDataset", model__init_args__policy=broken)
+    assert main(["predict", "--config", str(config)]) == 1
+    folder = tmp_path / "run" / "predictions"
+    assert len(list(folder.glob("*.failed.json"))) == 3
+    assert json.loads((folder / "summary.json").read_text())["counts"]["failed"] == 3

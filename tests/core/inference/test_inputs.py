@@ -1,0 +1,70 @@
+"""A Segmenter takes paths and names, or says what it wants."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvol.core.errors import ConfigError, MedvolError, QueryError, ScanError
+from medvol.core.inference.segmenter import Segmenter
+from medvol.core.types import Case, Query
+from medvol.policies.centre import CentreBoxPolicy
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.propagators.region import RegionPropagator
+
+
+def test_names_and_paths(scan: Path, volume):
+    segmenter = Segmenter("CentreBoxPolicy")
+    assert isinstance(segmenter.policy, CentreBoxPolicy)
+    assert isinstance(segmenter.propagator, RegionPropagator)
+    built = Segmenter("CentreBoxPolicy", "ExtrudePropagator")
+    expected = Segmenter(CentreBoxPolicy(), ExtrudePropagator()).segment(volume, "the block")
+    for given in (scan, str(scan), volume):
+        np.testing.assert_array_equal(built.segment(given, "the block").mask, expected.mask)
+
+
+def test_a_folder_is_a_model_folder(tmp_path: Path):
+    segmenter = Segmenter(str(tmp_path))
+    assert segmenter.policy.model == str(tmp_path)
+    with pytest.raises(MedvolError, match=r"config\.json"):
+        segmenter.policy.load()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (3, "policy is 3; give a Policy"),
+        (None, "policy is None"),
+        (CentreBoxPolicy, "the class CentreBoxPolicy"),
+        (ExtrudePropagator(), "ExtrudePropagator|medvol"),
+        ("runs/none/model", "no model folder 'runs/none/model'"),
+        ("last.ckpt", "medvol convert"),
+        (Path("/nowhere"), "no model folder '/nowhere'"),
+        ("OraclePolicy", "true anchor"),
+    ],
+    ids=str,
+)
+def test_what_is_no_policy(given, words):
+    with pytest.raises(MedvolError, match=words):
+        Segmenter(given)
+
+
+@pytest.mark.parametrize("given", [3, ExtrudePropagator, CentreBoxPolicy(), "RegionPropagater"], ids=str)
+def test_what_is_no_propagator(given):
+    with pytest.raises(MedvolError, match="ropagator"):
+        Segmenter(CentreBoxPolicy(), given)
+
+
+def test_what_is_no_scan(segmenter, volume, tmp_path: Path):
+    case = Case("a", volume, Query("the block"))
+    for given, words in ((3, "is 3"), (volume.voxels, "numpy.ndarray; make a volume"), (case, "case's volume")):
+        with pytest.raises(ConfigError, match=words):
+            segmenter.segment(given, "the block")
+    with pytest.raises(ScanError, match="no such file"):
+        segmenter.segment(tmp_path / "none.nii.gz", "the block")
+
+
+@pytest.mark.parametrize("given", ["the spleen", 3, None, ["the spleen", 3]], ids=str)
+def test_what_are_no_queries(segmenter, volume, given):
+    with pytest.raises(QueryError, match="quer"):
+        segmenter.segment_many(volume, given)
