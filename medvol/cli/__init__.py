@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from medvol.core.errors import (
     explain_os_error,
 )
 from medvol.core.progress import show_progress
-from medvol.core.stops import Terminated
+from medvol.core.stops import Terminated, hear_stops
 from medvol.core.suggestions import suggest
 from medvol.core.visible_text import show
 
@@ -36,6 +37,9 @@ CASE_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
+
+_TRAINS = "experiment"
+"""Module whose verbs hear stops in their own way, at the end of a step."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,9 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if name not in VERBS:
         raise ConfigError(f"there is no verb {name!r}; choices: {', '.join(VERBS)}{suggest(name, VERBS)}")
-    code: int = import_module(f"medvol.cli.{VERBS[name].module}").run(name, rest)
+    module = VERBS[name].module
+    with nullcontext() if module == _TRAINS else hear_stops(at_once=True):
+        code: int = import_module(f"medvol.cli.{module}").run(name, rest)
     return code
 
 

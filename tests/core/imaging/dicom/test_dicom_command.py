@@ -33,6 +33,12 @@ pytest.importorskip("highdicom")
 BOX = '<think>here</think><answer>[{"slice": 2, "bbox_2d_list": [[200, 250, 800, 750]]}]</answer>'
 
 
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    """Pictures have their own tests."""
+    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+
+
 def file_of(out: Path, start: str, ending: str = "json") -> Path:
     """The one file whose name starts so; twelve digits follow."""
     (path,) = out.glob(f"{start}_{'[0-9a-f]' * 12}.{ending}")
