@@ -113,9 +113,10 @@ def _range_tables(data: TrainingData) -> str:
     if not data.ranges:
         return "Not known."
     rows = [
-        (modality, _plain(TRAITS[name].words), *(f"{value * _scale(name):.3g}" for value in pair), TRAITS[name].unit)
+        (modality, _plain(trait.words), *(f"{value * _scale(name):.3g}" for value in ranges[name]), trait.unit)
         for modality, ranges in sorted(data.ranges.items())
-        for name, pair in ranges.items()
+        for name, trait in TRAITS.items()
+        if name in ranges
     ]
     return _table(("modality", "trait", "least", "most", "unit"), rows)
 
