@@ -27,7 +27,7 @@ OWNERS = {
     "nibabel": ("core/imaging/", "datasets/", "core/types.py"),
     "jsonargparse": ("cli/",),
     "rich": ("cli/", "core/evaluation/", "core/inference/batch.py", "core/terminal_bars.py"),
-    "lightning": ("cli/experiment.py", "core/training/", "core/evaluation/module.py"),
+    "lightning": ("cli/experiment.py", "cli/next_steps.py", "core/training/", "core/evaluation/module.py"),
 }
 PURE = (
     "core/grounding/boxes.py",
