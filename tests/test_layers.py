@@ -26,7 +26,13 @@ OWNERS = {
     "torchio": ("core/training/volume_augmentation.py",),
     "nibabel": ("core/imaging/", "datasets/", "core/types.py"),
     "jsonargparse": ("cli/",),
-    "rich": ("cli/", "core/evaluation/", "core/inference/batch.py", "core/terminal_bars.py"),
+    "rich": (
+        "cli/",
+        "core/evaluation/",
+        "core/inference/batch.py",
+        "core/progress_display.py",
+        "core/terminal_bars.py",
+    ),
     "lightning": ("cli/experiment.py", "cli/next_steps.py", "core/training/", "core/evaluation/module.py"),
 }
 PURE = (
