@@ -26,8 +26,15 @@ OWNERS = {
     "torchio": ("core/training/volume_augmentation.py",),
     "nibabel": ("core/imaging/", "datasets/", "core/types.py"),
     "jsonargparse": ("cli/",),
-    "rich": ("cli/", "core/evaluation/", "core/inference/summary.py", "core/terminal.py", "core/terminal_bars.py"),
-    "lightning": ("cli/experiment.py", "core/training/", "core/evaluation/module.py"),
+    "rich": (
+        "cli/",
+        "core/evaluation/",
+        "core/inference/summary.py",
+        "core/progress_display.py",
+        "core/terminal.py",
+        "core/terminal_bars.py",
+    ),
+    "lightning": ("cli/experiment.py", "cli/next_steps.py", "core/training/", "core/evaluation/module.py"),
 }
 PURE = (
     "core/grounding/boxes.py",

@@ -46,19 +46,16 @@ def find_fault(settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str 
     return next(_walk_keys("", settings, accepted, ""), None)
 
 
-def find_place(key: str, settings: Mapping[str, Any]) -> str | None:
+def find_place(key: str, settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str | None:
     """The whole key of a setting that was given without its beginning: ``trainer.max_steps`` for ``max_steps``."""
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-
-    if key in inspect.signature(Trainer).parameters:
-        return f"trainer.{key}"
-    for part, role in (("model", LightningModule), ("data", LightningDataModule)):
+    for part in ("trainer", "model", "data"):
         spec = as_component(settings.get(part))
+        name = spec.get("class_path") if isinstance(spec, dict) else None
         try:
-            built = _find_class(str(spec.get("class_path")), role) if isinstance(spec, dict) else None
+            built = accepted[part] if part == "trainer" else _find_class(str(name), accepted[part])
         except (MedvolError, LookupError):
             continue
-        if built is not None and key in inspect.signature(built).parameters:
+        if key in inspect.signature(built).parameters:
             return f"{part}.{key}"
     return None
 

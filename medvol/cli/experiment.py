@@ -280,7 +280,7 @@ def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
     """Refuse what jsonargparse passes over: unknown keys without content, and a trainer that is no mapping."""
     unknown = {key: None for key in settings if key not in accepted}
     fault = find_fault(unknown, accepted)
-    places = [place for key in unknown if (place := find_place(key, settings))]
+    places = [place for key in unknown if (place := find_place(key, settings, accepted))]
     if fault and places and "did you mean" not in fault:
         fault = f"unknown key {next(iter(unknown))!r}; did you mean {places[0]!r}?"
     trainer = settings.get("trainer", {})

@@ -165,6 +165,15 @@ def write_distribution(folder: Path, name: str, version: str, groups: dict[str, 
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.fixture(autouse=True)
+def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of progress come when the clock goes on; here it stands still, however slow the machine is."""
+    from medvol.core.progress_display import Lines
+
+    still = lambda: Lines(clock=lambda: 0.0, watched=False)  # noqa: E731
+    monkeypatch.setattr("medvol.core.progress_display._choose", still)
+
+
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
