@@ -219,7 +219,9 @@ def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:
         raise BadHeaderError(path, f"its intensities are scaled by {slope} and shifted by {intercept}")
     if (slope, intercept) == (1.0, 0.0):
         return voxels
-    kind = np.float64 if voxels.dtype.itemsize > 2 and voxels.dtype != np.float32 else np.float32  # labels stay exact
+    exact = voxels.dtype.itemsize > 2 and voxels.dtype != np.float32  # large labels stay what they are
+    scaled: NDArray[Any] = voxels.astype(np.float64 if exact else np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled: NDArray[Any] = voxels.astype(kind) * kind(slope) + kind(intercept)
+        scaled *= slope
+        scaled += intercept
     return scaled
