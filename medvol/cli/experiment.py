@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.cli.diagnosis import find_fault
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_failure, explain_refusal
-from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml
+from medvol.cli.settings import FILE_SUFFIXES, gather_settings
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
@@ -45,9 +45,6 @@ _REMARKS = (
     "Be aware that when using `ckpt_path`, callbacks",  # a test needs no callback that saves
     ".*does not have many workers",  # num_workers is the user's choice
 )
-_NO_MODEL = ("--model=EvaluationModule", "--model.policy=OraclePolicy", "--model.propagator=ExtrudePropagator")
-"""Stands in where only data are looked at: Lightning's command line builds no experiment without a model."""
-
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 
 
@@ -177,21 +174,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             "the checkpoint does not fit the module; use the configuration it was made with"
         ) from error
     return 0
-
-
-def build_data(config: str | Path) -> CaseDataModule:
-    """Build an experiment without running it, and give its data; a file that holds nothing but data will do.
-
-    Raises:
-        ConfigError: A setting is at fault, or the data are no CaseDataModule.
-    """
-    settings = read_yaml(Path(config))
-    stand_in = _NO_MODEL if isinstance(settings, dict) and settings.keys() == {"data"} else ()
-    with _calm():
-        data = ExperimentCLI(None, ["--config", str(config), *stand_in]).datamodule
-    if not isinstance(data, CaseDataModule):
-        raise ConfigError(f"only the data sets of a CaseDataModule can be checked; data is a {type(data).__name__}")
-    return data
 
 
 def default_loggers(folder: Path) -> list[Logger]:

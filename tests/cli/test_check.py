@@ -57,12 +57,19 @@ def test_an_experiment(experiment: Write, capsys: pytest.CaptureFixture[str]) ->
     assert ["test", "2", "2", "2", "2", "2"] in rows
 
 
-def test_an_experiment_reads_the_first_volumes_or_all(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_is_read_whole_or_as_far_as_time_allows(
+    experiment: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = str(experiment(data__init_args__train={"class_path": "ToyDataset", "init_args": {"count": 7}}))
-    assert main(["check", config]) == 0
-    assert ["train", "7", "7", "7", "3", "3"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert main(["check", config, "--all"]) == 0
-    assert ["train", "7", "7", "7", "7", "7"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    for more in ((), ("--all", "--seconds", "0")):
+        assert main(["check", config, *more]) == 0
+        text = capsys.readouterr().out
+        assert ["train", "7", "7", "7", "7", "7"] in [line.split() for line in text.splitlines()]
+        assert "--all" not in text
+    assert main(["check", config, "--seconds", "0"]) == 0
+    text = capsys.readouterr().out
+    assert ["train", "7", "7", "7", "1", "1"] in [line.split() for line in text.splitlines()]
+    assert "train: 1 of 7 cases were read, from scans spread over all of them; --all reads every case" in text
 
 
 def test_an_experiment_with_bad_cases(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +159,7 @@ def test_a_table_and_all_its_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixt
     code, report = report_of(capsys, table, "--root", tmp_path / "data")
     assert code == 1
     assert [finding["code"] for finding in report["findings"]] == ["MV502", "MV502"]
-    assert [finding["place"] for finding in report["findings"]] == [f"table: {table}: row {n}" for n in (2, 3)]
+    assert [finding["place"] for finding in report["findings"]] == [f"table: {table}: row {n}" for n in (3, 4)]
     table.write_text("image,target\na.nii.gz,liver\n")
     assert [f["code"] for f in report_of(capsys, table, "--root", tmp_path / "data")[1]["findings"]] == ["MV504"]
 

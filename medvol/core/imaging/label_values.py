@@ -7,6 +7,9 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+FULL_SHARE = 0.95
+"""A target that takes this share of its scan is none: a mask of everything, or of all but the target."""
+
 _MOST_LABELS = 1000
 _ALIKE = 0.9
 
