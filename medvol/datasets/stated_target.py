@@ -15,7 +15,8 @@ from medvol.datasets.nifti_table import TargetRow
 _MOST_LABELS = 1000
 _FEW_LABELS = 64
 _LOOKED_AT = 8
-_ALIKE = 0.9
+_ALIKE = 0.4
+"""Share of neighbours in a row that are equal, of which a label map has more and a scan less."""
 
 
 def require_stated(row: TargetRow, mask: NDArray[np.bool_], values: Callable[[Path], list[int]]) -> None:

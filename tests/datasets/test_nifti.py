@@ -154,8 +154,8 @@ def test_a_mask_that_is_none_is_refused_by_row(folder, name):
 
 
 def test_many_labels_are_still_labels(folder):
-    """117 structures in blocks, as TotalSegmentator has them; a scan of as many grey values is none."""
-    blocks = np.arange(1, 1 + 16 * 12 * 8 // 16, dtype=np.uint8).repeat(16).reshape(SHAPE)
+    """96 structures of 2 x 2 x 4 voxels, as an atlas may have them on a coarse grid."""
+    blocks = np.arange(1, 97, dtype=np.uint8).reshape(8, 6, 2).repeat(2, 0).repeat(2, 1).repeat(4, 2)
     save(folder / "scan" / "label.nii.gz", blocks)
     case = NiftiDataset(str(folder), write_table(folder, [{**ROW, "label": "7"}]))[0]
     assert case.target.sum() == 16
