@@ -22,6 +22,7 @@ from medvol.datasets.nifti_folder import find_rows
 from medvol.datasets.nifti_table import TargetRow, read_table
 from medvol.datasets.splits import Split, split_patients
 from medvol.datasets.table_problems import Problem, find_table_problems
+from medvol.datasets.target_problems import find_target_problems
 
 if TYPE_CHECKING:
     from medvol.core.imaging.slice_cache import SliceCache
@@ -169,9 +170,12 @@ class NiftiDataset(CaseDataset):
         return +sum((unclear for patient, unclear in self._folder[1].items() if patient in chosen), Counter[str]())
 
     def find_problems(self) -> list[Problem]:
-        """Every bad row of the table."""
+        """Every bad row of the table; of a folder, scans and names without a target."""
         root = Path(self.root)
-        return find_table_problems(Path(self.table), root) if self.table is not None and root.is_dir() else []
+        if self.table is not None:
+            return find_table_problems(Path(self.table), root) if root.is_dir() else []
+        rows, dropped = self._folder if root.is_dir() else ([], {})
+        return find_target_problems(rows, dropped, self.root, self.min_voxels)
 
     @cached_property
     def _disk(self) -> SliceCache | None:
@@ -219,7 +223,7 @@ class NiftiDataset(CaseDataset):
         chosen = chosen & set(self.patients if self.patients is not None else everyone)
         chosen = chosen - set(self.exclude_patients or [])
         targets = None if self.targets is None else {target_name(target) for target in self.targets}
-        check_known("targets", targets or (), {row.target for row in rows})
+        check_known("targets", targets or (), {row.target for row in rows if self._is_asked(row)})
         return [
             (number, row)
             for number, row in enumerate(rows, start=1)
@@ -227,6 +231,10 @@ class NiftiDataset(CaseDataset):
             and (targets is None or row.target in targets)
             and (self.modalities is None or row.modality in self.modalities)
         ]
+
+    def _is_asked(self, row: TargetRow) -> bool:
+        """True for a target that a scan shows, and for an absent one that is asked for all the same."""
+        return not row.absent or self.table is not None or self.absent_share > 0
 
     def _draw_absent(self, rows: list[tuple[int, TargetRow]]) -> list[tuple[int, TargetRow]]:
         """Keep so many of a folder's absent targets that they make up their share of each scan's cases."""
@@ -272,4 +280,4 @@ def check_known(what: str, names: Iterable[str], known: set[str]) -> None:
     unknown = sorted(set(names) - known)
     if unknown:
         some = ", ".join(sorted(known)[:8])
-        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some} ...")
+        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some or 'none'} ...")

@@ -133,6 +133,7 @@ _PROBLEMS = (
     Problem(
         "MV515", "labels_as_scan", "a scan whose voxels are like labels", "check that it is the scan", warning=True
     ),
+    Problem("MV516", "barren_scan", "a scan without a target to ask for", "check its label map", warning=True),
     Problem("MV601", "shared_patient", "a patient is in two splits", "split by patient"),
     Problem("MV602", "shared_file", "one file is in two splits, under one name or two", "leave one of them out"),
     Problem("MV603", "shared_scan", "one scan is in two splits, turned or resampled", "leave one of them out"),

@@ -18,6 +18,7 @@ CODES = {
     "empty_target": "MV506", "no_cases": "MV507",
     "repeated_row": "MV508", "unread_column": "MV509", "other_name": "MV510", "full_target": "MV511",
     "large_target": "MV512", "small_target": "MV513", "unseen_target": "MV514", "labels_as_scan": "MV515",
+    "barren_scan": "MV516",
     "shared_patient": "MV601", "shared_file": "MV602",
     "shared_scan": "MV603", "same_file": "MV604", "same_scan": "MV605",
     "no_dicom": "MV701", "bad_archive": "MV702", "bad_instance": "MV703", "undecodable_pixels": "MV704",
