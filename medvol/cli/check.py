@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,13 @@ from medvol.core.visible_text import show
 
 if TYPE_CHECKING:
     from medvol.core.checking.reports import Report
+    from medvol.core.roles import CaseDataset
 
 _WIDE = 240
 """Columns of what goes into a file or a pipe, so that no line is broken."""
+
+_TABLES = (".csv", ".tsv", ".txt")
+"""Endings of tables; one of JSON is known by what it holds."""
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -50,10 +55,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def _parser(verb: str) -> ComponentParser:
     parser = ComponentParser(
-        prog=f"medvol {verb}", description="Check a scan, a folder of scans, a table of cases, or an experiment."
+        prog=f"medvol {verb}",
+        description="Check a scan, a folder of scans, a table of cases, or the data of an experiment.",
     )
     parser.add_argument("path", type=str, help="scan, folder, CSV or JSON table, or YAML file of an experiment")
-    parser.add_argument("--all", action="store_true", help="read every case of an experiment, not only the first few")
+    parser.add_argument(
+        "--all", action="store_true", help="read every case of a table or an experiment, however long that takes"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="time for reading cases, without --all")
     parser.add_argument(
         "--compare", action="store_true", help="also find scans of an experiment that look the same; reads all of them"
     )
@@ -90,20 +99,32 @@ def _check(path: Path, options: Any) -> Report:
 
 
 def _check_experiment(path: Path, options: Any) -> Report:
-    from medvol.cli.experiment import build_data
-    from medvol.core.checking.splits import check_splits
+    from medvol.cli.experiment_data import build_data
 
-    splits = {name: data for name, data in build_data(path).splits.items() if data is not None}
-    return check_splits(splits, options.all, options.compare)
+    return _read({name: data for name, data in build_data(path).splits.items() if data is not None}, options)
 
 
 def _check_table(path: Path, options: Any) -> Report:
-    from medvol.core.checking.splits import check_splits
     from medvol.core.registry import DATASETS
 
     root = options.root if options.root is not None else str(path.parent)
     dataset: Any = DATASETS.get("NiftiDataset")
-    return check_splits({"table": dataset(root=root, table=str(path))}, options.all, options.compare)
+    return _read({"table": dataset(root=root, table=str(path))}, options)
+
+
+def _read(splits: dict[str, CaseDataset], options: Any) -> Report:
+    """Read the cases of data sets, and say how far that is."""
+    from medvol.core.checking.splits import check_splits
+
+    with ExitStack() as shown:
+        works: dict[str, Work] = {}
+
+        def hear(split: str, read: int, count: int) -> None:
+            if split not in works:
+                works[split] = shown.enter_context(Work(f"reading {split}", count, "cases"))
+            works[split].advance(read - works[split].done)
+
+        return check_splits(splits, options.compare, None if options.all else options.seconds, hear)
 
 
 def _mend(path: Path, report: Report, options: Any) -> Report:
@@ -127,13 +148,13 @@ def _mend(path: Path, report: Report, options: Any) -> Report:
 
 def _is_list(path: Path) -> bool:
     """True for a table or a configuration, rather than a scan."""
-    return path.suffix.lower() in (*FILE_SUFFIXES, ".csv")
+    return path.suffix.lower() in (*FILE_SUFFIXES, *_TABLES)
 
 
 def _is_table(path: Path) -> bool:
     if path.suffix.lower() == ".json":
-        return path.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff \t\r\n").startswith("[")
-    return path.suffix.lower() == ".csv"
+        return path.read_bytes()[:4096].decode("utf-8-sig", errors="replace").lstrip("\ufeff \t\r\n").startswith("[")
+    return path.suffix.lower() in _TABLES
 
 
 def show_report(report: Report, path: Path) -> None:
@@ -164,6 +185,9 @@ def _show_splits(report: Report, console: Console) -> None:
         table.add_row(split, *(str(facts[key]) for key in ("cases", "volumes", "patients", "read", "usable")))
     console.print(table)
     for split, facts in report.splits.items():
+        if facts["read"] < facts["cases"]:
+            line = f"{split}: {facts['read']} of {facts['cases']} cases were read, from scans spread over all of them"
+            console.print(Text(f"{line}; --all reads every case, --seconds sets the time"), soft_wrap=True)
         for name, sizes in facts.get("target_ml", {}).items():
             line = f"{split}: {name}: {sizes['cases']} case(s), median {millilitres(sizes['median'])}"
             console.print(Text(line), soft_wrap=True)

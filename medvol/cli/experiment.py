@@ -25,7 +25,7 @@ from medvol.cli.experiment_help import describe_verb
 from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.remarks import calm
-from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml, require_config_option
+from medvol.cli.settings import FILE_SUFFIXES, gather_settings, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
@@ -42,9 +42,6 @@ MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
 
 INTERRUPTED = 130
 TERMINATED = 143
-
-_NO_MODEL = ("--model=EvaluationModule", "--model.policy=OraclePolicy", "--model.propagator=ExtrudePropagator")
-"""Stands in where only data are looked at: Lightning's command line builds no experiment without a model."""
 
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 
@@ -253,21 +250,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             "the checkpoint does not fit the module; use the configuration it was made with"
         ) from error
     return int(isinstance(module, EvaluationModule) and module.failed)
-
-
-def build_data(config: str | Path) -> CaseDataModule:
-    """Build an experiment without running it, and give its data; a file that holds nothing but data will do.
-
-    Raises:
-        ConfigError: A setting is at fault, or the data are no CaseDataModule.
-    """
-    settings = read_yaml(Path(config))
-    stand_in = _NO_MODEL if isinstance(settings, dict) and settings.keys() == {"data"} else ()
-    with calm(), ExitStack() as screen:
-        data = ExperimentCLI(None, ["--config", str(config), *stand_in], screen).datamodule
-    if not isinstance(data, CaseDataModule):
-        raise ConfigError(f"only the data sets of a CaseDataModule can be checked; data is a {type(data).__name__}")
-    return data
 
 
 def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:

@@ -278,6 +278,10 @@ class CaseDataset(Brief, ABC):
         """
         return None
 
+    def case_source(self, index: int) -> str:
+        """Where a case is written down, such as ``t.csv: row 2``, without reading it; empty where it is not."""
+        return ""
+
     @property
     def dropped(self) -> Mapping[str, int]:
         """How many questions of each form are not asked because they have no single answer; may read label maps."""

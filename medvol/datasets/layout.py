@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medvol.core.grounding.instances import part_at
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow
+from medvol.datasets.stated_target import require_labels, require_stated
 
 if TYPE_CHECKING:
     from medvol.core.imaging.slice_cache import SliceCache
@@ -84,17 +85,25 @@ class LabelledScan(ABC):
     volume: Volume
 
     def mask(self, row: TargetRow) -> NDArray[np.bool_] | None:
-        """True mask of a target; None when it is unknown."""
-        if row.absent:
-            return np.zeros(self.volume.shape, bool)
+        """True mask of a target; None when it is unknown.
+
+        Raises:
+            DatasetError: The file does not hold the target, or it holds one that is said to be absent.
+        """
         if row.mask is None:
-            return None
+            return np.zeros(self.volume.shape, bool) if row.absent else None
         mask = self.read(row.mask, row.labels)
-        return mask if row.seed is None else part_at(mask, row.seed)
+        mask = mask if row.seed is None else part_at(mask, row.seed)
+        require_stated(row, mask, self.values)
+        return mask
 
     @abstractmethod
     def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
         """Mask (Z, Y, X) of some labels of a file; of every value but 0 when none are named."""
+
+    @abstractmethod
+    def values(self, path: Path) -> list[int]:
+        """Labels that a file of labels holds."""
 
 
 class NiftiScan(LabelledScan):
@@ -114,9 +123,15 @@ class NiftiScan(LabelledScan):
 
         if path not in self._maps:
             read = read_labels if self._cache is None else self._cache.read_labels
-            self._maps[path] = read(path, self.volume)
+            values = read(path, self.volume)
+            require_labels(path, values)
+            self._maps[path] = values
         values = self._maps[path]
         return np.isin(values, labels) if labels else values != 0
+
+    def values(self, path: Path) -> list[int]:
+        """See ``LabelledScan``."""
+        return [value for value in np.unique(self._maps[path]).tolist() if value]
 
 
 class Layout(ABC):

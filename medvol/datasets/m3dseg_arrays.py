@@ -54,6 +54,10 @@ class NpyScan(LabelledScan):
             raise DatasetError(f"{path}: masks of shape {found.shape} (Z, Y, X), the image has {self.volume.shape}")
         return np.ascontiguousarray(found)
 
+    def values(self, path: Path) -> list[int]:
+        """See ``LabelledScan``."""
+        return [label for label, count in enumerate(count_voxels(path), start=1) if count]
+
     def _reorient(self, array: NDArray[Any]) -> NDArray[Any]:
         """Stored (I, J, K) to (Z, Y, X) in LPS."""
         turned: NDArray[Any] = nib.orientations.apply_orientation(array, self._to_lps).transpose(2, 1, 0)

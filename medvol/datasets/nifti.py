@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 
 from medvol.core.cache import LastUsed
-from medvol.core.errors import ConfigError, DatasetError
+from medvol.core.errors import ConfigError, DatasetError, MedvolError
 from medvol.core.grounding.queries import RELEASE_BANK, Phrasing, QueryBank, target_name
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
 from medvol.datasets.layout import LabelledScan, NiftiScan
 from medvol.datasets.nifti_folder import find_rows
-from medvol.datasets.nifti_table import TargetRow, find_bad_rows, read_table
+from medvol.datasets.nifti_table import TargetRow, read_table
 from medvol.datasets.splits import Split, split_patients
+from medvol.datasets.table_problems import Problem, find_table_problems
+from medvol.datasets.target_problems import find_target_problems
 
 if TYPE_CHECKING:
     from medvol.core.imaging.slice_cache import SliceCache
@@ -41,6 +43,9 @@ class NiftiDataset(CaseDataset):
 
     Without a table the folder is searched for pairs of ``*image*`` and ``*label*`` or ``*mask*``, with the names of
     the labels in ``labels.json``. A table (see ``nifti_table.COLUMNS``) says more: patients, modalities, queries.
+
+    A case whose mask does not hold its label is refused by row. Only what a table's column ``absent`` or
+    ``absent_share`` asks for is a question about something that the scan does not show.
 
     Args:
         root: Folder that the paths of the table are relative to, or the folder to search.
@@ -135,11 +140,14 @@ class NiftiDataset(CaseDataset):
     def __getitem__(self, index: int) -> Case:
         question = self._questions[index]
         row = question.row
-        scan = self._scans.get(self.volume_key(index), lambda: self._open(row))
-        mask = scan.mask(row)
-        query = question.query if mask is None or mask.any() else replace(question.query, kind="absent")
+        try:
+            scan = self._scans.get(self.volume_key(index), lambda: self._open(row))
+            mask = scan.mask(row)
+        except MedvolError as error:
+            error.args = (f"{row.where}: {error}" if row.where else str(error),)
+            raise
         tolerance = self.surface_tolerances_mm.get(row.target)
-        return Case(question.case_id, scan.volume, query, mask, row.patient, surface_tolerance_mm=tolerance)
+        return Case(question.case_id, scan.volume, question.query, mask, row.patient, surface_tolerance_mm=tolerance)
 
     def volume_key(self, index: int) -> str:
         """Path of the scan of a case, with the modality it is read as."""
@@ -154,6 +162,10 @@ class NiftiDataset(CaseDataset):
         """File of the scan of a case."""
         return self._questions[index].row.image
 
+    def case_source(self, index: int) -> str:
+        """Row of the table that a case is written in; empty without a table."""
+        return self._questions[index].row.where
+
     @property
     def dropped(self) -> Mapping[str, int]:
         """How many relational questions of each form the chosen scans of a folder have no single answer for."""
@@ -162,10 +174,13 @@ class NiftiDataset(CaseDataset):
         chosen = {question.row.patient for question in self._questions}
         return +sum((unclear for patient, unclear in self._folder[1].items() if patient in chosen), Counter[str]())
 
-    def find_problems(self) -> list[tuple[str, str, str]]:
-        """Every bad row of the table."""
+    def find_problems(self) -> list[Problem]:
+        """Every bad row of the table; of a folder, scans and names without a target."""
         root = Path(self.root)
-        return find_bad_rows(Path(self.table), root) if self.table is not None and root.is_dir() else []
+        if self.table is not None:
+            return find_table_problems(Path(self.table), root) if root.is_dir() else []
+        rows, dropped = self._folder if root.is_dir() else ([], {})
+        return find_target_problems(rows, dropped, self.root, self.min_voxels)
 
     @cached_property
     def _disk(self) -> SliceCache | None:
@@ -213,7 +228,7 @@ class NiftiDataset(CaseDataset):
         chosen = chosen & set(self.patients if self.patients is not None else everyone)
         chosen = chosen - set(self.exclude_patients or [])
         targets = None if self.targets is None else {target_name(target) for target in self.targets}
-        check_known("targets", targets or (), {row.target for row in rows})
+        check_known("targets", targets or (), {row.target for row in rows if self._is_asked(row)})
         return [
             (number, row)
             for number, row in enumerate(rows, start=1)
@@ -222,8 +237,14 @@ class NiftiDataset(CaseDataset):
             and (self.modalities is None or row.modality in self.modalities)
         ]
 
+    def _is_asked(self, row: TargetRow) -> bool:
+        """True for a target that a scan shows, and for an absent one that is asked for all the same."""
+        return not row.absent or self.table is not None or self.absent_share > 0
+
     def _draw_absent(self, rows: list[tuple[int, TargetRow]]) -> list[tuple[int, TargetRow]]:
-        """Keep so many of the absent targets of each scan that they make up their share of its cases."""
+        """Keep so many of a folder's absent targets that they make up their share of each scan's cases."""
+        if self.table is not None:
+            return rows
         kept = {number for number, row in rows if not row.absent}
         scans: dict[str, list[tuple[int, TargetRow]]] = {}
         for number, row in rows:
@@ -241,15 +262,16 @@ class NiftiDataset(CaseDataset):
 
     def _ask(self, number: int, row: TargetRow, bank: QueryBank) -> list[_Question]:
         """Questions about one target."""
-        name = f"{row.case}_{number:04d}"
+        name = f"{row.case}_{number if row.number is None else row.number:04d}"
         if row.query:
-            return [_Question(name, row, Query(row.query, row.target))]
+            return [_Question(name, row, Query(row.query, row.target, "absent" if row.absent else "free"))]
         rng = np.random.default_rng([self.seed, number])
         questions: list[_Question] = []
         for held_out in {"train": (False,), "held_out": (True,), "both": (False, True)}[self.phrasing]:
             queries = bank.phrasings(row.target, held_out, row.modality)
             for i in rng.permutation(len(queries))[: self.phrasings_per_target]:
                 query = replace(queries[i], target=row.target, meaning=row.meaning)
+                query = replace(query, kind="absent") if row.absent else query
                 questions.append(_Question(f"{name}_{len(questions)}", row, query))
         return questions
 
@@ -263,4 +285,4 @@ def check_known(what: str, names: Iterable[str], known: set[str]) -> None:
     unknown = sorted(set(names) - known)
     if unknown:
         some = ", ".join(sorted(known)[:8])
-        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some} ...")
+        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some or 'none'} ...")

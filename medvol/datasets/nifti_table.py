@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,6 +14,7 @@ from medvol.core.errors import DatasetError, QueryError
 from medvol.core.grounding.instances import Seed
 from medvol.core.grounding.queries import target_name
 from medvol.core.types import Modality
+from medvol.datasets.sheet import SheetRow, read_sheet
 
 COLUMNS = {
     "image": "path of the scan, or of a folder of DICOM, relative to root",
@@ -26,8 +25,11 @@ COLUMNS = {
     "patient": "patients stay in one split; the image when empty",
     "modality": "CT, MR or other; CT promises Hounsfield units",
     "case": "name of the case in results; the image when empty",
+    "absent": "yes where the scan does not show the target, so that [] is the right answer; no when empty",
 }
-"""Columns of a table and what they mean; only ``image`` is needed, and a target or a query. Others are left alone."""
+"""Columns of a table and what they mean; only ``image`` is needed, and a target or a query. Others are not read."""
+
+_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class TargetRow:
         seed: Voxel (z, y, x) in LPS; only the connected part of the mask that holds it is the target.
         meaning: Structure that a relational target turns out to be.
         absent: True for a target that the scan does not show.
+        where: File and row that say this, as errors name them; empty where no table does.
+        number: Number of the row in its table; None where there is no table.
     """
 
     image: Path
@@ -59,78 +63,59 @@ class TargetRow:
     seed: Seed | None = None
     meaning: str = ""
     absent: bool = False
+    where: str = ""
+    number: int | None = None
 
 
 def read_table(path: Path, root: Path) -> list[TargetRow]:
     """Read a table.
 
     Args:
-        path: CSV with a header line, or JSON with a list of objects.
+        path: CSV with a header line, or JSON with a list of objects; see ``read_sheet``.
         root: Folder that the paths in the table are relative to.
 
     Raises:
         DatasetError: The file, a row or a cell cannot be used; the message names file, row, column and what to do.
     """
-    return [row.read() for row in _rows(path, root)]
+    return [read_row(row, root) for row in read_rows(path)]
 
 
-def find_bad_rows(path: Path, root: Path) -> list[tuple[str, str, str]]:
-    """Every row of a table that cannot be used, as ``CaseDataset.find_problems`` gives them."""
-    try:
-        rows = _rows(path, root)
-    except DatasetError as error:
-        return [("bad_layout", str(path), str(error))]
-    problems = []
-    for row in rows:
-        try:
-            row.read()
-        except DatasetError as error:
-            problems.append(("bad_row", row.where, str(error).removeprefix(f"{row.where}: ")))
-    return problems
+def read_rows(path: Path) -> list[SheetRow]:
+    """Rows of a table before their cells are read.
 
-
-def _rows(path: Path, root: Path) -> list[_Row]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: the table cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: the table is not UTF-8 text; save it as UTF-8") from error
-    cells = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
-    if not cells:
+    Raises:
+        DatasetError: The file is no table, or a column is missing or misspelt.
+    """
+    rows = read_sheet(path, "image")
+    if not rows:
         raise DatasetError(f"{path}: the table has no rows; give each target a row with the columns {_columns()}")
-    _check_columns(path, dict.fromkeys(column for row in cells for column in row))
-    return [_Row(row, f"{path}: row {number}", root) for number, row in enumerate(cells, start=1)]
-
-
-def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    try:
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
-    except csv.Error as error:
-        raise DatasetError(f"{path}: not a CSV table ({error}); write commas between cells") from error
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise DatasetError(f"{path}: row {number}: not as many cells as the header has; quote cells with commas")
+    _check_columns(path, dict.fromkeys(column for row in rows for column in row.cells))
     return rows
 
 
-def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: not JSON ({error})") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DatasetError(f"{path}: expected a list of objects with the keys {_columns()}")
-    return rows
+def read_row(row: SheetRow, root: Path) -> TargetRow:
+    """Check and convert every cell of a row.
+
+    Raises:
+        DatasetError: A cell cannot be used; the message names file, row, column and what to do.
+    """
+    return _Row(row.cells, row.where, root).read(row.number)
+
+
+def unread_columns(rows: Sequence[SheetRow]) -> list[str]:
+    """Columns of a table that mean nothing here."""
+    columns = dict.fromkeys(column for row in rows for column in row.cells)
+    return [column for column in columns if column and column not in COLUMNS]
 
 
 def _check_columns(path: Path, columns: Collection[str]) -> None:
-    if "image" not in columns:
-        raise DatasetError(f"{path}: no column 'image'; the columns are {_columns()}")
     for column in columns:
-        near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
-        if column not in COLUMNS and near:
+        near = difflib.get_close_matches(column.casefold(), COLUMNS, n=1, cutoff=0.75)
+        if column not in COLUMNS and near and near[0] not in columns:
             raise DatasetError(f"{path}: unknown column {column!r}; did you mean {near[0]!r}?")
+    if "image" not in columns:
+        found = ", ".join(map(repr, columns))
+        raise DatasetError(f"{path}: no column 'image'; the columns are {_columns()}; this table has {found:.200}")
 
 
 @dataclass(frozen=True)
@@ -141,11 +126,13 @@ class _Row:
     where: str
     root: Path
 
-    def read(self) -> TargetRow:
+    def read(self, number: int) -> TargetRow:
         """Check and convert every cell."""
         image, mask = self._file("image"), self._file("mask")
         if image is None:
             raise self._error("image", "is empty; give the path of the scan")
+        if mask is not None and mask.resolve() == image.resolve():
+            raise self._error("mask", f"is {self._text('mask')!r}, the file of the image; give the mask's own")
         target, query = self._cell("target", self._target), self._text("query")
         if not (target or query):
             raise self._error("target", "is empty, and so is query; fill in one of them")
@@ -159,6 +146,9 @@ class _Row:
             patient=self._text("patient") or name,
             modality=self._cell("modality", self._modality),
             case=self._text("case") or scan_name(name),
+            absent=self._cell("absent", self._yes_no) or False,
+            where=self.where,
+            number=number,
         )
 
     def _error(self, column: str, problem: str) -> DatasetError:
@@ -170,7 +160,8 @@ class _Row:
             return ""
         if isinstance(value, list) and column == "label":
             return ";".join(map(str, value))
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
+        plain = (str, bool) if column == "absent" else (str, int, float) if column == "label" else (str, int)
+        if not isinstance(value, plain) or (isinstance(value, bool) and column != "absent"):
             raise self._error(column, f"is {value!r}; write a text")
         return str(value).strip()
 
@@ -187,8 +178,9 @@ class _Row:
         if column == "image" and os.path.isdir(path):
             return path  # of DICOM
         if not os.path.isfile(path):  # unlike Path.is_file it takes names that are too long for a file
+            slashes = ", with / between folders" if "\\" in text else ""
             raise self._error(
-                column, f"is {text!r:.200}, and there is no such file in {self.root}; paths start at root"
+                column, f"is {text!r:.200}, and there is no such file in {self.root}; paths start at root{slashes}"
             )
         return path
 
@@ -201,8 +193,15 @@ class _Row:
     def _labels(self, column: str, text: str) -> tuple[int, ...]:
         values = [part.strip() for part in text.split(";")]
         if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", value) for value in values):
-            raise self._error(column, f"is {text!r:.200}; write values above 0, such as 2 or 2;3")
+            whole = re.fullmatch(r"([1-9][0-9]{0,8})[.,]0*", text)
+            hint = f"it as {whole[1]}" if whole else "values above 0, such as 2 or 2;3"
+            raise self._error(column, f"is {text!r:.200}; write {hint}")
         return tuple(int(value) for value in values)
+
+    def _yes_no(self, column: str, text: str) -> bool:
+        if text.casefold() not in _YES_NO:
+            raise self._error(column, f"is {text!r:.200}; write yes or no")
+        return _YES_NO[text.casefold()]
 
     def _modality(self, column: str, text: str) -> str:
         choices: Sequence[str] = get_args(Modality)

@@ -14,7 +14,9 @@ from medvol.datasets.layout import LabelledScan, Layout, ScanFiles
 from medvol.datasets.nifti import NiftiDataset, check_known
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.splits import Split, complete_split, read_split_file
+from medvol.datasets.table_problems import Problem
 from medvol.datasets.target_index import TargetIndex
+from medvol.datasets.target_problems import find_target_problems
 
 _MANY = 50
 """Label maps from which on a start that looks through all of them is announced."""
@@ -123,6 +125,13 @@ class ReleaseDataset(NiftiDataset):
         settings = f"{type(self).__name__} {self.min_voxels} {self.relations}"
         return [(scan, index.get(scan, settings, lambda scan=scan: self._look(scan))) for scan in scans]  # type: ignore[misc]
 
+    def find_problems(self) -> list[Problem]:
+        """Scans of the chosen patients without a target, and names of targets that none of them shows."""
+        if not Path(self.root).is_dir():
+            return []
+        rows = [row for scan, found in self._found for row in found_rows(scan, found)]
+        return find_target_problems(rows, [scan.case for scan, _ in self._found], self.root, self.min_voxels)
+
     def _look(self, scan: ScanFiles) -> Found:
         return find_targets(scan, self.min_voxels, self.relations)
 
@@ -133,7 +142,7 @@ class ReleaseDataset(NiftiDataset):
     def _take(self, rows: list[TargetRow]) -> list[tuple[int, TargetRow]]:
         """Rows of the named targets, each with its number; patients have been chosen."""
         names = None if self.targets is None else {target_name(target) for target in self.targets}
-        check_known("targets", names or (), {row.target for row in rows})
+        check_known("targets", names or (), {row.target for row in rows if self._is_asked(row)})
         kept = None if names is None else names | {row.target for row in rows if row.target in self.layout.never_shown}
         return [(n, row) for n, row in enumerate(rows, start=1) if kept is None or row.target in kept]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import InvalidComponentError
@@ -32,7 +34,7 @@ CHECKS: Mapping[type, tuple[Check, ...]] = {
 
 
 def checks_of(component: object) -> tuple[Check, ...]:
-    """Checks that a component has to pass.
+    """Checks that a component has to pass; each raises nothing but AssertionError, whatever the component does.
 
     Raises:
         InvalidComponentError: It inherits from no role, or expects to fail a check that does not exist.
@@ -43,7 +45,7 @@ def checks_of(component: object) -> tuple[Check, ...]:
             f"{type(component).__name__} inherits from no role; inherit from Policy, Propagator, RewardTerm or "
             "CaseDataset, and give an instance"
         )
-    checks = (*COMPONENT_CHECKS, *own)
+    checks = tuple(map(_contained, (*COMPONENT_CHECKS, *own)))
     unknown = sorted(set(_expected_failures(component)) - {check.__name__ for check in checks})
     if unknown:
         raise InvalidComponentError(
@@ -51,6 +53,35 @@ def checks_of(component: object) -> tuple[Check, ...]:
             f"{', '.join(check.__name__ for check in checks)}"
         )
     return checks
+
+
+def _contained(check: Check) -> Check:
+    """A check that tells of whatever a component raises; only the user's own interruption passes."""
+
+    @wraps(check)
+    def contained(component: Any) -> None:
+        try:
+            check(component)
+        except AssertionError as error:
+            if str(error):
+                raise
+            raise AssertionError(f"an assert of {type(component).__name__} failed{_place(error)}") from error
+        except (Exception, SystemExit) as error:
+            promise = (check.__doc__ or "").partition("\n")[0].rstrip(".")
+            raised = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise AssertionError(
+                f"expected of {type(component).__name__}: {promise}; got {raised}{_place(error)}"
+            ) from error
+
+    return contained
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else f" ({Path(frame.tb_frame.f_code.co_filename).name}, line {frame.tb_lineno})"
 
 
 def check_policy(policy: Policy) -> None:
@@ -118,4 +149,8 @@ def _run(component: Any, role: type) -> None:
 
 def _expected_failures(component: object) -> Mapping[str, str]:
     expected: Mapping[str, str] = getattr(component, "expected_failures", {})
+    if not isinstance(expected, Mapping):
+        raise InvalidComponentError(
+            f"{type(component).__name__}.expected_failures is {expected!r:.200}; write {{'check_x': 'reason'}}"
+        )
     return expected

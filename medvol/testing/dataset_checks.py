@@ -5,16 +5,36 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
 from medvol.core.checking.catalogue import PROBLEMS
 from medvol.core.imaging.geometry import LPS, axis_codes
 from medvol.core.roles import CaseDataset
-from medvol.core.types import Case
+from medvol.core.types import Case, Query, Volume
 from medvol.testing.component_checks import require
 
 _LOOKED_AT = 6
+
+
+def check_cases(dataset: CaseDataset) -> None:
+    """Every index gives a Case: a volume, a query and a target of their types."""
+    for index in _indices(dataset):
+        case = dataset[index]
+        _require_type(case, Case, f"case {index}", "return a medvol.Case")
+        for name, value, kind in (
+            ("case_id", case.case_id, str),
+            ("patient_id", case.patient_id, str),
+            ("volume", case.volume, Volume),
+            ("volume.voxels", case.volume.voxels, np.ndarray),
+            ("volume.affine", case.volume.affine, np.ndarray),
+            ("query", case.query, Query),
+            ("query.text", case.query.text, str),
+        ):
+            _require_type(value, kind, f"{name} of case {index}", "fill it in")
+        target = case.target
+        _require_type(target, (np.ndarray, type(None)), f"target of case {index}", "give an array, or None")
 
 
 def check_length(dataset: CaseDataset) -> None:
@@ -118,7 +138,8 @@ def check_find_problems(dataset: CaseDataset) -> None:
     """What is wrong with the sources is named as in the catalogue; nothing is, in the instance under test."""
     for name, place, detail in dataset.find_problems():
         require(name in PROBLEMS, f"a name out of {', '.join(PROBLEMS)}", repr(name), "use one of them")
-        require(False, "sources without a problem", f"{place}: {detail}", "give the instance under test sound data")
+        sound, mend = PROBLEMS[name].warning, "give the instance under test sound data"
+        require(sound, "sources without a problem but warnings", f"{place}: {detail}", mend)
 
 
 def check_volumes_are_adjacent(dataset: CaseDataset) -> None:
@@ -152,7 +173,15 @@ def _indices(dataset: CaseDataset) -> list[int]:
 
 
 def _some(dataset: CaseDataset) -> list[Case]:
-    return [dataset[index] for index in _indices(dataset)]
+    cases = [dataset[index] for index in _indices(dataset)]
+    for index, case in zip(_indices(dataset), cases, strict=True):
+        _require_type(case, Case, f"case {index}", "return a medvol.Case")
+    return cases
+
+
+def _require_type(value: Any, kind: type | tuple[type, ...], what: str, mend: str) -> None:
+    names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+    require(isinstance(value, kind), f"{what} to be {names}", f"{type(value).__name__} {value!r:.100}", mend)
 
 
 def _require_same(first: Case, second: Case, what: str, mend: str) -> None:
@@ -169,6 +198,7 @@ def _require_same(first: Case, second: Case, what: str, mend: str) -> None:
 
 
 DATASET_CHECKS: tuple[Callable[[CaseDataset], None], ...] = (
+    check_cases,
     check_length,
     check_negative_index,
     check_target_form,

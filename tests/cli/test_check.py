@@ -15,6 +15,7 @@ from medvol.core.imaging.geometry import make_volume
 from medvol.core.imaging.writing import write_mask
 
 Write = Callable[..., Path]
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture
@@ -57,12 +58,64 @@ def test_an_experiment(experiment: Write, capsys: pytest.CaptureFixture[str]) ->
     assert ["test", "2", "2", "2", "2", "2"] in rows
 
 
-def test_an_experiment_reads_the_first_volumes_or_all(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_is_read_whole_or_as_far_as_time_allows(
+    experiment: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = str(experiment(data__init_args__train={"class_path": "ToyDataset", "init_args": {"count": 7}}))
-    assert main(["check", config]) == 0
-    assert ["train", "7", "7", "7", "3", "3"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert main(["check", config, "--all"]) == 0
-    assert ["train", "7", "7", "7", "7", "7"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    for more in ((), ("--all", "--seconds", "0")):
+        assert main(["check", config, *more]) == 0
+        text = capsys.readouterr().out
+        assert ["train", "7", "7", "7", "7", "7"] in [line.split() for line in text.splitlines()]
+        assert "--all" not in text
+    assert main(["check", config, "--seconds", "0"]) == 0
+    text = capsys.readouterr().out
+    assert ["train", "7", "7", "7", "1", "1"] in [line.split() for line in text.splitlines()]
+    assert "train: 1 of 7 cases were read, from scans spread over all of them; --all reads every case" in text
+
+
+SAVED = {
+    "ckpt_path": None,
+    "weights_only": None,
+    "verbose": True,
+    "return_predictions": None,
+    "seed_everything": 3,
+    "trainer": {
+        "accelerator": "gpu",
+        "devices": 8,
+        "precision": "bf16-mixed",
+        "strategy": "ddp",
+        "plugins": [{"class_path": "no.such.Plugin"}],
+        "callbacks": [{"class_path": "no.such.Callback"}],
+        "logger": {"class_path": "no.such.Logger"},
+    },
+    "model": {"class_path": "GRPOModule", "init_args": {"policy": "NoSuchPolicy"}},
+}
+
+
+def test_only_the_data_of_an_experiment_are_built(
+    experiment: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused
+) -> None:
+    """A configuration saved by a run, or one for another machine."""
+    settings = yaml.safe_load(experiment().read_text())
+    for name in ("fit.yaml", "test.yaml", "predict.yaml"):
+        (tmp_path / name).write_text(yaml.safe_dump({**SAVED, "data": settings["data"]}))
+        assert main(["check", str(tmp_path / name)]) == 0
+        assert "GPU" not in capsys.readouterr().out
+    (tmp_path / "no.yaml").write_text(yaml.safe_dump(SAVED))
+    assert "names no data; give an experiment whose key 'data' holds its data sets" in refused(
+        "check", tmp_path / "no.yaml"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("paper_*.yaml")), ids=lambda path: path.stem)
+def test_experiments_of_the_paper_are_checked_without_a_gpu(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, report = report_of(capsys, path)
+    assert code == 1
+    assert {finding["code"] for finding in report["findings"]} == {"MV501"}
+    assert all("there is no such folder; set root" in finding["detail"] for finding in report["findings"])
 
 
 def test_an_experiment_with_bad_cases(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +205,7 @@ def test_a_table_and_all_its_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixt
     code, report = report_of(capsys, table, "--root", tmp_path / "data")
     assert code == 1
     assert [finding["code"] for finding in report["findings"]] == ["MV502", "MV502"]
-    assert [finding["place"] for finding in report["findings"]] == [f"table: {table}: row {n}" for n in (2, 3)]
+    assert [finding["place"] for finding in report["findings"]] == [f"table: {table}: row {n}" for n in (3, 4)]
     table.write_text("image,target\na.nii.gz,liver\n")
     assert [f["code"] for f in report_of(capsys, table, "--root", tmp_path / "data")[1]["findings"]] == ["MV504"]
 

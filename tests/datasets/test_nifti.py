@@ -81,7 +81,7 @@ def test_a_row_becomes_a_case(folder):
     )[0]
     np.testing.assert_array_equal(case.target, to_lps(kidney_labels() == 2))
     np.testing.assert_array_equal(case.volume.voxels, to_lps(write_scan(folder / "again")))
-    assert (case.patient_id, case.case_id, case.volume.modality) == ("P1", "first_0001_0", "CT")
+    assert (case.patient_id, case.case_id, case.volume.modality) == ("P1", "first_0002_0", "CT")
     assert case.query in QueryBank.load().phrasings("right kidney", held_out=False)
     assert case.volume.spacing == (5.0, 2.0, 2.0)
 
@@ -99,13 +99,66 @@ def test_a_query_is_asked_as_it_is_once(folder):
     assert (case.query.text, case.query.kind, case.query.target) == ("Where is the bean?", "free", "right kidney")
 
 
-def test_without_a_mask_the_truth_is_unknown_and_without_voxels_the_target_is_absent(folder):
-    rows = [{**ROW, "mask": ""}, {**ROW, "label": "77"}]
-    unknown, absent = all_cases(NiftiDataset(str(folder), write_table(folder, rows)))
+def test_without_a_mask_the_truth_is_unknown_and_absent_targets_are_asked_for_by_their_column(folder):
+    rows = [
+        {**ROW, "mask": "", "absent": ""},
+        {**ROW, "label": "77", "absent": "yes"},
+        {**ROW, "mask": "", "target": "spleen", "absent": "Yes", "query": "Where is the spleen?"},
+    ]
+    unknown, absent, unmasked = all_cases(NiftiDataset(str(folder), write_table(folder, rows)))
     assert unknown.target is None
     assert unknown.query.kind != "absent"
-    assert not absent.target.any()
-    assert absent.query.kind == "absent"
+    for case in (absent, unmasked):
+        assert not case.target.any()
+        assert case.target.shape == case.volume.shape
+        assert case.query.kind == "absent"
+    assert unmasked.query.text == "Where is the spleen?"
+
+
+MISSTATED = {
+    "no_such_label": ({"label": "77"}, "label 77 of 'right kidney' is not in MASK, which holds 2, 3, 5, 9; mend it"),
+    "labels": ({"label": "7;8"}, "label 7 or 8 of 'right kidney' is not in MASK"),
+    "absent_and_there": ({"absent": "yes"}, "'right kidney' is said to be absent, and MASK holds 108 voxels of it"),
+}
+
+
+@pytest.mark.parametrize("name", MISSTATED)
+def test_a_row_that_its_mask_belies_is_refused_by_row(folder, name):
+    change, message = MISSTATED[name]
+    table = write_table(folder, [{**ROW, "absent": ""}, {**ROW, "absent": "", **change}])
+    dataset = NiftiDataset(str(folder), table)
+    assert dataset[0].target.any()
+    with pytest.raises(DatasetError) as caught:
+        dataset[1]
+    assert str(caught.value).startswith(f"{table}: row 3: ")
+    assert message.replace("MASK", str(folder / ROW["mask"])) in str(caught.value)
+
+
+WRONG_MASKS = {
+    "nothing": (lambda scan: np.zeros(SHAPE, np.uint8), "'kidneys' is empty in"),
+    "everything": (lambda scan: np.ones(SHAPE, np.uint8), "'kidneys' fills 100% of the scan"),
+    "all_but_the_target": (lambda scan: (kidney_labels() != 9).astype(np.uint8), "'kidneys' fills 98% of the scan"),
+    "the_scan": (lambda scan: scan, "holds values from -1000 to 299: a scan, not labels"),
+    "grey_values": (lambda scan: ((scan + 1000) // 6).astype(np.uint8), "a scan, not labels"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MASKS)
+def test_a_mask_that_is_none_is_refused_by_row(folder, name):
+    make, message = WRONG_MASKS[name]
+    save(folder / "scan" / "wrong.nii.gz", make(write_scan(folder / "scan")))
+    row = {**ROW, "mask": "scan/wrong.nii.gz", "label": "", "target": "kidneys"}
+    with pytest.raises(DatasetError, match=message) as caught:
+        NiftiDataset(str(folder), write_table(folder, [row]))[0]
+    assert ": row 2: " in str(caught.value)
+
+
+def test_many_labels_are_still_labels(folder):
+    """96 structures of 2 x 2 x 4 voxels, as an atlas may have them on a coarse grid."""
+    blocks = np.arange(1, 97, dtype=np.uint8).reshape(8, 6, 2).repeat(2, 0).repeat(2, 1).repeat(4, 2)
+    save(folder / "scan" / "label.nii.gz", blocks)
+    case = NiftiDataset(str(folder), write_table(folder, [{**ROW, "label": "7"}]))[0]
+    assert case.target.sum() == 16
 
 
 def test_json_tables_read_like_csv(folder):
@@ -332,18 +385,18 @@ def test_a_split_without_cases_is_refused(folder):
 
 
 BAD_ROWS = {
-    "no_image": ({"image": ""}, "row 2: image is empty"),
-    "absent_image": ({"image": "no.nii"}, "row 2: image is 'no.nii', and there is no such file"),
-    "absent_mask": ({"mask": "no.nii"}, "row 2: mask is 'no.nii', and there is no such file"),
+    "no_image": ({"image": ""}, "row 3: image is empty"),
+    "absent_image": ({"image": "no.nii"}, "row 3: image is 'no.nii', and there is no such file"),
+    "absent_mask": ({"mask": "no.nii"}, "row 3: mask is 'no.nii', and there is no such file"),
     "long_path": ({"mask": "a" * 5000}, "there is no such file"),
     "nul_in_path": ({"mask": "a\0b.nii"}, "there is no such file"),
     "long_label": ({"label": "9" * 5000}, "write values above 0"),
-    "label_zero": ({"label": "0"}, "row 2: label is '0'; write values above 0"),
-    "label_text": ({"label": "kidney"}, "row 2: label is 'kidney'"),
-    "label_comma": ({"label": "2,3"}, "row 2: label is '2,3'"),
-    "modality": ({"modality": "PET"}, "row 2: modality is 'PET'; write one of CT, MR, other"),
-    "nothing_asked": ({"target": ""}, "row 2: target is empty, and so is query"),
-    "underscore": ({"target": "_"}, "row 2: target is '_'"),
+    "label_zero": ({"label": "0"}, "row 3: label is '0'; write values above 0"),
+    "label_text": ({"label": "kidney"}, "row 3: label is 'kidney'"),
+    "label_comma": ({"label": "2,3"}, "row 3: label is '2,3'"),
+    "modality": ({"modality": "PET"}, "row 3: modality is 'PET'; write one of CT, MR, other"),
+    "nothing_asked": ({"target": ""}, "row 3: target is empty, and so is query"),
+    "underscore": ({"target": "_"}, "row 3: target is '_'"),
 }
 
 
@@ -362,15 +415,15 @@ BAD_TABLES = {
     "header_only": ("t.csv", "image,target\n", "no rows"),
     "no_image_column": ("t.csv", "scan,target\na,b\n", "no column 'image'"),
     "misspelt": ("t.csv", "image,lable\na,2\n", "unknown column 'lable'; did you mean 'label'?"),
-    "few_cells": ("t.csv", "image,target\na\n", "row 1: not as many cells"),
-    "many_cells": ("t.csv", "image,target\na,b,c\n", "row 1: not as many cells"),
+    "few_cells": ("t.csv", "image,target\na\n", "row 2: not as many cells"),
+    "many_cells": ("t.csv", "image,target\na,b,c\n", "row 2: not as many cells"),
     "quote": ("t.csv", 'image,target\n"a,b\n', "not a CSV table"),
     "not_json": ("t.json", "[{", "not JSON"),
     "deep_json": ("t.json", "[" * 100_000, "not JSON"),
     "json_object": ("t.json", "{}", "expected a list of objects"),
     "json_numbers": ("t.json", "[1]", "expected a list of objects"),
     "json_misspelt_later": ("t.json", '[{"image": "a"}, {"image": "a", "targt": "b"}]', "did you mean 'target'?"),
-    "json_null": ("t.json", '[{"image": true}]', "row 1: image is True; write a text"),
+    "json_null": ("t.json", '[{"image": true}]', "t.json[0]: image is True; write a text"),
 }
 
 

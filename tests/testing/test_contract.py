@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from medvol.core.errors import InvalidComponentError
+from medvol.core.roles import CaseDataset
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.format import FormatReward
 from medvol.testing import (
@@ -111,6 +112,60 @@ def test_expected_failures_become_strict_xfails():
 @parametrize_with_checks([Admitted()])
 def test_admitted_failures_xfail(component, check):
     check(component)
+
+
+class Raising(CaseDataset):
+    """Raises what it is told to.
+
+    Args:
+        error: Name of an exception.
+    """
+
+    def __init__(self, error: str = "KeyError") -> None:
+        self.error = error
+
+    def _raise(self, *_):
+        raise {"KeyError": KeyError, "SystemExit": SystemExit, "assert": AssertionError, "deep": RecursionError}[
+            self.error
+        ]
+
+    __len__ = __getitem__ = volume_key = patient_id = _raise
+
+
+@pytest.mark.parametrize("error", ["KeyError", "SystemExit", "assert", "deep"])
+def test_whatever_a_component_raises_is_an_assertion_error(error):
+    with pytest.raises(
+        AssertionError, match=r"(?s)Raising breaks its contract.*check_length: .*test_contract\.py, line"
+    ):
+        check_dataset(Raising(error))
+
+
+class Lost(AxialReward):
+    """Raises."""
+
+    def __call__(self, rollout, case):
+        raise KeyError("boxes")
+
+
+def test_each_check_by_itself_raises_nothing_else():
+    raised = []
+    for check in checks_of(Lost()):
+        try:
+            check(Lost())
+        except AssertionError as error:
+            raised.append(str(error))
+    assert any("got KeyError: 'boxes'" in text for text in raised)
+
+
+def test_an_interruption_by_the_user_passes():
+    class Stopped(Raising):
+        def _raise(self, *_):
+            raise KeyboardInterrupt
+
+        __len__ = __getitem__ = _raise
+
+    with pytest.raises(KeyboardInterrupt):
+        check_dataset(Stopped())
 
 
 @pytest.mark.parametrize("size", [4, 8, 12, 20])

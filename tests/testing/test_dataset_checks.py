@@ -225,7 +225,23 @@ def forgetful() -> Absent:
     return dataset
 
 
+class Bare(Sound):
+    """Gives a mapping in place of a case."""
+
+    def __getitem__(self, index):
+        return {"image": super().__getitem__(index).volume}
+
+
+class ListedTarget(Altered):
+    """Targets are lists."""
+
+    def alter(self, case, index):
+        return replace(case, target=case.target.tolist())
+
+
 BROKEN = [
+    (checks.check_cases, Bare()),
+    (checks.check_cases, ListedTarget()),
     (checks.check_length, Empty()),
     (checks.check_length, Endless()),
     (checks.check_length, EndlessKeys()),

@@ -137,6 +137,19 @@ _PROBLEMS = (
     Problem("MV505", "empty_query", "a case asks nothing", "write a query or a target"),
     Problem("MV506", "empty_target", "the mask of a target that is asked for is empty", "check label and mask"),
     Problem("MV507", "no_cases", "a split holds no case", "choose other patients, targets or fractions"),
+    Problem("MV508", "repeated_row", "two rows of a table ask the same of one scan", "delete one of them"),
+    Problem(
+        "MV509", "unread_column", "a column of a table that nothing reads", "rename it if it means one", warning=True
+    ),
+    Problem("MV510", "other_name", "one label under two names", "check the rows", warning=True),
+    Problem("MV511", "full_target", "a target that fills its scan", "check label and mask; 0 is the background"),
+    Problem("MV512", "large_target", "a target that takes more than half of its scan", "look at it", warning=True),
+    Problem("MV513", "small_target", "a target of less than 10 voxels", "look at it", warning=True),
+    Problem("MV514", "unseen_target", "a target that no scan shows", "check its name and its label", warning=True),
+    Problem(
+        "MV515", "labels_as_scan", "a scan whose voxels are like labels", "check that it is the scan", warning=True
+    ),
+    Problem("MV516", "barren_scan", "a scan without a target to ask for", "check its label map", warning=True),
     Problem("MV601", "shared_patient", "a patient is in two splits", "split by patient"),
     Problem("MV602", "shared_file", "one file is in two splits, under one name or two", "leave one of them out"),
     Problem("MV603", "shared_scan", "one scan is in two splits, turned or resampled", "leave one of them out"),

@@ -1,14 +1,16 @@
-"""Looking at the data sets of an experiment: their sources, some or all of their cases, and what they share."""
+"""Looking at the data sets of an experiment: their sources, their cases, and what they share."""
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from medvol.core.checking.cases import SideCheck, check_case, check_volume
 from medvol.core.checking.reports import Finding, Report
 from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.imaging.problems import RefusedScanError
@@ -16,8 +18,13 @@ from medvol.core.roles import CaseDataset
 from medvol.core.training.leakage import Leak, shared_files, shared_patients, shared_scans
 from medvol.core.types import Case
 
-FEW = 3
-"""Volumes of a split that are read when not all are."""
+SECONDS = 120.0
+"""Time for reading the cases of an experiment, where not all must be read."""
+
+Hear = Callable[[str, int, int], None]
+"""Takes a split, how many of its cases were read, and how many there are."""
+
+_GOLDEN = 0.6180339887498949
 
 _LEAKS = {"patient": "shared_patient", "file": "shared_file", "scan": "shared_scan"}
 
@@ -33,18 +40,20 @@ class _Tally:
     target_ml: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     volumes: set[str] = field(default_factory=set)
 
-    def add(self, key: str, case: Case) -> None:
-        volume = case.volume
-        if key not in self.volumes:
+    def add(self, key: str, case: Case) -> bool:
+        """True when the case is the first of its volume."""
+        volume, fresh = case.volume, key not in self.volumes
+        if fresh:
             self.volumes.add(key)
             self.spacings.append(volume.spacing)
             self.shapes.append(volume.shape)
             self.modalities.add(volume.modality)
-            low, high = np.percentile(volume.voxels, (1, 99)).tolist()
+            low, high = volume.percentiles((1, 99))
             self.intensities.append((low, high))
         if case.target is not None and case.query.target:
             voxel_ml = float(np.prod(volume.spacing)) / 1000
             self.target_ml[case.query.target].append(float(case.target.sum()) * voxel_ml)
+        return fresh
 
     def to_dict(self) -> dict[str, Any]:
         if not self.volumes:
@@ -64,71 +73,140 @@ class _Tally:
         }
 
 
-def check_splits(splits: Mapping[str, CaseDataset], thorough: bool, compare: bool) -> Report:
-    """Look at every split of an experiment.
+def check_splits(
+    splits: Mapping[str, CaseDataset],
+    compare: bool,
+    seconds: float | None = SECONDS,
+    hear: Hear = lambda split, read, count: None,
+) -> Report:
+    """Look at every case of every split of an experiment, as far as time allows.
 
     Args:
         splits: Data sets by name; ``predict`` needs no masks and may share patients with the others.
-        thorough: Read every case; only the first case of the first volumes otherwise.
         compare: Also compare what scans look like; reads every volume.
+        seconds: Time for reading cases. Where it does not suffice, scans are read that lie spread over the whole split,
+            at least one; None reads all.
+        hear: Called with the split, the number of cases read and their number in all, for a display of progress.
     """
-    findings: list[Finding] = []
+    findings = [*_check_sources(splits)]
     facts: dict[str, dict[str, Any]] = {}
     usable: dict[str, CaseDataset] = {}
+    found: dict[str, list[Finding]] = {}
+    counts = _count(splits, findings)
+    end = None if seconds is None else time.monotonic() + seconds
+    for done, split in enumerate(sorted(counts, key=lambda name: counts[name])):  # what a small one leaves, a large has
+        reading = _Reading(split, splits[split], _share(end, len(counts) - done), hear)
+        facts[split], found[split] = reading.run()
+        usable |= {split: splits[split]} if split != "predict" and counts[split] else {}
+    findings += [finding for split in splits if split in found for finding in found[split]]
+    ordered = {split: data for split, data in splits.items() if split in usable}
+    return Report((*findings, *_find_leaks(ordered, compare)), splits={s: facts[s] for s in splits if s in facts})
+
+
+def _share(end: float | None, splits: int) -> float | None:
+    """When a split must be done, if those that are left have equal parts of the time."""
+    now = time.monotonic()
+    return None if end is None else now + max(0.0, end - now) / splits
+
+
+def _check_sources(splits: Mapping[str, CaseDataset]) -> Iterator[Finding]:
+    """What is wrong with tables and lists; what several splits read is named once."""
+    named: dict[tuple[str, str, str], list[str]] = {}
     for split, dataset in splits.items():
-        sources = [Finding(name, f"{split}: {place}", detail) for name, place, detail in dataset.find_problems()]
-        findings += sources
         try:
-            count = len(dataset)
-        except MedvolError as error:
-            findings += [] if sources else [Finding("bad_layout", split, str(error))]
-            continue
-        facts[split], found = _check_split(split, dataset, count, thorough)
-        findings += found
-        usable |= {split: dataset} if split != "predict" and count else {}
-    return Report((*findings, *_find_leaks(usable, compare)), splits=facts)
+            for problem in dataset.find_problems():
+                named.setdefault(problem, []).append(split)
+        except Exception as error:
+            named.setdefault(("bad_layout", "", _tell(error)), []).append(split)
+    for (name, place, detail), owners in named.items():
+        yield Finding(name, ": ".join(filter(None, (", ".join(owners), place))), detail)
 
 
-def _check_split(split: str, dataset: CaseDataset, count: int, thorough: bool) -> tuple[dict[str, Any], list[Finding]]:
-    keys = [dataset.volume_key(index) for index in range(count)]
-    chosen = list(range(count) if thorough else _first_of_volumes(keys))
-    tally, findings = _Tally(), [] if count else [Finding("no_cases", split, "the data set holds no case")]
-    for index in chosen:
+def _count(splits: Mapping[str, CaseDataset], findings: list[Finding]) -> dict[str, int]:
+    """Cases of the splits that can be opened; the others are added to the findings, where nothing explains them yet."""
+    counts = {}
+    for split, dataset in splits.items():
         try:
-            case = dataset[index]
-            tally.add(keys[index], case)
-        except MedvolError as error:
-            findings.append(_refusal(split, index, error))
-            continue
-        findings += _check_case(split, case, needs_target=split != "predict")
-    facts = {
-        "cases": count,
-        "volumes": len(set(keys)),
-        "patients": len({dataset.patient_id(index) for index in range(count)}),
-        "read": len(chosen),
-        "usable": len(chosen) - len({finding.place for finding in findings if finding.name != "no_cases"}),
-    }
-    dropped = {"relations_without_answer": dict(dataset.dropped)} if dataset.dropped else {}
-    return {**facts, **tally.to_dict(), **dropped}, findings
+            counts[split] = len(dataset)
+        except Exception as error:
+            explained = any(
+                split in finding.place.partition(":")[0].split(", ") and not finding.problem.warning
+                for finding in findings
+            )
+            findings += [] if explained else [Finding("bad_layout", split, _tell(error))]
+    return counts
 
 
-def _refusal(split: str, index: int, error: MedvolError) -> Finding:
-    """A case that cannot be read; a refused scan keeps its own code."""
-    name = error.code if isinstance(error, RefusedScanError) else "bad_case"
-    return Finding(name, f"{split}: case {index}", str(error))
+def _tell(error: Exception) -> str:
+    return str(error) if isinstance(error, MedvolError) else f"{type(error).__name__}: {error}"
 
 
-def _check_case(split: str, case: Case, needs_target: bool) -> Iterator[Finding]:
-    place = f"{split}: {case.case_id}"
-    if not case.query.text.strip():
-        yield Finding("empty_query", place, "its query is empty")
-    if case.target is None:
-        if needs_target:
-            yield Finding("no_target", place, "it has no target mask, and this split is scored")
-    elif case.target.shape != case.volume.shape:
-        yield Finding("other_shape", place, f"mask {case.target.shape} and volume {case.volume.shape} differ in shape")
-    elif case.query.kind != "absent" and not case.target.any():
-        yield Finding("empty_target", place, f"the mask of {case.query.target or case.query.text!r} is empty")
+@dataclass
+class _Reading:
+    """Reads the cases of a split, scan by scan.
+
+    Args:
+        split: Its name.
+        dataset: Its cases.
+        end: Time at which no further scan is begun; None reads all.
+        hear: See ``check_splits``.
+    """
+
+    split: str
+    dataset: CaseDataset
+    end: float | None
+    hear: Hear
+
+    def run(self) -> tuple[dict[str, Any], list[Finding]]:
+        """Counts and ranges of the split, and what was found."""
+        self._count = len(self.dataset)
+        self._tally, self._sides = _Tally(), SideCheck()
+        scans: dict[str, list[int]] = defaultdict(list)
+        for index in range(self._count):
+            scans[self.dataset.volume_key(index)].append(index)
+        found: dict[int, list[Finding]] = {}
+        for key in _spread(list(scans)):
+            if found and self.end is not None and time.monotonic() > self.end:
+                break
+            for index in scans[key]:
+                found[index] = list(self._look(index, key))
+            self.hear(self.split, len(found), self._count)
+        findings = [finding for index in sorted(found) for finding in found[index]]
+        findings += [] if self._count else [Finding("no_cases", self.split, "the data set holds no case")]
+        return self._facts(found, scans), list(dict.fromkeys(findings))
+
+    def _look(self, index: int, key: str) -> Iterator[Finding]:
+        source = self.dataset.case_source(index)
+        try:
+            case = self.dataset[index]
+            fresh = self._tally.add(key, case)
+        except Exception as error:
+            name = error.code if isinstance(error, RefusedScanError) else "bad_case"
+            place = f"{self.split}: {source or f'case {index}'}"
+            yield Finding(name, place, _tell(error).removeprefix(f"{source}: "))
+            return
+        place = f"{self.split}: {source or case.case_id}"
+        yield from check_volume(place, case.volume) if fresh else ()
+        yield from check_case(place, case, needs_target=self.split != "predict")
+        yield from self._sides.add(place, key, case)
+
+    def _facts(self, found: dict[int, list[Finding]], scans: Collection[str]) -> dict[str, Any]:
+        usable = [own for own in found.values() if all(finding.problem.warning for finding in own)]
+        facts = {
+            "cases": self._count,
+            "volumes": len(scans),
+            "patients": len({self.dataset.patient_id(index) for index in range(self._count)}),
+            "read": len(found),
+            "usable": len(usable),
+        }
+        dropped = {"relations_without_answer": dict(self.dataset.dropped)} if self.dataset.dropped else {}
+        return {**facts, **self._tally.to_dict(), **dropped}
+
+
+def _spread(keys: list[str]) -> list[str]:
+    """Keys in an order whose every beginning lies spread over all of them."""
+    order = sorted(range(len(keys)), key=lambda place: (place * _GOLDEN) % 1)
+    return [keys[place] for place in order]
 
 
 def _find_leaks(splits: Mapping[str, CaseDataset], compare: bool) -> Iterator[Finding]:
@@ -145,10 +223,3 @@ def _find_leaks(splits: Mapping[str, CaseDataset], compare: bool) -> Iterator[Fi
 
 def _leak_name(leak: Leak) -> str:
     return _LEAKS[leak.kind] if leak.splits[0] != leak.splits[1] else "same_scan"
-
-
-def _first_of_volumes(keys: list[str]) -> Iterable[int]:
-    first: dict[str, int] = {}
-    for index, key in enumerate(keys):
-        first.setdefault(key, index)
-    return list(first.values())[:FEW]

@@ -210,8 +210,13 @@ def require_target(case: Case) -> NDArray[np.bool_]:
     """The true mask of a case.
 
     Raises:
-        DatasetError: It has none.
+        DatasetError: It has none, or an empty one that the case does not declare absent: ``[]`` would be taught.
     """
+    if case.target is not None and case.query.kind != "absent" and not case.target.any():
+        raise DatasetError(
+            f"case {case.case_id!r} asks for {case.query.target or case.query.text!r}, and its mask is empty; mend the "
+            "mask, or let query.kind be 'absent' where the scan does not show it"
+        )
     if case.target is None:
         raise DatasetError(
             f"case {case.case_id!r} has no target mask, which scoring needs; use `medvol predict` for scans without one"

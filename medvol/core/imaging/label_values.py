@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 LABEL_TOLERANCE = 0.01
 """How far from a whole number a label may lie; it is read as that number. Scaling to 16 bits moves labels up to 1,300
 by less; interpolation between labels moves some by more."""
+FULL_SHARE = 0.95
+"""A target that takes this share of its scan is none: a mask of everything, or of all but the target."""
 
 _MOST_LABELS = 1000
 _ALIKE = 0.9

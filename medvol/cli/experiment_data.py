@@ -1,0 +1,38 @@
+"""The data of an experiment, built without its model and trainer, whatever machine those are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import LightningDataModule
+
+from medvol.cli.diagnosis import find_fault
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building
+from medvol.cli.settings import read_yaml
+from medvol.core.errors import ConfigError
+from medvol.core.training.data import CaseDataModule
+
+
+def build_data(config: str | Path) -> CaseDataModule:
+    """Build the data of an experiment; nothing else in its file counts, be it written or saved by a run.
+
+    Raises:
+        ConfigError: The file names no data, a setting of them is at fault, or they are no CaseDataModule.
+    """
+    settings = read_yaml(Path(config))
+    if not isinstance(settings, dict) or not settings.get("data"):
+        raise ConfigError(f"{str(config)!r} names no data; give an experiment whose key 'data' holds its data sets")
+    chosen = {"data": settings["data"]}
+    parser = ComponentParser(exit_on_error=True)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    try:
+        parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
+    except RefusedSettingsError as refusal:
+        raise ConfigError(find_fault(chosen, {"data": LightningDataModule}) or str(refusal)) from refusal
+    with building("the data"):
+        built = parser.instantiate(parsed)
+    if not isinstance(built.data, CaseDataModule):
+        name = type(built.data).__name__
+        raise ConfigError(f"only the data sets of a CaseDataModule can be checked; data is a {name}")
+    return built.data
