@@ -108,7 +108,7 @@ def test_a_long_list_is_cut(make_series, tmp_path, caplog):
 
 
 def test_a_slice_cut_short_is_refused(make_series, tmp_path):
-    """At the end of the series, where one slice less is a volume too; what is left of a header is no slice and named."""
+    """At the end of the series, where one slice less is a volume too; a mere start is named."""
     folder = make_series().write(tmp_path / "scan")
     data = (folder / "IM005").read_bytes()
     for keep in (400, len(data) // 2, len(data) - 1):
