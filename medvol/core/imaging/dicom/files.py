@@ -59,7 +59,7 @@ class DicomFiles:
         for count, (name, size) in enumerate(self._sizes()):
             if count >= _MAX_FILES:
                 raise TooLargeError(self.path, f"it holds more than {_MAX_FILES:,} files; name the folder of one scan")
-            if not starts_as_dicom(self._head(name)):
+            if not size or not starts_as_dicom(self._head(name)):
                 self.leave_out(name, _what_else(name, size))
             elif size > self.max_bytes:
                 raise TooLargeError(

@@ -75,7 +75,7 @@ class DicomSlice:
         position: Centre of the first pixel, LPS mm, (3,); None when absent or not made of numbers.
         orientation: Direction of a row and of a column, LPS, (2, 3); None likewise.
         spacing: Distance of rows and of columns in mm; None likewise.
-        slope: Of the rescaling to intensities; None when absent.
+        slope: Of the rescaling to intensities; None when absent, NaN when it is no number.
         intercept: Likewise.
     """
 
@@ -153,7 +153,6 @@ def _check_groups(path: Path, dataset: Dataset, frames: int) -> None:
 def _describe(dataset: Dataset, file: str, frame: int | None) -> DicomSlice:
     value = _ElementReader(dataset, frame)
     orientation, spacing = value.numbers("ImageOrientationPatient", 6), value.numbers("PixelSpacing", 2)
-    slope, intercept = value.numbers("RescaleSlope", 1), value.numbers("RescaleIntercept", 1)
     photometric = value.text("PhotometricInterpretation")
     bits, signed = int(dataset.get("BitsStored") or 16), bool(dataset.get("PixelRepresentation"))
     low = -(2 ** (bits - 1)) if signed else 0
@@ -177,8 +176,8 @@ def _describe(dataset: Dataset, file: str, frame: int | None) -> DicomSlice:
         position=value.numbers("ImagePositionPatient", 3),
         orientation=None if orientation is None else orientation.reshape(2, 3),
         spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-        slope=None if slope is None else float(slope[0]),
-        intercept=None if intercept is None else float(intercept[0]),
+        slope=value.rescaling("RescaleSlope"),
+        intercept=value.rescaling("RescaleIntercept"),
     )
 
 
@@ -206,6 +205,13 @@ class _ElementReader:
         except (TypeError, ValueError):
             return None
         return np.array(numbers) if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+    def rescaling(self, keyword: str) -> float | None:
+        """A number; None when absent, and NaN when there is something that is no number."""
+        if self._find(keyword) in (None, ""):
+            return None
+        numbers = self.numbers(keyword, 1)
+        return math.nan if numbers is None else float(numbers[0])
 
     def _find(self, keyword: str) -> Any:
         if self.frame is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -164,6 +165,10 @@ def _upright(path: Path, step: NDArray[np.float64], normal: NDArray[np.float64],
 def _check_rescale(path: Path, slices: Sequence[DicomSlice]) -> None:
     if any(entry.slope == 0 for entry in slices):
         raise BadRescaleError(path, "the rescale slope of a slice is 0; export the series again")
+    if any(math.isnan(value) for entry in slices for value in (entry.slope or 1.0, entry.intercept or 0.0)):
+        raise BadRescaleError(path, "the rescale slope or intercept of a slice is no number; export the series again")
+    if len({(entry.slope is None, entry.intercept is None) for entry in slices}) > 1:
+        raise BadRescaleError(path, "some slices have a rescale slope and intercept, others have none; export it again")
     if slices[0].modality == "CT" and any(entry.slope is None or entry.intercept is None for entry in slices):
         raise BadRescaleError(
             path, "a CT slice has no rescale slope and intercept, so no Hounsfield units; export it anew"
