@@ -19,16 +19,22 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from medvol.cli.diagnosis import find_fault
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, explain_failure, explain_refusal
+from medvol.cli.saved_settings import SaveSettings, refuse_to_delete_sources
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings, read_yaml
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
-from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
+from medvol.core.training.checkpoint import SpecCheckpoint, read_checkpoint
+from medvol.core.training.checkpoint_files import use_whole_files
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.run_folder import RunFolder
 from medvol.core.training.sft import SFTModule
+
+log = logging.getLogger(__name__)
 
 MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
 """Their bare names work in YAML because they are imported here; they need no registry."""
@@ -47,8 +53,6 @@ _REMARKS = (
 )
 _NO_MODEL = ("--model=EvaluationModule", "--model.policy=OraclePolicy", "--model.propagator=ExtrudePropagator")
 """Stands in where only data are looked at: Lightning's command line builds no experiment without a model."""
-
-_CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 
 
 class ExperimentParser(ComponentParsing, LightningArgumentParser):
@@ -75,7 +79,8 @@ class ExperimentCLI(LightningCLI):
             trainer_defaults={"deterministic": True},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True, "config_filename": f"{verb}.yaml"},
+            save_config_callback=SaveSettings,
+            save_config_kwargs={"config_filename": f"{verb}.yaml"},
             args=[*([verb] if verb else []), *arguments],
             run=verb is not None,
         )
@@ -97,17 +102,56 @@ class ExperimentCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except RefusedSettingsError as refusal:
             raise explain_refusal(refusal, self.arguments, accepted) from refusal
-        checkpoint = self._part(self.config).get("ckpt_path")
-        if checkpoint and checkpoint not in _CHECKPOINT_WORDS:
-            read_checkpoint(checkpoint)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a fit takes besides Lightning's options."""
+        if self.verb == "fit":
+            parser.add_argument("--overwrite", action="store_true", help="delete the run that is in the run folder")
 
     def before_instantiate_classes(self) -> None:
-        """Give the run its folder."""
+        """Give the run its folder, and find the checkpoint that it starts from.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, or is none.
+            ConfigError: A fit would mix with the run that is in the folder.
+        """
         settings = self._part(self.config)
         if settings.trainer.default_root_dir is None:
             files = settings.get("config") or []
             name = Path(str(files[-1])).stem if files else "experiment"
             settings.trainer.default_root_dir = str(Path("runs") / name)
+        self.folder = RunFolder(settings.trainer.default_root_dir)
+        self.checkpoint = self._find_checkpoint(settings.get("ckpt_path"))
+        if self.verb == "fit" and not settings.trainer.fast_dev_run and rank_zero_only.rank == 0:
+            self._enter_folder(settings)
+
+    def _find_checkpoint(self, word: str | None) -> Path | None:
+        """The file to start from, looked at before anything is built."""
+        if word is None:
+            return None
+        path = self.folder.find_checkpoint(word)
+        step = read_checkpoint(path).get("global_step")
+        if rank_zero_only.rank == 0:
+            print(f"checkpoint {path}{'' if step is None else f', step {step}'}")
+        return path
+
+    def _enter_folder(self, settings: Namespace) -> None:
+        """Go on with the run in the folder, replace it, or refuse."""
+        goes_on = self.checkpoint is not None and self.folder.holds(self.checkpoint)
+        if settings.overwrite:
+            if goes_on:
+                raise ConfigError(
+                    f"--overwrite would delete {self.checkpoint}, which --ckpt_path reads; give one of them"
+                )
+            doomed = self.folder.find()
+            refuse_to_delete_sources(settings.as_dict(), doomed)
+            self.save_config_kwargs["doomed"] = doomed
+        elif not goes_on:
+            self.folder.require_free()
+        elif self.folder.find(("evaluation.json",)):
+            rank_zero_info(
+                f"{self.folder.path / 'evaluation.json'} is of the weights before this fit; test again after it"
+            )
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer.
@@ -119,6 +163,8 @@ class ExperimentCLI(LightningCLI):
             super().instantiate_classes()
         except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
             raise explain_failure(error, "the experiment") from error
+        if self.checkpoint is not None:
+            self._part(self.config_init).ckpt_path = str(self.checkpoint)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
@@ -128,7 +174,17 @@ class ExperimentCLI(LightningCLI):
         if self.verb == "fit" and settings.enable_checkpointing is not False:
             own = settings.callbacks or []
             kwargs["callbacks"] = add_checkpoints(own if isinstance(own, list) else [own])
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        use_whole_files(trainer, read_checkpoint)
+        return trainer
+
+    def fit(self, **arguments: Any) -> None:
+        """Train, with no other fit in the folder."""
+        if self.trainer.fast_dev_run or rank_zero_only.rank:
+            self.trainer.fit(**arguments)
+            return
+        with self.folder.claim():
+            self.trainer.fit(**arguments)
 
     def _part(self, config: Namespace) -> Namespace:
         """The settings of the verb."""
@@ -148,6 +204,7 @@ class ExperimentCLI(LightningCLI):
             "trainer": Trainer,
             "seed_everything": bool | int,
             **options,
+            **({"overwrite": bool} if self.verb == "fit" else {}),
             "config": str,
             "print_config": str,
             "help": str,
@@ -200,9 +257,11 @@ def default_loggers(folder: Path) -> list[Logger]:
 
 
 def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
-    """Add the usual checkpoints to callbacks that save none."""
-    saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    return callbacks if saving else [*callbacks, *default_callbacks()]
+    """Add the usual checkpoints; beside callbacks that choose what to keep, only the last one, which a stop needs."""
+    if any(isinstance(callback, SpecCheckpoint) for callback in callbacks):
+        return callbacks
+    chosen = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return [*callbacks, SpecCheckpoint(keep_best=not chosen)]
 
 
 def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
