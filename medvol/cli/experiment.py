@@ -149,9 +149,7 @@ class ExperimentCLI(LightningCLI):
         elif not goes_on:
             self.folder.require_free()
         elif self.folder.find(("evaluation.json",)):
-            rank_zero_info(
-                f"{self.folder.path / 'evaluation.json'} is of the weights before this fit; test again after it"
-            )
+            log.warning("%s: evaluation.json is of the weights before this fit; test again after it", self.folder.path)
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer.
@@ -257,11 +255,9 @@ def default_loggers(folder: Path) -> list[Logger]:
 
 
 def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
-    """Add the usual checkpoints; beside callbacks that choose what to keep, only the last one, which a stop needs."""
-    if any(isinstance(callback, SpecCheckpoint) for callback in callbacks):
-        return callbacks
-    chosen = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    return [*callbacks, SpecCheckpoint(keep_best=not chosen)]
+    """Add the usual checkpoints to callbacks that save none."""
+    saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return callbacks if saving else [*callbacks, SpecCheckpoint()]
 
 
 def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:

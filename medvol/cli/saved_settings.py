@@ -80,7 +80,7 @@ def _tell_changes(path: Path, settings: dict[str, Any]) -> None:
         listed = "; ".join(f"{key}: {former.get(key)} before, {now.get(key)} now" for key in changed[:8])
         more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
         log.warning(
-            "the experiment is not the one in %s, which is replaced: %s%s; the optimiser goes on as the checkpoint has it",
+            "the experiment is not that of %s, which is replaced: %s%s; the optimiser goes on as the checkpoint has it",
             path,
             listed,
             more,

@@ -154,7 +154,7 @@ class EvaluationModule(LightningModule):
         """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``."""
         scores = self._gather(self._scores, lambda score: score.case_id)
         self._log_means("test", scores)
-        if self.trainer.is_global_zero and scores:
+        if self.trainer.is_global_zero and scores and not self.trainer.fast_dev_run:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             console = Console()
             console.print(report_runs([path.parent]))

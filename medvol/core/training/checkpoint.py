@@ -38,19 +38,15 @@ class SpecCheckpoint(ModelCheckpoint):
     Args:
         every_n_train_steps: Also keep the last one after this many optimiser steps; None leaves it to the clock.
         every_n_minutes: Also keep it when this much time has gone by; None leaves it to steps and validations.
-        keep_best: Keep the best one too.
     """
 
-    def __init__(
-        self, every_n_train_steps: int | None = None, every_n_minutes: float | None = 10.0, keep_best: bool = True
-    ) -> None:
+    def __init__(self, every_n_train_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
         require_least(1, every_n_train_steps=every_n_train_steps)
         require_least(0, every_n_minutes=every_n_minutes)
         super().__init__(
-            monitor="val/dsc" if keep_best else None,
+            monitor="val/dsc",
             mode="max",
             filename="best",
-            save_top_k=int(keep_best),
             save_on_train_epoch_end=False,
             enable_version_counter=False,
             auto_insert_metric_name=False,
@@ -138,7 +134,7 @@ class SpecCheckpoint(ModelCheckpoint):
     def _reach_boundary(self, trainer: Trainer, keep: bool) -> None:
         asked = self._signals.asked(trainer)
         if (keep or asked) and not trainer.fast_dev_run:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / LAST)
+            trainer.save_checkpoint(Path(str(self.dirpath)) / LAST, weights_only=False)
             self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
         self._leaving = asked
 

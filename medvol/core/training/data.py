@@ -115,6 +115,8 @@ class VolumeLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         sampler = cast(VolumeBatchSampler, self.batch_sampler)
         cast(VolumeGroups, self.dataset).epoch = sampler.epoch
+        if self.trained:  # Lightning gives the state back too late where it counts batches to plan the schedule
+            sampler.skipped = self.trained()
         self._yielded = sampler.skipped
         for batch in super().__iter__():
             self._yielded += 1

@@ -77,8 +77,8 @@ class TrainingModule(EvaluationModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_end(self) -> None:
-        """Export the trained policy to ``model`` in the run folder."""
-        if self.trainer.is_global_zero:
+        """Export the trained policy to ``model`` in the run folder; a trial run leaves no model."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             self.student.save(Path(self.trainer.default_root_dir) / "model")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
