@@ -25,7 +25,7 @@ $(VENV)/.dev: $(VENV)/.user
 demo: export OMP_NUM_THREADS = 2
 demo: export MKL_NUM_THREADS = 2
 demo: $(VENV)/.user  ## train the tiny policy on drawn scans, test it, ask it three questions
-	$(BIN)/medvol fit --config examples/quickstart.yaml
+	$(BIN)/medvol fit --config examples/quickstart.yaml --overwrite
 	$(BIN)/medvol test --config examples/quickstart.yaml --model.policy.model $(RUN)/model
 	$(BIN)/python examples/write_phantom.py $(RUN)/phantom.nii.gz
 	$(BIN)/medvol segment --jobs examples/quickstart_jobs.json --policy $(RUN)/model --out $(RUN)/answers --overwrite

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,7 +17,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.cli.diagnosis import find_fault, find_place
@@ -25,16 +24,20 @@ from medvol.cli.experiment_help import describe_verb
 from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.remarks import calm
+from medvol.cli.run_start import enter_folder, find_start, is_first_process
+from medvol.cli.saved_settings import SaveSettings
 from medvol.cli.settings import FILE_SUFFIXES, gather_settings, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.progress import Work, hide_progress
-from medvol.core.training.checkpoint import default_callbacks, read_checkpoint
+from medvol.core.training.checkpoint import SpecCheckpoint, read_checkpoint
+from medvol.core.training.checkpoint_files import use_whole_files
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.loggers import default_loggers
 from medvol.core.training.progress import TrainingProgress
+from medvol.core.training.run_folder import RunFolder
 from medvol.core.training.sft import SFTModule
 
 MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
@@ -42,8 +45,6 @@ MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
 
 INTERRUPTED = 130
 TERMINATED = 143
-
-_CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 
 
 class ExperimentParser(ComponentParsing, LightningArgumentParser):
@@ -72,7 +73,8 @@ class ExperimentCLI(LightningCLI):
             trainer_defaults={"deterministic": True, "enable_model_summary": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True, "config_filename": f"{verb}.yaml"},
+            save_config_callback=SaveSettings,
+            save_config_kwargs={"config_filename": f"{verb}.yaml"},
             parser_kwargs={verb: describe_verb(verb)} if verb else {},
             args=[*([verb] if verb else []), *arguments],
             run=verb is not None,
@@ -102,22 +104,33 @@ class ExperimentCLI(LightningCLI):
             raise explain_refusal(refusal, self.arguments, accepted) from refusal
         settings = self._part(self.config)
         require_sound(settings.trainer, settings.seed_everything)
-        checkpoint = settings.get("ckpt_path")
-        if checkpoint and checkpoint not in _CHECKPOINT_WORDS:
-            read_checkpoint(checkpoint)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a fit takes besides Lightning's options."""
+        if self.verb == "fit":
+            parser.add_argument("--overwrite", action="store_true", help="delete the run that is in the run folder")
 
     def before_instantiate_classes(self) -> None:
-        """Give the run its folder, and begin to show how far it is."""
+        """Give the run its folder, find the checkpoint that it starts from, and begin to show how far it is.
+
+        Raises:
+            CheckpointError: The checkpoint is missing, or is none.
+            ConfigError: A fit would mix with the run that is in the folder.
+        """
         settings = self._part(self.config)
         if settings.trainer.default_root_dir is None:
             files = settings.get("config") or []
             name = Path(str(files[-1])).stem if files else "experiment"
             settings.trainer.default_root_dir = str(Path("runs") / name)
-        if settings.trainer.enable_progress_bar is False or getattr(rank_zero_only, "rank", False):
+        if settings.trainer.enable_progress_bar is False or not is_first_process():
             self.screen.enter_context(hide_progress())
         self.work = Work(self.verb or "preparing")
         self.screen.enter_context(self.work)
         self.work.advance(0, "preparing")
+        self.folder = RunFolder(settings.trainer.default_root_dir)
+        self.checkpoint = find_start(self.folder, settings.get("ckpt_path"))
+        if self.verb == "fit" and not settings.trainer.fast_dev_run and is_first_process():
+            self.save_config_kwargs["doomed"] = enter_folder(self.folder, self.checkpoint, settings)
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer.
@@ -127,6 +140,8 @@ class ExperimentCLI(LightningCLI):
         """
         with building("the experiment", self._explain):
             super().instantiate_classes()
+        if self.checkpoint is not None:
+            self._part(self.config_init).ckpt_path = str(self.checkpoint)
 
     def _explain(self, error: BaseException, what: str) -> MedvolError:
         if isinstance(error, MisconfigurationException) or is_of_trainer(error):
@@ -144,10 +159,12 @@ class ExperimentCLI(LightningCLI):
             callbacks = add_checkpoints(callbacks)
         if settings.enable_progress_bar is not False:
             callbacks = self._add_progress(callbacks)
-        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
+        trainer = super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
+        use_whole_files(trainer, read_checkpoint)
+        return trainer
 
     def fit(self, **arguments: Any) -> None:
-        """Train; say at the end what there is now, and after a stop how it goes on.
+        """Train, with no other fit in the folder; say at the end what there is now, and after a stop how it goes on.
 
         Raises:
             ConfigError: The module only evaluates.
@@ -159,8 +176,10 @@ class ExperimentCLI(LightningCLI):
             )
         if not self.model.automatic_optimization:
             require_own_steps(self._part(self.config).trainer, type(self.model).__name__)
+        alone = self.trainer.fast_dev_run or not is_first_process()
         try:
-            self._call_trainer(**arguments)
+            with nullcontext() if alone else self.folder.claim():
+                self._call_trainer(**arguments)
         except (KeyboardInterrupt, SystemExit, SIGTERMException):
             if self.trainer.is_global_zero:
                 self.work.finish()
@@ -223,6 +242,7 @@ class ExperimentCLI(LightningCLI):
             "trainer": Trainer,
             "seed_everything": bool | int,
             **options,
+            **({"overwrite": bool} if self.verb == "fit" else {}),
             "config": str,
             "print_config": str,
             "help": str,
@@ -255,7 +275,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
     """Add the usual checkpoints to callbacks that save none."""
     saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    return callbacks if saving else [*callbacks, *default_callbacks()]
+    return callbacks if saving else [*callbacks, SpecCheckpoint()]
 
 
 def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:

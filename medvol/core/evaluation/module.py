@@ -177,7 +177,7 @@ class EvaluationModule(LightningModule):
         scores = self._gather(self._scores, lambda score: score.case_id)
         _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
-        if self.trainer.is_global_zero and scores:
+        if self.trainer.is_global_zero and scores and not self.trainer.fast_dev_run:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             with pause_progress():
                 console = Console()

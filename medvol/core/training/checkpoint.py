@@ -2,93 +2,170 @@
 
 from __future__ import annotations
 
-import warnings
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from medvol.core.errors import CheckpointError
 from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.limits import require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.tensor_file import read_tensors
+from medvol.core.training.checkpoint_files import use_whole_files
 from medvol.core.training.gathering import read_trained_on
+from medvol.core.training.stops import StopSignals
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
 
 _NETWORK = "network."
 """Start of the names of the policy's weights in a module."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints."""
+
+LAST = "last.ckpt"
+"""The checkpoint that a stopped run goes on from."""
 
 
 class SpecCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoint by validation DSC and the last one, each with the spec of its module.
 
+    ``last.ckpt`` is only ever written between two steps, so a run that goes on from it is the run that was not
+    stopped: after each validation, at intervals, at the end, and when SIGINT or SIGTERM asks for a stop. A signal is
+    obeyed at the next such moment, when ``last.ckpt`` holds it; a second one at once, and then the former file stays.
+
     Args:
-        every_n_train_steps: Also save after this many steps; None saves after validation only.
+        every_n_train_steps: Also keep the last one after this many optimiser steps; None leaves it to the clock.
+        every_n_minutes: Also keep it when this much time has gone by; None leaves it to steps and validations.
     """
 
-    def __init__(self, every_n_train_steps: int | None = None) -> None:
+    def __init__(self, every_n_train_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
+        require_least(1, every_n_train_steps=every_n_train_steps)
+        require_least(0, every_n_minutes=every_n_minutes)
         super().__init__(
             monitor="val/dsc",
             mode="max",
             filename="best",
-            save_last=True,
+            save_on_train_epoch_end=False,
             enable_version_counter=False,
             auto_insert_metric_name=False,
-            every_n_train_steps=every_n_train_steps,
         )
+        self.steps_between = every_n_train_steps
+        self.minutes_between = every_n_minutes
+        self._signals = StopSignals()
+        self._leaving = False
+        self._kept_step = 0
+        self._kept_time = 0.0
 
     @property
     def state_key(self) -> str:
         """One name whatever is monitored, so that a resumed run finds its state."""
         return type(self).__name__
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep files in ``checkpoints`` of the run folder, wherever the loggers write."""
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
+        super().setup(trainer, pl_module, stage)
+        self._signals = StopSignals()
+        self._leaving = False
+        use_whole_files(trainer, read_checkpoint)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Know the best one again where the run folder was moved or is named in another way."""
+        best = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name
+        if best.is_file():
+            moved = dict.fromkeys(("best_model_path", "kth_best_model_path"), str(best))
+            scores = {str(best): score for score in state_dict["best_k_models"].values()}
+            state_dict = {**state_dict, **moved, "dirpath": self.dirpath, "best_k_models": scores}
+        super().load_state_dict(state_dict)
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch for signals; Lightning has set its own handlers by now."""
+        self._signals.watch()
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop in the sanity check, when nothing was trained yet."""
+        if trainer.sanity_checking and self._signals.asked(trainer):
+            self._signals.act()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep only the last checkpoint when nothing is validated."""
         if not any(trainer.num_val_batches):
             self.monitor, self.save_top_k = None, 0
         super().on_train_start(trainer, pl_module)
+        self._signals.watch()
+        self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
+        self._leaving = self._signals.asked(trainer)
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Save after so many steps; a run goes on from the weights after a step, whoever calls the optimiser."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Using ModelCheckpoint with manual optimization")
-            super().on_train_batch_end(*args, **kwargs)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop before an epoch."""
+        self._leave()
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save the last checkpoint, be it the best or not; Lightning saves it only together with a new best one."""
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Stop before a step; what the one before it logged is written by now."""
+        self._leave()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Keep the last checkpoint when it is time, when the fit ends here, or when a stop is asked for."""
+        if not _within_accumulation(trainer):
+            self._reach_boundary(trainer, self._is_due(trainer) or _is_ending(trainer))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best checkpoint, and the last one with what is the best."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
-            self._keep_last(trainer)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _within_accumulation(trainer):
+            self._reach_boundary(trainer, True)
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """The same where validation comes at the end of an epoch; a fit that ends within one is left to Lightning."""
-        super().on_train_epoch_end(trainer, pl_module)
-        whole_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self.monitor and whole_epoch and self._should_save_on_train_epoch_end(trainer):
-            self._keep_last(trainer)
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the last checkpoint of a fit that the end of an epoch ends."""
+        if trainer.should_stop and self._kept_step != trainer.global_step:
+            self._reach_boundary(trainer, True)
 
-    def _keep_last(self, trainer: Any) -> None:
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after the last step, before a model is exported."""
+        self._leave()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Save the last checkpoint when a fit is interrupted; the best one stays what it is."""
-        interrupted = isinstance(exception, KeyboardInterrupt | SystemExit) and not trainer.fast_dev_run
-        if interrupted and self.dirpath and trainer.global_step and not trainer.sanity_checking:
-            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}.ckpt")
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the spec."""
         checkpoint[SPEC] = describe_component(pl_module)
 
+    def _reach_boundary(self, trainer: Trainer, keep: bool) -> None:
+        asked = self._signals.asked(trainer)
+        if (keep or asked) and not trainer.fast_dev_run:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / LAST, weights_only=False)
+            self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
+        self._leaving = asked
 
-def default_callbacks() -> list[Callback]:
-    """Callbacks that every ``medvol fit`` gets."""
-    return [SpecCheckpoint()]
+    def _leave(self) -> None:
+        if self._leaving:
+            self._signals.act()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if self.steps_between and trainer.global_step // self.steps_between != self._kept_step // self.steps_between:
+            return True
+        if self.minutes_between is None:
+            return False
+        late = time.monotonic() - self._kept_time >= 60 * self.minutes_between
+        return bool(trainer.strategy.broadcast(late))  # clocks differ between ranks
+
+
+def _within_accumulation(trainer: Trainer) -> bool:
+    """Whether gradients wait for further batches: no checkpoint holds them."""
+    return not trainer.is_last_batch and (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches != 0
+
+
+def _is_ending(trainer: Trainer) -> bool:
+    """Whether the step just taken is the last one."""
+    last_epoch = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
+    last_step = 0 <= trainer.max_steps <= trainer.global_step
+    return trainer.should_stop or last_step or (last_epoch and trainer.is_last_batch)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

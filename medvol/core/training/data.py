@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from medvol.core.guard import list_volumes, look_up
 from medvol.core.limits import require_least
 from medvol.core.roles import CaseDataset
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
+from medvol.core.training.stops import leave_stops_to_main
 from medvol.core.training.volume_augmentation import VolumeAugmentation
 from medvol.core.types import Case
 
@@ -110,10 +111,14 @@ class VolumeLoader(DataLoader[Any]):
     """
 
     _yielded = 0
+    trained: Callable[[], int] | None = None
+    """Tells how many batches of the epoch a fit has trained on; without a fit, those handed out count."""
 
     def __iter__(self) -> Any:
         sampler = cast(VolumeBatchSampler, self.batch_sampler)
         cast(VolumeGroups, self.dataset).epoch = sampler.epoch
+        if self.trained:  # Lightning gives the state back too late where it counts batches to plan the schedule
+            sampler.skipped = self.trained()
         self._yielded = sampler.skipped
         for batch in super().__iter__():
             self._yielded += 1
@@ -121,11 +126,12 @@ class VolumeLoader(DataLoader[Any]):
         self._yielded = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Batches of the current epoch that were handed out; a finished epoch is followed by a whole one."""
-        return {"yielded": self._yielded % len(cast(VolumeBatchSampler, self.batch_sampler))}
+        """Batches of the current epoch that are done with; a finished epoch is followed by a whole one."""
+        done = self.trained() if self.trained else self._yielded
+        return {"yielded": done % len(cast(VolumeBatchSampler, self.batch_sampler))}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were handed out."""
+        """Go on after the batches that were done with."""
         cast(VolumeBatchSampler, self.batch_sampler).skipped = state["yielded"]
 
 
@@ -231,7 +237,9 @@ class CaseDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled volumes."""
-        return self._loader("train", self.batch_size, self.queries_per_volume, shuffle=True)
+        loader = self._loader("train", self.batch_size, self.queries_per_volume, shuffle=True)
+        loader.trained = self._count_trained if self.trainer else None
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """All cases, in order; nothing when there are none to validate on."""
@@ -247,9 +255,21 @@ class CaseDataModule(LightningDataModule):
 
     def _loader(
         self, split: str, batch_size: int = 1, queries: int | None = None, shuffle: bool = False
-    ) -> DataLoader[Any]:
+    ) -> VolumeLoader:
         dataset = self.splits[split]
         assert dataset is not None, "setup has looked"
         sampler = VolumeBatchSampler(group_by_volume(dataset), batch_size, queries, shuffle, self.seed)
         groups = VolumeGroups(dataset, self.augmentation if split == "train" else None, self.seed)
-        return VolumeLoader(groups, batch_sampler=sampler, collate_fn=keep_batch, num_workers=self.num_workers)
+        return VolumeLoader(
+            groups,
+            batch_sampler=sampler,
+            collate_fn=keep_batch,
+            num_workers=self.num_workers,
+            worker_init_fn=leave_stops_to_main,
+        )
+
+    def _count_trained(self) -> int:
+        """Batches of the epoch that the fit is done with: not one that a step is busy with, nor one drawn ahead."""
+        assert self.trainer is not None, "train_dataloader has looked"
+        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return done if done < self.trainer.num_training_batches else 0

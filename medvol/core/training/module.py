@@ -91,7 +91,8 @@ class TrainingModule(EvaluationModule, ABC):
 
     def on_fit_start(self) -> None:
         """Look where the model will be written, and go on from what the policy knew before."""
-        require_replaceable(self._model_folder)
+        if not self.trainer.fast_dev_run:
+            require_replaceable(self._model_folder)
         self.gatherer.start(self.student)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -100,10 +101,10 @@ class TrainingModule(EvaluationModule, ABC):
             self.gatherer.meet(cases)
 
     def on_fit_end(self) -> None:
-        """Export the trained policy to ``model`` in the run folder, with what it was trained on."""
+        """Export the trained policy to ``model`` in the run folder, with what it was trained on; a trial run does not."""
         data = self.gatherer.finish(self.trainer, self.validated)
         self.gatherer.data = data
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             export_model(self.student, self._model_folder, data)
 
     @property

@@ -180,7 +180,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path):
     callbacks = [StopAt(5), SpecCheckpoint(every_n_train_steps=4)]
     make_trainer(tmp_path / "stopped", 6, callbacks=callbacks).fit(stopped, make_data())
     last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
-    assert torch.load(last, weights_only=True)["global_step"] == 4  # the second epoch's second batch comes next
+    assert torch.load(last, weights_only=True)["global_step"] == 5  # the second epoch's third batch comes next
     resumed = make_module(curriculum_steps=3)
     trainer = make_trainer(tmp_path / "stopped", 6, callbacks=[SpecCheckpoint()])
     trainer.fit(resumed, make_data(), ckpt_path=last, weights_only=True)

@@ -1,0 +1,70 @@
+"""Where a run starts: its folder, and the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from medvol.cli.saved_settings import refuse_to_delete_sources
+from medvol.core.errors import ConfigError
+from medvol.core.training.checkpoint import read_checkpoint
+from medvol.core.training.run_folder import RunFolder
+from medvol.core.visible_text import show
+
+log = logging.getLogger(__name__)
+
+
+def find_start(folder: RunFolder, word: str | None) -> Path | None:
+    """The checkpoint to start from, looked at before anything is built.
+
+    Args:
+        folder: Where ``best`` and ``last`` are looked for.
+        word: What ``--ckpt_path`` was given; None starts from nothing.
+
+    Raises:
+        CheckpointError: It is missing, or is none.
+    """
+    if word is None:
+        return None
+    path = folder.find_checkpoint(word)
+    step = read_checkpoint(path).get("global_step")
+    if is_first_process():
+        print(f"checkpoint {show(str(path))}{'' if step is None else f', step {step}'}")
+    return path
+
+
+def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace) -> list[Path]:
+    """Go on with the run in the folder, replace it, or refuse.
+
+    Args:
+        folder: Of the fit.
+        checkpoint: What the fit starts from.
+        settings: Of the fit.
+
+    Returns:
+        What ``--overwrite`` will delete once everything is built.
+
+    Raises:
+        ConfigError: The fit would mix with the run that is in the folder, or delete what it reads.
+    """
+    goes_on = checkpoint is not None and folder.holds(checkpoint)
+    if settings.overwrite:
+        if goes_on:
+            raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; give one of them")
+        doomed: list[Any] = folder.find()
+        refuse_to_delete_sources(settings.as_dict(), doomed)
+        return doomed
+    if not goes_on:
+        folder.require_free()
+    elif folder.find(("evaluation.json",)):
+        log.warning("%s: evaluation.json is of the weights before this fit; test again after it", folder.path)
+    return []
+
+
+def is_first_process() -> bool:
+    """True in the process that speaks and writes for all."""
+    return not getattr(rank_zero_only, "rank", 0)

@@ -1,0 +1,97 @@
+"""The configuration that a run keeps of itself, and what a fit does about the run that was in its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from medvol.cli.settings import read_yaml
+from medvol.core.errors import ConfigError
+from medvol.core.training.run_folder import delete
+from medvol.core.whole_file import write_whole
+
+log = logging.getLogger(__name__)
+
+_EXPERIMENT = ("model", "data", "seed_everything")
+"""Keys that make an experiment what it is; the others say how it is run."""
+
+
+class SaveSettings(SaveConfigCallback):
+    """Writes the configuration to the run folder, whole; a fit does so once its weights are loaded.
+
+    Args:
+        doomed: What to delete then: the results of the run that this one replaces.
+    """
+
+    def __init__(self, *args: Any, doomed: Sequence[Path] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, save_to_log_dir=False)
+        self.doomed = list(doomed)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save at once, unless it is a fit, which may still be refused."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Delete what is replaced, and save."""
+        if trainer.is_global_zero:
+            delete(self.doomed)
+        super().setup(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, and say what differs from the one that it replaces."""
+        path = Path(trainer.default_root_dir) / self.config_filename
+        settings = self.config.clone()
+        settings.pop("overwrite", None)
+        text = self.parser.dump(settings, skip_none=False)
+        if stage == "fit" and path.is_file():
+            _tell_changes(path, yaml.safe_load(text))
+        with write_whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def refuse_to_delete_sources(settings: Any, doomed: Sequence[Path]) -> None:
+    """Refuse to delete what the settings read.
+
+    Raises:
+        ConfigError: A setting names a file or folder that would be deleted.
+    """
+    gone = [path.resolve() for path in doomed]
+    for key, value in _flatten(settings):
+        if isinstance(value, str) and value and key != "trainer.default_root_dir":
+            place = Path(value).resolve()
+            if any(place.is_relative_to(path) for path in gone):
+                raise ConfigError(
+                    f"--overwrite would delete {value!r}, which {key} reads; choose another folder "
+                    "(--trainer.default_root_dir FOLDER)"
+                )
+
+
+def _tell_changes(path: Path, settings: dict[str, Any]) -> None:
+    former, now = (dict(_flatten({key: tree.get(key) for key in _EXPERIMENT})) for tree in (read_yaml(path), settings))
+    changed = [key for key in {**former, **now} if former.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key}: {former.get(key)} before, {now.get(key)} now" for key in changed[:8])
+        more = f"; and {len(changed) - 8} more" if len(changed) > 8 else ""
+        log.warning(
+            "the experiment is not that of %s, which is replaced: %s%s; the optimiser goes on as the checkpoint has it",
+            path,
+            listed,
+            more,
+        )
+
+
+def _flatten(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots and the values at the leaves."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        yield name, node
+        return
+    for key, child in items:
+        yield from _flatten(child, f"{name}.{key}" if name else str(key))
