@@ -34,7 +34,7 @@ OWNERS = {
         "core/terminal.py",
         "core/terminal_bars.py",
     ),
-    "lightning": ("cli/experiment.py", "cli/next_steps.py", "core/training/", "core/evaluation/module.py"),
+    "lightning": ("cli/", "core/training/", "core/evaluation/module.py"),
 }
 PURE = (
     "core/grounding/boxes.py",

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.imaging.problems import UnknownDatatypeError
+from medvol.core.notices import tell_once
+
 LABEL_TOLERANCE = 0.01
 """How far from a whole number a label may lie; it is read as that number. Scaling to 16 bits moves labels up to 1,300
 by less; interpolation between labels moves some by more."""
+
 FULL_SHARE = 0.95
 """A target that takes this share of its scan is none: a mask of everything, or of all but the target."""
+
+_EXACT_FLOAT32 = 2**24
+"""float32 holds every whole number below it."""
 
 _MOST_LABELS = 1000
 _ALIKE = 0.9
@@ -91,3 +99,28 @@ def _neighbours(axial: NDArray[np.float32]) -> tuple[int, int]:
     first, second = labels[:, :-1], labels[:, 1:]
     inside = (first > 0) & (second > 0)
     return int(inside.sum()), int((inside & (first == second)).sum())
+
+
+def to_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.int32]:
+    """Voxels as labels; values within ``LABEL_TOLERANCE`` of a whole number become that number, which is told once.
+
+    Raises:
+        UnknownDatatypeError: A value is not a whole number of 32 bits, or too large for its type to be exact.
+    """
+    rounding = measure_rounding(voxels)
+    if not rounding.whole:
+        raise UnknownDatatypeError(
+            path,
+            f"a label map holds whole numbers, and one of its values is {rounding.value:.9g}; resample it by nearest "
+            "neighbour, or give the label map in place of a scan",
+        )
+    if voxels.dtype == np.float32 and rounding.largest >= _EXACT_FLOAT32:
+        raise UnknownDatatypeError(
+            path, f"float32 does not tell labels such as {rounding.largest:.0f} from the next; save it as int32"
+        )
+    labels = np.ascontiguousarray(np.rint(voxels) if rounding.distance else voxels)
+    if not (labels.min() >= -(2**31) and labels.max() < 2**31):
+        raise UnknownDatatypeError(path, "a label map holds whole numbers of 32 bits, this one does not; save it so")
+    if rounding.distance:
+        tell_once(f"{path}: its labels lie up to {rounding.distance:.1g} beside whole numbers and are rounded")
+    return labels.astype(np.int32)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import stat
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from medvol.core.imaging.dicom.problems import BadSegmentationError
 from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, place_tolerance_mm, reorient_affine
 from medvol.core.imaging.hounsfield import find_shift, guess_modality
-from medvol.core.imaging.label_values import label_values, measure_rounding
+from medvol.core.imaging.label_values import label_values, to_labels
 from medvol.core.imaging.metaimage import read_metaimage
 from medvol.core.imaging.nifti import read_nifti
 from medvol.core.imaging.nrrd import read_nrrd
@@ -34,6 +32,7 @@ from medvol.core.imaging.problems import (
     UnreadableScanError,
 )
 from medvol.core.imaging.stored import MAX_BYTES, StoredScan, fill_non_finite, is_finite
+from medvol.core.notices import tell_once
 from medvol.core.types import Modality, Source, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -43,10 +42,6 @@ SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 """File names that are read."""
 DICOM_SUFFIXES = (ARCHIVE_SUFFIX, *FILE_SUFFIXES)
 """File names that are read as DICOM; a folder is too."""
-
-_EXACT_FLOAT32 = 2**24
-
-log = logging.getLogger(__name__)
 
 
 def read_volume(
@@ -114,14 +109,8 @@ def find_modality(path: Path, voxels: NDArray[Any], source: Source, given: Modal
     modality = given or guess_modality(voxels)
     shift = "" if given == "MR" else find_shift(voxels)
     if shift and label_values(voxels) is None:
-        _tell(f"{path} is read as {modality}, but {shift}")
+        tell_once(f"{path} is read as {modality}, but {shift}")
     return modality
-
-
-@lru_cache(maxsize=4096)
-def _tell(text: str) -> None:
-    """Warn once of what holds for a file."""
-    log.warning("%s", text)
 
 
 def read_oriented(
@@ -196,31 +185,6 @@ def read_label_map(
         )
     voxels, affine, _ = read_oriented(path, assume_orientation, max_bytes)
     return to_labels(path, voxels), affine
-
-
-def to_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.int32]:
-    """Voxels as labels; values within ``LABEL_TOLERANCE`` of a whole number become that number, which is told once.
-
-    Raises:
-        UnknownDatatypeError: A value is not a whole number of 32 bits, or too large for its type to be exact.
-    """
-    rounding = measure_rounding(voxels)
-    if not rounding.whole:
-        raise UnknownDatatypeError(
-            path,
-            f"a label map holds whole numbers, and one of its values is {rounding.value:.9g}; resample it by nearest "
-            "neighbour, or give the label map in place of a scan",
-        )
-    if voxels.dtype == np.float32 and rounding.largest >= _EXACT_FLOAT32:
-        raise UnknownDatatypeError(
-            path, f"float32 does not tell labels such as {rounding.largest:.0f} from the next; save it as int32"
-        )
-    labels = np.ascontiguousarray(np.rint(voxels) if rounding.distance else voxels)
-    if not (labels.min() >= -(2**31) and labels.max() < 2**31):
-        raise UnknownDatatypeError(path, "a label map holds whole numbers of 32 bits, this one does not; save it so")
-    if rounding.distance:
-        _tell(f"{path}: its labels lie up to {rounding.distance:.1g} beside whole numbers and are rounded")
-    return labels.astype(np.int32)
 
 
 def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = None) -> NDArray[np.bool_]:

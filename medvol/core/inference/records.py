@@ -24,7 +24,7 @@ from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.measurements import measure_mask
-from medvol.core.inference.names import require_not_scan
+from medvol.core.inference.names import require_name, require_not_scan
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.json_file import read_json, to_json
@@ -103,8 +103,7 @@ def save_segmentation(
         OSError: Mask and record cannot be written; nothing is.
         OutputError: They were written, but something beside them could not be.
     """
-    if not name or name.startswith(".") or any(character in name for character in "/\\\0"):
-        raise RecordError(f"{name!r} cannot be the name of files; use letters, digits, '-' and '_'")
+    require_name(name, "the name of the files")
     folder = Path(folder)
     paths = answer_paths(folder, name, mask_suffix(segmentation.volume))
     volume, mask = segmentation.volume, segmentation.mask

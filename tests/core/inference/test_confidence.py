@@ -29,8 +29,9 @@ class Sure(ScriptedPolicy):
 
     def generate(self, prompts, n=1, sampling=None):
         self.calls.append((prompts, n, sampling))
-        log_probs = np.array(self.given, np.float32)
-        return [[replace(one, log_probs=log_probs) for one in row] for row in super().generate(prompts, n, sampling)]
+        ids, log_probs = np.arange(len(self.given)), np.array(self.given, np.float32)
+        rows = super().generate(prompts, n, sampling)
+        return [[replace(one, token_ids=ids, log_probs=log_probs) for one in row] for row in rows]
 
 
 @pytest.fixture
