@@ -198,7 +198,7 @@ class Unloaded(ScriptedPolicy):
         raise AssertionError("the model is loaded")
 
 
-@pytest.mark.parametrize("uid", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize("uid", ["StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
 def test_a_series_that_can_have_no_segmentation_is_refused_before_the_work(
     make_series, tmp_path, capsys, monkeypatch, uid
 ):
@@ -235,7 +235,8 @@ def test_a_segmentation_that_fails_costs_neither_mask_nor_record(make_series, tm
     out, scan = tmp_path / "out", tmp_path / "scans" / ("" if many else "a")
     assert segment(scan, "the liver", "--out", out, "--dicom_seg", "anonymous") == 1
     captured = capsys.readouterr()
-    assert "dicom_seg: No space left on device" in captured.err
+    said = (out / "summary.json").read_text() if many else captured.err
+    assert "dicom_seg: No space left on device" in said
     record = file_of(out, "a_the-liver")
     assert json.loads(record.read_text())["not_written"] == {"dicom_seg": "No space left on device"}
     assert all(file_of(out, "a_the-liver", end).is_file() for end in ("nii.gz", "png"))
