@@ -165,5 +165,5 @@ class _CountedBytes(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
-        self._spend(_ITEM_STEPS if data.startswith(_ITEM) else 1)
+        self._spend(1 + _ITEM_STEPS * data.count(_ITEM))
         return data

@@ -33,8 +33,8 @@ _GROUPS = {
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
 _ITEM = b"\xfe\xff\x00\xe0"
-_ITEMS, _ITEMS_A_FRAME = 1000, 100
-_MOST_FRAMES = 100_000
+_ITEMS, _ITEMS_A_FRAME = 1000, 40
+_MOST_FRAMES = 10_000
 _OTHER_OBJECTS = {
     "SEG": "a segmentation object",
     "SR": "a report",

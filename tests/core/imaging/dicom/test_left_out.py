@@ -308,6 +308,15 @@ def test_a_header_of_a_million_elements_in_an_archive(make_series, tmp_path):
     assert archive.stat().st_size < 100_000
     with pytest.raises(ScanError, match="far more elements"):
         read_volume(archive)
+    item = b"\xfe\xff\x00\xe0\x08\x00\x00\x00\x08\x00\x60\x00CS\x00\x00"
+    groups = b"\x00\x52\x30\x92SQ\x00\x00" + (60_000 * len(item)).to_bytes(4, "little") + 60_000 * item
+    place = data.index(b"\xe0\x7f\x10\x00")
+    archive = pack(tmp_path / "a.zip", [("a", data[:place] + groups + data[place:])])
+    with pytest.raises(ScanError, match="far more elements"):
+        read_volume(archive)
+    (tmp_path / "scan" / path.name).write_bytes(data[:place] + groups + data[place:])
+    with pytest.raises(ScanError, match="at a length that no scan needs"):
+        read_volume(tmp_path / "scan")
 
 
 def test_pixels_that_the_files_cannot_hold(make_series, tmp_path):
