@@ -101,7 +101,7 @@ class TrainingModule(EvaluationModule, ABC):
             self.gatherer.meet(cases)
 
     def on_fit_end(self) -> None:
-        """Export the trained policy, and what it was trained on, to ``model`` in the run folder; not after a trial run."""
+        """Export the trained policy to ``model`` in the run folder, with its training data; not after a trial run."""
         data = self.gatherer.finish(self.trainer, self.validated)
         self.gatherer.data = data
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
