@@ -177,7 +177,7 @@ def _join_literals(members: tuple[Any, ...]) -> tuple[Any, ...]:
     """Several lists of words as one."""
     words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
     others = tuple(member for member in members if get_origin(member) is not Literal)
-    return (Literal[tuple(words)], *others) if words else others  # type: ignore[return-value]
+    return (Literal[tuple(words)], *others) if words else others
 
 
 def _find_class(name: str, role: type) -> Any:

@@ -176,7 +176,7 @@ class ExperimentCLI(LightningCLI):
             )
         if not self.model.automatic_optimization:
             require_own_steps(self._part(self.config).trainer, type(self.model).__name__)
-        alone = self.trainer.fast_dev_run or not is_first_process()
+        alone = self._part(self.config_init).trainer.fast_dev_run or not is_first_process()
         try:
             with nullcontext() if alone else self.folder.claim():
                 self._call_trainer(**arguments)

@@ -36,9 +36,9 @@ class ComponentParsing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"parser_mode": MODE, "allow_abbrev": False, **kwargs})
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         """The help, without the words of Python's type system and without classes that happen to be imported."""
-        text: str = super().format_help()  # type: ignore[misc]
+        text: str = super().format_help(formatter)  # type: ignore[misc]
         text = re.sub(r",?\s+known\s+subclasses:[^)]*", "", text)
         text = re.sub(r"type:\s+Optional\[Literal\[([^\]]*)\]\]", r"one of \1", text)
         return re.sub(r"type:\s+Optional\[(\w+)\]", r"type: \1", text)
@@ -47,7 +47,7 @@ class ComponentParsing:
         """Raise instead of printing the usage; inner parsers keep their own way."""
         if not self.exit_on_error:  # type: ignore[attr-defined]
             super().error(message, ex)  # type: ignore[misc]
-        options = re.findall(r"--[a-z][\w.-]*", self.format_help())  # type: ignore[attr-defined]
+        options = re.findall(r"--[a-z][\w.-]*", self.format_help())
         places = [action.dest.upper() for action in self._get_positional_actions()]  # type: ignore[attr-defined]
         usage = self.usage or " ".join([self.prog, *places])  # type: ignore[attr-defined]
         raise RefusedSettingsError(_shorten(message, options, usage)) from ex

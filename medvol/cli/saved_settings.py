@@ -30,7 +30,7 @@ class SaveSettings(SaveConfigCallback):
     """
 
     def __init__(self, *args: Any, doomed: Sequence[Path] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, save_to_log_dir=False)
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self.doomed = list(doomed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

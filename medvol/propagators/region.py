@@ -215,9 +215,11 @@ class _SmoothSlices:
 
     def _pixels_hu(self, z: int) -> Pixels:
         if self.hounsfield:
-            return self._voxels[z]
+            slice_hu: Pixels = self._voxels[z]
+            return slice_hu
         stretched: Pixels = scale_window(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
-        return stretched.clip(-_FARTHEST_HU, _FARTHEST_HU)
+        near: Pixels = stretched.clip(-_FARTHEST_HU, _FARTHEST_HU)
+        return near
 
     def pixels(self, length_mm: float) -> int:
         """A length in whole pixels, at least one."""

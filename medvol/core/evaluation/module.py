@@ -89,6 +89,11 @@ class EvaluationModule(LightningModule):
     def __repr__(self) -> str:
         return describe_settings(self)
 
+    @property
+    def is_trial(self) -> bool:
+        """True in a trial run (``trainer.fast_dev_run``), which leaves nothing behind."""
+        return bool(getattr(self.trainer, "fast_dev_run", False))
+
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
         if self.network is None and isinstance(self.policy, TrainablePolicy):
@@ -177,7 +182,7 @@ class EvaluationModule(LightningModule):
         scores = self._gather(self._scores, lambda score: score.case_id)
         _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
-        if self.trainer.is_global_zero and scores and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and scores and not self.is_trial:
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             with pause_progress():
                 console = Console()

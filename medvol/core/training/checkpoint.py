@@ -138,7 +138,7 @@ class SpecCheckpoint(ModelCheckpoint):
 
     def _reach_boundary(self, trainer: Trainer, keep: bool) -> None:
         asked = self._signals.asked(trainer)
-        if (keep or asked) and not trainer.fast_dev_run:
+        if (keep or asked) and not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(Path(str(self.dirpath)) / LAST, weights_only=False)
             self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
         self._leaving = asked

@@ -271,5 +271,6 @@ class CaseDataModule(LightningDataModule):
     def _count_trained(self) -> int:
         """Batches of the epoch that the fit is done with: not one that a step is busy with, nor one drawn ahead."""
         assert self.trainer is not None, "train_dataloader has looked"
-        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        done = int(progress.processed)
         return done if done < self.trainer.num_training_batches else 0

@@ -241,7 +241,7 @@ class GRPOModule(TrainingModule):
         self._log_all({**measure_update(tables, terms, old), "grad_norm": float(norm)}, 1)
 
     def _inspect(self, groups: Sequence[Group]) -> None:
-        wanted = self.inspect_every and self.global_step % self.inspect_every == 0 and not self.trainer.fast_dev_run
+        wanted = self.inspect_every and self.global_step % self.inspect_every == 0 and not self.is_trial
         if wanted and self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "rollouts"
             draw_rollouts(folder / f"step-{self.global_step:06d}.png", groups, self.split_boxes)

@@ -91,7 +91,7 @@ class TrainingModule(EvaluationModule, ABC):
 
     def on_fit_start(self) -> None:
         """Look where the model will be written, and go on from what the policy knew before."""
-        if not self.trainer.fast_dev_run:
+        if not self.is_trial:
             require_replaceable(self._model_folder)
         self.gatherer.start(self.student)
 
@@ -104,7 +104,7 @@ class TrainingModule(EvaluationModule, ABC):
         """Export the trained policy to ``model`` in the run folder, with its training data; not after a trial run."""
         data = self.gatherer.finish(self.trainer, self.validated)
         self.gatherer.data = data
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not self.is_trial:
             export_model(self.student, self._model_folder, data)
 
     @property

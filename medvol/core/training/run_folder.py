@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,13 +12,11 @@ from pathlib import Path
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.training.checkpoint import CHECKPOINTS
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _WORDS = ("best", "last")
-_RESULTS = (f"{CHECKPOINTS}/*.ckpt", "model", "rollouts/step-*.png", "cases.json", "evaluation.json")
+_RESULTS = (f"{CHECKPOINTS}/*.ckpt", "model", "rollouts/step-*.png", "cases.json", "evaluation.json", "predictions")
 """What would be taken for the next experiment's."""
 
 _NOTES = (
@@ -101,7 +100,7 @@ class RunFolder:
         """
         folder = self.path / CHECKPOINTS
         folder.mkdir(parents=True, exist_ok=True)
-        if fcntl is None:
+        if sys.platform == "win32":
             yield
             return
         handle = os.open(folder, os.O_RDONLY)
