@@ -76,6 +76,7 @@ def _check_end(stream: BinaryIO, dataset: Dataset) -> None:
     cut = any(isinstance(raw.value, bytes) and len(raw.value) < getattr(raw, "length", 0) != _NO_LENGTH for raw in raws)
     if cut or here > stream.seek(0, 2):
         raise EOFError
+    stream.seek(here)
 
 
 @contextmanager

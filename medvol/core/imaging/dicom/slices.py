@@ -35,6 +35,8 @@ _GROUPS = {
 _ITEM = b"\xfe\xff\x00\xe0"
 _ITEMS, _ITEMS_A_FRAME = 1000, 40
 _MOST_FRAMES = 10_000
+_SECTIONS = ("CT", "MR", "PT")
+"""Kinds of files that always hold an image: without one they were cut short."""
 _OTHER_OBJECTS = {
     "SEG": "a segmentation object",
     "SR": "a report",
@@ -120,6 +122,8 @@ def read_slices(path: Path, file: str, stream: BinaryIO) -> tuple[list[DicomSlic
     with quiet_parsing(path):
         dataset = read_dataset(path, stream, HEADER)
         modality = dataset.get("Modality")
+        if "Rows" not in dataset and modality in _SECTIONS and not stream.read(1):
+            raise BadInstanceError(path, "a file in it ends before its image; copy the series again")
         if "Rows" not in dataset or modality in ("SEG", "RTDOSE"):
             return [], f"is {_OTHER_OBJECTS.get(modality, 'DICOM without an image')}"
         return describe_frames(path, file, dataset), ""
