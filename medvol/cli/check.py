@@ -56,7 +56,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 def _parser(verb: str) -> ComponentParser:
     parser = ComponentParser(
         prog=f"medvol {verb}",
-        description="Check a scan, a folder of scans, a table of cases, or the data of an experiment.",
+        description="Check a scan, a folder of scans, a table, or the data of an experiment.",
     )
     parser.add_argument("path", type=str, help="scan, folder, CSV or JSON table, or YAML file of an experiment")
     parser.add_argument(

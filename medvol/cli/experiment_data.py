@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from lightning.pytorch import LightningDataModule
 
 from medvol.cli.diagnosis import find_fault
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building
@@ -25,14 +24,12 @@ def build_data(config: str | Path) -> CaseDataModule:
         raise ConfigError(f"{str(config)!r} names no data; give an experiment whose key 'data' holds its data sets")
     chosen = {"data": settings["data"]}
     parser = ComponentParser(exit_on_error=True)
-    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    parser.add_subclass_arguments(CaseDataModule, "data", required=True)
     try:
         parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
-        raise ConfigError(find_fault(chosen, {"data": LightningDataModule}) or str(refusal)) from refusal
+        raise ConfigError(find_fault(chosen, {"data": CaseDataModule}) or str(refusal)) from refusal
     with building("the data"):
         built = parser.instantiate(parsed)
-    if not isinstance(built.data, CaseDataModule):
-        name = type(built.data).__name__
-        raise ConfigError(f"only the data sets of a CaseDataModule can be checked; data is a {name}")
-    return built.data
+    data: CaseDataModule = built.data
+    return data
