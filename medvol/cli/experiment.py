@@ -140,9 +140,7 @@ class ExperimentCLI(LightningCLI):
         goes_on = self.checkpoint is not None and self.folder.holds(self.checkpoint)
         if settings.overwrite:
             if goes_on:
-                raise ConfigError(
-                    f"--overwrite would delete {self.checkpoint}, which --ckpt_path reads; give one of them"
-                )
+                raise ConfigError(f"--overwrite would delete {self.checkpoint}, which --ckpt_path reads; drop one")
             doomed = self.folder.find()
             refuse_to_delete_sources(settings.as_dict(), doomed)
             self.save_config_kwargs["doomed"] = doomed
