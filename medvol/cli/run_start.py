@@ -54,7 +54,7 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
     goes_on = checkpoint is not None and folder.holds(checkpoint)
     if settings.overwrite:
         if goes_on:
-            raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; give one of them")
+            raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; drop one")
         doomed: list[Any] = folder.find()
         refuse_to_delete_sources(settings.as_dict(), doomed)
         return doomed

@@ -64,10 +64,8 @@ class RunFolder:
         path = self.path / CHECKPOINTS / f"{word}.ckpt"
         if not path.is_file():
             others = ", ".join(map(str, self.find((f"{CHECKPOINTS}/*.ckpt",))))
-            remedy = (
-                f"there is {others}" if others else "that folder holds no checkpoint; leave --ckpt_path out to start"
-            )
-            raise CheckpointError(f"--ckpt_path {word}: there is no {path}; {remedy}")
+            remedy = f"there is {others}" if others else "nor any other; a fit without --ckpt_path starts anew"
+            raise CheckpointError(f"--ckpt_path {word}: there is no checkpoint {path}; {remedy}")
         return path
 
     def holds(self, path: Path) -> bool:
