@@ -1,9 +1,13 @@
 """Fixtures that every test may use, and how hypothesis runs: the same examples everywhere, no clock."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what runs in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("medvol", deadline=None, derandomize=True)
 settings.load_profile("medvol")

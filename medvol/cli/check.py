@@ -140,10 +140,18 @@ def _mend(path: Path, report: Report, options: Any) -> Report:
     files = dict.fromkeys(finding.place for finding in report.findings if Path(finding.place).is_file())
     mended = {}
     for place in files:
-        target = folder / Path(place).relative_to(source)
+        target = folder / _below(Path(place), source)
         if mend_copy(Path(place), target, mending):
             mended[place] = str(target)
     return replace(report, mended=mended)
+
+
+def _below(place: Path, source: Path) -> Path:
+    """Where a copy lies in the folder of copies: as in the source, or by its whole path when it lies elsewhere."""
+    if place.is_relative_to(source):
+        return place.relative_to(source)
+    whole = place.resolve()
+    return whole.relative_to(source.resolve()) if whole.is_relative_to(source.resolve()) else Path(*whole.parts[1:])
 
 
 def _is_list(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.grounding.queries import target_name
 from medvol.core.grounding.relations import RELATIONS, check_sides, kidney_relations, ranked_kidneys
+from medvol.core.json_file import parse_json
 from medvol.core.types import Modality, Volume
 from medvol.datasets.found_targets import find_targets, found_rows
 from medvol.datasets.layout import ScanFiles, structure_named
@@ -147,9 +147,9 @@ def _label_names(root: Path, folder: Path) -> dict[int, str] | None:
     if path is None:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         return {int(value): target_name(name) for value, name in content.items()}
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise DatasetError(f'{path}: expected names by label, such as {{"1": "spleen"}} ({error})') from error
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from medvol.core.errors import DatasetError
+from medvol.core.json_file import parse_json
 
 Split = Literal["all", "train", "val", "test"]
 
@@ -79,8 +79,8 @@ def read_json(path: Path) -> Any:
         DatasetError: The file is missing, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DatasetError(f"{path}: it cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{path}: not JSON ({error})") from error

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from medvol.core.json_file import parse_json
 from medvol.core.whole_file import write_whole
 from medvol.datasets.found_targets import Found, FoundTarget
 from medvol.datasets.layout import ScanFiles
@@ -53,7 +54,7 @@ def _label_files(scan: ScanFiles, own: list[Path]) -> list[Path]:
 def _read(entry: Path) -> Found | None:
     """An entry; None when there is none, or what lies there is not one."""
     try:
-        content = json.loads(entry.read_text(encoding="utf-8"))
+        content = parse_json(entry.read_text(encoding="utf-8"))
         shown = tuple(
             FoundTarget(
                 row["target"], row["mask"], tuple(row["labels"]), row["seed"] and tuple(row["seed"]), row["meaning"]

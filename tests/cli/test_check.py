@@ -261,3 +261,24 @@ def test_leaks_across_splits(leaking: Path, tmp_path: Path, capsys: pytest.Captu
     assert "p1/image.nii.gz" in report["findings"][1]["detail"]
     assert "q1/image.nii.gz" in report["findings"][1]["detail"]
     assert "is the same file as" in refused("fit", "--config", leaking)
+
+
+def test_copies_of_scans_that_lie_elsewhere_keep_their_whole_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "tables").mkdir()
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    rng = np.random.default_rng(0)
+    nib.save(nib.Nifti1Image(rng.integers(-100, 200, (20, 20, 8)).astype(np.int16), affine), tmp_path / "data/a.nii.gz")
+    labels = np.zeros((20, 20, 8), np.float32)
+    labels[4:9, 5:12, 2:6] = 2.9995  # as header scaling leaves a 3
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "data/label.nii.gz")
+    table = tmp_path / "tables" / "t.csv"
+    table.write_text("image,mask,label,target,patient,modality\na.nii.gz,label.nii.gz,3,spleen,p,CT\n")
+    mended = tmp_path / "mended"
+    main(["check", str(table), "--root", str(tmp_path / "data"), "--fix", str(mended), "--json"])
+    copies = json.loads(capsys.readouterr().out)["mended"]
+    for copy in copies.values():
+        assert Path(copy).is_relative_to(mended)
+        assert set(np.unique(nib.load(copy).get_fdata())) == {0, 3}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from medvol.core.imaging.geometry import corner_distance_mm, place_tolerance_mm
 from medvol.core.imaging.label_values import count_values, measure_rounding
 from medvol.core.imaging.problems import RefusedScanError
 from medvol.core.imaging.reading import DICOM_SUFFIXES, SUFFIXES, read_oriented, to_intensities
+from medvol.core.json_file import parse_json
 from medvol.core.types import Volume
 
 NAMES_FILE = "labels.json"
@@ -85,9 +85,9 @@ def read_label_names(path: Path) -> tuple[dict[int, str] | None, Finding | None]
     if file is None:
         return None, None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         return {int(value): target_name(name) for value, name in content.items()}, None
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError, QueryError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, QueryError) as error:
         return None, Finding(
             "bad_layout", str(file), f'it holds no names by label, such as {{"1": "spleen"}} ({error})'
         )

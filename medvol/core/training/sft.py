@@ -24,6 +24,7 @@ from medvol.core.grounding.gaze import Gaze, answer_gazes
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.limits import require_least, require_share
+from medvol.core.notices import tell_once
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
 from medvol.core.training.module import TrainingModule
@@ -224,7 +225,7 @@ class SFTModule(TrainingModule):
             require_target(case)
         slices = self._draw(cases)
         if not early:
-            return [(slices, list(cases))]
+            return [(slices, [case for case in cases if _is_taught(case, slices)])]
         if self.curriculum_rows is None:
             order = rng.permutation(len(slices.indices))
         else:
@@ -276,3 +277,12 @@ class SFTModule(TrainingModule):
         loss = self.occupancy.loss(labels, stacks)
         self.log("train/occupancy_loss", loss.detach(), batch_size=len(stacks))
         return loss
+
+
+def _is_taught(case: Case, slices: SliceStack) -> bool:
+    """False for a target that the scan holds and no slice shown does: ``[]`` would be taught, which is not true."""
+    areas = slice_areas(require_target(case))
+    taught = not areas.any() or bool(areas[list(slices.indices)].any())
+    if not taught:
+        tell_once(f"{case.case_id}: its target lies on none of the {len(slices.indices)} slices shown; it is left out")
+    return taught

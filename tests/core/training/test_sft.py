@@ -75,6 +75,24 @@ def test_the_loss_is_the_mean_over_answer_tokens_of_separate_sequences():
     torch.testing.assert_close(loss, -torch.cat(pieces).mean(), atol=1e-5, rtol=0)
 
 
+def test_a_target_on_no_slice_shown_is_not_taught_as_absent(caplog):
+    module = make_module(reword=0.0, occupancy_weight=0.0)
+    module.configure_model()
+    module.log = lambda *args, **kwargs: None
+    module.__dict__["_trainer"] = type("Stub", (), {"global_step": 0})()
+    case = PhantomDataset("train", 1, shape=(48, 48, 48))[0]
+    shown = module._draw([case]).indices
+    hidden = next(z for z in range(48) if z not in shown)
+    thin = np.zeros_like(case.target)
+    thin[hidden, 10:20, 10:20] = True
+    unseen = replace(case, case_id="thin", target=thin)
+    absent = replace(unseen, query=replace(case.query, kind="absent"), target=np.zeros_like(thin))
+    [(_, taught)] = module._rows([case, unseen, absent], False, np.random.default_rng(0))
+    assert [one.case_id for one in taught] == [case.case_id, absent.case_id]
+    assert "thin: its target lies on none of the 24 slices shown" in caplog.text
+    assert module.training_step([[unseen]], 0) is None
+
+
 def test_the_gaze_loss_is_added_to_that_of_the_answers():
     losses = {}
     for weight in (0.0, 0.5):
