@@ -1,7 +1,9 @@
 """Fixtures that every test may use, and how hypothesis runs: the same examples everywhere, no clock."""
 
 import signal
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,20 @@ settings.register_profile("medvol", deadline=None, derandomize=True)
 settings.load_profile("medvol")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable(report: object) -> Generator[None, Any, Any]:
+    """What a test printed may be no UTF-8, which the workers of pytest-xdist cannot send."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @pytest.fixture(scope="session")
