@@ -2,9 +2,8 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import medvol
 
@@ -45,6 +44,7 @@ PURE = (
 )
 UNSAFE = {"eval", "exec", "os.system", "pickle.load", "yaml.load", "yaml.unsafe_load"}
 MAX_LINES = 300
+MAX_FUNCTION_LINES = 50
 
 
 def room(path: Path) -> str:
@@ -67,51 +67,69 @@ def imports(nodes: list[ast.stmt], *, inside: bool) -> Iterator[str]:
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif inside or not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_type_checking(node)):
-            children = [child for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node]
-            yield from imports([child for child in children if _parent_is(node, child)], inside=inside)
+            for block in blocks(node):
+                yield from imports(block, inside=inside)
 
 
-def _parent_is(node: ast.AST, child: ast.stmt) -> bool:
-    blocks = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
-    handlers = [handler.body for handler in getattr(node, "handlers", [])]
-    return any(child in block for block in (*blocks, *handlers) if isinstance(block, list))
+def blocks(node: ast.stmt) -> list[list[ast.stmt]]:
+    """The statements within a statement."""
+    inner = [*getattr(node, "handlers", []), *getattr(node, "cases", [])]
+    own = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
+    return [*own, *(part.body for part in inner)]
 
 
-def all_imports(path: Path) -> set[str]:
-    return set(imports(ast.parse(path.read_text()).body, inside=True))
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
-def top_imports(path: Path) -> set[str]:
-    return set(imports(ast.parse(path.read_text()).body, inside=False))
+@cache
+def all_imports(path: Path) -> frozenset[str]:
+    return frozenset(imports(tree(path).body, inside=True))
 
 
-def rooms_named(modules: set[str]) -> set[str]:
+@cache
+def top_imports(path: Path) -> frozenset[str]:
+    return frozenset(imports(tree(path).body, inside=False))
+
+
+def libraries(names: frozenset[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def rooms_named(modules: frozenset[str]) -> set[str]:
     return {parts[1] for name in modules if (parts := name.split("."))[0] == "medvol" and len(parts) > 1}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_keeps_to_its_layer(path: Path) -> None:
-    here = room(path)
-    named = rooms_named(all_imports(path))
-    if here == "core" or here == "testing":
-        assert not named & {*ROOMS, "cli"}, "core and testing know no component and no command line"
-    if here == "core":
-        assert "testing" not in named
-    if here in ROOMS:
-        assert named <= {"core", here}, "a component knows core only, never another room"
-    if here == "cli":
-        assert not named & set(ROOMS), "the command line knows components by name only"
-    elif path.name != "__main__.py":
-        assert "cli" not in named, "nothing imports the command line"
+def place(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_library_stays_with_its_owner(path: Path) -> None:
-    place = str(path.relative_to(ROOT))
-    libraries = {name.split(".")[0] for name in all_imports(path)}
-    for library, owners in OWNERS.items():
-        if library in libraries:
-            assert place.startswith(owners), f"{library} belongs to {', '.join(owners)}"
+def test_a_module_keeps_to_its_layer() -> None:
+    wrong = []
+    for path in FILES:
+        here, named = room(path), rooms_named(all_imports(path))
+        if here in ("core", "testing") and named & {*ROOMS, "cli"}:
+            wrong.append(f"{place(path)}: core and testing know no component and no command line")
+        if here == "core" and "testing" in named:
+            wrong.append(f"{place(path)}: core does not know testing")
+        if here in ROOMS and not named <= {"core", here}:
+            wrong.append(f"{place(path)}: a component knows core only, never another room")
+        if here == "cli" and named & set(ROOMS):
+            wrong.append(f"{place(path)}: the command line knows components by name only")
+        if here != "cli" and path.name != "__main__.py" and "cli" in named:
+            wrong.append(f"{place(path)}: nothing imports the command line")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_library_stays_with_its_owner() -> None:
+    wrong = [
+        f"{place(path)}: {library} belongs to {', '.join(owners)}"
+        for path in FILES
+        for library, owners in OWNERS.items()
+        if library in libraries(all_imports(path)) and not place(path).startswith(owners)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def component_files() -> list[Path]:
@@ -134,41 +152,50 @@ def local_modules(path: Path, seen: set[Path]) -> set[Path]:
     return seen
 
 
-@pytest.mark.parametrize("path", component_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_components_import_nothing_heavy_at_the_top(path: Path) -> None:
-    for module in local_modules(path, set()):
-        heavy = {name.split(".")[0] for name in top_imports(module)} & HEAVY
-        assert not heavy, f"{module.relative_to(ROOT)}, which {path.name} imports, imports {', '.join(heavy)}"
+def test_components_import_nothing_heavy_at_the_top() -> None:
+    components = component_files()
+    assert len(components) > 15
+    wrong = [
+        f"{place(module)}, which {path.name} imports, imports {', '.join(heavy)}"
+        for path in components
+        for module in local_modules(path, set())
+        if (heavy := libraries(top_imports(module)) & HEAVY)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("place", PURE)
-def test_mathematics_is_pure(place: str) -> None:
-    path = ROOT / place
-    libraries = {name.split(".")[0] for name in all_imports(path)}
-    assert not libraries & {"torch", "lightning", "transformers", "yaml", "jsonargparse"}
+def test_mathematics_is_pure() -> None:
+    for name in PURE:
+        assert not libraries(all_imports(ROOT / name)) & {"torch", "lightning", "transformers", "yaml", "jsonargparse"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_stay_small_and_well_named(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    assert len(lines) <= MAX_LINES
-    assert path.stem not in {"utils", "helpers", "common", "base", "manager"}
-    for node in ast.walk(ast.parse("\n".join(lines))):
-        if isinstance(node, ast.FunctionDef):
-            length = (node.end_lineno or 0) - node.body[0].lineno + 1
-            assert length <= 50, f"{node.name} has {length} lines"
+def test_files_stay_small_and_well_named() -> None:
+    wrong = []
+    for path in FILES:
+        lines = len(path.read_text().splitlines())
+        if lines > MAX_LINES:
+            wrong.append(f"{place(path)} has {lines} lines")
+        if path.stem in {"utils", "helpers", "common", "base", "manager"}:
+            wrong.append(f"{place(path)} is named after nothing")
+        for node in ast.walk(tree(path)):
+            length = (node.end_lineno or 0) - node.body[0].lineno + 1 if isinstance(node, ast.FunctionDef) else 0
+            if length > MAX_FUNCTION_LINES:
+                wrong.append(f"{place(path)}: {node.name} has {length} lines")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_unsafe(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"bare except at line {node.lineno}"
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            assert name not in UNSAFE
-            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert keywords.get("trust_remote_code", "False") == "False"
-            if name == "torch.load":
-                assert keywords.get("weights_only") == "True"
+def test_nothing_unsafe() -> None:
+    wrong = []
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            where = f"{place(path)}, line {getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.ExceptHandler) and node.type is None:
+                wrong.append(f"{where}: bare except")
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if name in UNSAFE or keywords.get("trust_remote_code", "False") != "False":
+                    wrong.append(f"{where}: {name} may run what a file holds")
+                if name == "torch.load" and keywords.get("weights_only") != "True":
+                    wrong.append(f"{where}: torch.load without weights_only=True")
+    assert not wrong, "\n".join(wrong)
