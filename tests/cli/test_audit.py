@@ -63,7 +63,7 @@ def test_cases_and_propagator_can_be_given(toy: Path, capsys: pytest.CaptureFixt
         (["{config}"], "model.rewards"),
         (["none.yaml"], "does not exist"),
         (["AxialReward", "--propagator", "ToyPropagatr"], "did you mean 'ToyPropagator'"),
-        (["AxialReward", "--cases", "ToyDataset", "--num_cases", "0"], "no case to audit"),
+        (["AxialReward", "--cases", "ToyDataset", "--num_cases", "0"], "num_cases is 0; it must be 1 or more"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(
