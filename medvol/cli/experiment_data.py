@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
+from lightning.pytorch import LightningDataModule
 
 from medvol.cli.diagnosis import find_fault
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building
@@ -28,7 +29,7 @@ def build_data(config: str | Path) -> CaseDataModule:
     try:
         parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
-        raise ConfigError(find_fault(chosen, {"data": CaseDataModule}) or str(refusal)) from refusal
+        raise ConfigError(find_fault(chosen, {"data": LightningDataModule}) or str(refusal)) from refusal
     with building("the data"):
         built = parser.instantiate(parsed)
     data: CaseDataModule = built.data
