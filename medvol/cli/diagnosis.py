@@ -196,7 +196,7 @@ def _find_class(name: str, role: type) -> Any:
     for registry in REGISTRIES:
         if issubclass(role, getattr(roles, registry.role)):
             return registry.get(name)
-    known = {subclass.__name__: subclass for subclass in _subclasses(role) if not inspect.isabstract(subclass)}
+    known = {found.__name__: found for found in (role, *_subclasses(role)) if not inspect.isabstract(found)}
     if name in known:
         return known[name]
     kind = _KINDS.get(role.__name__, role.__name__)

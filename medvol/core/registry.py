@@ -92,6 +92,8 @@ class Registry(Generic[Role]):
             ComponentImportError: Its module fails to import, whatever it raises.
             InvalidComponentError: It does not inherit from the role, or its constructor is not fully typed.
         """
+        if not isinstance(name, str):
+            raise UnknownComponentError(f"medvol.{self.kind}: {name!r} is no name; give one as text")
         if name in self._local:
             return self._local[name]
         points = self._points(name)

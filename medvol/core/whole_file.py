@@ -104,6 +104,7 @@ def write_together(folder: Path, last: str) -> Iterator[Path]:
             yield Path(place)
             files = sorted(Path(place).iterdir(), key=lambda file: file.name == last)
             for file in files:
+                require_no_folder(folder / file.name)
                 file.chmod(0o644)
                 _flush(file)
             with _held(folder):
@@ -111,6 +112,16 @@ def write_together(folder: Path, last: str) -> Iterator[Path]:
                 for file in files:
                     file.replace(folder / file.name)
             _flush(folder)
+
+
+def require_no_folder(path: Path) -> None:
+    """Refuse to write a file where a folder is, before anything is moved or deleted.
+
+    Raises:
+        IsADirectoryError: It names ``path``.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def file_sha256(path: Path) -> str:

@@ -127,6 +127,20 @@ def test_an_experiment_with_bad_cases(experiment: Write, capsys: pytest.CaptureF
     assert ["train", "3", "3", "3", "3", "0"] in [line.split() for line in text.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data__init_args__train": "NoDataset"}, "data.init_args.train: medvol.datasets: no 'NoDataset'"),
+        ({"data__class_path": "CaseDataModul"}, "did you mean 'CaseDataModule'?"),
+        ({"data__init_args__trian": "ToyDataset"}, "did you mean 'train'?"),
+        ({"data__init_args__val__init_args__cuont": 3}, "did you mean 'count'?"),
+        ({"data__init_args__val__init_args__count": "many"}, "init_args.count must be int; got 'many'"),
+    ],
+)
+def test_a_fault_in_the_data_of_an_experiment_is_named(experiment: Write, refused: Callable[..., str], changes, said):
+    assert said in refused("check", experiment(**changes))
+
+
 def test_a_wrong_experiment(experiment: Write, refused: Callable[..., str]) -> None:
     config = experiment(data__init_args__train={"class_path": "ToyDataset", "init_args": {"cont": 7}})
     assert "'data.init_args.train.init_args.cont'" in refused("check", config)

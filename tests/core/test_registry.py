@@ -215,3 +215,9 @@ def test_untyped_parameters_of_a_class_without_constructor() -> None:
 )
 def test_suggest(word: str, expected: str) -> None:
     assert suggest(word, ["fit", "test", "report"]) == expected
+
+
+@pytest.mark.parametrize("name", [3, None, 1.5, ("CentreBoxPolicy",)])
+def test_what_is_no_name_is_an_unknown_component(name) -> None:
+    with pytest.raises(UnknownComponentError, match="give one as text"):
+        POLICIES[name]

@@ -16,9 +16,9 @@ from medvol.core.inference.records import (
     DICOM_SEG_SUFFIX,
     EvidenceRecord,
     answer_paths,
+    find_record,
     hash_volume,
     mask_suffix,
-    read_record,
 )
 from medvol.core.types import Volume
 
@@ -67,7 +67,7 @@ class Question:
             dicom_seg: Ask for a DICOM segmentation too.
         """
         path = self.paths["record"]
-        record = _read(path)
+        record = find_record(path)
         if record is None or not self._is_of(record) or not _is_whole(path, record, dicom_seg):
             return None
         return path, record
@@ -85,10 +85,13 @@ class Question:
             RecordError: Files of that name hold something else.
         """
         require_not_scan(self.paths.values(), self.job.scan)
+        for kind in ("mask", "record"):
+            if self.paths[kind].is_dir():
+                raise RecordError(f"{self.paths[kind]} is a folder; move it away, or choose another --out")
         there = next((path for path in self.paths.values() if path.exists()), None)
         if there is None or overwrite or not self.job.named:
             return there
-        record = _read(self.paths["record"])
+        record = find_record(self.paths["record"])
         if record is None:
             raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
         if not self._is_of(record):
@@ -122,7 +125,7 @@ class EarlierAnswers:
     def __init__(self, folders: Iterable[Path]) -> None:
         self._found: dict[tuple[Path, str | None, str], list[Answer]] = {}
         for path in (path for folder in dict.fromkeys(folders) for path in sorted(folder.glob("*.json"))):
-            record = _read(path)
+            record = find_record(path)
             if record is not None and record.scan_path is not None:
                 key = place(Path(record.scan_path)), record.series, record.query
                 self._found.setdefault(key, []).append((path, record))
@@ -152,7 +155,10 @@ def _is_asked(record: EvidenceRecord, job: Job, identity: Mapping[str, Any]) -> 
 def _is_whole(path: Path, record: EvidenceRecord, dicom_seg: DicomSegKind | None) -> bool:
     """True when nothing that was asked for is missing."""
     wanted = [path.with_name(record.mask_file)]
-    wanted += [path.with_suffix(DICOM_SEG_SUFFIX)] if dicom_seg is not None else []
+    if dicom_seg is not None:
+        if record.dicom_seg != dicom_seg:
+            return False  # an anonymous one is not one with the patient's data, nor the other way round
+        wanted.append(path.with_suffix(DICOM_SEG_SUFFIX))
     return "overlay" not in record.not_written and all(file.is_file() for file in wanted)
 
 
@@ -161,10 +167,3 @@ def _is_newer(record: Path, job: Job) -> bool:
         return record.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
     except OSError:
         return False  # the scan is not there; reading it says so
-
-
-def _read(path: Path) -> EvidenceRecord | None:
-    try:
-        return read_record(path)
-    except (RecordError, OSError):
-        return None

@@ -59,8 +59,8 @@ def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | Non
 
 def tell_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
     """The outcome of a job without an answer; ``kept`` is where its words lie."""
-    log.warning("%s, %r: %s", job.scan, job.query, error, exc_info=not isinstance(error, MedvolError | OSError))
     detail = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    log.warning("%s, %r: %s", job.scan, job.query, detail, exc_info=not isinstance(error, MedvolError | OSError))
     said = f"; what was said is in {kept}" if kept is not None else ""
     return tell(job, "failed", error=type(error).__name__, detail=f"{detail}{said}")
 

@@ -23,13 +23,14 @@ from medvol.core.imaging.dicom.segmentation import DicomSegKind, write_dicom_seg
 from medvol.core.imaging.geometry import voxel_to_world
 from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
 from medvol.core.imaging.writing import write_mask
+from medvol.core.inference.anchor_place import box_corners_mm, stored_slice
 from medvol.core.inference.measurements import measure_mask
 from medvol.core.inference.names import require_name, require_not_scan
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.json_file import read_json, to_json
 from medvol.core.types import Evidence, Segmentation, Volume
-from medvol.core.whole_file import write_together
+from medvol.core.whole_file import require_no_folder, write_together
 
 SCHEMA = "medvol-evidence/1"
 """Version of the record's layout."""
@@ -40,6 +41,7 @@ DICOM_SEG_SUFFIX = ".dcm"
 FAILED_SUFFIX = ".failed.json"
 """Ending of the file that keeps the words of an answer without a mask."""
 
+_Extras = dict[str, Callable[[Path], object]]
 _DECIMALS = 3
 _REMEDY = "mend it, or segment the scan again"
 
@@ -63,6 +65,7 @@ class EvidenceRecord:
         sampling: How the completion was drawn.
         edited: True when the anchor is no longer what the completion says.
         confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
+        dicom_seg: Kind of the DICOM segmentation beside it, ``anonymous`` or ``with_patient``; None when there is none.
     """
 
     query: str
@@ -79,6 +82,7 @@ class EvidenceRecord:
     mask: Mapping[str, Any] = field(default_factory=dict)
     not_written: Mapping[str, Any] = field(default_factory=dict)
     confidence: Mapping[str, Any] = field(default_factory=dict)
+    dicom_seg: str | None = None
 
 
 def save_segmentation(
@@ -104,8 +108,7 @@ def save_segmentation(
         OutputError: They were written, but something beside them could not be.
     """
     require_name(name, "the name of the files")
-    folder = Path(folder)
-    paths = answer_paths(folder, name, mask_suffix(segmentation.volume))
+    paths = answer_paths(folder := Path(folder), name, mask_suffix(segmentation.volume))
     volume, mask = segmentation.volume, segmentation.mask
     require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
     extras: dict[str, Callable[[Path], object]] = {
@@ -113,27 +116,36 @@ def save_segmentation(
     }
     if dicom_seg is not None:
         extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
-    failures: dict[str, str] = {}
+    earlier = find_record(paths["record"])
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
         write_mask(partial["mask"], mask, volume)
-        _write_record(partial["record"], segmentation, paths, failures)
-        for kind, write in extras.items():
-            try:
-                write(partial[kind])
-            except Exception as error:  # a library's, or the disk's
-                partial[kind].unlink(missing_ok=True)
-                refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
-                failures[kind] = refused or explain_error(error)
+        _write_record(partial["record"], segmentation, paths, {}, dicom_seg)
+        failures = _write_extras(extras, partial, paths)
         if failures:
-            _write_record(partial["record"], segmentation, paths, failures)
+            _write_record(partial["record"], segmentation, paths, failures, dicom_seg)
     written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
-    for kind in failures:
-        paths[kind].unlink(missing_ok=True)  # of an earlier answer that was replaced
+    replaced_seg = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
+    for path in (paths[kind] for kind in (*failures, *replaced_seg) if not paths[kind].is_dir()):
+        path.unlink(missing_ok=True)  # of an earlier answer that was replaced
     (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
     if failures:
         raise OutputError(written, failures)
     return written
+
+
+def _write_extras(extras: _Extras, partial: Mapping[str, Path], paths: Mapping[str, Path]) -> dict[str, str]:
+    """Write what can be written; why the rest cannot, by its kind."""
+    failures: dict[str, str] = {}
+    for kind, write in extras.items():
+        try:
+            require_no_folder(paths[kind])
+            write(partial[kind])
+        except Exception as error:  # a library's, or the disk's
+            partial[kind].unlink(missing_ok=True)
+            refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
+            failures[kind] = refused or explain_error(error)
+    return failures
 
 
 def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
@@ -143,7 +155,11 @@ def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
 
 
 def describe_segmentation(
-    segmentation: Segmentation, mask_file: str, overlay_file: str | None, not_written: Mapping[str, str] | None = None
+    segmentation: Segmentation,
+    mask_file: str,
+    overlay_file: str | None,
+    not_written: Mapping[str, str] | None = None,
+    dicom_seg: DicomSegKind | None = None,
 ) -> dict[str, Any]:
     """Content of the record, as plain values; the same segmentation always gives the same content.
 
@@ -152,6 +168,7 @@ def describe_segmentation(
         mask_file: Name of its mask.
         overlay_file: Name of its picture; None when there is none.
         not_written: Why files that were asked for are not there, by their kind.
+        dicom_seg: Kind of the DICOM segmentation that was asked for; None when there is none.
     """
     provenance, volume = segmentation.provenance, segmentation.volume
     unit = "HU" if volume.modality == "CT" else None
@@ -164,6 +181,7 @@ def describe_segmentation(
         "completion": segmentation.completion.text,
         "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
+        "dicom_seg": None if "dicom_seg" in (not_written or {}) else dicom_seg,
         "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
         "not_written": dict(not_written or {}),
         "scan": _describe_scan(volume),
@@ -198,7 +216,16 @@ def read_record(path: str | Path) -> EvidenceRecord:
         sampling=fields.mapping("sampling"),
         edited=fields.flag("edited"),
         confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
+        dicom_seg=fields.optional_text("dicom_seg") if "dicom_seg" in fields.content else None,
     )
+
+
+def find_record(path: Path) -> EvidenceRecord | None:
+    """A record, or None where there is none that can be read."""
+    try:
+        return read_record(path)
+    except (RecordError, OSError):
+        return None
 
 
 def hash_volume(volume: Volume) -> str:
@@ -222,31 +249,6 @@ def mask_suffix(volume: Volume) -> str:
     if name.endswith(NRRD_SUFFIXES):
         return ".nrrd"
     return ".mha" if name.endswith(METAIMAGE_SUFFIXES) else ".nii.gz"
-
-
-def stored_slice(volume: Volume, key_slice: int) -> tuple[int, int]:
-    """Axis of the stored file that the slices lie along, and the index of a slice there.
-
-    Args:
-        volume: The scan.
-        key_slice: Index in the LPS volume.
-    """
-    if volume.source is None:
-        return 2, key_slice
-    orientation = volume.source.orientation
-    axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
-    return axis, key_slice if orientation[axis, 1] > 0 else volume.source.shape[axis] - 1 - key_slice
-
-
-def box_corners_mm(volume: Volume, key_slice: int, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Corners of boxes in world mm (RAS+), (N, 4, 3), clockwise from the first.
-
-    Boxes run along the outer edges of their pixels, half a pixel beyond the centres, which voxel indices mean.
-    """
-    x1, y1, x2, y2 = boxes.T - 0.5
-    z = np.full(len(boxes), float(key_slice))
-    corners = np.stack([np.stack([x, y, z], axis=-1) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], axis=1)
-    return voxel_to_world(volume.affine, corners).reshape(-1, 4, 3)
 
 
 def _describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:
@@ -288,7 +290,11 @@ def _rounded(values: NDArray[np.float64]) -> list[Any]:
 
 
 def _write_record(
-    path: Path, segmentation: Segmentation, paths: Mapping[str, Path], failures: Mapping[str, str]
+    path: Path,
+    segmentation: Segmentation,
+    paths: Mapping[str, Path],
+    failures: Mapping[str, str],
+    dicom_seg: DicomSegKind | None,
 ) -> None:
     overlay = None if "overlay" in failures else paths["overlay"].name
-    path.write_bytes(to_json(describe_segmentation(segmentation, paths["mask"].name, overlay, failures)))
+    path.write_bytes(to_json(describe_segmentation(segmentation, paths["mask"].name, overlay, failures, dicom_seg)))

@@ -24,6 +24,9 @@ _HEAD = 160
 _SAME_PX = 0.01
 """Boxes that lie closer than this are the same; a record rounds them to a thousandth."""
 
+MAX_SAMPLES = 1000
+"""Most further answers to one query; a number with a few zeros too many would fill the memory."""
+
 
 class Segmenter:
     """Answers queries about scans.
@@ -54,8 +57,8 @@ class Segmenter:
                 "a trained policy, or use `medvol test` on a data set with masks"
             )
         self.propagator = take_propagator(propagator)
-        if type(samples) is not int or samples < 0 or samples == 1:
-            raise ConfigError(f"samples is {samples!r}; it is 0, or 2 and more answers to compare")
+        if type(samples) is not int or samples < 0 or samples == 1 or samples > MAX_SAMPLES:
+            raise ConfigError(f"samples is {samples!r}; it is 0, or 2 to {MAX_SAMPLES} answers to compare")
         self.samples = samples
         self.strict = strict
 

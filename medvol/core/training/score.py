@@ -14,6 +14,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import follow_completion, require_target
 from medvol.core.inference.inputs import take_propagator
 from medvol.core.registry import REWARDS
+from medvol.core.reprs import Brief
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.training.scorer import RewardScorer
 from medvol.core.types import Case, Completion, Evidence
@@ -22,8 +23,8 @@ Reward = str | RewardTerm
 """A reward term, or the name of a registered one, which gets its default settings."""
 
 
-@dataclass(frozen=True, eq=False)
-class ScoredAnswer:
+@dataclass(frozen=True, eq=False, repr=False)
+class ScoredAnswer(Brief):
     """What an answer earns.
 
     Args:

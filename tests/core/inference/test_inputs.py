@@ -68,3 +68,9 @@ def test_what_is_no_scan(segmenter, volume, tmp_path: Path):
 def test_what_are_no_queries(segmenter, volume, given):
     with pytest.raises(QueryError, match="quer"):
         segmenter.segment_many(volume, given)
+
+
+@pytest.mark.parametrize("samples", [-1, 1, 1001, 10**30, 2.0, True])
+def test_samples_are_bounded(samples):
+    with pytest.raises(ConfigError, match="0, or 2 to 1000"):
+        Segmenter("CentreBoxPolicy", "ExtrudePropagator", samples=samples)

@@ -17,7 +17,8 @@ from medvol.core.errors import MedvolError, OutputError, RecordError
 from medvol.core.imaging.geometry import make_volume
 from medvol.core.imaging.reading import read_volume
 from medvol.core.inference import records
-from medvol.core.inference.records import box_corners_mm, hash_volume, read_record, save_segmentation, stored_slice
+from medvol.core.inference.anchor_place import box_corners_mm, stored_slice
+from medvol.core.inference.records import hash_volume, read_record, save_segmentation
 from medvol.core.inference.segmenter import repropagate
 from medvol.core.types import Volume
 from medvol.propagators.extrude import ExtrudePropagator
@@ -170,6 +171,27 @@ def test_a_picture_that_cannot_be_made_costs_neither_mask_nor_record(segmenter, 
     assert content["overlay"] == {"file": None}
     assert set(content["not_written"]) == {"overlay"}
     assert not np.asarray(nib.load(paths["mask"]).dataobj).any(), "the mask is the new one too"
+
+
+def test_a_folder_in_the_place_of_the_picture_costs_neither_mask_nor_record(segmenter, volume, paths):
+    paths["overlay"].unlink()
+    (paths["overlay"] / "mine").mkdir(parents=True)
+    with pytest.raises(OutputError, match="overlay: Is a directory"):
+        save_segmentation(segmenter.segment(volume, "the tail"), paths["record"].parent, "answer")
+    assert read_record(paths["record"]).query == "the tail"
+    assert not np.asarray(nib.load(paths["mask"]).dataobj).any(), "the mask is the new one too"
+    assert (paths["overlay"] / "mine").is_dir()
+
+
+def test_a_folder_in_the_place_of_the_mask_leaves_the_earlier_files(segmenter, volume, paths):
+    paths["mask"].unlink()
+    paths["mask"].mkdir()
+    folder = paths["record"].parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(IsADirectoryError) as caught:
+        save_segmentation(segmenter.segment(volume, "the tail"), folder, "answer")
+    assert caught.value.filename == str(paths["mask"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_an_answer_never_replaces_its_scan(segmenter, volume, scan):

@@ -75,3 +75,10 @@ def test_what_is_no_case_and_no_text(case, truth):
         medvol.score(case, None, "AxialReward")
     with pytest.raises(medvol.DatasetError, match="no target mask"):
         medvol.score(replace(case, target=None), truth, "AxialReward")
+
+
+def test_an_answer_with_a_mask_is_shown_in_one_short_line(case, truth):
+    shown = repr(medvol.score(case, truth, [SpatialReward()], ExtrudePropagator()))
+    assert shown.startswith("ScoredAnswer(scores=")
+    assert "\n" not in shown
+    assert len(shown) <= 200

@@ -244,6 +244,30 @@ def test_a_segmentation_that_fails_costs_neither_mask_nor_record(make_series, tm
     assert (str(record) in captured.out) is not many
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_a_segmentation_of_the_other_kind_is_no_answer(make_series, tmp_path, many):
+    for name in ("a", "b") if many else ("a",):
+        make_series().write(tmp_path / "scans" / name)
+    out, scan = tmp_path / "out", tmp_path / "scans" / ("" if many else "a")
+
+    def patient(*options):
+        assert segment(scan, "the liver", "--out", out, *options) == 0
+        return str(pydicom.dcmread(file_of(out, "a_the-liver", "dcm")).PatientID)
+
+    assert patient("--dicom_seg", "with_patient") == "4711"
+    assert patient() == "4711", "what is answered stays"
+    assert patient("--dicom_seg", "anonymous") != "4711"
+    assert patient("--dicom_seg", "with_patient") == "4711"
+
+
+def test_an_answer_that_is_replaced_leaves_no_segmentation_of_the_former(make_series, tmp_path):
+    make_series().write(tmp_path / "a")
+    out = tmp_path / "out"
+    assert segment(tmp_path / "a", "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
+    assert segment(tmp_path / "a", "the liver", "--out", out, "--overwrite") == 0
+    assert not list(out.glob("*.dcm"))
+
+
 def test_a_missing_writer_is_said_before_the_work(make_series, tmp_path, capsys, monkeypatch):
     for name in ("a", "b"):
         make_series().write(tmp_path / "scans" / name)
