@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from medvol.core.errors import CheckpointError
+from medvol.core.containment import contained, say
+from medvol.core.errors import CheckpointError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.limits import require_least
 from medvol.core.roles import TrainablePolicy
@@ -20,6 +22,8 @@ from medvol.core.tensor_file import read_tensors
 from medvol.core.training.checkpoint_files import use_whole_files
 from medvol.core.training.gathering import read_trained_on
 from medvol.core.training.stops import StopSignals
+
+Network = TypeVar("Network")
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
@@ -194,7 +198,7 @@ def load_module(path: str | Path) -> EvaluationModule:
     """
     checkpoint = read_checkpoint(path)
     module: EvaluationModule = rebuild(_spec(checkpoint, path), EvaluationModule)
-    module.configure_model()
+    _build_network(module.configure_model, path)
     _load_weights(module, checkpoint["state_dict"], path)
     module.policy.training_data = read_trained_on(checkpoint) or module.policy.training_data
     return module
@@ -216,9 +220,19 @@ def load_policy(path: str | Path) -> TrainablePolicy:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith(_NETWORK)
     }
-    _load_weights(policy.load(), own, path)
+    _load_weights(_build_network(policy.load, path), own, path)
     policy.training_data = read_trained_on(checkpoint) or policy.training_data
     return policy
+
+
+def _build_network(build: Callable[[], Network], path: str | Path) -> Network:
+    """Build what the settings in the checkpoint describe; they may be of any type."""
+
+    def refuse(error: BaseException) -> CheckpointError:
+        return CheckpointError(f"{path}: no network can be built from its settings: {say(error)}")
+
+    with contained(refuse, MedvolError, OSError):
+        return build()
 
 
 def _spec(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -229,7 +243,10 @@ def _spec(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 
 def _load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """All of the weights, and no others."""
+    """All of the weights, of the same kind of number, and no others."""
+    for name, own in module.state_dict().items():
+        if name in state and state[name].is_floating_point() != own.is_floating_point():
+            raise CheckpointError(f"{path}: its weight {name!r} is of {state[name].dtype}, and {own.dtype} is needed")
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
