@@ -16,6 +16,7 @@ from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.limits import require_least
+from medvol.core.model_loading import require_same_kinds
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.tensor_file import read_tensors
@@ -244,11 +245,9 @@ def _spec(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 def _load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
     """All of the weights, of the same kind of number, and no others."""
-    for name, own in module.state_dict().items():
-        if name in state and state[name].is_floating_point() != own.is_floating_point():
-            raise CheckpointError(f"{path}: its weight {name!r} is of {state[name].dtype}, and {own.dtype} is needed")
     try:
+        require_same_kinds(module, state)
         module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: its weights do not fit the policy that it names: {reason[:300]}") from error
