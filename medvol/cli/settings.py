@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import get_loader
 
 from medvol.core.errors import ConfigError
-from medvol.core.yaml_text import RefusedYAMLError, judge_yaml
+from medvol.core.yaml_text import UNREADABLE, RefusedYAMLError, judge_yaml
 
 COMPONENT_KEYS = ("class_path", "init_args", "dict_kwargs")
 """What a mapping that names a component may hold."""
@@ -72,7 +72,7 @@ def read_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         content = load_yaml(text)
-        _refuse_repeats(yaml.compose(text, yaml.SafeLoader), path, set())
+        _refuse_repeats(yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path, set())
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {str(path)!r} is not UTF-8 text; give a YAML file") from error
     except yaml.MarkedYAMLError as error:
@@ -98,7 +98,7 @@ def load_yaml(text: str) -> Any:
     judge_yaml(text)
     try:
         return get_loader("yaml")(text)
-    except ValueError as error:  # a date or number that is none
+    except UNREADABLE as error:
         raise RefusedYAMLError(f"one of its values cannot be read: {error}") from error
 
 

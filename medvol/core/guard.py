@@ -9,6 +9,7 @@ changed what it was given all the same is an ``InvalidComponentError``, since no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ from medvol.core.promises import BreachError, Mask, own_mask, own_masks, read_an
 from medvol.core.registry import owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 from medvol.core.snapshots import changed, locked, snapshot
+from medvol.core.training_data import TrainingData
 from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
 
 POLICY_FAILED = "policy_failed"
@@ -194,7 +196,24 @@ def identify(component: Policy | Propagator) -> dict[str, Any]:
         identity: object = component.identity()
         if not isinstance(identity, Mapping):
             raise BreachError(f"has the identity {say(identity)}; it is a mapping of names to plain values")
+        try:
+            json.dumps(dict(identity), default=str, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:  # of values in a circle, or digits by the thousand
+            raise BreachError(f"has an identity that cannot be written ({say(error)}); give plain values") from None
         return dict(identity)
+
+
+def read_knowledge(policy: Policy) -> TrainingData | None:
+    """What a policy says that it was trained on.
+
+    Raises:
+        InvalidComponentError: It says something else.
+    """
+    with _guarded(policy, InvalidComponentError):
+        known: object = policy.training_data
+        if known is not None and not isinstance(known, TrainingData):
+            raise BreachError(f"has the training data {say(known)}; they are a TrainingData or None")
+        return known
 
 
 @contextmanager

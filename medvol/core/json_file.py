@@ -12,6 +12,9 @@ from medvol.core.whole_file import write_whole
 MAX_BYTES = 256_000_000
 """No file of medvol's is larger."""
 
+MAX_VALUES = 2_000_000
+"""A value takes up to a hundred times the memory of its text."""
+
 
 def read_json(path: Path, origin: str, remedy: str) -> Any:
     """Read a JSON file; the mark that some editors put before UTF-8 text is passed over.
@@ -42,9 +45,11 @@ def parse_json(text: str) -> Any:
     """Read JSON text that may come from anywhere.
 
     Raises:
-        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, or has a number of thousands of
-            digits.
+        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, holds too many values, or has a
+            number of thousands of digits.
     """
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise ValueError(f"it holds more than {MAX_VALUES:,} values")
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError:

@@ -31,7 +31,11 @@ _WEIGHTS = ".safetensors"
 _SEALED = (".json", ".jinja", ".model", ".txt", _WEIGHTS)
 _MAX_TEXT = 128 * 1024**2
 _MAX_HEADER = 100 * 1024**2
-_DTYPE_BITS = {"BOOL": 8, "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32}
+_MAX_CONFIG = 2 * 1024**2
+_MAX_TENSORS = 10_000
+_MAX_AXES = 8
+_DTYPE_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
+"""Kinds of numbers that weights are; others would be turned into these without a word."""
 _FOREIGN = {
     "adapter_config.json": "adapters on another model; merge them into one folder first",
     "quantization_config": "quantised weights, which are not run here; give the model in bfloat16 or float32",
@@ -79,9 +83,9 @@ def count_numbers(folder: Path) -> int:
 
 
 def _read(file: Path) -> Any:
-    size = file.stat().st_size
-    if size > _MAX_TEXT:
-        raise CheckpointError(f"{str(file)!r} has {size} bytes, and at most {_MAX_TEXT} are read; give another folder")
+    size, most = file.stat().st_size, _MAX_CONFIG if file.name == CONFIG else _MAX_TEXT
+    if size > most:
+        raise CheckpointError(f"{str(file)!r} has {size} bytes, and at most {most} are read; give another folder")
     try:
         return parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -92,6 +96,8 @@ def _judge_config(config: Mapping[str, Any], place: Path) -> None:
     for key, value in _settings(config):
         if key == "quantization_config" and value is not None:
             raise CheckpointError(f"{str(place)!r} names {_FOREIGN[key]}")
+        if key == "transformers_weights" and value is not None:
+            raise CheckpointError(f"{str(place)!r} names other weights under {key}; remove it")
         if key.endswith("implementation") and value is not None and not re.fullmatch(r"\w+", str(value)):
             raise CheckpointError(f"{str(place)!r} sets {key} to {str(value)[:80]!r}, which would load code; remove it")
 
@@ -113,12 +119,23 @@ def _judge_weights(folder: Path, index: Any, config: Mapping[str, Any]) -> None:
         for name in sorted(set(named.values())):
             if Path(name).name != name or "\\" in name or not (folder / name).is_file():
                 raise CheckpointError(f"{str(folder / _INDEX)!r} names the file {name!r}, which is not in the folder")
+        _hold_to_index(folder, named)
     tensors = sum(len(_header(file)) for file in sorted(folder.glob(f"*{_WEIGHTS}")))
     for key, value in _settings(config):
         if re.search(r"layers|depth", key) and isinstance(value, int) and value > max(tensors, 1):
             raise CheckpointError(
                 f"{str(folder / CONFIG)!r} sets {key} to {str(value)[:20]}, and the folder holds {tensors} tensors"
             )
+
+
+def _hold_to_index(folder: Path, named: Mapping[str, str]) -> None:
+    """Every tensor lies in the one shard that the index names for it: of two, either could be taken."""
+    for name in sorted(set(named.values())):
+        for tensor in _header(folder / name):
+            if named.get(tensor) != name:
+                raise CheckpointError(
+                    f"{str(folder / name)!r} holds the tensor {tensor[:80]!r}, which {_INDEX} does not look for there"
+                )
 
 
 def _header(file: Path) -> dict[str, Any]:
@@ -132,22 +149,24 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         header = parse_json(text.decode("utf-8"))
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        sound = all(_is_sound(entry, size - 8 - length) for entry in entries.values())
+        sound = len(entries) <= _MAX_TENSORS and all(_is_sound(entry, size - 8 - length) for entry in entries.values())
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise CheckpointError(f"{str(file)!r} has a damaged header; copy it again") from error
     if not sound:
-        raise CheckpointError(f"{str(file)!r} names tensors that its {size} bytes do not hold; copy it again")
+        raise CheckpointError(
+            f"{str(file)!r} names tensors that its {size} bytes do not hold, or that are no floating-point numbers, or "
+            f"more than {_MAX_TENSORS:,}; copy it again"
+        )
     return entries
 
 
 def _is_sound(entry: Mapping[str, Any], available: int) -> bool:
     first, last = entry["data_offsets"]
     shape = entry["shape"]
-    if not all(isinstance(value, int) and value >= 0 for value in (first, last, *shape)):
+    if len(shape) > _MAX_AXES or not all(type(value) is int and 0 <= value < 2**63 for value in (first, last, *shape)):
         return False
     bits = _DTYPE_BITS.get(entry["dtype"])
-    fits = bits is None or prod(shape) * bits == (last - first) * 8
-    return bool(fits and first <= last <= available and prod(shape) <= 8 * (last - first))
+    return bits is not None and first <= last <= available and prod(shape) * bits == (last - first) * 8
 
 
 def _hold_to_seal(folder: Path, sidecar: Any) -> None:

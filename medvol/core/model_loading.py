@@ -45,6 +45,21 @@ def require_size(network: Any, folder: Path) -> None:
         )
 
 
+def require_same_kinds(network: Any, state: Mapping[str, Any]) -> None:
+    """Refuse weights that are no real numbers where the network's own are: torch would convert them without a word.
+
+    Args:
+        network: A module of torch.
+        state: Its weights by name.
+
+    Raises:
+        CheckpointError: One of them is of integers or complex numbers.
+    """
+    for name, own in network.state_dict().items():
+        if name in state and state[name].is_floating_point() != own.is_floating_point():
+            raise CheckpointError(f"its weight {name!r} is of {state[name].dtype}, and {own.dtype} is needed")
+
+
 def require_all_tensors(report: Mapping[str, Any], folder: Path) -> None:
     """Refuse weights that the network lacks, does not know, or knows in another shape.
 

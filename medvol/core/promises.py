@@ -48,7 +48,9 @@ def _check_completion(completion: object) -> None:
         raise BreachError(f"returned a text that is no Unicode, {say(text)}; decode it with errors='replace'") from None
     if not (isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind in "iu"):
         raise BreachError(f"returned a completion whose token_ids are {form_of(ids)}; they are int64 of shape (T,)")
-    if scores is not None and not (isinstance(scores, np.ndarray) and scores.shape == ids.shape):
+    if scores is not None and not (
+        isinstance(scores, np.ndarray) and scores.shape == ids.shape and scores.dtype.kind == "f"
+    ):
         raise BreachError(
             f"returned a completion whose log_probs are {form_of(scores)}; they are one float a token, or None"
         )

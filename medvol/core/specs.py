@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.registry import REGISTRIES, owner_of
@@ -68,12 +69,12 @@ def rebuild(spec: Any, *allowed: type) -> Any:
     if not (inspect.isclass(cls) and issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed))):
         raise CheckpointError(f"the checkpoint names {path!r}, which is not a component; it is not called")
     arguments = {key: _build_value(value, allowed) for key, value in settings.items()}
-    try:
+
+    def refuse(error: BaseException) -> CheckpointError:  # a constructor may fail in any way at what it never met
+        return CheckpointError(f"{path} does not take the settings in the checkpoint: {say(error)}")
+
+    with contained(refuse, MedvolError):
         return cls(**arguments)
-    except MedvolError:
-        raise
-    except Exception as error:  # a constructor may fail in any way at settings that it never met
-        raise CheckpointError(f"{path} does not take the settings in the checkpoint: {error}") from error
 
 
 def _read_spec(spec: Any) -> tuple[str, Mapping[str, Any]]:
@@ -95,10 +96,12 @@ def _find_class(path: str) -> Any:
                 f"the checkpoint names {path!r}, which no installed distribution publishes and which is not imported; "
                 f"import {module or path} first if you trust it"
             )
-        try:
+
+        def refuse(error: BaseException) -> CheckpointError:
+            return CheckpointError(f"the checkpoint names {path!r}, which cannot be imported: {say(error)}")
+
+        with contained(refuse):
             import_module(module)
-        except Exception as error:
-            raise CheckpointError(f"the checkpoint names {path!r}, which cannot be imported: {error}") from error
     try:
         return vars(sys.modules[module])[name]  # not getattr: some modules import when they are asked for a name
     except KeyError as error:

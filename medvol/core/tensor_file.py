@@ -48,7 +48,11 @@ def _require_stored(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        if _begins_as_archive(path):  # torch reads more kinds of archives than can be judged here
+            raise CheckpointError(
+                f"{str(path)!r} is not a file of plain values and tensors but a damaged archive; copy or make it again"
+            ) from error
         return  # not an archive: torch says what it is
     size = path.stat().st_size
     if sum(member.file_size for member in members) > size or any(member.compress_type for member in members):
@@ -56,6 +60,11 @@ def _require_stored(path: Path) -> None:
             f"{str(path)!r} is compressed, or claims more bytes than its {size}; torch.save writes no such file, "
             "so copy or make it again"
         )
+
+
+def _begins_as_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def _judge(content: Any, path: Path) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 
-MAX_CHARACTERS = 2_000_000
+MAX_CHARACTERS = 500_000
 """The longest file of medvol's own has 30,000."""
 MAX_DEPTH = 64
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 """Most values, each alias counted as all that it stands for."""
 _MAX_DIGITS = 1000
+UNREADABLE = (ValueError, KeyError, OverflowError)
+"""What the builders of YAML raise at a date, a number or a truth value that is none."""
 
 
 class RefusedYAMLError(yaml.YAMLError):
@@ -37,7 +39,7 @@ def judge_yaml(text: str) -> None:
                 raise RefusedYAMLError(f"it has an anchor that holds itself, {event.anchor!r}; write the value out")
             open_nodes[-1].add(*sizes.get(event.anchor or "", (1, 1)))
         elif isinstance(event, yaml.ScalarEvent):
-            if len(event.value) > _MAX_DIGITS and re.fullmatch(r"[+-]?[\d_]+", event.value):
+            if len(event.value) > _MAX_DIGITS and re.fullmatch(r"[+-]?\d[\w:.]*", event.value):
                 raise RefusedYAMLError(f"it has a number of {len(event.value)} digits")
             open_nodes[-1].add(1, 1)
             sizes[event.anchor or ""] = 1, 1
@@ -58,7 +60,7 @@ def read_yaml(text: str) -> Any:
     judge_yaml(text)
     try:
         return yaml.safe_load(text)
-    except ValueError as error:  # a date or number that is none
+    except UNREADABLE as error:
         raise RefusedYAMLError(f"one of its values cannot be read: {error}") from error
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, ConfigError, MissingExtraError
+from medvol.core.model_loading import require_same_kinds
 from medvol.core.tensor_file import read_tensors
 
 SIZE = 256
@@ -61,7 +62,8 @@ class LiteMedSAMNetwork:
         state = read_tensors(path)
         try:
             module.load_state_dict(state, strict=True)
-        except (RuntimeError, TypeError, AttributeError) as error:
+            require_same_kinds(module, state)
+        except (RuntimeError, TypeError, AttributeError, CheckpointError) as error:
             raise CheckpointError(f"checkpoint {str(path)!r} does not hold LiteMedSAM weights: {error}") from error
         try:
             self._module = module.to(device).eval().requires_grad_(False)

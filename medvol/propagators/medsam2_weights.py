@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3T
 
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.model_folder import judge_folder, write_sidecar
-from medvol.core.model_loading import refuse_damage, require_all_tensors, require_size
+from medvol.core.model_loading import refuse_damage, require_all_tensors, require_same_kinds, require_size
 from medvol.core.progress_bars import hide_progress_bars
 from medvol.core.suggestions import suggest
 from medvol.core.tensor_file import read_tensors
@@ -126,8 +126,9 @@ def build_model(config: Any, state: State) -> PreTrainedModel:
     with torch.device("cpu"):
         model: PreTrainedModel = FAMILIES[config.model_type][1](config)
     try:
+        require_same_kinds(model, state)
         model.load_state_dict(dict(state), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, CheckpointError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"these weights belong to another network: {reason}") from error
     return model

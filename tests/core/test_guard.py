@@ -30,6 +30,7 @@ from medvol.core.guard import (
     look_up,
     propagate,
     propagate_many,
+    read_knowledge,
     read_template,
 )
 from medvol.core.inference.records import hash_volume
@@ -204,6 +205,7 @@ def test_what_tells_of_the_set_up_passes_as_it_is(error: Exception) -> None:
         ([[Completion("a", [1, 2])], [Completion("a")]], "whose token_ids are a list of 2"),
         ([[Completion("a", np.ones(2))], [Completion("a")]], "whose token_ids are a NumPy array of float64"),
         ([[Completion("a", np.ones(2, int), np.ones(3))], [Completion("a")]], "whose log_probs are a NumPy array"),
+        ([[Completion("a", np.ones(1, int), np.array(["b"]))], [Completion("a")]], "whose log_probs are a NumPy array"),
     ],
 )
 def test_what_a_policy_returns_is_looked_at(rows: Any, said: str) -> None:
@@ -474,6 +476,29 @@ def test_template_and_identity_are_looked_at() -> None:
         read_template(Odd(answers))
     with pytest.raises(InvalidComponentError, match="has the identity None"):
         identify(Odd(answers))
+
+
+def circle() -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    values["itself"] = values
+    return values
+
+
+@pytest.mark.parametrize("identity", [circle(), {"seed": 10**5000}, {"rate": float("nan")}, {(1, 2): 3}])
+def test_an_identity_can_be_written_to_a_record(identity: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DonePolicy, "identity", lambda self: identity)
+    with pytest.raises(InvalidComponentError, match="has an identity that cannot be written"):
+        identify(DonePolicy(answers))
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "said"),
+    [(property(lambda self: sys.exit(0)), "failed: SystemExit: 0"), ("nonsense", "has the training data 'nonsense'")],
+)
+def test_training_data_are_looked_at(knowledge: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DonePolicy, "training_data", knowledge)
+    with pytest.raises(InvalidComponentError, match=said):
+        read_knowledge(DonePolicy(answers))
 
 
 def test_ctrl_c_of_the_user_acts_at_once() -> None:

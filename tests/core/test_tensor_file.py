@@ -1,6 +1,7 @@
 """Files of tensors are read whole and never run."""
 
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -33,6 +34,19 @@ def test_other_files_are_refused(tmp_path, content, capsys):
     with pytest.raises(CheckpointError, match=r"a\.ckpt' is not a file of plain values and tensors"):
         read_tensors(tmp_path / "a.ckpt")
     assert "run" not in capsys.readouterr().out
+
+
+def test_an_archive_that_cannot_be_judged_is_refused(tmp_path):
+    """torch unpacks members of an archive whose version Python's own reader refuses to open."""
+    torch.save({"weight": torch.zeros(10**6)}, tmp_path / "whole.ckpt")
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as old, zipfile.ZipFile(tmp_path / "a.ckpt", "w", 8) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member))
+    content = (tmp_path / "a.ckpt").read_bytes()
+    assert len(content) < 40_000
+    (tmp_path / "a.ckpt").write_bytes(content.replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x63"))
+    with pytest.raises(CheckpointError, match="damaged archive"):
+        read_tensors(tmp_path / "a.ckpt")
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path):

@@ -19,9 +19,12 @@ HOSTILE = {
     "deep mappings": "model: " + "{a: " * 50_000 + "1" + "}" * 50_000,
     "depth by aliases": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 90)),
     "a number of 6,000 digits": "seed_everything: " + "9" * 6000,
+    "a number of 5,000 hexadecimal digits": "seed_everything: 0x" + "f" * 5000,
+    "a number of 6,000 sixties": "seed_everything: 1" + ":59" * 6000,
+    "a truth value that is none": "seed_everything: !!bool x",
     "a date that is none": "seed_everything: 2024-13-45",
-    "many values": "model: [" + "1, " * 200_000 + "1]",
-    "many characters": "model: " + "a" * 3_000_000,
+    "many values": "model: [" + "1, " * 25_000 + "1]",
+    "many characters": "model: " + "a" * 600_000,
 }
 
 

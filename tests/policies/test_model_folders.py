@@ -84,6 +84,28 @@ def replace(folder, name, content):
     (folder / name).write_bytes(content)
 
 
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+
+
+def hide(folder, index, shard):
+    """Name other weights, by an index of another name."""
+    state = load_file(folder / "model.safetensors")
+    save_file(state, folder / shard, {"format": "pt"})
+    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(state, shard)}))
+    edit(folder, "config.json", lambda c: c.update(transformers_weights=index))
+
+
+def share(folder):
+    """Two shards that both hold one tensor, with other numbers."""
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards = {"1.safetensors": state, "2.safetensors": {first(state): torch.zeros_like(state[first(state)])}}
+    for name, tensors in shards.items():
+        save_file(tensors, folder / name, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {**dict.fromkeys(state, "1.safetensors"), first(state): "2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def text(**settings):
     return lambda config: config["text_config"].update(settings)
 
@@ -143,6 +165,14 @@ DAMAGE = {
     "a shard that is not there": lambda f: split(f, "model-00001-of-00002.safetensors"),
     "an index of numbers": lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}'),
     "an index that is a list": lambda f: (f / "model.safetensors.index.json").write_text("[]"),
+    "weights under another name": lambda f: hide(f, "other.safetensors.index.json", "../other.safetensors"),
+    "a tensor in two shards": lambda f: share(f),
+    "a tensor of integers": lambda f: edit_weights(f, lambda s: s.update({first(s): s[first(s)].to(torch.int8)})),
+    "a tensor of complex numbers": lambda f: edit_weights(f, lambda s: s.update({first(s): s[first(s)] * 1j})),
+    "a shape of 200,000 axes": lambda f: edit_header(f, lambda h: h[first(h)].update(shape=[10**9] * 200_000)),
+    "100,000 empty tensors": lambda f: edit_header(f, lambda h: h.update(dict.fromkeys(map(str, range(10**5)), EMPTY))),
+    "configuration of 3 MB": lambda f: edit(f, "config.json", lambda c: c.update(names=["x"] * 10**6)),
+    "JSON of a million lists": lambda f: (f / "extra.json").write_text("[" + "[]," * 10**6 + "[]]"),
     "no tokenizer": lambda f: (f / "tokenizer.json").unlink(),
     "deep tokenizer": lambda f: replace(f, "tokenizer.json", nest("model").encode()),
     "tokenizer without a model": lambda f: edit(f, "tokenizer.json", lambda t: t.pop("model")),
@@ -169,6 +199,17 @@ def test_a_damaged_folder_is_refused(folder, damage):
         load(folder)
     assert "model" in str(refusal.value)
     assert len(str(refusal.value)) < 1000
+
+
+def test_two_shards_load(folder):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {name: f"{index % 2}.safetensors" for index, name in enumerate(state)}
+    for shard in ("0.safetensors", "1.safetensors"):
+        tensors = {name: state[name] for name, place in places.items() if place == shard}
+        save_file(tensors, folder / shard, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert load(folder) is not None
 
 
 def test_a_folder_from_elsewhere_loads(folder):

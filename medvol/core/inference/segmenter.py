@@ -12,7 +12,7 @@ import numpy as np
 from medvol.core.errors import ConfigError, EvidenceParseError, PolicyError, RecordError
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
-from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_template
+from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_knowledge, read_template
 from medvol.core.inference.confidence import judge_answer, read_warnings, require_trust
 from medvol.core.inference.inputs import take_policy, take_propagator, take_queries, take_volume
 from medvol.core.inference.records import EvidenceRecord, hash_volume
@@ -183,7 +183,7 @@ def follow_answer(
         detail, head = str(error).removeprefix(f"{error.failure}: "), completion.text[:_HEAD]
         quoted = "" if head in detail else f"; it begins {head!r}"
         raise EvidenceParseError(error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}") from error
-    confidence = judge_answer(completion, volume, query, policy.training_data, type(policy).__name__)
+    confidence = judge_answer(completion, volume, query, read_knowledge(policy), type(policy).__name__)
     if strict:
         require_trust(confidence, query)
     identity = {"policy": identify(policy), "propagator": identify(propagator)}

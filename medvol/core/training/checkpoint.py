@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from medvol.core.errors import CheckpointError
+from medvol.core.containment import contained, say
+from medvol.core.errors import CheckpointError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.limits import require_least
+from medvol.core.model_loading import require_same_kinds
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.tensor_file import read_tensors
 from medvol.core.training.checkpoint_files import use_whole_files
 from medvol.core.training.gathering import read_trained_on
 from medvol.core.training.stops import StopSignals
+
+Network = TypeVar("Network")
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
@@ -194,7 +199,7 @@ def load_module(path: str | Path) -> EvaluationModule:
     """
     checkpoint = read_checkpoint(path)
     module: EvaluationModule = rebuild(_spec(checkpoint, path), EvaluationModule)
-    module.configure_model()
+    _build_network(module.configure_model, path)
     _load_weights(module, checkpoint["state_dict"], path)
     module.policy.training_data = read_trained_on(checkpoint) or module.policy.training_data
     return module
@@ -216,9 +221,19 @@ def load_policy(path: str | Path) -> TrainablePolicy:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith(_NETWORK)
     }
-    _load_weights(policy.load(), own, path)
+    _load_weights(_build_network(policy.load, path), own, path)
     policy.training_data = read_trained_on(checkpoint) or policy.training_data
     return policy
+
+
+def _build_network(build: Callable[[], Network], path: str | Path) -> Network:
+    """Build what the settings in the checkpoint describe; they may be of any type."""
+
+    def refuse(error: BaseException) -> CheckpointError:
+        return CheckpointError(f"{path}: no network can be built from its settings: {say(error)}")
+
+    with contained(refuse, MedvolError, OSError):
+        return build()
 
 
 def _spec(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -229,9 +244,10 @@ def _spec(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 
 def _load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """All of the weights, and no others."""
+    """All of the weights, of the same kind of number, and no others."""
     try:
+        require_same_kinds(module, state)
         module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: its weights do not fit the policy that it names: {reason[:300]}") from error
