@@ -105,6 +105,9 @@ class ExperimentCLI(LightningCLI):
         settings = self._part(self.config)
         require_sound(settings.trainer, settings.seed_everything)
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint to ``find_start``: Lightning would read it here, and look for settings that it lacks."""
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a fit takes besides Lightning's options."""
         if self.verb == "fit":

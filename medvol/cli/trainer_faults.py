@@ -90,9 +90,10 @@ def is_of_trainer(error: BaseException) -> bool:
 
 def _candidates(words: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings that a text names, then those whose value it names."""
-    for end in ("=", ""):  # ``devices=0`` says more than the word alone
+    for end in ("`? ?[=(]{value}\\b", "=", ""):  # ``devices=0`` says more than the word alone
         for key, value in settings.items():
-            if value is not None and re.search(rf"\b{re.escape(key)}\b{end}", words):
+            pattern = rf"\b{re.escape(key)}\b" + end.replace("{value}", re.escape(str(value)))
+            if value is not None and re.search(pattern, words):
                 yield key, value
     for key in ("accelerator", "strategy", "precision", "devices", "max_time"):
         value = settings.get(key)

@@ -39,7 +39,8 @@ def test_a_fit_says_what_it_leaves_and_what_comes_next(
     command = told.out.splitlines()[3].split()[2:]
     assert main(command) == 0
     told = capfd.readouterr()
-    assert told.out.startswith("mean [95 % interval by patient]")
+    assert told.out.splitlines()[0] == f"checkpoint {run}/checkpoints/last.ckpt, step 3"
+    assert told.out.splitlines()[1].startswith("mean [95 % interval by patient]")
     assert told.out.splitlines()[-1].startswith("means and intervals:"), "the report ends the test"
     assert told.err == ""
     assert main(["validate", *command[1:]]) == 0

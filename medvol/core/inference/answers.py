@@ -89,9 +89,13 @@ class Question:
             if self.paths[kind].is_dir():
                 raise RecordError(f"{self.paths[kind]} is a folder; move it away, or choose another --out")
         there = next((path for path in self.paths.values() if path.exists()), None)
-        if there is None or overwrite or not self.job.named:
+        if there is None or overwrite:
             return there
         record = find_record(self.paths["record"])
+        if record is None and self.paths["record"].exists():
+            raise RecordError(f"{self.paths['record']} is there already and cannot be read; mend it, or {_WAYS_OUT}")
+        if not self.job.named:
+            return there
         if record is None:
             raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
         if not self._is_of(record):

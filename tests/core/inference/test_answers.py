@@ -102,6 +102,20 @@ def test_the_same_scan_elsewhere_is_known(write_block, tmp_path: Path):
     assert statuses(run(out, job(Path(copied), "the block", out), job(moved, "the block", out))) == ["skipped"] * 2
 
 
+def test_a_record_that_somebody_broke_while_editing_is_kept(write_block, tmp_path: Path):
+    scan, out = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out"
+    asked = job(scan, "the spleen", out)
+    run(out, asked)
+    [record] = [path for path in out.glob("*_*.json")]
+    record.write_text(record.read_text().replace('"key_slice": 3', '"key_slice": 4 5'))
+    kept = contents(out)
+    summary = run(out, asked)
+    assert statuses(summary) == ["failed"]
+    assert "cannot be read; mend it" in summary.outcomes[0].detail
+    assert contents(out) == kept
+    assert statuses(run(out, asked, overwrite=True)) == ["done"]
+
+
 def test_another_policy_or_propagator_answers_beside(write_block, tmp_path: Path):
     out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
     run(out, job(scan, "the block", out))
