@@ -106,7 +106,7 @@ def test_a_record_that_somebody_broke_while_editing_is_kept(write_block, tmp_pat
     scan, out = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out"
     asked = job(scan, "the spleen", out)
     run(out, asked)
-    [record] = [path for path in out.glob("*_*.json")]
+    [record] = out.glob("*_*.json")
     record.write_text(record.read_text().replace('"key_slice": 3', '"key_slice": 4 5'))
     kept = contents(out)
     summary = run(out, asked)
