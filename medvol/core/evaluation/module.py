@@ -179,7 +179,7 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        scores = self._gather(self._scores, lambda score: score.case_id)
+        scores = self._gather_scores()
         _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores and not self.is_trial:

@@ -105,7 +105,8 @@ def make_thumbnail(volume: Volume, sized: bool = True) -> Thumbnail:
     """
     low, high = window_limits(volume, get_window("soft_tissue"))
     down, rows, columns = (_cell_weights(size) for size in volume.shape)
-    flat = np.stack([rows.T @ (apply_window(axial, low, high) @ columns) for axial in volume.voxels])
+    base = apply_window(volume.voxels[:1, 0, 0], low, high)  # a constant scan becomes zeros, and not rounding errors
+    flat = np.stack([rows.T @ ((apply_window(axial, low, high) - base) @ columns) for axial in volume.voxels])
     means = np.tensordot(down, flat, (0, 0))
     relief = means - ndimage.gaussian_filter(means, _AROUND)
     norm = float(np.linalg.norm(relief))

@@ -66,7 +66,8 @@ def make_case():
         target = np.zeros(SHAPE, bool)
         if present:
             target[4:9, 10:20, 15:35] = True
-        return Case(case_id, volume, Query(**{"text": case_id, "target": "box", **query}), target, patient)
+        kind = {} if present else {"kind": "absent"}
+        return Case(case_id, volume, Query(**{"text": case_id, "target": "box", **kind, **query}), target, patient)
 
     return make
 

@@ -29,9 +29,11 @@ def scans():
 
 
 def write(folder, volume, voxels=None, affine=None, dtype=np.int16):
-    """A scan and a label map with a liver everywhere, in the layout that NiftiDataset searches."""
+    """A scan and a label map with a liver in one half, in the layout that NiftiDataset searches."""
     stored = volume.voxels.transpose(2, 1, 0) if voxels is None else voxels
-    for name, array in (("image", stored.astype(dtype)), ("label", np.ones(stored.shape, np.uint8))):
+    labels = np.zeros(stored.shape, np.uint8)
+    labels[: len(labels) // 2] = 1
+    for name, array in (("image", stored.astype(dtype)), ("label", labels)):
         folder.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(array, volume.affine if affine is None else affine), folder / f"{name}.nii.gz")
     return folder
