@@ -65,6 +65,8 @@ def _pairs(path: Path, text: str) -> Iterator[tuple[str, str]]:
     for line in text.split("\n"):
         key, found, value = (part.strip() for part in re.match(r"([^=:]*)([=:]?)(.*)", line, re.DOTALL).groups())  # type: ignore[union-attr]
         known = _BY_SMALL.get(key.lower(), key)
+        if not found and key.lower() in _BY_SMALL:
+            raise BadHeaderError(path, f"its {known} has no value; save the scan again")
         if found and key != known:
             raise BadHeaderError(path, f"its field {key!r} is passed over by other readers; spell it {known!r}")
         if found and key != "Comment":

@@ -113,7 +113,7 @@ def test_a_slice_cut_short_is_refused(make_series, tmp_path):
     data = (folder / "IM005").read_bytes()
     for keep in (400, len(data) // 2, len(data) - 1):
         (folder / "IM005").write_bytes(data[:keep])
-        with pytest.raises(ScanError, match="cannot be parsed|ends before its image"):
+        with pytest.raises(ScanError, match=r"cannot be parsed|ends before its image"):
             read_volume(folder)
     (folder / "IM005").write_bytes(data[:100])
     assert [entry.name for entry in read_volume(folder).source.header.left_out] == ["IM005"]
