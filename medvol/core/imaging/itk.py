@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from medvol.core.imaging.problems import BadHeaderError, ConflictingAffinesError
+from medvol.core.imaging.problems import BadHeaderError, ConflictingAffinesError, UnreadableScanError
 from medvol.core.imaging.stored import check_affine, check_spacing
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -50,6 +50,8 @@ def read_geometry(path: Path, sizes: tuple[int, ...], reader_name: str) -> tuple
     Raises:
         ScanError: SimpleITK does not read it or understands it otherwise, or the geometry is not sound.
     """
+    if not _is_text(path):
+        raise UnreadableScanError(path, "ITK takes names in UTF-8 only; rename the file or its folder")
     reader = sitk.ImageFileReader()
     reader.SetImageIO(reader_name)
     reader.SetFileName(str(path))
@@ -84,6 +86,15 @@ def itk_geometry(affine: NDArray[np.float64]) -> ItkGeometry:
     return ItkGeometry(tuple(spacing.tolist()), tuple(world[:3, 3].tolist()), tuple(direction.ravel().tolist()))
 
 
+def _is_text(path: Path) -> bool:
+    """False for a name that is no UTF-8, at which ITK would end the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_itk(path: Path, voxels: NDArray[np.uint8], geometry: ItkGeometry) -> None:
     """Write (I, J, K) voxels, compressed.
 
@@ -97,6 +108,8 @@ def write_itk(path: Path, voxels: NDArray[np.uint8], geometry: ItkGeometry) -> N
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
+    if not _is_text(path):
+        raise OSError(errno.EILSEQ, "ITK takes names in UTF-8 only; choose another folder", str(path))
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:  # it does not say why

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medvol.core.errors import ScanError
 from medvol.core.imaging.dicom.archives import is_archive
 from medvol.core.imaging.label_values import count_values, label_values
-from medvol.core.imaging.reading import NIFTI_SUFFIXES, SUFFIXES, read_oriented
+from medvol.core.imaging.metaimage import read_metaimage
+from medvol.core.imaging.nrrd import read_nrrd
+from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, read_oriented
+from medvol.core.imaging.stored import MAX_BYTES
 
 _WORDS = {
     *("label", "labels", "labelmap", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt"),
@@ -118,13 +120,17 @@ def _first_slices(path: Path) -> NDArray[np.float32] | None:
 
 def _grid(path: Path) -> _Grid | None:
     """Size and place of the voxels as the header tells them; None when there is none to compare."""
-    if not path.name.lower().endswith(SUFFIXES):
-        return None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    name = path.name.lower()
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
+        if name.endswith(NIFTI_SUFFIXES):
+            image = nib.Nifti1Image.from_filename(path)
+            shape, affine = image.shape, image.affine
+        elif name.endswith((*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)):
+            read = read_nrrd if name.endswith(NRRD_SUFFIXES) else read_metaimage
+            stored = read(path, MAX_BYTES, header_only=True)
+            shape, affine = stored.voxels.shape, stored.affine
+        else:
+            return None
+    except Exception:  # whatever a library raises; the gate tells it in words
         return None
-    place = np.round([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()], 2) + 0.0
-    return (*map(float, reader.GetSize()), *place.tolist())
+    return (*map(float, shape), *(np.round(affine, 2) + 0.0).ravel().tolist())

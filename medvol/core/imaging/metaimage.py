@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from medvol.core.imaging.detached import VoxelBytes, find_files, read_voxels
 from medvol.core.imaging.header_fields import collect_fields, declared, is_millimetres, read_count, read_head
 from medvol.core.imaging.itk import read_geometry
@@ -35,8 +37,13 @@ _END = re.compile(rb"(?m)^[ \t]*ElementDataFile[ \t]*[=:][^\n]*(\n|\Z)")
 _LOCAL = ("LOCAL", "Local", "local")
 
 
-def read_metaimage(path: Path, max_bytes: int) -> StoredScan:
+def read_metaimage(path: Path, max_bytes: int, header_only: bool = False) -> StoredScan:
     """Read .mha or .mhd.
+
+    Args:
+        path: The file.
+        max_bytes: Budget for the voxels.
+        header_only: Leave the voxels on the disk; those of the result are zeros that take no memory.
 
     Raises:
         ScanError: One of ``medvol.core.imaging.problems``.
@@ -57,6 +64,8 @@ def read_metaimage(path: Path, max_bytes: int) -> StoredScan:
         raise BadHeaderError(path, f"its {' and '.join(_ORDERS)} say two things; save the scan again")
     source = _find_voxels(path, fields, sizes, head[end.end() :], end.end())
     affine, geometry = read_geometry(path, sizes, "MetaImageIO")
+    if header_only:
+        return StoredScan(np.broadcast_to(np.zeros((), dtype), sizes), affine, geometry)
     voxels = read_voxels(path, source, sizes, dtype.newbyteorder(">" if orders == {True} else "<"))
     return StoredScan(voxels, affine, geometry)
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from medvol.core.imaging.detached import VoxelBytes, find_files, read_voxels
 from medvol.core.imaging.header_fields import collect_fields, declared, is_millimetres, read_count, read_head
 from medvol.core.imaging.itk import read_geometry
@@ -27,10 +29,15 @@ _END = re.compile(rb"\r?\n\r?\n|\r\r")
 _LIST = re.compile(r"(?im)^data ?file: LIST\b.*$")
 
 
-def read_nrrd(path: Path, max_bytes: int) -> StoredScan:
+def read_nrrd(path: Path, max_bytes: int, header_only: bool = False) -> StoredScan:
     """Read .nrrd or .nhdr.
 
     Words count in capitals or not, as for ITK.
+
+    Args:
+        path: The file.
+        max_bytes: Budget for the voxels.
+        header_only: Leave the voxels on the disk; those of the result are zeros that take no memory.
 
     Raises:
         ScanError: One of ``medvol.core.imaging.problems``.
@@ -60,6 +67,8 @@ def read_nrrd(path: Path, max_bytes: int) -> StoredScan:
     affine, geometry = read_geometry(path, sizes, "NrrdImageIO")
     placed = {"space": fields["space"], "space directions": " ".join(axes), "space origin": fields.get("space origin")}
     lines = tuple(f"{key}: {value}" for key, value in placed.items() if value is not None)
+    if header_only:
+        return StoredScan(np.broadcast_to(np.zeros((), dtype), sizes), affine, geometry)
     voxels = read_voxels(path, source, sizes, dtype.newbyteorder(">" if endian == "big" else "<"))
     return StoredScan(voxels, affine, geometry._replace(nrrd_fields=lines))
 

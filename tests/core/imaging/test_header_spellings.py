@@ -176,3 +176,22 @@ def test_a_part_that_is_cut_is_named(tmp_path):
 def test_long_of_itk_has_32_bits(tmp_path):
     (tmp_path / "s.mha").write_bytes(SCANS.meta(SCANS.raw("<i4"), ElementType="MET_LONG"))
     check(tmp_path / "s.mha")
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_a_name_that_is_no_text_costs_its_own_file(tmp_path, ending):
+    """ITK ends the process at such a name."""
+    import os
+
+    from medvol.core.imaging.folders import look_into
+    from medvol.core.imaging.problems import UnreadableScanError
+    from medvol.core.imaging.reading import read_volume
+
+    good = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5)), str(good))
+    odd = tmp_path / os.fsdecode(b"caf\xe9" + ending.encode())
+    odd.write_bytes(good.read_bytes())
+    assert sorted(look_into(tmp_path).scans) == sorted([good, odd])
+    with pytest.raises(UnreadableScanError, match="UTF-8"):
+        read_volume(odd)
+    assert read_volume(good).shape == (3, 4, 5)
