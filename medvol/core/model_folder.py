@@ -122,7 +122,7 @@ def _judge_weights(folder: Path, index: Any, config: Mapping[str, Any]) -> None:
         _hold_to_index(folder, named)
     tensors = sum(len(_header(file)) for file in sorted(folder.glob(f"*{_WEIGHTS}")))
     for key, value in _settings(config):
-        if re.search(r"layers|depth", key) and isinstance(value, int) and value > max(tensors, 1):
+        if re.fullmatch(r"(num|n)_\w*layers|depth", key) and isinstance(value, int) and value > max(tensors, 1):
             raise CheckpointError(
                 f"{str(folder / CONFIG)!r} sets {key} to {str(value)[:20]}, and the folder holds {tensors} tensors"
             )

@@ -14,7 +14,8 @@ def make_case():
 
     def make(target):
         volume = Volume(np.zeros(target.shape, np.float32), np.eye(4), volume_id="v")
-        return Case("case", volume, Query("the box", "box"), target)
+        query = Query("the box", "box") if target.any() else Query("the box", "box", kind="absent")
+        return Case("case", volume, query, target)
 
     return make
 
