@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr of its import; a test's own would be closed
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 
@@ -261,3 +263,14 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return lines[0].removeprefix("medvol: ")
 
     return run
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A scan stored from left to right, front to back: x and y run against the canonical axes."""
+    path = tmp_path / "scans" / "ct.nii.gz"
+    path.parent.mkdir()
+    image = nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
+    image.set_qform(image.affine, 1)
+    nib.save(image, path)
+    return path

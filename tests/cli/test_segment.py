@@ -13,17 +13,6 @@ from medvol.cli import main
 TOY = ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
 
 
-@pytest.fixture
-def scan(tmp_path: Path) -> Path:
-    """A scan stored from left to right, front to back: x and y run against the canonical axes."""
-    path = tmp_path / "scans" / "ct.nii.gz"
-    path.parent.mkdir()
-    image = nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
-    image.set_qform(image.affine, 1)
-    nib.save(image, path)
-    return path
-
-
 def file_of(out: Path, start: str, ending: str = "json") -> Path:
     """The one file whose name starts so; twelve digits follow."""
     (path,) = out.glob(f"{start}_{'[0-9a-f]' * 12}.{ending}")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -121,16 +120,6 @@ def toy_that_knows(toy: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(medvol_toy.ToyPolicy, "training_data", read_training_data(tiny_model))
     return ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
-
-
-@pytest.fixture
-def scan(tmp_path: Path) -> Path:
-    path = tmp_path / "scans" / "ct.nii.gz"
-    path.parent.mkdir()
-    image = nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.diag([2.0, 2.0, 5.0, 1.0]))
-    image.set_qform(image.affine, 1)
-    nib.save(image, path)
-    return path
 
 
 def segment(*arguments: object) -> int:
