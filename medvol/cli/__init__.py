@@ -27,6 +27,7 @@ from medvol.core.errors import (
     explain_os_error,
 )
 from medvol.core.progress import show_progress
+from medvol.core.progress_display import StderrDisplay
 from medvol.core.stops import Terminated, hear_stops
 from medvol.core.suggestions import suggest
 from medvol.core.visible_text import show
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
     prepare_streams()
     try:
-        with show_progress():
+        with show_progress(StderrDisplay()):
             return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
         failed_case = isinstance(error, _CASE_ERRORS)

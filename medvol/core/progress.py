@@ -146,16 +146,8 @@ def counted(items: Iterable[Item], title: str, total: int | None = None, unit: s
 
 
 @contextmanager
-def show_progress(display: Display | None = None) -> Iterator[None]:
-    """Show the work of this process on stderr: as bars in a terminal, elsewhere as a line every half minute.
-
-    Args:
-        display: Shows it in another way.
-    """
-    if display is None:
-        from medvol.core.progress_display import StderrDisplay
-
-        display = StderrDisplay()
+def show_progress(display: Display) -> Iterator[None]:
+    """Show the work of this process on a display, such as ``StderrDisplay()``."""
     _displays.append(display)
     try:
         yield

@@ -78,7 +78,7 @@ def test_lines_of_a_fit_tell_steps_loss_and_validation(
 ) -> None:
     """With an interval of nothing every change is a line, whatever the clock says."""
     screen = io.StringIO()
-    monkeypatch.setattr("medvol.cli.show_progress", lambda: show_progress(Lines(screen, 0.0, watched=False)))
+    monkeypatch.setattr("medvol.cli.show_progress", lambda display: show_progress(Lines(screen, 0.0, watched=False)))
     config = experiment(trainer__enable_progress_bar=None, trainer__max_steps=6)
     assert main(["fit", "--config", str(config)]) == 0
     lines = screen.getvalue().splitlines()
@@ -119,7 +119,7 @@ def test_work_of_a_run_is_hidden_with_the_display_of_the_trainer(
 ) -> None:
     """A component's bar goes with the trainer's."""
     screen = io.StringIO()
-    monkeypatch.setattr("medvol.cli.show_progress", lambda: show_progress(Lines(screen, 0.0, watched=False)))
+    monkeypatch.setattr("medvol.cli.show_progress", lambda display: show_progress(Lines(screen, 0.0, watched=False)))
 
     def propagate(self: object, volume: object, evidence: object, z_range: object = None) -> object:
         import numpy as np
