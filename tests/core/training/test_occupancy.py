@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from medvol.core.training.occupancy import BACKGROUND_WEIGHT, BINS, OccupancyHead, rarest_slices, region_boxes
 
 from medvol.core.errors import ConfigError
 from medvol.core.roles import TrainablePolicy
-from medvol.core.training.occupancy import BACKGROUND_WEIGHT, BINS, OccupancyHead, rarest_slices, region_boxes
 from medvol.core.types import SliceStack
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
