@@ -48,8 +48,8 @@ class OccupancyHead(nn.Module):
         encoder = policy.slice_encoder()
         if encoder is None:
             raise ConfigError(
-                f"{type(policy).__name__} has no slice encoder; set occupancy.weight and perception.steps to 0, or train "
-                "it with SFTModule"
+                f"{type(policy).__name__} has no slice encoder; set occupancy.weight and perception.steps to 0, or "
+                "train it with SFTModule"
             )
         self.settings = settings
         self.cells = cells
