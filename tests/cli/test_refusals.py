@@ -40,10 +40,15 @@ WRONG_SETTINGS = {
         {POLICY: {"class_path": "ToyPolicy", "init_args": {"scale": "large"}}},
         ["model.init_args.policy.init_args.scale", "float", "'large'"],
     ),
-    "wrong type in the module": (
+    "wrong type in a group of settings": (
         {"model__init_args__optimizer__learning_rate": "fast"},
         ["learning_rate", "float", "'fast'"],
     ),
+    "unknown key in a group of settings": (
+        {"model__init_args__optimizer__learning_rat": 1},
+        ["'model.init_args.optimizer.learning_rat'", "OptimizerSettings", "did you mean 'learning_rate'"],
+    ),
+    "number for a group of settings": ({"model__init_args__optimizer": 3}, ["model.init_args.optimizer", "got 3"]),
     "wrong type in the trainer": ({"trainer__max_steps": "three"}, ["trainer.max_steps", "int", "'three'"]),
     "wrong type in the data": ({"data__init_args__queries_per_volume": "x"}, ["queries_per_volume", "int or null"]),
     "list for a number": ({"data__init_args__batch_size": [1]}, ["data.init_args.batch_size", "[1]"]),

@@ -24,7 +24,7 @@ def test_outside_a_share(value):
 
 
 def test_a_setting_of_a_group_is_named_with_its_whole_key():
-    with pytest.raises(ConfigError, match="^loss\\.beta is -1; it must be 0 or more$"):
+    with pytest.raises(ConfigError, match=r"^loss\.beta is -1; it must be 0 or more$"):
         require_least(0, "loss", beta=-1)
-    with pytest.raises(ConfigError, match="^optimizer\\.final_share is 2; it is a share, from 0 to 1$"):
+    with pytest.raises(ConfigError, match=r"^optimizer\.final_share is 2; it is a share, from 0 to 1$"):
         require_share("optimizer", final_share=2)

@@ -18,6 +18,7 @@ from medvol.core.json_file import write_json
 from medvol.core.types import Completion
 
 TRUE_BOX = (15, 10, 35, 20)
+SURFACE = EvaluationSettings(surface=True)
 ABOUT = {"policy": {"name": "P"}, "propagator": {"name": "R"}}
 
 
@@ -29,13 +30,10 @@ def make_scores(make_case, write_answer, box_propagator):
         answer = Completion(write_answer(6, (15, 10, 15 + width, 20)))
         cases = [make_case(f"case-{i}", patient=f"p{i % patients}", held_out=i > 3) for i in range(6)]
         scores = [
-            score_completion(
-                case, answer, box_propagator(), EvaluationSettings(surface=True), label_anchor(case.target)
-            )
-            for case in cases
+            score_completion(case, answer, box_propagator(), SURFACE, label_anchor(case.target)) for case in cases
         ]
         absent = make_case("none", present=False, patient="p0", kind="absent")
-        return [*scores, score_completion(absent, Completion("?"), box_propagator(), EvaluationSettings(surface=True))]
+        return [*scores, score_completion(absent, Completion("?"), box_propagator(), SURFACE)]
 
     return make
 

@@ -126,5 +126,5 @@ def test_a_policy_that_does_not_tell_where_it_looks_is_named():
     class Answering(QwenVLPolicy):
         log_probs_and_gaze = TrainablePolicy.log_probs_and_gaze
 
-    with pytest.raises(ConfigError, match="Answering does not tell where it looks; set gaze.weight to 0"):
+    with pytest.raises(ConfigError, match=r"Answering does not tell where it looks; set gaze\.weight to 0"):
         Answering(size="tiny").log_probs_and_gaze([], [], [[Gaze(0, 1, 0, np.ones((2, 2), bool))]])

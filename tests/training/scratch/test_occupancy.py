@@ -79,7 +79,7 @@ def test_a_policy_that_sees_no_slices_has_no_perception():
         def slice_encoder(self):
             return None
 
-    with pytest.raises(ConfigError, match="set occupancy.weight and perception.steps to 0"):
+    with pytest.raises(ConfigError, match=r"set occupancy\.weight and perception\.steps to 0"):
         OccupancyHead(Blind(["x"]), OccupancySettings(classes=3))
 
 
@@ -87,7 +87,7 @@ def test_a_policy_that_looks_only_while_answering_says_how_to_go_on():
     class Answering(QwenVLPolicy):
         encode_slices = TrainablePolicy.encode_slices
 
-    with pytest.raises(ConfigError, match="Answering has no encode_slices; set perception.steps to 0"):
+    with pytest.raises(ConfigError, match=r"Answering has no encode_slices; set perception\.steps to 0"):
         Answering(size="tiny").encode_slices([stack_of([0])])
 
 
