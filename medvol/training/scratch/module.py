@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.evaluation.settings import EvaluationSettings
@@ -69,6 +70,11 @@ class ScratchModule(SFTModule):
             reword=reword,
             seed=seed,
         )
+        if not isinstance(policy, ScratchPolicy):
+            raise ConfigError(
+                f"{type(policy).__name__} cannot be taught to see; give ScratchModule a ScratchPolicy, which starts from "
+                "random weights, or train this one with SFTModule"
+            )
         self.perception = perception
         self.curriculum = curriculum
         self.occupancy = occupancy
