@@ -72,8 +72,8 @@ class ScratchModule(SFTModule):
         )
         if not isinstance(policy, ScratchPolicy):
             raise ConfigError(
-                f"{type(policy).__name__} cannot be taught to see; give ScratchModule a ScratchPolicy, which starts from "
-                "random weights, or train this one with SFTModule"
+                f"{type(policy).__name__} cannot be taught to see; give ScratchModule a ScratchPolicy, which starts "
+                "from random weights, or train this one with SFTModule"
             )
         self.perception = perception
         self.curriculum = curriculum
