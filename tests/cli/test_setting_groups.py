@@ -13,6 +13,7 @@ import yaml
 import medvol
 from medvol.cli import main
 from medvol.cli.experiment import ExperimentCLI
+from medvol.cli.remarks import calm
 
 Write = Callable[..., Path]
 
@@ -35,7 +36,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[
 
 def built(*arguments: str | Path) -> Any:
     """The module that the settings build."""
-    with ExitStack() as screen:
+    with calm(), ExitStack() as screen:
         return ExperimentCLI(None, [str(argument) for argument in arguments], screen).model
 
 
