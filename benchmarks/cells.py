@@ -26,6 +26,7 @@ from peers import refuse
 from medvol.core.evaluation.archive import read_evaluation
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.evaluation.scoring import CaseScore
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.evaluation.statistics import bootstrap_interval
 from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
@@ -169,7 +170,8 @@ def evaluate(policy: Policy, propagator: Propagator, cases: CaseDataset, folder:
     """Answer every case greedily and score it, or read what an earlier run scored."""
     if not (folder / "evaluation.json").exists():
         trainer = make_trainer(folder, enable_checkpointing=False)
-        trainer.test(EvaluationModule(policy, propagator, max_new_tokens=64), CaseDataModule(test=cases), verbose=False)
+        module = EvaluationModule(policy, propagator, EvaluationSettings(max_new_tokens=64))
+        trainer.test(module, CaseDataModule(test=cases), verbose=False)
     return read_evaluation(folder).scores
 
 

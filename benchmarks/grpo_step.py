@@ -36,9 +36,11 @@ import torch
 from peers import need
 from torch.utils.data import DataLoader
 
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.grounding.prompts import PromptTemplate, build_prompts
 from medvol.core.roles import RewardTerm
 from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.settings import GRPOOptimizerSettings, LossSettings, RolloutSettings, StartSettings
 from medvol.core.types import Case, Completion, Prompt, Sampling
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
@@ -107,11 +109,11 @@ class OurSteps(pl.Callback):
             policy,
             ExtrudePropagator(),
             [Letters()],
-            group_size=G,
-            beta=0.0,
-            max_new_tokens=C,
-            min_parse_rate=0.0,
-            learning_rate=1e-5,
+            rollouts=RolloutSettings(group_size=G),
+            loss=LossSettings(beta=0.0),
+            optimizer=GRPOOptimizerSettings(learning_rate=1e-5),
+            start=StartSettings(min_parse_rate=0.0),
+            evaluation=EvaluationSettings(max_new_tokens=C),
         )
         self._trainer = pl.Trainer(
             max_steps=steps + 1,

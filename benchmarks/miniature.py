@@ -40,12 +40,21 @@ from cells import (
     train,
 )
 
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, RewardTerm, TrainablePolicy
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.module import TrainingModule
-from medvol.core.training.sft import SFTModule
+from medvol.core.training.settings import (
+    AdvantageSettings,
+    AnswerSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    OptimizerSettings,
+    RolloutSettings,
+    StartSettings,
+)
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.qwen_vl import QwenVLPolicy
@@ -56,6 +65,8 @@ from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
 from medvol.rewards.volume_dice import VolumeDiceReward
+from medvol.training.scratch.module import ScratchModule
+from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 
@@ -98,31 +109,26 @@ class Row:
 
 def see(policy: TrainablePolicy, seed: int) -> TrainingModule:
     """The slice encoder alone, on what lies at every point of a slice and how far it reaches."""
-    return SFTModule(
+    return ScratchModule(
         policy,
         RegionPropagator(),
-        learning_rate=1.5e-3,
-        perception_steps=SEE_STEPS,
-        occupancy_classes=13,
-        occupancy_balance=0.35,
-        extent_weight=0.2,
+        optimizer=OptimizerSettings(learning_rate=1.5e-3),
+        perception=PerceptionSettings(steps=SEE_STEPS),
+        occupancy=OccupancySettings(classes=13, balance=0.35, extent_weight=0.2),
         seed=seed,
     )
 
 
 def point(policy: TrainablePolicy, seed: int) -> TrainingModule:
     """Answers about one slice at a time, with the slice encoder as it is."""
-    return SFTModule(
+    return ScratchModule(
         policy,
         RegionPropagator(),
-        learning_rate=1.5e-3,
-        label_rule="largest",
+        optimizer=OptimizerSettings(learning_rate=1.5e-3),
+        answers=AnswerSettings(label_rule="largest"),
         reword=0.6,
-        curriculum_steps=POINT_STEPS,
-        curriculum_slices=1,
-        curriculum_rows=6,
-        curriculum_queries=8,
-        gaze_weight=0.3,
+        curriculum=CurriculumSettings(steps=POINT_STEPS, slices=1, rows=6, queries=8),
+        gaze=GazeSettings(weight=0.3),
         seed=seed,
     )
 
@@ -131,16 +137,15 @@ def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[Train
     """SFT on the paper's key slice (upper median of the ten largest) or on the ``largest``."""
 
     def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
-        return SFTModule(
+        return ScratchModule(
             policy,
             RegionPropagator(),
-            learning_rate=rate,
-            label_rule=labels,
+            optimizer=OptimizerSettings(learning_rate=rate),
+            answers=AnswerSettings(label_rule=labels),
             reword=0.6,
-            curriculum_steps=curriculum,
-            curriculum_rows=4,
-            gaze_weight=0.3,
-            max_new_tokens=64,
+            curriculum=CurriculumSettings(steps=curriculum, rows=4),
+            gaze=GazeSettings(weight=0.3),
+            evaluation=EvaluationSettings(max_new_tokens=64),
             seed=seed,
         )
 
@@ -148,7 +153,13 @@ def sft(labels: str, curriculum: int = 0, rate: float = 5e-4) -> Callable[[Train
 
 
 def reinforce(
-    policy: TrainablePolicy, seed: int, rewards: Sequence[RewardTerm], weights: Mapping[str, float], **settings: Any
+    policy: TrainablePolicy,
+    seed: int,
+    rewards: Sequence[RewardTerm],
+    weights: Mapping[str, float],
+    beta: float,
+    rate: float,
+    **settings: Any,
 ) -> GRPOModule:
     """GRPO with what all of its rows have in common."""
     return GRPOModule(
@@ -156,10 +167,11 @@ def reinforce(
         RegionPropagator(),
         rewards,
         weights,
-        group_size=8,
-        warmup_steps=10,
+        rollouts=RolloutSettings(group_size=8),
+        loss=LossSettings(beta=beta),
+        optimizer=GRPOOptimizerSettings(learning_rate=rate, warmup_steps=10),
         reword=0.6,
-        max_new_tokens=64,
+        evaluation=EvaluationSettings(max_new_tokens=64),
         seed=seed,
         **settings,
     )
@@ -175,7 +187,7 @@ def grpo(
         delta: Slices to either side of the key slice on which masks are compared.
         whole: Compare masks on all slices instead.
         fast: Thrice the rate and half the penalty, which served a weaker cold start better.
-        min_parse_rate: See ``GRPOModule``.
+        min_parse_rate: See ``StartSettings``.
     """
 
     def make(policy: TrainablePolicy, seed: int) -> TrainingModule:
@@ -183,7 +195,8 @@ def grpo(
         rewards = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), last]
         weights = {type(term).__name__: 0.0 if type(term).__name__ == leave_out else 0.25 for term in rewards}
         beta, rate = (0.01, 3e-4) if fast else (0.02, 1e-4)
-        return reinforce(policy, seed, rewards, weights, beta=beta, learning_rate=rate, min_parse_rate=min_parse_rate)
+        start = StartSettings(min_parse_rate=min_parse_rate)
+        return reinforce(policy, seed, rewards, weights, beta, rate, start=start)
 
     return make
 
@@ -192,7 +205,8 @@ def dice(policy: TrainablePolicy, seed: int) -> TrainingModule:
     """GRPO on the whole volume's Dice, free to leave the cold start: no divergence, advantages in units of reward."""
     weights = {"FormatReward": 0.1, "VolumeDiceReward": 0.9}
     rewards = [FormatReward(), VolumeDiceReward()]
-    return reinforce(policy, seed, rewards, weights, beta=0.0, learning_rate=1e-4, advantage_scale="none")
+    advantages = AdvantageSettings(scale="none")
+    return reinforce(policy, seed, rewards, weights, beta=0.0, rate=1e-4, advantages=advantages)
 
 
 def rl(

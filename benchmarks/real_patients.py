@@ -39,12 +39,19 @@ from cells import (
 )
 from peers import need, need_folder
 
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.module import TrainingModule
-from medvol.core.training.sft import SFTModule
+from medvol.core.training.settings import (
+    AnswerSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    OptimizerSettings,
+    RolloutSettings,
+)
 from medvol.datasets.nifti import NiftiDataset
 from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
@@ -55,6 +62,8 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.training.scratch.module import ScratchModule
+from medvol.training.scratch.settings import CurriculumSettings, OccupancySettings, PerceptionSettings
 
 TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 FOLDS = 5
@@ -95,20 +104,16 @@ def sft(perception: int, curriculum: int, rate: float) -> Callable[[TrainablePol
     """SFT on the slice with the largest area."""
 
     def make(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
-        return SFTModule(
+        return ScratchModule(
             policy,
             propagator,
-            learning_rate=rate,
-            label_rule="largest",
+            optimizer=OptimizerSettings(learning_rate=rate),
+            answers=AnswerSettings(label_rule="largest"),
             reword=0.6,
-            perception_steps=perception,
-            perception_slices=16,
-            curriculum_steps=curriculum,
-            occupancy_weight=1.0,
-            occupancy_classes=2,
-            occupancy_balance=0.35,
-            extent_weight=0.2,
-            max_new_tokens=64,
+            perception=PerceptionSettings(steps=perception, slices=16),
+            curriculum=CurriculumSettings(steps=curriculum),
+            occupancy=OccupancySettings(weight=1.0, classes=2, balance=0.35, extent_weight=0.2),
+            evaluation=EvaluationSettings(max_new_tokens=64),
             seed=fold,
         )
 
@@ -123,12 +128,11 @@ def grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> Training
         propagator,
         terms,
         {type(term).__name__: 0.25 for term in terms},
-        group_size=8,
-        beta=0.04,
-        learning_rate=1e-4,
-        warmup_steps=5,
+        rollouts=RolloutSettings(group_size=8),
+        loss=LossSettings(beta=0.04),
+        optimizer=GRPOOptimizerSettings(learning_rate=1e-4, warmup_steps=5),
         reword=0.6,
-        max_new_tokens=64,
+        evaluation=EvaluationSettings(max_new_tokens=64),
         seed=fold,
     )
 

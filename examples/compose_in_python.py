@@ -13,17 +13,17 @@ from lightning.pytorch import Trainer
 import medvol
 
 
-def train(steps: int, folder: Path) -> medvol.SFTModule:
+def train(steps: int, folder: Path) -> medvol.ScratchModule:
     """Train the tiny policy on drawn scans; it is saved in ``folder/model``."""
     phantoms = medvol.DATASETS.get("PhantomDataset")
-    module = medvol.SFTModule(
+    module = medvol.ScratchModule(
         policy=medvol.POLICIES.get("QwenVLPolicy")(size="tiny"),
         propagator=medvol.PROPAGATORS.get("RegionPropagator")(),
-        learning_rate=2e-3,
-        label_rule="largest",
-        curriculum_steps=steps // 2,
-        occupancy_weight=1.0,
-        max_new_tokens=64,
+        optimizer=medvol.OptimizerSettings(learning_rate=2e-3),
+        answers=medvol.AnswerSettings(label_rule="largest"),
+        curriculum=medvol.CurriculumSettings(steps=steps // 2),
+        occupancy=medvol.OccupancySettings(weight=1.0),
+        evaluation=medvol.EvaluationSettings(max_new_tokens=64),
     )
     data = medvol.CaseDataModule(
         train=phantoms(split="train", num_volumes=16, phrasings_per_target=4),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from medvol.core.errors import UnknownComponentError as UnknownComponentError
     from medvol.core.errors import UntrustedAnswerError as UntrustedAnswerError
     from medvol.core.evaluation.module import EvaluationModule as EvaluationModule
+    from medvol.core.evaluation.settings import EvaluationSettings as EvaluationSettings
     from medvol.core.grounding.grammar import format_evidence as format_evidence
     from medvol.core.grounding.grammar import parse_evidence as parse_evidence
     from medvol.core.grounding.prompts import PromptTemplate as PromptTemplate
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
     from medvol.core.training.data import CaseDataModule as CaseDataModule
     from medvol.core.training.grpo import GRPOModule as GRPOModule
     from medvol.core.training.score import score as score
+    from medvol.core.training.settings import AdvantageSettings as AdvantageSettings
+    from medvol.core.training.settings import AnswerSettings as AnswerSettings
+    from medvol.core.training.settings import GRPOOptimizerSettings as GRPOOptimizerSettings
+    from medvol.core.training.settings import LossSettings as LossSettings
+    from medvol.core.training.settings import OptimizerSettings as OptimizerSettings
+    from medvol.core.training.settings import RolloutSettings as RolloutSettings
+    from medvol.core.training.settings import StartSettings as StartSettings
     from medvol.core.training.sft import SFTModule as SFTModule
     from medvol.core.training.trl_reward import as_trl_reward as as_trl_reward
     from medvol.core.types import Case as Case
@@ -60,8 +68,15 @@ if TYPE_CHECKING:
     from medvol.core.types import Sampling as Sampling
     from medvol.core.types import Segmentation as Segmentation
     from medvol.core.types import Volume as Volume
+    from medvol.training.scratch.module import ScratchModule as ScratchModule
+    from medvol.training.scratch.settings import CurriculumSettings as CurriculumSettings
+    from medvol.training.scratch.settings import GazeSettings as GazeSettings
+    from medvol.training.scratch.settings import OccupancySettings as OccupancySettings
+    from medvol.training.scratch.settings import PerceptionSettings as PerceptionSettings
 
 _HOME = {
+    "AdvantageSettings": "medvol.core.training.settings",
+    "AnswerSettings": "medvol.core.training.settings",
     "Case": "medvol.core.types",
     "CaseDataModule": "medvol.core.training.data",
     "CaseDataset": "medvol.core.roles",
@@ -69,19 +84,27 @@ _HOME = {
     "Completion": "medvol.core.types",
     "ComponentImportError": "medvol.core.errors",
     "ConfigError": "medvol.core.errors",
+    "CurriculumSettings": "medvol.training.scratch.settings",
     "DATASETS": "medvol.core.registry",
     "DatasetError": "medvol.core.errors",
     "DuplicateComponentError": "medvol.core.errors",
     "EvaluationModule": "medvol.core.evaluation.module",
+    "EvaluationSettings": "medvol.core.evaluation.settings",
     "Evidence": "medvol.core.types",
     "EvidenceParseError": "medvol.core.errors",
     "GRPOModule": "medvol.core.training.grpo",
+    "GRPOOptimizerSettings": "medvol.core.training.settings",
+    "GazeSettings": "medvol.training.scratch.settings",
     "GeometryError": "medvol.core.errors",
     "InvalidComponentError": "medvol.core.errors",
+    "LossSettings": "medvol.core.training.settings",
     "MedvolError": "medvol.core.errors",
     "MissingExtraError": "medvol.core.errors",
+    "OccupancySettings": "medvol.training.scratch.settings",
+    "OptimizerSettings": "medvol.core.training.settings",
     "POLICIES": "medvol.core.registry",
     "PROPAGATORS": "medvol.core.registry",
+    "PerceptionSettings": "medvol.training.scratch.settings",
     "Policy": "medvol.core.roles",
     "Prompt": "medvol.core.types",
     "PromptTemplate": "medvol.core.grounding.prompts",
@@ -94,11 +117,14 @@ _HOME = {
     "RewardError": "medvol.core.errors",
     "RewardTerm": "medvol.core.roles",
     "Rollout": "medvol.core.types",
+    "RolloutSettings": "medvol.core.training.settings",
     "SFTModule": "medvol.core.training.sft",
     "Sampling": "medvol.core.types",
     "ScanError": "medvol.core.errors",
+    "ScratchModule": "medvol.training.scratch.module",
     "Segmentation": "medvol.core.types",
     "Segmenter": "medvol.core.inference.segmenter",
+    "StartSettings": "medvol.core.training.settings",
     "TrainablePolicy": "medvol.core.roles",
     "UnknownComponentError": "medvol.core.errors",
     "UntrustedAnswerError": "medvol.core.errors",

@@ -33,7 +33,7 @@ OWNERS = {
         "core/terminal.py",
         "core/terminal_bars.py",
     ),
-    "lightning": ("cli/", "core/training/", "core/evaluation/module.py"),
+    "lightning": ("cli/", "core/training/", "core/evaluation/module.py", "training/"),
 }
 PURE = (
     "core/grounding/boxes.py",

@@ -26,6 +26,7 @@ MODULES = {
     "EvaluationModule": "medvol.core.evaluation.module",
     "GRPOModule": "medvol.core.training.grpo",
     "SFTModule": "medvol.core.training.sft",
+    "ScratchModule": "medvol.training.scratch.module",
 }
 """What YAML can name besides components, and the module of each; importing it imports torch."""
 

@@ -39,8 +39,9 @@ from medvol.core.training.loggers import default_loggers
 from medvol.core.training.progress import TrainingProgress
 from medvol.core.training.run_folder import RunFolder
 from medvol.core.training.sft import SFTModule
+from medvol.training.scratch.module import ScratchModule
 
-MODULES = (EvaluationModule, GRPOModule, SFTModule, CaseDataModule)
+MODULES = (EvaluationModule, GRPOModule, SFTModule, ScratchModule, CaseDataModule)
 """Their bare names work in YAML because they are imported here; they need no registry."""
 
 INTERRUPTED = 130

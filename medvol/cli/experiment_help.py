@@ -6,7 +6,7 @@ _WHAT = {
     "fit": "Train the policy of an experiment. The run folder gets the model, checkpoints, curves and the settings.",
     "validate": "Score the validation cases of an experiment and print the means.",
     "test": "Score the test cases of an experiment; writes evaluation.json and cases.json into the run folder.",
-    "predict": "Answer the predict cases of an experiment; model.save_dir is the folder of the answers.",
+    "predict": "Answer the predict cases of an experiment; model.evaluation.save_dir is the folder of the answers.",
 }
 
 _EXAMPLES = {
@@ -15,7 +15,7 @@ _EXAMPLES = {
         "medvol validate --config runs/quickstart/fit.yaml --ckpt_path runs/quickstart/checkpoints/best.ckpt",
     ),
     "test": ("medvol test --config examples/quickstart.yaml --model.policy.model runs/quickstart/model",),
-    "predict": ("medvol predict --config exp.yaml --data.predict NiftiDataset --model.save_dir answers",),
+    "predict": ("medvol predict --config exp.yaml --data.predict NiftiDataset --model.evaluation.save_dir answers",),
 }
 
 

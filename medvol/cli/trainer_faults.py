@@ -56,7 +56,7 @@ def require_own_steps(settings: Mapping[str, Any], module: str) -> None:
     if settings.get("gradient_clip_val"):
         raise ConfigError(
             f"trainer.gradient_clip_val is {settings['gradient_clip_val']}, and {module} scales its gradients itself; "
-            "leave it out and set model.max_grad_norm"
+            "leave it out and set model.optimizer.max_grad_norm"
         )
     if settings.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError(

@@ -5,23 +5,36 @@ from __future__ import annotations
 from medvol.core.errors import ConfigError
 
 
-def require_least(least: float, **settings: float | None) -> None:
+def require_least(least: float, group: str = "", /, **settings: float | None) -> None:
     """Refuse settings below a limit; None stands for no setting.
+
+    Args:
+        least: The limit.
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
 
     Raises:
         ConfigError: The first setting that is below it, or no number at all.
     """
     for name, value in settings.items():
         if value is not None and not value >= least:
-            raise ConfigError(f"{name} is {value}; it must be {least:g} or more")
+            raise ConfigError(f"{_key(group, name)} is {value}; it must be {least:g} or more")
 
 
-def require_share(**settings: float) -> None:
+def require_share(group: str = "", /, **settings: float) -> None:
     """Refuse settings outside [0, 1].
+
+    Args:
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
 
     Raises:
         ConfigError: The first setting that is.
     """
     for name, value in settings.items():
         if not 0 <= value <= 1:
-            raise ConfigError(f"{name} is {value}; it is a share, from 0 to 1")
+            raise ConfigError(f"{_key(group, name)} is {value}; it is a share, from 0 to 1")
+
+
+def _key(group: str, name: str) -> str:
+    return f"{group}.{name}" if group else name

@@ -65,7 +65,9 @@ def describe_value(value: object) -> str:
         return shorten(f"[{', '.join(few)}]", "]", _LONGEST_VALUE)
     if isinstance(value, Brief):
         return shorten(repr(value), ")", _LONGEST_VALUE)
-    return f"{type(value).__name__}(...)" if is_dataclass(value) else f"<{type(value).__name__}>"
+    if is_dataclass(value) and not isinstance(value, type):
+        return shorten(describe_settings(value), ")", _LONGEST_VALUE)
+    return f"<{type(value).__name__}>"
 
 
 def shorten(text: str, end: str, longest: int = LONGEST) -> str:

@@ -113,7 +113,7 @@ class TrainablePolicy(Policy):
         Raises:
             ConfigError: This policy does not tell where it looks.
         """
-        raise ConfigError(f"{type(self).__name__} does not tell where it looks; set gaze_weight to 0")
+        raise ConfigError(f"{type(self).__name__} does not tell where it looks; set gaze.weight to 0")
 
     @abstractmethod
     def reference_log_probs(
@@ -145,7 +145,7 @@ class TrainablePolicy(Policy):
         Raises:
             ConfigError: This policy cannot look at slices without answering; SFT then has no perception stage.
         """
-        raise ConfigError(f"{type(self).__name__} has no encode_slices; set perception_steps to 0")
+        raise ConfigError(f"{type(self).__name__} has no encode_slices; set perception.steps to 0")
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:

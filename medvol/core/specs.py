@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
@@ -68,7 +69,8 @@ def rebuild(spec: Any, *allowed: type) -> Any:
     cls = _find_class(path)
     if not (inspect.isclass(cls) and issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed))):
         raise CheckpointError(f"the checkpoint names {path!r}, which is not a component; it is not called")
-    arguments = {key: _build_value(value, allowed) for key, value in settings.items()}
+    groups = (*allowed, *_setting_groups(cls))
+    arguments = {key: _build_value(value, groups) for key, value in settings.items()}
 
     def refuse(error: BaseException) -> CheckpointError:  # a constructor may fail in any way at what it never met
         return CheckpointError(f"{path} does not take the settings in the checkpoint: {say(error)}")
@@ -116,6 +118,13 @@ def _is_ours(module: str) -> bool:
     """True for a module of medvol that only defines things."""
     first, *rest = module.split(".")
     return first == "medvol" and all(part.isidentifier() and not part.startswith("__") for part in rest)
+
+
+def _setting_groups(cls: type) -> Iterator[type]:
+    """Dataclasses of settings that a constructor takes."""
+    with suppress(NameError):  # a hint may name what is imported for type checkers only
+        hints = get_type_hints(inspect.getattr_static(cls, "__init__"))
+        yield from (hint for hint in hints.values() if isinstance(hint, type) and is_dataclass(hint))
 
 
 def _kept(component: object, name: str) -> Any:

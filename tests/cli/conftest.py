@@ -212,7 +212,11 @@ def experiment(tmp_path: Path, toy: Path) -> Callable[..., Path]:
         settings: dict[str, Any] = {
             "model": {
                 "class_path": "SFTModule",
-                "init_args": {"policy": "ToyPolicy", "propagator": "ToyPropagator", "learning_rate": 0.1},
+                "init_args": {
+                    "policy": "ToyPolicy",
+                    "propagator": "ToyPropagator",
+                    "optimizer": {"learning_rate": 0.1},
+                },
             },
             "data": {
                 "class_path": "CaseDataModule",

@@ -84,7 +84,9 @@ def test_scores_of_a_perfect_answer(experiment: Write, tmp_path: Path) -> None:
 
 
 def test_predict(experiment: Write, tmp_path: Path) -> None:
-    config = experiment(data__init_args__predict="ToyDataset", model__init_args__save_dir=str(tmp_path / "answers"))
+    config = experiment(
+        data__init_args__predict="ToyDataset", model__init_args__evaluation__save_dir=str(tmp_path / "answers")
+    )
     assert main(["predict", "--config", str(config)]) == 0
     summary = json.loads((tmp_path / "answers" / "summary.json").read_text())
     assert summary["counts"] == {"done": 3, "skipped": 0, "failed": 0, "not run": 0}
@@ -179,7 +181,7 @@ def test_a_second_file_changes_only_what_it_names(
     settings = yaml.safe_load(text)
     assert settings["trainer"]["max_steps"] == 9
     assert settings["trainer"]["accelerator"] == "cpu"
-    assert settings["model"]["init_args"]["learning_rate"] == 0.1
+    assert settings["model"]["init_args"]["optimizer"]["learning_rate"] == 0.1
     assert policy_of(text)["class_path"].endswith("ToyPolicy")
     assert policy_of(text)["init_args"]["scale"] == 7.0
 

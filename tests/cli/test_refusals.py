@@ -40,12 +40,26 @@ WRONG_SETTINGS = {
         {POLICY: {"class_path": "ToyPolicy", "init_args": {"scale": "large"}}},
         ["model.init_args.policy.init_args.scale", "float", "'large'"],
     ),
-    "wrong type in the module": ({"model__init_args__learning_rate": "fast"}, ["learning_rate", "float", "'fast'"]),
+    "wrong type in a group of settings": (
+        {"model__init_args__optimizer__learning_rate": "fast"},
+        ["learning_rate", "float", "'fast'"],
+    ),
+    "unknown key in a group of settings": (
+        {"model__init_args__optimizer__learning_rat": 1},
+        ["'model.init_args.optimizer.learning_rat'", "OptimizerSettings", "did you mean 'learning_rate'"],
+    ),
+    "number for a group of settings": ({"model__init_args__optimizer": 3}, ["model.init_args.optimizer", "got 3"]),
     "wrong type in the trainer": ({"trainer__max_steps": "three"}, ["trainer.max_steps", "int", "'three'"]),
     "wrong type in the data": ({"data__init_args__queries_per_volume": "x"}, ["queries_per_volume", "int or null"]),
     "list for a number": ({"data__init_args__batch_size": [1]}, ["data.init_args.batch_size", "[1]"]),
-    "wrong choice": ({"model__init_args__anchor_rule": "biggest"}, ["anchor_rule", "'paper', 'largest'", "'biggest'"]),
-    "wrong flag": ({"model__init_args__surface": "perhaps"}, ["model.init_args.surface", "bool", "'perhaps'"]),
+    "wrong choice": (
+        {"model__init_args__evaluation__anchor_rule": "biggest"},
+        ["anchor_rule", "'paper', 'largest'", "'biggest'"],
+    ),
+    "wrong flag": (
+        {"model__init_args__evaluation__surface": "perhaps"},
+        ["model.init_args.evaluation.surface", "bool", "'perhaps'"],
+    ),
     "wrong seed": ({"seed_everything": "x"}, ["seed_everything", "'x'"]),
     "wrong precision": ({"trainer__precision": "17-bit"}, ["trainer.precision", "'17-bit'", "bf16-mixed"]),
     "unknown policy": (
@@ -65,7 +79,7 @@ WRONG_SETTINGS = {
         ["'ScriptedPolicy' has nothing to train", "EvaluationModule", "medvol test"],
     ),
     "module that trains nothing": (
-        {"model__class_path": "EvaluationModule", "model__init_args__learning_rate": None},
+        {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None},
         ["EvaluationModule", "SFTModule", "GRPOModule", "model.class_path"],
     ),
     "no rewards but a name": (
@@ -78,7 +92,7 @@ WRONG_SETTINGS = {
             "model__init_args__rewards": ["ToyReward"],
             "trainer__gradient_clip_val": 1.0,
         },
-        ["trainer.gradient_clip_val is 1.0", "model.max_grad_norm"],
+        ["trainer.gradient_clip_val is 1.0", "model.optimizer.max_grad_norm"],
     ),
     "batches that GRPO does not accumulate": (
         {
@@ -99,7 +113,7 @@ WRONG_SETTINGS = {
     ),
     "no time": ({"trainer__max_time": "soon"}, ["trainer.max_time is 'soon'", "DD:HH:MM:SS"]),
     "setting of the trainer at the top": ({"max_steps": 3}, ["'max_steps'", "did you mean 'trainer.max_steps'"]),
-    "setting of the module at the top": ({"jitter": 0.1}, ["'jitter'", "did you mean 'model.jitter'"]),
+    "setting of the module at the top": ({"reword": 0.1}, ["'reword'", "did you mean 'model.reword'"]),
     "setting of the data at the top": ({"batch_size": 2}, ["'batch_size'", "did you mean 'data.batch_size'"]),
     "base class of modules": ({"model__class_path": "TrainingModule"}, ["TrainingModule", "SFTModule"]),
     "validation without a case": (
@@ -123,8 +137,11 @@ WRONG_SETTINGS = {
         {POLICY: {"class_path": "ToyPolicy", "init_args": {"model": "/no/such/folder"}}},
         ["/no/such/folder"],
     ),
-    "share out of range": ({"model__init_args__final_share": 2}, ["final_share is 2", "from 0 to 1"]),
-    "negative learning rate": ({"model__init_args__learning_rate": -1}, ["learning_rate is -1"]),
+    "share out of range": (
+        {"model__init_args__optimizer__final_share": 2},
+        ["optimizer.final_share is 2", "from 0 to 1"],
+    ),
+    "negative learning rate": ({"model__init_args__optimizer__learning_rate": -1}, ["optimizer.learning_rate is -1"]),
     "component's value out of range": (
         {"model__init_args__propagator": {"class_path": "RegionPropagator", "init_args": {"growth_mm": -3}}},
         ["growth_mm is -3.0; it must be 0 or more"],

@@ -34,7 +34,7 @@ def test_a_second_fit_is_refused_with_three_ways_out(experiment: Write, tmp_path
     text = refused("fit", "--config", config)
     for way in ("--ckpt_path last", "--trainer.default_root_dir", "--overwrite", str(run), "checkpoints/last.ckpt"):
         assert way in text
-    other = experiment("other.yaml", model__init_args__learning_rate=0.2)
+    other = experiment("other.yaml", model__init_args__optimizer__learning_rate=0.2)
     assert "--overwrite" in refused("fit", "--config", other)
     assert content(run) == before, "a refusal touches nothing"
     elsewhere = tmp_path / "elsewhere"
@@ -94,10 +94,12 @@ def test_last_goes_on_and_says_what_changed(
     assert step_of(run) == 5
     assert "is not that of" not in caplog.text, "more steps are the same experiment"
     assert "evaluation.json is of the weights before" in caplog.text
-    changed = experiment(trainer__max_steps=6, model__init_args__learning_rate=0.2, trainer__num_sanity_val_steps=0)
+    changed = experiment(
+        trainer__max_steps=6, model__init_args__optimizer__learning_rate=0.2, trainer__num_sanity_val_steps=0
+    )
     assert fit(changed, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")) == 0
-    assert "model.init_args.learning_rate: 0.1 before, 0.2 now" in caplog.text
-    assert yaml.safe_load((run / "fit.yaml").read_text())["model"]["init_args"]["learning_rate"] == 0.2
+    assert "model.init_args.optimizer.learning_rate: 0.1 before, 0.2 now" in caplog.text
+    assert yaml.safe_load((run / "fit.yaml").read_text())["model"]["init_args"]["optimizer"]["learning_rate"] == 0.2
 
 
 def test_last_in_the_configuration_itself(experiment: Write, tmp_path: Path, refused: Refused) -> None:
@@ -152,7 +154,7 @@ def test_a_trial_run_leaves_the_folder_as_it_was(experiment: Write, tmp_path: Pa
     assert main(["test", "--config", str(experiment())]) == 0
     before = content(run)
     trial = "--trainer.fast_dev_run=true"
-    assert fit(experiment(model__init_args__learning_rate=0.5), trial) == 0
+    assert fit(experiment(model__init_args__optimizer__learning_rate=0.5), trial) == 0
     assert main(["test", "--config", str(experiment()), trial]) == 0
     assert content(run) == before
 

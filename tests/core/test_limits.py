@@ -21,3 +21,10 @@ def test_below_the_least(value):
 def test_outside_a_share(value):
     with pytest.raises(ConfigError, match=f"^reword is {value}; it is a share, from 0 to 1$"):
         require_share(reword=value)
+
+
+def test_a_setting_of_a_group_is_named_with_its_whole_key():
+    with pytest.raises(ConfigError, match=r"^loss\.beta is -1; it must be 0 or more$"):
+        require_least(0, "loss", beta=-1)
+    with pytest.raises(ConfigError, match=r"^optimizer\.final_share is 2; it is a share, from 0 to 1$"):
+        require_share("optimizer", final_share=2)

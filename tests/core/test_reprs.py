@@ -163,9 +163,12 @@ def test_roles_that_keep_nothing() -> None:
 
 
 def test_a_module_is_one_line() -> None:
-    module = medvol.EvaluationModule(ScriptedPolicy(["a"]), RegionPropagator(), max_new_tokens=9)
+    module = medvol.EvaluationModule(
+        ScriptedPolicy(["a"]), RegionPropagator(), medvol.EvaluationSettings(max_new_tokens=9)
+    )
     assert repr(module) == (
-        "EvaluationModule(policy=ScriptedPolicy(answers=['a']), propagator=RegionPropagator(), max_new_tokens=9)"
+        "EvaluationModule(policy=ScriptedPolicy(answers=['a']), propagator=RegionPropagator(), "
+        "evaluation=EvaluationSettings(max_new_tokens=9))"
     )
 
 

@@ -105,10 +105,10 @@ def test_the_papers_experiments_run_on_small_weights(name, tmp_path):
         "model.policy.dtype": "float32",
         "model.propagator.checkpoint": TRACKER,
         "model.propagator.device": "cpu",
-        "model.max_new_tokens": 24,
+        "model.evaluation.max_new_tokens": 24,
         "trainer.accelerator": "cpu",
         "trainer.default_root_dir": tmp_path / "run",
-        **({} if name == "paper_sft" else {"model.min_parse_rate": 0}),
+        **({} if name == "paper_sft" else {"model.start.min_parse_rate": 0}),
         **{f"data.{split}.{key}": value for split in splits for key, value in data.items()},
     }
     fresh_start(tmp_path / "start")
@@ -129,7 +129,7 @@ def test_the_papers_rewards_sum_to_one(name, weights, group):
     settings = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())["model"]["init_args"]
     assert settings["reward_weights"] == {f"{term}Reward": weight for term, weight in weights.items()}
     assert sum(weights.values()) == pytest.approx(1)
-    assert (settings["group_size"], settings["beta"]) == (group, 0.01)
+    assert (settings["rollouts"]["group_size"], settings["loss"]["beta"]) == (group, 0.01)
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_trl_is_asked_what_medvol_asks():
 def fresh_start(folder: Path) -> list[str]:
     """A policy that has learned nothing, in place of the one that an experiment goes on from."""
     medvol.POLICIES.get("QwenVLPolicy")(size="tiny").save(folder)
-    return [f"--model.policy.model={folder}", "--model.min_parse_rate=0"]
+    return [f"--model.policy.model={folder}", "--model.start.min_parse_rate=0"]
 
 
 @pytest.mark.parametrize("path", mark_experiments())

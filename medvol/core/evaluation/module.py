@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,7 +15,8 @@ from lightning.pytorch import LightningModule
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.archive import write_evaluation
 from medvol.core.evaluation.report import report_runs, show_means
-from medvol.core.evaluation.scoring import CaseScore, Scoring, require_target, score_completion
+from medvol.core.evaluation.scoring import CaseScore, require_target, score_completion
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.prompts import build_prompts
@@ -24,7 +26,6 @@ from medvol.core.inference.outcomes import tell_failure
 from medvol.core.inference.predictions import as_job, predict_case
 from medvol.core.inference.records import plain_values
 from medvol.core.inference.summary import Outcome, Summary
-from medvol.core.limits import require_least
 from medvol.core.progress import pause_progress
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
@@ -43,41 +44,16 @@ class EvaluationModule(LightningModule):
     Args:
         policy: Answers greedily.
         propagator: Turns its anchors into masks.
-        error_budget: In a test, also measure what slice choice, boxes and propagation lose (two more propagations a
-            case).
-        surface: In a test, also measure NSD and HD95.
-        tolerance_mm: Tolerance of the NSD.
-        anchor_rule: How the true key slice is chosen among the slices shown.
-        split_boxes: One true box for each part of a target on a slice; one box of the whole target otherwise.
-        max_new_tokens: Upper bound on the length of an answer.
-        save_dir: Folder of the masks, records and pictures that ``predict`` writes; ``predictions`` in the run folder
-            when None.
+        evaluation: How answers are asked for, and what is measured of them.
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        propagator: Propagator,
-        error_budget: bool = False,
-        surface: bool = False,
-        tolerance_mm: float = 2.0,
-        anchor_rule: Literal["paper", "largest"] = "paper",
-        split_boxes: bool = True,
-        max_new_tokens: int = 256,
-        save_dir: str | None = None,
+        self, policy: Policy, propagator: Propagator, evaluation: EvaluationSettings = EvaluationSettings()
     ) -> None:
         super().__init__()
-        require_least(1, max_new_tokens=max_new_tokens)
-        require_least(0, tolerance_mm=tolerance_mm)
         self.policy = policy
         self.propagator = propagator
-        self.error_budget = error_budget
-        self.surface = surface
-        self.tolerance_mm = tolerance_mm
-        self.anchor_rule = anchor_rule
-        self.split_boxes = split_boxes
-        self.max_new_tokens = max_new_tokens
-        self.save_dir = save_dir
+        self.evaluation = evaluation
         self.network: torch.nn.Module | None = None
         self._scores: list[CaseScore] = []
         self.validated: dict[str, float] = {}
@@ -119,25 +95,26 @@ class EvaluationModule(LightningModule):
             DatasetError: The case has no target mask.
         """
         shown = choose_slices(case.volume.shape[0], read_template(self.policy).num_slices)
-        return label_anchor(require_target(case), shown, rule=self.anchor_rule, split_boxes=self.split_boxes)
+        rule, split_boxes = self.evaluation.anchor_rule, self.evaluation.split_boxes
+        return label_anchor(require_target(case), shown, rule=rule, split_boxes=split_boxes)
 
     def score_group(self, cases: Sequence[Case], thorough: bool = False) -> list[CaseScore]:
         """Answer and score all queries of one volume.
 
         Args:
             cases: Cases that share one volume, each with its target mask.
-            thorough: Also measure what ``error_budget`` and ``surface`` ask for.
+            thorough: Also measure what ``evaluation.error_budget`` and ``evaluation.surface`` ask for.
 
         Raises:
             DatasetError: A case has no target mask.
         """
         for case in cases:
             require_target(case)
-        scoring = Scoring(self.split_boxes, thorough and self.surface, self.tolerance_mm)
-        budget = thorough and self.error_budget
+        settings = self.evaluation if thorough else replace(self.evaluation, surface=False, error_budget=False)
+        truths = [self.true_anchor(case) if settings.error_budget else None for case in cases]
         return [
-            score_completion(case, completion, self.propagator, scoring, self.true_anchor(case) if budget else None)
-            for case, completion in zip(cases, self.answer(cases), strict=True)
+            score_completion(case, completion, self.propagator, settings, truth)
+            for case, completion, truth in zip(cases, self.answer(cases), truths, strict=True)
         ]
 
     def on_validation_epoch_start(self) -> None:
@@ -233,10 +210,10 @@ class EvaluationModule(LightningModule):
             **self._components(),
             "seed": int(seed) if seed else None,
             "settings": {
-                "anchor_rule": self.anchor_rule,
-                "split_boxes": self.split_boxes,
-                "tolerance_mm": self.tolerance_mm,
-                "max_new_tokens": self.max_new_tokens,
+                "anchor_rule": self.evaluation.anchor_rule,
+                "split_boxes": self.evaluation.split_boxes,
+                "tolerance_mm": self.evaluation.tolerance_mm,
+                "max_new_tokens": self.evaluation.max_new_tokens,
             },
         }
 
@@ -260,11 +237,11 @@ class EvaluationModule(LightningModule):
         ]
 
     def _prediction_folder(self) -> Path:
-        return Path(self.save_dir or Path(self.trainer.default_root_dir) / "predictions")
+        return Path(self.evaluation.save_dir or Path(self.trainer.default_root_dir) / "predictions")
 
     @property
     def _sampling(self) -> Sampling:
-        return Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens)
+        return Sampling(temperature=0.0, max_new_tokens=self.evaluation.max_new_tokens)
 
     def _components(self) -> dict[str, Any]:
         return plain_values({"policy": identify(self.policy), "propagator": identify(self.propagator)})

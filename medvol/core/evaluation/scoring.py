@@ -21,6 +21,7 @@ from medvol.core.evaluation.metrics import (
     surface_measures,
     volume_ml,
 )
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.grounding.boxes import matched_iou, tight_boxes
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.guard import POLICY_FAILED, propagate
@@ -31,21 +32,6 @@ PROPAGATION_FAILED = "propagation_failed"
 """Name of the failure of an answer that was parsed but could not be propagated."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What is measured, and how.
-
-    Args:
-        split_boxes: One true box for each part of the target on a slice; one box of the whole target otherwise.
-        surface: Also measure NSD and HD95.
-        tolerance_mm: Tolerance of the NSD, for cases that name none.
-    """
-
-    split_boxes: bool = True
-    surface: bool = False
-    tolerance_mm: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +130,7 @@ def score_completion(
     case: Case,
     completion: Completion | PolicyError,
     propagator: Propagator,
-    scoring: Scoring | None = None,
+    settings: EvaluationSettings | None = None,
     truth: Evidence | None = None,
 ) -> CaseScore:
     """Score one answer.
@@ -153,23 +139,23 @@ def score_completion(
         case: The question with its target mask.
         completion: The policy's answer, or what kept it from answering.
         propagator: Turns its anchor into a mask.
-        scoring: What is measured.
+        settings: What is measured.
         truth: True anchor; with it the error budget is measured.
 
     Raises:
         DatasetError: The case has no target mask.
     """
-    scoring = scoring or Scoring()
+    settings = settings or EvaluationSettings()
     rollout = follow_completion(case, completion, propagator)
-    score = score_rollout(rollout, case, scoring)
+    score = score_rollout(rollout, case, settings)
     if truth is None or not score.present or case.target is None:
         return score
     answer = rollout.evidence if rollout.failure is None else None
-    budget = measure_budget(case.volume, case.target, truth, answer, score.dsc, propagator, scoring.split_boxes)
+    budget = measure_budget(case.volume, case.target, truth, answer, score.dsc, propagator, settings.split_boxes)
     return replace(score, budget=budget)
 
 
-def score_rollout(rollout: Rollout, case: Case, scoring: Scoring) -> CaseScore:
+def score_rollout(rollout: Rollout, case: Case, settings: EvaluationSettings) -> CaseScore:
     """Score a rollout that was followed to its mask.
 
     Raises:
@@ -177,8 +163,8 @@ def score_rollout(rollout: Rollout, case: Case, scoring: Scoring) -> CaseScore:
     """
     target = require_target(case)
     mask = np.zeros_like(target) if rollout.mask is None else rollout.mask
-    marks = _mark(rollout, target, mask, scoring.split_boxes)
-    nsd, hd95 = _measure_surface(marks.dsc, target, mask, case, scoring) if scoring.surface else (None, None)
+    marks = _mark(rollout, target, mask, settings.split_boxes)
+    nsd, hd95 = _measure_surface(marks.dsc, target, mask, case, settings) if settings.surface else (None, None)
     evidence = rollout.evidence
     return CaseScore(
         case_id=case.case_id,
@@ -260,9 +246,11 @@ def _mark(rollout: Rollout, target: Mask, mask: Mask, split_boxes: bool) -> _Mar
     )
 
 
-def _measure_surface(dsc: float, target: Mask, mask: Mask, case: Case, scoring: Scoring) -> tuple[float, float]:
+def _measure_surface(
+    dsc: float, target: Mask, mask: Mask, case: Case, settings: EvaluationSettings
+) -> tuple[float, float]:
     """NSD and HD95; a false alarm or a failure on an absent target is as bad as a miss, even with an empty mask."""
     if not target.any():
         return dsc, 0.0 if dsc else diagonal_mm(target.shape, case.volume.spacing)
     own = case.surface_tolerance_mm
-    return surface_measures(mask, target, case.volume.spacing, scoring.tolerance_mm if own is None else own)
+    return surface_measures(mask, target, case.volume.spacing, settings.tolerance_mm if own is None else own)

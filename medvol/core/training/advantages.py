@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-AdvantageScale = Literal["group", "batch", "none"]
+from medvol.core.training.settings import AdvantageScale
 
 _SMALLEST = 1e-4
 """Added to a spread before it divides, as TRL does."""
@@ -17,8 +15,7 @@ def group_advantages(rewards: torch.Tensor, scale: AdvantageScale = "group") -> 
 
     Args:
         rewards: (N, G) rewards of G completions of N prompts; G at least 2.
-        scale: Divide by the standard deviation of the ``group`` (DeepSeekMath, eq. 3), of the whole ``batch``, or by
-            nothing (Dr. GRPO).
+        scale: See ``AdvantageSettings``.
 
     Returns:
         (N, G), of mean 0 within each group.

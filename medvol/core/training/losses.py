@@ -6,50 +6,11 @@ on the completions' lengths only. So a batch can be worked through in pieces: th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from medvol.core.errors import ConfigError
-from medvol.core.limits import require_least
-
-LossKind = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
-RatioLevel = Literal["token", "sequence"]
-
-
-@dataclass(frozen=True)
-class PolicyLoss:
-    """What the loss is.
-
-    Args:
-        kind: How tokens are averaged. ``grpo``: within each completion, then over completions (DeepSeekMath). ``bnpo``
-            and ``dapo``: over all tokens of the batch; they are one here, since the batch is never split before it is
-            averaged. ``dr_grpo``: sums over the longest allowed length, so that length is not rewarded (Dr. GRPO).
-        ratio: Clip the probability ratio of each ``token``, or of the whole ``sequence`` (GSPO: its geometric mean).
-        epsilon_low: A ratio below 1 minus this brings nothing further.
-        epsilon_high: Nor one above 1 plus this.
-        ratio_cap: Also bound the ratio of completions that did worse than their siblings, where clipping does not (dual
-            clip; 3 in EasyR1, ``delta`` of TRL); None leaves it unbounded.
-        beta: Weight of the divergence from the reference policy; 0 leaves it out.
-        corrected_kl: Weight the divergence by the probability ratio, which makes its gradient unbiased after the first
-            update (DeepSeek-V3.2; the default of TRL).
-        max_new_tokens: Longest allowed completion, for ``dr_grpo``.
-    """
-
-    kind: LossKind = "grpo"
-    ratio: RatioLevel = "token"
-    epsilon_low: float = 0.2
-    epsilon_high: float = 0.2
-    ratio_cap: float | None = None
-    beta: float = 0.0
-    corrected_kl: bool = False
-    max_new_tokens: int = 256
-
-    def __post_init__(self) -> None:
-        require_least(0, epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high, beta=self.beta)
-        if self.ratio_cap is not None and self.ratio_cap <= 1 + self.epsilon_high:
-            raise ConfigError(f"ratio_cap is {self.ratio_cap}; it must be above 1 + epsilon_high, or null")
+from medvol.core.training.settings import LossKind, LossSettings, RatioLevel
 
 
 class LossTerms(NamedTuple):
@@ -73,7 +34,7 @@ def token_weights(mask: torch.Tensor, kind: LossKind, max_new_tokens: int) -> to
 
     Args:
         mask: (N, T) 1 for tokens of a completion, 0 for padding.
-        kind: See ``PolicyLoss``.
+        kind: See ``LossSettings``.
         max_new_tokens: Longest allowed completion.
     """
     mask = mask.float()
@@ -90,7 +51,7 @@ def policy_loss(
     advantages: torch.Tensor,
     mask: torch.Tensor,
     weights: torch.Tensor,
-    settings: PolicyLoss,
+    settings: LossSettings,
     reference: torch.Tensor | None = None,
 ) -> LossTerms:
     """Clipped policy loss with a divergence from a reference.
@@ -105,7 +66,7 @@ def policy_loss(
         reference: (N, T) under the reference policy; needed when ``beta`` is above 0.
     """
     gain = advantages[:, None]
-    ratio = _ratio(new, old, mask, settings.ratio)
+    ratio = _ratio(new, old, mask, settings.importance)
     bounded = ratio.clamp(1 - settings.epsilon_low, 1 + settings.epsilon_high)
     capped = ratio if settings.ratio_cap is None else ratio.clamp(max=settings.ratio_cap)
     per_token = -torch.minimum(capped * gain, bounded * gain)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch, EvaluationModule
-from medvol.core.limits import require_least, require_share
+from medvol.core.evaluation.settings import EvaluationSettings
+from medvol.core.limits import require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.export import export_model, require_replaceable
 from medvol.core.training.gathering import TRAINING_DATA, Gatherer
 from medvol.core.training.schedule import warm_up_then_cosine
+from medvol.core.training.settings import OptimizerSettings
 
 
 class TrainingModule(EvaluationModule, ABC):
@@ -25,56 +27,37 @@ class TrainingModule(EvaluationModule, ABC):
     Args:
         policy: Trained.
         propagator: Turns anchors into masks.
-        learning_rate: Peak of the schedule.
-        weight_decay: Of AdamW.
-        warmup_steps: Optimiser steps of linear warm-up.
-        final_share: The cosine ends at this share of the peak.
+        optimizer: AdamW and its schedule.
+        evaluation: How answers are asked for, and what is measured of them.
         reword: Probability that words of a training query are dropped and a carrier phrase is put before it.
-        error_budget: See ``EvaluationModule``.
-        surface: See ``EvaluationModule``.
-        tolerance_mm: See ``EvaluationModule``.
-        anchor_rule: See ``EvaluationModule``.
-        split_boxes: See ``EvaluationModule``.
-        max_new_tokens: See ``EvaluationModule``.
-        save_dir: See ``EvaluationModule``.
+        seed: Seed of the draws.
 
     Raises:
         ConfigError: The policy has nothing to train, or a setting is out of range.
     """
 
+    policy: TrainablePolicy
+
     def __init__(
         self,
         policy: TrainablePolicy,
         propagator: Propagator,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        final_share: float,
+        optimizer: OptimizerSettings,
+        evaluation: EvaluationSettings,
         reword: float,
-        error_budget: bool,
-        surface: bool,
-        tolerance_mm: float,
-        anchor_rule: Literal["paper", "largest"],
-        split_boxes: bool,
-        max_new_tokens: int,
-        save_dir: str | None,
+        seed: int,
     ) -> None:
-        super().__init__(
-            policy, propagator, error_budget, surface, tolerance_mm, anchor_rule, split_boxes, max_new_tokens, save_dir
-        )
+        super().__init__(policy=policy, propagator=propagator, evaluation=evaluation)
         if not isinstance(policy, TrainablePolicy):
             raise ConfigError(
                 f"{type(policy).__name__} has nothing to train; give {type(self).__name__} a TrainablePolicy, such as "
                 "QwenVLPolicy, or score this one with EvaluationModule and `medvol test`"
             )
-        require_least(0, learning_rate=learning_rate, weight_decay=weight_decay, warmup_steps=warmup_steps)
-        require_share(final_share=final_share)
-        self.student = policy
+        require_share(reword=reword)
+        self.optimizer = optimizer
+        self.reword = reword
+        self.seed = seed
         self.gatherer = Gatherer(type(self).__name__, reword > 0)
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.final_share = final_share
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
@@ -84,8 +67,9 @@ class TrainingModule(EvaluationModule, ABC):
         self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float], steps: int
     ) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine over so many optimiser steps."""
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, betas=betas, weight_decay=self.weight_decay)
-        shape = warm_up_then_cosine(self.warmup_steps, steps, self.final_share)
+        own = self.optimizer
+        optimizer = torch.optim.AdamW(parameters, lr=own.learning_rate, betas=betas, weight_decay=own.weight_decay)
+        shape = warm_up_then_cosine(own.warmup_steps, steps, own.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -93,7 +77,7 @@ class TrainingModule(EvaluationModule, ABC):
         """Look where the model will be written, and go on from what the policy knew before."""
         if not self.is_trial:
             require_replaceable(self._model_folder)
-        self.gatherer.start(self.student)
+        self.gatherer.start(self.policy)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Note what is about to be learned from."""
@@ -105,7 +89,7 @@ class TrainingModule(EvaluationModule, ABC):
         data = self.gatherer.finish(self.trainer, self.validated)
         self.gatherer.data = data
         if self.trainer.is_global_zero and not self.is_trial:
-            export_model(self.student, self._model_folder, data)
+            export_model(self.policy, self._model_folder, data)
 
     @property
     def _model_folder(self) -> Path:
@@ -118,6 +102,6 @@ class TrainingModule(EvaluationModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network before its weights are restored, and take up what it was trained on."""
         self.configure_model()
-        self.student.training_data = self.gatherer.restore(checkpoint)
-        stages = () if self.student.training_data is None else self.student.training_data.stages
+        self.policy.training_data = self.gatherer.restore(checkpoint)
+        stages = () if self.policy.training_data is None else self.policy.training_data.stages
         self.validated = dict(stages[-1].scores) if stages else {}

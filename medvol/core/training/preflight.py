@@ -9,39 +9,33 @@ from medvol.core.evaluation.scoring import PROPAGATION_FAILED
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training.measures import parse_rate
 from medvol.core.training.rollouts import Group
+from medvol.core.training.settings import StartSettings
 
 
 def require_good_start(
-    policy: TrainablePolicy,
-    groups: Sequence[Group],
-    min_parse_rate: float,
-    max_prompt_tokens: int | None,
-    max_new_tokens: int,
+    policy: TrainablePolicy, groups: Sequence[Group], start: StartSettings, max_new_tokens: int
 ) -> None:
     """Refuse a run that cannot go well, before its first update.
 
     Args:
         policy: As training starts.
         groups: The first rollouts.
-        min_parse_rate: Least share of them that follows the answer grammar. Without a cold start, GRPO does not
-            converge (MedVol-R1, Table 2): a policy that never earns anything is taught nothing.
-        max_prompt_tokens: Longest allowed prompt; None allows what the model does.
+        start: What must hold.
         max_new_tokens: Longest allowed answer.
 
     Raises:
         ConfigError: Image tokens and features disagree, prompt and answer do not fit, or too few answers are parsed.
         PropagationError: The propagator failed on every anchor, so that no answer could earn anything.
     """
-    require_room(policy, groups, max_prompt_tokens, max_new_tokens)
+    require_room(policy, groups, start.max_prompt_tokens, max_new_tokens)
     rate = parse_rate(groups)
-    if rate < min_parse_rate:
+    if rate < start.min_parse_rate:
         failures = sorted({rollout.failure for group in groups for rollout in group.rollouts if rollout.failure})
         raise ConfigError(
             f"only {rate:.0%} of the first {sum(len(group.rollouts) for group in groups)} answers follow the grammar "
-            f"({', '.join(failures)}), and min_parse_rate is {min_parse_rate:.0%}: cold-start the policy with "
-            "SFTModule first and name its model folder, or lower min_parse_rate"
+            f"({', '.join(failures)}), and start.min_parse_rate is {start.min_parse_rate:.0%}: cold-start the "
+            "policy with SFTModule first and name its model folder, or lower start.min_parse_rate"
         )
-
     _require_masks(groups)
 
 
@@ -76,6 +70,6 @@ def require_room(
         if size.tokens > longest:
             raise ConfigError(
                 f"the prompt {prompt.query!r} has {size.tokens} tokens, {size.image_tokens} of them for slices, and at "
-                f"most {longest} fit; show fewer or smaller slices in the template, raise max_prompt_tokens, or lower "
-                "max_new_tokens"
+                f"most {longest} fit; show fewer or smaller slices in the template, raise start.max_prompt_tokens, or "
+                "lower evaluation.max_new_tokens"
             )

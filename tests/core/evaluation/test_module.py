@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.module import EvaluationModule
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.inference.records import read_record
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion
@@ -67,7 +68,12 @@ def test_test_logs_means_with_failures_as_0(study, box_propagator, tmp_path, cap
 
 def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
     groups, policy = study
-    run("test", EvaluationModule(policy, box_propagator(), error_budget=True, surface=True), groups, tmp_path)
+    run(
+        "test",
+        EvaluationModule(policy, box_propagator(), EvaluationSettings(error_budget=True, surface=True)),
+        groups,
+        tmp_path,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json"]
     cases = json.loads((tmp_path / "cases.json").read_text())
     summary = json.loads((tmp_path / "evaluation.json").read_text())
@@ -95,7 +101,9 @@ def test_validation_logs_but_writes_nothing_and_measures_no_budget(study, box_pr
     calls = []
     propagate = propagator.propagate
     propagator.propagate = lambda *args: calls.append(args) or propagate(*args)
-    logged = run("validate", EvaluationModule(policy, propagator, error_budget=True), groups, tmp_path)
+    logged = run(
+        "validate", EvaluationModule(policy, propagator, EvaluationSettings(error_budget=True)), groups, tmp_path
+    )
     assert {"val/format_rate", "val/key_slice_score", "val/box_iou", "val/dsc"} <= set(logged)
     assert len(calls) == 5  # every answer that parses, once
     assert not list(tmp_path.iterdir())
@@ -148,7 +156,7 @@ def test_cases_that_share_an_id_are_refused_rather_than_lost(study, box_propagat
 def test_predict_needs_no_masks_and_writes_what_segment_writes(study, box_propagator, tmp_path):
     groups, policy = study
     bare = [[dataclasses.replace(case, target=None) for case in cases] for cases in groups]
-    module = EvaluationModule(policy, box_propagator(), max_new_tokens=77)
+    module = EvaluationModule(policy, box_propagator(), EvaluationSettings(max_new_tokens=77))
     assert run("predict", module, bare, tmp_path) == [["right", "half", "missed", "nowhere"], ["other"]]
     folder = tmp_path / "predictions"
     summary = json.loads((folder / "summary.json").read_text())
@@ -185,7 +193,12 @@ NAMES = ["../p1/a", "..%2Fp1/a", "a/b", "a-b", "a b", "A/B", "肝" * 200, "肝" 
 def test_predictions_of_many_names_are_many_files(make_case, write_answer, box_propagator, written_policy, tmp_path):
     cases = [make_case(name, text="it") for name in NAMES]
     policy = written_policy({"it": write_answer(6, TRUE_BOX)})
-    run("predict", EvaluationModule(policy, box_propagator(), save_dir=str(tmp_path)), [cases], tmp_path)
+    run(
+        "predict",
+        EvaluationModule(policy, box_propagator(), EvaluationSettings(save_dir=str(tmp_path))),
+        [cases],
+        tmp_path,
+    )
     names = [path.name for path in tmp_path.iterdir()]
     assert len({name.casefold() for name in names if name.endswith(".nii.gz")}) == len(NAMES)
     assert all(path.parent == tmp_path for path in tmp_path.rglob("*.nii.gz"))
@@ -290,7 +303,7 @@ class Failing:
 def test_a_policy_that_fails_on_one_case_fails_that_case_alone(study, box_propagator, tmp_path):
     groups, policy = study
     policy.generate = Failing(policy, groups[0][0].query.text)
-    run("test", EvaluationModule(policy, box_propagator(), error_budget=True), groups, tmp_path)
+    run("test", EvaluationModule(policy, box_propagator(), EvaluationSettings(error_budget=True)), groups, tmp_path)
     cases = {case["case_id"]: case for case in json.loads((tmp_path / "cases.json").read_text())}
     failed = [case_id for case_id, case in cases.items() if case["failure"] == "policy_failed"]
     assert [case["case_id"] for case in cases.values()] == ["right", "half", "missed", "garbled", "nowhere", "other"]

@@ -8,16 +8,16 @@ from medvol.core.errors import DatasetError, MissingExtraError, PolicyError
 from medvol.core.evaluation.metrics import diagonal_mm
 from medvol.core.evaluation.scoring import (
     PROPAGATION_FAILED,
-    Scoring,
     follow_completion,
     score_completion,
     settled_score,
 )
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.guard import POLICY_FAILED
 from medvol.core.types import Completion
 
 TRUE_BOX = (15, 10, 35, 20)
-SURFACE = Scoring(surface=True)
+SURFACE = EvaluationSettings(surface=True)
 
 
 def scores_of(score):
@@ -118,7 +118,7 @@ def test_two_parts_need_two_boxes_unless_they_are_not_split(make_case, write_ans
     case = dataclasses.replace(case, target=target)
     both = Completion(write_answer(6, (15, 10, 22, 20), (28, 10, 35, 20)))
     whole = Completion(write_answer(6, TRUE_BOX))
-    split, single = (Scoring(split_boxes=value) for value in (True, False))
+    split, single = (EvaluationSettings(split_boxes=value) for value in (True, False))
     assert score_completion(case, both, box_propagator(), split).box_iou == pytest.approx(1.0)
     assert score_completion(case, whole, box_propagator(), single).box_iou == pytest.approx(1.0)
     assert score_completion(case, whole, box_propagator(), split).box_iou == pytest.approx(70 / 200 / 2)
@@ -156,6 +156,6 @@ def test_settled_score_is_open_only_when_there_is_something_to_compare(make_case
 def test_a_case_may_bring_its_own_surface_tolerance(make_case, write_answer, box_propagator, own, nsd):
     """The propagated box lies one slice of 4 mm off: of both, one end lies 4 mm apart, all but their corners."""
     case = dataclasses.replace(make_case(), surface_tolerance_mm=own)
-    setting = Scoring(surface=True, tolerance_mm=4.5)
+    setting = EvaluationSettings(surface=True, tolerance_mm=4.5)
     score = score_completion(case, Completion(write_answer(7, TRUE_BOX)), box_propagator(), setting)
     assert (score.nsd == 1.0) == (nsd == 1.0)

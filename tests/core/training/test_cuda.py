@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.training.checkpoint import SpecCheckpoint
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.module import TrainingModule
-from medvol.core.training.sft import SFTModule
+from medvol.core.training.settings import RolloutSettings, StartSettings
 from medvol.core.types import Sampling
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
@@ -21,6 +22,8 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.training.scratch.module import ScratchModule
+from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings
 from tests.fixtures.callbacks import Listener, StopAt
 from tests.policies.conftest import SMALL_TEMPLATE, ask, widen
 
@@ -39,11 +42,23 @@ def make_data() -> CaseDataModule:
 def make_module(kind: str) -> TrainingModule:
     policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
     if kind == "sft":
-        return SFTModule(
-            policy, RegionPropagator(), perception_steps=1, curriculum_steps=1, gaze_weight=0.3, occupancy_weight=1.0
+        return ScratchModule(
+            policy,
+            RegionPropagator(),
+            perception=PerceptionSettings(steps=1),
+            curriculum=CurriculumSettings(steps=1),
+            occupancy=OccupancySettings(weight=1.0),
+            gaze=GazeSettings(weight=0.3),
         )
     rewards = [FormatReward(), AxialReward(), SpatialReward(), ConsistencyReward()]
-    return GRPOModule(policy, RegionPropagator(), rewards, group_size=4, max_new_tokens=12, min_parse_rate=0.0)
+    return GRPOModule(
+        policy,
+        RegionPropagator(),
+        rewards,
+        rollouts=RolloutSettings(group_size=4),
+        start=StartSettings(min_parse_rate=0.0),
+        evaluation=EvaluationSettings(max_new_tokens=12),
+    )
 
 
 def make_trainer(folder, steps: int, **settings) -> pl.Trainer:

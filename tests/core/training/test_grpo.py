@@ -11,11 +11,20 @@ import pytest
 import torch
 
 from medvol.core.errors import ConfigError, RewardError
+from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.grounding.prompts import PromptSize
 from medvol.core.roles import RewardTerm
 from medvol.core.training.checkpoint import SpecCheckpoint, load_module
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.settings import (
+    AdvantageSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    OptimizerSettings,
+    RolloutSettings,
+    StartSettings,
+)
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
@@ -51,16 +60,21 @@ class NotANumber(RewardTerm):
 
 
 def make_module(rewards=None, policy=None, **settings) -> GRPOModule:
-    defaults = {
-        "group_size": 4,
-        "learning_rate": 3e-3,
-        "min_parse_rate": 0.0,
-        "max_new_tokens": 8,
-        "beta": 0.0,
-        "reword": 0.5,
-    }
+    """A module for the tests; settings of a group are keys and values on top of those that all tests share."""
     policy = policy or QwenVLPolicy(size="tiny", template=TEMPLATE)
-    return GRPOModule(policy, ExtrudePropagator(), rewards or [DigitReward()], **{**defaults, **settings})
+    return GRPOModule(
+        policy,
+        ExtrudePropagator(),
+        rewards or [DigitReward()],
+        settings.pop("reward_weights", None),
+        rollouts=RolloutSettings(**{"group_size": 4, **settings.pop("rollouts", {})}),
+        advantages=AdvantageSettings(**settings.pop("advantages", {})),
+        loss=LossSettings(**{"beta": 0.0, **settings.pop("loss", {})}),
+        optimizer=GRPOOptimizerSettings(**{"learning_rate": 3e-3, **settings.pop("optimizer", {})}),
+        start=StartSettings(**{"min_parse_rate": 0.0, **settings.pop("start", {})}),
+        evaluation=EvaluationSettings(max_new_tokens=8),
+        **{"reword": 0.5, **settings},
+    )
 
 
 def make_data(volumes: int = 4) -> CaseDataModule:
@@ -104,7 +118,7 @@ def weights(module: GRPOModule) -> torch.Tensor:
 @pytest.mark.parametrize("loss", ["grpo", "dapo"])
 def test_it_learns_what_is_rewarded(tmp_path, loss):
     listener = Listener()
-    module = make_module(group_size=8, loss=loss)
+    module = make_module(rollouts={"group_size": 8}, loss={"kind": loss})
     make_trainer(tmp_path, 12, callbacks=[listener]).fit(module, make_data())
     earned = [row["train/reward"] for row in listener.rows]
     assert len(earned) == 12
@@ -115,7 +129,9 @@ def test_it_learns_what_is_rewarded(tmp_path, loss):
 def test_the_log_holds_what_a_run_is_judged_by(tmp_path):
     listener = Listener()
     rewards = [FormatReward(), DigitReward()]
-    module = make_module(rewards, reward_weights={"DigitReward": 0.5}, beta=0.1, updates_per_rollout=2)
+    module = make_module(
+        rewards, reward_weights={"DigitReward": 0.5}, loss={"beta": 0.1}, optimizer={"updates_per_rollout": 2}
+    )
     make_trainer(tmp_path, 4, callbacks=[listener]).fit(module, make_data())
     assert len(listener.rows) == 2
     first = listener.rows[0]
@@ -132,8 +148,8 @@ def test_the_log_holds_what_a_run_is_judged_by(tmp_path):
 
 def test_passes_change_nothing_but_memory(tmp_path):
     one, many = (
-        weights(fit(tmp_path / str(size), 2, volumes_per_pass=size, loss=loss, beta=0.05))
-        for size, loss in ((1, "dapo"), (None, "dapo"))
+        weights(fit(tmp_path / str(size), 2, optimizer={"volumes_per_pass": size}, loss={"kind": "dapo", "beta": 0.05}))
+        for size in (1, None)
     )
     fresh = weights_of_start()
     assert (many - fresh).abs().max() > 1e-3
@@ -156,7 +172,9 @@ def test_groups_without_spread_can_be_skipped_without_a_difference(tmp_path):
         def __call__(self, rollout, case):
             return DigitReward()(rollout, case) if "kidney" in case.query.target else 1.0
 
-    skipped, kept = (fit(tmp_path / str(skip), 2, rewards=[Lucky()], skip_zero_spread=skip) for skip in (True, False))
+    skipped, kept = (
+        fit(tmp_path / str(skip), 2, rewards=[Lucky()], advantages={"skip_zero_spread": skip}) for skip in (True, False)
+    )
     assert ((weights(skipped) - weights(kept)).abs() < 1e-4).float().mean() > 0.99
 
 
@@ -170,7 +188,7 @@ def test_a_batch_without_spread_changes_nothing_and_still_counts(tmp_path):
             return 0.5
 
     listener = Listener()
-    module = make_module([Same()], skip_zero_spread=True)
+    module = make_module([Same()], advantages={"skip_zero_spread": True})
     trainer = make_trainer(tmp_path, 3, callbacks=[listener])
     trainer.fit(module, make_data())
     assert trainer.global_step == 3
@@ -180,7 +198,7 @@ def test_a_batch_without_spread_changes_nothing_and_still_counts(tmp_path):
 
 def test_a_run_without_cold_start_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"only 0% of the first 16 answers .* cold-start the policy"):
-        fit(tmp_path, 1, min_parse_rate=0.5)
+        fit(tmp_path, 1, start={"min_parse_rate": 0.5})
     assert not (tmp_path / "model").exists()
 
 
@@ -189,7 +207,7 @@ def test_a_run_without_cold_start_is_refused(tmp_path):
     [
         (PromptSize(500, 384, 380, 8192), {}, "keeps 384 places for image tokens and its slices give 380"),
         (PromptSize(500, 384, 384, 505), {}, "has 500 tokens, 384 of them for slices, and at most 497 fit"),
-        (PromptSize(500, 384, 384, 8192), {"max_prompt_tokens": 400}, "at most 400 fit"),
+        (PromptSize(500, 384, 384, 8192), {"start": {"max_prompt_tokens": 400}}, "at most 400 fit"),
     ],
 )
 def test_prompts_that_cannot_be_read_whole_are_refused(tmp_path, monkeypatch, size, settings, message):
@@ -220,9 +238,13 @@ def test_a_score_that_is_no_number_stops_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group_size": 1}, "group_size is 1"),
-        ({"updates_per_rollout": 0}, "updates_per_rollout is 0"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"rollouts": {"group_size": 1}}, "rollouts.group_size is 1; it must be 2 or more"),
+        ({"rollouts": {"temperature": 0.0}}, "rollouts.temperature is 0.0"),
+        ({"optimizer": {"updates_per_rollout": 0}}, "optimizer.updates_per_rollout is 0"),
+        ({"optimizer": {"learning_rate": -1.0}}, "optimizer.learning_rate is -1.0"),
+        ({"start": {"min_parse_rate": 1.5}}, "start.min_parse_rate is 1.5; it is a share"),
+        ({"loss": {"ratio_cap": 1.2}}, "loss.ratio_cap is 1.2; it must be above 1"),
+        ({"reword": -0.5}, "reword is -0.5"),
         ({"policy": ScriptedPolicy()}, "ScriptedPolicy has nothing to train"),
         ({"reward_weights": {"Digits": 1.0}}, "reward_weights names 'Digits'"),
     ],
@@ -232,9 +254,14 @@ def test_settings_without_meaning(settings, message):
         make_module(**settings)
 
 
+def test_the_optimizer_of_sft_is_not_taken_for_that_of_grpo():
+    with pytest.raises(ConfigError, match=r"takes GRPOOptimizerSettings as its optimizer; got OptimizerSettings\("):
+        GRPOModule(QwenVLPolicy(size="tiny"), ExtrudePropagator(), [DigitReward()], optimizer=OptimizerSettings(1e-4))
+
+
 @pytest.mark.parametrize("updates", [1, 2])
 def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
-    settings = {"beta": 0.05, "updates_per_rollout": updates, "warmup_steps": 2}
+    settings = {"loss": {"beta": 0.05}, "optimizer": {"updates_per_rollout": updates, "warmup_steps": 2}}
     whole = make_module(**settings)
     make_trainer(tmp_path / "whole", 8).fit(whole, make_data(5))
     stopped = make_module(**settings)
@@ -273,9 +300,9 @@ def test_a_step_with_medsam2_in_the_reward(tmp_path, random_folder, origin):
         Answering(size="tiny", template=TEMPLATE),
         MedSAM2Propagator(checkpoint=random_folder if origin == "random" else str(trained)),
         [ConsistencyReward(delta=2), AxialReward()],
-        group_size=4,
-        learning_rate=1e-3,
-        beta=0.0,
+        rollouts=RolloutSettings(group_size=4),
+        optimizer=GRPOOptimizerSettings(learning_rate=1e-3),
+        loss=LossSettings(beta=0.0),
     )
     make_trainer(tmp_path, 1, callbacks=[listener]).fit(module, make_data())
     (row,) = listener.rows

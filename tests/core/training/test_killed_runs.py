@@ -35,7 +35,7 @@ def run(folder: Path, hook: str = "", step: int = 0) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     callbacks: list[pl.Callback] = [KillAt(hook, step)] if hook else []
     trainer = make_trainer(folder, STEPS, callbacks=[*callbacks, SpecCheckpoint(every_n_train_steps=1)])
-    module = make_module(beta=0.05, warmup_steps=2)
+    module = make_module(loss={"beta": 0.05}, optimizer={"warmup_steps": 2})
     trainer.fit(module, make_data(5), ckpt_path=last if last.exists() else None, weights_only=True)
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
 from medvol.core.training.advantages import group_advantages, zero_spread
-from medvol.core.training.losses import PolicyLoss, divergence, policy_loss, token_weights
+from medvol.core.training.losses import divergence, policy_loss, token_weights
+from medvol.core.training.settings import LossSettings
 
 LONGEST = 9
 
@@ -102,7 +103,7 @@ def test_equals_trl(kind, ratio, beta, epsilons, cap, corrected_kl, seed, tmp_pa
     new, old, reference, advantages, mask = draw(seed)
     theirs = trl_loss(config, new, old, reference, advantages, mask)
     (their_gradient,) = torch.autograd.grad(theirs, new)
-    chosen = PolicyLoss(kind, ratio, *epsilons, cap, beta, corrected_kl, LONGEST)
+    chosen = LossSettings(kind, ratio, *epsilons, cap, beta, corrected_kl)
     weights = token_weights(mask, kind, LONGEST)
     ours = policy_loss(new, old, advantages, mask, weights, chosen, reference if beta else None).loss
     (our_gradient,) = torch.autograd.grad(ours, new)
@@ -113,7 +114,7 @@ def test_equals_trl(kind, ratio, beta, epsilons, cap, corrected_kl, seed, tmp_pa
 @pytest.mark.parametrize("kind", ["grpo", "bnpo", "dr_grpo", "dapo"])
 def test_pieces_of_a_batch_add_up(kind):
     new, old, reference, advantages, mask = draw(3)
-    chosen = PolicyLoss(kind, beta=0.1, max_new_tokens=LONGEST)
+    chosen = LossSettings(kind, beta=0.1)
     weights = token_weights(mask, kind, LONGEST)
     whole = policy_loss(new, old, advantages, mask, weights, chosen, reference).loss
     pieces = [
@@ -127,7 +128,7 @@ def test_on_policy_gradient_is_the_advantage_by_hand():
     """With equal old and new log-probabilities the ratio is 1, and a token's gradient is -advantage x weight."""
     new, _, _, advantages, mask = draw(4, lengths=(2, 1, 3, 4))
     weights = token_weights(mask, "grpo", LONGEST)
-    loss = policy_loss(new, new.detach(), advantages, mask, weights, PolicyLoss()).loss
+    loss = policy_loss(new, new.detach(), advantages, mask, weights, LossSettings(beta=0.0)).loss
     (gradient,) = torch.autograd.grad(loss, new)
     assert gradient[0, 0].item() == pytest.approx(-advantages[0].item() / 2 / 4)
     assert gradient[3, 3].item() == pytest.approx(-advantages[3].item() / 4 / 4)
@@ -139,7 +140,7 @@ def test_clipping_stops_the_gradient_on_one_side_only():
     old = torch.log(torch.full((4, 1), 0.5))
     advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
     mask = torch.ones(4, 1)
-    terms = policy_loss(new, old, advantages, mask, token_weights(mask, "grpo", 1), PolicyLoss())
+    terms = policy_loss(new, old, advantages, mask, token_weights(mask, "grpo", 1), LossSettings(beta=0.0))
     (gradient,) = torch.autograd.grad(terms.loss, new)
     assert terms.clipped[:, 0].tolist() == [True, False, False, True]
     assert (gradient[:, 0] == 0).tolist() == [True, False, False, True]
@@ -194,10 +195,10 @@ def test_advantages_of_a_group_sum_to_nothing(rewards, scale):
 )
 def test_settings_without_meaning(setting, message):
     with pytest.raises(ConfigError, match=message):
-        PolicyLoss(**setting)
+        LossSettings(**setting)
 
 
 def test_a_divergence_needs_a_reference():
     new, old, _, advantages, mask = draw(5)
     with pytest.raises(ValueError, match="reference"):
-        policy_loss(new, old, advantages, mask, mask, PolicyLoss(beta=0.1))
+        policy_loss(new, old, advantages, mask, mask, LossSettings(beta=0.1))

@@ -16,6 +16,13 @@ from medvol.core.roles import RewardTerm
 from medvol.core.training.checkpoint import SpecCheckpoint
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.settings import (
+    AnswerSettings,
+    GRPOOptimizerSettings,
+    OptimizerSettings,
+    RolloutSettings,
+    StartSettings,
+)
 from medvol.core.training.sft import SFTModule
 from medvol.propagators.extrude import ExtrudePropagator
 from tests.fixtures.light_policy import LightDataset, LightPolicy
@@ -75,10 +82,17 @@ class SignalAt(pl.Callback):
 
 def make_module(kind: str):
     if not kind.startswith("grpo"):
-        return SFTModule(LightPolicy(), ExtrudePropagator(), 0.05, warmup_steps=2, reword=0.5, jitter=0.2)
+        optimizer = OptimizerSettings(learning_rate=0.05, warmup_steps=2)
+        return SFTModule(LightPolicy(), ExtrudePropagator(), AnswerSettings(jitter=0.2), optimizer, reword=0.5)
     updates = 2 if kind.endswith("updates") else 1
-    settings = {"group_size": 4, "min_parse_rate": 0.0, "learning_rate": 0.05, "updates_per_rollout": updates}
-    return GRPOModule(LightPolicy(), ExtrudePropagator(), [LengthReward()], **settings)
+    return GRPOModule(
+        LightPolicy(),
+        ExtrudePropagator(),
+        [LengthReward()],
+        rollouts=RolloutSettings(group_size=4),
+        optimizer=GRPOOptimizerSettings(learning_rate=0.05, updates_per_rollout=updates),
+        start=StartSettings(min_parse_rate=0.0),
+    )
 
 
 def fit(folder: Path, kind: str, *callbacks: pl.Callback) -> int:

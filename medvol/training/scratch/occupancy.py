@@ -19,6 +19,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Case, SliceStack
+from medvol.training.scratch.settings import OccupancySettings
 
 BACKGROUND_WEIGHT = 0.3
 """Weight of class 0, which fills most of a slice."""
@@ -35,37 +36,26 @@ class OccupancyHead(nn.Module):
 
     Args:
         policy: Its slice encoder is listened to.
-        classes: Number of labels, background included; larger labels count as background.
-        balance: Labels weigh by their number of points to the power of minus this: 0 all the same, 0.5 one over the
-            square root.
-        extent_weight: Weight of the cross-entropy of the box's four edges beside that of the points; 0 leaves it out.
+        settings: Labels, and what they and the boxes weigh.
         cells: Points along each side of a token.
 
     Raises:
         ConfigError: The policy has no slice encoder.
     """
 
-    def __init__(
-        self,
-        policy: TrainablePolicy,
-        classes: int,
-        balance: float = 0.0,
-        extent_weight: float = 0.0,
-        cells: int = 6,
-    ) -> None:
+    def __init__(self, policy: TrainablePolicy, settings: OccupancySettings, cells: int = 6) -> None:
         super().__init__()
         encoder = policy.slice_encoder()
         if encoder is None:
             raise ConfigError(
-                f"{type(policy).__name__} has no slice encoder; set occupancy_weight and perception_steps to 0"
+                f"{type(policy).__name__} has no slice encoder; set occupancy.weight and perception.steps to 0, or "
+                "train it with SFTModule"
             )
-        self.classes = classes
-        self.balance = balance
+        self.settings = settings
         self.cells = cells
         width = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)][-1].out_features
-        self.linear = nn.Linear(width, cells * cells * classes)
-        self.extent_weight = extent_weight
-        self.edges = nn.Linear(width, 4 * BINS) if extent_weight > 0 else None
+        self.linear = nn.Linear(width, cells * cells * settings.classes)
+        self.edges = nn.Linear(width, 4 * BINS) if settings.extent_weight > 0 else None
         self._heard: list[torch.Tensor] = []
         encoder.register_forward_hook(self._listen)
 
@@ -82,20 +72,21 @@ class OccupancyHead(nn.Module):
         tokens = features.shape[0] // sum(len(stack.indices) for stack in stacks)
         rows = round((tokens * template_shape[2] / template_shape[3]) ** 0.5)
         columns = tokens // rows
+        classes = self.settings.classes
         shown = [label[list(stack.indices)] for label, stack in zip(labels, stacks, strict=True)]
-        planes = [np.where(label < self.classes, label, 0) for label in shown]
+        planes = [np.where(label < classes, label, 0) for label in shown]
         truth = np.concatenate([self._sample(own, rows, columns) for own in planes])
         target = torch.from_numpy(truth.astype(np.int64)).to(features.device)
         # Normalised, as a language model reads them: features that may grow would drown what its layers add to them.
         normed = rms_norm(features.float(), features.shape[-1:])
-        scores = self.linear(normed).view(-1, self.classes)
-        weight = target.bincount(minlength=self.classes).clamp(min=1).float() ** -self.balance
+        scores = self.linear(normed).view(-1, classes)
+        weight = target.bincount(minlength=classes).clamp(min=1).float() ** -self.settings.balance
         weight[0] *= BACKGROUND_WEIGHT
         loss = cross_entropy(scores, target, weight=weight)
         if self.edges is None:
             return loss
         boxes = np.concatenate([region_boxes(own, rows, columns) for own in planes])
-        return loss + self.extent_weight * _edge_loss(self.edges(normed), boxes)
+        return loss + self.settings.extent_weight * _edge_loss(self.edges(normed), boxes)
 
     def forget(self) -> None:
         """Drop what was heard in a pass that has no loss."""

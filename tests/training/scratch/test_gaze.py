@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.gaze import Gaze, answer_gazes
+from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.roles import TrainablePolicy
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.training.scratch.gaze import answer_gazes
 
 SHAPE = (8, 48, 48)
 
@@ -125,5 +126,5 @@ def test_a_policy_that_does_not_tell_where_it_looks_is_named():
     class Answering(QwenVLPolicy):
         log_probs_and_gaze = TrainablePolicy.log_probs_and_gaze
 
-    with pytest.raises(ConfigError, match="Answering does not tell where it looks; set gaze_weight to 0"):
+    with pytest.raises(ConfigError, match=r"Answering does not tell where it looks; set gaze\.weight to 0"):
         Answering(size="tiny").log_probs_and_gaze([], [], [[Gaze(0, 1, 0, np.ones((2, 2), bool))]])

@@ -1,0 +1,1 @@
+"""What only a policy from random weights needs: it learns to see and where to look before it answers."""
