@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from medvol.core.evaluation.metrics import slice_areas
 from medvol.core.evaluation.module import Batch
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import KeySliceRule, label_anchor
 from medvol.core.grounding.gaze import Gaze, answer_gazes
 from medvol.core.grounding.grammar import format_evidence
@@ -29,7 +28,7 @@ from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.training.augmentation import reword_query
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.occupancy import OccupancyHead, occupancy_labels, rarest_slices
-from medvol.core.types import Case, Completion, Prompt, SliceStack
+from medvol.core.types import Case, Completion, Prompt, SliceStack, require_target
 
 _CLEAR = 0.1
 """A slice shows a target clearly when it holds this share of the largest area."""
