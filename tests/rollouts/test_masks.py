@@ -84,10 +84,10 @@ def test_without_a_delta_the_whole_volume_is_followed(volume):
 
 
 def test_a_range_ends_with_the_volume(volume):
-    counting, last = Counting(), volume.shape[0] - 1
-    list(follow(volume, rollouts_at(0, last), Counting(), 3))
-    list(follow(volume, rollouts_at(0, last), counting, 3))
-    assert counting.asked == [(0, (0, 4)), (last, (last - 3, last + 1))] or last == 8
+    counting = Counting(fails_at=None)
+    assert volume.shape[0] == 9
+    list(follow(volume, rollouts_at(0, 8), counting, 3))
+    assert counting.asked == [(0, (0, 4)), (8, (5, 9))]
 
 
 def test_one_failed_propagation_fails_alone_and_is_named(volume, caplog):
@@ -127,7 +127,7 @@ def test_a_volume_that_was_changed_is_not_followed_again(volume):
             return super().propagate(volume, evidence, z_range)
 
     for propagator in (Sneaky(), Counting()):
-        with pytest.raises(InvalidComponentError, match="Sneaky .* changed what it was given"):
+        with pytest.raises(InvalidComponentError, match=r"Sneaky .* changed what it was given"):
             list(follow(volume, rollouts_at(1, 2), propagator))
 
 
