@@ -269,24 +269,6 @@ class Rollout(Brief):
     error: MedvolError | None = None
 
 
-@dataclass(frozen=True)
-class RewardBreakdown:
-    """Scores of one rollout, term by term.
-
-    Args:
-        scores: Score of each term, in [0, 1].
-        weights: Weight of each term, >= 0.
-    """
-
-    scores: Mapping[str, float]
-    weights: Mapping[str, float]
-
-    @property
-    def total(self) -> float:
-        """Weighted sum of the scores."""
-        return sum(self.weights[name] * score for name, score in self.scores.items())
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Segmentation(Brief):
     """The answer to one query about one volume.

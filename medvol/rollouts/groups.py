@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medvol.core.errors import PolicyError
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.guard import ask_policy, read_template
 from medvol.core.roles import Policy
-from medvol.core.types import Case, Completion, Evidence, Prompt, RewardBreakdown, Rollout, Sampling
+from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.failures import POLICY_FAILED
+
+
+@dataclass(frozen=True)
+class RewardBreakdown:
+    """Scores of one rollout, term by term.
+
+    Args:
+        scores: Score of each term, in [0, 1].
+        weights: Weight of each term, >= 0.
+    """
+
+    scores: Mapping[str, float]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Weighted sum of the scores."""
+        return sum(self.weights[name] * score for name, score in self.scores.items())
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from itertools import islice
 from medvol.core.errors import ConfigError
 from medvol.core.guard import score_terms
 from medvol.core.roles import Propagator, RewardTerm
-from medvol.core.types import Case, RewardBreakdown, Rollout, Volume
+from medvol.core.types import Case, Rollout, Volume
 from medvol.rollouts.failures import warn_of_failures
-from medvol.rollouts.groups import Group
+from medvol.rollouts.groups import Group, RewardBreakdown
 from medvol.rollouts.masks import follow
 
 

@@ -6,9 +6,9 @@ import pytest
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.training.inspector import draw_rollouts
 from medvol.core.training.measures import measure_rollouts
-from medvol.core.types import Evidence, RewardBreakdown
+from medvol.core.types import Evidence
 from medvol.policies.scripted import ScriptedPolicy
-from medvol.rollouts.groups import Group, ask
+from medvol.rollouts.groups import Group, RewardBreakdown, ask
 from medvol.testing import make_case
 
 BOX = np.array([[4.0, 6.0, 16.0, 20.0]])
