@@ -90,7 +90,8 @@ def quick_pictures(monkeypatch):
 def scan(tmp_path: Path) -> Path:
     voxels = np.full((40, 30, 12), -100.0, np.float32)
     voxels[10:30, 12:24, 6:10] = 80.0
-    path = tmp_path / "case.nii.gz"
+    path = tmp_path / "scans" / "case.nii.gz"
+    path.parent.mkdir()
     nib.save(nib.Nifti1Image(voxels, np.diag([-1.5, -2.0, 4.0, 1.0])), path)
     return path
 
@@ -115,7 +116,7 @@ def run(stage: str, policy, propagator, cases, folder: Path) -> None:
 
 
 def segment(scan, policy, propagator, queries, folder: Path) -> dict[str, dict[str, Any]]:
-    run_jobs(find_jobs(scan, queries, folder), Segmenter(policy, propagator), folder)
+    run_jobs(find_jobs(scan.parent, queries, folder), Segmenter(policy, propagator), folder)
     return read_answers(folder)
 
 
@@ -139,7 +140,7 @@ def read_answers(folder: Path) -> dict[str, dict[str, Any]]:
     return answers
 
 
-def tested(scan, policy, propagator, queries, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluate(scan, policy, propagator, queries, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of ``cases.json`` by query, and of ``evaluation.json``."""
     run("test", policy, propagator, make_cases(scan, queries), folder)
     cases = {row["query"]: row for row in json.loads((folder / "cases.json").read_text())}
@@ -159,7 +160,7 @@ def test_the_same_case_is_answered_the_same_whoever_asks(scan, tmp_path):
     propagators = [Recording() for _ in range(4)]
     segmented = segment(scan, policy, propagators[0], queries, tmp_path / "segment")
     predicted = predict(scan, policy, propagators[1], queries, tmp_path / "predict")
-    cases, evaluation = tested(scan, policy, propagators[2], queries, tmp_path / "test")
+    cases, evaluation = evaluate(scan, policy, propagators[2], queries, tmp_path / "test")
     groups = draw(scan, policy, propagators[3], queries[:-1])
 
     assert segmented == predicted
@@ -198,7 +199,7 @@ def test_the_same_failures_are_named_the_same_whoever_asks(scan, tmp_path):
     queries = ["nonsense", "the cliff", "the ghost", "the block"]
     segmented = segment(scan, policy, Recording(), queries, tmp_path / "segment")
     predicted = predict(scan, policy, Recording(), queries, tmp_path / "predict")
-    cases, _ = tested(scan, policy, Recording(), queries, tmp_path / "test")
+    cases, _ = evaluate(scan, policy, Recording(), queries, tmp_path / "test")
     groups = draw(scan, policy, Recording(), queries[:2])
 
     assert segmented == predicted
@@ -235,7 +236,7 @@ def test_a_network_is_asked_the_same_whoever_asks(scan, tmp_path):
     policy = QwenVLPolicy(size="tiny", template=template)
     segmented = segment(scan, policy, Recording(), queries, tmp_path / "segment")
     assert segmented == predict(scan, policy, Recording(), queries, tmp_path / "predict")
-    cases, evaluation = tested(scan, policy, Recording(), queries, tmp_path / "test")
+    cases, evaluation = evaluate(scan, policy, Recording(), queries, tmp_path / "test")
     groups = draw(scan, policy, Recording(), queries)
     assert evaluation["policy"] == plain_values(policy.identity())
     for query in queries:
