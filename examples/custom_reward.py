@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import medvol
 from medvol.core.evaluation.metrics import volume_ml
-from medvol.core.evaluation.scoring import follow_completion
 from medvol.core.grounding.anchors import label_anchor
 from medvol.testing import check_reward
 
@@ -63,8 +62,8 @@ def main() -> None:
     prompt = medvol.build_prompt(case.volume, case.query.text, policy.template)
     print(f"{case.query.text!r} about {case.volume.volume_id}")
     for name, completion in zip(answers, policy.generate([prompt], n=len(answers))[0], strict=True):
-        rollout = follow_completion(case, completion, propagator)
-        print(f"  {name:<16} {term(rollout, case):.3f}  {rollout.failure or ''}")
+        scored = medvol.score(case, completion.text, term, propagator)
+        print(f"  {name:<16} {scored.total:.3f}  {scored.failure or ''}")
 
 
 if __name__ == "__main__":

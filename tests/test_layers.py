@@ -101,6 +101,11 @@ def rooms_named(modules: frozenset[str]) -> set[str]:
     return {parts[1] for name in modules if (parts := name.split("."))[0] == "medvol" and len(parts) > 1}
 
 
+def deeper_rooms(modules: frozenset[str]) -> set[str]:
+    """Second part of what is imported from core."""
+    return {parts[2] for name in modules if (parts := name.split("."))[:2] == ["medvol", "core"] and len(parts) > 2}
+
+
 def place(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -111,8 +116,12 @@ def test_a_module_keeps_to_its_layer() -> None:
         here, named = room(path), rooms_named(all_imports(path))
         if here in ("core", "testing") and named & {*ROOMS, "cli"}:
             wrong.append(f"{place(path)}: core and testing know no component and no command line")
+        if here == "rollouts" and not named <= {"core", "rollouts"}:
+            wrong.append(f"{place(path)}: rollouts know core only")
         if here == "core" and "testing" in named:
             wrong.append(f"{place(path)}: core does not know testing")
+        if here == "rollouts" and deeper_rooms(all_imports(path)) & {"inference", "evaluation", "training", "checking"}:
+            wrong.append(f"{place(path)}: rollouts know imaging, grounding and the files of core, nothing above")
         if here in ROOMS and not named <= {"core", here}:
             wrong.append(f"{place(path)}: a component knows core only, never another room")
         if here == "cli" and named & set(ROOMS):

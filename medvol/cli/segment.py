@@ -187,18 +187,17 @@ def _answer(
     from medvol.core.inference.failures import save_failure
 
     query = question.job.query
-    completion = segmenter.ask(volume, [query])[0]
+    groups = segmenter.ask(volume, [query])
     stops.check()
-    try:
-        segmentation = segmenter.follow(volume, query, completion)
-    except MedvolError as error:
-        kept = save_failure(question, completion, error)
+    ((_, answer),) = segmenter.follow(groups)
+    if isinstance(answer, MedvolError):
+        kept = save_failure(question, groups[0].answer.completion, answer)
         if kept is not None:
             console.print(f"said     {kept}", soft_wrap=True)
-        raise
+        raise answer
     stops.check()
     with stops.hold():
-        save_and_tell(segmentation, question.job.folder, question.name, dicom_seg, console)
+        save_and_tell(answer, question.job.folder, question.name, dicom_seg, console)
     stops.check()
 
 

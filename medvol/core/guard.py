@@ -30,15 +30,12 @@ from medvol.core.errors import (
     ScanError,
 )
 from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.promises import BreachError, Mask, own_mask, own_masks, read_answers, read_case, read_score
+from medvol.core.promises import BreachError, Mask, own_masks, read_answers, read_case, read_score
 from medvol.core.registry import owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 from medvol.core.snapshots import changed, locked, snapshot
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
-
-POLICY_FAILED = "policy_failed"
-"""Name of the failure of a case that the policy could not answer."""
 
 _ROLES = {Policy: "policy", Propagator: "propagator", RewardTerm: "reward", CaseDataset: "data set"}
 _SET_UP = (
@@ -81,20 +78,6 @@ def ask_policy(
         return read_answers(policy.generate(list(prompts), n, sampling), len(prompts), n)
 
 
-def ask_each(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion | PolicyError]:
-    """Let a policy answer each prompt once, all together; where that fails each alone, so that one harms no other.
-
-    Raises:
-        InvalidComponentError: It changed the prompts.
-    """
-    try:
-        return [row[0] for row in ask_policy(policy, prompts, 1, sampling)]
-    except PolicyError as error:
-        if len(prompts) == 1:
-            return [error]
-    return [answer for prompt in prompts for answer in ask_each(policy, [prompt], sampling)]
-
-
 def read_template(policy: Policy) -> PromptTemplate:
     """Layout of the prompts that a policy reads.
 
@@ -108,30 +91,27 @@ def read_template(policy: Policy) -> PromptTemplate:
         return template
 
 
-def propagate(
-    propagator: Propagator, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
-) -> Mask:
-    """Let a propagator follow one anchor.
-
-    Returns:
-        Mask (Z, Y, X) on the volume's grid, in memory of its own.
-
-    Raises:
-        PropagationError: It failed, or returned something else.
-        InvalidComponentError: It changed the volume or the anchor, now or before.
-    """
-    _refuse_spoiled(volume)
-    with _guarded(propagator, PropagationError, volume=volume, evidence=evidence):
-        return own_mask(propagator.propagate(volume, evidence, z_range), volume)
-
-
 def propagate_many(
     propagator: Propagator,
     volume: Volume,
     evidences: Sequence[Evidence],
     z_ranges: Sequence[tuple[int, int] | None],
 ) -> list[Mask]:
-    """Let a propagator follow several anchors of one volume; returns and raises as ``propagate``."""
+    """Let a propagator follow anchors of one volume.
+
+    Args:
+        propagator: Anybody's.
+        volume: The scan.
+        evidences: Anchors.
+        z_ranges: Half-open range of slices that may be filled for each; None for the whole volume.
+
+    Returns:
+        A mask (Z, Y, X) for each on the volume's grid, in memory of its own.
+
+    Raises:
+        PropagationError: It failed, or returned something else.
+        InvalidComponentError: It changed the volume or an anchor, now or before.
+    """
     _refuse_spoiled(volume)
     with _guarded(propagator, PropagationError, volume=volume, evidences=list(evidences)):
         masks = propagator.propagate_many(volume, list(evidences), z_ranges=list(z_ranges))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.errors import ConfigError
 from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.reprs import Brief
@@ -177,7 +177,6 @@ class Propagator(Brief, ABC):
         self,
         volume: Volume,
         evidences: Sequence[Evidence],
-        z_range: tuple[int, int] | None = None,
         z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[NDArray[np.bool_]]:
         """Propagate several anchors of one volume; equal to one at a time.
@@ -185,13 +184,13 @@ class Propagator(Brief, ABC):
         Args:
             volume: The scan.
             evidences: Anchors, with different key slices or not.
-            z_range: Half-open range of slices that may be filled, the same for all; the whole volume when None.
-            z_ranges: One range an anchor, in place of ``z_range``.
+            z_ranges: Half-open range of slices that may be filled, one an anchor, None in it for the whole volume; the
+                whole volume for all when None.
 
         Raises:
-            PropagationError: One of them failed, or the ranges are not as many as the anchors.
+            PropagationError: One of them failed.
         """
-        ranges = one_range_each(evidences, z_range, z_ranges)
+        ranges = [None] * len(evidences) if z_ranges is None else z_ranges
         return [self.propagate(volume, evidence, own) for evidence, own in zip(evidences, ranges, strict=True)]
 
     def identity(self) -> Mapping[str, Any]:
@@ -202,26 +201,6 @@ class Propagator(Brief, ABC):
         from medvol.core.specs import identify_component
 
         return identify_component(self)
-
-
-def one_range_each(
-    evidences: Sequence[Evidence],
-    z_range: tuple[int, int] | None,
-    z_ranges: Sequence[tuple[int, int] | None] | None,
-) -> list[tuple[int, int] | None]:
-    """The range of every anchor of ``Propagator.propagate_many``.
-
-    Raises:
-        PropagationError: Both arguments were given, or the ranges are not as many as the anchors.
-    """
-    if z_ranges is None:
-        return [z_range] * len(evidences)
-    if z_range is not None or len(z_ranges) != len(evidences):
-        raise PropagationError(
-            f"{len(z_ranges)} z_ranges and z_range {z_range} for {len(evidences)} anchors; give one range an anchor, "
-            "or one for all"
-        )
-    return list(z_ranges)
 
 
 class RewardTerm(Brief, ABC):

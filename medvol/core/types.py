@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.reprs import Brief
 
 if TYPE_CHECKING:
@@ -134,6 +135,24 @@ class Case(Brief):
     surface_tolerance_mm: float | None = None
 
 
+def require_target(case: Case) -> NDArray[np.bool_]:
+    """The true mask of a case.
+
+    Raises:
+        DatasetError: It has none, or an empty one that the case does not declare absent: ``[]`` would be taught.
+    """
+    if case.target is not None and case.query.kind != "absent" and not case.target.any():
+        raise DatasetError(
+            f"case {case.case_id!r} asks for {case.query.target or case.query.text!r}, and its mask is empty; mend the "
+            "mask, or let query.kind be 'absent' where the scan does not show it"
+        )
+    if case.target is None:
+        raise DatasetError(
+            f"case {case.case_id!r} has no target mask, which scoring needs; use `medvol predict` for scans without one"
+        )
+    return case.target
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Evidence(Brief):
     """The evidence anchor: one key slice and 2D boxes on it.
@@ -235,9 +254,10 @@ class Rollout(Brief):
         case_id: Case that was asked.
         completion: The policy's answer.
         evidence: What the answer says; None when it could not be parsed.
-        failure: Name of the failure of the parser or the propagator; None when there was none.
+        failure: Name of the failure of the policy, the parser or the propagator; None when there was none.
         mask: (Z, Y, X) bool propagated from the evidence; None when nothing needed it or the answer failed.
         detail: The failure in words; empty when there was none.
+        error: What the policy or the propagator raised, for whoever raises it again; None otherwise.
     """
 
     case_id: str
@@ -246,24 +266,7 @@ class Rollout(Brief):
     failure: str | None = None
     mask: NDArray[np.bool_] | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class RewardBreakdown:
-    """Scores of one rollout, term by term.
-
-    Args:
-        scores: Score of each term, in [0, 1].
-        weights: Weight of each term, >= 0.
-    """
-
-    scores: Mapping[str, float]
-    weights: Mapping[str, float]
-
-    @property
-    def total(self) -> float:
-        """Weighted sum of the scores."""
-        return sum(self.weights[name] * score for name, score in self.scores.items())
+    error: MedvolError | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

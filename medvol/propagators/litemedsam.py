@@ -15,7 +15,7 @@ from medvol.core.grounding.anchors import anchor_key
 from medvol.core.imaging.windows import apply_window, get_window, window_limits
 from medvol.core.limits import require_least
 from medvol.core.progress import counted
-from medvol.core.roles import Propagator, one_range_each
+from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
@@ -129,13 +129,13 @@ class LiteMedSAMPropagator(Propagator):
         self,
         volume: Volume,
         evidences: Sequence[Evidence],
-        z_range: tuple[int, int] | None = None,
         z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[NDArray[np.bool_]]:
         """Propagate several anchors of one volume; equal anchors with equal ranges are followed once."""
+        ranges = [None] * len(evidences) if z_ranges is None else z_ranges
         known: dict[tuple[object, ...], Bits] = {}
         masks = []
-        for evidence, own in zip(evidences, one_range_each(evidences, z_range, z_ranges), strict=True):
+        for evidence, own in zip(evidences, ranges, strict=True):
             key = anchor_key(evidence), own
             if key not in known:
                 known[key] = self.propagate(volume, evidence, own)

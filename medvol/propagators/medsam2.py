@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.imaging.windows import window_for_target
 from medvol.core.limits import require_least
-from medvol.core.roles import Propagator, one_range_each
+from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
@@ -118,17 +118,16 @@ class MedSAM2Propagator(Propagator):
         Raises:
             CheckpointError: The weights cannot be found or used.
         """
-        return self.propagate_many(volume, [evidence], z_range)[0]
+        return self.propagate_many(volume, [evidence], [z_range])[0]
 
     def propagate_many(
         self,
         volume: Volume,
         evidences: Sequence[Evidence],
-        z_range: tuple[int, int] | None = None,
         z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[NDArray[np.bool_]]:
         """Follow several anchors of one volume together; a box that several of them share is followed once."""
-        ranges = one_range_each(evidences, z_range, z_ranges)
+        ranges = [None] * len(evidences) if z_ranges is None else z_ranges
         plan = TrackPlan(self._chosen_window, self.series == "volume", self.max_gap_slices)
         anchors = [plan.anchor(volume, e, own) for e, own in zip(evidences, ranges, strict=True)]
         tracks = self._follow(volume, anchors)

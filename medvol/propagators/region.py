@@ -18,7 +18,7 @@ from scipy import ndimage
 from medvol.core.errors import ConfigError
 from medvol.core.imaging.windows import get_window, scale_window, window_limits
 from medvol.core.limits import require_least, require_share
-from medvol.core.roles import Propagator, one_range_each
+from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.anchors import clip_range, slices_towards, usable_boxes
 
@@ -92,18 +92,17 @@ class RegionPropagator(Propagator):
 
         Inside ``z_range`` the mask equals that of the whole volume.
         """
-        return self.propagate_many(volume, [evidence], z_range)[0]
+        return self.propagate_many(volume, [evidence], [z_range])[0]
 
     def propagate_many(
         self,
         volume: Volume,
         evidences: Sequence[Evidence],
-        z_range: tuple[int, int] | None = None,
         z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[NDArray[np.bool_]]:
         """Propagate several anchors of one volume; smoothed slices are shared."""
         slices = _SmoothSlices(volume, self.smoothing_mm)
-        ranges = one_range_each(evidences, z_range, z_ranges)
+        ranges = [None] * len(evidences) if z_ranges is None else z_ranges
         return [self._propagate(volume, slices, evidence, own) for evidence, own in zip(evidences, ranges, strict=True)]
 
     def _propagate(

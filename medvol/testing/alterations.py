@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvol.core.evaluation.metrics import slice_areas
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import matched_iou, tight_boxes
 from medvol.core.grounding.prompts import INSTRUCTION
 from medvol.core.roles import Aspect
-from medvol.core.types import Case
+from medvol.core.types import Case, require_target
 from medvol.testing.fixtures import make_answer
 
 Boxes = NDArray[np.float64]

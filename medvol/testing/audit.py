@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.scoring import follow_completion, require_target
 from medvol.core.progress import counted
 from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
-from medvol.core.training.rollouts import follow_rollouts
-from medvol.core.training.scorer import RewardScorer
-from medvol.core.types import Case, Completion, Rollout
+from medvol.core.types import Case, Completion, Rollout, require_target
+from medvol.rollouts.completions import read_completion
+from medvol.rollouts.scorer import RewardScorer
 from medvol.testing.alterations import EXPLOITS, PERTURBATIONS, Alteration, Scene, write_honest, write_truth
 from medvol.testing.fixtures import make_case, make_organ_cases
 from medvol.testing.perfect_propagator import PerfectPropagator
@@ -137,11 +136,10 @@ def _follow(
     scene: Scene, texts: Mapping[str, str], scorer: RewardScorer, propagator: Propagator | None
 ) -> dict[str, Rollout]:
     """Answers by name, followed to their masks where a term reads them."""
-    rollouts = [follow_completion(scene.case, Completion(text)) for text in texts.values()]
-    if scorer.needs_mask:
-        knowing = PerfectPropagator([scene.target, *scene.others])
-        rollouts = follow_rollouts(scene.case, rollouts, propagator or knowing, scorer.delta)
-    return dict(zip(texts, rollouts, strict=True))
+    rollouts = [read_completion(scene.case, Completion(text)) for text in texts.values()]
+    used = propagator or PerfectPropagator([scene.target, *scene.others])
+    followed = dict(scorer.follow(scene.case.volume, rollouts, used))
+    return {name: followed[place] for place, name in enumerate(texts)}
 
 
 def _emptied(rollout: Rollout, case: Case) -> Rollout:

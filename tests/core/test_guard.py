@@ -23,12 +23,10 @@ from medvol.core.errors import (
 )
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.guard import (
-    ask_each,
     ask_policy,
     identify,
     list_volumes,
     look_up,
-    propagate,
     propagate_many,
     read_knowledge,
     read_template,
@@ -36,8 +34,8 @@ from medvol.core.guard import (
 from medvol.core.inference.records import hash_volume
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
-from medvol.core.training.scorer import RewardScorer
-from medvol.core.types import Case, Completion, Evidence, Query, Sampling
+from medvol.core.types import Case, Completion, Evidence, Query
+from medvol.rollouts.scorer import RewardScorer
 from medvol.testing import make_case, make_rollout
 
 ANSWER = '<think>a mass</think><answer>[{"slice": 4, "bbox_2d_list": [[450, 250, 750, 550]]}]</answer>'
@@ -90,10 +88,10 @@ class DonePropagator(Propagator):
     def propagate(self, volume, evidence, z_range=None):
         return self.do(volume, evidence)
 
-    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
+    def propagate_many(self, volume, evidences, z_ranges=None):
         if self.many is not None:
             return self.many(volume, evidences)
-        return super().propagate_many(volume, evidences, z_range, z_ranges)
+        return super().propagate_many(volume, evidences, z_ranges)
 
     def identity(self):
         return {"name": "DonePropagator"}
@@ -126,6 +124,11 @@ class DoneDataset(CaseDataset):
 
     def patient_id(self, index):
         return "p"
+
+
+def propagate(propagator: Propagator, volume: Any, anchor: Evidence) -> np.ndarray:
+    """Mask of one anchor, through the guard."""
+    return propagate_many(propagator, volume, [anchor], [None])[0]
 
 
 def good_mask(volume: Any, evidence: Any) -> np.ndarray:
@@ -217,18 +220,6 @@ def test_what_a_policy_returns_is_looked_at(rows: Any, said: str) -> None:
 def test_good_answers_pass() -> None:
     assert [[c.text for c in row] for row in ask_policy(DonePolicy(answers), make_prompts(), 3)] == [[ANSWER] * 3] * 2
     assert ask_policy(DonePolicy(lambda p, n, s: tuple((Completion("a"),) for _ in p)), make_prompts())
-
-
-def test_one_prompt_that_fails_harms_no_other() -> None:
-    def picky(prompts: Any, n: int, sampling: Any) -> Any:
-        if any(prompt.query == "the other" for prompt in prompts):
-            sys.exit("not that")
-        return answers(prompts, n, sampling)
-
-    first, second = ask_each(DonePolicy(picky), make_prompts(), Sampling())
-    assert isinstance(first, Completion)
-    assert isinstance(second, PolicyError)
-    assert "SystemExit: not that" in str(second)
 
 
 def test_a_list_of_prompts_is_the_policys_own() -> None:

@@ -5,9 +5,9 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from medvol.core.errors import InvalidComponentError, PropagationError
+from medvol.core.errors import InvalidComponentError
 from medvol.core.registry import POLICIES, PROPAGATORS
-from medvol.core.roles import Propagator, one_range_each
+from medvol.core.roles import Propagator
 from medvol.core.types import Evidence
 from medvol.testing import make_volume
 
@@ -27,7 +27,7 @@ class Told(Propagator):
 
 @pytest.mark.parametrize(
     ("arguments", "ranges"),
-    [({}, [None, None]), ({"z_range": (0, 3)}, [(0, 3), (0, 3)]), ({"z_ranges": [(0, 2), None]}, [(0, 2), None])],
+    [({}, [None, None]), ({"z_ranges": None}, [None, None]), ({"z_ranges": [(0, 2), None]}, [(0, 2), None])],
 )
 def test_each_anchor_is_asked_in_its_range(arguments, ranges):
     propagator = Told()
@@ -35,10 +35,9 @@ def test_each_anchor_is_asked_in_its_range(arguments, ranges):
     assert propagator.asked == [(1, ranges[0]), (2, ranges[1])]
 
 
-@pytest.mark.parametrize(("z_range", "z_ranges"), [(None, [(0, 2)]), ((0, 2), [(0, 2), (0, 2)])])
-def test_ranges_that_do_not_pair_are_refused(z_range, z_ranges):
-    with pytest.raises(PropagationError, match="for 2 anchors; give one range an anchor, or one for all"):
-        one_range_each(ANCHORS, z_range, z_ranges)
+def test_ranges_that_do_not_pair_are_refused():
+    with pytest.raises(ValueError, match="shorter than argument"):
+        Told().propagate_many(make_volume(), ANCHORS, [(0, 2)])
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import GeometryError, RewardError
-from medvol.core.evaluation.scoring import PROPAGATION_FAILED
 from medvol.core.types import Rollout
 from medvol.rewards.consistency import ConsistencyReward, consistency_score
+from medvol.rollouts.failures import PROPAGATION_FAILED
 
 SHAPE = (20, 8, 8)
 

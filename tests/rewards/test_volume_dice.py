@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import GeometryError, RewardError
-from medvol.core.evaluation.scoring import PROPAGATION_FAILED
 from medvol.core.types import Rollout
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.volume_dice import VolumeDiceReward
+from medvol.rollouts.failures import PROPAGATION_FAILED
 
 SHAPE = (40, 8, 8)
 ANCHOR = (20, [(2, 2, 6, 6)])

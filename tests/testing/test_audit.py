@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from medvol.core.errors import ConfigError, InvalidComponentError, RewardError
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import Propagator, RewardTerm
-from medvol.core.types import Evidence
+from medvol.core.types import Evidence, require_target
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from medvol.core.roles import one_range_each
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.testing import propagator_checks as checks
 
@@ -64,8 +63,8 @@ class Sneaking(ExtrudePropagator):
 class Emptying(ExtrudePropagator):
     """Empties the list of anchors that it is given."""
 
-    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
-        masks = super().propagate_many(volume, evidences, z_range, z_ranges)
+    def propagate_many(self, volume, evidences, z_ranges=None):
+        masks = super().propagate_many(volume, evidences, z_ranges)
         evidences.clear()
         return masks
 
@@ -73,8 +72,8 @@ class Emptying(ExtrudePropagator):
 class Generating(ExtrudePropagator):
     """Gives masks one by one, in no list."""
 
-    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
-        return (mask for mask in super().propagate_many(volume, evidences, z_range, z_ranges))
+    def propagate_many(self, volume, evidences, z_ranges=None):
+        return (mask for mask in super().propagate_many(volume, evidences, z_ranges))
 
 
 class Inventive(ExtrudePropagator):
@@ -114,15 +113,15 @@ class Drifting(ExtrudePropagator):
 class Mixing(ExtrudePropagator):
     """Mixes up the anchors of a volume."""
 
-    def propagate_many(self, volume, evidences, z_range=None):
-        return super().propagate_many(volume, evidences, z_range)[::-1]
+    def propagate_many(self, volume, evidences, z_ranges=None):
+        return super().propagate_many(volume, evidences, z_ranges)[::-1]
 
 
 class Losing(ExtrudePropagator):
     """Leaves absent anchors out."""
 
-    def propagate_many(self, volume, evidences, z_range=None):
-        return super().propagate_many(volume, [e for e in evidences if not e.absent], z_range)
+    def propagate_many(self, volume, evidences, z_ranges=None):
+        return super().propagate_many(volume, [e for e in evidences if not e.absent], z_ranges)
 
 
 class Deep(ExtrudePropagator):
@@ -210,9 +209,9 @@ class Unfrozen(ExtrudePropagator):
 class Widening(ExtrudePropagator):
     """Follows every anchor through the range of the first."""
 
-    def propagate_many(self, volume, evidences, z_range=None, z_ranges=None):
-        ranges = one_range_each(evidences, z_range, z_ranges)
-        return [self.propagate(volume, evidence, ranges[0]) for evidence in evidences]
+    def propagate_many(self, volume, evidences, z_ranges=None):
+        first = None if z_ranges is None else z_ranges[0]
+        return [self.propagate(volume, evidence, first) for evidence in evidences]
 
 
 BROKEN = [

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from medvol.core.errors import PropagationError
 from medvol.core.evaluation.metrics import dice
 from medvol.core.grounding.boxes import tight_boxes
-from medvol.core.guard import propagate
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
+from medvol.rollouts.masks import follow_anchors
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,15 @@ def measure_budget(
         The budget; a propagator that fails on a true anchor earns 0 there, and the failure is logged.
     """
     corrected = true_boxes_at(target, answer, split_boxes)
-    from_boxes = _propagated_dice(volume, target, corrected, propagator) if corrected else 0.0
-    return ErrorBudget(_propagated_dice(volume, target, truth, propagator), from_boxes, predicted_dice)
+    anchors = [truth] if corrected is None else [truth, corrected]
+    earned = [0.0, 0.0]
+    for places, outcome in follow_anchors(volume, anchors, propagator):
+        if isinstance(outcome, PropagationError):
+            log.warning("error budget: %s", outcome)
+            continue
+        for place in places:
+            earned[place] = dice(outcome, target)
+    return ErrorBudget(*earned, predicted_dice)
 
 
 def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = True) -> Evidence | None:
@@ -93,14 +100,6 @@ def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxe
         return None
     boxes = tight_boxes(target[answer.key_slice], split=split_boxes)
     return Evidence(answer.key_slice, boxes) if len(boxes) else None
-
-
-def _propagated_dice(volume: Volume, target: NDArray[np.bool_], anchor: Evidence, propagator: Propagator) -> float:
-    try:
-        return dice(propagate(propagator, volume, anchor), target)
-    except PropagationError as error:
-        log.warning("error budget: %s", error)
-        return 0.0
 
 
 def mean_budget(budgets: Iterable[ErrorBudget]) -> ErrorBudget | None:

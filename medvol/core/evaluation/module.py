@@ -15,22 +15,23 @@ from lightning.pytorch import LightningModule
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.evaluation.archive import write_evaluation
 from medvol.core.evaluation.report import report_runs, show_means
-from medvol.core.evaluation.scoring import CaseScore, require_target, score_completion
+from medvol.core.evaluation.scoring import CaseScore, score_groups
 from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.evaluation.summary import mean_scores
 from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.prompts import build_prompts
-from medvol.core.guard import POLICY_FAILED, ask_each, identify, name_component, read_template
+from medvol.core.guard import identify, name_component, read_template
 from medvol.core.imaging.slices import choose_slices
 from medvol.core.inference.outcomes import tell_failure
-from medvol.core.inference.predictions import as_job, predict_case
+from medvol.core.inference.predictions import as_job, write_predictions
 from medvol.core.inference.records import plain_values
 from medvol.core.inference.summary import Outcome, Summary
 from medvol.core.progress import pause_progress
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.terminal import Console
-from medvol.core.types import Case, Completion, Evidence, Sampling
+from medvol.core.types import Case, Evidence, Sampling, require_target
+from medvol.rollouts.failures import POLICY_FAILED
+from medvol.rollouts.groups import Group, ask
 
 Batch = list[list[Case]]
 """Groups of cases; the cases of a group share one volume."""
@@ -79,14 +80,10 @@ class EvaluationModule(LightningModule):
         """Leave cases as they are: they hold arrays, and the policy moves what it draws."""
         return batch
 
-    def answer(self, cases: Sequence[Case]) -> list[Completion | PolicyError]:
-        """Answer all queries of one volume greedily, from one drawing of its slices; a failure takes its place."""
-        truths: list[Evidence | None] | None = None
-        if self.policy.needs_truth:
-            truths = [self.true_anchor(case) for case in cases]
-        queries = [case.query.text for case in cases]
-        prompts = build_prompts(cases[0].volume, queries, read_template(self.policy), truths)
-        return ask_each(self.policy, prompts, self._sampling)
+    def answer(self, cases: Sequence[Case]) -> list[Group]:
+        """Answer all queries of one volume greedily, from one drawing of its slices; a group holds one rollout."""
+        truths = [self.true_anchor(case) for case in cases] if self.policy.needs_truth else None
+        return ask(self.policy, cases, self._sampling, truths=truths)
 
     def true_anchor(self, case: Case) -> Evidence:
         """True anchor of a case among the slices that the policy sees.
@@ -111,11 +108,8 @@ class EvaluationModule(LightningModule):
         for case in cases:
             require_target(case)
         settings = self.evaluation if thorough else replace(self.evaluation, surface=False, error_budget=False)
-        truths = [self.true_anchor(case) if settings.error_budget else None for case in cases]
-        return [
-            score_completion(case, completion, self.propagator, settings, truth)
-            for case, completion, truth in zip(cases, self.answer(cases), truths, strict=True)
-        ]
+        truths = [self.true_anchor(case) for case in cases] if settings.error_budget else None
+        return score_groups(self.answer(cases), self.propagator, settings, truths)
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -227,14 +221,10 @@ class EvaluationModule(LightningModule):
         """Answer and write all queries of one volume."""
         folder = self._prediction_folder()
         try:
-            completions = self.answer(cases)
+            groups = self.answer(cases)
         except Exception as error:  # a plug-in may fail in any way; the other volumes go on
             return [tell_failure(as_job(case, folder), error) for case in cases]
-        identity = self._components()
-        return [
-            predict_case(case, completion, self.policy, self.propagator, self._sampling, folder, identity)
-            for case, completion in zip(cases, completions, strict=True)
-        ]
+        return write_predictions(groups, self.policy, self.propagator, self._sampling, folder, self._components())
 
     def _prediction_folder(self) -> Path:
         return Path(self.evaluation.save_dir or Path(self.trainer.default_root_dir) / "predictions")

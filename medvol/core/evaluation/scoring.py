@@ -1,15 +1,13 @@
-"""From a completion to a scored case; a failure earns 0 everywhere and is never dropped."""
+"""Scored cases: metrics of rollouts; a failure earns 0 everywhere and is never dropped."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medvol.core.errors import DatasetError, EvidenceParseError, PolicyError, PropagationError
 from medvol.core.evaluation.error_budget import ErrorBudget, measure_budget
 from medvol.core.evaluation.metrics import (
     Mask,
@@ -22,16 +20,13 @@ from medvol.core.evaluation.metrics import (
     volume_ml,
 )
 from medvol.core.evaluation.settings import EvaluationSettings
+from medvol.core.grounding.anchors import settled_score
 from medvol.core.grounding.boxes import matched_iou, tight_boxes
-from medvol.core.grounding.grammar import parse_evidence
-from medvol.core.guard import POLICY_FAILED, propagate
 from medvol.core.roles import Propagator
-from medvol.core.types import Case, Completion, Evidence, Rollout
-
-PROPAGATION_FAILED = "propagation_failed"
-"""Name of the failure of an answer that was parsed but could not be propagated."""
-
-log = logging.getLogger(__name__)
+from medvol.core.types import Case, Evidence, Rollout, require_target
+from medvol.rollouts.failures import warn_of_failures
+from medvol.rollouts.groups import Group
+from medvol.rollouts.masks import HELD_MIB, follow
 
 
 @dataclass(frozen=True)
@@ -92,66 +87,51 @@ class CaseScore:
     completion: str = ""
 
 
-def follow_completion(
-    case: Case,
-    completion: Completion | PolicyError,
-    propagator: Propagator | None = None,
-    z_range: tuple[int, int] | None = None,
-) -> Rollout:
-    """Parse a completion and propagate its anchor.
-
-    Args:
-        case: The question.
-        completion: The policy's answer, or what kept it from answering.
-        propagator: Nothing is propagated when None.
-        z_range: Half-open range of slices to fill; the whole volume when None.
-
-    Returns:
-        A rollout; a failure of the policy, the parser or the propagator is named in it.
-    """
-    if isinstance(completion, PolicyError):
-        log.warning("case %s: %s", case.case_id, completion)
-        return Rollout(case.case_id, Completion(""), failure=POLICY_FAILED, detail=str(completion))
-    try:
-        evidence = parse_evidence(completion.text, case.volume.shape)
-    except EvidenceParseError as error:
-        return Rollout(case.case_id, completion, failure=error.failure, detail=str(error))
-    if propagator is None:
-        return Rollout(case.case_id, completion, evidence)
-    try:
-        mask = propagate(propagator, case.volume, evidence, z_range)
-    except PropagationError as error:
-        log.warning("case %s: %s", case.case_id, error)
-        return Rollout(case.case_id, completion, evidence, failure=PROPAGATION_FAILED, detail=str(error))
-    return Rollout(case.case_id, completion, evidence, mask=mask)
-
-
-def score_completion(
-    case: Case,
-    completion: Completion | PolicyError,
+def score_groups(
+    groups: Sequence[Group],
     propagator: Propagator,
     settings: EvaluationSettings | None = None,
-    truth: Evidence | None = None,
-) -> CaseScore:
-    """Score one answer.
+    truths: Sequence[Evidence] | None = None,
+) -> list[CaseScore]:
+    """Follow and score the answers to all cases of one volume.
 
     Args:
-        case: The question with its target mask.
-        completion: The policy's answer, or what kept it from answering.
-        propagator: Turns its anchor into a mask.
+        groups: The cases, each with a target mask, and the answer of each.
+        propagator: Turns anchors into masks.
         settings: What is measured.
-        truth: True anchor; with it the error budget is measured.
+        truths: True anchor of each case; with them the error budget is measured.
 
     Raises:
-        DatasetError: The case has no target mask.
+        DatasetError: A case has no target mask.
     """
     settings = settings or EvaluationSettings()
-    rollout = follow_completion(case, completion, propagator)
-    score = score_rollout(rollout, case, settings)
-    if truth is None or not score.present or case.target is None:
+    rollouts = [group.answer for group in groups]
+    scores: dict[int, CaseScore] = {}
+    failed = []
+    for place, rollout in follow(groups[0].case.volume, rollouts, propagator, held_mib=HELD_MIB):
+        case = groups[place].case
+        scores[place] = score_rollout(rollout, case, settings)
+        failed += [rollout] if rollout.error is not None else []
+        if truths is not None:
+            scores[place] = _add_budget(scores[place], rollout, case, truths[place], propagator, settings)
+    warn_of_failures(failed)
+    return [scores[place] for place in range(len(groups))]
+
+
+def _add_budget(
+    score: CaseScore,
+    rollout: Rollout,
+    case: Case,
+    truth: Evidence,
+    propagator: Propagator,
+    settings: EvaluationSettings,
+) -> CaseScore:
+    """The score with its error budget, where the target is present."""
+    target = require_target(case)
+    if not score.present:
         return score
     answer = rollout.evidence if rollout.failure is None else None
-    budget = measure_budget(case.volume, case.target, truth, answer, score.dsc, propagator, settings.split_boxes)
+    budget = measure_budget(case.volume, target, truth, answer, score.dsc, propagator, settings.split_boxes)
     return replace(score, budget=budget)
 
 
@@ -190,39 +170,6 @@ def score_rollout(rollout: Rollout, case: Case, settings: EvaluationSettings) ->
         hd95_mm=hd95,
         completion=rollout.completion.text,
     )
-
-
-def require_target(case: Case) -> NDArray[np.bool_]:
-    """The true mask of a case.
-
-    Raises:
-        DatasetError: It has none, or an empty one that the case does not declare absent: ``[]`` would be taught.
-    """
-    if case.target is not None and case.query.kind != "absent" and not case.target.any():
-        raise DatasetError(
-            f"case {case.case_id!r} asks for {case.query.target or case.query.text!r}, and its mask is empty; mend the "
-            "mask, or let query.kind be 'absent' where the scan does not show it"
-        )
-    if case.target is None:
-        raise DatasetError(
-            f"case {case.case_id!r} has no target mask, which scoring needs; use `medvol predict` for scans without one"
-        )
-    return case.target
-
-
-def settled_score(evidence: Evidence | None, target: Mask) -> float | None:
-    """Score that an answer earns before its anchor is compared with the target.
-
-    Returns:
-        0 for an answer that could not be parsed, for ``[]`` on a present target and for boxes on an absent one; 1 for
-        ``[]`` on an absent target; None when there are both an anchor and a target to compare.
-    """
-    if evidence is None:
-        return 0.0
-    present = bool(target.any())
-    if present and not evidence.absent:
-        return None
-    return float(evidence.absent and not present)
 
 
 class _Marks(NamedTuple):

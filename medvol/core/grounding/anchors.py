@@ -94,6 +94,21 @@ def anchor_key(evidence: Evidence) -> tuple[int | None, bytes]:
     return evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes()
 
 
+def settled_score(evidence: Evidence | None, target: NDArray[np.bool_]) -> float | None:
+    """Score that an answer earns before its anchor is compared with the target.
+
+    Returns:
+        0 for an answer that could not be parsed, for ``[]`` on a present target and for boxes on an absent one; 1 for
+        ``[]`` on an absent target; None when there are both an anchor and a target to compare.
+    """
+    if evidence is None:
+        return 0.0
+    present = bool(target.any())
+    if present and not evidence.absent:
+        return None
+    return float(evidence.absent and not present)
+
+
 def _jitter(
     boxes: NDArray[np.float64], share: float, shape: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.float64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from medvol.core.imaging.dicom.segmentation import DicomSegKind, require_dicom_s
 from medvol.core.imaging.reading import is_scan, read_volume
 from medvol.core.inference.answers import Answer, EarlierAnswers, Question, pose
 from medvol.core.inference.jobs import Job
-from medvol.core.inference.outcomes import tell, tell_answer, tell_failure, write_answer
+from medvol.core.inference.outcomes import tell, tell_answer, tell_failure, write_answers
 from medvol.core.inference.records import plain_values
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.inference.summary import Outcome, Summary
@@ -67,8 +66,8 @@ def run_jobs(
 
     A job is skipped when its record is there and holds the same scan, query, policy and propagator, so a record that a
     person edited is kept. A scan that was changed, moved or copied after the record was written is read, and is the
-    same when its voxels and geometry are. A stop (Ctrl-C, SIGTERM) acts between two cases; the summary is written then
-    too.
+    same when its voxels and geometry are. A stop (Ctrl-C, SIGTERM) acts between two answers; the summary is written
+    then too.
 
     Args:
         jobs: What to do.
@@ -199,10 +198,10 @@ def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterato
     if not questions:
         return
     try:
-        completions = batch.segmenter.ask_each(volume, [question.job.query for question in questions])
+        groups = batch.segmenter.ask(volume, [question.job.query for question in questions])
     except Exception as error:
         yield from ((question.job, tell_failure(question.job, error)) for question in questions)
         return
-    for question, completion in zip(questions, completions, strict=True):
-        follow = partial(batch.segmenter.follow, volume, question.job.query, completion)
-        yield question.job, write_answer(question, completion, follow, batch.dicom_seg, batch.stops.hold)
+    answers = batch.segmenter.follow(groups)
+    for place, outcome in write_answers(questions, groups, answers, batch.dicom_seg, batch.stops.hold):
+        yield questions[place].job, outcome

@@ -6,7 +6,7 @@ import logging
 from importlib.metadata import version
 from pathlib import Path
 
-from medvol.core.errors import EvidenceParseError, PolicyError, PropagationError, UntrustedAnswerError, explain_os_error
+from medvol.core.errors import EvidenceParseError, PropagationError, UntrustedAnswerError, explain_os_error
 from medvol.core.inference.answers import Question
 from medvol.core.inference.records import FAILED_SUFFIX
 from medvol.core.json_file import write_json
@@ -18,18 +18,18 @@ _OF_THE_ANSWER = EvidenceParseError | PropagationError | UntrustedAnswerError
 log = logging.getLogger(__name__)
 
 
-def save_failure(question: Question, completion: Completion | PolicyError, error: Exception) -> Path | None:
+def save_failure(question: Question, completion: Completion, error: Exception) -> Path | None:
     """Write the policy's own words beside the place of the answer, as ``NAME.failed.json``.
 
     Args:
         question: What was asked.
-        completion: What was said, or the error that kept the policy from saying anything.
+        completion: What was said.
         error: Why there is no mask.
 
     Returns:
         Path of the file; None when the answer is not at fault, or when the file cannot be written, which is logged.
     """
-    if isinstance(completion, PolicyError) or not isinstance(error, _OF_THE_ANSWER):
+    if not isinstance(error, _OF_THE_ANSWER):
         return None
     job = question.job
     content = {

@@ -3,51 +3,73 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from medvol.core.errors import MedvolError, OutputError, PolicyError, explain_os_error
+from medvol.core.errors import MedvolError, OutputError, explain_os_error
 from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.inference.answers import Answer, Question
 from medvol.core.inference.failures import save_failure
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.records import read_record, save_segmentation
 from medvol.core.inference.summary import Outcome, Status, measured
-from medvol.core.types import Completion, Segmentation
+from medvol.core.types import Segmentation
+from medvol.rollouts.groups import Group
 
 log = logging.getLogger(__name__)
 
 
-def write_answer(
-    question: Question,
-    completion: Completion | PolicyError,
-    follow: Callable[[], Segmentation],
+def write_answers(
+    questions: Sequence[Question],
+    groups: Sequence[Group],
+    answers: Iterator[tuple[int, Segmentation | MedvolError]],
     dicom_seg: DicomSegKind | None = None,
     hold: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Outcome:
-    """Follow an answer to its mask and write it; whatever is raised becomes the outcome.
+) -> Iterator[tuple[int, Outcome]]:
+    """Write answers to questions about one scan as they come; whatever is raised becomes an outcome.
 
     Args:
-        question: What was asked.
-        completion: What was said, or the error that kept the policy from saying anything.
-        follow: Follows the completion.
+        questions: What was asked.
+        groups: What was said to each.
+        answers: Place of a question, and its answer or why there is none, see ``follow_answers``.
         dicom_seg: Write a DICOM segmentation object too.
         hold: Keeps stops away while files are written that belong together.
+
+    Yields:
+        Place of a question and what became of it, each once.
     """
-    job = question.job
+    left = dict(enumerate(questions))
     try:
-        segmentation = follow()
+        for place, answer in answers:
+            outcome = _write_answer(questions[place], groups[place], answer, dicom_seg, hold)
+            del left[place]
+            yield place, outcome
+    except Exception as error:  # a plug-in may fail in any way; the other scans go on and the summary names it
+        yield from ((place, tell_failure(question.job, error)) for place, question in left.items())
+
+
+def _write_answer(
+    question: Question,
+    group: Group,
+    answer: Segmentation | MedvolError,
+    dicom_seg: DicomSegKind | None,
+    hold: Callable[[], AbstractContextManager[None]],
+) -> Outcome:
+    job = question.job
+    if isinstance(answer, MedvolError):
+        return tell_failure(job, answer, save_failure(question, group.answer.completion, answer))
+    try:
         with hold():
-            paths = save_segmentation(segmentation, job.folder, question.name, dicom_seg)
+            paths = save_segmentation(answer, job.folder, question.name, dicom_seg)
         return tell_answer(job, "done", (paths["record"], read_record(paths["record"])))
     except OutputError as error:
         log.warning("%s, %r: %s", job.scan, job.query, error)
         path = error.paths["record"]
         return tell_answer(job, "failed", (path, read_record(path)), error)
-    except Exception as error:  # a plug-in may fail in any way; the others go on and the summary names it
-        return tell_failure(job, error, save_failure(question, completion, error))
+    except Exception as error:  # the disk's, or a library's
+        return tell_failure(job, error)
 
 
 def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | None = None) -> Outcome:

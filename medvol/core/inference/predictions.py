@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medvol.core.errors import PolicyError
 from medvol.core.inference.answers import pose
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.names import DIGEST_LENGTH, cut, readable
-from medvol.core.inference.outcomes import write_answer
-from medvol.core.inference.segmenter import follow_answer
+from medvol.core.inference.outcomes import write_answers
+from medvol.core.inference.segmenter import follow_answers
 from medvol.core.inference.summary import Outcome
 from medvol.core.roles import Policy, Propagator
-from medvol.core.types import Case, Completion, Sampling
+from medvol.core.types import Case, Sampling
+from medvol.rollouts.groups import Group
 
 _READABLE_BYTES = 120
 
 
-def predict_case(
-    case: Case,
-    completion: Completion | PolicyError,
+def write_predictions(
+    groups: Sequence[Group],
     policy: Policy,
     propagator: Propagator,
     sampling: Sampling,
     folder: Path,
     identity: Mapping[str, Any],
-) -> Outcome:
-    """Follow an answer and write mask, record and picture; what was said is kept where there is no mask.
+) -> list[Outcome]:
+    """Follow the answers about one volume and write masks, records and pictures, or what was said without a mask.
 
     Args:
-        case: The question.
-        completion: The answer, or the error that kept the policy from answering.
-        policy: Wrote it.
-        propagator: Turns its anchor into a mask.
-        sampling: How it was drawn.
+        groups: The cases, each with its answer.
+        policy: Wrote them.
+        propagator: Turns their anchors into masks.
+        sampling: How they were drawn.
         folder: Of the files.
         identity: Of the policy and the propagator, as plain values.
+
+    Returns:
+        What became of each case.
     """
-    volume, query = case.volume, case.query.text
-    return write_answer(
-        pose(as_job(case, folder), volume, identity),
-        completion,
-        lambda: follow_answer(volume, query, completion, policy, propagator, sampling),
-    )
+    questions = [pose(as_job(group.case, folder), group.case.volume, identity) for group in groups]
+    outcomes = dict(write_answers(questions, groups, follow_answers(groups, policy, propagator, sampling)))
+    return [outcomes[place] for place in range(len(groups))]
 
 
 def as_job(case: Case, folder: Path) -> Job:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medvol.core.errors import ConfigError, EvidenceParseError, PolicyError, RecordError
+from medvol.core.errors import (
+    ConfigError,
+    EvidenceParseError,
+    MedvolError,
+    PropagationError,
+    RecordError,
+    UntrustedAnswerError,
+)
 from medvol.core.grounding.grammar import parse_evidence
-from medvol.core.grounding.prompts import build_prompts
-from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_knowledge, read_template
-from medvol.core.inference.confidence import judge_answer, read_warnings, require_trust
+from medvol.core.guard import identify, read_knowledge
+from medvol.core.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
 from medvol.core.inference.inputs import take_policy, take_propagator, take_queries, take_volume
 from medvol.core.inference.records import EvidenceRecord, hash_volume
 from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
-from medvol.core.types import Completion, Evidence, Prompt, Sampling, Segmentation, Volume
+from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Sampling, Segmentation, Volume
+from medvol.rollouts.groups import Group, ask, ask_again
+from medvol.rollouts.masks import HELD_MIB, follow, follow_anchors
 
 _HEAD = 160
 _SAME_PX = 0.01
@@ -91,50 +99,44 @@ class Segmenter:
         """Answer several queries from one drawing of the scan's slices; raises as ``segment`` does."""
         queries = take_queries(queries)
         volume = take_volume(scan)
-        completions = self.ask(volume, queries, sampling)
-        return [
-            self.follow(volume, query, completion, sampling)
-            for query, completion in zip(queries, completions, strict=True)
-        ]
+        groups = self.ask(volume, queries, sampling)
+        answers: dict[int, Segmentation] = {}
+        for place, answer in self.follow(groups, sampling):
+            if isinstance(answer, MedvolError):
+                raise answer
+            shared = any(answer.mask is other.mask for other in answers.values())
+            answers[place] = replace(answer, mask=answer.mask.copy()) if shared else answer
+        return [answers[place] for place in range(len(groups))]
 
-    def ask(self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None) -> list[Completion]:
+    def ask(self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None) -> list[Group]:
         """Let the policy answer several queries about one volume; each answer carries its samples.
+
+        Returns:
+            A group of one rollout for each query; one that the policy fails on harms no other and carries the error.
 
         Raises:
             QueryError: A query is empty.
-            PolicyError: The policy failed.
         """
-        prompts = build_prompts(volume, list(queries), read_template(self.policy))
+        cases = [Case("", volume, Query(query)) for query in queries]
         with Work("asking the policy"):
-            completions = [answers[0] for answers in ask_policy(self.policy, prompts, 1, sampling)]
-            return self._add_samples(prompts, completions, sampling)
+            groups = ask(self.policy, cases, sampling)
+            return self._add_samples(groups, sampling) if self.samples else groups
 
-    def ask_each(
-        self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None
-    ) -> list[Completion | PolicyError]:
-        """Ask as ``ask`` does; a query that the policy fails on harms no other, and its error is in its place."""
-        prompts = build_prompts(volume, list(queries), read_template(self.policy))
-        with Work("asking the policy"):
-            answers = ask_each(self.policy, prompts, sampling or Sampling())
-            said = [(i, answer) for i, answer in enumerate(answers) if isinstance(answer, Completion)]
-            sampled = self._add_samples([prompts[i] for i, _ in said], [answer for _, answer in said], sampling)
-        for (i, _), answer in zip(said, sampled, strict=True):
-            answers[i] = answer
-        return answers
-
-    def _add_samples(
-        self, prompts: Sequence[Prompt], completions: list[Completion], sampling: Sampling | None
-    ) -> list[Completion]:
-        if not (self.samples and prompts):
-            return completions
-        drawn = ask_policy(self.policy, prompts, self.samples, _at_random(sampling))
-        return [replace(answer, samples=tuple(rest)) for answer, rest in zip(completions, drawn, strict=True)]
+    def _add_samples(self, groups: list[Group], sampling: Sampling | None) -> list[Group]:
+        """Groups whose answers carry samples; where these cannot be drawn, the answer fails too."""
+        answered = [place for place, group in enumerate(groups) if group.answer.error is None]
+        again = ask_again(self.policy, [groups[place] for place in answered], _at_random(sampling), self.samples)
+        for place, drawn in zip(answered, again, strict=True):
+            said = replace(groups[place].answer.completion, samples=tuple(drawn.completions))
+            answer = replace(groups[place].answer, completion=said)
+            groups[place] = replace(drawn, rollouts=(answer,)) if drawn.answer.error is None else drawn
+        return groups
 
     def follow(
-        self, volume: Volume, query: str, completion: Completion | PolicyError, sampling: Sampling | None = None
-    ) -> Segmentation:
-        """Follow a completion to its mask; raises as ``follow_answer`` does."""
-        return follow_answer(volume, query, completion, self.policy, self.propagator, sampling, self.strict)
+        self, groups: Sequence[Group], sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Segmentation | MedvolError]]:
+        """Follow answers to their masks, see ``follow_answers``."""
+        return follow_answers(groups, self.policy, self.propagator, sampling, self.strict)
 
     def accepts(self, record: EvidenceRecord) -> bool:
         """True when an earlier answer tells as much as is asked now, and is one that would not be refused."""
@@ -149,47 +151,78 @@ class Segmenter:
         return {"policy": identify(self.policy), "propagator": identify(self.propagator)}
 
 
-def follow_answer(
-    volume: Volume,
-    query: str,
-    completion: Completion | PolicyError,
+def follow_answers(
+    groups: Sequence[Group],
     policy: Policy,
     propagator: Propagator,
     sampling: Sampling | None = None,
     strict: bool = False,
-) -> Segmentation:
-    """Parse a policy's answer, judge it, and propagate its anchor.
+) -> Iterator[tuple[int, Segmentation | MedvolError]]:
+    """Judge the answers to queries about one volume, and propagate their anchors together.
 
     Args:
-        volume: The scan.
-        query: The question.
-        completion: The answer, with its samples, or the error that kept the policy from answering.
-        policy: Wrote it.
-        propagator: Turns its anchor into a mask.
-        sampling: How it was drawn; greedy when None.
-        strict: Refuse an answer that carries a warning.
+        groups: The queries, each with one answer and its samples.
+        policy: Wrote them.
+        propagator: Turns their anchors into masks.
+        sampling: How they were drawn; greedy when None.
+        strict: Refuse an answer that carries a warning; nothing is propagated from it.
+
+    Yields:
+        For each query its place among the groups, and the answer or why there is none: the ``PolicyError`` that kept
+        the policy from answering, an ``EvidenceParseError`` that shows the beginning of an answer that does not follow
+        the grammar, an ``UntrustedAnswerError``, or a ``PropagationError``. Answers without a mask come first. Those
+        with equal anchors share a mask.
 
     Raises:
-        PolicyError: It is the error that kept the policy from answering.
-        EvidenceParseError: It does not follow the grammar; the message shows its beginning.
-        UntrustedAnswerError: ``strict`` is set and it carries a warning; nothing was propagated.
-        PropagationError: Its anchor could not be propagated.
+        InvalidComponentError: A component changed what it was given.
     """
-    if isinstance(completion, PolicyError):
-        raise completion
-    try:
-        evidence = parse_evidence(completion.text, volume.shape)
-    except EvidenceParseError as error:
-        detail, head = str(error).removeprefix(f"{error.failure}: "), completion.text[:_HEAD]
-        quoted = "" if head in detail else f"; it begins {head!r}"
-        raise EvidenceParseError(error.failure, f"the answer to {query!r} cannot be used, {detail}{quoted}") from error
-    confidence = judge_answer(completion, volume, query, read_knowledge(policy), type(policy).__name__)
-    if strict:
-        require_trust(confidence, query)
+    trusted: dict[int, Confidence] = {}
+    for place, group in enumerate(groups):
+        judged = _judge(group, policy, strict)
+        if isinstance(judged, Confidence):
+            trusted[place] = judged
+        else:
+            yield place, judged
+    if not trusted:
+        return
     identity = {"policy": identify(policy), "propagator": identify(propagator)}
     provenance = {**identity, "sampling": asdict(sampling or Sampling()), "edited": False}
-    found = _propagate(volume, query.strip(), evidence, completion, propagator, provenance)
-    return replace(found, confidence=confidence)
+    places, volume = list(trusted), groups[0].case.volume
+    for i, rollout in follow(volume, [groups[k].answer for k in places], propagator, held_mib=HELD_MIB):
+        place = places[i]
+        yield place, rollout.error or _segmentation(groups[place], rollout, provenance, trusted[place])
+
+
+def _judge(group: Group, policy: Policy, strict: bool) -> Confidence | MedvolError:
+    """What is known about an answer, or why it is none."""
+    rollout, query = group.answer, group.prompt.query
+    if rollout.evidence is None:
+        return rollout.error or _quote(rollout, query)
+    training, name = read_knowledge(policy), type(policy).__name__
+    confidence = judge_answer(rollout.completion, group.case.volume, query, training, name)
+    if strict:
+        try:
+            require_trust(confidence, query)
+        except UntrustedAnswerError as error:
+            return error
+    return confidence
+
+
+def _quote(rollout: Rollout, query: str) -> EvidenceParseError:
+    """Why an answer cannot be read, with its beginning."""
+    failure, head = str(rollout.failure), rollout.completion.text[:_HEAD]
+    detail = rollout.detail.removeprefix(f"{failure}: ")
+    quoted = "" if head in detail else f"; it begins {head!r}"
+    return EvidenceParseError(failure, f"the answer to {query!r} cannot be used, {detail}{quoted}")
+
+
+def _segmentation(
+    group: Group, rollout: Rollout, provenance: Mapping[str, Any], confidence: Confidence
+) -> Segmentation:
+    assert rollout.mask is not None
+    assert rollout.evidence is not None
+    volume, query = group.case.volume, group.prompt.query
+    return Segmentation(volume, query, rollout.mask, rollout.evidence, rollout.completion, provenance, confidence)
 
 
 def repropagate(
@@ -221,19 +254,10 @@ def repropagate(
         "sampling": dict(record.sampling),
         "edited": edited,
     }
-    return _propagate(volume, record.query, record.evidence, Completion(record.completion), propagator, provenance)
-
-
-def _propagate(
-    volume: Volume,
-    query: str,
-    evidence: Evidence,
-    completion: Completion,
-    propagator: Propagator,
-    provenance: Mapping[str, Any],
-) -> Segmentation:
-    mask = propagate(propagator, volume, evidence)
-    return Segmentation(volume, query, mask, evidence, completion, provenance)
+    ((_, outcome),) = follow_anchors(volume, [record.evidence], propagator)
+    if isinstance(outcome, PropagationError):
+        raise outcome
+    return Segmentation(volume, record.query, outcome, record.evidence, Completion(record.completion), provenance)
 
 
 def _at_random(sampling: Sampling | None) -> Sampling:

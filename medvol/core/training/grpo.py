@@ -8,7 +8,6 @@ training alike: all queries and completions of a volume are one packed row.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +19,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
 from medvol.core.training.advantages import group_advantages, zero_spread
@@ -30,8 +28,6 @@ from medvol.core.training.losses import LossTerms, policy_loss
 from medvol.core.training.measures import measure_rollouts, measure_update
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.preflight import require_good_start
-from medvol.core.training.rollouts import Group, draw_groups, follow_groups
-from medvol.core.training.scorer import RewardScorer
 from medvol.core.training.settings import (
     AdvantageSettings,
     GRPOOptimizerSettings,
@@ -40,7 +36,9 @@ from medvol.core.training.settings import (
     StartSettings,
 )
 from medvol.core.training.token_table import TokenTable, make_tables
-from medvol.core.types import Case, Sampling
+from medvol.core.types import Case, Sampling, require_target
+from medvol.rollouts.groups import Group, ask, require_answers
+from medvol.rollouts.scorer import RewardScorer
 
 
 class GRPOModule(TrainingModule):
@@ -131,16 +129,9 @@ class GRPOModule(TrainingModule):
             require_target(case)
         queries = [reword_query(case.query.text, rng, self.reword) for case in cases]
         sampling = Sampling(self.rollouts.temperature, self.evaluation.max_new_tokens, int(rng.integers(2**31)))
-        groups = draw_groups(self.policy, cases, queries, self.rollouts.group_size, sampling)
-        if self.scorer.needs_mask:
-            groups = follow_groups(groups, self.propagator, self.scorer.delta)
-        return [self._score(group) for group in groups]
-
-    def _score(self, group: Group) -> Group:
-        """Score a group, and let go of its masks."""
-        rewards = tuple(self.scorer.score(rollout, group.case) for rollout in group.rollouts)
-        rollouts = tuple(replace(rollout, mask=None) for rollout in group.rollouts)
-        return replace(group, rollouts=rollouts, rewards=rewards)
+        groups = ask(self.policy, cases, sampling, self.rollouts.group_size, queries)
+        require_answers(groups)  # what a policy cannot do, it cannot learn from
+        return self.scorer.score_groups(groups, self.propagator)
 
     def _refer(self, table: TokenTable) -> torch.Tensor | None:
         """Log-probabilities under the reference policy."""

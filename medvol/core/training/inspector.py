@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.imaging.windows import apply_window, get_window, window_for_target, window_limits
 from medvol.core.inference.overlay import BOX_COLOUR, MASK_COLOUR, draw_boxes
-from medvol.core.training.rollouts import Group
+from medvol.core.types import require_target
 from medvol.core.whole_file import write_whole
+from medvol.rollouts.groups import Group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ import torch
 
 from medvol.core.training.advantages import zero_spread
 from medvol.core.training.losses import LossTerms
-from medvol.core.training.rollouts import Group
 from medvol.core.training.token_table import TokenTable
 from medvol.core.types import Rollout
+from medvol.rollouts.groups import Group
 
 _WHOLE = 0.9
 """A box that covers this share of a slice is called a whole-image box."""

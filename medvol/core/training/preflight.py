@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.evaluation.scoring import PROPAGATION_FAILED
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training.measures import parse_rate
-from medvol.core.training.rollouts import Group
 from medvol.core.training.settings import StartSettings
+from medvol.rollouts.failures import PROPAGATION_FAILED
+from medvol.rollouts.groups import Group
 
 
 def require_good_start(

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.scoring import follow_completion, require_target
 from medvol.core.inference.inputs import take_propagator
 from medvol.core.registry import REWARDS
 from medvol.core.reprs import Brief
 from medvol.core.roles import Propagator, RewardTerm
-from medvol.core.training.scorer import RewardScorer
-from medvol.core.types import Case, Completion, Evidence
+from medvol.core.types import Case, Completion, Evidence, require_target
+from medvol.rollouts.completions import read_completion
+from medvol.rollouts.scorer import RewardScorer
 
 Reward = str | RewardTerm
 """A reward term, or the name of a registered one, which gets its default settings."""
@@ -79,7 +79,7 @@ def score(
         reading = ", ".join(name for name, term in scorer.terms.items() if "mask" in term.needs)
         raise ConfigError(f"{reading} reads the mask, and there is no propagator to make one; give one to score")
     used = take_propagator(propagator) if scorer.needs_mask else None
-    rollout = follow_completion(case, Completion(text), used)
+    ((_, rollout),) = scorer.follow(case.volume, [read_completion(case, Completion(text))], used)
     found = scorer.score(rollout, case)
     return ScoredAnswer(found.scores, found.weights, rollout.evidence, rollout.failure, rollout.detail, rollout.mask)
 

@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.evaluation.module import Batch
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.roles import Propagator, TrainablePolicy
@@ -21,7 +20,7 @@ from medvol.core.training.augmentation import reword_query
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.settings import AnswerSettings, OptimizerSettings
 from medvol.core.training.true_answers import TrueAnswer, is_taught, write_answer
-from medvol.core.types import Case, Completion, Prompt, SliceStack
+from medvol.core.types import Case, Completion, Prompt, SliceStack, require_target
 
 
 @dataclass(frozen=True, eq=False)

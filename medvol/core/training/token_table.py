@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from medvol.core.training.losses import token_weights
-from medvol.core.training.rollouts import Group
 from medvol.core.training.settings import LossKind
 from medvol.core.types import Completion, Prompt
+from medvol.rollouts.groups import Group
 
 
 @dataclass(frozen=True, eq=False)

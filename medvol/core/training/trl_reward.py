@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.evaluation.scoring import follow_completion, require_target
 from medvol.core.guard import look_up
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
-from medvol.core.training.rollouts import follow_rollouts
-from medvol.core.training.scorer import RewardScorer
-from medvol.core.types import Case, Completion, Rollout
+from medvol.core.types import Case, Completion, require_target
+from medvol.rollouts.completions import read_completion
+from medvol.rollouts.scorer import RewardScorer
 
 CASE_COLUMN = "case"
 """Column of the training set that says which case a row asks about."""
@@ -50,12 +49,15 @@ class TRLReward:
         found = {index: self._find(index) for index in dict.fromkeys(indices)}
         cases = [found[index] for index in indices]
         rollouts = [
-            follow_completion(case, Completion(_answer(completion)))
+            read_completion(case, Completion(_answer(completion)))
             for case, completion in zip(cases, completions, strict=True)
         ]
-        if self._propagator is not None and self._scorer.needs_mask:
-            self._follow(cases, rollouts, self._propagator)
-        return [self._scorer.score(rollout, case).total for rollout, case in zip(rollouts, cases, strict=True)]
+        scores = {}
+        for places in _by_volume(cases):
+            read = [rollouts[place] for place in places]
+            for i, rollout in self._scorer.follow(cases[places[0]].volume, read, self._propagator):
+                scores[places[i]] = self._scorer.score(rollout, cases[places[i]]).total
+        return [scores[place] for place in range(len(cases))]
 
     def _find(self, index: int) -> Case:
         if not 0 <= index < len(self._cases):
@@ -63,17 +65,6 @@ class TRLReward:
         case = look_up(self._cases, index)
         require_target(case)
         return case
-
-    def _follow(self, cases: Sequence[Case], rollouts: list[Rollout], propagator: Propagator) -> None:
-        """Put rollouts with masks in the place of those without, one volume after another."""
-        places: dict[int, list[int]] = defaultdict(list)
-        for place, case in enumerate(cases):
-            places[id(case.volume)].append(place)
-        for members in places.values():
-            parsed = [rollouts[place] for place in members]
-            followed = follow_rollouts(cases[members[0]], parsed, propagator, self._scorer.delta)
-            for place, rollout in zip(members, followed, strict=True):
-                rollouts[place] = rollout
 
 
 def as_trl_reward(
@@ -97,6 +88,14 @@ def as_trl_reward(
     Source: https://huggingface.co/docs/trl/grpo_trainer, "Using a custom reward function".
     """
     return TRLReward(term, cases, propagator)
+
+
+def _by_volume(cases: Sequence[Case]) -> list[list[int]]:
+    """Places of the cases of each volume."""
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, case in enumerate(cases):
+        places[id(case.volume)].append(place)
+    return list(places.values())
 
 
 def _answer(completion: Any) -> str:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from medvol.core.evaluation.metrics import slice_areas
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.notices import tell_once
 from medvol.core.training.settings import AnswerSettings
-from medvol.core.types import Case, Evidence, SliceStack
+from medvol.core.types import Case, Evidence, SliceStack, require_target
 
 _CLEAR = 0.1
 """A slice shows a target clearly when it holds this share of the largest area."""

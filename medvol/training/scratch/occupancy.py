@@ -16,9 +16,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, rms_norm
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Case, SliceStack
+from medvol.core.types import Case, SliceStack, require_target
 from medvol.training.scratch.settings import OccupancySettings
 
 BACKGROUND_WEIGHT = 0.3

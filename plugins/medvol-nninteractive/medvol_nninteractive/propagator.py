@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError, PropagationError
-from medvol.core.roles import Propagator, one_range_each
+from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
@@ -48,17 +48,16 @@ class NnInteractivePropagator(Propagator):
 
     def propagate(self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None) -> Mask:
         """Segment every box in 3D; see the role for arguments and errors."""
-        return self.propagate_many(volume, [evidence], z_range)[0]
+        return self.propagate_many(volume, [evidence], [z_range])[0]
 
     def propagate_many(
         self,
         volume: Volume,
         evidences: Sequence[Evidence],
-        z_range: tuple[int, int] | None = None,
         z_ranges: Sequence[tuple[int, int] | None] | None = None,
     ) -> list[Mask]:
         """Segment several anchors; the scan is given to the session once, and equal boxes are asked once."""
-        ranges = one_range_each(evidences, z_range, z_ranges)
+        ranges = [None] * len(evidences) if z_ranges is None else z_ranges
         prompts = [self._prompts(volume, evidence) for evidence in evidences]
         known: dict[Prompt, Mask] = {}
         ready = False

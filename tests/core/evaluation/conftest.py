@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import PropagationError
+from medvol.core.evaluation.scoring import score_groups
 from medvol.core.grounding.boxes import rasterise
 from medvol.core.grounding.grammar import format_evidence
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.grounding.prompts import PromptTemplate, build_prompt
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Completion, Evidence, Query, Volume
+from medvol.rollouts.completions import read_completion
+from medvol.rollouts.groups import Group
 
 SHAPE = (12, 40, 50)
 
@@ -80,6 +83,18 @@ def write_answer():
         return format_evidence(Evidence(key_slice, np.array(boxes, float).reshape(-1, 4), "it is here"), *SHAPE[1:])
 
     return write
+
+
+@pytest.fixture
+def score_answer():
+    """Function that follows and scores one answer, as a run does: case, text, propagator, what is measured, truth."""
+
+    def score(case, text, propagator, scoring=None, truth=None):
+        prompt = build_prompt(case.volume, case.query.text, PromptTemplate(num_slices=2, height_px=16, width_px=16))
+        group = Group(case, prompt, (read_completion(case, Completion(text)),))
+        return score_groups([group], propagator, scoring, None if truth is None else [truth])[0]
+
+    return score
 
 
 @pytest.fixture

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from medvol.core.evaluation.error_budget import ErrorBudget, mean_budget, true_boxes_at
-from medvol.core.evaluation.scoring import score_completion
 from medvol.core.grounding.anchors import label_anchor
-from medvol.core.types import Completion, Evidence
+from medvol.core.types import Evidence
 
 TRUE_BOX = (15, 10, 35, 20)
 
 
-def budget_of(case, text, propagator):
-    return score_completion(case, Completion(text), propagator, truth=label_anchor(case.target)).budget
+@pytest.fixture
+def budget_of(score_answer):
+    return lambda case, text, propagator: score_answer(case, text, propagator, truth=label_anchor(case.target)).budget
 
 
-def test_every_share_of_a_half_right_answer(make_case, write_answer, box_propagator):
+def test_every_share_of_a_half_right_answer(make_case, write_answer, box_propagator, budget_of):
     # the target fills slices 4..8; a reach of 1 slice keeps 3 of 5 from slice 6, 2 of them from slice 4
     budget = budget_of(make_case(), write_answer(4, (15, 10, 25, 20)), box_propagator(reach=1))
     assert budget.true_anchor == pytest.approx(2 * 3 / (3 + 5))
@@ -25,25 +25,27 @@ def test_every_share_of_a_half_right_answer(make_case, write_answer, box_propaga
 
 
 @pytest.mark.parametrize("text", ["nothing that parses", "absent", "off target"])
-def test_answer_without_a_usable_slice_loses_it_all_to_the_slice(make_case, write_answer, box_propagator, text):
+def test_answer_without_a_usable_slice_loses_it_all_to_the_slice(
+    make_case, write_answer, box_propagator, text, budget_of
+):
     answers = {"absent": write_answer(), "off target": write_answer(0, TRUE_BOX)}
     budget = budget_of(make_case(), answers.get(text, text), box_propagator())
     assert budget == ErrorBudget(1.0, 0.0, budget.predicted)
     assert budget.slice_loss == 1.0
 
 
-def test_failed_propagation_of_the_answer_has_no_true_boxes(make_case, write_answer, box_propagator):
+def test_failed_propagation_of_the_answer_has_no_true_boxes(make_case, write_answer, box_propagator, budget_of):
     budget = budget_of(make_case(), write_answer(5, TRUE_BOX), box_propagator(fails_at=5))
     assert budget == ErrorBudget(1.0, 0.0, 0.0)
 
 
-def test_failed_propagation_of_the_true_anchor_counts_as_0(make_case, write_answer, box_propagator, caplog):
+def test_failed_propagation_of_the_true_anchor_counts_as_0(make_case, write_answer, box_propagator, caplog, budget_of):
     budget = budget_of(make_case(), write_answer(5, TRUE_BOX), box_propagator(fails_at=6))
     assert budget.true_anchor == 0.0
     assert "slice 6 cannot be propagated" in caplog.text
 
 
-def test_absent_targets_have_no_budget(make_case, write_answer, box_propagator):
+def test_absent_targets_have_no_budget(make_case, write_answer, box_propagator, budget_of):
     assert budget_of(make_case(present=False), write_answer(), box_propagator()) is None
 
 

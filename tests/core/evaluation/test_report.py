@@ -10,12 +10,10 @@ from rich.console import Console
 from medvol.core.errors import ConfigError, RecordError
 from medvol.core.evaluation.archive import read_evaluation, write_evaluation
 from medvol.core.evaluation.report import format_interval, report_runs
-from medvol.core.evaluation.scoring import score_completion
 from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.evaluation.summary import mean_scores, summarise
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.json_file import write_json
-from medvol.core.types import Completion
 
 TRUE_BOX = (15, 10, 35, 20)
 SURFACE = EvaluationSettings(surface=True)
@@ -23,17 +21,15 @@ ABOUT = {"policy": {"name": "P"}, "propagator": {"name": "R"}}
 
 
 @pytest.fixture
-def make_scores(make_case, write_answer, box_propagator):
+def make_scores(make_case, write_answer, box_propagator, score_answer):
     """Scores of six present targets of three patients and one absent one; ``width`` of the box decides the DSC."""
 
     def make(width=20, patients=3):
-        answer = Completion(write_answer(6, (15, 10, 15 + width, 20)))
+        answer = write_answer(6, (15, 10, 15 + width, 20))
         cases = [make_case(f"case-{i}", patient=f"p{i % patients}", held_out=i > 3) for i in range(6)]
-        scores = [
-            score_completion(case, answer, box_propagator(), SURFACE, label_anchor(case.target)) for case in cases
-        ]
+        scores = [score_answer(case, answer, box_propagator(), SURFACE, label_anchor(case.target)) for case in cases]
         absent = make_case("none", present=False, patient="p0", kind="absent")
-        return [*scores, score_completion(absent, Completion("?"), box_propagator(), SURFACE)]
+        return [*scores, score_answer(absent, "?", box_propagator(), SURFACE)]
 
     return make
 

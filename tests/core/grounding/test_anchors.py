@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import GeometryError
-from medvol.core.grounding.anchors import choose_key_slice, label_anchor
+from medvol.core.grounding.anchors import choose_key_slice, label_anchor, settled_score
+from medvol.core.types import Evidence
 
 area_lists = st.lists(st.integers(0, 30), min_size=1, max_size=40)
 
@@ -103,3 +104,13 @@ def test_jitter_needs_a_generator_and_masks_three_axes():
         label_anchor(mask_of_two(), jitter=0.1)
     with pytest.raises(GeometryError, match=r"shape \(20, 30\)"):
         label_anchor(mask_of_two()[0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "present", "score"),
+    [("here", True, None), ("here", False, 0.0), ("nowhere", True, 0.0), ("nowhere", False, 1.0), (None, True, 0.0),
+     (None, False, 0.0)],
+)  # fmt: skip
+def test_a_score_is_open_only_when_there_is_something_to_compare(answer, present, score):
+    anchors = {"here": Evidence(1, np.array([[1.0, 1, 3, 3]])), "nowhere": Evidence(None, np.empty((0, 4)))}
+    assert settled_score(anchors.get(answer), np.full((2, 4, 4), present)) == score

@@ -8,9 +8,8 @@ import pytest
 
 import medvol
 from medvol.core.errors import ConfigError, DatasetError, RewardError
-from medvol.core.evaluation.scoring import follow_completion
 from medvol.core.grounding.grammar import format_evidence
-from medvol.core.types import Completion, Evidence
+from medvol.core.types import Evidence
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
@@ -55,8 +54,8 @@ def ask(cases):
 def test_scores_are_those_of_the_term(cases, term):
     indices, texts = ask(cases)
     propagator = ExtrudePropagator(half_depth_slices=3)
-    whole = [follow_completion(cases[i], Completion(t), propagator) for i, t in zip(indices, texts, strict=True)]
-    expected = [float(term(rollout, cases[i])) for i, rollout in zip(indices, whole, strict=True)]
+    pairs = list(zip(indices, texts, strict=True))
+    expected = [medvol.score(cases[index], text, term, propagator).total for index, text in pairs]
     reward = medvol.as_trl_reward(term, cases, propagator)
     assert reward(prompts=["q"] * 5, completions=texts, completion_ids=[[1]] * 5, case=indices) == expected
     assert len(set(expected)) > 1

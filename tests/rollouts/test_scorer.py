@@ -8,11 +8,11 @@ import pytest
 
 from medvol.core.errors import ConfigError, RewardError
 from medvol.core.roles import RewardTerm
-from medvol.core.training.scorer import RewardScorer
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.rollouts.scorer import RewardScorer
 from medvol.testing import make_case, make_rollout
 
 

@@ -1,15 +1,20 @@
-"""RewardScorer: weighted terms over one rollout, guarded against a term that leaves its range."""
+"""RewardScorer: weighted terms over rollouts, which are followed to their masks as far as the terms read them."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from medvol.core.errors import ConfigError
 from medvol.core.guard import score_terms
-from medvol.core.roles import RewardTerm
-from medvol.core.types import Case, RewardBreakdown, Rollout
+from medvol.core.roles import Propagator, RewardTerm
+from medvol.core.types import Case, Rollout, Volume
+from medvol.rollouts.failures import warn_of_failures
+from medvol.rollouts.groups import Group, RewardBreakdown
+from medvol.rollouts.masks import follow
 
 
 class RewardScorer:
@@ -60,12 +65,52 @@ class RewardScorer:
         scores = score_terms(self._scored, rollout, case)
         return RewardBreakdown(scores, {name: self.weights[name] for name in scores})
 
+    def follow(
+        self, volume: Volume, rollouts: Sequence[Rollout], propagator: Propagator | None
+    ) -> Iterator[tuple[int, Rollout]]:
+        """Follow rollouts about one volume as far as weighted terms read their masks; not at all where none does.
+
+        Yields:
+            Every rollout with its place, as ``medvol.rollouts.masks.follow`` does.
+        """
+        if propagator is None or not self.needs_mask:
+            yield from enumerate(rollouts)
+        else:
+            yield from follow(volume, rollouts, propagator, self.delta)
+
+    def score_groups(self, groups: Sequence[Group], propagator: Propagator) -> list[Group]:
+        """Follow and score the rollouts of one volume.
+
+        Args:
+            groups: Groups of one volume, read but not followed.
+            propagator: Turns their anchors into masks.
+
+        Returns:
+            The groups with rewards, without masks and errors: nothing that is large outlives its score.
+
+        Raises:
+            RewardError: See ``score``.
+            InvalidComponentError: See ``score``; or the propagator changed what it was given.
+        """
+        asked = [(group.case, rollout) for group in groups for rollout in group.rollouts]
+        scored: dict[int, tuple[Rollout, RewardBreakdown]] = {}
+        for place, rollout in self.follow(groups[0].case.volume, [rollout for _, rollout in asked], propagator):
+            scored[place] = replace(rollout, mask=None), self.score(rollout, asked[place][0])
+        warn_of_failures(rollout for rollout, _ in scored.values())
+        rows = iter([scored[place] for place in range(len(asked))])
+        return [_close(group, list(islice(rows, len(group.rollouts)))) for group in groups]
+
     def _covers(self, term: RewardTerm) -> bool:
         """True when what is propagated for the weighted terms is all that this term reads."""
         if "mask" not in term.needs:
             return True
         within = term.mask_delta is not None and self.delta is not None and term.mask_delta <= self.delta
         return self.needs_mask and (self.delta is None or within)
+
+
+def _close(group: Group, scored: Sequence[tuple[Rollout, RewardBreakdown]]) -> Group:
+    rollouts = tuple(replace(rollout, error=None) for rollout, _ in scored)
+    return replace(group, rollouts=rollouts, rewards=tuple(reward for _, reward in scored))
 
 
 def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:

@@ -1,0 +1,118 @@
+"""Masks: anchors of one volume are followed together, equal ones once, and one that fails harms no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import PropagationError
+from medvol.core.grounding.anchors import anchor_key
+from medvol.core.guard import propagate_many
+from medvol.core.roles import Propagator
+from medvol.core.types import Evidence, Rollout, Volume
+from medvol.rollouts.failures import PROPAGATION_FAILED
+
+HELD_MIB = 256
+"""Masks that lie in memory at once where they are read one after another; a mask of a large CT takes 50 MiB."""
+
+Mask = NDArray[np.bool_]
+ZRange = tuple[int, int] | None
+
+
+def follow(
+    volume: Volume,
+    rollouts: Sequence[Rollout],
+    propagator: Propagator,
+    delta: int | None = None,
+    held_mib: float | None = None,
+) -> Iterator[tuple[int, Rollout]]:
+    """Propagate the anchors of rollouts about one volume.
+
+    Args:
+        volume: The scan.
+        rollouts: Answers to any queries about it.
+        propagator: Turns anchors into masks.
+        delta: Slices on either side of the key slice that are wanted; the whole volume when None.
+        held_mib: Most memory for masks at once, at least that of one; all anchors are followed together when None.
+
+    Yields:
+        Every rollout with its place among ``rollouts``, once. Those without an anchor come first, as they are; then
+        those with a mask, or with the failure of its propagation. Rollouts with equal anchors come together and share
+        a mask; whoever lets go of it before the next one keeps the memory small.
+
+    Raises:
+        InvalidComponentError: The propagator changed what it was given.
+    """
+    anchors: dict[int, Evidence] = {}
+    for place, rollout in enumerate(rollouts):
+        if rollout.evidence is None or rollout.failure is not None:
+            yield place, rollout
+        else:
+            anchors[place] = rollout.evidence
+    places = list(anchors)
+    ranges = [_range_around(evidence, delta, volume.shape[0]) for evidence in anchors.values()]
+    for equal, outcome in follow_anchors(volume, [*anchors.values()], propagator, ranges, held_mib):
+        for place in (places[i] for i in equal):
+            yield place, _add(rollouts[place], outcome)
+
+
+def follow_anchors(
+    volume: Volume,
+    evidences: Sequence[Evidence],
+    propagator: Propagator,
+    z_ranges: Sequence[ZRange] | None = None,
+    held_mib: float | None = None,
+) -> Iterator[tuple[list[int], Mask | PropagationError]]:
+    """Propagate anchors of one volume; arguments and errors as of ``follow``.
+
+    Args:
+        volume: The scan.
+        evidences: Anchors.
+        propagator: Turns anchors into masks.
+        z_ranges: Half-open range of slices that is wanted of each; the whole volume for all when None.
+        held_mib: See ``follow``.
+
+    Yields:
+        For anchors that are equal, in equal ranges, their places among ``evidences``, and their mask (Z, Y, X) or what
+        kept it from being made.
+    """
+    equal: dict[tuple[object, ...], list[int]] = {}
+    ranges = [None] * len(evidences) if z_ranges is None else z_ranges
+    for place, (evidence, own) in enumerate(zip(evidences, ranges, strict=True)):
+        equal.setdefault((*anchor_key(evidence), own), []).append(place)
+    places = [*equal.values()]
+    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / max(1, np.prod(volume.shape)))
+    for start in range(0, len(places), max(1, at_once)):
+        part = places[start : start + max(1, at_once)]
+        firsts = [same[0] for same in part]
+        outcomes = _follow_each(volume, [evidences[i] for i in firsts], propagator, [ranges[i] for i in firsts])
+        for same in part:
+            yield same, outcomes.pop(0)
+
+
+def _follow_each(
+    volume: Volume, evidences: list[Evidence], propagator: Propagator, ranges: list[ZRange]
+) -> list[Mask | PropagationError]:
+    """All anchors together; where that fails each alone, so that one harms no other."""
+    try:
+        return [*propagate_many(propagator, volume, evidences, ranges)]
+    except PropagationError as error:
+        if len(evidences) == 1:
+            return [error]
+    pairs = zip(evidences, ranges, strict=True)
+    return [_follow_each(volume, [evidence], propagator, [own])[0] for evidence, own in pairs]
+
+
+def _range_around(evidence: Evidence, delta: int | None, depth: int) -> ZRange:
+    if delta is None or evidence.key_slice is None:
+        return None
+    return max(0, evidence.key_slice - delta), min(depth, evidence.key_slice + delta + 1)
+
+
+def _add(rollout: Rollout, outcome: Mask | PropagationError) -> Rollout:
+    if isinstance(outcome, PropagationError):
+        return replace(rollout, failure=PROPAGATION_FAILED, detail=str(outcome), error=outcome)
+    return replace(rollout, mask=outcome)
