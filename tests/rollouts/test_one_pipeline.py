@@ -23,6 +23,7 @@ from medvol.core.inference.records import plain_values
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training.grpo import GRPOModule
+from medvol.core.training.settings import RolloutSettings
 from medvol.core.types import Case, Query
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
@@ -149,8 +150,9 @@ def evaluate(scan, policy, propagator, queries, folder: Path) -> tuple[dict[str,
 
 def draw(scan, policy, propagator, queries):
     """Rollouts of GRPO at temperature 0."""
-    module = GRPOModule(policy, propagator, [VolumeDiceReward()], group_size=2)
-    module.temperature = 0.0
+    drawn = RolloutSettings(group_size=2)
+    object.__setattr__(drawn, "temperature", 0.0)  # training refuses it
+    module = GRPOModule(policy, propagator, [VolumeDiceReward()], rollouts=drawn)
     groups = module._draw(make_cases(scan, queries), np.random.default_rng(0))
     return {group.case.query.text: group for group in groups}
 
