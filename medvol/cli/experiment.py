@@ -66,8 +66,8 @@ class ExperimentCLI(LightningCLI):
         self.screen = screen
         self.arguments = list(arguments)
         super().__init__(
-            LightningModule,
-            LightningDataModule,
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=ExperimentParser,
