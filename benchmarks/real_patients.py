@@ -57,7 +57,7 @@ from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.propagators.extrude import ExtrudePropagator
-from medvol.propagators.litemedsam import LiteMedSAMPropagator
+from medvol.propagators.litemedsam import LiteMedSAMCacheSettings, LiteMedSAMPropagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
@@ -177,7 +177,7 @@ def make_propagator(options: argparse.Namespace) -> Propagator:
     return (
         ExtrudePropagator()
         if options.quick
-        else LiteMedSAMPropagator(precision="bfloat16", cache_folder=str(options.features))
+        else LiteMedSAMPropagator(precision="bfloat16", cache=LiteMedSAMCacheSettings(folder=str(options.features)))
     )
 
 

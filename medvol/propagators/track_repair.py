@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medvol.core.limits import require_least
+
 Bits = NDArray[np.bool_]
 Track = dict[int, Bits]
 """Mask (Y, X) of every slice that was followed, the key slice included."""
@@ -22,14 +24,23 @@ class RepairRule:
     """What is done; the defaults do nothing.
 
     Args:
-        min_area_share: A track ends at the first slice with less than this share of the key slice's area.
-        max_growth: A track ends at the first slice with more than this multiple of the area before; 0 never.
-        max_gap_slices: Runs of at most so many empty slices between found ones are filled.
+        min_area_share: Stop rule: a track ends at the first slice with less than this share of the key slice's area.
+        max_growth: Stop rule: a track ends at the first slice with more than this multiple of the area before; 0 never.
+        max_gap_slices: Gap repair: runs of at most so many empty slices between found ones are filled.
     """
 
     min_area_share: float = 0.0
     max_growth: float = 0.0
     max_gap_slices: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        require_least(0, "repair", min_area_share=self.min_area_share, max_growth=self.max_growth)
+        require_least(0, "repair", max_gap_slices=self.max_gap_slices)
 
 
 def repair_track(track: Track, key_slice: int, rule: RepairRule) -> tuple[Track, list[str]]:

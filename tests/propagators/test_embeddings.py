@@ -108,7 +108,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ConfigError, match=r"cache_folder.*cannot be written"):
+    with pytest.raises(ConfigError, match=r"cache\.folder.*cannot be written"):
         EmbeddingCache(0, tmp_path / "file" / "cache").get("a", SHAPE, Encoder())
 
 

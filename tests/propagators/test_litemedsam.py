@@ -9,7 +9,7 @@ import torch
 from medvol.core.errors import CheckpointError, ConfigError, MissingExtraError, PropagationError
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.litemedsam import LiteMedSAMPropagator
+from medvol.propagators.litemedsam import LiteMedSAMCacheSettings, LiteMedSAMPropagator
 
 
 def solid(depth=5, height=48, width=64, background=-90.0, inside=60.0, modality="CT", seed=0):
@@ -59,7 +59,7 @@ def test_solid_is_found(shared):
 def test_answer_does_not_depend_on_the_cache(shared):
     volume, mask = solid()
     first, again = shared.propagate(volume, anchor(mask, 2)), shared.propagate(volume, anchor(mask, 2))
-    without = LiteMedSAMPropagator(cache_mib=0).propagate(volume, anchor(mask, 2))
+    without = LiteMedSAMPropagator(cache=LiteMedSAMCacheSettings(mib=0)).propagate(volume, anchor(mask, 2))
     assert np.array_equal(first, again)
     assert np.array_equal(first, without)
 
@@ -125,20 +125,22 @@ def test_equal_anchors_are_followed_once(counted, monkeypatch):
 
 def test_memory_is_bounded(counted):
     volume, mask = solid()
-    propagator = LiteMedSAMPropagator(cache_mib=4)
+    propagator = LiteMedSAMPropagator(cache=LiteMedSAMCacheSettings(mib=4))
     propagator.propagate(volume, anchor(mask, 2))
     assert 0 < propagator._embeddings.bytes_held <= 4 * 2**20
 
 
 def test_folder_is_read_by_another_propagator_and_repaired(counted, tmp_path):
     volume, mask = solid()
-    first = LiteMedSAMPropagator(cache_folder=str(tmp_path)).propagate(volume, anchor(mask, 2))
+    first = LiteMedSAMPropagator(cache=LiteMedSAMCacheSettings(folder=str(tmp_path))).propagate(volume, anchor(mask, 2))
     encoded = len(counted)
-    second = LiteMedSAMPropagator(cache_folder=str(tmp_path)).propagate(volume, anchor(mask, 2))
+    second = LiteMedSAMPropagator(cache=LiteMedSAMCacheSettings(folder=str(tmp_path))).propagate(
+        volume, anchor(mask, 2)
+    )
     assert len(counted) == encoded
     victim = next(tmp_path.iterdir())
     victim.write_bytes(victim.read_bytes()[:1000])
-    third = LiteMedSAMPropagator(cache_folder=str(tmp_path)).propagate(volume, anchor(mask, 2))
+    third = LiteMedSAMPropagator(cache=LiteMedSAMCacheSettings(folder=str(tmp_path))).propagate(volume, anchor(mask, 2))
     assert len(counted) == encoded + 1
     assert np.array_equal(first, second)
     assert np.array_equal(first, third)
@@ -226,7 +228,7 @@ def test_identity_holds_settings_and_the_hash_of_the_weights(shared):
     identity = shared.identity()
     assert identity["weights_sha256"] == "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
     assert identity["depth_ratio"] == shared.depth_ratio
-    assert not {"cache_mib", "cache_folder", "device"} & set(identity)
+    assert not {"cache", "device"} & set(identity)
 
 
 @pytest.mark.real

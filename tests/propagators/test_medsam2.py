@@ -8,9 +8,10 @@ import pytest
 
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.types import Evidence, Volume
+from medvol.propagators.embeddings import FeatureCacheSettings
 from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.propagators.medsam2_network import TrackerNetwork
-from medvol.propagators.track_repair import keep_largest
+from medvol.propagators.track_repair import RepairRule, keep_largest
 
 BOX = np.array([[12.0, 10, 50, 44]])
 
@@ -77,7 +78,7 @@ def test_rows_of_a_batch_are_bounded_and_do_not_matter(random_folder, noisy_volu
 
 
 def test_features_outlive_the_process_and_damage_is_mended(random_folder, noisy_volume, counted, tmp_path):
-    kept = {"cache_folder": str(tmp_path / "kept"), "cache_mib": 0}
+    kept = {"cache": FeatureCacheSettings(mib=0, folder=str(tmp_path / "kept"))}
     evidence = Evidence(4, BOX)
     expected = make(random_folder, **kept).propagate(noisy_volume, evidence)
     assert len(counted) == 9
@@ -131,7 +132,7 @@ def test_the_stop_rule_acts_and_says_so(random_folder, noisy_volume, caplog):
     areas = make(random_folder).propagate(noisy_volume, evidence).sum(axis=(1, 2))
     leap = max(b / a for a, b in pairwise(areas[4:])) - 1e-6
     with caplog.at_level(logging.WARNING):
-        stopped = make(random_folder, max_growth=float(leap)).propagate(noisy_volume, evidence)
+        stopped = make(random_folder, repair=RepairRule(max_growth=float(leap))).propagate(noisy_volume, evidence)
     assert 0 < stopped.sum() < areas.sum()
     assert "volume 'noisy', slice 4" in caplog.text
     assert "stop rule: ended at slice" in caplog.text
@@ -166,17 +167,26 @@ def test_a_failing_network_is_a_named_error(random_folder, noisy_volume, monkeyp
 
 def test_a_cache_folder_that_cannot_be_written_is_a_setting_at_fault(random_folder, noisy_volume, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cache_folder"):
-        make(random_folder, cache_folder=str(tmp_path / "file")).propagate(noisy_volume, Evidence(4, BOX))
+    with pytest.raises(ConfigError, match=r"cache\.folder"):
+        make(random_folder, cache=FeatureCacheSettings(folder=str(tmp_path / "file"))).propagate(
+            noisy_volume, Evidence(4, BOX)
+        )
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"window": "lungs"}, {"tracks_at_once": 0}, {"image_size": 500}, {"max_growth": -1}, {"cache_mib": -1}],
+    [{"window": "lungs"}, {"tracks_at_once": 0}, {"image_size": 500}],
 )
 def test_settings_that_cannot_be_used_are_refused(settings):
     with pytest.raises(ConfigError):
         MedSAM2Propagator(**settings)
+
+
+def test_settings_of_a_group_that_cannot_be_used_are_refused():
+    with pytest.raises(ConfigError, match=r"repair\.max_growth is -1; it must be 0 or more"):
+        RepairRule(max_growth=-1)
+    with pytest.raises(ConfigError, match=r"cache\.mib is -1; it must be 0 or more"):
+        FeatureCacheSettings(mib=-1)
 
 
 def test_a_device_that_does_not_exist_is_refused(random_folder, noisy_volume):
@@ -189,6 +199,8 @@ def test_identity_changes_with_what_changes_the_mask(random_folder, tmp_path):
     assert first["name"] == "MedSAM2Propagator"
     assert len(first["weights_sha256"]) == 64
     assert first["image_size"] == 128
-    assert make(random_folder, cache_folder=str(tmp_path), tracks_at_once=3).identity() == first
-    for settings in ({"prompt": "box"}, {"series": "window"}, {"cache_precision": "bfloat16"}, {"max_growth": 2.0}):
+    assert make(random_folder, cache=FeatureCacheSettings(folder=str(tmp_path)), tracks_at_once=3).identity() == first
+    others = ({"prompt": "box"}, {"series": "window"}, {"cache_precision": "bfloat16"}, {"repair": RepairRule(0, 2.0)})
+    assert {first[key] for key in ("min_area_share", "max_growth", "max_gap_slices")} == {0}
+    for settings in others:
         assert make(random_folder, **settings).identity() != first
