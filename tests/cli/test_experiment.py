@@ -134,7 +134,7 @@ def test_forms_of_a_component_in_a_file(policy: object, experiment: Write, capsy
 def test_forms_of_a_component_on_the_command_line(
     arguments: list[str], experiment: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = experiment(model__init_args__policy="QwenVLPolicy")
+    config = experiment(model__init_args__policy="TinyPolicy")
     found = policy_of(printed_config(capsys, "fit", "--config", config, *arguments))
     assert found["class_path"].rpartition(".")[2] == "ToyPolicy"
 

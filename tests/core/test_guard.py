@@ -4,7 +4,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 from medvol.core.training.scorer import RewardScorer
 from medvol.core.types import Case, Completion, Evidence, Query, Sampling
+from medvol.datasets.labelled_case import LabelledCase
 from medvol.testing import make_case, make_rollout
 
 ANSWER = '<think>a mass</think><answer>[{"slice": 4, "bbox_2d_list": [[450, 250, 750, 550]]}]</answer>'
@@ -428,6 +429,11 @@ def test_what_is_nested_counts_too() -> None:
         RewardScorer([DoneReward(lambda r, c: c.notes["deep"]["array"].fill(0))]).score(rollout, case)
 
 
+def label(case: Case, labels: np.ndarray) -> LabelledCase:
+    values = {field.name: getattr(case, field.name) for field in fields(case)}
+    return LabelledCase(**values, labels=labels)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -443,7 +449,8 @@ def test_what_is_nested_counts_too() -> None:
             "whose target is a NumPy array of bool of shape (8, 48, 56)",
         ),
         (lambda case: replace(case, target=[1]), "whose target is a list of 1"),
-        (lambda case: replace(case, labels=case.target), "whose labels is a NumPy array of bool"),
+        (lambda case: label(case, case.target[1:]), "whose labels is a NumPy array of bool of shape (8, 48, 56)"),
+        (lambda case: label(case, np.full(case.target.shape, "x")), "whose labels is a NumPy array of <U1"),
         (lambda case: replace(case, volume=replace(case.volume, voxels=None)), None),
     ],
 )

@@ -8,32 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.types import Evidence
+from medvol.policies.gaze_target import Gaze
 
 _ANSWER = "<answer>"
 _NUMBER = re.compile(r"\b\d+\b")
-
-
-@dataclass(frozen=True, eq=False)
-class Gaze:
-    """What a policy should look at while it writes a piece of an answer.
-
-    Args:
-        start: First character of the piece in the answer's text.
-        stop: Character behind its last.
-        position: Of the slice among those shown.
-        mask: (Y, X) bool, True where to look; at least one pixel.
-    """
-
-    start: int
-    stop: int
-    position: int
-    mask: NDArray[np.bool_]
 
 
 def answer_gazes(

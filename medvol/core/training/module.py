@@ -13,8 +13,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.limits import require_least, require_share
+from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import Propagator, TrainablePolicy
-from medvol.core.training.export import export_model, require_replaceable
+from medvol.core.training.export import export_model
 from medvol.core.training.gathering import TRAINING_DATA, Gatherer
 from medvol.core.training.schedule import warm_up_then_cosine
 

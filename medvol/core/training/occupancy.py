@@ -19,6 +19,8 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Case, SliceStack
+from medvol.datasets.labelled_case import LabelledCase
+from medvol.policies.scratch import ScratchPolicy
 
 BACKGROUND_WEIGHT = 0.3
 """Weight of class 0, which fills most of a slice."""
@@ -54,11 +56,11 @@ class OccupancyHead(nn.Module):
         cells: int = 6,
     ) -> None:
         super().__init__()
-        encoder = policy.slice_encoder()
-        if encoder is None:
+        if not isinstance(policy, ScratchPolicy):
             raise ConfigError(
                 f"{type(policy).__name__} has no slice encoder; set occupancy_weight and perception_steps to 0"
             )
+        encoder = policy.slice_encoder()
         self.classes = classes
         self.balance = balance
         self.cells = cells
@@ -183,7 +185,7 @@ def occupancy_labels(cases: Sequence[Case]) -> NDArray[np.uint8]:
 
     Without a label map, everything that the cases ask for is label 1: what else is there is not known.
     """
-    if cases[0].labels is not None:
+    if isinstance(cases[0], LabelledCase):
         return cases[0].labels
     union = np.zeros(cases[0].volume.shape, bool)
     for case in cases:

@@ -16,11 +16,12 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 
+from medvol.core.errors import ConfigError
 from medvol.core.evaluation.metrics import slice_areas
 from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.scoring import require_target
 from medvol.core.grounding.anchors import KeySliceRule, label_anchor
-from medvol.core.grounding.gaze import Gaze, answer_gazes
+from medvol.core.grounding.gaze import answer_gazes
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.limits import require_least, require_share
@@ -30,6 +31,9 @@ from medvol.core.training.augmentation import reword_query
 from medvol.core.training.module import TrainingModule
 from medvol.core.training.occupancy import OccupancyHead, occupancy_labels, rarest_slices
 from medvol.core.types import Case, Completion, Prompt, SliceStack
+from medvol.policies.gaze_target import Gaze
+from medvol.policies.scratch import ScratchPolicy
+from medvol.policies.slice_subset import keep_slices
 
 _CLEAR = 0.1
 """A slice shows a target clearly when it holds this share of the largest area."""
@@ -191,7 +195,7 @@ class SFTModule(TrainingModule):
     ) -> torch.Tensor:
         """Negative log-likelihood of the answers, and the gaze loss when it is weighted."""
         if self.gaze_weight > 0:
-            scores, shares = self.student.log_probs_and_gaze(prompts, answers, gazes)
+            scores, shares = self._scratch.log_probs_and_gaze(prompts, answers, gazes)
         else:
             scores = [rows[0] for rows in self.student.log_probs(prompts, [[answer] for answer in answers])]
             shares = torch.empty(0)
@@ -202,15 +206,23 @@ class SFTModule(TrainingModule):
         self.log("train/gaze_loss", -shares.detach().mean(), batch_size=len(prompts))
         return loss - self.gaze_weight * shares.mean()
 
+    @property
+    def _scratch(self) -> ScratchPolicy:
+        if not isinstance(self.student, ScratchPolicy):
+            raise ConfigError(
+                f"{type(self.student).__name__} does not tell where it looks; set gaze_weight and perception_steps to 0"
+            )
+        return self.student
+
     def _perceive(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         """Occupancy loss of chosen slices of every volume; the language model does not run."""
         labels = [occupancy_labels(cases) for cases in batch]
         drawings = [self._draw(cases) for cases in batch]
         stacks = [
-            slices.keep(rarest_slices(label, slices, self.perception_slices, rng))
+            keep_slices(slices, rarest_slices(label, slices, self.perception_slices, rng))
             for label, slices in zip(labels, drawings, strict=True)
         ]
-        self.student.encode_slices(stacks)
+        self._scratch.encode_slices(stacks)
         return self._read_occupancy(labels, stacks)
 
     def _draw(self, cases: Sequence[Case]) -> SliceStack:
@@ -233,7 +245,7 @@ class SFTModule(TrainingModule):
             order = rng.permutation(rarest_slices(occupancy_labels(cases), slices, count, rng))
         rows = []
         for start in range(0, len(order), self.curriculum_slices):
-            kept = slices.keep(sorted(order[start : start + self.curriculum_slices].tolist()))
+            kept = keep_slices(slices, sorted(order[start : start + self.curriculum_slices].tolist()))
             clear = [case for case in cases if self._clear_slices(case, kept.indices)]
             chosen = rng.permutation(len(clear))[: self.curriculum_queries]
             if len(chosen):

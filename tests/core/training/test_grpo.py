@@ -17,8 +17,8 @@ from medvol.core.training.checkpoint import SpecCheckpoint, load_module
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator
@@ -59,7 +59,7 @@ def make_module(rewards=None, policy=None, **settings) -> GRPOModule:
         "beta": 0.0,
         "reword": 0.5,
     }
-    policy = policy or QwenVLPolicy(size="tiny", template=TEMPLATE)
+    policy = policy or TinyPolicy(template=TEMPLATE)
     return GRPOModule(policy, ExtrudePropagator(), rewards or [DigitReward()], **{**defaults, **settings})
 
 
@@ -193,13 +193,13 @@ def test_a_run_without_cold_start_is_refused(tmp_path):
     ],
 )
 def test_prompts_that_cannot_be_read_whole_are_refused(tmp_path, monkeypatch, size, settings, message):
-    monkeypatch.setattr(QwenVLPolicy, "measure_prompt", lambda self, prompt: size)
+    monkeypatch.setattr(TinyPolicy, "measure_prompt", lambda self, prompt: size)
     with pytest.raises(ConfigError, match=message):
         fit(tmp_path, 1, **settings)
 
 
 def test_the_size_of_a_prompt_by_hand():
-    policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
+    policy = TinyPolicy(template=TEMPLATE)
     case = PhantomDataset("train", 1, shape=SHAPE)[0]
     from medvol.core.grounding.prompts import build_prompt
 
@@ -250,7 +250,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
     assert digest(load_module(last)) == digest(whole)
 
 
-class Answering(QwenVLPolicy):
+class Answering(TinyPolicy):
     """Writes anchors drawn at random in place of its own answers."""
 
     def generate(self, prompts, n=1, sampling=None):
@@ -270,7 +270,7 @@ def test_a_step_with_medsam2_in_the_reward(tmp_path, random_folder, origin):
     trained = Path(__file__).parents[2] / "propagators" / "phantom_tracker"
     listener = Listener()
     module = GRPOModule(
-        Answering(size="tiny", template=TEMPLATE),
+        Answering(template=TEMPLATE),
         MedSAM2Propagator(checkpoint=random_folder if origin == "random" else str(trained)),
         [ConsistencyReward(delta=2), AxialReward()],
         group_size=4,

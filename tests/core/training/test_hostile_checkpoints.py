@@ -12,13 +12,13 @@ from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.training.checkpoint import load_module, load_policy
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 
 
 @pytest.fixture(scope="module")
 def sound():
-    module = EvaluationModule(QwenVLPolicy(size="tiny", seed=3), ExtrudePropagator())
+    module = EvaluationModule(TinyPolicy(seed=3), ExtrudePropagator())
     module.configure_model()
     return {"state_dict": dict(module.state_dict()), "medvol_spec": describe_component(module)}
 
@@ -63,9 +63,9 @@ DAMAGE = {
         class_path="subprocess.Popen", init_args={"args": "true"}
     ),
     "a policy that was never there": lambda c: c.policy.update(class_path="medvol.policies.qwen_vl.Gone"),
-    "a module that was never there": lambda c: c.policy.update(class_path="medvol.policies.gone.QwenVLPolicy"),
+    "a module that was never there": lambda c: c.policy.update(class_path="medvol.policies.gone.TinyPolicy"),
     "the command line": lambda c: c.policy.update(class_path="medvol.__main__.main"),
-    "a path without a module": lambda c: c.policy.update(class_path="QwenVLPolicy"),
+    "a path without a module": lambda c: c.policy.update(class_path="TinyPolicy"),
     "an empty path": lambda c: c.policy.update(class_path=""),
     "a path with dots": lambda c: c.policy.update(class_path="..medvol...x"),
     "another setting": lambda c: c.policy["init_args"].update(colour="red"),

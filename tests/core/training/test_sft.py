@@ -17,8 +17,8 @@ from medvol.core.training.data import CaseDataModule
 from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.training.sft import SFTModule
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from tests.fixtures.callbacks import StopAt
 
@@ -27,7 +27,7 @@ SHAPE = (8, 48, 48)
 
 def make_module(**settings) -> SFTModule:
     defaults = {"learning_rate": 1e-3, "warmup_steps": 2, "reword": 0.5, "occupancy_weight": 1.0, "max_new_tokens": 40}
-    return SFTModule(QwenVLPolicy(size="tiny"), ExtrudePropagator(), **{**defaults, **settings})
+    return SFTModule(TinyPolicy(), ExtrudePropagator(), **{**defaults, **settings})
 
 
 def make_data(workers: int = 0) -> CaseDataModule:
@@ -187,7 +187,7 @@ def test_a_few_steps_lower_the_loss_and_export_a_model(tmp_path):
 
     make_trainer(tmp_path, 30, callbacks=[Listen()], enable_checkpointing=False).fit(module, make_data())
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
-    assert QwenVLPolicy(model=str(tmp_path / "model")).identity()["sha256"] == module.student.identity()["sha256"]
+    assert TinyPolicy(model=str(tmp_path / "model")).identity()["sha256"] == module.student.identity()["sha256"]
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
     assert isinstance(rebuilt, SFTModule)
     assert (rebuilt.seed, rebuilt.reword) == (4, 0.5)
     assert main(["convert", str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "exported")]) == 0
-    exported, trained = QwenVLPolicy(model=str(tmp_path / "exported")), module.student
+    exported, trained = TinyPolicy(model=str(tmp_path / "exported")), module.student
     assert exported.identity()["sha256"] == trained.identity()["sha256"]
     assert exported.template == trained.template
 
