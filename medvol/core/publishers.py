@@ -34,7 +34,7 @@ def name_publisher(point: EntryPoint) -> str:
 
 
 def _names(point: EntryPoint, cls: type) -> bool:
-    """Whether an entry point leads to a class, by its own module or by another one that hands it on; imports nothing."""
+    """Whether an entry point leads to a class, by its own module or by one that hands it on; imports nothing."""
     if point.value == f"{cls.__module__}:{cls.__qualname__}":
         return True
     module = sys.modules.get(point.module)

@@ -65,8 +65,8 @@ class Policy(Component):
 class TrainablePolicy(Policy):
     """A policy with parameters.
 
-    Its constructor has a parameter ``model``, the path of a folder that ``save`` wrote, or None. A folder is opened with
-    that and with the settings that it keeps, see ``folder_settings``.
+    Its constructor has a parameter ``model``: the path of a folder that ``save`` wrote, or None. A folder is opened
+    with that and with the settings that it keeps, see ``folder_settings``.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The sidecar of a folder that medvol wrote: which policy reads it, its prompt template, and the SHA-256 of its files."""
+"""The sidecar of a folder that medvol wrote: the policy that reads it, its prompt template, hashes of its files."""
 
 from __future__ import annotations
 

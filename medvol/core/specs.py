@@ -1,10 +1,10 @@
 """Component specs: how a component is named and set up, in plain values.
 
-A spec is ``{"schema": 1, "component": "policies/TinyPolicy", "distribution": "medvol-r1 0.1.0", "settings": {...}}``. It
-names a component as it is registered, and a module of medvol by its public name (``medvol/SFTModule``), so it outlives
-a move of the file that holds the class. Only what is neither, as in a notebook, goes by its path (``my_module.Mine``),
-and is then found where it is imported already. Settings that are dataclasses are mappings of their fields; the
-constructor's annotations say which class they are.
+A spec is ``{"schema": 1, "component": "policies/TinyPolicy", "distribution": "medvol-r1 0.1.0", "settings": {...}}``.
+It names a component as it is registered, and a module of medvol by its public name (``medvol/SFTModule``), so it
+outlives a move of the file that holds the class. Only what is neither, as in a notebook, goes by its path
+(``my_module.Mine``), and is then found where it is imported already. Settings that are dataclasses are mappings of
+their fields; the constructor's annotations say which class they are.
 
 Checkpoints and model folders hold specs and tensors, never objects, so they load without pickle and rebuild what was
 made from YAML or in Python alike. A component keeps each constructor parameter under the parameter's own name, or that

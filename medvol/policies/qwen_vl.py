@@ -41,7 +41,7 @@ class QwenVLPolicy(VLMPolicy):
         self.dtype: Literal["float32", "bfloat16"] = dtype
 
     def folder_settings(self) -> Mapping[str, Any]:
-        """The type of the weights; adapters are part of them, and what is left out of training is no part of a model."""
+        """The type of the weights. Adapters are part of them; what is left out of training is no part of a model."""
         return {"dtype": self.dtype}
 
     def build_network(self) -> VLMNetwork:

@@ -15,6 +15,7 @@ from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.model_folder import judge_folder
 from medvol.core.model_loading import refuse_damage, require_all_tensors, require_same_kinds, require_size
 from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.sidecar import write_sidecar
 from medvol.core.suggestions import suggest
 from medvol.core.tensor_file import read_tensors
 from medvol.core.whole_file import file_sha256, write_whole_folder

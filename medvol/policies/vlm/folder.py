@@ -1,4 +1,4 @@
-"""Model folders of vision-language models: weights in safetensors, configuration and tokenizer, as transformers keeps them."""
+"""Model folders of vision-language models, as transformers keeps them: weights, configuration and tokenizer."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class VLMNetwork(nn.Module, ABC):
 
     @abstractmethod
     def encode_pixels(self, pixels: torch.Tensor) -> Any:
-        """Run the vision tower over slices (S, 3, H, W) in [0, 1]; what it gives has the fields of ``SliceFeatures``."""
+        """Run the vision tower over slices (S, 3, H, W) in [0, 1]; the answer has the fields of ``SliceFeatures``."""
 
     @abstractmethod
     def run(
