@@ -130,7 +130,8 @@ def _expand_folder(arguments: Sequence[str]) -> list[str]:
         if previous == "--policy" and Path(argument).is_dir():
             spec = find_policy(argument)
             expanded.append(spec["component"].rpartition("/")[2])
-            expanded += [f"--policy.{name}={json.dumps(value)}" for name, value in spec["settings"].items()]
+            for name, value in spec["settings"].items():
+                expanded.append(f"--policy.{name}={value if isinstance(value, str) else json.dumps(value)}")
         elif previous == "--policy" and ("/" in argument or argument.endswith(".ckpt")):
             hint = f"; `medvol convert {argument} FOLDER` makes one" if Path(argument).suffix == ".ckpt" else ""
             raise CheckpointError(f"there is no model folder {argument!r}; give one, or the name of a policy{hint}")
