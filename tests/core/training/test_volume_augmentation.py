@@ -1,7 +1,7 @@
 """Augmented volumes: masks in step, draws repeated by their key, and never a left that is right."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -213,3 +213,31 @@ def test_without_torchio(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchio", None)
     with pytest.raises(MissingExtraError, match=r"medvol-r1\[torchio\]"):
         CaseDataModule(train=Cases(), augment=[NOISE]).setup("fit")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DoseCase(Case):
+    """A case as a plug-in may have it: with maps of other kinds, and arrays that are no map."""
+
+    lesions: np.ndarray | None = None
+    dose: np.ndarray | None = None
+    organs: np.ndarray | None = None
+    points: np.ndarray | None = None
+
+
+def test_what_a_strangers_case_adds_moves_with_its_volume():
+    case = make_case()
+    added = {
+        "lesions": case.target.astype(np.uint16) * 700,
+        "dose": np.where(case.target, 2.5, 0).astype(np.float32),
+        "points": np.arange(6.0).reshape(2, 3),
+    }
+    own = DoseCase(case.case_id, case.volume, case.query, case.target, case.patient_id, **added)
+    [drawn] = VolumeAugmentation([AFFINE]).apply([own], (0, 1, 0))
+    assert type(drawn) is DoseCase
+    assert not np.array_equal(drawn.target, case.target)
+    assert (drawn.lesions.dtype, drawn.dose.dtype) == (np.uint16, np.float32)
+    assert np.array_equal(drawn.lesions == 700, drawn.target)
+    assert np.array_equal(drawn.dose > 1, drawn.target)
+    assert drawn.organs is None
+    assert drawn.points is added["points"]
