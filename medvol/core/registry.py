@@ -116,21 +116,13 @@ class Registry:
     def __repr__(self) -> str:
         return shorten(f"<Registry {self.kind}: {', '.join(self.names()) or 'nothing'}>", ">")
 
-    def describe(self, check: bool = False) -> list[Registration]:
-        """What metadata tell of every component.
-
-        Args:
-            check: Also find out whether each can be used, and what it says of itself; see ``medvol.core.probing``.
-        """
+    def describe(self) -> list[Registration]:
+        """What metadata tell of every component; ``medvol.core.probing`` finds out whether each can be used."""
         rows = [self._describe(point) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
         for name, component in sorted(self._local.items()):
             target, summary = f"{component.__module__}:{component.__qualname__}", first_sentence(component.__doc__)
             rows.append(Registration(self.kind, name, REGISTERED_HERE, "", target, summary=summary))
-        if not check:
-            return rows
-        from medvol.core.probing import probe
-
-        return probe(rows)
+        return rows
 
     def register(self, name: str, component: type[Any]) -> None:
         """Add a component for this process (notebooks, scripts).
