@@ -29,9 +29,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("checkpoint", type=str, help=".ckpt of a run, upstream .pt file, or name of published weights")
     parser.add_argument("folder", type=str, help="folder to write; must not exist")
-    parser.add_argument(
-        "--propagator", type=str | None, help="propagator whose weights they are, where several convert"
-    )
+    parser.add_argument("--component", type=str | None, help="whose weights they are, where several convert theirs")
     parser.add_argument("--image_size", type=int | None, help="side of the network's square; 512 for MedSAM2")
     parser.add_argument("--download", action="store_true", help="fetch published weights that are not here")
     options = parser.parse_args(list(arguments))

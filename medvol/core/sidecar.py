@@ -19,7 +19,7 @@ SEAL = "files"
 """Key of the list: SHA-256 of every file that the answers depend on."""
 
 _LOADED = (".json", ".jinja", ".model", ".txt", ".safetensors")
-"""A file that was added is loaded where it ends in one of these; others are what people write."""
+"""A file added beside the others may be loaded where it ends in one of these; the rest is what people write."""
 
 _MAX_BYTES = 16 * 1024**2
 
@@ -68,7 +68,11 @@ def require_seal(folder: Path, sidecar: Any) -> None:
     if not isinstance(seal, dict):
         raise CheckpointError(f"{str(folder / SIDECAR)!r} has no list of files under {SEAL!r}; copy the folder again")
     files = {_name(file, folder): file for file in _files(folder)}
-    found = {name: file_sha256(file) for name, file in files.items() if name in seal or file.suffix in _LOADED}
+    found = {
+        name: file_sha256(file)
+        for name, file in files.items()
+        if name in seal or (name.endswith(_LOADED) and "/" not in name)
+    }
     differing = sorted(name for name in {*seal, *found} if seal.get(name) != found.get(name))
     if differing:
         raise CheckpointError(

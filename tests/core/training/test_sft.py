@@ -228,7 +228,7 @@ def test_hostile_checkpoints_are_refused(tmp_path):
     path.write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="not a file of plain values"):
         load_module(path)
-    spec = {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/canary"}}
+    spec = {"schema": 1, "component": "os.system", "settings": {"command": f"touch {tmp_path}/canary"}}
     torch.save({"state_dict": {}, "medvol_spec": spec}, path)
     with pytest.raises(CheckpointError, match="not a component"):
         load_module(path)
