@@ -100,7 +100,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
         raise ConfigError(f"{explained}{_MEANINGS.get(str(explained).partition(' ')[0], '')}") from refusal
 
 
-def _choices(what: str, registry: Registry[Any], key: str) -> str:
+def _choices(what: str, registry: Registry, key: str) -> str:
     """Help of a component: what there is to choose, and how it is set."""
     names = ", ".join(registry.names())
     return f"{what}: {names}. Its settings: --{key}.SETTING VALUE; `medvol describe NAME` lists them"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 _GROUPS = "medvol."
 """Start of the names of all groups of components."""
@@ -18,7 +19,7 @@ def owner_of(component: object) -> str:
 
 
 @cache
-def find_publisher(cls: type, group: str | None = None) -> EntryPoint | None:
+def find_publisher(cls: Any, group: str | None = None) -> EntryPoint | None:
     """Entry point that names a class, in one group or in any; None when none does.
 
     Read once: an answer asks for it, and metadata of a whole environment take milliseconds.

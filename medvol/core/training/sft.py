@@ -243,7 +243,7 @@ class SFTModule(TrainingModule):
         else:
             count = self.curriculum_rows * self.curriculum_slices
             order = rng.permutation(rarest_slices(occupancy_labels(cases), slices, count, rng))
-        rows = []
+        rows: list[tuple[SliceStack, list[Case]]] = []
         for start in range(0, len(order), self.curriculum_slices):
             kept = keep_slices(slices, sorted(order[start : start + self.curriculum_slices].tolist()))
             clear = [case for case in cases if self._clear_slices(case, kept.indices)]

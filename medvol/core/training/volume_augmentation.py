@@ -220,6 +220,8 @@ def _grids(case: Case) -> dict[str, NDArray[Any]]:
 
 
 def _replace(cases: Sequence[Case], volume: Volume, moved: Mapping[int, NDArray[Any]]) -> list[Case]:
-    return [
-        replace(case, volume=volume, **{name: moved[id(mask)] for name, mask in _grids(case).items()}) for case in cases
-    ]
+    def move(case: Case) -> Case:
+        maps: dict[str, Any] = {name: moved[id(mask)] for name, mask in _grids(case).items()}
+        return replace(case, volume=volume, **maps)
+
+    return [move(case) for case in cases]
