@@ -18,12 +18,16 @@ def owner_of(component: object) -> str:
     return name_publisher(point) if point else f"the module {cls.__module__}"
 
 
-@cache
 def find_publisher(cls: Any, group: str | None = None) -> EntryPoint | None:
     """Entry point that names a class, in one group or in any; None when none does.
 
     Read once: an answer asks for it, and metadata of a whole environment take milliseconds.
     """
+    return _look_up(cls, group)
+
+
+@cache
+def _look_up(cls: type, group: str | None) -> EntryPoint | None:
     groups = [group] if group else sorted(name for name in entry_points().groups if name.startswith(_GROUPS))
     points = (point for name in groups for point in entry_points(group=name, name=cls.__name__))
     return next((point for point in points if _names(point, cls)), None)
