@@ -43,7 +43,7 @@ from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.settings import GRPOOptimizerSettings, LossSettings, RolloutSettings, StartSettings
 from medvol.core.types import Case, Completion, Prompt, Sampling
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 
@@ -71,9 +71,9 @@ def make_case(slices: int) -> Case:
     return PhantomDataset("train", 1, shape=(slices, 64, 64))[0]
 
 
-def make_policy(slices: int) -> QwenVLPolicy:
+def make_policy(slices: int) -> TinyPolicy:
     """The tiny policy, which never ends an answer early."""
-    policy = QwenVLPolicy(size="tiny", template=template(slices))
+    policy = TinyPolicy(template=template(slices))
     policy.load().suppressed[policy.load().end_id] = True
     return policy
 
@@ -251,14 +251,14 @@ def compare_steps(slices: int, steps: int) -> dict[str, Any]:
     }
 
 
-def draw_prompt(slices: int) -> tuple[QwenVLPolicy, Prompt, list[Completion]]:
+def draw_prompt(slices: int) -> tuple[TinyPolicy, Prompt, list[Completion]]:
     """A policy, a prompt, and a group of completions that it wrote."""
     policy = make_policy(slices)
     prompt = build_prompts(make_case(slices).volume, ["the liver"], policy.template)[0]
     return policy, prompt, policy.generate([prompt], G, Sampling(1.0, C))[0]
 
 
-def train_once(policy: QwenVLPolicy, prompt: Prompt, completions: list[Completion]) -> None:
+def train_once(policy: TinyPolicy, prompt: Prompt, completions: list[Completion]) -> None:
     """Forward and backward of completions in one row."""
     scores = policy.log_probs([prompt], [completions])[0]
     torch.stack([row.sum() for row in scores]).sum().backward()
@@ -282,7 +282,7 @@ def measure_bound_share(slices: int, rounds: int) -> dict[str, float]:
     return {"train_ratio": round(ratio, 2), "bound": round(bound, 2), "bound_share": round(ratio / bound, 3)}
 
 
-def arithmetic_bound(policy: QwenVLPolicy, prompt: Prompt) -> float:
+def arithmetic_bound(policy: TinyPolicy, prompt: Prompt) -> float:
     """G (V + P + C) / (V + P + G C) in multiplications of matrices."""
     config = policy.load().model.config
     text, vision = config.text_config, config.vision_config

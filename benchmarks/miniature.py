@@ -57,7 +57,7 @@ from medvol.core.training.settings import (
 )
 from medvol.datasets.phantom import PhantomDataset
 from medvol.policies.oracle import OraclePolicy
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.region import RegionPropagator
 from medvol.rewards.axial import AxialReward
@@ -272,9 +272,7 @@ def model_of(name: str, seed: int, options: argparse.Namespace) -> tuple[Path, f
     seed = 0 if row.shared else seed
     folder = options.out / f"{name}-{seed}"
     start = str(model_of(row.start, seed, options)[0]) if row.start else None
-    policy = QwenVLPolicy(
-        model=start, size=None if start else "tiny", template=TEMPLATE, seed=seed, freeze_vision=not row.sees
-    )
+    policy = TinyPolicy(model=start, template=TEMPLATE, seed=seed, freeze_vision=not row.sees)
     assert row.make is not None, "the true anchor has no model"
     module = row.make(policy, seed)
     seconds = train(module, training_data(row, seed, options.workers), row.steps, folder, options.quick)
@@ -287,7 +285,7 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> Cell:
     seconds = 0.0
     if ROWS[name].make is not None:
         model, seconds = model_of(name, seed, options)
-        policy = QwenVLPolicy(model=str(model))
+        policy = TinyPolicy(model=str(model))
     volumes = 1 if options.quick else 36
     cases = PhantomDataset(
         options.split, num_volumes=volumes, phrasing="both", seed=0 if options.split == "test" else 7

@@ -55,7 +55,7 @@ from medvol.core.training.settings import (
 from medvol.datasets.nifti import NiftiDataset
 from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.litemedsam import LiteMedSAMCacheSettings, LiteMedSAMPropagator
 from medvol.rewards.axial import AxialReward
@@ -185,7 +185,7 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, f
     """Model folder of a row, trained when it is not there, and the processor seconds that it took."""
     row, folder = ROWS[name], options.out / f"{name}-{fold}"
     start = str(model_of(row.start, fold, options)[0]) if row.start else None
-    policy = QwenVLPolicy(model=start, size=None if start else "tiny", seed=fold)
+    policy = TinyPolicy(model=start, seed=fold)
     assert row.make is not None, "fixed policies have no model"
     module = row.make(policy, make_propagator(options), fold)
     data = CaseDataModule(
@@ -207,7 +207,7 @@ def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
         policy: Policy = row.fixed()
     else:
         model, seconds = model_of(name, fold, options)
-        policy = QwenVLPolicy(model=str(model))
+        policy = TinyPolicy(model=str(model))
     chosen = split(fold)[1 if options.split == "val" else 2]
     cases = read_cases(chosen[:1] if options.quick else chosen, "held_out", options)
     folder = options.out / f"{name}-{fold}" / options.split

@@ -17,7 +17,7 @@ def train(steps: int, folder: Path) -> medvol.ScratchModule:
     """Train the tiny policy on drawn scans; it is saved in ``folder/model``."""
     phantoms = medvol.DATASETS.get("PhantomDataset")
     module = medvol.ScratchModule(
-        policy=medvol.POLICIES.get("QwenVLPolicy")(size="tiny"),
+        policy=medvol.POLICIES.get("TinyPolicy")(),
         propagator=medvol.PROPAGATORS.get("RegionPropagator")(),
         optimizer=medvol.OptimizerSettings(learning_rate=2e-3),
         answers=medvol.AnswerSettings(label_rule="largest"),
@@ -49,7 +49,7 @@ def train(steps: int, folder: Path) -> medvol.ScratchModule:
 def answer(model: Path, query: str, folder: Path) -> None:
     """Ask the saved policy about a scan that it has not seen, and write what it answers."""
     segmenter = medvol.Segmenter(
-        medvol.POLICIES.get("QwenVLPolicy")(model=str(model)), medvol.PROPAGATORS.get("RegionPropagator")()
+        medvol.POLICIES.get("TinyPolicy")(model=str(model)), medvol.PROPAGATORS.get("RegionPropagator")()
     )
     volume = medvol.DATASETS.get("PhantomDataset")(split="test", num_volumes=1)[0].volume
     try:

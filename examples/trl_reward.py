@@ -79,8 +79,8 @@ def main() -> None:
     for reward in rewards:
         print(f"{reward.__name__:<18} {reward(completions=[answer], case=[0])[0]:.3f} for the true anchor")
 
-    policy = medvol.POLICIES.get("QwenVLPolicy")
-    network = (policy(model=options.model) if options.model else policy(size="tiny")).load()
+    policy = medvol.POLICIES.get("TinyPolicy")
+    network = (policy(model=options.model) if options.model else policy()).load()
     for part in (network.model.model.visual, network.model.model.language_model):
         part.config._attn_implementation = "sdpa"  # TRL lays completions out as copies
     with tempfile.TemporaryDirectory() as folder:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.progress import Work
-from medvol.core.registry import PROPAGATORS
+from medvol.core.registry import PROPAGATORS, REGISTRIES
 from medvol.core.visible_text import show
+from medvol.core.weights_converter import WeightsConverter
 
-_CONVERTER = "MedSAM2Propagator"
 _CHECKPOINT_SUFFIX = ".ckpt"
 
 
@@ -20,25 +21,47 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     Raises:
         CheckpointError: The checkpoint cannot be found or read.
-        ConfigError: The folder is there already.
+        ConfigError: The folder is there already, or several components convert weights and none is named.
     """
     parser = ComponentParser(
         prog=f"medvol {verb}",
-        description="Write a checkpoint as a model folder: of a policy (.ckpt of medvol fit), of MedSAM2 or SAM 2.1.",
+        description="Write a checkpoint as a model folder: of a policy (.ckpt of medvol fit), or of a propagator.",
     )
     parser.add_argument("checkpoint", type=str, help=".ckpt of a run, upstream .pt file, or name of published weights")
     parser.add_argument("folder", type=str, help="folder to write; must not exist")
+    parser.add_argument("--component", type=str | None, help="whose weights they are, where several convert theirs")
     parser.add_argument("--image_size", type=int | None, help="side of the network's square; 512 for MedSAM2")
     parser.add_argument("--download", action="store_true", help="fetch published weights that are not here")
     options = parser.parse_args(list(arguments))
     if options.checkpoint.endswith(_CHECKPOINT_SUFFIX):
         _export_policy(options.checkpoint, Path(options.folder))
         return 0
-    converter = PROPAGATORS.get(_CONVERTER)
+    converter = _find_converter(options.component)
     with Work("converting"):
-        digest = converter.convert(options.checkpoint, options.folder, options.image_size, options.download)  # type: ignore[attr-defined]
+        digest = converter.convert_weights(options.checkpoint, options.folder, options.image_size, options.download)
     print(f"weights {show(options.folder)}/model.safetensors\nsha256  {digest}")
     return 0
+
+
+def _find_converter(name: str | None) -> type[WeightsConverter]:
+    """The component of that name, or the only one that converts weights; what cannot be imported converts none."""
+    if name is not None:
+        registry = next((registry for registry in REGISTRIES if name in registry), PROPAGATORS)
+        found = registry.get(name)
+        if not issubclass(found, WeightsConverter):
+            raise ConfigError(f"{name} takes its weights as they are; there is nothing to convert")
+        return found
+    converters: list[type[WeightsConverter]] = []
+    for registry in REGISTRIES:
+        for registered in registry:
+            with suppress(MedvolError):
+                component = registry.get(registered)
+                if issubclass(component, WeightsConverter):
+                    converters.append(component)
+    if len(converters) != 1:
+        names = ", ".join(converter.__name__ for converter in converters) or "no component"
+        raise ConfigError(f"weights are converted by {names}; say whose they are: --component NAME")
+    return converters[0]
 
 
 def _export_policy(checkpoint: str, folder: Path) -> None:

@@ -32,8 +32,8 @@ MODULES = {
 
 _KEYS = {"policies": "policy", "propagators": "propagator", "rewards": "rewards", "datasets": "train"}
 _SUITABLE = {
-    "Policy": "QwenVLPolicy",
-    "TrainablePolicy": "QwenVLPolicy",
+    "Policy": "TinyPolicy",
+    "TrainablePolicy": "TinyPolicy",
     "Propagator": "RegionPropagator",
     "RewardTerm": "FormatReward",
     "CaseDataset": "PhantomDataset",

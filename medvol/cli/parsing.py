@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 
 from medvol.cli.diagnosis import find_fault
+from medvol.cli.folder_policies import name_policies
 from medvol.cli.settings import gather_settings, load_yaml
 from medvol.core.containment import contained, say
 from medvol.core.errors import ConfigError, MedvolError
@@ -129,7 +130,7 @@ def _shorten(message: str, options: Sequence[str], usage: str) -> str:
 
 
 def _load(text: str) -> Any:
-    value = load_yaml(text)
+    value = name_policies(load_yaml(text))
     for word in set(_words(value)):
         _import_component(word)
     return value

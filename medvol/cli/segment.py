@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,9 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from medvol.cli.answer_lines import save_and_tell, say_replaced
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
+from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
+from medvol.core.folder_policy import find_policy
 from medvol.core.progress import Work
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
@@ -24,11 +27,7 @@ if TYPE_CHECKING:
     from medvol.core.inference.segmenter import Segmenter
     from medvol.core.types import Volume
 
-FOLDER_POLICY = "QwenVLPolicy"
-"""Policy that reads a model folder when ``--policy`` names one."""
-
-DEFAULT_PROPAGATOR = "medvol.propagators.RegionPropagator"
-
+_DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 _EDITED = "_edited"
 
 _MEANINGS = {
@@ -92,16 +91,16 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_subclass_arguments(
         Propagator, "propagator", required=False, help=_choices("propagator", PROPAGATORS, "propagator")
     )
-    parser.set_defaults(propagator={"class_path": DEFAULT_PROPAGATOR})
+    parser.set_defaults(propagator={"class_path": _DEFAULT_PROPAGATOR})
     try:
         return parser.parse_args(list(arguments)), parser
     except RefusedSettingsError as refusal:
-        written = ["--propagator", DEFAULT_PROPAGATOR, *arguments]  # settings may be given to what is not named
+        written = ["--propagator", _DEFAULT_PROPAGATOR, *arguments]  # settings may be given to what is not named
         explained = explain_refusal(refusal, written, _accepted_keys())
         raise ConfigError(f"{explained}{_MEANINGS.get(str(explained).partition(' ')[0], '')}") from refusal
 
 
-def _choices(what: str, registry: Registry[Any], key: str) -> str:
+def _choices(what: str, registry: Registry, key: str) -> str:
     """Help of a component: what there is to choose, and how it is set."""
     names = ", ".join(registry.names())
     return f"{what}: {names}. Its settings: --{key}.SETTING VALUE; `medvol describe NAME` lists them"
@@ -124,12 +123,15 @@ def _accepted_keys() -> dict[str, Any]:
 
 
 def _expand_folder(arguments: Sequence[str]) -> list[str]:
-    """Write ``--policy FOLDER`` as the policy that reads model folders, with its setting."""
+    """Write ``--policy FOLDER`` as the policy that wrote the folder, with the settings that open it."""
     joined = [part for argument in arguments for part in _split_policy(argument)]
     expanded: list[str] = []
     for previous, argument in zip(["", *joined], joined, strict=False):
         if previous == "--policy" and Path(argument).is_dir():
-            expanded += [FOLDER_POLICY, "--policy.model", argument]
+            spec = find_policy(argument)
+            expanded.append(spec["component"].rpartition("/")[2])
+            for name, value in spec["settings"].items():
+                expanded.append(f"--policy.{name}={value if isinstance(value, str) else json.dumps(value)}")
         elif previous == "--policy" and ("/" in argument or argument.endswith(".ckpt")):
             hint = f"; `medvol convert {argument} FOLDER` makes one" if Path(argument).suffix == ".ckpt" else ""
             raise CheckpointError(f"there is no model folder {argument!r}; give one, or the name of a policy{hint}")

@@ -31,7 +31,7 @@ from medvol.core.errors import (
 )
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.promises import BreachError, Mask, own_masks, read_answers, read_case, read_score
-from medvol.core.registry import owner_of
+from medvol.core.publishers import owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 from medvol.core.snapshots import changed, locked, snapshot
 from medvol.core.training_data import TrainingData

@@ -1,4 +1,4 @@
-"""What a model folder may hold, judged before any library opens it.
+"""Model folders: written as a whole, and judged before any library opens them.
 
 A folder may come from anywhere. Its JSON is read with bounds, its weights are measured by their headers alone, and
 nothing in it may name a file outside, code, or another model. A folder that medvol wrote also lists the SHA-256 of its
@@ -7,28 +7,23 @@ files, so that one number changed in its configuration does not go unnoticed.
 
 from __future__ import annotations
 
-import json
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import CheckpointError
 from medvol.core.json_file import parse_json
-from medvol.core.whole_file import file_sha256
+from medvol.core.sidecar import SIDECAR, require_seal, write_sidecar
+from medvol.core.training_data import TrainingData, write_training_data
+from medvol.core.whole_file import write_whole_folder
 
 CONFIG = "config.json"
-SIDECAR = "medvol.json"
-"""What medvol knows of a folder that it wrote."""
-
-SEAL = "files"
-"""Key of the sidecar: SHA-256 of every file that the answers depend on."""
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ".safetensors"
-_SEALED = (".json", ".jinja", ".model", ".txt", _WEIGHTS)
 _MAX_TEXT = 128 * 1024**2
 _MAX_HEADER = 100 * 1024**2
 _MAX_CONFIG = 2 * 1024**2
@@ -40,6 +35,43 @@ _FOREIGN = {
     "adapter_config.json": "adapters on another model; merge them into one folder first",
     "quantization_config": "quantised weights, which are not run here; give the model in bfloat16 or float32",
 }
+
+
+def write_model_folder(
+    folder: Path,
+    write_weights: Callable[[Path], None],
+    spec: Mapping[str, Any],
+    template: Mapping[str, Any],
+    training_data: TrainingData | None,
+) -> None:
+    """Write a model folder under a temporary name, then rename it.
+
+    Args:
+        folder: An older model folder of that name is replaced.
+        write_weights: Writes the policy's own files.
+        spec: The policy, with the settings that open the folder again.
+        template: Layout of its prompts, as plain values.
+        training_data: What the weights were trained on; nothing is written of it when None.
+
+    Raises:
+        CheckpointError: There is something of that name that is no model folder.
+    """
+    require_replaceable(folder)
+    with write_whole_folder(folder) as partial:
+        write_weights(partial)
+        if training_data is not None:
+            write_training_data(partial, training_data)
+        write_sidecar(partial, {"policy": spec, "template": template})
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace what is no model folder.
+
+    Raises:
+        CheckpointError: There is something else of that name.
+    """
+    if folder.exists() and not any((folder / mark).is_file() for mark in (CONFIG, SIDECAR)):
+        raise CheckpointError(f"{str(folder)!r} is there already and is no model folder; choose another folder")
 
 
 def judge_folder(folder: Path) -> dict[str, Any]:
@@ -67,14 +99,8 @@ def judge_folder(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{str(folder / CONFIG)!r} holds no keys and values; give another folder")
     _judge_config(config, folder / CONFIG)
     _judge_weights(folder, texts.get(_INDEX), config)
-    _hold_to_seal(folder, texts.get(SIDECAR))
+    require_seal(folder, texts.get(SIDECAR))
     return config
-
-
-def list_seal(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder that the answers depend on, by name."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in _SEALED and file.name != SIDECAR)
-    return {file.name: file_sha256(file) for file in files if file.is_file()}
 
 
 def count_numbers(folder: Path) -> int:
@@ -167,25 +193,3 @@ def _is_sound(entry: Mapping[str, Any], available: int) -> bool:
         return False
     bits = _DTYPE_BITS.get(entry["dtype"])
     return bits is not None and first <= last <= available and prod(shape) * bits == (last - first) * 8
-
-
-def _hold_to_seal(folder: Path, sidecar: Any) -> None:
-    """Compare the files of a folder with the list that medvol wrote."""
-    seal = sidecar.get(SEAL) if isinstance(sidecar, dict) else None
-    if seal is None:
-        return
-    if not isinstance(seal, dict):
-        raise CheckpointError(f"{str(folder / SIDECAR)!r} has no list of files under {SEAL!r}; copy the folder again")
-    found = list_seal(folder)
-    differing = sorted(name for name in {*seal, *found} if seal.get(name) != found.get(name))
-    if differing:
-        raise CheckpointError(
-            f"{str(folder / differing[0])!r} is not as medvol wrote it (its SHA-256 differs, or the file was added or "
-            f"removed); copy the folder again, or delete {SEAL!r} from {SIDECAR} if you changed it on purpose"
-        )
-
-
-def write_sidecar(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the sidecar of a folder whose other files are there, with their list."""
-    text = json.dumps({**content, SEAL: list_seal(folder)}, indent=2)
-    (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")

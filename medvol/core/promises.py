@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from numbers import Real
 
 import numpy as np
@@ -102,14 +103,24 @@ def _wrong_in_case(case: object) -> str:
     voxels = vars(case.volume).get("voxels")  # one that is still on disk is not read for this
     if voxels is not None and not (isinstance(voxels, np.ndarray) and voxels.ndim == 3 and voxels.dtype.kind == "f"):
         return f"a Case whose voxels are {form_of(voxels)}, which are float32 (Z, Y, X)"
+    return _wrong_in_arrays(case)
+
+
+def _wrong_in_arrays(case: Case) -> str:
+    """What is wrong with the target of a case, and with the maps that a kind of case adds; empty when nothing is."""
     shape = case.volume.shape
-    for name, array, kinds in (("target", case.target, "b"), ("labels", case.labels, "u")):
-        if array is not None and not (
-            isinstance(array, np.ndarray) and array.shape == shape and array.dtype.kind in kinds
-        ):
-            what = "bool" if name == "target" else "unsigned integers"
-            return f"a Case whose {name} is {form_of(array)}, which is None or {what} of the volume's shape {shape}"
+    for field in fields(case):
+        value = getattr(case, field.name)
+        if field.name == "target":
+            if value is not None and not (_is_map(value, shape) and value.dtype == np.bool_):
+                return f"a Case whose target is {form_of(value)}, which is None or bool of the volume's shape {shape}"
+        elif isinstance(value, np.ndarray) and value.ndim == 3 and not _is_map(value, shape):
+            return f"a Case whose {field.name} is {form_of(value)}, which holds numbers of the volume's shape {shape}"
     return ""
+
+
+def _is_map(value: object, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, np.ndarray) and value.shape == shape and value.dtype.kind in "biuf"
 
 
 def read_score(score: object) -> float:

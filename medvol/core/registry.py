@@ -13,9 +13,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import Any
 
 from medvol.core.containment import contained, say
 from medvol.core.docstrings import first_sentence
@@ -26,13 +25,9 @@ from medvol.core.errors import (
     MissingExtraError,
     UnknownComponentError,
 )
+from medvol.core.publishers import find_publisher, name_publisher
 from medvol.core.reprs import shorten
 from medvol.core.suggestions import suggest
-
-if TYPE_CHECKING:
-    from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
-
-Role = TypeVar("Role")
 
 REGISTERED_HERE = "(registered here)"
 """Takes the place of the distribution of what ``register`` added."""
@@ -61,18 +56,18 @@ class Registration:
     summary: str = ""
 
 
-class Registry(Generic[Role]):
+class Registry:
     """The components of one role.
 
     Args:
         kind: Plural noun of the role, last part of the entry-point group (``policies``).
-        role: Name of the abstract class in ``medvol.core.roles``.
+        role: Name of the role's abstract class, which says with ``component_kind`` that it is this role's.
     """
 
     def __init__(self, kind: str, role: str) -> None:
         self.kind = kind
         self.role = role
-        self._local: dict[str, type[Role]] = {}
+        self._local: dict[str, type[Any]] = {}
 
     @property
     def group(self) -> str:
@@ -83,7 +78,7 @@ class Registry(Generic[Role]):
         """Sorted names of all registered components; imports none of them."""
         return sorted({point.name for point in entry_points(group=self.group)} | set(self._local))
 
-    def get(self, name: str) -> type[Role]:
+    def get(self, name: str) -> type[Any]:
         """Import one component and check it.
 
         Raises:
@@ -100,13 +95,13 @@ class Registry(Generic[Role]):
         if not points:
             raise UnknownComponentError(self._unknown(name))
         if len(points) > 1:
-            owners = " and ".join(_owner(point) for point in points)
+            owners = " and ".join(name_publisher(point) for point in points)
             raise DuplicateComponentError(
                 f"{self.group}: {name!r} is claimed by {owners}; write the full class path to choose one"
             )
         return self._load(points[0])
 
-    def __getitem__(self, name: str) -> type[Role]:
+    def __getitem__(self, name: str) -> type[Any]:
         return self.get(name)
 
     def __contains__(self, name: object) -> bool:
@@ -121,23 +116,15 @@ class Registry(Generic[Role]):
     def __repr__(self) -> str:
         return shorten(f"<Registry {self.kind}: {', '.join(self.names()) or 'nothing'}>", ">")
 
-    def describe(self, check: bool = False) -> list[Registration]:
-        """What metadata tell of every component.
-
-        Args:
-            check: Also find out whether each can be used, and what it says of itself; see ``medvol.core.probing``.
-        """
+    def describe(self) -> list[Registration]:
+        """What metadata tell of every component; ``medvol.core.probing`` finds out whether each can be used."""
         rows = [self._describe(point) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
         for name, component in sorted(self._local.items()):
             target, summary = f"{component.__module__}:{component.__qualname__}", first_sentence(component.__doc__)
             rows.append(Registration(self.kind, name, REGISTERED_HERE, "", target, summary=summary))
-        if not check:
-            return rows
-        from medvol.core.probing import probe
+        return rows
 
-        return probe(rows)
-
-    def register(self, name: str, component: type[Role]) -> None:
+    def register(self, name: str, component: type[Any]) -> None:
         """Add a component for this process (notebooks, scripts).
 
         Raises:
@@ -150,7 +137,7 @@ class Registry(Generic[Role]):
         self._local[name] = component
 
     @contextmanager
-    def registered(self, name: str, component: type[Role]) -> Iterator[None]:
+    def registered(self, name: str, component: type[Any]) -> Iterator[None]:
         """Register a component for the length of a ``with`` block."""
         self.register(name, component)
         try:
@@ -158,25 +145,27 @@ class Registry(Generic[Role]):
         finally:
             del self._local[name]
 
+    def name_of(self, component: type[Any]) -> str | None:
+        """Name under which a class is registered; imports nothing."""
+        here = next((name for name, local in self._local.items() if local is component), None)
+        return here or (component.__name__ if find_publisher(component, self.group) else None)
+
     def _points(self, name: str) -> list[EntryPoint]:
         """Entry points of that name; one distribution listed twice on the path counts once."""
-        unique = {(_owner(p), p.value): p for p in entry_points(group=self.group) if p.name == name}
+        unique = {(name_publisher(p), p.value): p for p in entry_points(group=self.group) if p.name == name}
         return list(unique.values())
 
-    def _load(self, point: EntryPoint) -> type[Role]:
+    def _load(self, point: EntryPoint) -> type[Any]:
         def refuse(error: BaseException) -> ComponentImportError:
-            place = f"{self.group}: {point.name!r} from {_owner(point)} ({point.value})"
+            place = f"{self.group}: {point.name!r} from {name_publisher(point)} ({point.value})"
             return ComponentImportError(f"{place} failed to import: {say(error)}")
 
         with contained(refuse, MissingExtraError):
             component = point.load()
-        return self._check(point.name, component, _owner(point))
+        return self._check(point.name, component, name_publisher(point))
 
-    def _check(self, name: str, component: object, owner: str) -> type[Role]:
-        from medvol.core import roles
-
-        role = getattr(roles, self.role)
-        if not (inspect.isclass(component) and issubclass(component, role)):
+    def _check(self, name: str, component: object, owner: str) -> type[Any]:
+        if not (inspect.isclass(component) and getattr(component, "component_kind", None) == self.kind):
             raise InvalidComponentError(
                 f"{self.group}: {name!r} from {owner} must be a class that inherits {self.role}"
             )
@@ -190,7 +179,7 @@ class Registry(Generic[Role]):
                 f"{self.group}: {name!r} from {owner} has untyped or variable constructor parameters "
                 f"({', '.join(untyped)}); annotate each one so that it can be set from YAML"
             )
-        return cast(type[Role], component)
+        return component
 
     def _describe(self, point: EntryPoint) -> Registration:
         owner = point.dist
@@ -213,27 +202,10 @@ def untyped_parameters(component: type) -> list[str]:
     return [p.name for p in parameters if p.annotation is inspect.Parameter.empty or p.kind in variable]
 
 
-def owner_of(component: object) -> str:
-    """Distribution and version that publish a component; its module when none does, as in a notebook."""
-    cls = type(component)
-    return _publisher(cls.__module__, cls.__qualname__)
-
-
-@cache
-def _publisher(module: str, name: str) -> str:
-    """Read once: an answer asks for it, and metadata of a whole environment take milliseconds."""
-    target = f"{module}:{name}"
-    for registry in REGISTRIES:
-        for point in entry_points(group=registry.group):
-            if point.value == target:
-                return _owner(point)
-    return f"the module {module}"
-
-
-def lazy_components(registry: Registry[Role]) -> Callable[[str], type[Role]]:
+def lazy_components(registry: Registry) -> Callable[[str], type[Any]]:
     """A module ``__getattr__`` that makes ``medvol.policies.X`` mean the registered component ``X``."""
 
-    def __getattr__(name: str) -> type[Role]:
+    def __getattr__(name: str) -> type[Any]:
         if name.startswith("__") or not name[:1].isupper():
             raise AttributeError(name)
         try:
@@ -244,17 +216,8 @@ def lazy_components(registry: Registry[Role]) -> Callable[[str], type[Role]]:
     return __getattr__
 
 
-def _owner(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
-
-
-POLICIES: Registry[Policy] = Registry("policies", "Policy")
-PROPAGATORS: Registry[Propagator] = Registry("propagators", "Propagator")
-REWARDS: Registry[RewardTerm] = Registry("rewards", "RewardTerm")
-DATASETS: Registry[CaseDataset] = Registry("datasets", "CaseDataset")
-REGISTRIES: tuple[Registry[Policy] | Registry[Propagator] | Registry[RewardTerm] | Registry[CaseDataset], ...] = (
-    POLICIES,
-    PROPAGATORS,
-    REWARDS,
-    DATASETS,
-)
+POLICIES = Registry("policies", "Policy")
+PROPAGATORS = Registry("propagators", "Propagator")
+REWARDS = Registry("rewards", "RewardTerm")
+DATASETS = Registry("datasets", "CaseDataset")
+REGISTRIES = (POLICIES, PROPAGATORS, REWARDS, DATASETS)

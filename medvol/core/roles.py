@@ -7,7 +7,7 @@ must not import torch or another heavy library at its top.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import ConfigError
-from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
-from medvol.core.reprs import Brief
-from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, SliceStack, Volume
+from medvol.core.specs import Component, describe_component
+from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +29,10 @@ Aspect = Literal["form", "slice", "boxes", "mask"]
 """What can be wrong with an answer: its layout, the choice of the key slice, the boxes for that slice, the mask."""
 
 
-class Policy(Brief, ABC):
+class Policy(Component):
     """Reads slices and a query, writes an answer."""
+
+    component_kind = "policies"
 
     needs_truth: ClassVar[bool] = False
     """True for an oracle: its prompts then carry the true anchor."""
@@ -60,18 +60,32 @@ class Policy(Brief, ABC):
             One list of ``n`` completions for each prompt, in order.
         """
 
-    def identity(self) -> Mapping[str, Any]:
-        """What answers, as written to evidence records: name, distribution and its version, settings.
-
-        A component with weights adds their content hash, and leaves out settings that do not change its answers.
-        """
-        from medvol.core.specs import identify_component
-
-        return identify_component(self)
-
 
 class TrainablePolicy(Policy):
-    """A policy with parameters."""
+    """A policy with parameters.
+
+    Its constructor has a parameter ``model``: the path of a folder that ``save`` wrote, or None. A folder is opened
+    with that and with the settings that it keeps, see ``folder_settings``.
+    """
+
+    @property
+    def training_data(self) -> TrainingData | None:
+        """What it was trained on, as training or its model folder tells; None for published weights.
+
+        Raises:
+            CheckpointError: The folder's file does not hold what it should.
+        """
+        known: TrainingData | None = vars(self).get("_training_data")
+        model = vars(self).get("model")
+        if known is None and isinstance(model, str | Path):
+            from medvol.core.training_data import read_training_data
+
+            known = self.training_data = read_training_data(Path(model))
+        return known
+
+    @training_data.setter
+    def training_data(self, data: TrainingData | None) -> None:
+        vars(self)["_training_data"] = data
 
     @abstractmethod
     def load(self) -> torch.nn.Module:
@@ -96,25 +110,6 @@ class TrainablePolicy(Policy):
             For each prompt and completion a float tensor (T,), all <= 0.
         """
 
-    def log_probs_and_gaze(
-        self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """``log_probs`` of one answer each, and whether the policy looks where it should while it writes them.
-
-        Args:
-            prompts: Questions.
-            answers: For each prompt, the answer to score.
-            gazes: For each answer, where to look during pieces of it.
-
-        Returns:
-            For each prompt a float tensor (T,); and (N,), for every token of every piece the log of the share of
-            attention that goes to where it should, all <= 0, with gradient.
-
-        Raises:
-            ConfigError: This policy does not tell where it looks.
-        """
-        raise ConfigError(f"{type(self).__name__} does not tell where it looks; set gaze.weight to 0")
-
     @abstractmethod
     def reference_log_probs(
         self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
@@ -132,28 +127,35 @@ class TrainablePolicy(Policy):
         """
         return None
 
-    def slice_encoder(self) -> torch.nn.Module | None:
-        """Module that writes one feature row (N, C) for every image token, slice by slice; None when there is none.
-
-        The auxiliary occupancy loss listens to it.
-        """
-        return None
-
-    def encode_slices(self, stacks: Sequence[SliceStack]) -> torch.Tensor:
-        """Run ``slice_encoder`` alone over all slices of all stacks: features (N, C) with gradient.
-
-        Raises:
-            ConfigError: This policy cannot look at slices without answering; SFT then has no perception stage.
-        """
-        raise ConfigError(f"{type(self).__name__} has no encode_slices; set perception.steps to 0")
+    def folder_settings(self) -> Mapping[str, Any]:
+        """Settings, as plain values, with which a saved folder is opened again beside ``model``, the folder itself."""
+        settings: dict[str, Any] = describe_component(self)["settings"]
+        return {name: value for name, value in settings.items() if name != "model"}
 
     @abstractmethod
+    def write_weights(self, folder: Path) -> None:
+        """Write weights (safetensors), and all else that the constructor needs to load them as ``model``.
+
+        Args:
+            folder: Empty; ``save`` adds what medvol knows of it.
+        """
+
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), configuration, tokenizer and prompt template, so that they load together."""
+        """Write a model folder that ``--policy`` and the setting ``model`` take; an older one is replaced as a whole.
+
+        Raises:
+            CheckpointError: There is something of that name that is no model folder.
+        """
+        from medvol.core.model_folder import write_model_folder
+
+        spec = {**describe_component(self), "settings": dict(self.folder_settings())}
+        write_model_folder(Path(folder), self.write_weights, spec, self.template.to_dict(), self.training_data)
 
 
-class Propagator(Brief, ABC):
+class Propagator(Component):
     """Turns an evidence anchor into a 3D mask; frozen and deterministic."""
+
+    component_kind = "propagators"
 
     @abstractmethod
     def propagate(
@@ -193,18 +195,11 @@ class Propagator(Brief, ABC):
         ranges = [None] * len(evidences) if z_ranges is None else z_ranges
         return [self.propagate(volume, evidence, own) for evidence, own in zip(evidences, ranges, strict=True)]
 
-    def identity(self) -> Mapping[str, Any]:
-        """What answers, as written to evidence records: name, distribution and its version, settings.
 
-        A component with weights adds their content hash, and leaves out settings that do not change its answers.
-        """
-        from medvol.core.specs import identify_component
-
-        return identify_component(self)
-
-
-class RewardTerm(Brief, ABC):
+class RewardTerm(Component):
     """Scores one rollout against its case."""
+
+    component_kind = "rewards"
 
     needs: ClassVar[frozenset[Need]] = frozenset({"text"})
     """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
@@ -228,8 +223,10 @@ class RewardTerm(Brief, ABC):
         """Score in [0, 1]; 0 for an answer that could not be parsed (a term that reads the text only may grade it)."""
 
 
-class CaseDataset(Brief, ABC):
+class CaseDataset(Component):
     """An indexed collection of cases; cases of one volume lie next to one another."""
+
+    component_kind = "datasets"
 
     drawn: ClassVar[bool] = False
     """True where a program draws the scans: a policy that learned from these alone knows no real scan."""

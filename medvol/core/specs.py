@@ -1,40 +1,67 @@
 """Component specs: how a component is named and set up, in plain values.
 
-A spec is ``{"class_path": "package.module.Class", "init_args": {...}}``, the form of the YAML files. Checkpoints hold
-specs and tensors, never objects, so they load without pickle and rebuild what was made from YAML or in Python alike.
-A component keeps each constructor parameter under the parameter's own name, or that name after an underscore.
+A spec is ``{"schema": 1, "component": "policies/TinyPolicy", "distribution": "medvol-r1 0.1.0", "settings": {...}}``.
+It names a component as it is registered, and a module of medvol by its public name (``medvol/SFTModule``), so it
+outlives a move of the file that holds the class. Only what is neither, as in a notebook, goes by its path
+(``my_module.Mine``), and is then found where it is imported already. Settings that are dataclasses are mappings of
+their fields; the constructor's annotations say which class they are.
+
+Checkpoints and model folders hold specs and tensors, never objects, so they load without pickle and rebuild what was
+made from YAML or in Python alike. A component keeps each constructor parameter under the parameter's own name, or that
+name after an underscore.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from abc import ABC
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.registry import REGISTRIES, owner_of
-from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
+from medvol.core.publishers import find_publisher, name_publisher, owner_of
+from medvol.core.registry import REGISTRIES
+from medvol.core.reprs import Brief
 
-COMPONENTS = (Policy, Propagator, RewardTerm, CaseDataset)
-"""What a spec may name, besides dataclasses of settings and the modules that ``rebuild`` is asked for."""
+SCHEMA = 1
+"""Version of the layout of a spec."""
+
+_KEYS = {"schema", "component", "distribution", "settings"}
+_PUBLIC = "medvol"
+"""Takes the place of the role in the name of a public class of medvol."""
+
+
+class Component(Brief, ABC):
+    """What is named in YAML, described, and built again from plain values: the base of the four roles."""
+
+    component_kind: ClassVar[str] = ""
+    """Role, as a plural (``policies``)."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What it is, as written to evidence records: name, distribution and its version, settings.
+
+        A component with weights adds their content hash, and leaves out settings that do not change its answers.
+        """
+        return identify_component(self)
 
 
 def describe_component(component: object) -> dict[str, Any]:
-    """Write a component as a spec.
+    """Write a component, or a module of medvol, as a spec.
 
     Raises:
         InvalidComponentError: A constructor parameter was not kept, or its value is not plain.
     """
     cls = type(component)
-    arguments = {name: _plain(_kept(component, name), cls, name) for name in inspect.signature(cls).parameters}
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+    settings = {name: _plain(_kept(component, name), cls, name) for name in inspect.signature(cls).parameters}
+    point = find_publisher(cls)
+    published = {"distribution": name_publisher(point)} if point else {}
+    return {"schema": SCHEMA, "component": _name(cls), **published, "settings": settings}
 
 
 def identify_component(component: object, leave_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -47,16 +74,13 @@ def identify_component(component: object, leave_out: Sequence[str] = ()) -> dict
     Raises:
         InvalidComponentError: As for ``describe_component``.
     """
-    settings = describe_component(component)["init_args"]
+    settings = describe_component(component)["settings"]
     kept = {name: value for name, value in settings.items() if name not in leave_out}
     return {"name": type(component).__name__, "distribution": owner_of(component), **kept}
 
 
 def rebuild(spec: Any, *allowed: type) -> Any:
     """Build the component that a spec describes.
-
-    A spec comes from a file, so its class is judged by name first: only what an installed distribution publishes, what
-    medvol itself holds, and what is imported already is looked up. Nothing else is imported.
 
     Args:
         spec: From ``describe_component``.
@@ -65,66 +89,90 @@ def rebuild(spec: Any, *allowed: type) -> Any:
     Raises:
         CheckpointError: The class is gone, is not a component, or does not take these settings.
     """
-    path, settings = _read_spec(spec)
-    cls = _find_class(path)
-    if not (inspect.isclass(cls) and issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed))):
-        raise CheckpointError(f"the checkpoint names {path!r}, which is not a component; it is not called")
-    groups = (*allowed, *_setting_groups(cls))
-    arguments = {key: _build_value(value, groups) for key, value in settings.items()}
+    cls = find_component(spec, *allowed)
+    settings = spec["settings"]
 
     def refuse(error: BaseException) -> CheckpointError:  # a constructor may fail in any way at what it never met
-        return CheckpointError(f"{path} does not take the settings in the checkpoint: {say(error)}")
+        return CheckpointError(f"{cls.__name__} does not take the settings that were saved for it: {say(error)}")
 
     with contained(refuse, MedvolError):
-        return cls(**arguments)
+        return cls(**{name: _build(value, _hint(cls, name), allowed) for name, value in settings.items()})
 
 
-def _read_spec(spec: Any) -> tuple[str, Mapping[str, Any]]:
-    path = spec.get("class_path") if isinstance(spec, Mapping) else None
-    settings = spec.get("init_args", {}) if isinstance(spec, Mapping) else None
-    if not (isinstance(path, str) and isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)):
+def find_component(spec: Any, *allowed: type) -> type[Any]:
+    """The class that a spec names.
+
+    A spec comes from a file, so its class is judged by name first: nothing is imported but what an installed
+    distribution publishes, and nothing else is looked up but what is imported already.
+
+    Args:
+        spec: From ``describe_component``.
+        allowed: Classes it may be, or inherit from, besides the four roles.
+
+    Raises:
+        CheckpointError: It is no spec, the class is gone, or it is not a component.
+        MedvolError: The registered component cannot be imported or used.
+    """
+    name, distribution = _read_spec(spec)
+    kind, published, short = name.partition("/")
+    cls = _find_published(kind, short, distribution) if published else _find_imported(name)
+    if not (inspect.isclass(cls) and issubclass(cls, (Component, *allowed))):
+        raise CheckpointError(f"the saved settings name {name!r}, which is not a component; it is not called")
+    return cls
+
+
+def _read_spec(spec: Any) -> tuple[str, str]:
+    """Name and distribution of a spec of the right form."""
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("component"), str):
+        raise CheckpointError(f"a component was saved as {str(spec)[:80]!r}, which does not name one; save it again")
+    if type(spec.get("schema")) is not int or spec["schema"] != SCHEMA:
         raise CheckpointError(
-            f"the checkpoint describes a component as {str(spec)[:80]!r}; it needs a class_path and init_args"
+            f"{spec['component'][:80]!r} was saved with schema {str(spec.get('schema'))[:20]!r}, and this medvol reads "
+            f"schema {SCHEMA}; use the version of medvol that saved it"
         )
-    return path, settings
+    settings = spec.get("settings")
+    if not (isinstance(settings, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in settings)):
+        raise CheckpointError(f"the settings of {spec['component'][:80]!r} are {str(settings)[:80]!r}; save it again")
+    return spec["component"], str(spec.get("distribution", ""))[:80]
 
 
-def _find_class(path: str) -> Any:
-    """The class of a path; imports what medvol or an installed distribution publishes, and nothing else."""
+def _find_published(kind: str, name: str, distribution: str) -> Any:
+    """A registered component, or a public class of medvol."""
+    if kind == _PUBLIC:
+        public = import_module(_PUBLIC)
+        if name in public.__all__:
+            return getattr(public, name)
+    registry = next((registry for registry in REGISTRIES if registry.kind == kind), None)
+    if registry is not None and name in registry:
+        return registry.get(name)
+    remedy = f"install {distribution!r}, which published it" if distribution else "install what publishes it"
+    raise CheckpointError(f"{f'{kind}/{name}'[:80]!r} was saved and is not installed here; {remedy}")
+
+
+def _find_imported(path: str) -> Any:
+    """The class of a path whose module is imported already."""
     module, _, name = path.rpartition(".")
     if module not in sys.modules:
-        if not (_is_ours(module) or _is_published(f"{module}:{name}")):
-            raise CheckpointError(
-                f"the checkpoint names {path!r}, which no installed distribution publishes and which is not imported; "
-                f"import {module or path} first if you trust it"
-            )
-
-        def refuse(error: BaseException) -> CheckpointError:
-            return CheckpointError(f"the checkpoint names {path!r}, which cannot be imported: {say(error)}")
-
-        with contained(refuse):
-            import_module(module)
+        raise CheckpointError(
+            f"the saved settings name {path[:80]!r}, which no installed distribution publishes and which is not "
+            f"imported; import {(module or path)[:80]} first if you trust it"
+        )
     try:
         return vars(sys.modules[module])[name]  # not getattr: some modules import when they are asked for a name
     except KeyError as error:
-        raise CheckpointError(f"the checkpoint names {path!r}, and there is no such class") from error
+        raise CheckpointError(f"the saved settings name {path[:80]!r}, and there is no such class") from error
 
 
-def _is_published(target: str) -> bool:
-    return any(row.target == target for registry in REGISTRIES for row in registry.describe())
-
-
-def _is_ours(module: str) -> bool:
-    """True for a module of medvol that only defines things."""
-    first, *rest = module.split(".")
-    return first == "medvol" and all(part.isidentifier() and not part.startswith("__") for part in rest)
-
-
-def _setting_groups(cls: type) -> Iterator[type]:
-    """Dataclasses of settings that a constructor takes."""
-    with suppress(NameError):  # a hint may name what is imported for type checkers only
-        hints = get_type_hints(inspect.getattr_static(cls, "__init__"))
-        yield from (hint for hint in hints.values() if isinstance(hint, type) and is_dataclass(hint))
+def _name(cls: type[Any]) -> str:
+    """``policies/TinyPolicy``, ``medvol/SFTModule``, or a path."""
+    kind = getattr(cls, "component_kind", "")
+    registered = next((registry.name_of(cls) for registry in REGISTRIES if registry.kind == kind), None)
+    if registered:
+        return f"{kind}/{registered}"
+    public = import_module(_PUBLIC)
+    if cls.__name__ in public.__all__ and getattr(public, cls.__name__) is cls:
+        return f"{_PUBLIC}/{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _kept(component: object, name: str) -> Any:
@@ -147,22 +195,39 @@ def _plain(value: Any, owner: type, name: str) -> Any:
         return {str(key): _plain(item, owner, name) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item, owner, name) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        settings = {field.name: _plain(getattr(value, field.name), owner, name) for field in fields(value)}
-        return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": settings}
-    if isinstance(value, COMPONENTS):
+    if isinstance(value, Component):
         return describe_component(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name), owner, name) for field in fields(value)}
     raise InvalidComponentError(
-        f"{owner.__name__} keeps a {type(value).__name__} under {name!r}; settings are numbers, text, lists, mappings "
-        "and components"
+        f"{owner.__name__} keeps a {type(value).__name__} under {name!r}; settings are numbers, text, lists, mappings, "
+        "dataclasses and components"
     )
 
 
-def _build_value(value: Any, allowed: tuple[type, ...]) -> Any:
+def _build(value: Any, hint: Any, allowed: tuple[type, ...]) -> Any:
+    """A setting from plain values; its annotation tells dataclasses and tuples, which plain values do not have."""
+    hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    inner = next((args[-1] if args[-1] is not ... else args[0] for args in map(get_args, hints) if args), None)
     if isinstance(value, Mapping):
-        if set(value) == {"class_path", "init_args"}:
+        if {"component", "settings"} <= set(value) <= _KEYS:
             return rebuild(value, *allowed)
-        return {key: _build_value(item, allowed) for key, item in value.items()}
+        for kind in hints:
+            if inspect.isclass(kind) and is_dataclass(kind) and set(value) <= {field.name for field in fields(kind)}:
+                of = get_type_hints(kind)
+                return kind(**{name: _build(item, of[name], allowed) for name, item in value.items()})
+        return {key: _build(item, inner, allowed) for key, item in value.items()}
     if isinstance(value, list):
-        return [_build_value(item, allowed) for item in value]
+        items = [_build(item, inner, allowed) for item in value]
+        return tuple(items) if any(get_origin(kind) is tuple for kind in hints) else items
     return value
+
+
+def _hint(cls: type[Any], name: str) -> Any:
+    """Type of a constructor parameter; None where its annotation names what is imported for type checkers only."""
+    constructor: Any = inspect.unwrap(cls.__init__)
+    written = {name: getattr(constructor, "__annotations__", {}).get(name)}
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__=written), getattr(constructor, "__globals__", {}))[name]
+    except NameError:
+        return None

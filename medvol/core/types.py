@@ -122,7 +122,6 @@ class Case(Brief):
         query: The question.
         target: True mask (Z, Y, X) bool on the volume's grid; None when unknown; all False when the target is absent.
         patient_id: Cases of one patient must stay in one split; intervals are by patient.
-        labels: Label map (Z, Y, X) for the auxiliary occupancy loss, or None.
         surface_tolerance_mm: Tolerance of the surface Dice that a challenge sets for this target, or None.
     """
 
@@ -131,7 +130,6 @@ class Case(Brief):
     query: Query
     target: NDArray[np.bool_] | None = None
     patient_id: str = ""
-    labels: NDArray[np.uint8] | None = None
     surface_tolerance_mm: float | None = None
 
 
@@ -181,18 +179,11 @@ class SliceStack(Brief):
         indices: Index of each slice in the volume, ascending, length S.
         pixels: (S, 3, H, W) float32 in [0, 1]: three intensity windows as channels, resized to the template's size.
         volume_shape: (Z, Y, X) of the volume the slices were taken from.
-        drawn: Indices of the full drawing, when slices were dropped; each slice keeps its position in the prompt.
     """
 
     indices: tuple[int, ...]
     pixels: NDArray[np.float32]
     volume_shape: tuple[int, int, int]
-    drawn: tuple[int, ...] | None = None
-
-    def keep(self, positions: Sequence[int]) -> SliceStack:
-        """Drop all slices but those at the given positions (ascending)."""
-        kept = tuple(self.indices[i] for i in positions)
-        return SliceStack(kept, self.pixels[list(positions)], self.volume_shape, self.drawn or self.indices)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

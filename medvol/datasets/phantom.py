@@ -16,7 +16,8 @@ from medvol.core.grounding.relations import kidney_relations
 from medvol.core.imaging.geometry import make_volume
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
-from medvol.core.types import Case, Query, Volume
+from medvol.core.types import Query, Volume
+from medvol.datasets.labelled_case import LabelledCase
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS, draw_phantom
 
 Split = Literal["train", "val", "test"]
@@ -74,7 +75,7 @@ class PhantomDataset(CaseDataset):
 
     drawn = True
     label_names: ClassVar[tuple[str, ...]] = LABEL_NAMES
-    """Name of each value of ``Case.labels``."""
+    """Name of each value of ``LabelledCase.labels``."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class PhantomDataset(CaseDataset):
     def __len__(self) -> int:
         return len(self._questions)
 
-    def __getitem__(self, index: int) -> Case:
+    def __getitem__(self, index: int) -> LabelledCase:
         question = self._questions[index]
         key = self._key(question.number)
         scan = self._scans.get(key, lambda: self._draw(question.number))
@@ -129,7 +130,7 @@ class PhantomDataset(CaseDataset):
             mask = np.zeros(self.shape, bool)
         query = question.query if mask.any() else replace(question.query, kind="absent")
         case_id = f"{key}_{index % len(self):05d}_{query.target.replace(' ', '-')}"
-        return Case(case_id, scan.volume, query, mask, key, scan.labels)
+        return LabelledCase(case_id, scan.volume, query, mask, key, labels=scan.labels)
 
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""

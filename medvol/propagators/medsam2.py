@@ -16,6 +16,7 @@ from medvol.core.limits import require_least
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
+from medvol.core.weights_converter import WeightsConverter
 from medvol.core.whole_file import file_sha256
 from medvol.propagators.anchors import describe_anchor
 from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, Rounding, describe_encoder
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _ROWS_ON_A_GPU = 16
 
 
-class MedSAM2Propagator(Propagator):
+class MedSAM2Propagator(Propagator, WeightsConverter):
     """Follows every box with MedSAM2, one track a box, in both directions from the key slice; the tracks are united.
 
     Runs on transformers' ``Sam2VideoModel``. The features of a slice are computed once and shared by all anchors, the
@@ -128,16 +129,12 @@ class MedSAM2Propagator(Propagator):
         weights = {"image_size": self._network.size, "weights_sha256": self._weights_sha256}
         return {**identify_component(self, left_out), **asdict(self.repair), **weights}
 
-    @staticmethod
-    def convert(checkpoint: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
-        """Write an upstream checkpoint as a folder that loads without pickle; see ``convert_weights``.
-
-        Returns:
-            SHA-256 of the folder's weights.
-        """
+    @classmethod
+    def convert_weights(cls, source: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
+        """Write an upstream ``.pt`` file, or published weights by name, as a folder."""
         from medvol.propagators.medsam2_weights import convert_weights
 
-        return convert_weights(checkpoint, folder, image_size, download)
+        return convert_weights(source, folder, image_size, download)
 
     @property
     def _chosen_window(self) -> str:

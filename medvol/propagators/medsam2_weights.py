@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
 from medvol.core.errors import CheckpointError, ConfigError
-from medvol.core.model_folder import judge_folder, write_sidecar
+from medvol.core.model_folder import judge_folder
 from medvol.core.model_loading import refuse_damage, require_all_tensors, require_same_kinds, require_size
 from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.sidecar import write_sidecar
 from medvol.core.suggestions import suggest
 from medvol.core.tensor_file import read_tensors
 from medvol.core.whole_file import file_sha256, write_whole_folder
@@ -154,7 +154,7 @@ def save_folder(model: PreTrainedModel, folder: Path, provenance: dict[str, Any]
         with hide_progress_bars():
             model.save_pretrained(partial)
         digest = file_sha256(partial / _WEIGHTS)
-        write_sidecar(partial, {**provenance, "medvol": version("medvol-r1")})
+        write_sidecar(partial, provenance)
     return digest
 
 

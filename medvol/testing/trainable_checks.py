@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvol.core.errors import MedvolError
+from medvol.core.folder_policy import find_policy
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Completion, Prompt
+from medvol.core.specs import rebuild
+from medvol.core.types import Completion, Prompt, Sampling
 from medvol.testing.component_checks import require
 from medvol.testing.policy_checks import make_prompts
 
@@ -97,6 +102,25 @@ def check_reference_has_no_gradient(policy: TrainablePolicy) -> None:
     require(not tracked, "scores without gradient", "scores that ask for one", "work under torch.no_grad()")
 
 
+def check_folder_opens(policy: TrainablePolicy) -> None:
+    """A saved folder is opened by the policy that wrote it, which answers as before."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        policy.save(folder)
+        try:
+            again = rebuild(find_policy(folder))
+        except MedvolError as error:
+            mend = "take the folder as the setting model, and keep in folder_settings what else opens it"
+            raise AssertionError(f"expected a folder that can be opened; got {error}; {mend}") from error
+        require(type(again) is type(policy), f"a {type(policy).__name__}", type(again).__name__, "leave save as it is")
+        before, after = _greedy(policy), _greedy(again)
+        require(after == before, f"the same greedy answers, {before}", after, "write all weights, and read them")
+
+
+def _greedy(policy: TrainablePolicy) -> list[str]:
+    return [row[0].text for row in policy.generate(make_prompts(policy), 1, Sampling(max_new_tokens=24))]
+
+
 def _answered(policy: TrainablePolicy) -> tuple[list[Prompt], list[list[Completion]]]:
     return make_prompts(policy), [[policy.encode(text) for text in ANSWERS], [policy.encode(ANSWERS[1])]]
 
@@ -123,4 +147,5 @@ TRAINABLE_CHECKS: tuple[Callable[[TrainablePolicy], None], ...] = (
     check_gradient_reaches_parameters,
     check_gradient_stays_in_trainable_parameters,
     check_reference_has_no_gradient,
+    check_folder_opens,
 )

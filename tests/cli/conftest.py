@@ -70,8 +70,7 @@ class ToyPolicy(TrainablePolicy):
     def trainable_parameters(self):
         return list(self.load().parameters())
 
-    def save(self, folder):
-        os.makedirs(folder, exist_ok=True)
+    def write_weights(self, folder):
         with open(os.path.join(folder, "weight.txt"), "w") as file:
             file.write(repr(self.load().weight.item()))
 

@@ -181,7 +181,7 @@ def test_describe_folds_in_a_terminal_and_nowhere_else(
 
 
 def test_describe_shows_nested_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["describe", "QwenVLPolicy"]) == 0
+    assert main(["describe", "TinyPolicy"]) == 0
     lines = capsys.readouterr().out.splitlines()
     place = lines.index("  template: PromptTemplate or null = null")
     assert "      num_slices: int = 64" in lines[place:]

@@ -59,6 +59,31 @@ def test_the_best_checkpoint_becomes_a_model_folder(
     assert "is there already" in refused(*convert)
 
 
+def test_a_model_folder_takes_the_place_of_a_policys_name(
+    experiment: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    assert (
+        main(
+            [
+                "fit",
+                "--config",
+                str(experiment(model__init_args__policy={"class_path": "ToyPolicy", "init_args": {"scale": 3.0}})),
+            ]
+        )
+        == 0
+    )
+    folder = tmp_path / "run" / "model"
+    config = experiment(
+        "next.yaml", model__init_args__policy=str(folder), trainer__default_root_dir=str(tmp_path / "next")
+    )
+    found = policy_of(printed_config(capsys, "fit", "--config", config))
+    assert found["class_path"].rpartition(".")[2] == "ToyPolicy"
+    assert (found["init_args"]["model"], found["init_args"]["scale"]) == (str(folder), 3.0)
+    assert main(["fit", "--config", str(config)]) == 0
+    (folder / "weight.txt").write_text("0.0")
+    assert "weight.txt' is not as medvol wrote it" in refused("test", "--config", config)
+
+
 def test_fit_then_test_then_report(experiment: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(experiment())
     assert main(["fit", "--config", config]) == 0
@@ -136,7 +161,7 @@ def test_forms_of_a_component_in_a_file(policy: object, experiment: Write, capsy
 def test_forms_of_a_component_on_the_command_line(
     arguments: list[str], experiment: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = experiment(model__init_args__policy="QwenVLPolicy")
+    config = experiment(model__init_args__policy="TinyPolicy")
     found = policy_of(printed_config(capsys, "fit", "--config", config, *arguments))
     assert found["class_path"].rpartition(".")[2] == "ToyPolicy"
 

@@ -11,7 +11,7 @@ import yaml
 
 from medvol.cli import main
 from medvol.core.training_data import read_training_data
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 
 Write = Callable[..., Path]
 
@@ -101,16 +101,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data.meet_query("the cube")
     data.meet_scan(make_volume(np.zeros((4, 8, 8), np.float32), (5.0, 2.0, 2.0)))
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    export_model(QwenVLPolicy(size="tiny"), folder, data)
+    export_model(TinyPolicy(), folder, data)
     return folder
 
 
 def test_a_policy_knows_what_its_folder_says_and_keeps_it_when_it_is_saved(tiny_model: Path, tmp_path: Path) -> None:
-    policy = QwenVLPolicy(model=str(tiny_model))
+    policy = TinyPolicy(model=str(tiny_model))
     assert policy.training_data.words == {"the", "cube"}
     policy.save(tmp_path / "copy")
     assert read_training_data(tmp_path / "copy").to_dict() == policy.training_data.to_dict()
-    assert QwenVLPolicy(size="tiny").training_data is None
+    assert TinyPolicy().training_data is None
 
 
 @pytest.fixture

@@ -15,10 +15,13 @@ import releases
 
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.testing import make_case, parametrize_with_checks
 
 SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{os.getpid()}"
+
+TEMPLATE = replace(TINY_TEMPLATE, num_slices=5)
 
 PHANTOM_TRACKER = str(Path(__file__).parents[1] / "propagators" / "phantom_tracker")
 """A small SAM 2 that benchmarks/phantom_tracker.py trained on phantoms."""
@@ -42,7 +45,8 @@ SETTINGS = {
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
     "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache_size": 1}],
     "PhantomDataset": [{"num_volumes": 2, "shape": (9, 32, 40), "absent_share": 0.2, "lesion_share": 1.0}],
-    "QwenVLPolicy": [{"size": "tiny", "template": replace(TINY_TEMPLATE, num_slices=5)}],
+    "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
+    "TinyPolicy": [{"template": TEMPLATE}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
 }
 """Settings under test; a component that is not named here is tested as it comes."""
@@ -70,6 +74,7 @@ def scans():
         (folder / "labels.json").write_text('{"1": "liver"}')
     for name, write in RELEASES.items():
         write(SCANS / name)
+    TinyPolicy(template=TEMPLATE).save(SCANS / "qwen_vl")
     yield
     shutil.rmtree(SCANS)
 
@@ -95,7 +100,7 @@ def test_component_can_be_imported(registry, name):
 
 
 def test_every_role_has_components():
-    assert {"CentreBoxPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy"} <= set(POLICIES.names())
+    assert {"CentreBoxPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"} <= set(POLICIES.names())
     propagators = {
         "ExtrudePropagator",
         "LiteMedSAMPropagator",

@@ -4,7 +4,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from medvol.core.inference.records import hash_volume
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, Evidence, Query
+from medvol.datasets.labelled_case import LabelledCase
 from medvol.rollouts.scorer import RewardScorer
 from medvol.testing import make_case, make_rollout
 
@@ -419,6 +420,11 @@ def test_what_is_nested_counts_too() -> None:
         RewardScorer([DoneReward(lambda r, c: c.notes["deep"]["array"].fill(0))]).score(rollout, case)
 
 
+def label(case: Case, labels: np.ndarray) -> LabelledCase:
+    values = {field.name: getattr(case, field.name) for field in fields(case)}
+    return LabelledCase(**values, labels=labels)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -434,7 +440,8 @@ def test_what_is_nested_counts_too() -> None:
             "whose target is a NumPy array of bool of shape (8, 48, 56)",
         ),
         (lambda case: replace(case, target=[1]), "whose target is a list of 1"),
-        (lambda case: replace(case, labels=case.target), "whose labels is a NumPy array of bool"),
+        (lambda case: label(case, case.target[1:]), "whose labels is a NumPy array of bool of shape (8, 48, 56)"),
+        (lambda case: label(case, np.full(case.target.shape, "x")), "whose labels is a NumPy array of <U1"),
         (lambda case: replace(case, volume=replace(case.volume, voxels=None)), None),
     ],
 )

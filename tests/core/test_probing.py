@@ -167,7 +167,7 @@ def test_ctrl_c_during_an_import_acts(install: Callable[..., None]) -> None:
 
 
 def test_built_ins_are_found_whole() -> None:
-    rows = REWARDS.describe(check=True)
+    rows = probe(REWARDS.describe())
     assert {row.name: row.summary for row in rows}[
         "AxialReward"
     ] == "Target area at the key slice over the largest area."

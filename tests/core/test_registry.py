@@ -15,6 +15,7 @@ from medvol.core.errors import (
     MissingExtraError,
     UnknownComponentError,
 )
+from medvol.core.probing import probe
 from medvol.core.registry import POLICIES, REGISTRIES, REWARDS, Registry, untyped_parameters
 from medvol.core.roles import RewardTerm
 from medvol.core.suggestions import suggest
@@ -119,7 +120,7 @@ def test_a_broken_plug_in_hurts_only_whoever_asks(source: str, reason: str, inst
     assert REWARDS.get("FormatReward").__name__ == "FormatReward"
     with pytest.raises(UnknownComponentError, match="BrokenReward"):
         REWARDS.get("Nothing")
-    problems = {row.name: row.problem for row in REWARDS.describe(check=True)}
+    problems = {row.name: row.problem for row in probe(REWARDS.describe())}
     assert reason in problems["BrokenReward"]
     assert problems["FormatReward"] == ""
 
@@ -129,7 +130,7 @@ def test_a_missing_extra_says_what_to_install(install: Callable[..., None]) -> N
     install("extralib", "ExtraReward = extralib:ExtraReward", source=source)
     with pytest.raises(MissingExtraError, match=r'pip install "medvol-r1\[sam2\]"'):
         REWARDS.get("ExtraReward")
-    problems = {row.name: row.problem for row in REWARDS.describe(check=True)}
+    problems = {row.name: row.problem for row in probe(REWARDS.describe())}
     assert "medvol-r1[sam2]" in problems["ExtraReward"]
 
 

@@ -26,7 +26,7 @@ from medvol.core.types import (
     Volume,
 )
 from medvol.datasets import NiftiDataset, PhantomDataset
-from medvol.policies import QwenVLPolicy, ScriptedPolicy
+from medvol.policies import ScriptedPolicy, TinyPolicy
 from medvol.propagators import RegionPropagator
 from medvol.rewards import ConsistencyReward, FormatReward
 from medvol.testing import make_case, make_rollout
@@ -79,7 +79,7 @@ def test_any_text(text: str) -> None:
 def test_what_is_said() -> None:
     assert repr(ConsistencyReward()) == "ConsistencyReward()"
     assert repr(ConsistencyReward(delta=3)) == "ConsistencyReward(delta=3)"
-    assert repr(QwenVLPolicy(size="tiny", seed=3)) == "QwenVLPolicy(size='tiny', seed=3)"
+    assert repr(TinyPolicy(seed=3)) == "TinyPolicy(seed=3)"
     assert repr(RegionPropagator()) == "RegionPropagator()"
     assert repr(Query("the spleen", "spleen")) == "Query(text='the spleen', target='spleen')"
     assert repr(Evidence(4, np.ones((2, 4)), "seen")) == "Evidence(key_slice=4, boxes=<float64 2x4>, rationale='seen')"

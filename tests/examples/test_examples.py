@@ -136,7 +136,7 @@ def test_the_papers_rewards_sum_to_one(name, weights, group):
 def test_trl_is_asked_what_medvol_asks():
     """Token for token, so that a policy trained here answers there."""
     example = runpy.run_path(str(EXAMPLES / "trl_reward.py"))
-    network = medvol.POLICIES.get("QwenVLPolicy")(size="tiny").load()
+    network = medvol.POLICIES.get("TinyPolicy")().load()
     cases = medvol.DATASETS.get("PhantomDataset")(split="train", num_volumes=1)
     row = example["ask"](cases, network.template)[0]
     processor = example["make_processor"](network)
@@ -154,7 +154,7 @@ def test_trl_is_asked_what_medvol_asks():
 
 def fresh_start(folder: Path) -> list[str]:
     """A policy that has learned nothing, in place of the one that an experiment goes on from."""
-    medvol.POLICIES.get("QwenVLPolicy")(size="tiny").save(folder)
+    medvol.POLICIES.get("TinyPolicy")().save(folder)
     return [f"--model.policy.model={folder}", "--model.start.min_parse_rate=0"]
 
 

@@ -10,8 +10,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from medvol.core.grounding.prompts import PromptTemplate, build_prompts
 from medvol.core.grounding.queries import QueryBank
 from medvol.core.imaging.geometry import make_volume
-from medvol.policies.qwen_vl import QwenVLPolicy
-from medvol.policies.qwen_vl_network import QwenVLNetwork
+from medvol.policies.qwen.network import QwenVLNetwork
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.policies.tiny_tokenizer import train_tokenizer
 
@@ -75,9 +75,9 @@ def widen(network: QwenVLNetwork) -> QwenVLNetwork:
 
 
 @pytest.fixture(params=["qwen3_vl", "qwen2_5_vl", "sliding"])
-def policy(request: pytest.FixtureRequest) -> QwenVLPolicy:
+def policy(request: pytest.FixtureRequest) -> TinyPolicy:
     """A policy of each family with random weights, and one that cannot share a prompt."""
-    made = QwenVLPolicy(size="tiny", template=SMALL_TEMPLATE)
+    made = TinyPolicy(template=SMALL_TEMPLATE)
     if request.param != "qwen3_vl":
         made._network = build_qwen2_5(window=40 if request.param == "sliding" else None)
     widen(made.load())
@@ -85,7 +85,7 @@ def policy(request: pytest.FixtureRequest) -> QwenVLPolicy:
 
 
 @pytest.fixture
-def prompts(policy: QwenVLPolicy) -> list:
+def prompts(policy: TinyPolicy) -> list:
     """Three queries about one volume and one about another, in the policy's own layout."""
     return ask(policy.template)
 

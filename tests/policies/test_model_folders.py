@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medvol.core.errors import CheckpointError
-from medvol.core.model_folder import SIDECAR, list_seal
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.core.sidecar import SIDECAR
+from medvol.policies.tiny import TinyPolicy
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """Folder of a tiny model, as medvol writes it."""
     folder = tmp_path_factory.mktemp("sound") / "model"
-    QwenVLPolicy(size="tiny", seed=1).save(folder)
+    TinyPolicy(seed=1).save(folder)
     return folder
 
 
@@ -34,7 +34,7 @@ def folder(sound, tmp_path):
 
 
 def load(folder):
-    return QwenVLPolicy(model=str(folder)).load()
+    return TinyPolicy(model=str(folder)).load()
 
 
 def edit(folder, name, change):
@@ -242,4 +242,6 @@ def test_the_list_leaves_out_what_people_write(sound, tmp_path):
     shutil.copytree(sound, copy)
     (copy / "README.md").write_text("mine")
     assert load(copy) is not None
-    assert set(list_seal(copy)) == set(json.loads((copy / SIDECAR).read_text())["files"])
+    listed = set(json.loads((copy / SIDECAR).read_text())["files"])
+    assert listed == {path.name for path in sound.iterdir()} - {SIDECAR}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= listed

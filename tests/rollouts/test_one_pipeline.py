@@ -25,8 +25,8 @@ from medvol.core.roles import TrainablePolicy
 from medvol.core.training.grpo import GRPOModule
 from medvol.core.training.settings import RolloutSettings
 from medvol.core.types import Case, Query
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.rewards.volume_dice import VolumeDiceReward
@@ -235,7 +235,7 @@ def test_the_same_failures_are_named_the_same_whoever_asks(scan, tmp_path):
 def test_a_network_is_asked_the_same_whoever_asks(scan, tmp_path):
     template = replace(TINY_TEMPLATE, num_slices=4, height_px=32, width_px=32)
     queries = ["the block", "the tail"]
-    policy = QwenVLPolicy(size="tiny", template=template)
+    policy = TinyPolicy(template=template)
     segmented = segment(scan, policy, Recording(), queries, tmp_path / "segment")
     assert segmented == predict(scan, policy, Recording(), queries, tmp_path / "predict")
     cases, evaluation = evaluate(scan, policy, Recording(), queries, tmp_path / "test")

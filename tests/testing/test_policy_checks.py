@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.roles import TrainablePolicy
@@ -17,8 +18,9 @@ from medvol.testing import trainable_checks
 class Letters(TrainablePolicy):
     """Scores the letters of an answer by a table, after the mean of the slices."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, model: str | None = None) -> None:
         self.seed = seed
+        self.model = model
         self._network: torch.nn.Module | None = None
 
     def load(self):
@@ -30,6 +32,8 @@ class Letters(TrainablePolicy):
                     "frozen": torch.nn.Parameter(torch.ones(()), requires_grad=False),
                 }
             )
+            if self.model is not None:
+                self._network.load_state_dict(load_file(f"{self.model}/letters.safetensors"))
         return self._network
 
     def generate(self, prompts, n=1, sampling=None):
@@ -55,8 +59,15 @@ class Letters(TrainablePolicy):
     def trainable_parameters(self):
         return [self.load()["table"]]
 
-    def save(self, folder):
-        raise NotImplementedError
+    def write_weights(self, folder):
+        save_file(self.load().state_dict(), folder / "letters.safetensors")
+
+
+class Closed(Letters):
+    """Keeps with its folder what its constructor does not take."""
+
+    def folder_settings(self):
+        return {"colour": "red"}
 
 
 class Single(ScriptedPolicy):
@@ -257,6 +268,7 @@ BROKEN_TRAINABLE = [
     (trainable_checks.check_gradient_reaches_parameters, Elsewhere()),
     (trainable_checks.check_gradient_stays_in_trainable_parameters, Leaking()),
     (trainable_checks.check_reference_has_no_gradient, Tracked()),
+    (trainable_checks.check_folder_opens, Closed()),
 ]
 
 

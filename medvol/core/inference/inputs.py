@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
+from medvol.core.folder_policy import find_policy
 from medvol.core.imaging.reading import read_volume
 from medvol.core.registry import POLICIES, PROPAGATORS
 from medvol.core.roles import Policy, Propagator
+from medvol.core.specs import rebuild
 from medvol.core.types import Case, Volume
-
-FOLDER_POLICY = "QwenVLPolicy"
-"""Policy that reads a model folder."""
-
-DEFAULT_PROPAGATOR = "RegionPropagator"
-"""Propagator where none is named: it needs no weights."""
 
 
 def take_policy(given: Any) -> Policy:
@@ -33,8 +30,7 @@ def take_policy(given: Any) -> Policy:
     if not isinstance(given, str | Path):
         raise ConfigError(f"policy is {_describe(given)}; give a Policy, or the path of a model folder")
     if Path(given).is_dir():
-        folder_policy: Any = POLICIES.get(FOLDER_POLICY)
-        return folder_policy(model=str(given))  # type: ignore[no-any-return]
+        return rebuild(find_policy(given))  # type: ignore[no-any-return]
     if str(given) in POLICIES.names():
         return _build(POLICIES.get(str(given)), str(given))  # type: ignore[no-any-return]
     hint = "; `medvol convert` makes one of a checkpoint" if Path(given).suffix == ".ckpt" else ""
@@ -52,7 +48,7 @@ def take_propagator(given: Any) -> Propagator:
         return given
     if given is not None and not isinstance(given, str):
         raise ConfigError(f"propagator is {_describe(given)}; give a Propagator, or the name of one")
-    name = given or DEFAULT_PROPAGATOR
+    name = given or PROPAGATOR
     return _build(PROPAGATORS.get(name), name)  # type: ignore[no-any-return]
 
 

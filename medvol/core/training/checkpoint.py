@@ -212,7 +212,7 @@ def load_policy(path: str | Path) -> TrainablePolicy:
         CheckpointError: The file cannot be used, or holds no policy with weights.
     """
     checkpoint = read_checkpoint(path)
-    settings = _spec(checkpoint, path).get("init_args")
+    settings = _spec(checkpoint, path).get("settings")
     policy = rebuild(settings.get("policy") if isinstance(settings, dict) else None)
     if not isinstance(policy, TrainablePolicy):
         raise CheckpointError(f"{str(path)!r} holds a {type(policy).__name__}, which has no weights to write")

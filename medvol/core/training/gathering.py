@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from medvol.core.registry import owner_of
+from medvol.core.publishers import owner_of
 from medvol.core.roles import CaseDataset, TrainablePolicy
 from medvol.core.training.augmentation import CARRIERS
 from medvol.core.training.data import CaseDataModule, group_by_volume

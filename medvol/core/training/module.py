@@ -14,8 +14,9 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch, EvaluationModule
 from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.limits import require_share
+from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import Propagator, TrainablePolicy
-from medvol.core.training.export import export_model, require_replaceable
+from medvol.core.training.export import export_model
 from medvol.core.training.gathering import TRAINING_DATA, Gatherer
 from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.training.settings import OptimizerSettings

@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,8 +100,8 @@ class VolumeAugmentation:
         torchio = _import_torchio()
         for case in cases:
             self._refuse_turned(case)
-        maps = {id(mask): mask for case in cases for mask in (case.target, case.labels) if mask is not None}
         volume = cases[0].volume
+        maps = {id(mask): mask for case in cases for mask in _grids(case).values()}
         subject = torchio.Subject(
             scan=torchio.ScalarImage(tensor=_to_tensor(volume.voxels), affine=volume.affine),
             **{f"map_{i}": torchio.LabelMap(tensor=_to_tensor(maps[i]), affine=volume.affine) for i in maps},
@@ -201,8 +201,9 @@ def _tuples(value: Any) -> Any:
 
 
 def _to_tensor(voxels: NDArray[Any]) -> torch.Tensor:
-    """(1, X, Y, Z) in memory of its own."""
-    plain = voxels.astype(np.uint8) if voxels.dtype == np.bool_ else voxels.copy()
+    """(1, X, Y, Z) in memory of its own; of a kind of number that ITK resamples."""
+    wide = np.int32 if voxels.dtype.kind == "u" and voxels.itemsize > 1 else voxels.dtype
+    plain = voxels.astype(np.uint8 if voxels.dtype == np.bool_ else wide)
     return torch.from_numpy(plain.transpose(2, 1, 0))[None]
 
 
@@ -211,13 +212,16 @@ def _to_array(image: Any) -> NDArray[Any]:
     return np.asarray(image.data[0].numpy().transpose(2, 1, 0))
 
 
+def _grids(case: Case) -> dict[str, NDArray[Any]]:
+    """Every array of a case that lies on its volume's grid, by field: target, and what a kind of case adds."""
+    values = {field.name: getattr(case, field.name) for field in fields(case)}
+    shape = case.volume.shape
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray) and value.shape == shape}
+
+
 def _replace(cases: Sequence[Case], volume: Volume, moved: Mapping[int, NDArray[Any]]) -> list[Case]:
-    return [
-        replace(
-            case,
-            volume=volume,
-            target=None if case.target is None else moved[id(case.target)],
-            labels=None if case.labels is None else moved[id(case.labels)],
-        )
-        for case in cases
-    ]
+    def move(case: Case) -> Case:
+        maps: dict[str, Any] = {name: moved[id(mask)] for name, mask in _grids(case).items()}
+        return replace(case, volume=volume, **maps)
+
+    return [move(case) for case in cases]

@@ -9,13 +9,9 @@ import numpy as np
 from medvol.core.training.sft import Row
 from medvol.core.training.true_answers import clear_slices
 from medvol.core.types import Case, SliceStack
+from medvol.policies.slice_subset import keep_slices
 from medvol.training.scratch.occupancy import occupancy_labels, rarest_slices
 from medvol.training.scratch.settings import CurriculumSettings
-
-
-def keep_slices(stack: SliceStack, positions: Sequence[int]) -> SliceStack:
-    """The slices at some positions of a drawing, each at its place in it."""
-    return stack.keep(positions)
 
 
 def deal_rows(

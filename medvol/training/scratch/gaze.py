@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.grounding.gaze import Gaze
 from medvol.core.types import Evidence
+from medvol.policies.gaze_target import Gaze
 
 _ANSWER = "<answer>"
 _NUMBER = re.compile(r"\b\d+\b")

@@ -17,11 +17,12 @@ from medvol.core.errors import ConfigError
 from medvol.core.evaluation.module import Batch
 from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.roles import Propagator
-from medvol.core.roles import TrainablePolicy as ScratchPolicy
 from medvol.core.training.settings import AnswerSettings, OptimizerSettings
 from medvol.core.training.sft import Lesson, Row, SFTModule
 from medvol.core.types import Case, SliceStack, require_target
-from medvol.training.scratch.curriculum import deal_rows, keep_slices
+from medvol.policies.scratch import ScratchPolicy
+from medvol.policies.slice_subset import keep_slices
+from medvol.training.scratch.curriculum import deal_rows
 from medvol.training.scratch.gaze import answer_gazes
 from medvol.training.scratch.occupancy import OccupancyHead, occupancy_labels, rarest_slices
 from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings

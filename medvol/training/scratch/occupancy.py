@@ -18,6 +18,8 @@ from torch.nn.functional import cross_entropy, rms_norm
 from medvol.core.errors import ConfigError
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Case, SliceStack, require_target
+from medvol.datasets.labelled_case import LabelledCase
+from medvol.policies.scratch import ScratchPolicy
 from medvol.training.scratch.settings import OccupancySettings
 
 BACKGROUND_WEIGHT = 0.3
@@ -44,13 +46,13 @@ class OccupancyHead(nn.Module):
 
     def __init__(self, policy: TrainablePolicy, settings: OccupancySettings, cells: int = 6) -> None:
         super().__init__()
-        encoder = policy.slice_encoder()
-        if encoder is None:
+        if not isinstance(policy, ScratchPolicy):
             raise ConfigError(
                 f"{type(policy).__name__} has no slice encoder; set occupancy.weight and perception.steps to 0, or "
                 "train it with SFTModule"
             )
         self.settings = settings
+        encoder = policy.slice_encoder()
         self.cells = cells
         width = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)][-1].out_features
         self.linear = nn.Linear(width, cells * cells * settings.classes)
@@ -173,7 +175,7 @@ def occupancy_labels(cases: Sequence[Case]) -> NDArray[np.uint8]:
 
     Without a label map, everything that the cases ask for is label 1: what else is there is not known.
     """
-    if cases[0].labels is not None:
+    if isinstance(cases[0], LabelledCase):
         return cases[0].labels
     union = np.zeros(cases[0].volume.shape, bool)
     for case in cases:

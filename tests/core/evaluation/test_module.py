@@ -248,7 +248,7 @@ class TinyPolicy(TrainablePolicy):
     def trainable_parameters(self):
         return self.load().parameters()
 
-    def save(self, folder):
+    def write_weights(self, folder):
         raise NotImplementedError
 
 

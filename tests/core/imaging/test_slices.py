@@ -103,12 +103,3 @@ def test_a_slice_looks_the_same_whatever_is_drawn_beside_it(modality):
     among = draw_slices(volume, range(6), DEFAULT_WINDOWS, 8, 8).pixels
     np.testing.assert_array_equal(alone, among[2])
     assert alone[0].mean() < among[3, 0].mean() - 0.2
-
-
-def test_dropping_slices_keeps_their_place_in_the_drawing():
-    stack = draw_slices(make_volume(np.zeros((9, 4, 4), np.float32), (1, 1, 1)), (0, 4, 8), DEFAULT_WINDOWS, 4, 4)
-    kept = stack.keep([0, 2])
-    assert kept.indices == (0, 8)
-    assert kept.drawn == (0, 4, 8)
-    assert kept.keep([1]).drawn == (0, 4, 8)
-    assert kept.pixels.shape == (2, 3, 4, 4)

@@ -9,6 +9,7 @@ from medvol.core.errors import ConfigError, MedvolError, QueryError, ScanError
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.types import Case, Query
 from medvol.policies.centre import CentreBoxPolicy
+from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.region import RegionPropagator
 
@@ -24,10 +25,11 @@ def test_names_and_paths(scan: Path, volume):
 
 
 def test_a_folder_is_a_model_folder(tmp_path: Path):
-    segmenter = Segmenter(str(tmp_path))
-    assert segmenter.policy.model == str(tmp_path)
-    with pytest.raises(MedvolError, match=r"config\.json"):
-        segmenter.policy.load()
+    with pytest.raises(MedvolError, match=r"neither medvol\.json nor config\.json"):
+        Segmenter(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    policy = Segmenter(str(tmp_path)).policy
+    assert (type(policy), policy.model) == (QwenVLPolicy, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from medvol.core.training.module import TrainingModule
 from medvol.core.training.settings import RolloutSettings, StartSettings
 from medvol.core.types import Sampling
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.region import RegionPropagator
 from medvol.rewards.axial import AxialReward
@@ -40,7 +40,7 @@ def make_data() -> CaseDataModule:
 
 
 def make_module(kind: str) -> TrainingModule:
-    policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
+    policy = TinyPolicy(template=TEMPLATE)
     if kind == "sft":
         return ScratchModule(
             policy,
@@ -82,7 +82,7 @@ def weights(module: TrainingModule) -> dict[str, torch.Tensor]:
 
 
 def test_scores_are_those_of_the_cpu():
-    policy = QwenVLPolicy(size="tiny", template=SMALL_TEMPLATE)
+    policy = TinyPolicy(template=SMALL_TEMPLATE)
     widen(policy.load())
     prompts = ask(SMALL_TEMPLATE)
     completions = policy.generate(prompts, 4, Sampling(1.0, 40, 5))

@@ -11,7 +11,7 @@ from medvol.core.training.export import export_model
 from medvol.core.training.gathering import Gatherer, read_trained_on
 from medvol.core.training_data import Cases, Stage, TrainingData, read_training_data
 from medvol.core.types import Case, Query
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from tests.core.training.test_grpo import TEMPLATE, make_data, make_module, make_trainer
 
 
@@ -87,8 +87,8 @@ def test_carrier_phrases_count_only_where_they_are_used(reword):
 @pytest.mark.filterwarnings("ignore:Found .* in eval mode")
 def test_grpo_keeps_what_its_start_knew(tmp_path):
     known = TrainingData({"gall"}, {"MR": {"width_mm": (30.0, 40.0)}}, (Stage("SFTModule", 7, train=Cases("Scans")),))
-    export_model(QwenVLPolicy(size="tiny", template=TEMPLATE), tmp_path / "start", known)
-    module = make_module(policy=QwenVLPolicy(model=str(tmp_path / "start")), reword=0.0)
+    export_model(TinyPolicy(template=TEMPLATE), tmp_path / "start", known)
+    module = make_module(policy=TinyPolicy(model=str(tmp_path / "start")), reword=0.0)
     data = make_data(volumes=2)
     make_trainer(tmp_path / "run", 1).fit(module, data)
     found = read_training_data(tmp_path / "run" / "model")

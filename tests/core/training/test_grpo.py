@@ -26,8 +26,8 @@ from medvol.core.training.settings import (
     StartSettings,
 )
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator
@@ -61,7 +61,7 @@ class NotANumber(RewardTerm):
 
 def make_module(rewards=None, policy=None, **settings) -> GRPOModule:
     """A module for the tests; settings of a group are keys and values on top of those that all tests share."""
-    policy = policy or QwenVLPolicy(size="tiny", template=TEMPLATE)
+    policy = policy or TinyPolicy(template=TEMPLATE)
     return GRPOModule(
         policy,
         ExtrudePropagator(),
@@ -211,13 +211,13 @@ def test_a_run_without_cold_start_is_refused(tmp_path):
     ],
 )
 def test_prompts_that_cannot_be_read_whole_are_refused(tmp_path, monkeypatch, size, settings, message):
-    monkeypatch.setattr(QwenVLPolicy, "measure_prompt", lambda self, prompt: size)
+    monkeypatch.setattr(TinyPolicy, "measure_prompt", lambda self, prompt: size)
     with pytest.raises(ConfigError, match=message):
         fit(tmp_path, 1, **settings)
 
 
 def test_the_size_of_a_prompt_by_hand():
-    policy = QwenVLPolicy(size="tiny", template=TEMPLATE)
+    policy = TinyPolicy(template=TEMPLATE)
     case = PhantomDataset("train", 1, shape=SHAPE)[0]
     from medvol.core.grounding.prompts import build_prompt
 
@@ -256,7 +256,7 @@ def test_settings_without_meaning(settings, message):
 
 def test_the_optimizer_of_sft_is_not_taken_for_that_of_grpo():
     with pytest.raises(ConfigError, match=r"takes GRPOOptimizerSettings as its optimizer; got OptimizerSettings\("):
-        GRPOModule(QwenVLPolicy(size="tiny"), ExtrudePropagator(), [DigitReward()], optimizer=OptimizerSettings(1e-4))
+        GRPOModule(TinyPolicy(), ExtrudePropagator(), [DigitReward()], optimizer=OptimizerSettings(1e-4))
 
 
 @pytest.mark.parametrize("updates", [1, 2])
@@ -277,7 +277,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
     assert digest(load_module(last)) == digest(whole)
 
 
-class Answering(QwenVLPolicy):
+class Answering(TinyPolicy):
     """Writes anchors drawn at random in place of its own answers."""
 
     def generate(self, prompts, n=1, sampling=None):
@@ -297,7 +297,7 @@ def test_a_step_with_medsam2_in_the_reward(tmp_path, random_folder, origin):
     trained = Path(__file__).parents[2] / "propagators" / "phantom_tracker"
     listener = Listener()
     module = GRPOModule(
-        Answering(size="tiny", template=TEMPLATE),
+        Answering(template=TEMPLATE),
         MedSAM2Propagator(checkpoint=random_folder if origin == "random" else str(trained)),
         [ConsistencyReward(delta=2), AxialReward()],
         rollouts=RolloutSettings(group_size=4),

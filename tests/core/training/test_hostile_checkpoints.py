@@ -12,13 +12,13 @@ from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.evaluation.module import EvaluationModule
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.training.checkpoint import load_module, load_policy
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 
 
 @pytest.fixture(scope="module")
 def sound():
-    module = EvaluationModule(QwenVLPolicy(size="tiny", seed=3), ExtrudePropagator())
+    module = EvaluationModule(TinyPolicy(seed=3), ExtrudePropagator())
     module.configure_model()
     return {"state_dict": dict(module.state_dict()), "medvol_spec": describe_component(module)}
 
@@ -26,9 +26,9 @@ def sound():
 @pytest.fixture
 def content(sound):
     """A copy whose spec and names can be changed."""
-    policy = {**sound["medvol_spec"]["init_args"]["policy"]}
-    policy["init_args"] = {**policy["init_args"]}
-    spec = {**sound["medvol_spec"], "init_args": {**sound["medvol_spec"]["init_args"], "policy": policy}}
+    policy = {**sound["medvol_spec"]["settings"]["policy"]}
+    policy["settings"] = {**policy["settings"]}
+    spec = {**sound["medvol_spec"], "settings": {**sound["medvol_spec"]["settings"], "policy": policy}}
     return SimpleNamespace(state=dict(sound["state_dict"]), spec=spec, policy=policy)
 
 
@@ -53,31 +53,37 @@ DAMAGE = {
     "no spec": lambda c: vars(c).update(spec=None),
     "a spec that is a list": lambda c: vars(c).update(spec=[1, 2]),
     "a spec of words": lambda c: vars(c).update(spec="os.system"),
-    "a spec without settings": lambda c: vars(c).update(spec={"class_path": 3}),
-    "settings that are a list": lambda c: c.spec.update(init_args=[1]),
-    "settings without names": lambda c: c.policy.update(init_args={3: 4}),
-    "no policy": lambda c: c.spec["init_args"].pop("policy"),
-    "a policy of words": lambda c: c.spec["init_args"].update(policy="tiny"),
-    "a policy that is a function": lambda c: c.policy.update(class_path="os.system", init_args={"command": "true"}),
-    "a policy that opens programs": lambda c: c.policy.update(
-        class_path="subprocess.Popen", init_args={"args": "true"}
-    ),
-    "a policy that was never there": lambda c: c.policy.update(class_path="medvol.policies.qwen_vl.Gone"),
-    "a module that was never there": lambda c: c.policy.update(class_path="medvol.policies.gone.QwenVLPolicy"),
-    "the command line": lambda c: c.policy.update(class_path="medvol.__main__.main"),
-    "a path without a module": lambda c: c.policy.update(class_path="QwenVLPolicy"),
-    "an empty path": lambda c: c.policy.update(class_path=""),
-    "a path with dots": lambda c: c.policy.update(class_path="..medvol...x"),
-    "another setting": lambda c: c.policy["init_args"].update(colour="red"),
-    "a setting of another type": lambda c: c.policy["init_args"].update(lora_rank="many"),
-    "a template of 10 ** 9 slices": lambda c: c.policy["init_args"].update(
-        template={"class_path": "medvol.core.grounding.prompts.PromptTemplate", "init_args": {"num_slices": 10**9}}
-    ),
-    "settings in a circle": lambda c: c.policy["init_args"].update(query_banks=cyclic()),
-    "settings that double": lambda c: c.policy["init_args"].update(query_banks=doubled(40)),
-    "a seed of bytes": lambda c: c.policy["init_args"].update(seed=b"x"),
-    "a seed that is a tensor": lambda c: c.policy["init_args"].update(seed=torch.zeros(3)),
-    "a seed that is a list": lambda c: c.policy["init_args"].update(seed=[[1]]),
+    "a spec without settings": lambda c: vars(c).update(spec={"schema": 1, "component": "medvol/EvaluationModule"}),
+    "a spec that names a number": lambda c: vars(c).update(spec={"schema": 1, "component": 3, "settings": {}}),
+    "another schema": lambda c: c.policy.update(schema=2),
+    "no schema": lambda c: c.policy.pop("schema"),
+    "a schema that is true": lambda c: c.policy.update(schema=True),
+    "settings that are a list": lambda c: c.spec.update(settings=[1]),
+    "settings without names": lambda c: c.policy.update(settings={3: 4}),
+    "no policy": lambda c: c.spec["settings"].pop("policy"),
+    "a policy of words": lambda c: c.spec["settings"].update(policy="tiny"),
+    "a policy that is a function": lambda c: c.policy.update(component="os.system", settings={"command": "true"}),
+    "a policy that opens programs": lambda c: c.policy.update(component="subprocess.Popen", settings={"args": "true"}),
+    "a policy that was never there": lambda c: c.policy.update(component="policies/GonePolicy"),
+    "a role that was never there": lambda c: c.policy.update(component="surgeons/TinyPolicy"),
+    "a policy of another role": lambda c: c.policy.update(component="rewards/TinyPolicy"),
+    "a reward for a policy": lambda c: c.policy.update(component="rewards/FormatReward", settings={}),
+    "a function of medvol": lambda c: c.policy.update(component="medvol/read_volume", settings={"path": "x"}),
+    "a class of medvol that is none of its components": lambda c: c.policy.update(component="medvol/Volume"),
+    "a class that is gone from its module": lambda c: c.policy.update(component="medvol.policies.tiny.Gone"),
+    "a module that was never there": lambda c: c.policy.update(component="medvol.policies.gone.TinyPolicy"),
+    "the command line": lambda c: c.policy.update(component="medvol.__main__.main"),
+    "a path without a module": lambda c: c.policy.update(component="TinyPolicy"),
+    "an empty path": lambda c: c.policy.update(component=""),
+    "a path with dots": lambda c: c.policy.update(component="..medvol...x"),
+    "another setting": lambda c: c.policy["settings"].update(colour="red"),
+    "a setting of another type": lambda c: c.policy["settings"].update(template="many"),
+    "a template of 10 ** 9 slices": lambda c: c.policy["settings"].update(template={"num_slices": 10**9}),
+    "settings in a circle": lambda c: c.policy["settings"].update(query_banks=cyclic()),
+    "settings that double": lambda c: c.policy["settings"].update(query_banks=doubled(40)),
+    "a seed of bytes": lambda c: c.policy["settings"].update(seed=b"x"),
+    "a seed that is a tensor": lambda c: c.policy["settings"].update(seed=torch.zeros(3)),
+    "a seed that is a list": lambda c: c.policy["settings"].update(seed=[[1]]),
     "a tensor of integers": lambda c: c.state.update({first(c.state): c.state[first(c.state)].int()}),
     "a tensor of complex numbers": lambda c: c.state.update({first(c.state): c.state[first(c.state)] * 1j}),
     "a tensor is missing": lambda c: c.state.pop(first(c.state)),
@@ -117,13 +123,13 @@ def test_a_module_on_the_path_is_not_imported(content, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     for path in ("lying_here.Reward", "lying_here.sub.Reward"):
         with pytest.raises(CheckpointError, match=r"import lying_here.* first if you trust it"):
-            rebuild({"class_path": path, "init_args": {}})
+            rebuild({"schema": 1, "component": path, "settings": {}})
     assert not (tmp_path / "canary").exists()
     assert "lying_here" not in sys.modules
 
 
 def test_rewards_of_a_checkpoint_are_not_needed_for_its_policy(content, tmp_path):
-    content.spec["init_args"]["rewards"] = [{"class_path": "somebody.elses.Reward", "init_args": {}}]
+    content.spec["settings"]["rewards"] = [{"schema": 1, "component": "somebody.elses.Reward", "settings": {}}]
     torch.save({"state_dict": content.state, "medvol_spec": content.spec}, tmp_path / "x.ckpt")
     assert load_policy(tmp_path / "x.ckpt") is not None
     with pytest.raises(CheckpointError, match=r"somebody\.elses"):
@@ -131,7 +137,7 @@ def test_rewards_of_a_checkpoint_are_not_needed_for_its_policy(content, tmp_path
 
 
 def test_a_class_that_is_imported_already_is_taken():
-    propagator = rebuild({"class_path": "medvol.propagators.extrude.ExtrudePropagator", "init_args": {}})
+    propagator = rebuild({"schema": 1, "component": "medvol.propagators.extrude.ExtrudePropagator", "settings": {}})
     assert isinstance(propagator, ExtrudePropagator)
 
 

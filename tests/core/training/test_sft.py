@@ -20,8 +20,8 @@ from medvol.core.training.settings import AnswerSettings, OptimizerSettings
 from medvol.core.training.sft import SFTModule
 from medvol.core.training.true_answers import write_answer
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 
 SHAPE = (8, 48, 48)
@@ -33,7 +33,7 @@ def make_module(**settings) -> SFTModule:
         "evaluation": EvaluationSettings(max_new_tokens=40),
         "reword": 0.5,
     }
-    return SFTModule(QwenVLPolicy(size="tiny"), ExtrudePropagator(), **{**defaults, **settings})
+    return SFTModule(TinyPolicy(), ExtrudePropagator(), **{**defaults, **settings})
 
 
 def answer_of(module: SFTModule, case, slices) -> str:
@@ -136,7 +136,7 @@ def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
         EvaluationSettings(max_new_tokens=40),
     )
     assert main(["convert", str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "exported")]) == 0
-    exported, trained = QwenVLPolicy(model=str(tmp_path / "exported")), module.policy
+    exported, trained = TinyPolicy(model=str(tmp_path / "exported")), module.policy
     assert exported.identity()["sha256"] == trained.identity()["sha256"]
     assert exported.template == trained.template
 
@@ -148,7 +148,7 @@ def test_hostile_checkpoints_are_refused(tmp_path):
     path.write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="not a file of plain values"):
         load_module(path)
-    spec = {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/canary"}}
+    spec = {"schema": 1, "component": "os.system", "settings": {"command": f"touch {tmp_path}/canary"}}
     torch.save({"state_dict": {}, "medvol_spec": spec}, path)
     with pytest.raises(CheckpointError, match="not a component"):
         load_module(path)

@@ -1,7 +1,7 @@
 """Augmented volumes: masks in step, draws repeated by their key, and never a left that is right."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.volume_augmentation import INTENSITY, SPATIAL, VolumeAugmentation
 from medvol.core.types import Case, Query
+from medvol.datasets.labelled_case import LabelledCase
 
 pytest.importorskip("torchio")
 
@@ -27,7 +28,7 @@ def make_case(query: str = "the organ", number: int = 0) -> Case:
     volume = make_volume(np.where(target, 1000, 0).astype(np.float32), (3.0, 2.0, 1.5), volume_id=f"v{number}")
     labels = target.astype(np.uint8) * 2
     labels[0, 0, 0] = 7
-    return Case(f"c{number}", volume, Query(query), target, f"p{number}", labels)
+    return LabelledCase(f"c{number}", volume, Query(query), target, f"p{number}", labels=labels)
 
 
 @pytest.mark.parametrize("name", [*INTENSITY, *SPATIAL])
@@ -143,12 +144,12 @@ def test_a_draw_that_loses_a_target_is_not_used():
 
 def test_equal_keys_give_equal_draws_and_leave_the_generator_alone():
     augmentation = VolumeAugmentation([AFFINE, NOISE])
-    cases = [make_case(), replace(make_case(), case_id="second", labels=None)]
+    cases = [make_case(), Case("second", make_case().volume, Query("the block"))]
     before = torch.random.get_rng_state()
     first, second = augmentation.apply(cases, (0, 1, 2)), augmentation.apply(cases, (0, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert first[0].volume is first[1].volume
-    assert first[1].labels is None
+    assert type(first[1]) is Case
     assert np.array_equal(first[0].volume.voxels, second[0].volume.voxels)
     assert first[0].volume.volume_id == second[0].volume.volume_id
     seen = {first[0].volume.volume_id}
@@ -212,3 +213,31 @@ def test_without_torchio(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchio", None)
     with pytest.raises(MissingExtraError, match=r"medvol-r1\[torchio\]"):
         CaseDataModule(train=Cases(), augment=[NOISE]).setup("fit")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DoseCase(Case):
+    """A case as a plug-in may have it: with maps of other kinds, and arrays that are no map."""
+
+    lesions: np.ndarray | None = None
+    dose: np.ndarray | None = None
+    organs: np.ndarray | None = None
+    points: np.ndarray | None = None
+
+
+def test_what_a_strangers_case_adds_moves_with_its_volume():
+    case = make_case()
+    added = {
+        "lesions": case.target.astype(np.uint16) * 700,
+        "dose": np.where(case.target, 2.5, 0).astype(np.float32),
+        "points": np.arange(6.0).reshape(2, 3),
+    }
+    own = DoseCase(case.case_id, case.volume, case.query, case.target, case.patient_id, **added)
+    [drawn] = VolumeAugmentation([AFFINE]).apply([own], (0, 1, 0))
+    assert type(drawn) is DoseCase
+    assert not np.array_equal(drawn.target, case.target)
+    assert (drawn.lesions.dtype, drawn.dose.dtype) == (np.uint16, np.float32)
+    assert np.array_equal(drawn.lesions == 700, drawn.target)
+    assert np.array_equal(drawn.dose > 1, drawn.target)
+    assert drawn.organs is None
+    assert drawn.points is added["points"]

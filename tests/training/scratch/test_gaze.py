@@ -3,19 +3,15 @@
 import re
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvol.core.errors import ConfigError
 from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.gaze import Gaze
 from medvol.core.grounding.grammar import format_evidence
 from medvol.core.grounding.prompts import build_prompts
-from medvol.core.roles import TrainablePolicy
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.training.scratch.gaze import answer_gazes
 
 SHAPE = (8, 48, 48)
@@ -67,7 +63,7 @@ def questions(policy):
 
 
 def test_shares_are_those_of_eager_attention_over_separate_sequences():
-    policy = QwenVLPolicy(size="tiny")
+    policy = TinyPolicy()
     prompts, answers, gazes = questions(policy)
     scores, shares = policy.log_probs_and_gaze(prompts, answers, gazes)
     for own, rows in zip(scores, policy.log_probs(prompts, [[answer] for answer in answers]), strict=True):
@@ -101,7 +97,7 @@ def test_shares_are_those_of_eager_attention_over_separate_sequences():
 
 
 def test_the_gaze_loss_turns_attention_to_the_target():
-    policy = QwenVLPolicy(size="tiny", freeze_vision=True)
+    policy = TinyPolicy(freeze_vision=True)
     prompts, answers, gazes = questions(policy)
     optimiser = torch.optim.AdamW(policy.trainable_parameters(), lr=2e-3)
     means = []
@@ -115,16 +111,8 @@ def test_the_gaze_loss_turns_attention_to_the_target():
 
 
 def test_an_answer_without_gazes_is_scored_alone():
-    policy = QwenVLPolicy(size="tiny")
+    policy = TinyPolicy()
     prompts, answers, _ = questions(policy)
     scores, shares = policy.log_probs_and_gaze(prompts, answers, [[] for _ in prompts])
     assert len(scores) == len(prompts)
     assert len(shares) == 0
-
-
-def test_a_policy_that_does_not_tell_where_it_looks_is_named():
-    class Answering(QwenVLPolicy):
-        log_probs_and_gaze = TrainablePolicy.log_probs_and_gaze
-
-    with pytest.raises(ConfigError, match=r"Answering does not tell where it looks; set gaze\.weight to 0"):
-        Answering(size="tiny").log_probs_and_gaze([], [], [[Gaze(0, 1, 0, np.ones((2, 2), bool))]])

@@ -13,8 +13,8 @@ from medvol.core.training.checkpoint import SpecCheckpoint, load_module
 from medvol.core.training.settings import OptimizerSettings
 from medvol.core.training.sft import SFTModule
 from medvol.datasets.phantom import PhantomDataset
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.scratch.curriculum import deal_rows
 from medvol.training.scratch.module import ScratchModule
@@ -30,7 +30,7 @@ def make_module(**settings) -> ScratchModule:
         "evaluation": EvaluationSettings(max_new_tokens=40),
         "reword": 0.5,
     }
-    return ScratchModule(QwenVLPolicy(size="tiny"), ExtrudePropagator(), **{**defaults, **settings})
+    return ScratchModule(TinyPolicy(), ExtrudePropagator(), **{**defaults, **settings})
 
 
 def step_of(module: SFTModule, cases) -> torch.Tensor:
@@ -42,7 +42,7 @@ def step_of(module: SFTModule, cases) -> torch.Tensor:
 
 def test_without_its_helps_it_is_sft():
     cases = [PhantomDataset("train", 1, shape=SHAPE)[i] for i in range(3)]
-    modules = [kind(QwenVLPolicy(size="tiny"), ExtrudePropagator(), reword=0.5) for kind in (SFTModule, ScratchModule)]
+    modules = [kind(TinyPolicy(), ExtrudePropagator(), reword=0.5) for kind in (SFTModule, ScratchModule)]
     plain, scratch = (step_of(module, cases) for module in modules)
     assert torch.equal(plain, scratch)
     assert [*modules[0].state_dict()] == [*modules[1].state_dict()]
@@ -153,7 +153,7 @@ def test_a_few_steps_lower_the_loss_and_export_a_model(tmp_path):
 
     make_trainer(tmp_path, 30, callbacks=[Listen()], enable_checkpointing=False).fit(module, make_data())
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
-    assert QwenVLPolicy(model=str(tmp_path / "model")).identity()["sha256"] == module.policy.identity()["sha256"]
+    assert TinyPolicy(model=str(tmp_path / "model")).identity()["sha256"] == module.policy.identity()["sha256"]
 
 
 @pytest.mark.slow

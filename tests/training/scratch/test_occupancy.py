@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
-from medvol.core.roles import TrainablePolicy
 from medvol.core.types import SliceStack
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
+from medvol.policies.tiny import TinyPolicy
 from medvol.training.scratch.occupancy import BACKGROUND_WEIGHT, BINS, OccupancyHead, rarest_slices, region_boxes
 from medvol.training.scratch.settings import OccupancySettings
 
@@ -25,7 +24,7 @@ def stack_of(indices, side=96, depth=8) -> SliceStack:
 
 @pytest.mark.parametrize("balance", [0.0, 0.5])
 def test_the_loss_is_a_weighted_mean_over_points(balance):
-    policy = QwenVLPolicy(size="tiny")
+    policy = TinyPolicy()
     head = OccupancyHead(policy, OccupancySettings(classes=3, balance=balance), cells=2)
     labels = np.random.default_rng(0).integers(0, 4, SHAPE).astype(np.uint8)  # 3 is beyond the classes: background
     stack = SliceStack((1, 5), np.random.default_rng(1).random((2, 3, 96, 96), np.float32), SHAPE)
@@ -75,24 +74,12 @@ def test_slices_are_drawn_once_and_in_order(seed, count, shown):
 
 
 def test_a_policy_that_sees_no_slices_has_no_perception():
-    class Blind(ScriptedPolicy):
-        def slice_encoder(self):
-            return None
-
     with pytest.raises(ConfigError, match=r"set occupancy\.weight and perception\.steps to 0"):
-        OccupancyHead(Blind(["x"]), OccupancySettings(classes=3))
-
-
-def test_a_policy_that_looks_only_while_answering_says_how_to_go_on():
-    class Answering(QwenVLPolicy):
-        encode_slices = TrainablePolicy.encode_slices
-
-    with pytest.raises(ConfigError, match=r"Answering has no encode_slices; set perception\.steps to 0"):
-        Answering(size="tiny").encode_slices([stack_of([0])])
+        OccupancyHead(ScriptedPolicy(["x"]), OccupancySettings(classes=3))
 
 
 def test_the_loss_has_a_gradient_to_the_features():
-    policy = QwenVLPolicy(size="tiny")
+    policy = TinyPolicy()
     head = OccupancyHead(policy, OccupancySettings(classes=3))
     policy.encode_slices([stack_of([0, 1])])
     head.loss([np.zeros(SHAPE, np.uint8)], [stack_of([0, 1])]).backward()
@@ -141,7 +128,7 @@ def test_a_token_gets_the_box_of_the_smallest_region_on_it(seed, filled):
 
 
 def test_boxes_add_their_weighted_loss_and_uniform_guesses_cost_the_logarithm_of_the_bins():
-    policy = QwenVLPolicy(size="tiny")
+    policy = TinyPolicy()
     labels = np.zeros(SHAPE, np.uint8)
     labels[:, 10:30, 20:40] = 1
     losses = []

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvol.policies.packing import Branch, Prefix, pack_tree, stack_rows
+from medvol.policies.vlm.packing import Branch, Prefix, pack_tree, stack_rows
 
 
 @st.composite

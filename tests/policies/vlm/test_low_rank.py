@@ -7,8 +7,9 @@ import torch
 
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.types import Sampling
-from medvol.policies.low_rank import adapters_off, folded_weights
 from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
+from medvol.policies.vlm.low_rank import adapters_off, folded_weights
 
 ANSWER = '<answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 60, 1000]]}]</answer>'
 
@@ -19,8 +20,8 @@ def adapted(policy, prompts, monkeypatch):
     pytest.importorskip("peft", reason="needs the extra qwen")
     plain = policy.log_probs(prompts[:2], [[policy.encode(ANSWER)]] * 2)
     network = policy.load()
-    made = QwenVLPolicy(size="tiny", lora_rank=4)
-    monkeypatch.setattr(made, "_build", lambda: network)
+    made = QwenVLPolicy("not read", lora_rank=4)
+    monkeypatch.setattr(made, "build_network", lambda: network)
     made.load()
     return made, [row[0].detach() for row in plain]
 
@@ -88,20 +89,22 @@ def test_a_saved_folder_is_a_plain_model(adapted, prompts, tmp_path):
     assert folded_weights(loaded.load().model).keys() == folded_weights(policy.load().model).keys()
 
 
-def test_the_same_seed_gives_the_same_adapters():
+def test_adapters_are_always_the_same(tmp_path):
     pytest.importorskip("peft", reason="needs the extra qwen")
+    TinyPolicy().save(tmp_path / "model")
     state = torch.get_rng_state()
-    first, second = (list(QwenVLPolicy(size="tiny", lora_rank=2).trainable_parameters()) for _ in range(2))
+    first, second = (list(QwenVLPolicy(str(tmp_path / "model"), lora_rank=2).trainable_parameters()) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_without_peft_the_extra_is_named(monkeypatch):
+def test_without_peft_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "peft", None)
+    TinyPolicy().save(tmp_path / "model")
     with pytest.raises(MissingExtraError, match=r"medvol-r1\[qwen\]"):
-        QwenVLPolicy(size="tiny", lora_rank=2).load()
+        QwenVLPolicy(str(tmp_path / "model"), lora_rank=2).load()
 
 
 def test_a_negative_rank_is_refused():
     with pytest.raises(ConfigError, match="got -1"):
-        QwenVLPolicy(size="tiny", lora_rank=-1)
+        QwenVLPolicy("model", lora_rank=-1)

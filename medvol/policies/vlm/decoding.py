@@ -9,8 +9,8 @@ import torch
 from transformers import DynamicCache
 
 from medvol.core.types import Sampling, SliceStack
-from medvol.policies.packing import Branch, pack_tree
-from medvol.policies.qwen_vl_network import QwenVLNetwork
+from medvol.policies.vlm.network import VLMNetwork
+from medvol.policies.vlm.packing import Branch, pack_tree
 
 
 @dataclass
@@ -27,7 +27,7 @@ class _Line:
 
 @torch.no_grad()
 def decode(
-    network: QwenVLNetwork,
+    network: VLMNetwork,
     slices: SliceStack,
     queries: Sequence[str],
     n: int,
@@ -75,7 +75,7 @@ def decode(
 
 
 def _decode_alone(
-    network: QwenVLNetwork,
+    network: VLMNetwork,
     slices: SliceStack,
     query: str,
     n: int,
@@ -100,14 +100,12 @@ def _decode_alone(
             active = [active[i] for i in going_on]
         position = torch.full((3, len(active), 1), first + step, device=network.device)
         tokens = torch.tensor([line.ids[-1:] for line in active], device=network.device)
-        for line, state in zip(active, _read(network, tokens, position, None, cache)[:, 0], strict=True):
+        for line, state in zip(active, network.run_on(tokens, position, None, cache)[:, 0], strict=True):
             line.hidden = state
     return [(line.ids, line.log_probs) for line in lines]
 
 
-def _write_token(
-    network: QwenVLNetwork, lines: Sequence[_Line], sampling: Sampling, generator: torch.Generator
-) -> None:
+def _write_token(network: VLMNetwork, lines: Sequence[_Line], sampling: Sampling, generator: torch.Generator) -> None:
     scores = network.token_log_probs(torch.stack([line.hidden for line in lines]), sampling.temperature or 1.0)
     if sampling.temperature > 0:
         chosen = torch.multinomial(scores.exp().cpu(), 1, generator=generator)[:, 0].to(scores.device)
@@ -119,9 +117,7 @@ def _write_token(
         line.log_probs.append(score)
 
 
-def _read_tokens(
-    network: QwenVLNetwork, lines: Sequence[_Line], owner: torch.Tensor, cache: DynamicCache
-) -> torch.Tensor:
+def _read_tokens(network: VLMNetwork, lines: Sequence[_Line], owner: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
     """Feed the token just written of every line; returns the owners of all cached tokens."""
     branches = torch.tensor([line.branch for line in lines])
     owner = torch.cat([owner, branches])
@@ -129,22 +125,7 @@ def _read_tokens(
     visible = (owner == 0) | (owner == queries[:, None]) | (owner == branches[:, None])
     positions = torch.tensor([line.next_position + len(line.ids) - 1 for line in lines]).expand(3, 1, -1)
     ids = torch.tensor([[line.ids[-1] for line in lines]], device=network.device)
-    states = _read(network, ids, positions.to(network.device), network.additive(visible[None, None]), cache)
+    states = network.run_on(ids, positions.to(network.device), network.additive(visible[None, None]), cache)
     for line, hidden in zip(lines, states[0], strict=True):
         line.hidden = hidden
     return owner
-
-
-def _read(
-    network: QwenVLNetwork, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: DynamicCache
-) -> torch.Tensor:
-    """Feed tokens (B, R); returns their hidden states (B, R, C)."""
-    output = network.model.model.language_model(
-        inputs_embeds=network.model.get_input_embeddings()(ids),
-        position_ids=positions,
-        attention_mask=mask,
-        cache=cache,
-        use_cache=True,
-    )
-    states: torch.Tensor = output.last_hidden_state
-    return states

@@ -8,8 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from medvol.core.errors import ConfigError
-from medvol.policies.patches import to_patches
-from medvol.policies.slice_attention import attend_within_slices
+from medvol.policies.qwen.patches import to_patches
+from medvol.policies.vlm.slice_attention import attend_within_slices
 
 
 @pytest.mark.parametrize(("patch", "temporal", "height", "width"), [(14, 2, 84, 56), (16, 2, 64, 96), (12, 1, 48, 48)])

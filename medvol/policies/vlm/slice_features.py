@@ -14,7 +14,7 @@ from medvol.core.types import SliceStack
 
 @dataclass(frozen=True, eq=False)
 class SliceFeatures:
-    """Features of the slices of some drawings, as transformers' Qwen-VL models take them.
+    """Features of the slices of some drawings, as transformers' vision-language models take them.
 
     Args:
         pooler_output: One (tokens, C) tensor a slice.

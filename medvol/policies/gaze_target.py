@@ -1,4 +1,4 @@
-"""Gaze: what a policy should look at while it writes a piece of an answer."""
+"""Gaze: what a policy that is trained from scratch should look at while it writes a piece of an answer."""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""The network of a Qwen-VL policy: slices and text in, log-probabilities and tokens out."""
+"""The network of a vision-language policy: slices and text in, log-probabilities and tokens out.
+
+Packing, scoring and what a frozen tower saw are the same for every family. A family says how its prompt is laid out,
+how its vision tower is fed and how its language model is run.
+"""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,33 +21,37 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from medvol.core.errors import CheckpointError
 from medvol.core.grounding.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
-from medvol.policies.packed_attention import PACKED_ATTENTION
-from medvol.policies.packing import Branch, PackedRow, Prefix, Spans, pack_questions, pack_tree, stack_rows
-from medvol.policies.patches import to_patches
-from medvol.policies.slice_attention import SLICE_ATTENTION
-from medvol.policies.slice_features import FeatureStore
+from medvol.policies.slice_subset import drawn_indices, keep_slices
+from medvol.policies.vlm.packed_attention import PACKED_ATTENTION
+from medvol.policies.vlm.packing import Branch, PackedRow, Prefix, Spans, pack_questions, pack_tree, stack_rows
+from medvol.policies.vlm.slice_features import FeatureStore
 
-END = "<|im_end|>"
-"""Ends a turn and so an answer."""
-IMAGE = "<|image_pad|>"
-"""Holds the place of one feature of a slice."""
 log = logging.getLogger(__name__)
-
-_OPENING = "<|im_start|>user\n"
-_CLOSING = f"{END}\n<|im_start|>assistant\n"
 
 _ROWS = 64
 """Rows of the vocabulary's scores that exist at a time in training."""
 
 
-class QwenVLNetwork(nn.Module):
-    """A Qwen2.5-VL or Qwen3-VL model with its tokenizer and prompt template.
+class VLMNetwork(nn.Module, ABC):
+    """A vision-language model with its tokenizer and prompt template.
 
     Args:
         model: The model of transformers.
         tokenizer: Its tokenizer.
         template: Layout of the prompts.
     """
+
+    image_token: ClassVar[str]
+    """Holds the place of one feature of a slice."""
+
+    end_token: ClassVar[str]
+    """Ends a turn and so an answer."""
+
+    closing: ClassVar[str]
+    """Text between a query and its answer."""
+
+    vision_path: ClassVar[str]
+    """Where the vision tower lies in the model (``model.visual``)."""
 
     model: Any  # PreTrainedModel; its parts are reached by name, which its type does not know
     suppressed: torch.Tensor
@@ -53,16 +61,12 @@ class QwenVLNetwork(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.template = template
-        self.end_id = token_id(tokenizer, END)
-        vision = model.config.vision_config
-        self.patch, self.merge = int(vision.patch_size), int(vision.spatial_merge_size)
-        self.temporal = int(vision.temporal_patch_size)
-        if hasattr(vision, "deepstack_visual_indexes"):
-            model.model.visual.config._attn_implementation = SLICE_ATTENTION
+        self.end_id = token_id(tokenizer, self.end_token)
+        self.image_id = token_id(tokenizer, self.image_token)
         self.packs = can_pack(model.config.text_config)
         """True when completions share their prompt; each has a copy of its own otherwise."""
         if self.packs:
-            model.model.language_model.config._attn_implementation = PACKED_ATTENTION
+            self.model.model.language_model.config._attn_implementation = PACKED_ATTENTION
         else:
             log.warning(
                 "this model looks at a sliding window, so every completion is computed with a prompt of its own"
@@ -71,6 +75,40 @@ class QwenVLNetwork(nn.Module):
         self.features: FeatureStore | None = None
         """What a frozen vision tower saw; None while the tower may learn."""
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
+
+    @abstractmethod
+    def token_grid(self) -> tuple[int, int]:
+        """Image tokens along y and x of a slice."""
+
+    @abstractmethod
+    def lay_out(self, indices: tuple[int, ...]) -> tuple[Prefix, torch.Tensor]:
+        """Prefix of a full drawing, and for each token the position of its slice in the drawing (-1 for text)."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: torch.Tensor) -> Any:
+        """Run the vision tower over slices (S, 3, H, W) in [0, 1]; the answer has the fields of ``SliceFeatures``."""
+
+    @abstractmethod
+    def run(
+        self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, seen: Any, cache: Any
+    ) -> torch.Tensor:
+        """Last hidden states (B, L, C) of a prompt and what follows it.
+
+        Args:
+            ids: (B, L) token ids, image tokens among them.
+            positions: (3, B, L) of time, row and column; of text all three are the same.
+            mask: Additive, see ``attend_packed``; None for plain causal attention.
+            seen: Features of the slices, from ``encode_pixels`` or a ``FeatureStore``.
+            cache: Filled with keys and values; None keeps none.
+        """
+
+    @abstractmethod
+    def run_on(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
+        """Last hidden states (B, R, C) of further tokens of text, behind what the cache holds."""
+
+    @abstractmethod
+    def placeholders(self) -> set[int]:
+        """Ids of the tokens that stand for images and their borders, which no answer holds."""
 
     @property
     def device(self) -> torch.device:
@@ -85,15 +123,15 @@ class QwenVLNetwork(nn.Module):
 
     def encode_query(self, query: str) -> list[int]:
         """Token ids between the prefix and the answer."""
-        return self.encode(f"{query}{_CLOSING}")
+        return self.encode(f"{query}{self.closing}")
 
     def prefix(self, slices: SliceStack) -> Prefix:
         """Lay out the slices and the instruction; slices dropped from a drawing leave the other positions alone."""
-        drawn = slices.drawn or slices.indices
+        drawn = drawn_indices(slices)
         if drawn not in self._layouts:
             if len(self._layouts) >= 256:
                 self._layouts.clear()
-            self._layouts[drawn] = self._lay_out(drawn)
+            self._layouts[drawn] = self.lay_out(drawn)
         prefix, owners = self._layouts[drawn]
         if slices.indices == drawn:
             return prefix
@@ -106,19 +144,18 @@ class QwenVLNetwork(nn.Module):
 
     def _encode(self, stacks: Sequence[SliceStack]) -> Any:
         """Run the vision tower over all slices of all stacks at once."""
-        pixels = torch.from_numpy(np.concatenate([stack.pixels for stack in stacks])).to(self.device, self.model.dtype)
-        grid = self._grid(len(pixels)).to(self.device)
-        patches = to_patches(pixels, self.patch, self.merge, self.temporal)
-        return self.model.model.get_image_features(patches, grid, return_dict=True)
+        pixels = np.concatenate([stack.pixels for stack in stacks])
+        return self.encode_pixels(torch.from_numpy(pixels).to(self.device, self.model.dtype))
 
     def freeze_vision(self) -> None:
         """Leave the vision tower out of training."""
-        self.model.model.visual.requires_grad_(False)
+        self.model.get_submodule(self.vision_path).requires_grad_(False)
         self.features = FeatureStore()
 
-    def share_vision(self, other: QwenVLNetwork) -> None:
+    def share_vision(self, other: VLMNetwork) -> None:
         """See with the vision tower of another network, and what it has seen, in place of an equal one."""
-        self.model.model.visual, self.features = other.model.model.visual, other.features
+        self.model.set_submodule(self.vision_path, other.model.get_submodule(self.vision_path))
+        self.features = other.features
 
     def hidden_states(self, rows: Sequence[PackedRow], seen: Any, cache: Any = None) -> torch.Tensor:
         """Last hidden states (B, L, C) of packed rows that hold the images in ``seen``, row by row.
@@ -126,16 +163,8 @@ class QwenVLNetwork(nn.Module):
         Of a model that does not pack, each row is one line from the prefix to the end of a completion.
         """
         ids, positions, mask = stack_rows(rows, self.end_id)
-        output = self.model.model(
-            input_ids=ids.to(self.device),
-            position_ids=positions.to(self.device),
-            attention_mask=self.additive(mask) if self.packs else None,
-            mm_encoder_outputs={"image": seen},
-            cache=cache,
-            use_cache=cache is not None,
-        )
-        hidden: torch.Tensor = output.last_hidden_state
-        return hidden
+        additive = self.additive(mask) if self.packs else None
+        return self.run(ids.to(self.device), positions.to(self.device), additive, seen, cache)
 
     def additive(self, mask: torch.Tensor) -> torch.Tensor:
         """Turn a bool mask into the additive one that every attention implementation takes."""
@@ -169,10 +198,10 @@ class QwenVLNetwork(nn.Module):
         """Count what a prompt fills; slices are of one size, so one of them is encoded."""
         ids = self.prefix(slices).ids
         with torch.no_grad():
-            (features,) = self.see([slices.keep([0])]).pooler_output
+            (features,) = self.see([keep_slices(slices, [0])]).pooler_output
         return PromptSize(
             tokens=len(ids) + len(self.encode_query(query)),
-            image_tokens=int((ids == self.model.config.image_token_id).sum()),
+            image_tokens=int((ids == self.image_id).sum()),
             image_features=len(features) * len(slices.indices),
             limit=int(self.model.config.text_config.max_position_embeddings),
         )
@@ -240,43 +269,11 @@ class QwenVLNetwork(nn.Module):
         pieces = iter(scores.split([len(ids) for span in spans for query in span for _, ids in query]))
         return [[[next(pieces) for _ in query] for query in span] for span in spans]
 
-    def _lay_out(self, indices: tuple[int, ...]) -> tuple[Prefix, torch.Tensor]:
-        """Prefix of a full drawing, and for each token the position of its slice in the drawing (-1 for text)."""
-        config = self.model.config
-        tokens = prod(self.token_grid())
-        ids, owners = list(self.encode(_OPENING)), [-1] * len(self.encode(_OPENING))
-        for position, index in enumerate(indices):
-            tag = self.encode(self.template.slice_tag.format(index=index))
-            block = [*tag, config.vision_start_token_id, *[config.image_token_id] * tokens, config.vision_end_token_id]
-            ids += block
-            owners += [position] * len(block)
-        tail = self.encode(f"{self.template.instruction}\n")
-        ids += tail
-        owners += [-1] * len(tail)
-        token_ids = torch.tensor(ids)
-        positions, _ = self.model.model.get_rope_index(
-            token_ids[None],
-            mm_token_type_ids=(token_ids == config.image_token_id).int()[None],
-            image_grid_thw=self._grid(len(indices)),
-        )
-        return Prefix(token_ids, positions[:, 0], int(positions.max()) + 1), torch.tensor(owners)
-
-    def _grid(self, count: int) -> torch.Tensor:
-        rows, columns = self.template.height_px // self.patch, self.template.width_px // self.patch
-        return torch.tensor([[1, rows, columns]]).repeat(count, 1)
-
-    def token_grid(self) -> tuple[int, int]:
-        """Image tokens along y and x of a slice."""
-        side = self.patch * self.merge
-        return self.template.height_px // side, self.template.width_px // side
-
     def _suppressed(self) -> torch.Tensor:
         """True for every token that an answer cannot hold: special ones but the end, and unused rows."""
-        config = self.model.config
         size = self.model.get_input_embeddings().weight.shape[0]
         suppressed = torch.zeros(size, dtype=torch.bool)
-        special = {*self.tokenizer.all_special_ids, config.image_token_id, config.video_token_id}
-        special |= {config.vision_start_token_id, config.vision_end_token_id}
+        special = {*self.tokenizer.all_special_ids, *self.placeholders()}
         suppressed[[i for i in special if i is not None and 0 <= i < size]] = True
         suppressed[len(self.tokenizer) :] = True
         suppressed[self.end_id] = False
@@ -296,5 +293,5 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """
     number = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(number, int) or number == tokenizer.unk_token_id:
-        raise CheckpointError(f"the tokenizer has no token {token!r}; it does not belong to a Qwen-VL model")
+        raise CheckpointError(f"the tokenizer has no token {token!r}; it belongs to another kind of model")
     return number

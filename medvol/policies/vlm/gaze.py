@@ -1,4 +1,4 @@
-"""Where a Qwen-VL network looks while it writes: the attention of its language model's middle layer."""
+"""Where a network looks while it writes: the attention of its language model's middle layer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from medvol.core.errors import ConfigError
 from medvol.core.types import SliceStack
-from medvol.policies.packed_attention import record_attention
-from medvol.policies.qwen_vl_network import QwenVLNetwork
+from medvol.policies.vlm.network import VLMNetwork
+from medvol.policies.vlm.packed_attention import record_attention
 
 Look = tuple[int, int, NDArray[np.bool_]]
 """Token of a completion, position of a slice among those shown, and where on it to look: (Y, X) bool."""
@@ -23,7 +23,7 @@ _WELL = 0.4
 
 
 def score_with_gaze(
-    network: QwenVLNetwork,
+    network: VLMNetwork,
     groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]],
     looks: Sequence[Sequence[Sequence[Look]]],
 ) -> tuple[list[list[list[torch.Tensor]]], torch.Tensor]:
@@ -51,9 +51,7 @@ def score_with_gaze(
     sources: list[tuple[int, int]] = []
     wanted: list[torch.Tensor] = []
     for b, (row, span, questions) in enumerate(zip(rows, spans, looks, strict=True)):
-        image_tokens = torch.nonzero(row.ids == network.model.config.image_token_id).view(
-            -1, prod(network.token_grid())
-        )
+        image_tokens = torch.nonzero(row.ids == network.image_id).view(-1, prod(network.token_grid()))
         for query, look in zip(span, questions, strict=True):
             places, _ = query[0]
             for token, position, mask in look:
@@ -67,7 +65,7 @@ def score_with_gaze(
     return scores, record.log_shares(index[0], index[1], torch.stack(wanted).to(network.device))
 
 
-def filled_tokens(network: QwenVLNetwork, mask: NDArray[np.bool_]) -> torch.Tensor:
+def filled_tokens(network: VLMNetwork, mask: NDArray[np.bool_]) -> torch.Tensor:
     """Image tokens of a slice that a mask fills well, or better than half as well as it fills any: bool."""
     share = adaptive_avg_pool2d(torch.from_numpy(mask.astype(np.float32))[None], network.token_grid()).flatten()
     return share >= min(_WELL, float(share.max()) / 2)

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the language model of a Qwen-VL network, through peft (extra ``qwen``)."""
+"""Low-rank adapters on the language model of a network, through peft (extra ``qwen``)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from medvol.core.errors import MissingExtraError
 ADAPTED = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Linear layers that get an adapter: all of the language model's. The vision tower is left as it is."""
 
+_SEED = 0
+"""Of the adapters' weights; the global random state is left alone."""
 
-def add_adapters(model: nn.Module, rank: int, seed: int) -> None:
+
+def add_adapters(model: nn.Module, rank: int) -> None:
     """Freeze a model and put an adapter beside each of its language layers; the model answers as before.
 
     Args:
         model: Changed in place.
         rank: Rank of the adapters; their output is doubled (alpha is twice the rank).
-        seed: Seed of their weights; the global random state is left alone.
 
     Raises:
         MissingExtraError: peft is not installed.
@@ -31,7 +33,7 @@ def add_adapters(model: nn.Module, rank: int, seed: int) -> None:
     except ImportError as error:
         raise MissingExtraError("peft", "qwen") from error
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(_SEED)
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED), model)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import Module
 
-from medvol.policies.packed_attention import attend_packed
+from medvol.policies.vlm.packed_attention import attend_packed
 
 
 class Layer(Module):

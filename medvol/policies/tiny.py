@@ -1,0 +1,101 @@
+"""TinyPolicy: a Qwen3-VL of about three million parameters that trains from random weights on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvol.core.errors import CheckpointError
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.types import Completion, Prompt, SliceStack
+from medvol.policies.gaze_target import Gaze
+from medvol.policies.scratch import ScratchPolicy
+from medvol.policies.vlm.policy import VLMPolicy, by_slices, group, ungroup
+
+if TYPE_CHECKING:
+    import torch
+
+    from medvol.policies.vlm.gaze import Look
+    from medvol.policies.vlm.network import VLMNetwork
+
+
+class TinyPolicy(VLMPolicy, ScratchPolicy):
+    """A small vision-language model that needs no download; it runs the code that the published Qwen models run.
+
+    Args:
+        model: Folder of a tiny policy that was trained before; None builds one with random weights.
+        template: Layout of the prompts; the sides of a slice are multiples of 24 px. A folder brings its own.
+        seed: Seed of the random weights.
+        query_banks: YAML files of queries whose words the tokenizer should know too, when it is built.
+        freeze_vision: Leave the vision tower out of training.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        template: PromptTemplate | None = None,
+        seed: int = 0,
+        query_banks: Sequence[str] = (),
+        freeze_vision: bool = False,
+    ) -> None:
+        super().__init__(template, freeze_vision)
+        self.model = model
+        self.seed = seed
+        self.query_banks = tuple(query_banks)
+
+    def folder_settings(self) -> Mapping[str, Any]:
+        """None: a folder holds the weights and the tokenizer that seed and query banks gave."""
+        return {}
+
+    def build_network(self) -> VLMNetwork:
+        """Load the folder, or draw the weights.
+
+        Raises:
+            CheckpointError: There is no such folder.
+        """
+        if self.model is None:
+            from medvol.core.grounding.queries import QueryBank
+            from medvol.policies.tiny_network import TINY_TEMPLATE, build_tiny
+
+            return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
+        from medvol.policies.qwen.folder import load_network
+
+        if not Path(self.model).is_dir():
+            hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
+            raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
+        return load_network(Path(self.model), self._template, "float32")
+
+    def log_probs_and_gaze(
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Score answers, and read the attention of the layer in the middle."""
+        from medvol.policies.vlm.gaze import score_with_gaze
+
+        drawings = by_slices(prompts)
+        looks = [[self._looks(answers[i], gazes[i]) for i in members] for _, members in drawings]
+        grouped, shares = score_with_gaze(
+            self.load(), group(drawings, prompts, [[answer] for answer in answers]), looks
+        )
+        return [rows[0] for rows in ungroup(drawings, grouped)], shares
+
+    def slice_encoder(self) -> torch.nn.Module:
+        """The projector behind the vision tower."""
+        merger: torch.nn.Module = self.load().model.model.visual.merger
+        return merger
+
+    def encode_slices(self, stacks: Sequence[SliceStack]) -> torch.Tensor:
+        """Features of every image token, as the language model gets them."""
+        import torch
+
+        return torch.cat(list(self.load().see(stacks).pooler_output))
+
+    def _looks(self, answer: Completion, gazes: Sequence[Gaze]) -> list[Look]:
+        """Token, slice and mask of every token that writes a piece of the answer with a gaze."""
+        coded = self.load().tokenizer(answer.text, add_special_tokens=False, return_offsets_mapping=True)
+        return [
+            (token, gaze.position, gaze.mask)
+            for gaze in gazes
+            for token, (first, last) in enumerate(coded["offset_mapping"])
+            if first < gaze.stop and last > gaze.start
+        ]

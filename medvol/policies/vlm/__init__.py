@@ -1,0 +1,1 @@
+"""What every vision-language model shares: its policy, packing, decoding, adapters and model folder."""

@@ -1,0 +1,135 @@
+"""Model folders of vision-language models, as transformers keeps them: weights, configuration and tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.json_file import parse_json
+from medvol.core.model_folder import judge_folder
+from medvol.core.model_loading import refuse_damage, require_all_tensors, require_size
+from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.sidecar import SIDECAR
+from medvol.policies.vlm.low_rank import folded_weights
+from medvol.policies.vlm.network import VLMNetwork, token_id
+
+_PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+"""Files of a published model that are fetched."""
+
+
+def load_model(
+    folder: Path, families: Sequence[str], image_token: str, dtype: Literal["float32", "bfloat16"]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer; all of its weights, and no others.
+
+    Args:
+        folder: The model folder.
+        families: Model types of transformers that are run.
+        image_token: Holds the place of one feature of a slice.
+        dtype: Type of the weights.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or is a model of another family.
+    """
+    family = judge_folder(folder).get("model_type")
+    if family not in families:
+        raise CheckpointError(f"{str(folder)!r} is a {family} model; this policy runs {', '.join(families)}")
+    with refuse_damage(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            require_size(AutoModelForImageTextToText.from_config(config), folder)
+        with hide_progress_bars():
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                folder,
+                config=config,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+        network, report = loaded
+        require_all_tensors(report, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _require_known_tokens(tokenizer, network, image_token, folder)
+        return network, tokenizer
+
+
+def choose_template(folder: Path, template: PromptTemplate | None) -> PromptTemplate | None:
+    """The template that a folder brings, or the one that was given; None where neither is.
+
+    Raises:
+        CheckpointError: The folder's file does not hold one.
+        ConfigError: A template was given though the folder has its own.
+    """
+    sidecar = folder / SIDECAR
+    if not sidecar.is_file():
+        return template
+    try:
+        stored = PromptTemplate.from_dict(parse_json(sidecar.read_text(encoding="utf-8"))["template"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{sidecar} does not hold a prompt template: {error}") from error
+    if template is not None and template != stored:
+        raise ConfigError(f"the model was trained with the template in {sidecar}; leave template out")
+    return stored
+
+
+def write_network(network: VLMNetwork, folder: Path) -> None:
+    """Write weights, configuration and tokenizer; adapters are folded into the weights."""
+    with hide_progress_bars():
+        network.model.save_pretrained(folder, state_dict=folded_weights(network.model))
+    network.tokenizer.save_pretrained(folder)
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """sha256 over the names and bytes of all parameters and buffers, adapters folded in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(folded_weights(model).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def find_folder(model: str) -> Path:
+    """A model folder, or that of a model of the hub when no such folder exists.
+
+    Raises:
+        CheckpointError: There is neither.
+    """
+    place = Path(model)
+    if place.is_dir():
+        return place
+    if place.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        hint = f"; `medvol convert {model} FOLDER` makes one" if place.suffix == ".ckpt" else ""
+        raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_PUBLISHED)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"the model {model!r} is no folder and cannot be fetched: {reason}") from error
+
+
+def _require_known_tokens(tokenizer: Any, network: Any, image: str, folder: Path) -> None:
+    """Refuse a tokenizer that belongs to another network."""
+    rows, place = network.get_input_embeddings().weight.shape[0], token_id(tokenizer, image)
+    if len(tokenizer) > rows or place != network.config.image_token_id:
+        raise CheckpointError(
+            f"the tokenizer of {str(folder)!r} has {len(tokenizer)} tokens and {image} at {place}; its network knows "
+            f"{rows} and expects {image} at {network.config.image_token_id}: use the tokenizer that belongs to it"
+        )

@@ -1,0 +1,204 @@
+"""VLMPolicy: what every vision-language model does the same: answer, score, adapt, save, and tell who it is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvol.core.errors import ConfigError
+from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.publishers import owner_of
+from medvol.core.roles import TrainablePolicy
+from medvol.core.types import Completion, Prompt, Sampling, SliceStack
+
+if TYPE_CHECKING:
+    import torch
+
+    from medvol.policies.vlm.network import VLMNetwork
+
+Drawings = list[tuple[SliceStack, list[int]]]
+"""Drawings of slices, each with the places of its prompts."""
+
+
+class VLMPolicy(TrainablePolicy):
+    """A vision-language model; a family says how its network is built.
+
+    Args:
+        template: Layout of the prompts; a folder that was saved by medvol brings its own.
+        freeze_vision: Leave the vision tower out of training.
+        lora_rank: Train low-rank adapters on the language model and nothing else; 0 trains the weights themselves.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+    """
+
+    model: str | None
+    """Folder of the weights; a family may take other names, or none."""
+
+    def __init__(
+        self,
+        template: PromptTemplate | None,
+        freeze_vision: bool = False,
+        lora_rank: int = 0,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        if lora_rank < 0:
+            raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
+        self.freeze_vision = freeze_vision
+        self.lora_rank = lora_rank
+        self.gradient_checkpointing = gradient_checkpointing
+        self._template = template
+        self._network: VLMNetwork | None = None
+        self._reference: VLMNetwork | None = None
+        self._hash: tuple[int, str] | None = None
+
+    @abstractmethod
+    def build_network(self) -> VLMNetwork:
+        """Build the network and load its weights, anew at every call."""
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The layout that the weights were trained with."""
+        return self.load().template
+
+    def load(self) -> VLMNetwork:
+        """Build the network and load its weights at the first call.
+
+        Raises:
+            CheckpointError: The folder is missing, incomplete, or holds another kind of model.
+            MissingExtraError: ``lora_rank`` is set and peft is not installed.
+        """
+        if self._network is None:
+            self._network = self.build_network()
+            if self.lora_rank:
+                from medvol.policies.vlm.low_rank import add_adapters
+
+                add_adapters(self._network.model, self.lora_rank)
+            if self.freeze_vision or self.lora_rank:
+                self._network.freeze_vision()
+            if self.gradient_checkpointing:
+                self._network.model.activation_checkpointing_enable()
+        return self._network
+
+    def generate(
+        self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
+    ) -> list[list[Completion]]:
+        """Write completions; the slices that several prompts share are read once."""
+        import torch
+
+        from medvol.policies.vlm.decoding import decode
+
+        sampling = sampling or Sampling()
+        network = self.load()
+        training = network.training
+        network.eval()
+        generator = torch.Generator().manual_seed(sampling.seed)
+        answers: list[list[Completion]] = [[] for _ in prompts]
+        for slices, members in by_slices(prompts):
+            queries = [prompts[i].query for i in members]
+            for i, written in zip(members, decode(network, slices, queries, n, sampling, generator), strict=True):
+                answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
+        network.train(training)
+        return answers
+
+    def encode(self, text: str) -> Completion:
+        """Tokens of an answer, end token included."""
+        network = self.load()
+        ids = [*network.encode(text), network.end_id]
+        return Completion(text, np.array(ids, np.int64))
+
+    def log_probs(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
+    ) -> list[list[torch.Tensor]]:
+        """Score completions, packed: every drawing of slices is one row."""
+        return self._score(self.load(), prompts, completions, temperature)
+
+    def reference_log_probs(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], temperature: float = 1.0
+    ) -> list[list[torch.Tensor]]:
+        """Score under the weights that this policy was built from: a frozen copy, or those beneath the adapters."""
+        import torch
+
+        if self.lora_rank:
+            from medvol.policies.vlm.low_rank import adapters_off
+
+            with torch.no_grad(), adapters_off(self.load().model):
+                return self._score(self.load(), prompts, completions, temperature)
+        if self._reference is None:
+            self._reference = self.build_network().eval()
+            self._reference.requires_grad_(False)
+            if self.freeze_vision:
+                self._reference.share_vision(self.load())
+        with torch.no_grad():
+            return self._score(self._reference.to(self.load().device), prompts, completions, temperature)
+
+    def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Everything that was not frozen."""
+        return [parameter for parameter in self.load().parameters() if parameter.requires_grad]
+
+    def measure_prompt(self, prompt: Prompt) -> PromptSize:
+        """Count what a prompt fills; encodes its slices once."""
+        return self.load().measure(prompt.slices, prompt.query)
+
+    def write_weights(self, folder: Path) -> None:
+        """Write weights, configuration and tokenizer as transformers keeps them; adapters are folded in."""
+        from medvol.policies.vlm.folder import write_network
+
+        write_network(self.load(), folder)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, origin and sha256 of the weights as they are now."""
+        from medvol.policies.vlm.folder import hash_weights
+
+        network = self.load()
+        version = sum(parameter._version for parameter in network.parameters())
+        if self._hash is None or self._hash[0] != version:
+            self._hash = (version, hash_weights(network.model))
+        origin = {"name": type(self).__name__, "distribution": owner_of(self), "model": self.model}
+        return {**origin, "sha256": self._hash[1]}
+
+    def _score(
+        self,
+        network: VLMNetwork,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[Completion]],
+        temperature: float,
+    ) -> list[list[torch.Tensor]]:
+        drawings = by_slices(prompts)
+        return ungroup(drawings, network.log_probs(group(drawings, prompts, completions), temperature))
+
+    def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
+        text = self.load().tokenizer.decode(ids, skip_special_tokens=True)
+        return Completion(str(text), np.array(ids, np.int64), np.array(log_probs, np.float32))
+
+
+def by_slices(prompts: Sequence[Prompt]) -> Drawings:
+    """The prompts of each drawing of slices, in order of first appearance."""
+    drawings: dict[int, tuple[SliceStack, list[int]]] = {}
+    for i, prompt in enumerate(prompts):
+        drawings.setdefault(id(prompt.slices), (prompt.slices, []))[1].append(i)
+    return list(drawings.values())
+
+
+def group(
+    drawings: Drawings,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Sequence[Completion]],
+) -> list[tuple[SliceStack, list[tuple[str, list[list[int]]]]]]:
+    """Queries and token ids of each drawing's prompts, as the network takes them."""
+    return [
+        (slices, [(prompts[i].query, [c.token_ids.tolist() for c in completions[i]]) for i in members])
+        for slices, members in drawings
+    ]
+
+
+def ungroup(drawings: Drawings, grouped: Sequence[list[list[torch.Tensor]]]) -> list[list[torch.Tensor]]:
+    """What the network gave, in the order of the prompts."""
+    found = {
+        i: rows
+        for (_, members), scored in zip(drawings, grouped, strict=True)
+        for i, rows in zip(members, scored, strict=True)
+    }
+    return [found[i] for i in range(len(found))]
