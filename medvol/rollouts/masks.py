@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +85,10 @@ def follow_anchors(
     for place, (evidence, own) in enumerate(zip(evidences, ranges, strict=True)):
         equal.setdefault((*anchor_key(evidence), own), []).append(place)
     places = [*equal.values()]
-    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / max(1, np.prod(volume.shape)))
-    for start in range(0, len(places), max(1, at_once)):
-        part = places[start : start + max(1, at_once)]
+    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / prod(volume.shape))
+    step = max(1, at_once)
+    for start in range(0, len(places), step):
+        part = places[start : start + step]
         firsts = [same[0] for same in part]
         outcomes = _follow_each(volume, [evidences[i] for i in firsts], propagator, [ranges[i] for i in firsts])
         for same in part:

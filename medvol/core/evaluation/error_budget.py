@@ -84,14 +84,14 @@ def measure_budget(
     """
     corrected = true_boxes_at(target, answer, split_boxes)
     anchors = [truth] if corrected is None else [truth, corrected]
-    earned = [0.0, 0.0]
+    earned = {0: 0.0, 1: 0.0}
     for places, outcome in follow_anchors(volume, anchors, propagator):
         if isinstance(outcome, PropagationError):
             log.warning("error budget: %s", outcome)
             continue
         for place in places:
             earned[place] = dice(outcome, target)
-    return ErrorBudget(*earned, predicted_dice)
+    return ErrorBudget(earned[0], earned[1], predicted_dice)
 
 
 def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = True) -> Evidence | None:
