@@ -59,7 +59,7 @@ class Script(ScriptedPolicy, TrainablePolicy):
     def _refuse(self, *args, **settings):
         raise NotImplementedError
 
-    encode = log_probs = reference_log_probs = trainable_parameters = save = _refuse
+    encode = log_probs = reference_log_probs = trainable_parameters = write_weights = _refuse
 
 
 class Recording(ExtrudePropagator):
