@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from medvol.core.checking.label_maps import bare_name, check_labels, find_scan, read_label_names
+from medvol.core.checking.label_maps import check_labels, find_scan, read_label_names
 from medvol.core.checking.reports import Finding, Fingerprint, Report
 from medvol.core.checking.scans import FileReport, check_scan
 from medvol.core.errors import ScanError
+from medvol.core.imaging.file_names import is_scan, stem
 from medvol.core.imaging.fingerprint import Thumbnail, find_matches
-from medvol.core.imaging.reading import is_scan, read_volume
+from medvol.core.imaging.reading import read_volume
 from medvol.core.types import Volume
 
 
@@ -40,7 +41,7 @@ def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:
     """Each file with the scan that it is the label map of."""
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in files:
-        folders[path.parent][bare_name(path)] = path
+        folders[path.parent][stem(path.name)] = path
     return [
         (path, find_scan(path, folders[path.parent]) if is_scan(path) and path.is_file() else None) for path in files
     ]

@@ -15,10 +15,11 @@ from medvol.core.checking.scans import FileReport, fingerprint_volume, moved_lab
 from medvol.core.errors import GeometryError, QueryError
 from medvol.core.grounding.queries import target_name
 from medvol.core.grounding.relations import check_sides
+from medvol.core.imaging.file_names import stem
 from medvol.core.imaging.geometry import corner_distance_mm, place_tolerance_mm
 from medvol.core.imaging.label_values import count_values, measure_rounding
 from medvol.core.imaging.problems import RefusedScanError
-from medvol.core.imaging.reading import DICOM_SUFFIXES, SUFFIXES, read_oriented, to_intensities
+from medvol.core.imaging.reading import read_oriented, to_intensities
 from medvol.core.json_file import parse_json
 from medvol.core.types import Volume
 
@@ -46,20 +47,14 @@ def find_scan(path: Path, siblings: Mapping[str, Path]) -> Path | None:
         path: A file.
         siblings: Files of its folder by name without ending.
     """
-    stem = bare_name(path)
+    name = stem(path.name)
     for word in _LABEL_WORDS:
-        if word in stem.lower():
-            start = stem.lower().index(word)
-            before, after = stem[:start], stem[start + len(word) :]
+        if word in name.lower():
+            start = name.lower().index(word)
+            before, after = name[:start], name[start + len(word) :]
             names = [*(before + other + after for other in _SCAN_WORDS), (before + after).strip("-_.")]
-            return next((siblings[name] for name in names if name in siblings), None)
+            return next((siblings[one] for one in names if one in siblings), None)
     return None
-
-
-def bare_name(path: Path) -> str:
-    """Name of a scan's file without its ending."""
-    ending = max((end for end in (*SUFFIXES, *DICOM_SUFFIXES) if path.name.lower().endswith(end)), key=len, default="")
-    return path.name[: len(path.name) - len(ending)]
 
 
 def check_labels(path: Path, scan: Volume | None, names: Mapping[int, str] | None) -> FileReport:

@@ -13,9 +13,10 @@ from medvol.core.errors import ConfigError, EvidenceParseError, PolicyError, Rec
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.grounding.prompts import build_prompts
 from medvol.core.guard import ask_each, ask_policy, identify, propagate, read_knowledge, read_template
+from medvol.core.imaging.volume_hash import hash_volume
 from medvol.core.inference.confidence import judge_answer, read_warnings, require_trust
 from medvol.core.inference.inputs import take_policy, take_propagator, take_queries, take_volume
-from medvol.core.inference.records import EvidenceRecord, hash_volume
+from medvol.core.inference.records import EvidenceRecord
 from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Completion, Evidence, Prompt, Sampling, Segmentation, Volume
