@@ -13,7 +13,7 @@ import pytest
 
 from medvol.core.errors import ConfigError, QueryError
 from medvol.core.grounding.queries import QueryBank
-from medvol.core.grounding.relations import check_sides
+from medvol.core.grounding.sides import check_sides
 from medvol.datasets.phantom import LESION_TARGETS, ORGANS, TARGETS, PhantomDataset
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS
 
