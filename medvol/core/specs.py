@@ -66,7 +66,7 @@ def rebuild(spec: Any, *allowed: type) -> Any:
     """
     path, settings = _read_spec(spec)
     cls = _find_class(path)
-    if not (inspect.isclass(cls) and issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed))):
+    if not (inspect.isclass(cls) and (issubclass(cls, (*COMPONENTS, PromptTemplate, *allowed)) or _is_settings(cls))):
         raise CheckpointError(f"the checkpoint names {path!r}, which is not a component; it is not called")
     arguments = {key: _build_value(value, allowed) for key, value in settings.items()}
 
@@ -75,6 +75,12 @@ def rebuild(spec: Any, *allowed: type) -> Any:
 
     with contained(refuse, MedvolError):
         return cls(**arguments)
+
+
+def _is_settings(cls: type) -> bool:
+    """True for a group of settings: a frozen dataclass of a module of that name; it checks its values and no more."""
+    parameters = vars(cls).get("__dataclass_params__")
+    return bool(parameters and parameters.frozen) and cls.__module__.rpartition(".")[2] == "settings"
 
 
 def _read_spec(spec: Any) -> tuple[str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NIFTI = (".nii", ".nii.gz")
+NIFTI = (".nii.gz", ".nii")
 NRRD = (".nrrd", ".nhdr")
 METAIMAGE = (".mha", ".mhd")
 
