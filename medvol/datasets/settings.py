@@ -10,10 +10,11 @@ from typing import get_args
 
 from medvol.core.errors import ConfigError
 from medvol.core.grounding.queries import RELEASE_BANK, Phrasing, QueryBank
+from medvol.core.reprs import Brief
 
 
-@dataclass(frozen=True)
-class PatientSettings:
+@dataclass(frozen=True, repr=False)
+class PatientSettings(Brief):
     """Whose scans are taken, and who is trained, validated and tested on.
 
     Patients are dealt in the order of a seeded hash of their names: splits with one seed and the same shares never
@@ -47,8 +48,8 @@ class PatientSettings:
         return patients & set(patients if self.only is None else self.only) - set(self.exclude or ())
 
 
-@dataclass(frozen=True)
-class PhrasingSettings:
+@dataclass(frozen=True, repr=False)
+class PhrasingSettings(Brief):
     """How targets are asked for.
 
     Args:
@@ -89,7 +90,7 @@ class PhrasingSettings:
         return QueryBank.load(*([RELEASE_BANK] if released else []), *([self.query_bank] if self.query_bank else []))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuestionSettings(PhrasingSettings):
     """What is asked of scans, and how.
 
@@ -105,8 +106,8 @@ class QuestionSettings(PhrasingSettings):
     relations: bool = False
 
 
-@dataclass(frozen=True)
-class CacheSettings:
+@dataclass(frozen=True, repr=False)
+class CacheSettings(Brief):
     """What is kept of scans that were read.
 
     Args:

@@ -17,6 +17,7 @@ from medvol.core.training.checkpoint import SpecCheckpoint, load_module
 from medvol.core.training.data import CaseDataModule
 from medvol.core.training.grpo import GRPOModule
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
@@ -64,7 +65,7 @@ def make_module(rewards=None, policy=None, **settings) -> GRPOModule:
 
 
 def make_data(volumes: int = 4) -> CaseDataModule:
-    train = PhantomDataset("train", volumes, shape=SHAPE, cache_size=8)
+    train = PhantomDataset("train", volumes, shape=SHAPE, cache=CacheSettings(scans=8))
     return CaseDataModule(train, batch_size=2, queries_per_volume=2, seed=3)
 
 

@@ -17,6 +17,7 @@ from medvol.core.training.data import CaseDataModule
 from medvol.core.training.schedule import warm_up_then_cosine
 from medvol.core.training.sft import SFTModule
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
@@ -31,7 +32,7 @@ def make_module(**settings) -> SFTModule:
 
 
 def make_data(workers: int = 0) -> CaseDataModule:
-    train = PhantomDataset("train", 5, shape=SHAPE, cache_size=8)
+    train = PhantomDataset("train", 5, shape=SHAPE, cache=CacheSettings(scans=8))
     val = PhantomDataset("val", 1, shape=SHAPE)
     return CaseDataModule(train, val, batch_size=2, queries_per_volume=3, num_workers=workers, seed=3)
 
