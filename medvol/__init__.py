@@ -60,8 +60,13 @@ if TYPE_CHECKING:
     from medvol.core.types import Sampling as Sampling
     from medvol.core.types import Segmentation as Segmentation
     from medvol.core.types import Volume as Volume
+    from medvol.datasets.settings import CacheSettings as CacheSettings
+    from medvol.datasets.settings import PatientSettings as PatientSettings
+    from medvol.datasets.settings import PhrasingSettings as PhrasingSettings
+    from medvol.datasets.settings import QuestionSettings as QuestionSettings
 
 _HOME = {
+    "CacheSettings": "medvol.datasets.settings",
     "Case": "medvol.core.types",
     "CaseDataModule": "medvol.core.training.data",
     "CaseDataset": "medvol.core.roles",
@@ -82,6 +87,8 @@ _HOME = {
     "MissingExtraError": "medvol.core.errors",
     "POLICIES": "medvol.core.registry",
     "PROPAGATORS": "medvol.core.registry",
+    "PatientSettings": "medvol.datasets.settings",
+    "PhrasingSettings": "medvol.datasets.settings",
     "Policy": "medvol.core.roles",
     "Prompt": "medvol.core.types",
     "PromptTemplate": "medvol.core.grounding.prompts",
@@ -89,6 +96,7 @@ _HOME = {
     "Propagator": "medvol.core.roles",
     "Query": "medvol.core.types",
     "QueryError": "medvol.core.errors",
+    "QuestionSettings": "medvol.datasets.settings",
     "REWARDS": "medvol.core.registry",
     "RecordError": "medvol.core.errors",
     "RewardError": "medvol.core.errors",

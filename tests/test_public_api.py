@@ -8,6 +8,7 @@ import pytest
 import medvol
 
 PUBLIC = [
+    "CacheSettings",
     "Case",
     "CaseDataModule",
     "CaseDataset",
@@ -28,6 +29,8 @@ PUBLIC = [
     "MissingExtraError",
     "POLICIES",
     "PROPAGATORS",
+    "PatientSettings",
+    "PhrasingSettings",
     "Policy",
     "Prompt",
     "PromptTemplate",
@@ -35,6 +38,7 @@ PUBLIC = [
     "Propagator",
     "Query",
     "QueryError",
+    "QuestionSettings",
     "REWARDS",
     "RecordError",
     "RewardError",
