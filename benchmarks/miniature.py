@@ -56,6 +56,7 @@ from medvol.core.training.settings import (
     StartSettings,
 )
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings, PhrasingSettings
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
@@ -260,7 +261,9 @@ def training_data(row: Row, seed: int, workers: int = 0) -> CaseDataModule:
     drawn, start = seed + row.others, row.start
     while start:
         drawn, start = drawn + 100, ROWS[start].start
-    cases = PhantomDataset("train", num_volumes=row.batch_size * row.steps, seed=drawn, lesion_share=1.0, cache_size=8)
+    cases = PhantomDataset(
+        "train", num_volumes=row.batch_size * row.steps, seed=drawn, lesion_share=1.0, cache=CacheSettings(scans=8)
+    )
     return CaseDataModule(
         train=cases, batch_size=row.batch_size, queries_per_volume=row.queries, num_workers=workers, seed=seed
     )
@@ -288,7 +291,10 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> Cell:
         policy = TinyPolicy(model=str(model))
     volumes = 1 if options.quick else 36
     cases = PhantomDataset(
-        options.split, num_volumes=volumes, phrasing="both", seed=0 if options.split == "test" else 7
+        options.split,
+        num_volumes=volumes,
+        seed=0 if options.split == "test" else 7,
+        questions=PhrasingSettings(phrasing="both"),
     )
     folder = options.out / f"{name}-{seed}" / options.split
     scores = evaluate(policy, RegionPropagator(), cases, folder)

@@ -30,6 +30,7 @@ from medvol.core.evaluation.metrics import dice
 from medvol.core.grounding.anchors import label_anchor
 from medvol.core.grounding.boxes import tight_boxes
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.propagators.medsam2_network import Answer, Memory, TrackerNetwork
 from medvol.propagators.medsam2_weights import save_folder
@@ -105,7 +106,7 @@ class Tracks:
 
 def draw_scans(count: int, seed: int) -> list[Scan]:
     """Training phantoms; targets are single organs and lesions."""
-    data = PhantomDataset("train", num_volumes=count, seed=seed, lesion_share=1.0, cache_size=1)
+    data = PhantomDataset("train", num_volumes=count, seed=seed, lesion_share=1.0, cache=CacheSettings(scans=1))
     found: dict[str, tuple[SquareSlices, dict[str, NDArray[np.bool_]]]] = {}
     for index in range(len(data)):
         case = data[index]
@@ -211,7 +212,7 @@ def train(steps: int, scans: int, minutes: float, curve: Path) -> Sam2VideoModel
 
 def evaluate(folder: Path, count: int) -> dict[str, float]:
     """Mean Dice from true anchors on held-out phantoms, by the tracker and by RegionPropagator."""
-    data = PhantomDataset("test", num_volumes=count, seed=99, cache_size=1)
+    data = PhantomDataset("test", num_volumes=count, seed=99, cache=CacheSettings(scans=1))
     propagators = {
         "tracker": MedSAM2Propagator(str(folder), prompt="box", window="soft_tissue"),
         "region": RegionPropagator(),

@@ -53,6 +53,7 @@ from medvol.core.training.settings import (
     RolloutSettings,
 )
 from medvol.datasets.nifti import NiftiDataset
+from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.tiny import TinyPolicy
@@ -165,10 +166,9 @@ def read_cases(chosen: list[str], phrasing: str, options: argparse.Namespace) ->
     return NiftiDataset(
         root=str(options.data),
         table=str(TABLE),
-        patients=chosen,
-        phrasing=phrasing,
-        phrasings_per_target=8 if phrasing == "train" else 1,
-        cache_size=64,
+        patients=PatientSettings(only=chosen),
+        questions=QuestionSettings(phrasing=phrasing, phrasings_per_target=8 if phrasing == "train" else 1),
+        cache=CacheSettings(scans=64),
     )
 
 

@@ -26,7 +26,7 @@ def train(steps: int, folder: Path) -> medvol.ScratchModule:
         evaluation=medvol.EvaluationSettings(max_new_tokens=64),
     )
     data = medvol.CaseDataModule(
-        train=phantoms(split="train", num_volumes=16, phrasings_per_target=4),
+        train=phantoms(split="train", num_volumes=16, questions=medvol.PhrasingSettings(phrasings_per_target=4)),
         test=phantoms(split="test", num_volumes=1),
         batch_size=2,
         queries_per_volume=8,

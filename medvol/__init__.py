@@ -68,6 +68,10 @@ if TYPE_CHECKING:
     from medvol.core.types import Sampling as Sampling
     from medvol.core.types import Segmentation as Segmentation
     from medvol.core.types import Volume as Volume
+    from medvol.datasets.settings import CacheSettings as CacheSettings
+    from medvol.datasets.settings import PatientSettings as PatientSettings
+    from medvol.datasets.settings import PhrasingSettings as PhrasingSettings
+    from medvol.datasets.settings import QuestionSettings as QuestionSettings
     from medvol.training.scratch.module import ScratchModule as ScratchModule
     from medvol.training.scratch.settings import CurriculumSettings as CurriculumSettings
     from medvol.training.scratch.settings import GazeSettings as GazeSettings
@@ -77,6 +81,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AdvantageSettings": "medvol.core.training.settings",
     "AnswerSettings": "medvol.core.training.settings",
+    "CacheSettings": "medvol.datasets.settings",
     "Case": "medvol.core.types",
     "CaseDataModule": "medvol.core.training.data",
     "CaseDataset": "medvol.core.roles",
@@ -104,7 +109,9 @@ _HOME = {
     "OptimizerSettings": "medvol.core.training.settings",
     "POLICIES": "medvol.core.registry",
     "PROPAGATORS": "medvol.core.registry",
+    "PatientSettings": "medvol.datasets.settings",
     "PerceptionSettings": "medvol.training.scratch.settings",
+    "PhrasingSettings": "medvol.datasets.settings",
     "Policy": "medvol.core.roles",
     "Prompt": "medvol.core.types",
     "PromptTemplate": "medvol.core.grounding.prompts",
@@ -112,6 +119,7 @@ _HOME = {
     "Propagator": "medvol.core.roles",
     "Query": "medvol.core.types",
     "QueryError": "medvol.core.errors",
+    "QuestionSettings": "medvol.datasets.settings",
     "REWARDS": "medvol.core.registry",
     "RecordError": "medvol.core.errors",
     "RewardError": "medvol.core.errors",

@@ -11,8 +11,7 @@ from medvol.core.terminal import Console
 from medvol.core.visible_text import show
 
 if TYPE_CHECKING:
-    from medvol.core.imaging.dicom.segmentation import DicomSegKind
-    from medvol.core.types import Segmentation
+    from medvol.core.types import DicomSegKind, Segmentation
 
 
 def say_replaced(path: Path | None, console: Console) -> None:

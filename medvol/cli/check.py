@@ -83,12 +83,12 @@ def _check(path: Path, options: Any) -> Report:
     from medvol.core.checking.folders import check_files
     from medvol.core.checking.reports import Report
     from medvol.core.checking.scans import check_scan
+    from medvol.core.imaging.file_names import SCANS
     from medvol.core.imaging.folders import find_all_scans
-    from medvol.core.imaging.reading import SUFFIXES
 
     files = find_all_scans(path) if path.is_dir() else [path]
     if not files:
-        raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SUFFIXES)}, or are DICOM")
+        raise ConfigError(f"there is no scan in {str(path)!r}; scans end in {', '.join(SCANS)}, or are DICOM")
     if files != [path]:
         with Work("looking", len(files), "files") as work:
             return check_files(files, lambda path: work.advance())

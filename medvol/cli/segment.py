@@ -22,10 +22,9 @@ from medvol.core.stops import Stops, hear_stops
 from medvol.core.terminal import Console
 
 if TYPE_CHECKING:
-    from medvol.core.imaging.dicom.segmentation import DicomSegKind
     from medvol.core.inference.answers import Question
     from medvol.core.inference.segmenter import Segmenter
-    from medvol.core.types import Volume
+    from medvol.core.types import DicomSegKind, Volume
 
 _DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 _EDITED = "_edited"

@@ -2,8 +2,7 @@
 
 Axes are always (Z, Y, X); boxes are (x1, y1, x2, y2), half-open, in pixels of the volume's own slices.
 Inside, every volume is in LPS orientation: x grows to the patient's left, y to the back, z to the head, so an axial
-slice ``voxels[z]`` can be displayed as it is and the patient's left lies on the right of the image.
-World coordinates are millimetres in the NIfTI convention (RAS+).
+slice ``voxels[z]`` is ready for display, the patient's left on the image's right. World mm are as in NIfTI (RAS+).
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from medvol.core.reprs import Brief
 
 if TYPE_CHECKING:
     from medvol.core.grounding.prompts import PromptTemplate
-    from medvol.core.imaging.dicom.segmentation import DicomSegKind
     from medvol.core.inference.confidence import Confidence
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
+DicomSegKind = Literal["anonymous", "with_patient"]  # what a segmentation object says of the patient: UIDs, or a name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,9 +85,15 @@ class Volume(Brief):
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
         """Intensities at shares of 0 to 100, see ``voxel_percentiles``."""
-        from medvol.core.imaging.windows import voxel_percentiles
-
         return voxel_percentiles(self.voxels, shares)
+
+
+def voxel_percentiles(voxels: NDArray[Any], shares: Sequence[float]) -> list[float]:
+    """Intensities at shares of 0 to 100, over about two million voxels spread evenly; 0 and 100 are those of all."""
+    sample = voxels.flat[:: max(1, voxels.size // 2_000_000)].astype(np.float32)
+    values: NDArray[np.float32] = np.percentile(sample, shares).astype(np.float32)
+    ends = {0.0: np.min, 100.0: np.max}
+    return [float(np.float32(ends[q](voxels))) if q in ends else float(v) for q, v in zip(shares, values, strict=True)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -190,10 +195,8 @@ class SliceStack(Brief):
 class Prompt(Brief):
     """What a policy is asked: slices first, then the instruction, then the query.
 
-    Prompts that hold the same ``slices`` object and template share one prefix.
-
     Args:
-        slices: The slices shown.
+        slices: The slices shown; prompts that hold one object and template share one prefix.
         query: Text of the question.
         template: How slices, instruction and query are laid out.
         truth: True anchor, only given to a policy that declares ``needs_truth`` (an oracle).

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.datasets.layout import NIFTI, Layout, ScanFiles, Structure, existing, nifti_stem
+from medvol.core.imaging.file_names import NIFTI, ends_in, stem
+from medvol.datasets.layout import Layout, ScanFiles, Structure, existing
 from medvol.datasets.release import ReleaseDataset
 
 STRUCTURES = (
@@ -30,8 +31,8 @@ class CTORGLayout(Layout):
         """See ``Layout``."""
         found = []
         for image in root.rglob("volume-*.nii*"):
-            number = re.fullmatch(r"volume-(\d+)", nifti_stem(image))
-            if number is None or not image.name.endswith(NIFTI):
+            number = re.fullmatch(r"volume-(\d+)", stem(image.name))
+            if number is None or not ends_in(image, NIFTI):
                 continue
             labels = existing(*(place / f"labels-{number[1]}{end}" for place in _places(image) for end in NIFTI))
             if labels is None:

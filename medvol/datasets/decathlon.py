@@ -9,8 +9,9 @@ from typing import Any
 
 from medvol.core.errors import DatasetError
 from medvol.core.grounding.queries import target_name
+from medvol.core.imaging.file_names import stem
 from medvol.core.types import Modality
-from medvol.datasets.layout import Layout, ScanFiles, Structure, nifti_stem, structure_named
+from medvol.datasets.layout import Layout, ScanFiles, Structure, structure_named
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.splits import read_json
 
@@ -83,5 +84,5 @@ def _scan(
     for file in (image, label):
         if not file.is_file():
             raise DatasetError(f"{path}: {file.relative_to(path.parent)} is not there; unpack the whole release")
-    case = nifti_stem(image)
+    case = stem(image.name)
     return ScanFiles(image, label, structures, f"{set_name.lower()}-{case}", case, "", modality)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.grounding.instances import Instance, Seed, split_instance, whole_mask
-from medvol.core.grounding.relational import Relational, Relator, assign_findings, split_pair
-from medvol.core.grounding.relations import check_side_positions
+from medvol.core.grounding.relations import Relational, Relator, assign_findings, split_pair
+from medvol.core.grounding.sides import check_side_positions
 from medvol.datasets.layout import ScanFiles, Structure
 from medvol.datasets.nifti_table import TargetRow
 

@@ -19,8 +19,6 @@ from medvol.datasets.stated_target import require_labels, require_stated
 if TYPE_CHECKING:
     from medvol.core.imaging.slice_cache import SliceCache
 
-NIFTI = (".nii.gz", ".nii")
-
 _PAIRS = {"kidneys": "kidney", "lungs": "lung"}
 _GROWTH = re.compile(r"\b(tumou?r|cancer|cyst|lesion|metastasis|nodule|mass)(s|es)?\b")
 
@@ -156,8 +154,3 @@ class Layout(ABC):
 def existing(*candidates: Path) -> Path | None:
     """The first of some paths that is a file."""
     return next((path for path in candidates if path.is_file()), None)
-
-
-def nifti_stem(path: Path) -> str:
-    """Name of a NIfTI file without its ending."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -9,12 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.grounding.queries import Phrasing, target_name
+from medvol.core.grounding.queries import target_name
 from medvol.datasets.found_targets import Found, FoundTarget
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles, Structure
 from medvol.datasets.m3dseg_arrays import NpyScan, count_voxels
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.release import ReleaseDataset
+from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import Split, read_json
 
 if TYPE_CHECKING:
@@ -82,26 +83,15 @@ class M3DSegDataset(ReleaseDataset):
     """M3D-Seg: preprocessed arrays of 25 CT sets, of which 0003, 0004 and 0012 are those of the paper.
 
     Its preparation clipped and standardised the intensities, and wrote neither spacing nor orientation: window
-    presets in Hounsfield units, distances and sides mean nothing here, and relational questions are not asked. Read
-    the original release where you can. The first use logs this.
+    presets in Hounsfield units, distances and sides mean nothing here, and relational questions are not asked. Its
+    arrays are read as they lie, and no folder caches them. Read the original release where you can. The first use logs
+    this.
 
     Args:
         root: Folder that holds the folder of the set, or that folder.
         set_id: ``0003`` AbdomenCT-1K, ``0004`` KiTS23, ``0012`` CT-ORG, or another set.
         orientation: Three letters that say which way the three axes of the arrays are taken to point; nothing in the
             files says it.
-        split: Part that the set's JSON file names; ``all`` takes everyone.
-        val_share: Share of the patients that are validated on, where the JSON file names none.
-        patients: Take only these of the split.
-        exclude_patients: Leave these out.
-        targets: Take only these targets; all when None.
-        absent_share: Share of the cases that ask for something the scan does not show, as far as there is such.
-        min_voxels: Smaller targets are left out.
-        phrasing: See ``NiftiDataset``.
-        phrasings_per_target: Ask for each target in this many different ways.
-        seed: Seed of the phrasings and the choice of absent targets.
-        query_bank: YAML file of further phrasings, or None.
-        cache_size: Scans kept in memory.
     """
 
     layout = M3DSegLayout()
@@ -112,42 +102,28 @@ class M3DSegDataset(ReleaseDataset):
         set_id: str = "0003",
         orientation: str = "LPS",
         split: Split = "all",
-        val_share: float = 0.0,
-        patients: list[str] | None = None,
-        exclude_patients: list[str] | None = None,
-        targets: list[str] | None = None,
-        absent_share: float = 0.0,
-        min_voxels: int = 200,
-        phrasing: Phrasing = "train",
-        phrasings_per_target: int = 1,
         seed: int = 0,
-        query_bank: str | None = None,
-        cache_size: int = 4,
+        index: str | None = None,
+        patients: PatientSettings = PatientSettings(),
+        questions: QuestionSettings = QuestionSettings(),
+        cache: CacheSettings = CacheSettings(),
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            val_share=val_share,
-            patients=patients,
-            exclude_patients=exclude_patients,
-            targets=targets,
-            absent_share=absent_share,
-            min_voxels=min_voxels,
-            phrasing=phrasing,
-            phrasings_per_target=phrasings_per_target,
-            seed=seed,
-            query_bank=query_bank,
-            cache_size=cache_size,
+            root=root, split=split, seed=seed, index=index, patients=patients, questions=questions, cache=cache
         )
         if not re.fullmatch(r"\d{4}", set_id):
             raise ConfigError(f"set_id is four digits such as '0004'; got {set_id!r} (put it in quotes)")
         if sorted("LAS".find(_axis(letter)) for letter in orientation) != [0, 1, 2]:
             raise ConfigError(f"orientation is three letters such as LPS or RAS; got {orientation!r}")
+        if questions.relations:
+            raise ConfigError("M3D-Seg has lost sides and distances, so no relation is asked; leave relations out")
+        if cache.folder is not None:
+            raise ConfigError("M3D-Seg is read as it lies, and cache.folder keeps nothing of it; leave it out")
         self.set_id = set_id
         self.orientation = orientation
         self.layout = M3DSegLayout(set_id, orientation)
 
-    def _rows(self) -> list[TargetRow]:
+    def _rows(self) -> list[tuple[int, TargetRow]]:
         _log.warning(
             "%s: M3D-Seg arrays have lost Hounsfield units, spacing and orientation; windows are by percentiles, a "
             "voxel counts as 1 mm, and the axes are taken to point to %s; read the original release where you can",
@@ -165,7 +141,7 @@ class M3DSegDataset(ReleaseDataset):
             )
         named = list(zip(scan.structures, counts, strict=True))
         mask = str(scan.label_map)
-        shown = tuple(FoundTarget(s.name, mask, s.labels) for s, count in named if count >= self.min_voxels)
+        shown = tuple(FoundTarget(s.name, mask, s.labels) for s, count in named if count >= self.questions.min_voxels)
         return Found(shown, tuple(s.name for s, count in named if count == 0))
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from medvol.core.errors import DatasetError, QueryError
 from medvol.core.grounding.instances import Seed
 from medvol.core.grounding.queries import target_name
+from medvol.core.imaging.file_names import stem
 from medvol.core.types import Modality
 from medvol.datasets.sheet import SheetRow, read_sheet
 
@@ -212,10 +213,7 @@ class _Row:
 
 def scan_name(path: str) -> str:
     """Name of a scan in results: its path without the ending, slashes as dashes."""
-    stem = path
-    for ending in (".gz", ".nii", ".nrrd", ".mha", ".mhd"):
-        stem = stem.removesuffix(ending)
-    return stem.replace("/", "-")
+    return stem(path).replace("/", "-")
 
 
 def _columns() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal, get_args
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.queries import Phrasing, QueryBank
-from medvol.core.grounding.relations import kidney_relations
+from medvol.core.grounding.instances import find_instances, whole_mask
+from medvol.core.grounding.queries import QueryBank
+from medvol.core.grounding.relations import Relator, find_bearers
 from medvol.core.imaging.geometry import make_volume
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query, Volume
 from medvol.datasets.labelled_case import LabelledCase
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS, draw_phantom
+from medvol.datasets.settings import CacheSettings, PhrasingSettings
 
 Split = Literal["train", "val", "test"]
 
@@ -62,15 +65,11 @@ class PhantomDataset(CaseDataset):
     Args:
         split: Splits never share a volume.
         num_volumes: Volumes of this split.
-        phrasing: ``train`` asks with training phrasings, ``held_out`` with phrasings no training query uses, ``both``
-            asks for each target once with each.
         seed: Seed of the scans and the phrasings.
         shape: (Z, Y, X) of a volume; its spacing follows from the size of the body and so is anisotropic.
-        phrasings_per_target: Ask for each target in this many different ways.
         lesion_share: Share of volumes with a renal tumour or cyst.
-        absent_share: Share of cases that ask for something the scan does not show.
-        query_bank: YAML file of further phrasings, or None.
-        cache_size: Drawn volumes kept in memory.
+        questions: How targets are asked for.
+        cache: How many drawn volumes are kept in memory; a folder keeps none of them.
     """
 
     drawn = True
@@ -81,48 +80,40 @@ class PhantomDataset(CaseDataset):
         self,
         split: Split = "train",
         num_volumes: int = 200,
-        phrasing: Phrasing = "train",
         seed: int = 0,
         shape: tuple[int, int, int] = (24, 96, 96),
-        phrasings_per_target: int = 1,
         lesion_share: float = 0.6,
-        absent_share: float = 0.0,
-        query_bank: str | None = None,
-        cache_size: int = 16,
+        questions: PhrasingSettings = PhrasingSettings(),
+        cache: CacheSettings = CacheSettings(scans=16),
     ) -> None:
-        _check_choice("split", split, get_args(Split))
-        _check_choice("phrasing", phrasing, get_args(Phrasing))
+        if split not in get_args(Split):
+            raise ConfigError(f"split is one of {', '.join(get_args(Split))}; got {split!r}")
         if len(shape) != 3 or min(shape) < _MIN_SIDE:
             raise ConfigError(f"shape is (Z, Y, X) with at least {_MIN_SIDE} voxels a side; got {tuple(shape)}")
-        if num_volumes < 1 or phrasings_per_target < 1:
-            raise ConfigError(
-                f"num_volumes and phrasings_per_target are at least 1; got {num_volumes} and {phrasings_per_target}"
-            )
-        if not (0 <= lesion_share <= 1 and 0 <= absent_share < 1):
-            raise ConfigError(
-                f"lesion_share is in [0, 1] and absent_share in [0, 1); got {lesion_share} and {absent_share}"
-            )
+        if num_volumes < 1:
+            raise ConfigError(f"num_volumes is at least 1; got {num_volumes}")
+        if not 0 <= lesion_share <= 1:
+            raise ConfigError(f"lesion_share is in [0, 1]; got {lesion_share}")
+        if cache.folder is not None:
+            raise ConfigError("phantoms are drawn, and cache.folder keeps nothing of them; leave it out")
         self.split = split
         self.num_volumes = num_volumes
-        self.phrasing = phrasing
         self.seed = seed
         self.shape = (shape[0], shape[1], shape[2])
-        self.phrasings_per_target = phrasings_per_target
         self.lesion_share = lesion_share
-        self.absent_share = absent_share
-        self.query_bank = query_bank
-        self.cache_size = cache_size
-        self._scans: LastUsed[_Scan] = LastUsed(cache_size)
+        self.questions = questions
+        self.cache = cache
+        self._scans: LastUsed[_Scan] = LastUsed(cache.scans)
 
     def __repr__(self) -> str:
-        known = vars(self).get("_questions")  # read at first use, and not for this
+        known = vars(self).get("_cases")  # read at first use, and not for this
         return describe_settings(self, "" if known is None else f"{len(known)} cases")
 
     def __len__(self) -> int:
-        return len(self._questions)
+        return len(self._cases)
 
     def __getitem__(self, index: int) -> LabelledCase:
-        question = self._questions[index]
+        question = self._cases[index]
         key = self._key(question.number)
         scan = self._scans.get(key, lambda: self._draw(question.number))
         mask = scan.masks.get(question.query.target) if question.shown else None
@@ -134,7 +125,7 @@ class PhantomDataset(CaseDataset):
 
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""
-        return self._key(self._questions[index].number)
+        return self._key(self._cases[index].number)
 
     def patient_id(self, index: int) -> str:
         """Every volume is a patient of its own."""
@@ -156,13 +147,12 @@ class PhantomDataset(CaseDataset):
         phantom = draw_phantom(self._rng(number, 1), self.shape, self._lesion_side(number))
         volume = make_volume(phantom.voxels, phantom.spacing, volume_id=self._key(number))
         masks = {name: phantom.labels == LABELS[name] for name in (*ORGANS, "kidney lesion")}
-        left, right = masks["left kidney"], masks["right kidney"]
-        masks |= {"kidneys": left | right, **kidney_relations(left, right, masks["kidney lesion"])}
-        return _Scan(volume, phantom.labels, masks)
+        masks["kidneys"] = masks["left kidney"] | masks["right kidney"]
+        return _Scan(volume, phantom.labels, masks | _relate_kidneys(masks, volume.affine))
 
     @cached_property
-    def _questions(self) -> list[_Question]:
-        bank = QueryBank.load(*([self.query_bank] if self.query_bank else []))
+    def _cases(self) -> list[_Question]:
+        bank = self.questions.load_bank(released=False)
         return [question for number in range(self.num_volumes) for question in self._ask(number, bank)]
 
     def _ask(self, number: int, bank: QueryBank) -> list[_Question]:
@@ -173,27 +163,34 @@ class PhantomDataset(CaseDataset):
         meanings = _relational_meanings(side) if side is not None else {}
         shown = TARGETS if lesion else tuple(t for t in TARGETS if t not in LESION_TARGETS)
         hidden = _NEVER_SHOWN if lesion else (*_NEVER_SHOWN, *LESION_TARGETS)
-        wanted = len(shown) * self.absent_share / (1 - self.absent_share)
+        wanted = len(shown) * self.questions.absent_share / (1 - self.questions.absent_share)
         count = min(int(wanted + rng.random()), len(hidden))
         absent = rng.choice(hidden, count, replace=False).tolist()
-        uses = {"train": (False,), "held_out": (True,), "both": (False, True)}[self.phrasing]
         questions = []
         for target in (*shown, *absent):
-            for held_out in uses:
+            for held_out in self.questions.uses:
                 queries = bank.phrasings(target, held_out, "CT")
-                chosen = rng.permutation(len(queries))[: self.phrasings_per_target]
+                chosen = rng.permutation(len(queries))[: self.questions.phrasings_per_target]
                 meaning = meanings.get(target, "")
                 asked = [replace(queries[i], meaning=meaning) for i in chosen]
                 questions += [_Question(number, query, target in shown) for query in asked]
         return questions
 
 
+def _relate_kidneys(
+    masks: Mapping[str, NDArray[np.bool_]], affine: NDArray[np.float64]
+) -> dict[str, NDArray[np.bool_]]:
+    """Masks of the kidney with the lesion and of the one without; none where there is no lesion."""
+    pair = [whole_mask(masks[name], affine, name) for name in ("left kidney", "right kidney")]
+    kidneys = [kidney for kidney in pair if kidney is not None]
+    relator = Relator()
+    if len(kidneys) == 2:
+        bearers = find_bearers(find_instances(masks["kidney lesion"], affine), kidneys)
+        relator.relate_organs("kidney", {"lesion": bearers}, kidneys)
+    return {found.target: masks[found.meaning] for found in relator.relations().found}
+
+
 def _relational_meanings(side: str) -> dict[str, str]:
     """Which kidney each relation means when the lesion lies on ``side``."""
     other = {"left kidney": "right kidney", "right kidney": "left kidney"}[side]
     return {"kidney with lesion": side, "kidney without lesion": other}
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is one of {', '.join(choices)}; got {value!r}")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from medvol.core.errors import DatasetError
 from medvol.core.grounding.queries import target_name
+from medvol.core.imaging.file_names import NIFTI, ends_in, stem
 from medvol.core.types import Modality
-from medvol.datasets.layout import NIFTI, Layout, ScanFiles, existing, nifti_stem, structure_named
+from medvol.datasets.layout import Layout, ScanFiles, existing, structure_named
 from medvol.datasets.release import ReleaseDataset
 
 _IMAGES: tuple[tuple[str, Modality], ...] = (("ct", "CT"), ("mri", "MR"))
@@ -43,8 +44,8 @@ def _scan(folder: Path, part: str) -> ScanFiles:
     image = existing(*(path for path, _ in names))
     if image is None:
         raise DatasetError(f"{folder}: there is neither ct.nii.gz nor mri.nii.gz in it; unpack the scan too")
-    masks = sorted(path for path in (folder / "segmentations").iterdir() if path.name.endswith(NIFTI))
-    structures = tuple(structure_named(target_name(nifti_stem(path)), (), path) for path in masks)
+    masks = sorted(path for path in (folder / "segmentations").iterdir() if ends_in(path, NIFTI))
+    structures = tuple(structure_named(target_name(stem(path.name)), (), path) for path in masks)
     name = f"totalsegmentator-{folder.name}"
     return ScanFiles(image, None, structures, name, folder.name, part, dict(names)[image])
 

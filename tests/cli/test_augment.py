@@ -32,7 +32,8 @@ def test_fit_from_a_cache_of_slices(experiment: Callable[..., Path], tmp_path: P
             image = nib.Nifti1Image(voxels.astype(np.int16), np.diag([1.0, 1, 3, 1]))
             (tmp_path / f"p{patient}").mkdir(exist_ok=True)
             nib.save(image, tmp_path / f"p{patient}" / f"{name}.nii.gz")
-    settings = {"root": str(tmp_path), "target": "liver", "min_voxels": 1, "cache_folder": str(tmp_path / "cache")}
+    questions, cache = {"min_voxels": 1}, {"folder": str(tmp_path / "cache")}
+    settings = {"root": str(tmp_path), "target": "liver", "questions": questions, "cache": cache}
     data = {"class_path": "NiftiDataset", "init_args": settings}
     config = experiment(data__init_args__train=data)
     assert main(["fit", "--config", str(config)]) == 0

@@ -148,7 +148,16 @@ WRONG_SETTINGS = {
     ),
     "data set's value out of range": (
         {"data__init_args__val": {"class_path": "PhantomDataset", "init_args": {"num_volumes": 0}}},
-        ["num_volumes and phrasings_per_target are at least 1; got 0 and 1"],
+        ["num_volumes is at least 1; got 0"],
+    ),
+    "value out of range in a group of a data set's settings": (
+        {
+            "data__init_args__val": {
+                "class_path": "PhantomDataset",
+                "init_args": {"questions": {"absent_share": 1.5}},
+            }
+        },
+        ["absent_share is a share of the cases, from 0 to below 1; got 1.5"],
     ),
     "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size is 0"]),
     "train cases left out": ({TRAIN: None}, ["data.init_args.train"]),

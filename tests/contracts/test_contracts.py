@@ -15,6 +15,7 @@ import releases
 
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
+from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.testing import make_case, parametrize_with_checks
@@ -37,14 +38,21 @@ RELEASES = {
 """Makers of a small copy of each published data set."""
 
 SETTINGS = {
-    **{name: [{"root": str(SCANS / name), "min_voxels": 20, "absent_share": 0.2}] for name in RELEASES},
-    "M3DSegDataset": [{"root": str(SCANS / "M3DSegDataset"), "set_id": "0004", "min_voxels": 20}],
+    **{
+        name: [{"root": str(SCANS / name), "questions": QuestionSettings(min_voxels=20, absent_share=0.2)}]
+        for name in RELEASES
+    },
+    "M3DSegDataset": [
+        {"root": str(SCANS / "M3DSegDataset"), "set_id": "0004", "questions": QuestionSettings(min_voxels=20)}
+    ],
     "AxialReward": [{}, {"normalise": "window", "delta": 2}],
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
-    "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache_size": 1}],
-    "PhantomDataset": [{"num_volumes": 2, "shape": (9, 32, 40), "absent_share": 0.2, "lesion_share": 1.0}],
+    "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache": CacheSettings(scans=1)}],
+    "PhantomDataset": [
+        {"num_volumes": 2, "shape": (9, 32, 40), "lesion_share": 1.0, "questions": PhrasingSettings(absent_share=0.2)}
+    ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
     "TinyPolicy": [{"template": TEMPLATE}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],

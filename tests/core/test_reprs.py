@@ -26,6 +26,7 @@ from medvol.core.types import (
     Volume,
 )
 from medvol.datasets import NiftiDataset, PhantomDataset
+from medvol.datasets.settings import PatientSettings, QuestionSettings
 from medvol.policies import ScriptedPolicy, TinyPolicy
 from medvol.propagators import RegionPropagator
 from medvol.rewards import ConsistencyReward, FormatReward
@@ -53,7 +54,9 @@ def of_everything(text: str = "a name") -> list[Any]:
         Rollout(text, completion, evidence, text, case.target, text),
         Segmentation(volume, text, case.target, evidence, completion, {text: text}),
         ScriptedPolicy([text] * 9),
-        NiftiDataset(root=text, targets=[text] * 9, exclude_patients=[text]),
+        NiftiDataset(
+            root=text, patients=PatientSettings(exclude=[text]), questions=QuestionSettings(targets=[text] * 9)
+        ),
     ]
 
 

@@ -12,6 +12,7 @@ from medvol.core.errors import ConfigError, DatasetError
 from medvol.datasets.kits23 import KiTS23Dataset
 from medvol.datasets.m3dseg import M3DSegDataset
 from medvol.datasets.m3dseg_arrays import mask_shape, read_masks
+from medvol.datasets.settings import PatientSettings, QuestionSettings
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def only_file(root, pattern):
 @pytest.mark.parametrize("spaces", [True, False])
 def test_masks_lie_where_they_were_drawn(tmp_path, spaces):
     root = releases.write_m3dseg(tmp_path, spaces=spaces)
-    found = cases(M3DSegDataset(str(root), "0004", min_voxels=20))
+    found = cases(M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20)))
     for number, (voxels, labels, _) in enumerate(releases.phantoms(5, seed=5)):
         values, *_ = releases.kits_labels(labels)
         for value, target in enumerate(("kidneys", "kidney tumour", "kidney cyst"), start=1):
@@ -44,14 +45,16 @@ def test_masks_lie_where_they_were_drawn(tmp_path, spaces):
 
 
 def test_axes_are_taken_as_they_are_said_to_point(root):
-    as_lps, as_ras = (cases(M3DSegDataset(str(root), "0004", o, min_voxels=20)) for o in ("LPS", "RAS"))
+    as_lps, as_ras = (
+        cases(M3DSegDataset(str(root), "0004", o, questions=QuestionSettings(min_voxels=20))) for o in ("LPS", "RAS")
+    )
     key = ("kits-00000", "kidney tumour")
     np.testing.assert_array_equal(as_ras[key].target, as_lps[key].target[:, ::-1, ::-1])
     np.testing.assert_array_equal(as_ras[key].volume.voxels, as_lps[key].volume.voxels[:, ::-1, ::-1])
 
 
 def test_what_is_lost_is_said_once(root, caplog):
-    dataset = M3DSegDataset(str(root), "0004", min_voxels=20)
+    dataset = M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20))
     assert len(dataset) == len(list(dataset))
     (message,) = [text for text in caplog.messages if "M3D-Seg" in text]
     assert "lost Hounsfield units, spacing and orientation" in message
@@ -59,11 +62,14 @@ def test_what_is_lost_is_said_once(root, caplog):
 
 
 def test_splits_and_patients_are_those_of_the_release(root, tmp_path):
-    train, test = (M3DSegDataset(str(root / "0004"), "0004", split=s, min_voxels=20) for s in ("train", "test"))
+    train, test = (
+        M3DSegDataset(str(root / "0004"), "0004", split=s, questions=QuestionSettings(min_voxels=20))
+        for s in ("train", "test")
+    )
     assert {p for p, _ in cases(train)} == {"kits-00000", "kits-00001", "kits-00002"}
     assert {p for p, _ in cases(test)} == {"kits-00003", "kits-00004"}
     releases.write_kits23(tmp_path / "kits", 1)
-    original = KiTS23Dataset(str(tmp_path / "kits"), min_voxels=20)
+    original = KiTS23Dataset(str(tmp_path / "kits"), questions=QuestionSettings(min_voxels=20))
     assert original.patient_id(0) == train.patient_id(0)
 
 
@@ -72,7 +78,14 @@ def test_an_empty_mask_is_an_absent_target(root):
     masks = read_masks(path).tolil()
     masks[2] = 0
     sparse.save_npz(path, masks.tocsr())
-    found = cases(M3DSegDataset(str(root), "0004", min_voxels=20, absent_share=0.4, patients=["kits-00000"]))
+    found = cases(
+        M3DSegDataset(
+            str(root),
+            "0004",
+            patients=PatientSettings(only=["kits-00000"]),
+            questions=QuestionSettings(min_voxels=20, absent_share=0.4),
+        )
+    )
     assert {target for _, target in found} == {"kidneys", "kidney tumour", "kidney cyst"}
     assert found["kits-00000", "kidney cyst"].query.kind == "absent"
 
@@ -101,7 +114,7 @@ def test_pickled_files_are_refused_and_not_executed(root):
     image, masks = only_file(root, "image.npy"), only_file(root, "mask_*.npz")
     np.save(image, np.array([Canary()], object), allow_pickle=True)
     with pytest.raises(DatasetError, match=r"image\.npy: it is no array"):
-        M3DSegDataset(str(root), "0004", min_voxels=20)[0]
+        M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20))[0]
     np.savez(masks, data=np.array([Canary()], object), allow_pickle=True)
     with pytest.raises(DatasetError, match="it is no sparse matrix"):
         read_masks(masks)
@@ -142,13 +155,13 @@ def test_bad_images_are_named(root):
     ):
         np.save(path, array)
         with pytest.raises(DatasetError, match=message):
-            M3DSegDataset(str(root), "0004", min_voxels=20)[0]
+            M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20))[0]
     np.save(path, np.zeros((1, 64, 64, 15), np.float32))
     with pytest.raises(DatasetError, match="masks of shape"):
-        M3DSegDataset(str(root), "0004", min_voxels=20)[0]
+        M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20))[0]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DatasetError, match="it is no array"):
-        M3DSegDataset(str(root), "0004", min_voxels=20)[0]
+        M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20))[0]
 
 
 def test_labels_and_masks_must_agree_in_number(root):

@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import re
+from dataclasses import replace
 from itertools import chain
 
 import nibabel as nib
@@ -13,7 +14,9 @@ import SimpleITK as sitk
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError, ScanError
 from medvol.core.grounding.queries import QueryBank
-from medvol.datasets.nifti import NiftiDataset, split_patients
+from medvol.datasets.nifti import NiftiDataset
+from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
+from medvol.datasets.splits import split_patients
 
 RAS = np.diag([2.0, 2.0, 5.0, 1.0])
 SHAPE = (16, 12, 8)
@@ -95,7 +98,9 @@ def test_labels_of_a_row_are_united_and_default_to_everything(folder):
 
 def test_a_query_is_asked_as_it_is_once(folder):
     rows = [{**ROW, "query": " Where is the bean? "}]
-    (case,) = all_cases(NiftiDataset(str(folder), write_table(folder, rows), phrasing="both"))
+    (case,) = all_cases(
+        NiftiDataset(str(folder), write_table(folder, rows), questions=QuestionSettings(phrasing="both"))
+    )
     assert (case.query.text, case.query.kind, case.query.target) == ("Where is the bean?", "free", "right kidney")
 
 
@@ -172,7 +177,9 @@ def test_json_tables_read_like_csv(folder):
 def test_cases_of_one_scan_come_together_and_share_it(folder):
     write_scan(folder / "other", seed=1)
     other = {"image": "other/image.nii.gz", "target": "liver"}
-    dataset = NiftiDataset(str(folder), write_table(folder, [ROW, other, {**ROW, "label": "3"}]), cache_size=1)
+    dataset = NiftiDataset(
+        str(folder), write_table(folder, [ROW, other, {**ROW, "label": "3"}]), cache=CacheSettings(scans=1)
+    )
     keys = [dataset.volume_key(i) for i in range(3)]
     assert keys[0] == keys[1] != keys[2]
     assert dataset[0].volume is dataset[1].volume
@@ -184,12 +191,16 @@ def test_phrasings(folder):
     table = write_table(folder, [ROW])
     bank = QueryBank.load()
     held_out = {
-        p: [c.query.held_out for c in all_cases(NiftiDataset(str(folder), table, phrasing=p))] for p in PHRASINGS
+        p: [
+            c.query.held_out
+            for c in all_cases(NiftiDataset(str(folder), table, questions=QuestionSettings(phrasing=p)))
+        ]
+        for p in PHRASINGS
     }
     assert held_out == PHRASINGS
-    many = all_cases(NiftiDataset(str(folder), table, phrasings_per_target=99))
+    many = all_cases(NiftiDataset(str(folder), table, questions=QuestionSettings(phrasings_per_target=99)))
     assert {c.query for c in many} == set(bank.phrasings("right kidney", False))
-    again = all_cases(NiftiDataset(str(folder), table, phrasings_per_target=99))
+    again = all_cases(NiftiDataset(str(folder), table, questions=QuestionSettings(phrasings_per_target=99)))
     assert [c.query for c in many] == [c.query for c in again]
 
 
@@ -197,7 +208,7 @@ PHRASINGS = {"train": [False], "held_out": [True], "both": [False, True]}
 
 
 def test_a_folder_finds_its_targets(folder):
-    dataset = NiftiDataset(str(folder), min_voxels=20)
+    dataset = NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20))
     found = {case.query.target: case for case in all_cases(dataset)}
     assert set(found) == {
         "right kidney",
@@ -215,21 +226,30 @@ def test_a_folder_finds_its_targets(folder):
 
 def test_one_kidney_has_no_relations(folder):
     save(folder / "scan" / "label.nii.gz", np.where(kidney_labels() == 3, 0, kidney_labels()).astype(np.uint8))
-    targets = {case.query.target for case in all_cases(NiftiDataset(str(folder), min_voxels=20))}
+    targets = {
+        case.query.target for case in all_cases(NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20)))
+    }
     assert targets == {"right kidney", "right kidney cyst"}
 
 
 def test_small_targets_of_a_folder_are_left_out(folder):
-    targets = {case.query.target for case in all_cases(NiftiDataset(str(folder), min_voxels=100))}
+    targets = {
+        case.query.target for case in all_cases(NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=100)))
+    }
     assert targets == {"right kidney", "left kidney", "kidneys", "kidney with lesion", "kidney without lesion"}
 
 
 def test_relations_between_kidneys_are_asked_for_where_they_have_one_answer(folder):
-    assert NiftiDataset(str(folder), min_voxels=20).dropped == {"between kidneys": 4}
+    assert NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20)).dropped == {
+        "larger": 1,
+        "smaller": 1,
+        "higher": 1,
+        "lower": 1,
+    }
     labels = kidney_labels()
     labels[2:5, 3:9, 3:7] = 0
     save(folder / "scan" / "label.nii.gz", labels)
-    dataset = NiftiDataset(str(folder), min_voxels=20)
+    dataset = NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20))
     found = {case.query.target: case.target for case in all_cases(dataset)}
     left, right = to_lps(labels == 3), to_lps(labels == 2)
     for target, mask in {"larger kidney": right, "smaller kidney": left, "higher kidney": right}.items():
@@ -239,7 +259,7 @@ def test_relations_between_kidneys_are_asked_for_where_they_have_one_answer(fold
 
 
 def test_every_relation_of_a_folder(folder):
-    dataset = NiftiDataset(str(folder), min_voxels=20, relations=True)
+    dataset = NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20, relations=True))
     found = {case.query.target: case for case in all_cases(dataset)}
     labels = kidney_labels()
     # Twin kidneys of one size and height, equally far from the aorta.
@@ -259,16 +279,16 @@ def test_every_relation_of_a_folder(folder):
 def test_relations_of_a_folder_need_names(folder):
     (folder / "labels.json").unlink()
     with pytest.raises(DatasetError, match=r"relations need the names of its labels; write labels\.json"):
-        len(NiftiDataset(str(folder), target="kidney", relations=True))
+        len(NiftiDataset(str(folder), target="kidney", questions=QuestionSettings(relations=True)))
 
 
 @pytest.mark.parametrize("relations", [False, True])
 def test_a_folder_asks_for_what_its_labels_name_and_the_scan_lacks(folder, relations):
     (folder / "labels.json").write_text(json.dumps({**NAMES, "7": "brain", "8": "heart"}))
-    settings = {"min_voxels": 20, "relations": relations}
-    shown = all_cases(NiftiDataset(str(folder), **settings))
+    settings = QuestionSettings(min_voxels=20, relations=relations)
+    shown = all_cases(NiftiDataset(str(folder), questions=settings))
     assert not {"brain", "heart"} & {case.query.target for case in shown}
-    asked = all_cases(NiftiDataset(str(folder), absent_share=0.5, **settings))
+    asked = all_cases(NiftiDataset(str(folder), questions=replace(settings, absent_share=0.5)))
     absent = [case for case in asked if case.query.kind == "absent"]
     assert {case.query.target for case in absent} == {"brain", "heart"}
     assert not any(case.target.any() for case in absent)
@@ -278,14 +298,14 @@ def test_a_folder_asks_for_what_its_labels_name_and_the_scan_lacks(folder, relat
 @pytest.mark.parametrize(("min_voxels", "kept"), [(24, True), (25, False)])
 def test_a_target_of_just_enough_voxels_is_kept(folder, min_voxels, kept):
     assert (kidney_labels() == 9).sum() == 24
-    dataset = NiftiDataset(str(folder), min_voxels=min_voxels)
+    dataset = NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=min_voxels))
     assert ("right kidney cyst" in {dataset[i].query.target for i in range(len(dataset))}) == kept
 
 
 def test_swapped_sides_are_refused(folder):
     (folder / "labels.json").write_text(json.dumps({**NAMES, "2": "kidney_left", "3": "kidney_right"}))
     with pytest.raises(DatasetError, match=r"label\.nii\.gz: left kidney: .*names are swapped"):
-        len(NiftiDataset(str(folder), min_voxels=20))
+        len(NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20)))
 
 
 def test_pairs_by_name_and_a_target_for_masks_without_names(tmp_path):
@@ -295,7 +315,7 @@ def test_pairs_by_name_and_a_target_for_masks_without_names(tmp_path):
     write_scan(tmp_path, "unpaired_image.nii.gz")
     with pytest.raises(DatasetError, match=r"A_mask\.nii\.gz: nothing says what its labels are"):
         len(NiftiDataset(str(tmp_path)))
-    cases = all_cases(NiftiDataset(str(tmp_path), target="soft-tissue mass", min_voxels=20))
+    cases = all_cases(NiftiDataset(str(tmp_path), target="soft-tissue mass", questions=QuestionSettings(min_voxels=20)))
     assert [c.patient_id for c in cases] == ["A", "B"]
     assert {c.query.target for c in cases} == {"soft-tissue mass"}
     np.testing.assert_array_equal(cases[0].target, to_lps(kidney_labels() == 2))
@@ -327,7 +347,9 @@ def test_no_question_speaks_of_another_modality(folder):
     bank.write_text("right kidney: {training: {free: [{text: the bean on this MR, modality: MR}]}}")
     for modality in ("CT", "MR"):
         table = write_table(folder, [{**ROW, "modality": modality}])
-        dataset = NiftiDataset(str(folder), table, phrasings_per_target=99, query_bank=str(bank))
+        dataset = NiftiDataset(
+            str(folder), table, questions=QuestionSettings(phrasings_per_target=99, query_bank=str(bank))
+        )
         asked = {dataset[i].query.text for i in range(len(dataset))}
         assert ("the bean on this MR" in asked) == (modality == "MR")
 
@@ -365,18 +387,18 @@ def test_patients_are_disjoint_and_complete(folder):
 
 
 def test_named_patients(folder):
-    assert patients(folder, patients=["P01", "P03"])[0] == {"P01", "P03"}
-    assert patients(folder, exclude_patients=["P01"])[0] == {f"P{i:02d}" for i in range(10)} - {"P01"}
+    assert patients(folder, patients=PatientSettings(only=["P01", "P03"]))[0] == {"P01", "P03"}
+    assert patients(folder, patients=PatientSettings(exclude=["P01"]))[0] == {f"P{i:02d}" for i in range(10)} - {"P01"}
     with pytest.raises(DatasetError, match="patients: 'P99' is not in the data; there are 10: P00"):
-        patients(folder, patients=["P99"])
+        patients(folder, patients=PatientSettings(only=["P99"]))
 
 
 def test_named_targets(folder):
     table = write_table(folder, [ROW, {**ROW, "target": "liver"}])
-    assert len(NiftiDataset(str(folder), table, targets=["liver"])) == 1
-    assert len(NiftiDataset(str(folder), table, targets=["kidney_right"])) == 1
+    assert len(NiftiDataset(str(folder), table, questions=QuestionSettings(targets=["liver"]))) == 1
+    assert len(NiftiDataset(str(folder), table, questions=QuestionSettings(targets=["kidney_right"]))) == 1
     with pytest.raises(DatasetError, match="targets: 'spleen' is not in the data"):
-        len(NiftiDataset(str(folder), table, targets=["spleen"]))
+        len(NiftiDataset(str(folder), table, questions=QuestionSettings(targets=["spleen"])))
 
 
 def test_a_split_without_cases_is_refused(folder):
@@ -465,7 +487,7 @@ def test_absent_places_are_named(tmp_path):
 def test_bad_label_names(folder, names, message):
     (folder / "labels.json").write_text(names)
     with pytest.raises(DatasetError, match=message):
-        len(NiftiDataset(str(folder), min_voxels=20))
+        len(NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20)))
 
 
 def test_two_label_maps_for_one_image(folder):
@@ -486,17 +508,23 @@ def test_a_mask_on_another_grid_and_a_broken_scan_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("make", "message"),
     [
-        ({"split": "dev"}, "split is one of all, train, val, test; got 'dev'"),
-        ({"phrasing": "seen"}, "phrasing is one of"),
-        ({"fractions": (0.5, 0.5, 0.5)}, "sum to 1"),
-        ({"fractions": (1.5, -0.5, 0.0)}, "sum to 1"),
+        (lambda: NiftiDataset(".", split="dev"), "split is one of all, train, val, test; got 'dev'"),
+        (lambda: QuestionSettings(phrasing="seen"), "phrasing is one of train, held_out, both; got 'seen'"),
+        (lambda: QuestionSettings(phrasings_per_target=0), "phrasings_per_target is at least 1; got 0"),
+        (
+            lambda: QuestionSettings(absent_share=1.0),
+            "absent_share is a share of the cases, from 0 to below 1; got 1.0",
+        ),
+        (lambda: PatientSettings(val_share=0.6, test_share=0.5), "sum to at most 1; got 0.6 and 0.5"),
+        (lambda: PatientSettings(val_share=-0.5), "sum to at most 1; got -0.5 and 0.2"),
+        (lambda: CacheSettings(gib=0), "a size in GiB above 0; got 0"),
     ],
 )
-def test_settings_are_checked(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        NiftiDataset(".", **settings)
+def test_settings_are_checked(make, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make()
 
 
 def test_travels_to_workers(folder):
@@ -516,10 +544,10 @@ def test_a_cache_of_slices_changes_nothing(tmp_path):
         for name, voxels in (("image", rng.integers(-1000, 1000, labels.shape)), ("label", labels)):
             nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([1.0, 1, 3, 1])), folder / f"{name}.nii.gz")
     (tmp_path / "scans" / "labels.json").write_text('{"1": "liver", "2": "spleen"}')
-    settings = {"root": str(tmp_path / "scans"), "min_voxels": 1, "cache_size": 1}
-    plain = NiftiDataset(**settings)
+    root, questions = str(tmp_path / "scans"), QuestionSettings(min_voxels=1)
+    plain = NiftiDataset(root, questions=questions, cache=CacheSettings(scans=1))
     for _ in range(2):
-        kept = NiftiDataset(**settings, cache_folder=str(tmp_path / "cache"))
+        kept = NiftiDataset(root, questions=questions, cache=CacheSettings(scans=1, folder=str(tmp_path / "cache")))
         assert len(kept) == len(plain) == 6
         for index in range(6):
             ours, theirs = kept[index], plain[index]

@@ -13,9 +13,10 @@ import pytest
 
 from medvol.core.errors import ConfigError, QueryError
 from medvol.core.grounding.queries import QueryBank
-from medvol.core.grounding.relations import check_sides
+from medvol.core.grounding.sides import check_sides
 from medvol.datasets.phantom import LESION_TARGETS, ORGANS, TARGETS, PhantomDataset
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS
+from medvol.datasets.settings import CacheSettings, PhrasingSettings
 
 
 def cases(**settings):
@@ -25,11 +26,11 @@ def cases(**settings):
 
 @pytest.fixture(scope="module")
 def forty():
-    return cases(num_volumes=40, seed=3, cache_size=64)
+    return cases(num_volumes=40, seed=3, cache=CacheSettings(scans=64))
 
 
 def test_the_same_settings_give_the_same_cases():
-    first, second = cases(num_volumes=2, seed=5), cases(num_volumes=2, seed=5, cache_size=1)
+    first, second = cases(num_volumes=2, seed=5), cases(num_volumes=2, seed=5, cache=CacheSettings(scans=1))
     assert [c.case_id for c in first] == [c.case_id for c in second]
     assert [c.query for c in first] == [c.query for c in second]
     for a, b in zip(first, second, strict=True):
@@ -40,7 +41,7 @@ def test_the_same_settings_give_the_same_cases():
 
 
 def test_the_order_of_reading_does_not_matter():
-    dataset, again = PhantomDataset(num_volumes=3, cache_size=1), PhantomDataset(num_volumes=3)
+    dataset, again = PhantomDataset(num_volumes=3, cache=CacheSettings(scans=1)), PhantomDataset(num_volumes=3)
     last = dataset[len(dataset) - 1]
     np.testing.assert_array_equal(again[0].volume.voxels, dataset[0].volume.voxels)
     np.testing.assert_array_equal(again[-1].volume.voxels, last.volume.voxels)
@@ -49,7 +50,10 @@ def test_the_order_of_reading_does_not_matter():
 
 def digest():
     """Everything about three cases, as one number."""
-    dataset, total = PhantomDataset("val", 2, phrasing="both", absent_share=0.2, seed=9), hashlib.sha256()
+    dataset, total = (
+        PhantomDataset("val", 2, seed=9, questions=PhrasingSettings(phrasing="both", absent_share=0.2)),
+        hashlib.sha256(),
+    )
     for i in (len(dataset) - 1, 0, 5):
         case = dataset[i]
         for array in (case.volume.voxels, case.volume.affine, case.target, case.labels):
@@ -68,7 +72,10 @@ def test_another_process_draws_the_same(tmp_path):
 
 def test_a_volume_does_not_depend_on_phrasings_or_their_number():
     plain = PhantomDataset(num_volumes=2)
-    for other in (PhantomDataset(num_volumes=9, phrasing="both"), PhantomDataset(num_volumes=2, absent_share=0.3)):
+    for other in (
+        PhantomDataset(num_volumes=9, questions=PhrasingSettings(phrasing="both")),
+        PhantomDataset(num_volumes=2, questions=PhrasingSettings(absent_share=0.3)),
+    ):
         np.testing.assert_array_equal(plain[0].volume.voxels, other[0].volume.voxels)
 
 
@@ -90,7 +97,7 @@ def split_of_ten(split):
 
 
 def test_cases_of_one_volume_are_neighbours_and_share_it():
-    dataset = PhantomDataset(num_volumes=3, cache_size=1)
+    dataset = PhantomDataset(num_volumes=3, cache=CacheSettings(scans=1))
     keys = [dataset.volume_key(i) for i in range(len(dataset))]
     assert sum(a != b for a, b in pairwise(keys)) == 2
     assert dataset[0].volume is dataset[1].volume
@@ -200,7 +207,7 @@ def test_lesion_share_is_kept():
 
 @pytest.mark.parametrize(("phrasing", "uses"), [("train", [False]), ("held_out", [True]), ("both", [False, True])])
 def test_phrasings_are_those_asked_for(phrasing, uses):
-    dataset = PhantomDataset(num_volumes=5, phrasing=phrasing)
+    dataset = PhantomDataset(num_volumes=5, questions=PhrasingSettings(phrasing=phrasing))
     bank = QueryBank.load()
     held_out = Counter()
     for i in range(len(dataset)):
@@ -212,20 +219,20 @@ def test_phrasings_are_those_asked_for(phrasing, uses):
 
 
 def test_every_training_phrasing_occurs():
-    dataset = PhantomDataset(num_volumes=60, phrasings_per_target=2)
-    asked = {q.query.text for q in dataset._questions}
+    dataset = PhantomDataset(num_volumes=60, questions=PhrasingSettings(phrasings_per_target=2))
+    asked = {q.query.text for q in dataset._cases}
     bank = QueryBank.load()
     assert asked == {q.text for target in TARGETS for q in bank.phrasings(target, False)}
 
 
 def test_more_phrasings_of_a_target_differ():
-    dataset = PhantomDataset(num_volumes=1, phrasings_per_target=3, lesion_share=0.0)
+    dataset = PhantomDataset(num_volumes=1, lesion_share=0.0, questions=PhrasingSettings(phrasings_per_target=3))
     texts = [dataset[i].query.text for i in range(len(dataset))]
     assert len(texts) == len(set(texts)) == 3 * (len(ORGANS) + 1)
 
 
 def test_absent_queries_have_empty_masks():
-    everything = cases(num_volumes=40, absent_share=0.25)
+    everything = cases(num_volumes=40, questions=PhrasingSettings(absent_share=0.25))
     absent = [c for c in everything if c.query.kind == "absent"]
     assert len(absent) / len(everything) == pytest.approx(0.25, abs=0.03)
     assert not any(c.target.any() for c in absent)
@@ -244,11 +251,14 @@ def test_other_shapes(shape):
 def test_a_bank_file_adds_phrasings(tmp_path):
     (tmp_path / "mine.yaml").write_text("liver: {held_out: {implicit: [where bile is born]}}")
     dataset = PhantomDataset(
-        num_volumes=1, phrasing="held_out", phrasings_per_target=99, query_bank=str(tmp_path / "mine.yaml")
+        num_volumes=1,
+        questions=PhrasingSettings(
+            phrasing="held_out", phrasings_per_target=99, query_bank=str(tmp_path / "mine.yaml")
+        ),
     )
     assert "where bile is born" in {dataset[i].query.text for i in range(len(dataset))}
     with pytest.raises(QueryError, match="cannot be read"):
-        len(PhantomDataset(query_bank=str(tmp_path / "absent.yaml")))
+        len(PhantomDataset(questions=PhrasingSettings(query_bank=str(tmp_path / "absent.yaml"))))
 
 
 def test_travels_to_workers_without_its_scans():
@@ -271,13 +281,11 @@ def test_index_out_of_range_ends_iteration():
     ("settings", "message"),
     [
         ({"split": "dev"}, "split is one of train, val, test; got 'dev'"),
-        ({"phrasing": "seen"}, "phrasing is one of train, held_out, both; got 'seen'"),
         ({"shape": (24, 96)}, r"shape is \(Z, Y, X\)"),
         ({"shape": (4, 96, 96)}, "at least 8"),
         ({"num_volumes": 0}, "num_volumes"),
-        ({"phrasings_per_target": 0}, "phrasings_per_target"),
         ({"lesion_share": 1.5}, "lesion_share"),
-        ({"absent_share": 1.0}, "absent_share"),
+        ({"cache": CacheSettings(folder="cache")}, "phantoms are drawn, and cache.folder keeps nothing of them"),
     ],
 )
 def test_settings_are_checked(settings, message):

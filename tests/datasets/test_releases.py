@@ -18,9 +18,10 @@ from medvol.datasets.ctorg import CTORGDataset, CTORGLayout
 from medvol.datasets.decathlon import DecathlonDataset
 from medvol.datasets.kits23 import CLASSES, KiTS23Dataset
 from medvol.datasets.phantom_anatomy import LABELS
+from medvol.datasets.settings import PatientSettings, QuestionSettings
 from medvol.datasets.totalsegmentator import TotalSegmentatorDataset
 
-FEW = {"min_voxels": 20}
+FEW = {"questions": QuestionSettings(min_voxels=20)}
 
 
 def by_target(dataset, patient=None):
@@ -75,7 +76,10 @@ def test_ctorg_is_119_to_train_and_21_to_test(tmp_path):
 
 def test_ctorg_splits(ctorg):
     test = patients(CTORGDataset(ctorg, split="test", **FEW))
-    train, val = (patients(CTORGDataset(ctorg, split=part, val_share=0.34, **FEW)) for part in ("train", "val"))
+    train, val = (
+        patients(CTORGDataset(ctorg, split=part, patients=PatientSettings(val_share=0.34), **FEW))
+        for part in ("train", "val")
+    )
     assert test == {"ctorg-000", "ctorg-001"}
     assert train | val == {"ctorg-021", "ctorg-022", "ctorg-023"}
     assert (len(train), len(val)) == (2, 1)
@@ -83,7 +87,7 @@ def test_ctorg_splits(ctorg):
 
 def test_sides_come_from_the_affine(ctorg):
     labels = releases.phantoms(5, 0.0)[0][1]
-    found = by_target(CTORGDataset(ctorg, relations=True, **FEW))
+    found = by_target(CTORGDataset(ctorg, questions=QuestionSettings(relations=True, min_voxels=20)))
     for side in ("left kidney", "right kidney"):
         np.testing.assert_array_equal(found[side].target, labels == LABELS[side])
     liver = np.argwhere(labels == LABELS["liver"]) * releases.phantoms(1, 0.0)[0][2]
@@ -102,7 +106,10 @@ def test_abdomenct1k(tmp_path, caplog):
     assert set(found) == {"liver", "kidneys", "spleen", "pancreas"}
     np.testing.assert_array_equal(found["pancreas"].target, labels == LABELS["pancreas"])
     np.testing.assert_array_equal(found["spleen"].target, labels == LABELS["spleen"])
-    parts = [patients(AbdomenCT1KDataset(str(root), split=s, val_share=0.2, **FEW)) for s in ("train", "val", "test")]
+    parts = [
+        patients(AbdomenCT1KDataset(str(root), split=s, patients=PatientSettings(val_share=0.2), **FEW))
+        for s in ("train", "val", "test")
+    ]
     assert [len(part) for part in parts] == [3, 1, 1]
     assert set().union(*parts) == {f"abdomenct1k-Case_{i:05d}" for i in range(1, 6)}
     (root / "Mask" / "Case_00002.nii.gz").unlink()
@@ -116,7 +123,7 @@ def test_abdomenct1k(tmp_path, caplog):
 
 def test_kits_classes_and_instances(kits):
     root, sides = kits
-    dataset = KiTS23Dataset(root, relations=True, **FEW)
+    dataset = KiTS23Dataset(root, questions=QuestionSettings(relations=True, min_voxels=20))
     for number, (voxels, labels, _) in enumerate(releases.phantoms(5, seed=5)):
         values, (first, second), (cyst,), side = releases.kits_labels(labels)
         found = by_target(dataset, f"kits-{number:05d}")
@@ -139,7 +146,7 @@ def test_kits_kidneys_carry_their_masses(kits):
     root, _ = kits
     labels = releases.phantoms(5, seed=5)[0][1]
     values, (tumour, second), _, side = releases.kits_labels(labels)
-    found = by_target(KiTS23Dataset(root, relations=True, **FEW))
+    found = by_target(KiTS23Dataset(root, questions=QuestionSettings(relations=True, min_voxels=20)))
     parts, _ = ndimage.label(values > 0, np.ones((3, 3, 3)))
     assert (found[side].target & second).sum() == second.sum()
     assert (found[side].target & tumour).sum() == tumour.sum()
@@ -147,7 +154,7 @@ def test_kits_kidneys_carry_their_masses(kits):
 
 
 def test_kits_counts_what_has_no_answer(kits):
-    dropped = KiTS23Dataset(kits[0], relations=True, **FEW).dropped
+    dropped = KiTS23Dataset(kits[0], questions=QuestionSettings(relations=True, min_voxels=20)).dropped
     assert dropped["with"] == dropped["without"] == dropped["with both"] == 5
     assert KiTS23Dataset(kits[0], **FEW).dropped == {}
 
@@ -155,10 +162,10 @@ def test_kits_counts_what_has_no_answer(kits):
 def test_kits_without_instance_files_takes_connected_parts(kits, tmp_path):
     root = tmp_path / "kits"
     releases.write_kits23(root, count=1)
-    with_files = by_target(KiTS23Dataset(str(root), relations=True, **FEW))
+    with_files = by_target(KiTS23Dataset(str(root), questions=QuestionSettings(relations=True, min_voxels=20)))
     for path in (root / "dataset" / "case_00000" / "instances").iterdir():
         path.unlink()
-    without = by_target(KiTS23Dataset(str(root), relations=True, **FEW))
+    without = by_target(KiTS23Dataset(str(root), questions=QuestionSettings(relations=True, min_voxels=20)))
     np.testing.assert_array_equal(with_files["largest kidney tumour"].target, without["largest kidney tumour"].target)
     assert set(with_files) == set(without)
 
@@ -176,14 +183,14 @@ def test_kits_with_a_published_split(kits, tmp_path):
     entries = {part: [{"image": f"0004/case_{i:05d}/image.npy"} for i in numbers] for part, numbers in PARTS.items()}
     split.write_text(json.dumps({"name": "kits", "numTrain": 3, **entries}))
     for part, numbers in (("train", [0, 2, 3]), ("test", [1, 4])):
-        dataset = KiTS23Dataset(kits[0], split=part, split_file=str(split), **FEW)
+        dataset = KiTS23Dataset(kits[0], split=part, patients=PatientSettings(split_file=str(split)), **FEW)
         assert patients(dataset) == {f"kits-{i:05d}" for i in numbers}
     split.write_text(json.dumps({"train": ["case_99999"], "test": ["case_99998"]}))
     with pytest.raises(DatasetError, match=r"it names no case of .*; cases are like case_00000"):
-        len(KiTS23Dataset(kits[0], split="test", split_file=str(split)))
+        len(KiTS23Dataset(kits[0], split="test", patients=PatientSettings(split_file=str(split))))
     split.write_text("{}")
     with pytest.raises(DatasetError, match="with names of cases"):
-        len(KiTS23Dataset(kits[0], split="test", split_file=str(split)))
+        len(KiTS23Dataset(kits[0], split="test", patients=PatientSettings(split_file=str(split))))
 
 
 PARTS = {"train": [0, 2, 3], "test": [1, 4]}
@@ -206,7 +213,7 @@ def test_totalsegmentator_splits_and_absent_masks(tmp_path):
     parts = {s: patients(TotalSegmentatorDataset(str(root), split=s, **FEW)) for s in ("train", "val", "test")}
     assert [len(parts[s]) for s in ("train", "val", "test")] == [3, 1, 1]
     assert parts["val"] == {"totalsegmentator-s0003"}
-    found = by_target(TotalSegmentatorDataset(str(root), absent_share=0.5, **FEW))
+    found = by_target(TotalSegmentatorDataset(str(root), questions=QuestionSettings(absent_share=0.5, min_voxels=20)))
     assert set(found) == {"liver", "spleen", "left kidney", "right kidney", "brain"}
     assert found["brain"].query.kind == "absent"
     assert not found["brain"].target.any()
@@ -229,7 +236,9 @@ def test_absent_queries_make_up_their_share(ctorg, share):
     cases = [
         case
         for patient in sorted(patients(CTORGDataset(ctorg, **FEW)))
-        for case in by_target(CTORGDataset(ctorg, absent_share=share, **FEW), patient).values()
+        for case in by_target(
+            CTORGDataset(ctorg, questions=QuestionSettings(absent_share=share, min_voxels=20)), patient
+        ).values()
     ]
     absent = [case for case in cases if case.query.kind == "absent"]
     assert {case.query.target for case in absent} <= {"lungs", "brain"}
@@ -241,20 +250,24 @@ def test_absent_queries_make_up_their_share(ctorg, share):
 
 
 def test_named_targets_and_patients(ctorg):
-    dataset = CTORGDataset(ctorg, targets=["liver", "left kidney"], relations=True, patients=["ctorg-001"], **FEW)
+    dataset = CTORGDataset(
+        ctorg,
+        patients=PatientSettings(only=["ctorg-001"]),
+        questions=QuestionSettings(targets=["liver", "left kidney"], relations=True, min_voxels=20),
+    )
     assert {dataset[i].query.target for i in range(len(dataset))} == {"liver", "left kidney"}
     assert patients(dataset) == {"ctorg-001"}
     with pytest.raises(DatasetError, match="targets: 'spleen' is not in the data"):
-        len(CTORGDataset(ctorg, targets=["spleen"], **FEW))
+        len(CTORGDataset(ctorg, questions=QuestionSettings(targets=["spleen"], min_voxels=20)))
     with pytest.raises(DatasetError, match="patients: 'ctorg-7' is not in the data"):
-        len(CTORGDataset(ctorg, exclude_patients=["ctorg-7"], **FEW))
+        len(CTORGDataset(ctorg, patients=PatientSettings(exclude=["ctorg-7"]), **FEW))
 
 
 def test_an_index_remembers_what_label_maps_hold(tmp_path, monkeypatch):
     import medvol.core.imaging.reading as reading
 
     root, index = releases.write_ctorg(tmp_path / "ctorg", (0, 21)), tmp_path / "index"
-    settings = {"index": str(index), "relations": True, **FEW}
+    settings = {"index": str(index), "questions": QuestionSettings(relations=True, min_voxels=20)}
     first = CTORGDataset(str(root), **settings)
     asked = [(first[i].case_id, first[i].query) for i in range(len(first))]
     assert len(list(index.iterdir())) == 2
@@ -342,13 +355,18 @@ def test_shares_are_checked():
         with pytest.raises(ConfigError, match="shares that sum to at most 1"):
             CTORGDataset(".", **settings)
     with pytest.raises(ConfigError, match="absent_share is a share of the cases"):
-        CTORGDataset(".", absent_share=1.0)
+        CTORGDataset(".", questions=QuestionSettings(absent_share=1.0))
 
 
 def test_ambiguous_questions_are_told_when_a_run_starts(kits, caplog):
     """A tumour in one kidney and a cyst in the other: both bear a lesion, none bears both."""
     parts = {
-        part: KiTS23Dataset(kits[0], split=part, val_share=0.2, relations=True, **FEW)
+        part: KiTS23Dataset(
+            kits[0],
+            split=part,
+            patients=PatientSettings(val_share=0.2),
+            questions=QuestionSettings(relations=True, min_voxels=20),
+        )
         for part in ("train", "val", "test")
     }
     CaseDataModule(**parts).setup("fit")
@@ -361,7 +379,7 @@ def test_ambiguous_questions_are_told_when_a_run_starts(kits, caplog):
 
 
 def test_data_sets_travel(kits):
-    dataset = KiTS23Dataset(kits[0], relations=True, **FEW)
+    dataset = KiTS23Dataset(kits[0], questions=QuestionSettings(relations=True, min_voxels=20))
     case = dataset[3]
     copy = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(copy[3].target, case.target)
@@ -437,7 +455,7 @@ def test_relations_of_real_kidneys(shared_data, tmp_path, axes):
         image = stored_as(nib.load(path).slicer[:, ::6, ::6], axes)
         write_kits19(image, tmp_path / path.name.split(".")[0])
         by_hand[f"kits-{path.name[5:10]}"] = kits_by_hand(image)
-    dataset = KiTS23Dataset(str(tmp_path), relations=True, min_voxels=20)
+    dataset = KiTS23Dataset(str(tmp_path), questions=QuestionSettings(relations=True, min_voxels=20))
     found = {patient: {} for patient in by_hand}
     for index in range(len(dataset)):
         case = dataset[index]
@@ -469,6 +487,8 @@ def test_a_mirrored_affine_names_the_other_side(shared_data, tmp_path):
     meanings = {}
     for name, one in {"case_00000": image, "case_00001": mirrored}.items():
         write_kits19(one, tmp_path / name)
-        found = by_target(KiTS23Dataset(str(tmp_path), relations=True, min_voxels=20), f"kits-{name[5:]}")
+        found = by_target(
+            KiTS23Dataset(str(tmp_path), questions=QuestionSettings(relations=True, min_voxels=20)), f"kits-{name[5:]}"
+        )
         meanings[name] = found["kidney with tumour"].query.meaning
     assert meanings == {"case_00000": "left kidney", "case_00001": "right kidney"}

@@ -74,7 +74,7 @@ def test_scripts_run_anywhere(script, tmp_path):
 def in_release(name, root: Path) -> list[str]:
     """Make a small copy of a release; options that read it, with enough patients to validate on and small targets."""
     RELEASES[name](root)
-    settings = {"root": root, "min_voxels": 20, "val_share": 0.25}
+    settings = {"root": root, "questions.min_voxels": 20, "patients.val_share": 0.25}
     settings |= {} if name == "m3dseg" else {"index": root.parent / "index"}
     return [f"--data.{split}.{key}={value}" for split in ("train", "val", "test") for key, value in settings.items()]
 
@@ -99,7 +99,12 @@ def test_the_papers_experiments_run_on_small_weights(name, tmp_path):
     splits = [
         split for split in ("train", "val", "test") if split in yaml.safe_load(path.read_text())["data"]["init_args"]
     ]
-    data = {"root": folder, "min_voxels": 20, "val_share": 0.25, "index": tmp_path / "index"}
+    data = {
+        "root": folder,
+        "questions.min_voxels": 20,
+        "patients.val_share": 0.25,
+        "index": tmp_path / "index",
+    }
     small = {
         "model.policy.model": tmp_path / "start",
         "model.policy.dtype": "float32",

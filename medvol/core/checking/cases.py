@@ -8,7 +8,7 @@ import numpy as np
 
 from medvol.core.checking.reports import Finding
 from medvol.core.errors import GeometryError
-from medvol.core.grounding.relations import check_side_positions
+from medvol.core.grounding.sides import check_side_positions
 from medvol.core.imaging.label_values import FULL_SHARE, label_values
 from medvol.core.types import Case, Volume
 

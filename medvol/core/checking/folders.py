@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from medvol.core.checking.label_maps import bare_name, check_labels, find_scan, read_label_names
+from medvol.core.checking.label_maps import check_labels, find_scan
 from medvol.core.checking.reports import Finding, Fingerprint, Report
 from medvol.core.checking.scans import FileReport, check_scan
-from medvol.core.errors import ScanError
+from medvol.core.errors import DatasetError, ScanError
+from medvol.core.grounding.label_names import find_names_file, read_label_names
+from medvol.core.imaging.file_names import is_scan, stem
 from medvol.core.imaging.fingerprint import Thumbnail, find_matches
-from medvol.core.imaging.reading import is_scan, read_volume
+from medvol.core.imaging.reading import read_volume
 from medvol.core.types import Volume
 
 
@@ -40,7 +42,7 @@ def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:
     """Each file with the scan that it is the label map of."""
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in files:
-        folders[path.parent][bare_name(path)] = path
+        folders[path.parent][stem(path.name)] = path
     return [
         (path, find_scan(path, folders[path.parent]) if is_scan(path) and path.is_file() else None) for path in files
     ]
@@ -49,8 +51,19 @@ def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:
 def _check_one(path: Path, scan: Path | None) -> tuple[FileReport, Finding | None]:
     if scan is None:
         return check_scan(path), None
-    names, problem = read_label_names(path)
+    names, problem = _read_names(path)
     return check_labels(path, _read(scan), names), problem
+
+
+def _read_names(path: Path) -> tuple[dict[int, str] | None, Finding | None]:
+    """Names of the labels of a map; none, or a finding when they cannot be read."""
+    file = find_names_file(path)
+    if file is None:
+        return None, None
+    try:
+        return read_label_names(file), None
+    except DatasetError as error:
+        return None, Finding("bad_layout", str(file), str(error).removeprefix(f"{file}: "))
 
 
 def _read(path: Path) -> Volume | None:

@@ -12,18 +12,15 @@ from numpy.typing import NDArray
 
 from medvol.core.checking.reports import Finding
 from medvol.core.checking.scans import FileReport, fingerprint_volume, moved_labels
-from medvol.core.errors import GeometryError, QueryError
-from medvol.core.grounding.queries import target_name
-from medvol.core.grounding.relations import check_sides
+from medvol.core.errors import GeometryError
+from medvol.core.grounding.label_names import NAMES_FILE
+from medvol.core.grounding.sides import check_sides
+from medvol.core.imaging.file_names import stem
 from medvol.core.imaging.geometry import corner_distance_mm, place_tolerance_mm
 from medvol.core.imaging.label_values import count_values, measure_rounding
 from medvol.core.imaging.problems import RefusedScanError
-from medvol.core.imaging.reading import DICOM_SUFFIXES, SUFFIXES, read_oriented, to_intensities
-from medvol.core.json_file import parse_json
+from medvol.core.imaging.reading import read_oriented, to_intensities
 from medvol.core.types import Volume
-
-NAMES_FILE = "labels.json"
-"""File of label names, beside the label map or in a folder above it: ``{"1": "spleen", ...}``."""
 
 _LABEL_WORDS = ("labels", "label", "masks", "mask", "segmentation", "seg")
 _SCAN_WORDS = ("image", "volume", "imaging", "scan", "ct", "mr")
@@ -46,20 +43,14 @@ def find_scan(path: Path, siblings: Mapping[str, Path]) -> Path | None:
         path: A file.
         siblings: Files of its folder by name without ending.
     """
-    stem = bare_name(path)
+    name = stem(path.name)
     for word in _LABEL_WORDS:
-        if word in stem.lower():
-            start = stem.lower().index(word)
-            before, after = stem[:start], stem[start + len(word) :]
+        if word in name.lower():
+            start = name.lower().index(word)
+            before, after = name[:start], name[start + len(word) :]
             names = [*(before + other + after for other in _SCAN_WORDS), (before + after).strip("-_.")]
-            return next((siblings[name] for name in names if name in siblings), None)
+            return next((siblings[one] for one in names if one in siblings), None)
     return None
-
-
-def bare_name(path: Path) -> str:
-    """Name of a scan's file without its ending."""
-    ending = max((end for end in (*SUFFIXES, *DICOM_SUFFIXES) if path.name.lower().endswith(end)), key=len, default="")
-    return path.name[: len(path.name) - len(ending)]
 
 
 def check_labels(path: Path, scan: Volume | None, names: Mapping[int, str] | None) -> FileReport:
@@ -77,20 +68,6 @@ def check_labels(path: Path, scan: Volume | None, names: Mapping[int, str] | Non
         return FileReport((Finding(error.code, str(path), error.detail),))
     found = [*_check_grid(path, volume, scan), *_check_values(_Labels(path, volume, names), stored)]
     return FileReport(tuple(found), fingerprint_volume(path, volume, dict(names or {})))
-
-
-def read_label_names(path: Path) -> tuple[dict[int, str] | None, Finding | None]:
-    """Names of the labels of a map, from the nearest ``labels.json``: none, or a finding when it cannot be read."""
-    file = next((folder / NAMES_FILE for folder in path.parents[:3] if (folder / NAMES_FILE).is_file()), None)
-    if file is None:
-        return None, None
-    try:
-        content = parse_json(file.read_text(encoding="utf-8"))
-        return {int(value): target_name(name) for value, name in content.items()}, None
-    except (OSError, ValueError, AttributeError, TypeError, QueryError) as error:
-        return None, Finding(
-            "bad_layout", str(file), f'it holds no names by label, such as {{"1": "spleen"}} ({error})'
-        )
 
 
 def _check_grid(path: Path, volume: Volume, scan: Volume | None) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medvol.core.checking.catalogue import PROBLEMS
 from medvol.core.checking.scans import check_scan
+from medvol.core.imaging.file_names import NIFTI, ends_in
 from medvol.core.imaging.mending import MENDERS, Mending
-from medvol.core.imaging.reading import NIFTI_SUFFIXES
 from medvol.core.whole_file import write_whole
 
 _ROUNDS = 6
@@ -27,7 +27,7 @@ def mend_copy(path: Path, target: Path, mending: Mending) -> list[str]:
         Names of the problems that were mended; none when one that is more than a warning cannot be, and then nothing is
         written.
     """
-    if not path.name.lower().endswith(NIFTI_SUFFIXES) or target.resolve() == path.resolve():
+    if not ends_in(path, NIFTI) or target.resolve() == path.resolve():
         return []
     with tempfile.TemporaryDirectory() as folder:
         copy, mended, left = Path(folder) / path.name, [], set[str]()

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.checking.reports import Finding, Fingerprint
+from medvol.core.imaging.file_names import NIFTI, ends_in
 from medvol.core.imaging.fingerprint import Thumbnail, hash_file, make_thumbnail
 from medvol.core.imaging.geometry import axis_codes
 from medvol.core.imaging.hounsfield import find_shift
 from medvol.core.imaging.label_values import label_values, measure_rounding
 from medvol.core.imaging.problems import NonFiniteVoxelsError, NoOrientationError, RefusedScanError
-from medvol.core.imaging.reading import NIFTI_SUFFIXES, read_volume
+from medvol.core.imaging.reading import read_volume
 from medvol.core.types import Volume
 
 
@@ -54,7 +55,7 @@ def check_scan(path: str | Path) -> FileReport:
             volume = read_volume(path, **options)
         except RefusedScanError as error:
             findings.append(Finding(error.code, str(path), error.detail))
-            if isinstance(error, NoOrientationError) and path.name.lower().endswith(NIFTI_SUFFIXES) and not options:
+            if isinstance(error, NoOrientationError) and ends_in(path, NIFTI) and not options:
                 options["assume_orientation"] = "LPS"
             elif isinstance(error, NonFiniteVoxelsError):
                 options["nan_to"] = 0.0
@@ -111,7 +112,7 @@ def _look_at(path: Path, volume: Volume) -> list[Finding]:
         found.append(Finding("constant", str(path), f"every voxel is {low:g}"))
     elif (low, high) == (0, 255) and values is None:
         found.append(Finding("windowed", str(path), "its intensities go from 0 to 255"))
-    if path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES):
+    if path.is_file() and ends_in(path, NIFTI):
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
         if zipped != path.name.lower().endswith(".gz"):

@@ -1,115 +1,197 @@
-"""Sides and relations between masks: left and right from the affine, which kidney bears a lesion, is larger, higher."""
+"""Relational targets of a label map: the largest tumour, the only cyst of the left kidney, the kidney without lesion.
+
+Each target is derived from the masks and the affine and kept only when it has one answer by a clear margin; the others
+are counted. Its name is what the query bank knows it by (``largest {finding}``, ``{organ}: only {finding}``).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from medvol.core.errors import GeometryError
+from medvol.core.grounding.instances import Instance, Point
 
-RELATIONS = (
-    "kidney with lesion",
-    "kidney without lesion",
-    "larger kidney",
-    "smaller kidney",
-    "higher kidney",
-    "lower kidney",
-)
-"""Targets that a relation tells apart; each is asked for only where it has one answer."""
+CLEARLY_LARGER = 1.15
+"""How many times more voxels the larger of two has at least."""
 
-_TOUCH_VOXELS = 2
-_CLEARLY_LARGER = 1.15
-_CLEARLY_HIGHER_MM = 5.0
+CLEARLY_HIGHER_MM = 5.0
+"""How far apart centres lie at least, along the body, for one to be the higher."""
+
+CLEARLY_NEARER_MM = 5.0
+"""How much nearer to a structure the nearest lies at least than the next."""
+
+_PAIR_SHARE = 0.1
+_POINTS = 4000
 
 
-def check_sides(left: NDArray[np.bool_], right: NDArray[np.bool_], affine: NDArray[np.float64]) -> None:
-    """Check that a pair of masks called left and right lies on the patient's left and right.
+@dataclass(frozen=True, eq=False)
+class Relational:
+    """A target that a relation picks out.
 
     Args:
-        left: (Z, Y, X) bool, the organ called left.
-        right: (Z, Y, X) bool, the organ called right.
-        affine: Voxel (x, y, z, 1) to world mm (RAS+), shape (4, 4).
-
-    Raises:
-        GeometryError: A mask is empty, or the left one does not lie to the patient's left of the right one.
+        target: Its name in the query bank.
+        instance: What it turns out to be.
+        meaning: Plain name of that, such as ``left kidney`` or ``kidney tumour``; empty when the target's own is plain.
     """
-    check_side_positions(_centre_mm(left, affine)[0], _centre_mm(right, affine)[0])
+
+    target: str
+    instance: Instance
+    meaning: str = ""
 
 
-def check_side_positions(left_mm: float, right_mm: float) -> None:
-    """Check that a structure called left lies to the patient's left of the one called right.
+@dataclass(frozen=True, eq=False)
+class Relations:
+    """Relational targets of one scan.
 
     Args:
-        left_mm: World x (RAS+) of the centre of the one called left.
-        right_mm: World x of the other.
-
-    Raises:
-        GeometryError: It does not.
+        found: Those with one answer.
+        dropped: How many questions of each form have none.
     """
-    if not left_mm < right_mm:
-        raise GeometryError(
-            f"the mask called left has its centre at x = {left_mm:.1f} mm and the one called right at "
-            f"{right_mm:.1f} mm (x grows to the patient's right); the names are swapped or the affine is mirrored"
-        )
+
+    found: tuple[Relational, ...]
+    dropped: Counter[str]
 
 
-def kidney_relations(
-    left: NDArray[np.bool_], right: NDArray[np.bool_], lesion: NDArray[np.bool_]
-) -> dict[str, NDArray[np.bool_]]:
-    """Find the kidney that bears a lesion and the one that does not.
+class Relator:
+    """Collects relations of one scan and counts what is ambiguous."""
+
+    def __init__(self) -> None:
+        self._found: list[Relational] = []
+        self._dropped: Counter[str] = Counter()
+
+    def relations(self) -> Relations:
+        """What was collected."""
+        return Relations(tuple(self._found), self._dropped)
+
+    def relate_findings(self, name: str, findings: Sequence[Instance], prefix: str = "") -> None:
+        """The only one of some findings, or the largest, smallest, highest and lowest.
+
+        Args:
+            name: What one of them is called: ``kidney tumour``.
+            findings: All of them.
+            prefix: Organ they lie in and a colon: ``left kidney: ``; empty for the whole scan.
+        """
+        if len(findings) == 1:
+            self._found.append(Relational(f"{prefix}only {name}", findings[0], name))
+        if len(findings) < 2:
+            return
+        complete = not any(finding.cut for finding in findings)
+        by_size = sorted(findings, key=lambda finding: finding.size)
+        by_height = sorted(findings, key=lambda finding: float(finding.centre_mm[2]))
+        for form, (winner, next_best), clear in (
+            ("largest", by_size[:-3:-1], _is_larger),
+            ("smallest", by_size[:2], lambda winner, other: _is_larger(other, winner)),
+            ("highest", by_height[:-3:-1], _is_higher),
+            ("lowest", by_height[:2], lambda winner, other: _is_higher(other, winner)),
+        ):
+            self._keep(Relational(f"{prefix}{form} {name}", winner, name), form, complete and clear(winner, next_best))
+
+    def relate_organs(self, organ: str, bearing: Mapping[str, Sequence[Instance]], pair: Sequence[Instance]) -> None:
+        """The one of a pair with a finding, without it, and with one finding and another.
+
+        Args:
+            organ: What one of the pair is called: ``kidney``.
+            bearing: For each finding, as it is called beside its organ (``tumour``), those of the pair that bear it.
+            pair: Left and right, each with its name.
+        """
+        for name, bearers in bearing.items():
+            others = [one for one in pair if one not in bearers]
+            if bearers:
+                self._keep_named(f"{organ} with {name}", "with", bearers)
+                self._keep_named(f"{organ} without {name}", "without", others)
+        names = [name for name, bearers in bearing.items() if bearers and name != "lesion"]
+        if len(names) == 2:
+            both = [one for one in pair if all(one in bearing[name] for name in names)]
+            self._keep_named(f"{organ} with {names[0]} and {names[1]}", "with both", both)
+
+    def rank_pair(self, organ: str, pair: Sequence[Instance]) -> None:
+        """The larger, smaller, higher and lower of a pair: ``larger kidney``."""
+        complete = not any(one.cut for one in pair)
+        small, large = sorted(pair, key=lambda one: one.size)
+        low, high = sorted(pair, key=lambda one: float(one.centre_mm[2]))
+        for form, one, clear in (
+            ("larger", large, _is_larger(large, small)),
+            ("smaller", small, _is_larger(large, small)),
+            ("higher", high, _is_higher(high, low)),
+            ("lower", low, _is_higher(high, low)),
+        ):
+            self._keep(Relational(f"{form} {organ}", one, one.name), form, complete and clear)
+
+    def relate_nearest(self, name: str, instances: Sequence[Instance], place: Instance) -> None:
+        """The one of several that lies nearest to a named structure, between the nearest voxels of both."""
+        if len(instances) < 2:
+            return
+        tree = cKDTree(_thin(place))
+        gaps = [float(tree.query(_thin(one))[0].min()) for one in instances]
+        first, second = np.argsort(gaps)[:2]
+        clear = gaps[second] - gaps[first] >= CLEARLY_NEARER_MM
+        nearest = instances[first]
+        self._keep(Relational(f"{name} nearest to {place.name}", nearest, nearest.name or name), "nearest", clear)
+
+    def drop(self, form: str) -> None:
+        """Count a question that has no single answer."""
+        self._dropped[form] += 1
+
+    def _keep(self, relational: Relational, form: str, clear: bool) -> None:
+        if clear:
+            self._found.append(relational)
+        else:
+            self.drop(form)
+
+    def _keep_named(self, target: str, form: str, candidates: Sequence[Instance]) -> None:
+        if len(candidates) == 1:
+            self._found.append(Relational(target, candidates[0], candidates[0].name))
+        else:
+            self.drop(form)
+
+
+def split_pair(parts: Sequence[Instance], organ: str) -> tuple[Instance, Instance] | None:
+    """Left and right of a pair, told by the affine; None unless there are two large parts, clearly side by side.
 
     Args:
-        left: (Z, Y, X) bool, the left kidney.
-        right: (Z, Y, X) bool, the right kidney.
-        lesion: (Z, Y, X) bool, all renal lesions.
-
-    Returns:
-        Masks of ``kidney with lesion`` and ``kidney without lesion``; empty when the answer is not unique: a kidney is
-        not in the scan, no kidney bears a lesion, or both do.
+        parts: Connected parts, the largest first; the pair are the first two, each with at least a tenth of the voxels.
+        organ: What one of them is called; the results are named ``left kidney`` and ``right kidney``.
     """
-    if not (left.any() and right.any() and lesion.any()):
-        return {}
-    around = ndimage.binary_dilation(lesion, iterations=_TOUCH_VOXELS)
-    touched = bool((around & left).any()), bool((around & right).any())
-    if touched == (True, False):
-        return {"kidney with lesion": left, "kidney without lesion": right}
-    if touched == (False, True):
-        return {"kidney with lesion": right, "kidney without lesion": left}
-    return {}
+    total = sum(part.size for part in parts)
+    large = [part for part in parts if part.size >= _PAIR_SHARE * total]
+    if len(large) != 2:
+        return None
+    left, right = sorted(large, key=lambda part: float(part.centre_mm[0]))
+    apart = np.abs(right.centre_mm - left.centre_mm)
+    if apart[0] < apart[1:].max():
+        return None
+    return replace(left, name=f"left {organ}"), replace(right, name=f"right {organ}")
 
 
-def ranked_kidneys(
-    left: NDArray[np.bool_], right: NDArray[np.bool_], affine: NDArray[np.float64]
-) -> dict[str, NDArray[np.bool_]]:
-    """Find the larger and the smaller kidney, the higher and the lower one.
-
-    Args:
-        left: (Z, Y, X) bool, the left kidney.
-        right: (Z, Y, X) bool, the right kidney.
-        affine: Voxel (x, y, z, 1) to world mm (RAS+), shape (4, 4).
-
-    Returns:
-        Masks of ``larger kidney`` and ``smaller kidney`` when one has at least 15 % more volume, of ``higher kidney``
-        and ``lower kidney`` when their centres are at least 5 mm apart along the body; empty when a kidney is not in
-        the scan or is cut by its first or last slice.
-    """
-    if not all(mask.any() and not mask[[0, -1]].any() for mask in (left, right)):
-        return {}
-    ranked: dict[str, NDArray[np.bool_]] = {}
-    small, large = sorted((left, right), key=np.count_nonzero)
-    if large.sum() >= _CLEARLY_LARGER * small.sum():
-        ranked |= {"larger kidney": large, "smaller kidney": small}
-    low, high = sorted((left, right), key=lambda mask: _centre_mm(mask, affine)[2])
-    if _centre_mm(high, affine)[2] - _centre_mm(low, affine)[2] >= _CLEARLY_HIGHER_MM:
-        ranked |= {"higher kidney": high, "lower kidney": low}
-    return ranked
+def find_bearers(findings: Sequence[Instance], pair: Sequence[Instance]) -> list[Instance]:
+    """Those of a pair that bear one of some findings, see ``assign_findings``."""
+    return [one for one, own in zip(pair, assign_findings(findings, pair), strict=True) if own]
 
 
-def _centre_mm(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """World position (x, y, z) in mm of a mask's centre."""
-    z, y, x = np.nonzero(mask)
-    if not len(x):
-        raise GeometryError("the side of an empty mask cannot be told; give a mask with at least one voxel")
-    first, second, third = (affine[:3] @ [x.mean(), y.mean(), z.mean(), 1.0]).tolist()
-    return first, second, third
+def assign_findings(findings: Iterable[Instance], pair: Sequence[Instance]) -> list[list[Instance]]:
+    """Findings of each of a pair: the one that holds most of its voxels, or else the one with the nearest voxel."""
+    trees = [cKDTree(_thin(one)) for one in pair]
+    assigned: list[list[Instance]] = [[] for _ in pair]
+    for finding in findings:
+        gaps = [float(tree.query(_thin(finding))[0].min()) for tree in trees]
+        shares = [(one.overlap(finding), -gap) for one, gap in zip(pair, gaps, strict=True)]
+        assigned[shares.index(max(shares))].append(finding)
+    return assigned
+
+
+def _is_larger(large: Instance, small: Instance) -> bool:
+    return large.size >= CLEARLY_LARGER * small.size
+
+
+def _is_higher(high: Instance, low: Instance) -> bool:
+    return bool(high.centre_mm[2] - low.centre_mm[2] >= CLEARLY_HIGHER_MM)
+
+
+def _thin(instance: Instance) -> Point:
+    """Voxel positions, at most a few thousand of them; a voxel's neighbour speaks for it."""
+    points = instance.points_mm
+    return points[:: max(1, len(points) // _POINTS)]

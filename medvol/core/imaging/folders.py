@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvol.core.errors import ScanError
-from medvol.core.imaging.dicom.archives import is_archive
 from medvol.core.imaging.dicom.files import holds_dicom
 from medvol.core.imaging.dicom.reading import holds_images, read_study
+from medvol.core.imaging.file_names import is_archive, is_scan
 from medvol.core.imaging.label_maps import find_label_maps, is_named_label, looks_like_labels
 from medvol.core.imaging.left_out import LeftOut, is_clutter, printable, tell_left_out
-from medvol.core.imaging.reading import is_scan
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ScanError
-from medvol.core.imaging.dicom.archives import is_archive
+from medvol.core.imaging.file_names import METAIMAGE, NIFTI, NRRD, ends_in, is_archive
 from medvol.core.imaging.label_values import count_values, label_values
 from medvol.core.imaging.metaimage import read_metaimage
 from medvol.core.imaging.nrrd import read_nrrd
-from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, read_oriented
+from medvol.core.imaging.reading import read_oriented
 from medvol.core.imaging.stored import MAX_BYTES
 
 _WORDS = {
@@ -105,7 +105,7 @@ def _are_few(voxels: NDArray[np.float32]) -> bool:
 
 def _first_slices(path: Path) -> NDArray[np.float32] | None:
     """Some slices of a NIfTI file, (3, X, Y); None for other files, and for those that the gate will refuse."""
-    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+    if not ends_in(path, NIFTI):
         return None
     try:
         image = nib.Nifti1Image.from_filename(path)
@@ -120,13 +120,12 @@ def _first_slices(path: Path) -> NDArray[np.float32] | None:
 
 def _grid(path: Path) -> _Grid | None:
     """Size and place of the voxels as the header tells them; None when there is none to compare."""
-    name = path.name.lower()
     try:
-        if name.endswith(NIFTI_SUFFIXES):
+        if ends_in(path, NIFTI):
             image = nib.Nifti1Image.from_filename(path)
             shape, affine = image.shape, image.affine
-        elif name.endswith((*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)):
-            read = read_nrrd if name.endswith(NRRD_SUFFIXES) else read_metaimage
+        elif ends_in(path, (*NRRD, *METAIMAGE)):
+            read = read_nrrd if ends_in(path, NRRD) else read_metaimage
             stored = read(path, MAX_BYTES, header_only=True)
             shape, affine = stored.voxels.shape, stored.affine
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -14,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError
-from medvol.core.imaging.dicom.archives import ARCHIVE_SUFFIX
-from medvol.core.imaging.dicom.files import FILE_SUFFIXES
 from medvol.core.imaging.dicom.problems import BadSegmentationError
 from medvol.core.imaging.dicom.reading import DicomOrigin, read_dicom
+from medvol.core.imaging.file_names import DICOM, DICOM_FILES, NIFTI, NRRD, SCANS, ends_in
 from medvol.core.imaging.geometry import corner_distance_mm, orientation_to_lps, place_tolerance_mm, reorient_affine
 from medvol.core.imaging.hounsfield import find_shift, guess_modality
 from medvol.core.imaging.label_values import label_values, to_labels
@@ -32,16 +30,9 @@ from medvol.core.imaging.problems import (
     UnreadableScanError,
 )
 from medvol.core.imaging.stored import MAX_BYTES, StoredScan, fill_non_finite, is_finite
+from medvol.core.imaging.volume_hash import hash_voxels, remember_hash
 from medvol.core.notices import tell_once
 from medvol.core.types import Modality, Source, Volume
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-NRRD_SUFFIXES = (".nrrd", ".nhdr")
-METAIMAGE_SUFFIXES = (".mha", ".mhd")
-SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
-"""File names that are read."""
-DICOM_SUFFIXES = (ARCHIVE_SUFFIX, *FILE_SUFFIXES)
-"""File names that are read as DICOM; a folder is too."""
 
 
 def read_volume(
@@ -83,7 +74,9 @@ def read_volume(
     name = None if series is None else str(series)
     voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, name)
     filled = to_intensities(path, voxels, nan_to)
-    return Volume(filled, affine, find_modality(path, filled, source, modality), identify(filled, affine), source)
+    identity = hash_voxels(filled, affine)
+    volume = Volume(filled, affine, find_modality(path, filled, source, modality), identity, source)
+    return remember_hash(volume, identity)
 
 
 def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None) -> NDArray[np.float32]:
@@ -147,7 +140,7 @@ def read_labels(
         GeometryError: It lies on another grid.
     """
     path = Path(path)
-    if path.name.lower().endswith(FILE_SUFFIXES):
+    if ends_in(path, DICOM_FILES):
         from medvol.core.imaging.dicom.segmentation import read_dicom_labels
 
         return read_dicom_labels(path, volume)
@@ -205,7 +198,7 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     """
     if labels is not None and any(label < 1 for label in labels):
         raise DatasetError(f"labels {list(labels)} of {path} must be positive; 0 is the background")
-    if Path(path).name.lower().endswith(FILE_SUFFIXES):
+    if ends_in(Path(path), DICOM_FILES):
         from medvol.core.imaging.dicom.segmentation import read_dicom_seg
 
         return read_dicom_seg(Path(path), volume, labels)
@@ -214,35 +207,19 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
     return mask
 
 
-def identify(voxels: NDArray[Any], affine: NDArray[np.float64]) -> str:
-    """Identity of a volume: a hash of its shape, geometry and voxels as float32, whatever type they are stored in."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (np.array(voxels.shape), affine):
-        digest.update(np.ascontiguousarray(array).data)
-    for plane in voxels:
-        digest.update(np.ascontiguousarray(plane, np.float32).data)
-    return digest.hexdigest()
-
-
-def is_scan(path: Path) -> bool:
-    """True for a file name that ``read_volume`` takes; folders and archives of DICOM are known by what they hold."""
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-
-
 def _is_dicom_path(path: Path) -> bool:
-    return path.name.lower().endswith(DICOM_SUFFIXES) or path.is_dir()
+    return ends_in(path, DICOM) or path.is_dir()
 
 
 def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int, series: str | None = None) -> StoredScan:
-    name = path.name.lower()
     _check_name(path)
     try:
         if _is_dicom_path(path):
             return read_dicom(path, series, max_bytes)
         _check_file(path)
-        if name.endswith(NIFTI_SUFFIXES):
+        if ends_in(path, NIFTI):
             return read_nifti(path, assume_orientation, max_bytes)
-        return read_nrrd(path, max_bytes) if name.endswith(NRRD_SUFFIXES) else read_metaimage(path, max_bytes)
+        return read_nrrd(path, max_bytes) if ends_in(path, NRRD) else read_metaimage(path, max_bytes)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingScanError(path, "there is no such file; check the path") from error
     except OSError as error:
@@ -261,8 +238,8 @@ def _check_name(path: Path) -> None:
 def _check_file(path: Path) -> None:
     """A regular file with a name that is read and something in it."""
     state = path.stat()
-    if not path.name.lower().endswith(SUFFIXES):
-        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SUFFIXES)}; give one of them, or DICOM")
+    if not ends_in(path, SCANS):
+        raise UnknownFormatError(path, f"its name ends in none of {', '.join(SCANS)}; give one of them, or DICOM")
     if not stat.S_ISREG(state.st_mode):
         raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
     if state.st_size == 0:

@@ -22,27 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
-from medvol.core.imaging.reading import (
-    DICOM_SUFFIXES,
-    find_modality,
-    identify,
-    read_labels,
-    read_oriented,
-    read_volume,
-    to_intensities,
-)
+from medvol.core.imaging.file_names import DICOM, WHOLE_SCANS, ends_in
+from medvol.core.imaging.reading import find_modality, read_labels, read_oriented, read_volume, to_intensities
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive, write_slices
 from medvol.core.imaging.stored_volume import describe_volume, open_volume
-from medvol.core.imaging.windows import WINDOWS, voxel_percentiles
+from medvol.core.imaging.volume_hash import hash_voxels
+from medvol.core.imaging.windows import WINDOWS
 from medvol.core.json_file import parse_json
-from medvol.core.types import Modality, Volume
+from medvol.core.types import Modality, Volume, voxel_percentiles
 from medvol.core.whole_file import write_whole
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of what an entry holds."""
-
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", *DICOM_SUFFIXES)
-"""Files that are kept, since one file holds a whole scan; folders of DICOM are too."""
 
 _SUFFIX = ".slices"
 _EXACT = np.dtype(np.int16), np.dtype(np.uint16), np.dtype(np.int8), np.dtype(np.uint8)
@@ -155,7 +146,7 @@ class SliceCache:
         if voxels.dtype not in _EXACT:
             voxels = to_intensities(path, voxels)
         kind = find_modality(path, voxels, source, modality)
-        meta = describe_volume(affine, kind, identify(voxels, affine), source, _window_percentiles(voxels))
+        meta = describe_volume(affine, kind, hash_voxels(voxels, affine), source, _window_percentiles(voxels))
         if meta is None:
             return False
         kept = np.dtype(np.int16) if _is_short(voxels) else voxels.dtype.newbyteorder("<")
@@ -227,7 +218,8 @@ class SliceCache:
 
 
 def _is_kept(path: Path) -> bool:
-    return path.is_dir() or (path.name.lower().endswith(ENDINGS) and path.is_file())
+    """True where one file holds a whole scan, and for folders of DICOM."""
+    return path.is_dir() or (ends_in(path, (*WHOLE_SCANS, *DICOM)) and path.is_file())
 
 
 def _stamp(path: Path, files: Sequence[Path]) -> str:

@@ -19,6 +19,7 @@ from medvol.core.imaging.itk import ItkGeometry
 from medvol.core.imaging.problems import CorruptStreamError
 from medvol.core.imaging.reading import read_volume
 from medvol.core.imaging.slice_archive import DAMAGE, SliceArchive
+from medvol.core.imaging.volume_hash import remember_hash
 from medvol.core.reprs import describe_settings
 from medvol.core.types import Modality, Source, Volume
 
@@ -103,16 +104,17 @@ def open_volume(path: Path, source_path: Path) -> StoredVolume:
     archive = SliceArchive(path)
     archive.close()
     meta = archive.meta
-    volume = StoredVolume.__new__(StoredVolume)
+    volume, identity = StoredVolume.__new__(StoredVolume), str(meta["volume_id"])
     vars(volume).update(
         affine=np.array(meta["affine"], np.float64).reshape(4, 4),
         modality=_require(meta["modality"], get_args(Modality)),
-        volume_id=str(meta["volume_id"]),
+        volume_id=identity,
         source=_restore_source(meta["source"], source_path),
         _path=path,
         _shape=archive.shape,
         _percentiles={float(share): float(value) for share, value in meta["percentiles"].items()},
     )
+    remember_hash(volume, identity)
     return volume
 
 

@@ -7,9 +7,7 @@ slice. Scans without Hounsfield units are windowed by percentiles of the whole v
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +45,6 @@ WINDOWS = {
 DEFAULT_WINDOWS = ("soft_tissue", "contrast", "wide")
 """The three windows that become the three channels of a slice."""
 
-_SAMPLED = 2_000_000
 _LESION = re.compile(r"\b(nodule|tumou?r|lesion|mass(es)?\b|cancer)")
 _ORGANS = {
     "lung": re.compile(r"\b(lung|trachea|bronch|airway)"),
@@ -90,14 +87,6 @@ def window_limits(volume: Volume, window: Window) -> tuple[float, float]:
     if low == high:
         low, high = volume.percentiles((0.0, 100.0))
     return low, high if high > low else low + max(1.0, abs(low))
-
-
-def voxel_percentiles(voxels: NDArray[Any], shares: Sequence[float]) -> list[float]:
-    """Intensities at shares of 0 to 100, over about two million voxels spread evenly; 0 and 100 are those of all."""
-    sample = voxels.flat[:: max(1, voxels.size // _SAMPLED)].astype(np.float32)
-    values: NDArray[np.float32] = np.percentile(sample, shares).astype(np.float32)
-    ends = {0.0: np.min, 100.0: np.max}
-    return [float(np.float32(ends[q](voxels))) if q in ends else float(v) for q, v in zip(shares, values, strict=True)]
 
 
 def scale_window(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import GeometryError
+from medvol.core.imaging.file_names import NIFTI, WHOLE_SCANS, ends_in
 from medvol.core.imaging.geometry import invert_orientation
 from medvol.core.imaging.itk import ItkGeometry, itk_geometry, write_itk
 from medvol.core.imaging.problems import UnknownFormatError
-from medvol.core.imaging.reading import NIFTI_SUFFIXES
 from medvol.core.types import Volume
 from medvol.core.whole_file import write_whole
 
@@ -41,12 +41,11 @@ def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Pat
     path = Path(path)
     if mask.shape != volume.shape:
         raise GeometryError(f"the mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
-    name = path.name.lower()
-    if not name.endswith((*NIFTI_SUFFIXES, ".nrrd", ".mha")):
+    if not ends_in(path, WHOLE_SCANS):
         raise UnknownFormatError(path, "a mask is written as .nii, .nii.gz, .nrrd or .mha; choose one of them")
     stored = to_stored_axes(mask, volume)
     with write_whole(path) as partial:
-        if name.endswith(NIFTI_SUFFIXES):
+        if ends_in(path, NIFTI):
             _write_nifti(partial, stored, volume)
         else:
             _write_itk(partial, stored, volume)

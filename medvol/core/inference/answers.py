@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import RecordError
-from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.imaging.folders import newest_change
+from medvol.core.imaging.volume_hash import hash_volume
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.names import digest_question, place, require_not_scan
 from medvol.core.inference.records import (
@@ -17,10 +17,9 @@ from medvol.core.inference.records import (
     EvidenceRecord,
     answer_paths,
     find_record,
-    hash_volume,
     mask_suffix,
 )
-from medvol.core.types import Volume
+from medvol.core.types import DicomSegKind, Volume
 
 Answer = tuple[Path, EvidenceRecord]
 """Path of a record, and what it says."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from medvol.core.errors import ConfigError, MissingExtraError, explain_os_error
 from medvol.core.grounding.prompts import require_query
-from medvol.core.imaging.dicom.segmentation import DicomSegKind, require_dicom_seg
-from medvol.core.imaging.reading import is_scan, read_volume
+from medvol.core.imaging.dicom.segmentation import require_dicom_seg
+from medvol.core.imaging.file_names import is_scan
+from medvol.core.imaging.reading import read_volume
 from medvol.core.inference.answers import Answer, EarlierAnswers, Question, pose
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.outcomes import tell, tell_answer, tell_failure, write_answers
@@ -20,7 +21,7 @@ from medvol.core.inference.records import plain_values
 from medvol.core.inference.segmenter import Segmenter
 from medvol.core.inference.summary import Outcome, Summary
 from medvol.core.stops import Stops, hear_stops
-from medvol.core.types import Volume
+from medvol.core.types import DicomSegKind, Volume
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import RecordError
+from medvol.core.imaging.file_names import SCANS, stem
 from medvol.core.imaging.folders import find_scans
-from medvol.core.imaging.reading import SUFFIXES
 from medvol.core.inference.names import DIGEST_LENGTH, MAX_NAME_BYTES, cut, readable, require_below, require_name
 from medvol.core.json_file import read_json
 from medvol.core.suggestions import suggest
@@ -20,7 +20,6 @@ _KEYS = ("scan", "series", "query", "queries", "out", "name")
 _CASE_BYTES = 96
 _SLUG_LETTERS = 48
 _SLUG_BYTES = 72
-_ENDINGS = (".nii.gz", *SUFFIXES)
 _TAKEN = "summary"
 """Its record would be the batch's own summary."""
 
@@ -65,7 +64,7 @@ def find_jobs(folder: str | Path, queries: Sequence[str], out: str | Path, serie
         raise RecordError(f"{out} is the folder of the scans; choose another output folder, since masks are scans too")
     scans = find_scans(folder)
     if not scans:
-        raise RecordError(f"{folder} holds no scan; files ending in {', '.join(SUFFIXES)}, and DICOM, are read")
+        raise RecordError(f"{folder} holds no scan; files ending in {', '.join(SCANS)}, and DICOM, are read")
     return _name(
         [
             (scan, series, _checked(query, "the query"), out, case_name(scan, series), None)
@@ -103,7 +102,7 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
 
 def case_name(scan: Path, series: str | None = None) -> str:
     """File name of a scan without its ending, or name of its folder; with the series when one was named."""
-    name = scan.resolve().name if scan.is_dir() else _stem(scan)
+    name = scan.resolve().name if scan.is_dir() else stem(scan.name)
     named = cut(readable(name).lstrip(".") or "scan", _CASE_BYTES - (_SLUG_BYTES // 3 if series else 0))
     return f"{named}_{cut(slug(series), _SLUG_BYTES // 3)}" if series else named
 
@@ -119,12 +118,6 @@ def slug(query: str) -> str:
     """A query as part of a file name: letters and digits of any script, joined by ``-``."""
     words = re.sub(r"[\W_]+", "-", query.casefold()).strip("-")[:_SLUG_LETTERS]
     return cut(words, _SLUG_BYTES).strip("-") or "query"
-
-
-def _stem(scan: Path) -> str:
-    lower = scan.name.lower()
-    ending = next((ending for ending in _ENDINGS if lower.endswith(ending)), scan.suffix)
-    return scan.name[: len(scan.name) - len(ending)]
 
 
 _Wanted = tuple[Path, str | None, str, Path, str, str | None]

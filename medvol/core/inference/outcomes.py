@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import MedvolError, OutputError, explain_os_error
-from medvol.core.imaging.dicom.segmentation import DicomSegKind
 from medvol.core.inference.answers import Answer, Question
 from medvol.core.inference.failures import save_failure
 from medvol.core.inference.jobs import Job
 from medvol.core.inference.records import read_record, save_segmentation
 from medvol.core.inference.summary import Outcome, Status, measured
-from medvol.core.types import Segmentation
+from medvol.core.types import DicomSegKind, Segmentation
 from medvol.rollouts.groups import Group
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ stored file's axes, in the grammar's integers and in world millimetres is writte
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import OutputError, RecordError, explain_error
 from medvol.core.grounding.boxes import to_norm
-from medvol.core.imaging.dicom.segmentation import DicomSegKind, write_dicom_seg
+from medvol.core.imaging.dicom.segmentation import write_dicom_seg
+from medvol.core.imaging.file_names import METAIMAGE, NRRD, ends_in
 from medvol.core.imaging.geometry import voxel_to_world
-from medvol.core.imaging.reading import METAIMAGE_SUFFIXES, NRRD_SUFFIXES
+from medvol.core.imaging.volume_hash import hash_volume
 from medvol.core.imaging.writing import write_mask
 from medvol.core.inference.anchor_place import box_corners_mm, stored_slice
 from medvol.core.inference.measurements import measure_mask
@@ -29,7 +29,7 @@ from medvol.core.inference.names import require_name, require_not_scan
 from medvol.core.inference.overlay import render_overlay
 from medvol.core.inference.record_fields import RecordFields
 from medvol.core.json_file import read_json, to_json
-from medvol.core.types import Evidence, Segmentation, Volume
+from medvol.core.types import DicomSegKind, Evidence, Segmentation, Volume
 from medvol.core.whole_file import require_no_folder, write_together
 
 SCHEMA = "medvol-evidence/1"
@@ -228,14 +228,6 @@ def find_record(path: Path) -> EvidenceRecord | None:
         return None
 
 
-def hash_volume(volume: Volume) -> str:
-    """Hash of the shape, geometry and voxels of a volume; it does not depend on the file's name or compression."""
-    digest = hashlib.sha256()
-    for array in (np.array(volume.shape, np.int64), volume.affine, volume.voxels):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as they come back from JSON: tuples become lists, anything that JSON lacks becomes text."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
@@ -245,10 +237,9 @@ def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
 def mask_suffix(volume: Volume) -> str:
     """Format of the mask: the scan's own where it is NRRD or MetaImage, else NIfTI."""
     path = None if volume.source is None else volume.source.path
-    name = "" if path is None else path.name.lower()
-    if name.endswith(NRRD_SUFFIXES):
+    if path is not None and ends_in(path, NRRD):
         return ".nrrd"
-    return ".mha" if name.endswith(METAIMAGE_SUFFIXES) else ".nii.gz"
+    return ".mha" if path is not None and ends_in(path, METAIMAGE) else ".nii.gz"
 
 
 def _describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from medvol.core.errors import (
 )
 from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.guard import identify, read_knowledge
+from medvol.core.imaging.volume_hash import hash_volume
 from medvol.core.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
 from medvol.core.inference.inputs import take_policy, take_propagator, take_queries, take_volume
-from medvol.core.inference.records import EvidenceRecord, hash_volume
+from medvol.core.inference.records import EvidenceRecord
 from medvol.core.progress import Work
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Sampling, Segmentation, Volume

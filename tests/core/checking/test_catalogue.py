@@ -1,6 +1,8 @@
 """The catalogue of problems: codes are stable, and every refusal of the reading gate has one."""
 
 import re
+import runpy
+from pathlib import Path
 
 from medvol.core.checking.catalogue import PROBLEMS
 from medvol.core.imaging import problems
@@ -49,3 +51,25 @@ def test_every_problem_says_what_it_means_and_what_to_do():
         assert problem.meaning
         assert problem.fix
         assert not problem.meaning.endswith(".")
+
+
+def test_a_refusal_says_the_row_of_the_catalogue_itself():
+    row = PROBLEMS["sheared_affine"]
+    assert (row.code, row.meaning) == ("MV203", "the axes are not at right angles, as with gantry tilt")
+    assert (
+        row.mended
+        == problems.ShearedAffineError.mended
+        == "resampled to a straight grid: linear, nearest for label maps"
+    )
+    assert list(PROBLEMS.values()) == sorted(PROBLEMS.values(), key=lambda problem: problem.code)
+
+
+def test_the_reference_shows_the_catalogue():
+    """Run ``python docs/make_tables.py`` when this fails."""
+    script = Path(__file__).parents[3] / "docs" / "make_tables.py"
+    tables = runpy.run_path(str(script))
+    page = tables["PAGE"].read_text(encoding="utf-8")
+    assert tables["fill"](page) == page
+    assert (
+        "| MV113 | `truncated` | there are fewer voxels than declared: the rest is lost | copy it again |  |\n" in page
+    )

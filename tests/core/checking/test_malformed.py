@@ -13,10 +13,11 @@ import pytest
 from scan_bytes import Scans
 
 from medvol.core.checking.folders import check_files
-from medvol.core.checking.label_maps import bare_name, find_scan
+from medvol.core.checking.label_maps import find_scan
 from medvol.core.checking.reports import millilitres
 from medvol.core.checking.scans import check_scan
 from medvol.core.checking.splits import check_splits
+from medvol.core.imaging.file_names import stem
 from medvol.core.imaging.folders import find_all_scans
 from medvol.core.imaging.label_values import label_values
 from medvol.datasets.nifti import NiftiDataset
@@ -146,7 +147,7 @@ def test_a_sound_pair_has_a_fingerprint_and_no_findings(tmp_path):
     ],
 )
 def test_a_label_map_finds_its_scan(scan, label):
-    paths = {bare_name(Path(name)): Path(name) for name in (scan, label, "other.nii")}
+    paths = {stem(name): Path(name) for name in (scan, label, "other.nii")}
     found = find_scan(Path(label), paths)
     assert found == Path(scan)
     assert find_scan(Path(scan), paths) is None

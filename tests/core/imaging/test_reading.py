@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import DatasetError, GeometryError
+from medvol.core.imaging.file_names import is_scan
 from medvol.core.imaging.geometry import axis_codes
 from medvol.core.imaging.hounsfield import guess_modality
 from medvol.core.imaging.problems import TooLargeError, UnknownDatatypeError
-from medvol.core.imaging.reading import is_scan, read_labels, read_mask, read_volume
+from medvol.core.imaging.reading import read_labels, read_mask, read_volume
 
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
 SHAPE = (8, 7, 6)

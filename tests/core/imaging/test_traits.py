@@ -15,6 +15,7 @@ from medvol.core.inference.novelty import find_novelties
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Volume
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 
 
 def test_lengths_and_tissue_of_a_made_scan() -> None:
@@ -69,7 +70,7 @@ def test_few_slices_are_read() -> None:
 
 
 def phantoms(split: str, count: int) -> list[Volume]:
-    data = PhantomDataset(split, num_volumes=count, cache_size=1)
+    data = PhantomDataset(split, num_volumes=count, cache=CacheSettings(scans=1))
     first = {data.volume_key(index): index for index in reversed(range(len(data)))}
     return [data[index].volume for index in sorted(first.values())]
 

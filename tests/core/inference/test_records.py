@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from medvol.core.errors import MedvolError, OutputError, RecordError
 from medvol.core.imaging.geometry import make_volume
 from medvol.core.imaging.reading import read_volume
+from medvol.core.imaging.volume_hash import hash_volume
 from medvol.core.inference import records
 from medvol.core.inference.anchor_place import box_corners_mm, stored_slice
-from medvol.core.inference.records import hash_volume, read_record, save_segmentation
+from medvol.core.inference.records import read_record, save_segmentation
 from medvol.core.inference.segmenter import repropagate
 from medvol.core.types import Volume
 from medvol.propagators.extrude import ExtrudePropagator

@@ -15,6 +15,7 @@ from medvol.core.training.module import TrainingModule
 from medvol.core.training.settings import RolloutSettings, StartSettings
 from medvol.core.types import Sampling
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.region import RegionPropagator
@@ -35,7 +36,10 @@ TEMPLATE = replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)
 
 def make_data() -> CaseDataModule:
     return CaseDataModule(
-        PhantomDataset("train", 5, shape=SHAPE, cache_size=8), batch_size=2, queries_per_volume=3, seed=3
+        PhantomDataset("train", 5, shape=SHAPE, cache=CacheSettings(scans=8)),
+        batch_size=2,
+        queries_per_volume=3,
+        seed=3,
     )
 
 

@@ -11,12 +11,13 @@ from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.training.augmentation import KEPT_WORDS, reword_query
 from medvol.core.training.data import CaseDataModule, VolumeBatchSampler, group_by_volume
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 
 SHAPE = (8, 32, 32)
 
 
 def phantoms(split="train", volumes=4) -> PhantomDataset:
-    return PhantomDataset(split, volumes, shape=SHAPE, cache_size=8)
+    return PhantomDataset(split, volumes, shape=SHAPE, cache=CacheSettings(scans=8))
 
 
 def test_every_case_lies_in_the_group_of_its_volume():

@@ -26,6 +26,7 @@ from medvol.core.training.settings import (
     StartSettings,
 )
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
@@ -78,7 +79,7 @@ def make_module(rewards=None, policy=None, **settings) -> GRPOModule:
 
 
 def make_data(volumes: int = 4) -> CaseDataModule:
-    train = PhantomDataset("train", volumes, shape=SHAPE, cache_size=8)
+    train = PhantomDataset("train", volumes, shape=SHAPE, cache=CacheSettings(scans=8))
     return CaseDataModule(train, batch_size=2, queries_per_volume=2, seed=3)
 
 

@@ -18,13 +18,14 @@ from medvol.core.training.data import CaseDataModule
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 
 TURNS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 
 
 @pytest.fixture(scope="module")
 def scans():
-    data = PhantomDataset("test", 12, shape=(20, 64, 72), cache_size=12)
+    data = PhantomDataset("test", 12, shape=(20, 64, 72), cache=CacheSettings(scans=12))
     return [data[i].volume for i in {data.volume_key(i): i for i in range(len(data))}.values()]
 
 

@@ -20,6 +20,7 @@ from medvol.core.training.settings import AnswerSettings, OptimizerSettings
 from medvol.core.training.sft import SFTModule
 from medvol.core.training.true_answers import write_answer
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
@@ -42,7 +43,7 @@ def answer_of(module: SFTModule, case, slices) -> str:
 
 
 def make_data(workers: int = 0) -> CaseDataModule:
-    train = PhantomDataset("train", 5, shape=SHAPE, cache_size=8)
+    train = PhantomDataset("train", 5, shape=SHAPE, cache=CacheSettings(scans=8))
     val = PhantomDataset("val", 1, shape=SHAPE)
     return CaseDataModule(train, val, batch_size=2, queries_per_volume=3, num_workers=workers, seed=3)
 

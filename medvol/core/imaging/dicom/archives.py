@@ -21,8 +21,6 @@ from medvol.core.imaging.dicom.problems import BadArchiveError
 from medvol.core.imaging.left_out import LeftOut
 from medvol.core.imaging.problems import TooLargeError
 
-ARCHIVE_SUFFIX = ".zip"
-
 MAX_RATIO = 100
 """No scan packs better; judged beyond ``SMALL``, since a few blank slices do."""
 SMALL = 64 * 1024**2
@@ -102,11 +100,6 @@ class ZipArchive:
 
     def _damaged(self, error: Exception) -> BadArchiveError:
         return BadArchiveError(self.path, f"it cannot be unpacked ({type(error).__name__}); copy or pack it again")
-
-
-def is_archive(path: Path) -> bool:
-    """True for the name of a zip archive."""
-    return path.name.lower().endswith(ARCHIVE_SUFFIX)
 
 
 def _check_members(path: Path, stored: int, members: Sequence[zipfile.ZipInfo]) -> None:

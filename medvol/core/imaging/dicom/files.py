@@ -12,19 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from medvol.core.imaging.dicom.archives import ARCHIVE_SUFFIX, ZipArchive, is_archive
+from medvol.core.imaging.dicom.archives import ZipArchive
+from medvol.core.imaging.file_names import ARCHIVE, SCANS, is_archive
 from medvol.core.imaging.left_out import LeftOut, is_clutter
 from medvol.core.imaging.problems import TooLargeError
-
-FILE_SUFFIXES = (".dcm", ".dicom", ".ima")
-"""Names of single files that are taken for DICOM; in folders and archives names do not matter."""
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _HEAD = 4096
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 _ROOT = b"1.2.840.10008."
 """Every class of object and every encoding that the standard defines has a name that starts so."""
-_OTHER_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ARCHIVE_SUFFIX)
+_OTHER_FORMATS = (*SCANS, ARCHIVE)
 _MAX_FILES = 100_000
 
 

@@ -1,27 +1,5 @@
 """Why DICOM is refused: further named refusals beside those of every format.
 
-RefusedScanError
-|-- NoDicomError                no_dicom              a folder or archive without DICOM in it
-|-- BadArchiveError             bad_archive           a zip archive that is damaged, locked or a bomb
-|-- BadInstanceError            bad_instance          a DICOM file that cannot be parsed
-|-- UndecodablePixelsError      undecodable_pixels    an encoding that no installed decoder reads
-|-- NoImageSeriesError          no_image_series       nothing but reports, segmentations or plans
-|-- NoSuchSeriesError           no_such_series        no series answers to the name given
-|-- SeveralSeriesError          several_series        more than one series could be meant
-|-- LocalizerError              localizer             a scout view is not a volume
-|-- TooFewSlicesError           too_few_slices        one slice gives no volume
-|-- MissingGeometryError        missing_geometry      position, orientation or pixel spacing is absent
-|-- MixedOrientationError       mixed_orientation     slices are not parallel, or not in one frame of reference
-|-- MixedSizesError             mixed_sizes           slices differ in rows, columns or pixel spacing
-|-- DuplicateInstancesError     duplicate_instances   two slices lie at one place
-|-- SeveralAcquisitionsError    several_acquisitions  the same places were scanned more than once
-|-- MissingSlicesError          missing_slices        a gap as wide as one or more slices
-|-- InconsistentSpacingError    inconsistent_spacing  slices are unevenly spaced
-|-- GantryTiltError             gantry_tilt           slices are stacked askew
-|-- BadRescaleError             bad_rescale           stored values cannot be turned into intensities
-|-- MissingLinksError           missing_links         no UIDs that a segmentation object could refer to
-`-- BadSegmentationError        bad_segmentation      a segmentation object that is no mask of the scan
-
 Sentences name the folder or archive, never a file in it, a description or another free text: those may name a patient.
 """
 
@@ -30,121 +8,106 @@ from __future__ import annotations
 from medvol.core.imaging.problems import RefusedScanError
 
 
-class NoDicomError(RefusedScanError):
+class NoDicomError(RefusedScanError, number="MV701", code="no_dicom", fix="give the folder of the series"):
     """A folder or an archive holds no DICOM."""
 
-    code = "no_dicom"
 
-
-class BadArchiveError(RefusedScanError):
+class BadArchiveError(RefusedScanError, number="MV702", code="bad_archive", fix="unpack it, or export it again"):
     """A zip archive is damaged, locked, or declares sizes that no scan has."""
 
-    code = "bad_archive"
 
-
-class BadInstanceError(RefusedScanError):
+class BadInstanceError(RefusedScanError, number="MV703", code="bad_instance", fix="export the series again"):
     """A DICOM file cannot be parsed."""
 
-    code = "bad_instance"
+
+class UndecodablePixelsError(
+    RefusedScanError,
+    number="MV704",
+    code="undecodable_pixels",
+    fix="export it uncompressed, or install a decoder",
+):
+    """The pixels are in an encoding that no installed decoder reads."""
 
 
-class UndecodablePixelsError(RefusedScanError):
-    """No installed decoder reads the encoding of the pixels."""
-
-    code = "undecodable_pixels"
-
-
-class NoImageSeriesError(RefusedScanError):
+class NoImageSeriesError(RefusedScanError, number="MV705", code="no_image_series", fix="give the folder of the images"):
     """There is DICOM, but no series of images that could be a volume."""
 
-    code = "no_image_series"
 
-
-class NoSuchSeriesError(RefusedScanError):
+class NoSuchSeriesError(
+    RefusedScanError,
+    number="MV706",
+    code="no_such_series",
+    fix="choose one of those that are listed",
+):
     """No series answers to the name given."""
 
-    code = "no_such_series"
 
-
-class SeveralSeriesError(RefusedScanError):
+class SeveralSeriesError(RefusedScanError, number="MV707", code="several_series", fix="choose one by `series`"):
     """More than one series could be meant."""
 
-    code = "several_series"
 
-
-class LocalizerError(RefusedScanError):
+class LocalizerError(RefusedScanError, number="MV708", code="localizer", fix="give the series that was planned on it"):
     """A scout view is not a volume."""
 
-    code = "localizer"
 
-
-class TooFewSlicesError(RefusedScanError):
+class TooFewSlicesError(RefusedScanError, number="MV709", code="too_few_slices", fix="give the whole series"):
     """One slice gives no volume."""
 
-    code = "too_few_slices"
 
-
-class MissingGeometryError(RefusedScanError):
+class MissingGeometryError(RefusedScanError, number="MV710", code="missing_geometry", fix="export the series again"):
     """Position, orientation or pixel spacing of a slice is absent or has no meaning."""
 
-    code = "missing_geometry"
+
+class MixedOrientationError(RefusedScanError, number="MV711", code="mixed_orientation", fix="give one stack of them"):
+    """Slices are not parallel, or not in one frame of reference."""
 
 
-class MixedOrientationError(RefusedScanError):
-    """Slices are not parallel, or their positions are not in one frame of reference."""
-
-    code = "mixed_orientation"
-
-
-class MixedSizesError(RefusedScanError):
+class MixedSizesError(RefusedScanError, number="MV712", code="mixed_sizes", fix="give one stack of them"):
     """Slices differ in rows, columns or pixel spacing."""
 
-    code = "mixed_sizes"
 
-
-class DuplicateInstancesError(RefusedScanError):
+class DuplicateInstancesError(RefusedScanError, number="MV713", code="duplicate_instances", fix="remove the copies"):
     """Two slices lie at one place."""
 
-    code = "duplicate_instances"
 
-
-class SeveralAcquisitionsError(RefusedScanError):
+class SeveralAcquisitionsError(
+    RefusedScanError,
+    number="MV714",
+    code="several_acquisitions",
+    fix="separate the acquisitions",
+):
     """The same places were scanned more than once."""
 
-    code = "several_acquisitions"
 
-
-class MissingSlicesError(RefusedScanError):
+class MissingSlicesError(RefusedScanError, number="MV715", code="missing_slices", fix="fetch the missing ones"):
     """There is a gap as wide as one or more slices."""
 
-    code = "missing_slices"
 
-
-class InconsistentSpacingError(RefusedScanError):
+class InconsistentSpacingError(RefusedScanError, number="MV716", code="inconsistent_spacing", fix="resample the scan"):
     """Slices are unevenly spaced."""
 
-    code = "inconsistent_spacing"
 
-
-class GantryTiltError(RefusedScanError):
+class GantryTiltError(RefusedScanError, number="MV717", code="gantry_tilt", fix="resample the scan"):
     """Slices are stacked askew, as a tilted gantry does it."""
 
-    code = "gantry_tilt"
 
-
-class BadRescaleError(RefusedScanError):
+class BadRescaleError(RefusedScanError, number="MV718", code="bad_rescale", fix="export the series again"):
     """Stored values cannot be turned into intensities."""
 
-    code = "bad_rescale"
+
+class MissingLinksError(
+    RefusedScanError,
+    number="MV719",
+    code="missing_links",
+    fix="keep the UIDs when the scan is exported",
+):
+    """There are no UIDs that a segmentation object could refer to."""
 
 
-class MissingLinksError(RefusedScanError):
-    """The instances have no UIDs that a segmentation object could refer to."""
-
-    code = "missing_links"
-
-
-class BadSegmentationError(RefusedScanError):
-    """A segmentation object cannot be used as a mask of a scan."""
-
-    code = "bad_segmentation"
+class BadSegmentationError(
+    RefusedScanError,
+    number="MV720",
+    code="bad_segmentation",
+    fix="give the scan that it was drawn on",
+):
+    """A segmentation object is no mask of the scan."""

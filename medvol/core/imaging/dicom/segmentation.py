@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,11 @@ from medvol.core.imaging.dicom.reading import DicomOrigin
 from medvol.core.imaging.dicom.segments import read_segments
 from medvol.core.imaging.stored import MAX_BYTES
 from medvol.core.imaging.writing import to_stored_axes
-from medvol.core.types import Volume
+from medvol.core.types import DicomSegKind, Volume
 from medvol.core.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-DicomSegKind = Literal["anonymous", "with_patient"]
-"""What a segmentation object says of the patient: nothing but the study's UIDs, or what an archive files it by."""
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _LINKS = (

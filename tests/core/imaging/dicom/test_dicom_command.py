@@ -26,6 +26,7 @@ from medvol.core.inference import batch, records
 from medvol.core.inference.jobs import find_jobs
 from medvol.core.training.leakage import shared_files
 from medvol.datasets.nifti import NiftiDataset
+from medvol.datasets.settings import CacheSettings
 from medvol.policies.scripted import ScriptedPolicy
 
 pytest.importorskip("highdicom")
@@ -367,6 +368,6 @@ def test_a_data_set_of_dicom(make_series, tmp_path):
     write_dicom_seg(tmp_path / "p01" / "liver.dcm", mask, volume, "liver")
     (tmp_path / "table.csv").write_text("image,mask,label,target,patient\np01/ct,p01/liver.dcm,1,liver,p01\n")
     for cache in (None, str(tmp_path / "cache")):
-        data = NiftiDataset(str(tmp_path), str(tmp_path / "table.csv"), cache_folder=cache)
+        data = NiftiDataset(str(tmp_path), str(tmp_path / "table.csv"), cache=CacheSettings(folder=cache))
         assert data[0].volume.modality == "CT"
         assert np.array_equal(data[0].target, mask)

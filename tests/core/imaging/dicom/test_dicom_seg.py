@@ -16,9 +16,10 @@ from pydicom.uid import SegmentationStorage as SEGMENTATION_STORAGE
 from pydicom.uid import generate_uid
 
 from medvol.core.errors import ConfigError, GeometryError, ScanError
-from medvol.core.imaging.dicom.segmentation import DicomSegKind, read_dicom_seg, require_dicom_seg, write_dicom_seg
+from medvol.core.imaging.dicom.segmentation import read_dicom_seg, require_dicom_seg, write_dicom_seg
 from medvol.core.imaging.geometry import make_volume, voxel_to_world
 from medvol.core.imaging.reading import read_labels, read_mask, read_volume
+from medvol.core.types import DicomSegKind
 
 highdicom = pytest.importorskip("highdicom")
 

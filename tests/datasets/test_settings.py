@@ -1,0 +1,172 @@
+"""Groups of settings: YAML and the command line set a part of one and leave the rest, and parents' settings stay."""
+
+import inspect
+import pickle
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+
+from medvol.cli import main
+from medvol.cli.experiment_data import build_data
+from medvol.core.docstrings import meanings
+from medvol.core.errors import ConfigError
+from medvol.core.registry import DATASETS
+from medvol.core.specs import describe_component, rebuild
+from medvol.datasets.m3dseg import M3DSegDataset
+from medvol.datasets.nifti import NiftiDataset
+from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.release import ReleaseDataset
+from medvol.datasets.scans import ScanDataset
+from medvol.datasets.settings import CacheSettings, PatientSettings, PhrasingSettings, QuestionSettings
+
+BUILT_IN = [row.name for row in DATASETS.describe() if row.distribution == "medvol-r1"]
+GROUPS = (CacheSettings, PatientSettings, PhrasingSettings, QuestionSettings)
+MODEL = {
+    "class_path": "EvaluationModule",
+    "init_args": {"policy": "CentreBoxPolicy", "propagator": "RegionPropagator"},
+}
+
+
+def write(folder: Path, **test: Any) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(
+        yaml.safe_dump({"model": MODEL, "data": {"class_path": "CaseDataModule", "init_args": {"test": test}}})
+    )
+    return path
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+    """Settings of the test cases as ``--print_config`` shows them."""
+    assert main(["test", *map(str, arguments), "--print_config"]) == 0
+    shown: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["test"]["init_args"]
+    return shown
+
+
+def test_a_file_sets_a_part_of_a_group(tmp_path: Path) -> None:
+    settings = {
+        "root": "scans",
+        "patients": {"only": ["A"]},
+        "questions": {"phrasing": "both"},
+        "cache": {"folder": "kept"},
+    }
+    data = build_data(write(tmp_path, class_path="NiftiDataset", init_args=settings)).splits["test"]
+    assert isinstance(data, NiftiDataset)
+    assert data.patients == PatientSettings(val_share=0.2, only=["A"])
+    assert data.questions == QuestionSettings(phrasing="both")
+    assert data.cache == CacheSettings(folder="kept")
+
+
+def test_each_data_set_keeps_its_own_defaults(tmp_path: Path) -> None:
+    data = build_data(write(tmp_path, class_path="PhantomDataset", init_args={"cache": {"gib": 9}})).splits["test"]
+    assert isinstance(data, PhantomDataset)
+    assert data.cache == CacheSettings(scans=16, gib=9)
+    assert data.questions == PhrasingSettings()
+    data = build_data(write(tmp_path, class_path="KiTS23Dataset", init_args={"root": "kits"})).splits["test"]
+    assert isinstance(data, ReleaseDataset)
+    assert data.patients == PatientSettings(val_share=0.0, test_share=0.2)
+
+
+@pytest.mark.parametrize("key", ["data.test.questions", "data.init_args.test.init_args.questions"])
+def test_the_command_line_sets_a_part_of_a_group(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"root": "scans", "questions": {"phrasing": "both"}, "patients": {"exclude": ["B"]}}
+    path = write(tmp_path, class_path="NiftiDataset", init_args=settings)
+    shown = printed(capsys, "--config", path, f"--{key}.relations=true", f"--{key}.targets=[liver]")
+    assert shown["questions"] == {
+        "phrasing": "both",
+        "phrasings_per_target": 1,
+        "query_bank": None,
+        "absent_share": 0.0,
+        "targets": ["liver"],
+        "min_voxels": 200,
+        "relations": True,
+    }
+    assert shown["patients"]["val_share"] == 0.2
+    assert shown["patients"]["exclude"] == ["B"]
+
+
+def test_the_command_line_sets_a_part_of_a_group_that_no_file_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, class_path="PhantomDataset", init_args={"num_volumes": 3})
+    shown = printed(capsys, "--config", path, "--data.test.cache.gib=7", "--data.test.questions.absent_share=0.5")
+    assert shown["cache"] == {"scans": 16, "folder": None, "gib": 7.0}
+    assert shown["questions"]["absent_share"] == 0.5
+    assert shown["num_volumes"] == 3
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_setting_is_shown_and_documented_once(name: str) -> None:
+    component = DATASETS.get(name)
+    parameters = set(inspect.signature(component).parameters)
+    assert len(parameters) <= 10
+    assert parameters <= set(meanings(component))
+    for parent in component.__mro__[1:]:
+        if parent in (ScanDataset, ReleaseDataset):
+            inherited = set(inspect.signature(parent).parameters)
+            assert inherited <= parameters, f"{name} hides settings of {parent.__name__}"
+            assert not (own_meanings(component) & own_meanings(parent)) - {"root"}
+
+
+def own_meanings(component: type) -> set[str]:
+    """Settings that the class's own docstring speaks of."""
+    return set(re.findall(r"^    (\w+): ", inspect.cleandoc(component.__doc__ or ""), re.MULTILINE))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_field_of_a_group_is_documented(group: type) -> None:
+    assert {field.name for field in fields(group)} == set(meanings(group))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_groups_travel_in_specs_and_to_workers(name: str) -> None:
+    component = DATASETS.get(name)
+    hints = get_type_hints(component.__init__)
+    groups = {key: hint for key, hint in hints.items() if inspect.isclass(hint) and is_dataclass(hint)}
+    changed = {key: group(**CHANGES[key]) for key, group in groups.items()}
+    root = {} if name == "PhantomDataset" else {"root": "."}
+    built = component(**root, **changed)
+    again = rebuild(describe_component(built))
+    for key, value in changed.items():
+        assert getattr(again, key) == value == getattr(pickle.loads(pickle.dumps(built)), key)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "patients": {"val_share": 0.3, "only": ["A"]},
+    "questions": {"phrasing": "both", "phrasings_per_target": 3},
+    "cache": {"scans": 2, "gib": 1.5},
+}
+
+
+def test_the_repr_tells_what_is_not_at_its_default() -> None:
+    data = NiftiDataset("scans", questions=QuestionSettings(relations=True))
+    assert repr(data) == "NiftiDataset(root='scans', questions=QuestionSettings(relations=True))"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"questions": QuestionSettings(relations=True)}, "no relation is asked; leave relations out"),
+        ({"cache": CacheSettings(folder="kept")}, "cache.folder keeps nothing of it"),
+    ],
+)
+def test_what_arrays_have_lost_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        M3DSegDataset(".", **settings)
+
+
+def test_a_split_file_splits_a_table_too(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    (tmp_path / "table.csv").write_text(
+        "image,target,patient,case\n" + "".join(f"a.nii.gz,liver,P{i},c{i}\n" for i in range(4))
+    )
+    (tmp_path / "split.json").write_text('{"train": ["c0", "c2"], "test": ["c3"]}')
+    parts = {}
+    for part in ("train", "test"):
+        patients = PatientSettings(split_file=str(tmp_path / "split.json"))
+        data = NiftiDataset(str(tmp_path), str(tmp_path / "table.csv"), split=part, patients=patients)
+        parts[part] = {data.patient_id(index) for index in range(len(data))}
+    assert parts == {"train": {"P0", "P2"}, "test": {"P3"}}
