@@ -87,7 +87,7 @@ def place_rooms(house: House) -> dict[str, Point]:
 
 
 class Router:
-    """Finds ways for arrows: down from box to box, and through the gaps of the floors between."""
+    """Finds ways for arrows: from box to box, and through the gaps of the floors between."""
 
     def __init__(self, places: dict[str, Point], edges: list[Edge]) -> None:
         self.places = places
@@ -98,16 +98,16 @@ class Router:
         self.ports = self._share_sides(edges)
 
     def route(self, edge: Edge) -> list[Point]:
-        """Points from the bottom of the one box to the top of the other, in pairs of one vertical stretch each."""
+        """Points from one box to the other; between two floors a curve, beside the boxes of a floor straight."""
         start, end = self.ports[edge, 0], self.ports[edge, 1]
-        if start[1] <= end[1]:  # against the floors
-            return [start, end]
+        low, high = sorted((self.places[edge[0]][1], self.places[edge[1]][1]))
+        up = self.places[edge[0]][1] < high
         points = [start]
-        for y in sorted(self.floors, reverse=True):
-            if self.places[edge[0]][1] > y > self.places[edge[1]][1]:
-                share = (start[1] - y) / (start[1] - end[1])
-                x = self._pass(y, start[0] + share * (end[0] - start[0]))
-                points += [(x, y + HEIGHT / 2), (x, y - HEIGHT / 2)]
+        for y in sorted((y for y in self.floors if low < y < high), reverse=not up):
+            share = (start[1] - y) / (start[1] - end[1])
+            x = self._pass(y, start[0] + share * (end[0] - start[0]))
+            sides = [(x, y + HEIGHT / 2), (x, y - HEIGHT / 2)]
+            points += sides[::-1] if up else sides
         return [*points, end]
 
     def _pass(self, y: float, wanted: float) -> float:
@@ -177,7 +177,7 @@ def draw(house: House, target: Path) -> None:
         draw_room(axes, room, house.lines[room], places[room])
     for edge in sorted(edges, key=lambda edge: (edge in against, -places[edge[0]][1], places[edge[0]][0], edge)):
         arrow = FancyArrowPatch(path=curve_through(router.route(edge)), arrowstyle="-|>", mutation_scale=9)
-        arrow.set(color=ILLEGAL if edge in against else LEGAL, linewidth=1.1, fill=False, zorder=2)
+        arrow.set(color=ILLEGAL if edge in against else LEGAL, linewidth=1.1, zorder=2)
         axes.add_patch(arrow)
     words = "an arrow is an import; those that follow from others are left out"
     axes.text(0, height - HEIGHT / 2 - 0.5, f"medvol: {words}", ha="center", va="center", fontsize=11)

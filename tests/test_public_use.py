@@ -67,7 +67,7 @@ def test_a_private_name_is_found() -> None:
     found = ["medvol.Nothing", "medvol.cli.main", "medvol.core.types", "medvol.testing.hidden"]
     assert private(names_in_code(program)) == found
     page = "See `medvol.core.guard`, medvol.Case.\n\n   ```python\n   from medvol.core import roles\n   ```\n"
-    assert private(names_in_text(page)) == ["medvol.core.guard", "medvol.core.roles"]
+    assert private(names_in_text(page)) == ["medvol.core", "medvol.core.guard", "medvol.core.roles"]
     assert len(PROGRAMS) >= 7
     assert len(PAGES) >= 12
 

@@ -1,0 +1,84 @@
+"""Where settings stand: every class whose settings a configuration holds or could hold, with their key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from medvol.cli.hints import class_in, constructor_hints, group_in
+from medvol.cli.settings import FILE_SUFFIXES
+from medvol.core.registry import REGISTRIES
+
+_SPEC = {"class_path", "init_args", "dict_kwargs"}
+"""What a mapping that names a component may hold."""
+
+_DEEPEST = 12
+
+
+class Place(NamedTuple):
+    """Settings of one class.
+
+    Args:
+        key: Whole key of the mapping that holds them.
+        component: The class.
+        given: What the configuration holds there.
+        stray: Keys beside ``class_path`` that do not belong there.
+    """
+
+    key: str
+    component: type
+    given: Any
+    stray: list[str]
+
+
+def find_places(settings: Mapping[str, Any], hints: Mapping[str, Any], path: str = "") -> Iterator[Place]:
+    """Every place below some settings, groups that are left out included.
+
+    Args:
+        settings: What a configuration holds.
+        hints: Type hints of their keys.
+        path: Whole key of the settings.
+    """
+    for name, hint in hints.items():
+        key, given, stray = f"{path}.{name}".lstrip("."), settings.get(name), []
+        component = group_in(hint)
+        if component is None:
+            spec = {"class_path": given} if isinstance(given, str) else given
+            component = find_class(spec.get("class_path"), class_in(hint)) if isinstance(spec, dict) else None
+            if component is None or not isinstance(spec, dict):
+                continue
+            key, given, stray = f"{key}.init_args", spec.get("init_args"), sorted(spec.keys() - _SPEC)
+        yield Place(key, component, given, stray)
+        if key.count(".") < _DEEPEST:
+            yield from find_places(given if isinstance(given, dict) else {}, constructor_hints(component), key)
+
+
+def find_misplaced(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
+    """A sentence about what jsonargparse passes over: no mapping for a group, settings beside ``init_args``."""
+    for key, component, given, stray in find_places(settings, hints):
+        if stray:
+            place = key.removesuffix(".init_args")
+            return f"unknown key '{place}.{stray[0]}': settings of {component.__name__} go under {key!r}"
+        if not (given is None or isinstance(given, dict) or str(given).endswith(FILE_SUFFIXES)):
+            return f"{key} must hold keys and values; got {given!r}"
+    return None
+
+
+def find_class(name: Any, role: type | None) -> type | None:
+    """The class that a registered name, the name of an imported class or a dotted path means; None when it is none."""
+    with suppress(Exception):  # of a module that cannot be imported jsonargparse tells
+        module, _, attribute = str(name).rpartition(".")
+        if module:
+            return getattr(import_module(module), attribute)
+        registered = (registry.get(name) for registry in REGISTRIES if name in registry)
+        return next(registered, None) or next((found for found in subclasses(role) if found.__name__ == name), None)
+    return None
+
+
+def subclasses(role: type | None) -> Iterator[type]:
+    """Every imported class below a role."""
+    for child in role.__subclasses__() if role else ():
+        yield child
+        yield from subclasses(child)
