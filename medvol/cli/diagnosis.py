@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medvol.cli.hints import class_in, constructor_hints, describe_hint, follow, group_in
-from medvol.cli.places import find_class, find_places, subclasses
+from medvol.cli.places import find_class, find_homes, subclasses
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core import roles
 from medvol.core.errors import MedvolError
@@ -25,7 +25,6 @@ _KINDS = {"LightningModule": "module", "LightningDataModule": "data module", "Ca
 
 _STEP = re.compile(r"""Parser key "([^"]+)"|Problem with given class_path '([^']+)'""")
 _UNKNOWN = re.compile(r"(?:Group '([^']+)' does not accept )?[oO]ption '([^']+)'|arguments: --([\w.]+)")
-_MISSING = re.compile(r"arguments are required: (\w+)")
 _CLASS = re.compile(r"(?:import path(?: string:)?|class, but) (\S+)", re.IGNORECASE)
 _PLAIN = re.compile(r"[\[({].*|-?\d[\d.e+-]*|True|False|None")
 _GOT = re.compile(r"()Got value: (.*)|(load config) \"(.*)\"")
@@ -59,16 +58,9 @@ def explain(message: str, settings: Mapping[str, Any], accepted: Mapping[str, An
         key = ".".join(filter(None, unknown.groups()))
         known = path or key.partition(".")[0] in accepted or find_homes(key, settings, accepted)
         return say_unknown(key, path, owner, hints, find_homes(key, settings, accepted)) if known else None
-    if owner and (missing := _MISSING.search(reason)):
+    if owner and (missing := re.search(r"arguments are required: (\w+)", reason)):
         return f"{owner.__name__} needs '{path}.{missing[1]}'; set it in the configuration or on the command line"
     return _say_wrong(path, hint, reason) if hint is not None else None
-
-
-def find_homes(key: str, settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> list[str]:
-    """Whole keys of the settings that have the last part of a key as their name."""
-    name = key.rpartition(".")[2]
-    places = (place for place in find_places(settings, accepted) if name in constructor_hints(place.component))
-    return [f"{place.key}.{name}".replace(".init_args", "") for place in places]
 
 
 def say_unknown(key: str, path: str, owner: type | None, hints: Mapping[str, Any], homes: list[str]) -> str:

@@ -19,11 +19,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from medvol.cli.diagnosis import find_homes, say_unknown
+from medvol.cli.diagnosis import say_unknown
 from medvol.cli.experiment_help import describe_verb
 from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
-from medvol.cli.places import find_misplaced
+from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
 from medvol.cli.run_start import enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings

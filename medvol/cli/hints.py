@@ -19,7 +19,7 @@ def constructor_hints(component: type) -> dict[str, Any]:
     """Type hints of a constructor; none when they name something that is not imported at run time."""
     try:
         source = component if is_dataclass(component) else inspect.getattr_static(component, "__init__")
-        return dict(typing.get_type_hints(source))
+        return {name: hint for name, hint in typing.get_type_hints(source).items() if name != "return"}
     except NameError:
         return {}
 

@@ -42,14 +42,15 @@ def find_places(settings: Mapping[str, Any], hints: Mapping[str, Any], path: str
         path: Whole key of the settings.
     """
     for name, hint in hints.items():
-        key, given, stray = f"{path}.{name}".lstrip("."), settings.get(name), []
-        component = group_in(hint)
+        key, given, stray = f"{path}.{name}".lstrip("."), settings.get(name), list[str]()
+        component, role = group_in(hint), class_in(hint)
+        if role is not None and component is None:  # a component: its settings stand below init_args
+            spec = given if isinstance(given, dict) else {"class_path": given}
+            component = find_class(spec.get("class_path"), role)
+            stray = [word for word in spec if word not in _SPEC]
+            key, given = f"{key}.init_args", spec.get("init_args")
         if component is None:
-            spec = {"class_path": given} if isinstance(given, str) else given
-            component = find_class(spec.get("class_path"), class_in(hint)) if isinstance(spec, dict) else None
-            if component is None or not isinstance(spec, dict):
-                continue
-            key, given, stray = f"{key}.init_args", spec.get("init_args"), sorted(spec.keys() - _SPEC)
+            continue
         yield Place(key, component, given, stray)
         if key.count(".") < _DEEPEST:
             yield from find_places(given if isinstance(given, dict) else {}, constructor_hints(component), key)
@@ -66,10 +67,17 @@ def find_misplaced(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> str
     return None
 
 
+def find_homes(key: str, settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> list[str]:
+    """Whole keys of the settings that have the last part of a key as their name."""
+    name = key.rpartition(".")[2]
+    places = (place for place in find_places(settings, accepted) if name in constructor_hints(place.component))
+    return [f"{place.key}.{name}".replace(".init_args", "") for place in places]
+
+
 def find_class(name: Any, role: type | None) -> type | None:
     """The class that a registered name, the name of an imported class or a dotted path means; None when it is none."""
     with suppress(Exception):  # of a module that cannot be imported jsonargparse tells
-        module, _, attribute = str(name).rpartition(".")
+        module, _, attribute = name.rpartition(".")
         if module:
             return getattr(import_module(module), attribute)
         registered = (registry.get(name) for registry in REGISTRIES if name in registry)

@@ -14,9 +14,6 @@ from medvol.core.yaml_text import UNREADABLE, RefusedYAMLError, judge_yaml
 
 _KINDS = {"list": "a list", "str": "a text", "int": "a number", "float": "a number", "bool": "a truth value"}
 
-_PROBLEMS = {"but found another document": "a second document begins with ---; give one document"}
-"""Words of the YAML reader that say little to somebody who has not written one."""
-
 FILE_SUFFIXES = (".yaml", ".yml", ".json")
 """A value that ends in one of these may be a file that holds the value."""
 
@@ -61,8 +58,8 @@ def read_config(path: str) -> dict[str, Any]:
         raise ConfigError("--config needs the path of a YAML file")
     content = read_yaml(Path(path))
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        holds = f"holds {_KINDS.get(type(content).__name__, 'other keys than words')}, not keys and values"
-        kind = "is empty" if content in (None, "") else holds
+        kind = f"holds {_KINDS.get(type(content).__name__, 'other keys than words')}, not keys and values"
+        kind = "is empty" if content in (None, "") else kind
         raise ConfigError(f"the configuration file {path!r} {kind}; it needs keys such as 'model', 'data', 'trainer'")
     return content
 
@@ -85,7 +82,7 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}" if mark else ""
-        problem = _PROBLEMS.get(str(error.problem), error.problem)
+        problem = str(error.problem).replace("but found another", "a second document begins with ---; give one")
         if mark and text[mark.index : mark.index + 1] == "\t":
             problem = "it holds a tab; indent with spaces"
         raise ConfigError(f"{name} is not YAML{where}: {problem}") from error

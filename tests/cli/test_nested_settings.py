@@ -29,12 +29,10 @@ class Loss:
     Args:
         beta: Weight of the divergence.
         kind: Which loss.
-        levels: Of something.
     """
 
     beta: float = 0.04
     kind: Literal["grpo", "gspo"] = "grpo"
-    levels: list[int] = field(default_factory=lambda: [1, 2])
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,21 @@ class Optimizer:
 
     rate: float = 1e-3
     warmup_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How it fades.
+
+    Args:
+        half_life: In steps.
+        shape: Of the curve.
+        levels: Of something.
+    """
+
+    half_life: float = 100.0
+    shape: Literal["linear", "cosine"] = "linear"
+    levels: list[int] = field(default_factory=lambda: [1, 2])
 
 
 @dataclass(frozen=True)
@@ -68,9 +81,9 @@ class GroupedPolicy(ToyPolicy):
         growth: Of the weight.
     """
 
-    def __init__(self, growth: Optimizer = Optimizer(rate=0.5), loss: Loss | None = None) -> None:
+    def __init__(self, growth: Optimizer = Optimizer(rate=0.5), decay: Decay | None = None) -> None:
         super().__init__()
-        self.growth, self.loss = growth, loss
+        self.growth, self.decay = growth, decay
 
 
 class GroupedDataset(ToyDataset):
@@ -151,12 +164,12 @@ WRONG = {
         ["'model.init_args.policy.init_args.growth.rte'", "Optimizer has no setting", "did you mean 'rate'?"],
     ),
     "in a group that may be null": (
-        {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"loss": {"beta": "x"}}}},
-        ["model.init_args.policy.init_args.loss.beta must be float; got 'x'"],
+        {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"decay": {"half_life": "x"}}}},
+        ["model.init_args.policy.init_args.decay.half_life must be float; got 'x'"],
     ),
     "unknown in a group that may be null": (
-        {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"loss": {"bta": 1}}}},
-        ["'model.init_args.policy.init_args.loss.bta'", "Loss has no setting 'bta'", "did you mean 'beta'?"],
+        {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"decay": {"shap": "x"}}}},
+        ["'model.init_args.policy.init_args.decay.shap'", "Decay has no setting 'shap'", "did you mean 'shape'?"],
     ),
     "of a data set, a level too high": (
         {TRAIN: {"class_path": "GroupedDataset", "init_args": {"phrasing": "seen"}}},
@@ -207,7 +220,7 @@ def test_one_setting_of_a_group_leaves_the_others(grouped: Write, capsys: pytest
     config = grouped(model__init_args__optimizer={"warmup_steps": 7})
     assert main(["fit", "--config", str(config), "--model.loss.beta", "0.3", "--print_config"]) == 0
     settings = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
-    assert settings["loss"] == {"beta": 0.3, "kind": "gspo", "levels": [1, 2]}
+    assert settings["loss"] == {"beta": 0.3, "kind": "gspo"}
     assert settings["optimizer"] == {"rate": 1e-3, "warmup_steps": 7}
 
 
@@ -222,17 +235,17 @@ def test_describe_shows_groups(grouped: Write, capsys: pytest.CaptureFixture[str
         "      warmup_steps: int or null = null",
         "          Steps until then.",
     ]
-    assert "  loss: Loss or null = null" in lines
+    assert "  decay: Decay or null = null" in lines
     assert "      levels: list of int = [1, 2]" in lines
 
 
 def test_describe_shows_groups_as_json(grouped: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "GroupedPolicy", "--json"]) == 0
-    ((growth, loss),) = (page["settings"] for page in json.loads(capsys.readouterr().out))
+    ((growth, decay),) = (page["settings"] for page in json.loads(capsys.readouterr().out))
     assert growth["default"] == {"rate": 0.5, "warmup_steps": None}
     assert [(setting["name"], setting["default"]) for setting in growth["settings"]] == [
         ("rate", 0.5),
         ("warmup_steps", None),
     ]
-    assert loss["default"] is None
-    assert loss["settings"][1]["type"] == "one of 'grpo', 'gspo'"
+    assert decay["default"] is None
+    assert decay["settings"][1]["type"] == "one of 'linear', 'cosine'"
