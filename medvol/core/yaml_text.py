@@ -83,7 +83,7 @@ class _Node:
         """Refuse a key of a mapping that was there before."""
         if not self.mapping or self._parts % 2 or event.value == "<<":
             return
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if event.value in self._key_lines:
             first = self._key_lines[event.value]
             raise RefusedYAMLError(f"it has {event.value!r} twice, at lines {first} and {line}; keep one")
