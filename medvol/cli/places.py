@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from medvol.cli.hints import class_in, constructor_hints, group_in
 from medvol.cli.settings import FILE_SUFFIXES
@@ -79,7 +79,7 @@ def find_class(name: Any, role: type | None) -> type | None:
     with suppress(Exception):  # of a module that cannot be imported jsonargparse tells
         module, _, attribute = name.rpartition(".")
         if module:
-            return getattr(import_module(module), attribute)
+            return cast(type, getattr(import_module(module), attribute))
         registered = (registry.get(name) for registry in REGISTRIES if name in registry)
         return next(registered, None) or next((found for found in subclasses(role) if found.__name__ == name), None)
     return None
@@ -87,6 +87,7 @@ def find_class(name: Any, role: type | None) -> type | None:
 
 def subclasses(role: type | None) -> Iterator[type]:
     """Every imported class below a role."""
-    for child in role.__subclasses__() if role else ():
+    children: list[type] = role.__subclasses__() if role else []
+    for child in children:
         yield child
         yield from subclasses(child)
