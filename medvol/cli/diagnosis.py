@@ -95,7 +95,8 @@ def _say_wrong(path: str, hint: Any, reason: str) -> str:
         wanted = f"must be {describe_hint(hint)}"
     found = (_GIVEN if "Does not validate" in reason else _GOT).search(reason)
     if found is None:
-        return f"{path} {wanted}"
+        said = [line.strip(" -:") for line in reason.splitlines() if "Expected a path" not in line]
+        return f"{path} {wanted}" if named else f"{path}: {next(filter(None, said), wanted)}"
     kind, value = (part for part in found.groups() if part is not None)
     shown = value if kind not in ("", "str", "load config") or (not kind and _PLAIN.fullmatch(value)) else repr(value)
     listed = not kind and shown != value and re.search("Sequence|list|Iterable", reason)
