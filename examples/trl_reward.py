@@ -21,7 +21,6 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 from trl import GRPOConfig, GRPOTrainer
 
 import medvol
-from medvol.core.grounding.anchors import label_anchor
 
 GROUP = 4
 CHAT = (
@@ -74,7 +73,7 @@ def main() -> None:
     ]
     rewards = [medvol.as_trl_reward(term, cases, propagator) for term in terms]
 
-    truth = label_anchor(cases[0].target, rationale="as the annotator drew it")
+    truth = medvol.label_anchor(cases[0].target, rationale="as the annotator drew it")
     answer = [{"role": "assistant", "content": medvol.format_evidence(truth, *cases[0].volume.shape[1:])}]
     for reward in rewards:
         print(f"{reward.__name__:<18} {reward(completions=[answer], case=[0])[0]:.3f} for the true anchor")

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from medvol.core.errors import UntrustedAnswerError as UntrustedAnswerError
     from medvol.core.evaluation.module import EvaluationModule as EvaluationModule
     from medvol.core.evaluation.settings import EvaluationSettings as EvaluationSettings
+    from medvol.core.grounding.anchors import label_anchor as label_anchor
     from medvol.core.grounding.grammar import format_evidence as format_evidence
     from medvol.core.grounding.grammar import parse_evidence as parse_evidence
     from medvol.core.grounding.prompts import PromptTemplate as PromptTemplate
     from medvol.core.grounding.prompts import build_prompt as build_prompt
+    from medvol.core.imaging.folders import find_scans as find_scans
     from medvol.core.imaging.reading import read_mask as read_mask
     from medvol.core.imaging.reading import read_volume as read_volume
+    from medvol.core.imaging.slice_cache import SliceCache as SliceCache
     from medvol.core.imaging.writing import write_mask as write_mask
     from medvol.core.inference.segmenter import Segmenter as Segmenter
     from medvol.core.registry import DATASETS as DATASETS
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from medvol.core.roles import Propagator as Propagator
     from medvol.core.roles import RewardTerm as RewardTerm
     from medvol.core.roles import TrainablePolicy as TrainablePolicy
+    from medvol.core.training.checkpoint import SpecCheckpoint as SpecCheckpoint
     from medvol.core.training.data import CaseDataModule as CaseDataModule
     from medvol.core.training.grpo import GRPOModule as GRPOModule
     from medvol.core.training.score import score as score
@@ -132,6 +136,8 @@ _HOME = {
     "ScratchModule": "medvol.training.scratch.module",
     "Segmentation": "medvol.core.types",
     "Segmenter": "medvol.core.inference.segmenter",
+    "SliceCache": "medvol.core.imaging.slice_cache",
+    "SpecCheckpoint": "medvol.core.training.checkpoint",
     "StartSettings": "medvol.core.training.settings",
     "TrainablePolicy": "medvol.core.roles",
     "UnknownComponentError": "medvol.core.errors",
@@ -139,7 +145,9 @@ _HOME = {
     "Volume": "medvol.core.types",
     "as_trl_reward": "medvol.core.training.trl_reward",
     "build_prompt": "medvol.core.grounding.prompts",
+    "find_scans": "medvol.core.imaging.folders",
     "format_evidence": "medvol.core.grounding.grammar",
+    "label_anchor": "medvol.core.grounding.anchors",
     "parse_evidence": "medvol.core.grounding.grammar",
     "read_mask": "medvol.core.imaging.reading",
     "read_volume": "medvol.core.imaging.reading",

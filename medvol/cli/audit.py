@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
-from medvol.cli.settings import FILE_SUFFIXES, gather_settings
+from medvol.cli.settings import FILE_SUFFIXES, read_config
 from medvol.core.errors import ConfigError
 from medvol.core.limits import require_least
 from medvol.core.registry import REWARDS
@@ -81,7 +81,7 @@ def _by_name(names: Sequence[str]) -> list[RewardTerm]:
 def _read_experiment(names: Sequence[str]) -> tuple[list[RewardTerm], Mapping[str, float] | None]:
     """Rewards and weights of a ``GRPOModule`` in YAML; nothing else of the experiment is built."""
     path, *others = names
-    model = gather_settings(["--config", path]).get("model")
+    model = read_config(path).get("model")
     settings = model.get("init_args", model) if isinstance(model, dict) else {}
     if others or not settings.get("rewards"):
         raise ConfigError(f"{path!r} must be the only one to audit and have model.rewards, as GRPOModule takes them")
@@ -98,5 +98,5 @@ def _build(given: Mapping[str, Any]) -> tuple[list[RewardTerm], Mapping[str, flo
     try:
         built = parser.instantiate(parser.parse_args(arguments))
     except RefusedSettingsError as refusal:
-        raise explain_refusal(refusal, arguments, accepted) from refusal
+        raise explain_refusal(refusal, given, accepted) from refusal
     return built.rewards, built.reward_weights

@@ -38,7 +38,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     try:
         options = parser.parse_args(list(arguments))
     except RefusedSettingsError as refusal:
-        raise explain_refusal(refusal, arguments, ACCEPTED) from refusal
+        raise explain_refusal(refusal, {}, ACCEPTED) from refusal
     if options.audit:
         return audit(options.name, parser.instantiate(options), Console())
     pages = [page for name in options.name for page in describe(name)]

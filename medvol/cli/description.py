@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from medvol.cli.diagnosis import constructor_hints, describe_hint
+from medvol.cli.hints import constructor_hints, describe_hint, group_in
 from medvol.core.containment import contained, say
 from medvol.core.docstrings import first_sentence, meanings, purpose, unimported_docstring
 from medvol.core.errors import ConfigError, UnknownComponentError
@@ -151,24 +151,37 @@ def _describe(component: type, row: Registration) -> Description:
     )
 
 
-def _settings(component: type) -> list[Setting]:
+def _settings(component: type, chosen: Any = None) -> list[Setting]:
+    """Parameters of a constructor; a group's defaults are those of the object that its owner chose."""
     hints = constructor_hints(component)
     said = meanings(component)
     return [
-        _setting(parameter, hints.get(parameter.name, parameter.annotation), said.get(parameter.name, ""))
-        for parameter in inspect.signature(component).parameters.values()
+        _setting(
+            name, hints.get(name, parameter.annotation), _default(component, parameter, chosen), said.get(name, "")
+        )
+        for name, parameter in inspect.signature(component).parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
 
 
-def _setting(parameter: inspect.Parameter, hint: Any, meaning: str) -> Setting:
-    required = parameter.default is parameter.empty
-    default = None if required else _plain(parameter.default)
-    group = next(
-        (member for member in (hint, *get_args(hint)) if inspect.isclass(member) and is_dataclass(member)), None
-    )
+def _setting(name: str, hint: Any, default: Any, meaning: str) -> Setting:
+    required = default is inspect.Parameter.empty
+    group = group_in(hint)
+    settings = _settings(group, default if isinstance(default, group) else None) if group else ()
     kind = hint if isinstance(hint, str) else describe_hint(hint)
-    return Setting(parameter.name, kind, required, default, meaning, _settings(group) if group else ())
+    return Setting(name, kind, required, None if required else _plain(default), meaning, settings)
+
+
+def _default(component: type, parameter: inspect.Parameter, chosen: Any) -> Any:
+    """Default of a parameter; ``Parameter.empty`` where it has none."""
+    if chosen is not None:
+        return getattr(chosen, parameter.name)
+    made = [
+        field.default_factory
+        for field in (fields(component) if is_dataclass(component) else ())
+        if field.name == parameter.name and field.default_factory is not MISSING
+    ]
+    return made[0]() if made else parameter.default
 
 
 def _plain(value: Any) -> Any:
@@ -185,13 +198,14 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return None if value is MISSING else repr(value)
+    return repr(value)
 
 
 def _setting_lines(settings: Sequence[Setting], indent: str, width: int | None) -> Iterator[str]:
     for setting in settings:
-        default = "(required)" if setting.required else f"= {_yaml(setting.default)}"
-        yield from _fold(f"{setting.name}: {setting.type} {default}", width, indent, f"{indent}    ")
+        default = " (required)" if setting.required else f" = {_yaml(setting.default)}"
+        shown = "" if setting.settings and setting.default is not None else default  # its own settings have them
+        yield from _fold(f"{setting.name}: {setting.type}{shown}", width, indent, f"{indent}    ")
         if setting.meaning:
             yield from _fold(setting.meaning, width, f"{indent}    ")
         yield from _setting_lines(setting.settings, f"{indent}    ", width)

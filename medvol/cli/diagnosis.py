@@ -1,259 +1,128 @@
-"""Finds the one setting that is at fault, and says so in a sentence.
+"""Says in a sentence what jsonargparse has against a setting.
 
-jsonargparse decides whether settings are accepted; when it refuses them, its message names neither the whole key nor
-the choices. Here the settings are walked along the type hints of the classes they build, down to the first one that
-does not fit.
+Its message has the way to the setting, one line a step, and at its end the reason. What it leaves out is read off the
+type hints of the class that the way leads to: the choices, the nearest name, the place where a setting belongs.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from medvol.cli.settings import COMPONENT_KEYS, FILE_SUFFIXES, as_component, read_yaml
+from medvol.cli.hints import class_in, constructor_hints, describe_hint, follow, group_in
+from medvol.cli.places import find_class, find_homes, subclasses
+from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core import roles
-from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.errors import MedvolError
 from medvol.core.registry import REGISTRIES
 from medvol.core.roles import Policy, TrainablePolicy
 from medvol.core.suggestions import suggest
 
-_WORDS = {"Sequence": "list", "list": "list", "Mapping": "keys and values", "dict": "keys and values", "tuple": "list"}
+_ROLES_IN_WORDS = {
+    "LightningModule": "module",
+    "LightningDataModule": "data module",
+    "Callback": "callback",
+    "Logger": "logger",
+}
 
-_KINDS = {"LightningModule": "module", "LightningDataModule": "data module", "Callback": "callback", "Logger": "logger"}
-"""Roles of Lightning in words."""
+_STEP = re.compile(r"""Parser key "([^"]+)"|Problem with given class_path '([^']+)'""")
+_UNKNOWN = re.compile(r"(?:Group '([^']+)' does not accept )?[oO]ption '([^']+)'|arguments: --([\w.]+)")
+_CLASS = re.compile(r"(?:import path(?: string:)?|class, but) (\S+)", re.IGNORECASE)
+_PLAIN = re.compile(r"[\[({].*|-?\d[\d.e+-]*|True|False|None")
+_GOT = re.compile(r"()Got value: (.*)|(load config) \"(.*)\"")
+_GIVEN = re.compile(r"Given value type: <class '([\w.]+)'>\n *Given value: (.*)")
 
-_PLAIN = (bool, int, float, str, bytes, type(None), Path, object)
 
-
-def find_fault(settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with settings.
+def explain(message: str, settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str | None:
+    """Put a message of jsonargparse into a sentence.
 
     Args:
-        settings: Tree of ``gather_settings``.
+        message: As jsonargparse wrote it.
+        settings: What the configuration files hold.
         accepted: Type hint of every top-level key.
 
     Returns:
-        One sentence, or None when nothing was found.
+        One sentence; None for a message that is about no setting.
     """
-    return next(_walk_keys("", settings, accepted, ""), None)
-
-
-def find_place(key: str, settings: Mapping[str, Any], accepted: Mapping[str, Any]) -> str | None:
-    """The whole key of a setting that was given without its beginning: ``trainer.max_steps`` for ``max_steps``."""
-    for part in ("trainer", "model", "data"):
-        spec = as_component(settings.get(part))
-        name = spec.get("class_path") if isinstance(spec, dict) else None
-        try:
-            built = accepted[part] if part == "trainer" else _find_class(str(name), accepted[part])
-        except (MedvolError, LookupError):
+    path, owner, hints, hint, end = "", None, accepted, None, 0
+    for step in _STEP.finditer(message):
+        end = step.end()
+        if step[1]:
+            path, hint = f"{path}.{step[1]}".lstrip("."), follow(step[1], hints)[1].get(step[1].rpartition(".")[2])
             continue
-        if key in inspect.signature(built).parameters:
-            return f"{part}.{key}"
-    return None
+        owner = find_class(step[2], None)
+        if owner is None:
+            why = "does not exist" if step[2].endswith(FILE_SUFFIXES) else f"cannot be imported{message[end:]}"
+            return f"{path}: {step[2]!r} {' '.join(why.split()[:12])}"
+        path, hints, hint = path if group_in(hint) else f"{path}.init_args", constructor_hints(owner), None
+    reason = message[end:]
+    if unknown := _UNKNOWN.search(reason):
+        key = ".".join(filter(None, unknown.groups()))
+        known = path or key.partition(".")[0] in accepted or find_homes(key, settings, accepted)
+        return say_unknown(key, path, owner, hints, find_homes(key, settings, accepted)) if known else None
+    if owner and (missing := re.search(r"arguments are required: (\w+)", reason)):
+        return f"{owner.__name__} needs '{path}.{missing[1]}'; set it in the configuration or on the command line"
+    return _say_wrong(path, hint, reason) if hint is not None else None
 
 
-def _walk_keys(path: str, values: Mapping[str, Any], accepted: Mapping[str, Any], owner: str) -> typing.Iterator[str]:
-    for key, value in values.items():
-        whole = f"{path}.{key}" if path else str(key)
-        if key in accepted:
-            yield from _walk_value(whole, value, accepted[key])
-        else:
-            longer = next((name for name in accepted if not path and name.startswith(str(key))), "")
-            near = f"; did you mean {longer!r}?" if longer else suggest(str(key), accepted)
-            hint = near or f"; its settings are {', '.join(accepted) or 'none'}"
-            yield f"unknown key {whole!r}{owner and f': {owner} has no setting {str(key)!r}'}{hint}"
+def say_unknown(key: str, path: str, owner: type | None, hints: Mapping[str, Any], homes: list[str]) -> str:
+    """Refuse a key that nothing has; name the one that is meant.
 
-
-def _walk_value(path: str, value: Any, hint: Any) -> typing.Iterator[str]:
-    choices = _members(hint)
-    listed = [member for member in choices if _is_sequence(member) and _builds(value, (get_args(member) or (str,))[0])]
-    if listed and len(choices) == 1 and isinstance(value, str | dict):
-        yield f"{path} must be a list; got {value!r}: write [{value}]"
-        return
-    members = [member for member in choices if _holds(value, member)] or [m for m in choices if _builds(value, m)]
-    if len(members) != 1 or (isinstance(value, str) and str in choices):
-        yield from _check_plain(path, value, hint)
-        return
-    member = members[0]
-    arguments = get_args(member)
-    if _is_mapping(member):
-        for key, item in value.items():
-            yield from _walk_value(f"{path}.{key}", item, arguments[1])
-    elif _is_sequence(member):
-        for index, item in enumerate(value):
-            yield from _walk_value(f"{path}[{index}]", item, arguments[0])
-    elif is_dataclass(member) or (_is_class(member) and member.__name__ == "Trainer"):
-        yield from _walk_settings(path, value, member)
-    else:
-        yield from _walk_component(path, value, member)
-
-
-def _walk_component(path: str, value: Any, role: type) -> typing.Iterator[str]:
-    try:
-        spec = as_component(read_yaml(Path(value)) if _is_file(value) else value)
-    except ConfigError as error:
-        yield f"{path}: {error}"
-        return
-    if not isinstance(spec, dict) or "class_path" not in spec:
-        yield f"{path} must name a {role.__name__}, or hold class_path and init_args; got {value!r}"
-        return
-    for key in spec.keys() - set(COMPONENT_KEYS):
-        yield f"unknown key '{path}.{key}': settings of {spec['class_path']} go under '{path}.init_args'"
-    try:
-        component = _find_class(str(spec["class_path"]), role)
-    except (MedvolError, LookupError) as error:
-        yield f"{path}: {error}"
-        return
-    if not (inspect.isclass(component) and issubclass(component, role)):
-        yield f"{path}: {spec['class_path']!r} {_why_not(component, role)}"
-        return
-    settings = spec.get("init_args") or {}
-    yield from _walk_settings(f"{path}.init_args", settings, component)
-
-
-def _why_not(component: Any, role: type) -> str:
-    """Why something cannot take a place, and what can."""
-    if role is TrainablePolicy and inspect.isclass(component) and issubclass(component, Policy):
-        return (
-            "has nothing to train, so it is not a TrainablePolicy; train another one, such as QwenVLPolicy, or set "
-            "model.class_path to EvaluationModule and score it with `medvol test`"
-        )
-    return f"is not a {role.__name__}; name one that is"
-
-
-def _walk_settings(path: str, settings: Any, component: type) -> typing.Iterator[str]:
-    if not isinstance(settings, dict):
-        yield f"{path} must hold keys and values; got {settings!r}"
-        return
-    parameters = inspect.signature(component).parameters.values()
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    hints = constructor_hints(component)
-    accepted = {p.name: hints.get(p.name, Any) for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    known = {key: value for key, value in settings.items() if key in accepted} if open_ended else settings
-    yield from _walk_keys(path, known, accepted, component.__name__)
-    missing = [
-        p.name for p in parameters if p.default is p.empty and p.name in accepted and settings.get(p.name) is None
-    ]
-    if missing and not open_ended:
-        yield f"{component.__name__} needs '{path}.{missing[0]}'; set it in the configuration or on the command line"
-
-
-def _check_plain(path: str, value: Any, hint: Any) -> typing.Iterator[str]:
-    parser = ArgumentParser(exit_on_error=False)
-    try:
-        parser.add_argument("--value", type=hint)
-    except ValueError:
-        return
-    try:
-        parser.parse_object({"value": value})
-    except ArgumentError:
-        yield f"{path} must be {describe_hint(hint)}; got {value!r}"
-
-
-def describe_hint(hint: Any) -> str:
-    """A type hint in words: ``int or null``, ``one of 'paper', 'largest'``."""
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    members = _join_literals(_members(hint))
-    if len(members) > 1:
-        names = [describe_hint(member) for member in members if member is not type(None)]
-        return " or ".join([*names, "null"] if type(None) in members else names)
-    if _is_class(hint) and get_origin(hint) is None:
-        return str(hint.__name__)
-    name = _WORDS.get(getattr(get_origin(hint), "__name__", ""), str(hint))
-    inner = ", ".join("..." if argument is Ellipsis else describe_hint(argument) for argument in get_args(hint))
-    return f"{name} of {inner}" if inner else name
-
-
-def _join_literals(members: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Several lists of words as one."""
-    words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
-    others = tuple(member for member in members if get_origin(member) is not Literal)
-    return (Literal[tuple(words)], *others) if words else others
-
-
-def _find_class(name: str, role: type) -> Any:
-    """The class that a short name or a dotted path means in a slot of that role.
-
-    Raises:
-        MedvolError: No usable component of that name is registered.
-        LookupError: No such class is known, or it cannot be imported.
+    Args:
+        key: What was given, seen from the owner.
+        path: Whole key of the owner.
+        owner: Class that has no such setting; None at the top.
+        hints: Type hints of the owner.
+        homes: From ``find_homes``.
     """
-    if "." in name:
-        module, _, attribute = name.rpartition(".")
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise LookupError(f"{name!r} cannot be imported: {error}") from error
-    for registry in REGISTRIES:
-        if issubclass(role, getattr(roles, registry.role)):
-            return registry.get(name)
-    known = {found.__name__: found for found in (role, *_subclasses(role)) if not inspect.isabstract(found)}
-    if name in known:
-        return known[name]
-    kind = _KINDS.get(role.__name__, role.__name__)
-    origin = "medvol." if kind.endswith("module") else "lightning."
-    known = {key: found for key, found in known.items() if not key.startswith("_")}
-    own = [key for key in known if known[key].__module__.startswith(origin)] or list(known)
-    raise LookupError(f"there is no {kind} {name!r}; choices: {', '.join(sorted(own))}{suggest(name, known)}")
+    if "." in key:
+        owner, hints = follow(key, hints)
+    whole, name = f"{path}.{key}".lstrip("."), key.rpartition(".")[2]
+    below = [home for home in homes if home.startswith(f"{path.replace('.init_args', '')}.")]
+    right = next((found[0] for found in (below, homes) if len(found) == 1), None)
+    right = right or next((known for known in hints if not path and known.startswith(name)), None)
+    near = f"; did you mean {right!r}?" if right else suggest(name, hints)
+    lacking = f": {owner.__name__} has no setting {name!r}" if owner else ""
+    return f"unknown key {whole!r}{lacking}{near or '; its settings are ' + (', '.join(hints) or 'none')}"
 
 
-def _subclasses(role: type) -> Iterable[type]:
-    children: list[type] = role.__subclasses__()
-    for subclass in children:
-        yield subclass
-        yield from _subclasses(subclass)
+def _say_wrong(path: str, hint: Any, reason: str) -> str:
+    """Refuse a value: the name of a class, or anything else."""
+    role, named = class_in(hint), _CLASS.search(reason)
+    if role and named and named[1].rpartition(".")[2] != role.__name__:
+        return f"{path}: {_say_class(named[1], role)}"
+    if role and (named or "valid subclass" in reason):
+        wanted = f"must name a {role.__name__}, or hold class_path and init_args"
+    else:
+        wanted = f"must be {describe_hint(hint)}"
+    found = (_GIVEN if "Does not validate" in reason else _GOT).search(reason)
+    if found is None:
+        said = [line.strip(" -:") for line in reason.splitlines() if "Expected a path" not in line]
+        return f"{path} {wanted}" if named else f"{path}: {next(filter(None, said), wanted)}"
+    kind, value = (part for part in found.groups() if part is not None)
+    shown = value if kind not in ("", "str", "load config") or (not kind and _PLAIN.fullmatch(value)) else repr(value)
+    listed = not kind and shown != value and re.search("Sequence|list|Iterable", reason)
+    return f"{path} {wanted}; got {shown}{f': write [{value}]' if listed else ''}"
 
 
-def constructor_hints(component: type) -> dict[str, Any]:
-    """Type hints of a constructor; none when they name something that is not imported at run time."""
+def _say_class(name: str, role: type) -> str:
+    """Why a name cannot take the place of a role, and what can."""
+    registry = next((known for known in REGISTRIES if issubclass(role, getattr(roles, known.role))), None)
     try:
-        source = component if is_dataclass(component) else inspect.getattr_static(component, "__init__")
-        return dict(typing.get_type_hints(source))
-    except NameError:
-        return {}
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _holds(value: Any, member: Any) -> bool:
-    """Whether a value is a container of what this member of a union holds."""
-    if _is_mapping(member):
-        return isinstance(value, dict) and "class_path" not in value and len(get_args(member)) == 2
-    return _is_sequence(member) and isinstance(value, list) and len(get_args(member)) >= 1
-
-
-def _builds(value: Any, member: Any) -> bool:
-    """Whether a value must describe an object of this member of a union."""
-    return _is_class(member) and member not in _PLAIN and value is not None
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and value.endswith(FILE_SUFFIXES)
-
-
-def _is_class(hint: Any) -> bool:
-    return inspect.isclass(hint) and get_origin(hint) is None
-
-
-def _is_mapping(hint: Any) -> bool:
-    return _origin_is(hint, Mapping)
-
-
-def _is_sequence(hint: Any) -> bool:
-    return _origin_is(hint, (Sequence, typing.Iterable)) and not _is_mapping(hint) and get_origin(hint) is not tuple
-
-
-def _origin_is(hint: Any, kind: Any) -> bool:
-    origin = get_origin(hint)
-    return inspect.isclass(origin) and issubclass(origin, kind)
+        component = registry.get(name) if registry and "." not in name else find_class(name, role)
+    except MedvolError as error:
+        return str(error)
+    if inspect.isclass(component) and issubclass(component, Policy) and role is TrainablePolicy:
+        return (
+            f"{name!r} has nothing to train, so it is not a TrainablePolicy; train another one, such as QwenVLPolicy, "
+            "or set model.class_path to EvaluationModule and score it with `medvol test`"
+        )
+    if component and not inspect.isabstract(component):
+        return f"{name!r} is not a {role.__name__}; name one that is"
+    kind = _ROLES_IN_WORDS.get(role.__name__, role.__name__)
+    known = {found.__name__: found.__module__ for found in subclasses(role) if not inspect.isabstract(found)}
+    origin = "medvol." if kind.endswith("module") else "lightning."
+    own = [key for key in known if known[key].startswith(origin) and not key.startswith("_")] or list(known)
+    return f"there is no {kind} {name!r}; choices: {', '.join(sorted(own))}{suggest(name, known)}"

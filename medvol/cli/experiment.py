@@ -19,14 +19,15 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from medvol.cli.diagnosis import find_fault, find_place
+from medvol.cli.diagnosis import say_unknown
 from medvol.cli.experiment_help import describe_verb
 from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
+from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
 from medvol.cli.run_start import enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings
-from medvol.cli.settings import FILE_SUFFIXES, gather_settings, require_config_option
+from medvol.cli.settings import read_configs, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.evaluation.module import EvaluationModule
@@ -98,11 +99,12 @@ class ExperimentCLI(LightningCLI):
         """
         accepted = self._accepted_keys()
         require_config_option(self.verb or "check", self.arguments)
-        _check_outline(gather_settings(self.arguments), accepted)
+        written = read_configs(self.arguments)
+        _check_outline(written, accepted)
         try:
             super().parse_arguments(parser, args)
         except RefusedSettingsError as refusal:
-            raise explain_refusal(refusal, self.arguments, accepted) from refusal
+            raise explain_refusal(refusal, written, accepted) from refusal
         settings = self._part(self.config)
         require_sound(settings.trainer, settings.seed_everything)
 
@@ -150,11 +152,7 @@ class ExperimentCLI(LightningCLI):
     def _explain(self, error: BaseException, what: str) -> MedvolError:
         if isinstance(error, MisconfigurationException) or is_of_trainer(error):
             return explain_trainer(error, self._part(self.config).trainer)
-        cause = error  # a TypeError when a group of settings is no mapping, which jsonargparse lets pass
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        fault = isinstance(cause, TypeError) and find_fault(gather_settings(self.arguments), self._accepted_keys())
-        return ConfigError(fault) if fault else explain_failure(error, what)
+        return explain_failure(error, what)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
@@ -287,14 +285,11 @@ def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
 
 
 def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
-    """Refuse what jsonargparse passes over: unknown keys without content, and a trainer that is no mapping."""
-    unknown = {key: None for key in settings if key not in accepted}
-    fault = find_fault(unknown, accepted)
-    places = [place for key in unknown if (place := find_place(key, settings, accepted))]
-    if fault and places and "did you mean" not in fault:
-        fault = f"unknown key {next(iter(unknown))!r}; did you mean {places[0]!r}?"
-    trainer = settings.get("trainer", {})
-    if not (isinstance(trainer, dict) or str(trainer).endswith(FILE_SUFFIXES)):
-        fault = f"trainer must hold keys and values; got {trainer!r}"
-    if fault:
-        raise ConfigError(fault)
+    """Refuse what jsonargparse passes over: unknown keys without content, and groups that are no mappings."""
+    unknown = next((key for key in settings if key not in accepted), None)
+    if unknown is not None:
+        homes = find_homes(unknown, settings, accepted)
+        raise ConfigError(say_unknown(unknown, "", None, accepted, homes))
+    misplaced = find_misplaced(settings, accepted)
+    if misplaced:
+        raise ConfigError(misplaced)

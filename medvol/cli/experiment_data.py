@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 
 import yaml
 from lightning.pytorch import LightningDataModule
 
-from medvol.cli.diagnosis import find_fault
-from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_yaml
 from medvol.core.errors import ConfigError
 from medvol.core.training.data import CaseDataModule
@@ -27,9 +27,10 @@ def build_data(config: str | Path) -> CaseDataModule:
     parser = ComponentParser(exit_on_error=True)
     parser.add_subclass_arguments(CaseDataModule, "data", required=True)
     try:
-        parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
+        with chdir(Path(config).parent):  # where names of further files in it count from
+            parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
-        raise ConfigError(find_fault(chosen, {"data": LightningDataModule}) or str(refusal)) from refusal
+        raise explain_refusal(refusal, chosen, {"data": LightningDataModule}) from refusal
     with building("the data"):
         built = parser.instantiate(parsed)
     data: CaseDataModule = built.data

@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, set_loader
 
-from medvol.cli.diagnosis import find_fault
+from medvol.cli.diagnosis import explain
 from medvol.cli.folder_policies import name_policies
-from medvol.cli.settings import gather_settings, load_yaml
+from medvol.cli.places import find_misplaced
+from medvol.cli.settings import load_yaml
 from medvol.core.containment import contained, say
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import REGISTRIES
@@ -28,7 +29,16 @@ MODE = "medvol"
 
 
 class RefusedSettingsError(ConfigError):
-    """jsonargparse does not accept the settings; the message is its own, shortened to a line."""
+    """jsonargparse does not accept the settings; the message is its own, shortened to a line.
+
+    Args:
+        message: The line.
+        whole: All that jsonargparse says.
+    """
+
+    def __init__(self, message: str, whole: str) -> None:
+        super().__init__(message)
+        self.whole = whole
 
 
 class ComponentParsing:
@@ -51,7 +61,7 @@ class ComponentParsing:
         options = re.findall(r"--[a-z][\w.-]*", self.format_help())
         places = [action.dest.upper() for action in self._get_positional_actions()]  # type: ignore[attr-defined]
         usage = self.usage or " ".join([self.prog, *places])  # type: ignore[attr-defined]
-        raise RefusedSettingsError(_shorten(message, options, usage)) from ex
+        raise RefusedSettingsError(_shorten(message, options, usage), message) from ex
 
 
 class ComponentParser(ComponentParsing, ArgumentParser):
@@ -59,16 +69,16 @@ class ComponentParser(ComponentParsing, ArgumentParser):
 
 
 def explain_refusal(
-    refusal: RefusedSettingsError, arguments: Sequence[str], accepted: Mapping[str, Any]
+    refusal: RefusedSettingsError, settings: Mapping[str, Any], accepted: Mapping[str, Any]
 ) -> ConfigError:
     """Replace jsonargparse's message by a sentence about the setting at fault, when it can be found.
 
     Args:
         refusal: From ``ComponentParsing.error``.
-        arguments: Arguments that were parsed.
+        settings: What the configuration files hold.
         accepted: Type hint of every top-level key.
     """
-    fault = find_fault(gather_settings(arguments), accepted)
+    fault = find_misplaced(settings, accepted) or explain(refusal.whole, settings, accepted)
     return ConfigError(fault) if fault else refusal
 
 

@@ -12,6 +12,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from medvol.cli.answer_lines import save_and_tell, say_replaced
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
+from medvol.cli.settings import read_configs
 from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.folder_policy import find_policy
@@ -94,8 +95,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     try:
         return parser.parse_args(list(arguments)), parser
     except RefusedSettingsError as refusal:
-        written = ["--propagator", _DEFAULT_PROPAGATOR, *arguments]  # settings may be given to what is not named
-        explained = explain_refusal(refusal, written, _accepted_keys())
+        explained = explain_refusal(refusal, read_configs(arguments), _accepted_keys())
         raise ConfigError(f"{explained}{_MEANINGS.get(str(explained).partition(' ')[0], '')}") from refusal
 
 

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
-_NOTED = b"medvol: stopping after this case; stop again to leave it unfinished\n"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
@@ -17,7 +18,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Stops:
-    """Remembers a stop until it is asked for.
+    """Remembers a stop until it is asked for: between two cases, between two steps of a fit.
 
     An exception that a signal raises wherever the program happens to be can end in a callback of a library, which
     prints and swallows it. So the first signal is only noted, and ``check`` raises it where it can act; a second one
@@ -25,21 +26,40 @@ class Stops:
 
     Args:
         at_once: Raise the first one at once too; it is noted as well, so that ``check`` finds what was swallowed.
+        terminated: What a SIGTERM raises.
+        place: Where the first one acts, as the user is told.
     """
 
-    def __init__(self, at_once: bool = False) -> None:
+    def __init__(
+        self,
+        at_once: bool = False,
+        terminated: type[BaseException] = Terminated,
+        place: str = "after this case",
+    ) -> None:
         self.at_once = at_once
+        self.terminated = terminated
+        self.notice = f"\nmedvol: stopping {place}; a second signal stops at once\n".encode()
         self.held = False
         self.signal: int | None = None
+
+    def listen(self) -> dict[signal.Signals, Any]:
+        """Note signals from now on; returns what answered them before.
+
+        A signal that the process was started to ignore stays ignored. Outside the main thread there are no signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        return {number: signal.signal(number, self._hear) for number in heard}
 
     def check(self) -> None:
         """Raise what was noted.
 
         Raises:
-            KeyboardInterrupt: After Ctrl-C; ``Terminated``, which is one, after SIGTERM.
+            KeyboardInterrupt: After Ctrl-C. After SIGTERM it is ``terminated``.
         """
         if self.signal is not None:
-            raise Terminated if self.signal == signal.SIGTERM else KeyboardInterrupt
+            raise self.terminated if self.signal == signal.SIGTERM else KeyboardInterrupt
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -58,20 +78,22 @@ class Stops:
         if self.at_once or not first:
             self.check()
         with suppress(OSError):
-            os.write(2, _NOTED)  # not print, which a signal may have interrupted
+            os.write(2, self.notice)  # not print, which a signal may have interrupted
 
 
 @contextmanager
 def hear_stops(at_once: bool = False) -> Iterator[Stops]:
     """Listen to Ctrl-C and SIGTERM while the block runs; in a thread, which hears no signals, nothing changes."""
     stops = Stops(at_once)
-    if threading.current_thread() is not threading.main_thread():
-        yield stops
-        return
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stops._hear) for number in heard}
+    before = stops.listen()
     try:
         yield stops
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def leave_stops_to_main(worker: int) -> None:
+    """Ignore the signals in a process that prepares cases: a terminal sends them to all, and the main one decides."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

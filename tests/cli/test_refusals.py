@@ -71,7 +71,10 @@ WRONG_SETTINGS = {
     "unknown data set": ({TRAIN: "PhantomDatset"}, ["data.init_args.train", "did you mean 'PhantomDataset'"]),
     "unknown module": ({"model__class_path": "SFTModul"}, ["'SFTModul'", "did you mean 'SFTModule'"]),
     "unknown data module": ({"data__class_path": "CaseDataModul"}, ["did you mean 'CaseDataModule'"]),
-    "unknown callback": ({"trainer__callbacks": [{"class_path": "ModelCheckpont"}]}, ["trainer.callbacks[0]"]),
+    "unknown callback": (
+        {"trainer__callbacks": [{"class_path": "ModelCheckpont"}]},
+        ["trainer.callbacks: there is no callback 'ModelCheckpont'", "did you mean 'ModelCheckpoint'?"],
+    ),
     "unknown logger": ({"trainer__logger": {"class_path": "CSVLoger"}}, ["trainer.logger", "'CSVLogger'"]),
     "component of another role": ({POLICY: "ToyPropagator"}, ["'ToyPropagator'", "medvol.propagators"]),
     "policy that cannot be trained": (
@@ -84,7 +87,7 @@ WRONG_SETTINGS = {
     ),
     "no rewards but a name": (
         {"model__class_path": "GRPOModule", "model__init_args__rewards": "ToyReward"},
-        ["model.init_args.rewards must be a list; got 'ToyReward'", "[ToyReward]"],
+        ["model.init_args.rewards must be list of RewardTerm; got 'ToyReward'", "write [ToyReward]"],
     ),
     "clipping that GRPO does itself": (
         {
@@ -219,7 +222,7 @@ WRONG_LINES = {
     "config missing": (["fit", "--config", "none.yaml"], ["'none.yaml'", "does not exist"]),
     "config is a folder": (["fit", "--config", "."], ["'.'", "is a folder"]),
     "config without value": (["fit", "--config"], ["--config needs"]),
-    "config misspelt": (["fit", "--confg", "{config}"], ["'confg'", "did you mean 'config'"]),
+    "config misspelt": (["fit", "--confg", "{config}"], ["'--confg'", "did you mean '--config'"]),
     "nothing at all": (["fit"], ["medvol fit --config EXPERIMENT.yaml"]),
     "configuration without its option": (["fit", "{config}"], ["medvol fit --config", "exp.yaml"]),
     "test of a configuration without its option": (["test", "a.yaml"], ["'a.yaml'", "medvol test --config a.yaml"]),

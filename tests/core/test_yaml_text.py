@@ -24,6 +24,8 @@ HOSTILE = {
     "a truth value that is none": "seed_everything: !!bool x",
     "a date that is none": "seed_everything: 2024-13-45",
     "many values": "model: [" + "1, " * 25_000 + "1]",
+    "a key twice": "model: 1\ndata: {a: 1, b: 2, a: 3}\n",
+    "a key twice in a list": "model: [{a: 1}, {a: [a, a], a: 2}]\n",
     "many characters": "model: " + "a" * 600_000,
 }
 
@@ -60,6 +62,21 @@ def test_a_hostile_query_bank_is_one_sentence(tmp_path):
 def test_a_long_number_on_the_command_line_is_one_sentence(capsys):
     assert main(["fit", "--seed_everything", "9" * 6000]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: {a: 1}\n",
+        "- a: 1\n- a: 2\n",
+        "a: b\nb: a\n",
+        "a: [a, a]\nb: {a: a}\n",
+        "x: &x {a: 1}\ny: {<<: *x, b: 2}\n",
+        "x: &x {a: 1}\ny: *x\nz: {p: *x, q: *x}\n",
+    ],
+)
+def test_a_key_in_different_places_is_no_repetition(text):
+    assert read_yaml(text) == yaml.safe_load(text)
 
 
 VALUES = st.recursive(

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, MedvolError
@@ -19,10 +20,10 @@ from medvol.core.limits import require_least
 from medvol.core.model_loading import require_same_kinds
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
+from medvol.core.stops import Stops
 from medvol.core.tensor_file import read_tensors
 from medvol.core.training.checkpoint_files import use_whole_files
 from medvol.core.training.gathering import read_trained_on
-from medvol.core.training.stops import StopSignals
 
 Network = TypeVar("Network")
 
@@ -63,7 +64,7 @@ class SpecCheckpoint(ModelCheckpoint):
         )
         self.steps_between = every_n_train_steps
         self.minutes_between = every_n_minutes
-        self._signals = StopSignals()
+        self._stops = _stops_of_fit()
         self._leaving = False
         self._kept_step = 0
         self._kept_time = 0.0
@@ -78,7 +79,7 @@ class SpecCheckpoint(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
-        self._signals = StopSignals()
+        self._stops = _stops_of_fit()
         self._leaving = False
         use_whole_files(trainer, read_checkpoint)
 
@@ -92,22 +93,23 @@ class SpecCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch for signals; Lightning has set its own handlers by now."""
-        self._signals.watch()
+        """Listen for signals; Lightning has set its own handlers by now, and gives the former ones back at the end."""
+        self._stops.listen()
 
     def on_validation_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop in the sanity check, when nothing was trained yet."""
-        if trainer.sanity_checking and self._signals.asked(trainer):
-            self._signals.act()
+        if trainer.sanity_checking:
+            self._leaving = self._is_asked(trainer)
+            self._leave()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep only the last checkpoint when nothing is validated."""
         if not any(trainer.num_val_batches):
             self.monitor, self.save_top_k = None, 0
         super().on_train_start(trainer, pl_module)
-        self._signals.watch()
+        self._stops.listen()
         self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
-        self._leaving = self._signals.asked(trainer)
+        self._leaving = self._is_asked(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop before an epoch."""
@@ -142,15 +144,26 @@ class SpecCheckpoint(ModelCheckpoint):
         checkpoint[SPEC] = describe_component(pl_module)
 
     def _reach_boundary(self, trainer: Trainer, keep: bool) -> None:
-        asked = self._signals.asked(trainer)
+        asked = self._is_asked(trainer)
         if (keep or asked) and not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(Path(str(self.dirpath)) / LAST, weights_only=False)
             self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
         self._leaving = asked
 
+    def _is_asked(self, trainer: Trainer) -> bool:
+        """Whether any rank was asked to stop; every rank must ask."""
+        return trainer.strategy.reduce_boolean_decision(self._stops.signal is not None, all=False)
+
     def _leave(self) -> None:
+        """Leave the fit when that was decided.
+
+        Raises:
+            KeyboardInterrupt: After SIGINT.
+            SIGTERMException: After SIGTERM, or when it was another rank that was asked.
+        """
         if self._leaving:
-            self._signals.act()
+            self._stops.check()
+            raise SIGTERMException
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self.steps_between and trainer.global_step // self.steps_between != self._kept_step // self.steps_between:
@@ -159,6 +172,10 @@ class SpecCheckpoint(ModelCheckpoint):
             return False
         late = time.monotonic() - self._kept_time >= 60 * self.minutes_between
         return bool(trainer.strategy.broadcast(late))  # clocks differ between ranks
+
+
+def _stops_of_fit() -> Stops:
+    return Stops(terminated=SIGTERMException, place="at the end of this step")
 
 
 def _within_accumulation(trainer: Trainer) -> bool:

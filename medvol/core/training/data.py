@@ -15,8 +15,8 @@ from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.guard import list_volumes, look_up
 from medvol.core.limits import require_least
 from medvol.core.roles import CaseDataset
+from medvol.core.stops import leave_stops_to_main
 from medvol.core.training.leakage import shared_files, shared_patients, shared_scans
-from medvol.core.training.stops import leave_stops_to_main
 from medvol.core.training.volume_augmentation import VolumeAugmentation
 from medvol.core.types import Case
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -12,11 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import CheckpointError, ConfigError, MedvolError, PropagationError
-from medvol.core.roles import Propagator
-from medvol.core.specs import identify_component
-from medvol.core.types import Evidence, Volume
-from medvol.core.whole_file import file_sha256
+from medvol import CheckpointError, ConfigError, Evidence, MedvolError, PropagationError, Propagator, Volume
 
 Mask = NDArray[np.bool_]
 
@@ -79,8 +76,10 @@ class NnInteractivePropagator(Propagator):
 
     def identity(self) -> Mapping[str, Any]:
         """Name, settings that change the mask, and SHA-256 of the weights."""
-        places = ("model", "checkpoint_name", "device")
-        return {**identify_component(self, places), "weights_sha256": file_sha256(self._weights)}
+        places = {"model", "checkpoint_name", "device"}
+        settings = {key: value for key, value in super().identity().items() if key not in places}
+        with self._weights.open("rb") as file:
+            return {**settings, "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
     def _prompts(self, volume: Volume, evidence: Evidence) -> list[Prompt]:
         """Boxes as half-open voxel ranges (z, y, x), each at least one voxel wide, within the scan."""

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from medvol_nninteractive.propagator import NnInteractivePropagator
 
-from medvol.core.errors import CheckpointError, PropagationError
-from medvol.core.types import Evidence
+from medvol import CheckpointError, Evidence, PropagationError
 from medvol.testing import make_volume, parametrize_with_checks
 
 BRIGHT_HU = 30.0
