@@ -7,21 +7,17 @@ slice ``voxels[z]`` is ready for display, the patient's left on the image's righ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.reprs import Brief
-
-if TYPE_CHECKING:
-    from medvol.core.grounding.prompts import PromptTemplate
-    from medvol.core.inference.confidence import Confidence
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
@@ -191,23 +187,6 @@ class SliceStack(Brief):
     volume_shape: tuple[int, int, int]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Prompt(Brief):
-    """What a policy is asked: slices first, then the instruction, then the query.
-
-    Args:
-        slices: The slices shown; prompts that hold one object and template share one prefix.
-        query: Text of the question.
-        template: How slices, instruction and query are laid out.
-        truth: True anchor, only given to a policy that declares ``needs_truth`` (an oracle).
-    """
-
-    slices: SliceStack
-    query: str
-    template: PromptTemplate
-    truth: Evidence | None = None
-
-
 @dataclass(frozen=True)
 class Sampling:
     """How completions are drawn.
@@ -261,34 +240,3 @@ class Rollout(Brief):
     mask: NDArray[np.bool_] | None = None
     detail: str = ""
     error: MedvolError | None = None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Segmentation(Brief):
-    """The answer to one query about one volume.
-
-    Args:
-        volume: The scan.
-        query: Text of the question.
-        mask: (Z, Y, X) bool on the volume's grid; all False when the target is absent.
-        evidence: The anchor the mask was propagated from.
-        completion: The policy's own words.
-        provenance: Identity of the policy and the propagator, as written to the evidence record.
-        confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
-    """
-
-    volume: Volume
-    query: str
-    mask: NDArray[np.bool_]
-    evidence: Evidence
-    completion: Completion
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    confidence: Confidence | None = None
-
-    def save(
-        self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
-    ) -> dict[str, Path]:
-        """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``."""
-        from medvol.core.inference.records import save_segmentation
-
-        return save_segmentation(self, Path(folder), name, dicom_seg)

@@ -1,113 +1,11 @@
-"""The prompt: slices first, each with its tag, then the instruction, then the query.
-
-The order lets all queries of one volume, and all completions of one query, share one prefix. One template serves
-training, validation and inference and is stored with every model.
-"""
+"""Asking: a volume's slices are drawn once, and every question about it is a prompt behind them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from math import prod
-from typing import Any
-
-from medvol.core.errors import CheckpointError, ConfigError, QueryError
+from medvol.core.errors import QueryError
 from medvol.core.imaging.slices import choose_slices, draw_slices
-from medvol.core.imaging.windows import DEFAULT_WINDOWS, WINDOWS
-from medvol.core.types import Evidence, Prompt, Volume
-
-INSTRUCTION = (
-    "Above are axial slices of one scan from feet to head, each after its index in the volume. "
-    "Choose the one slice that shows the target of the query best and box every visible part of it there. "
-    "First reason in one or two sentences between <think> and </think>, then write "
-    '<answer>[{"slice": N, "bbox_2d_list": [[x1, y1, x2, y2]]}]</answer> with integers from 0 to 1000 over the '
-    "slice's width and height, or <answer>[]</answer> when the target is not in the scan."
-)
-"""Default instruction, written for a general vision-language model."""
-
-_LARGEST_STEP = 100
-_LARGEST_SIZE = 4096
-_MOST_PIXELS = 2**28
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """Layout of a prompt.
-
-    Args:
-        num_slices: Slices shown, spread uniformly over the volume (64 in the paper).
-        height_px: Rows of a drawn slice (256 in the paper).
-        width_px: Columns of a drawn slice.
-        windows: Names of three intensity windows, one a colour channel.
-        slice_tag: Text before each slice; ``{index}`` is its index in the volume.
-        instruction: Text between the slices and the query.
-        coordinate_step: Coordinates in training answers are multiples of this.
-    """
-
-    num_slices: int = 64
-    height_px: int = 256
-    width_px: int = 256
-    windows: tuple[str, str, str] = DEFAULT_WINDOWS
-    slice_tag: str = "<slice {index}>"
-    instruction: str = INSTRUCTION
-    coordinate_step: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: A size or the step is out of range, a window is unknown, or the slice tag has no place for the
-                index.
-        """
-        sizes = {name: getattr(self, name) for name in ("num_slices", "height_px", "width_px")}
-        for name, value in {**sizes, "coordinate_step": self.coordinate_step}.items():
-            largest = _LARGEST_STEP if name == "coordinate_step" else _LARGEST_SIZE
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-                raise ConfigError(f"{name} is a whole number in 1..{largest}; got {value!r}")
-        if prod(sizes.values()) > _MOST_PIXELS:
-            raise ConfigError(
-                f"a prompt draws at most {_MOST_PIXELS} pixels; got {' x '.join(map(str, sizes.values()))}"
-            )
-        if len(self.windows) != 3 or not all(window in WINDOWS for window in self.windows):
-            raise ConfigError(f"windows holds three of {', '.join(WINDOWS)}; got {self.windows!r}")
-        if not (isinstance(self.slice_tag, str) and isinstance(self.instruction, str)):
-            raise ConfigError(f"slice_tag and instruction are texts; got {self.slice_tag!r} and {self.instruction!r}")
-        if "{index}" not in self.slice_tag or set("{}") & set(self.slice_tag.replace("{index}", "")):
-            raise ConfigError(f"slice_tag holds {{index}} and no other braces; got {self.slice_tag!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PromptTemplate:
-        """Rebuild a template from ``to_dict``.
-
-        Raises:
-            CheckpointError: A key is unknown.
-        """
-        try:
-            template = cls(**values)
-        except TypeError as error:
-            raise CheckpointError(f"the stored prompt template does not fit this version of medvol: {error}") from error
-        first, second, third = template.windows
-        return replace(template, windows=(first, second, third))
-
-
-@dataclass(frozen=True)
-class PromptSize:
-    """What a prompt fills.
-
-    Args:
-        tokens: Tokens before the answer, image tokens included.
-        image_tokens: Places kept for the slices.
-        image_features: Features that the slices give, one for each place.
-        limit: Most tokens of prompt and answer together.
-    """
-
-    tokens: int
-    image_tokens: int
-    image_features: int
-    limit: int
+from medvol.core.prompts import Prompt, PromptTemplate
+from medvol.core.types import Evidence, Volume
 
 
 def build_prompt(volume: Volume, query: str, template: PromptTemplate, truth: Evidence | None = None) -> Prompt:

@@ -7,43 +7,13 @@ slice. Scans without Hounsfield units are windowed by percentiles of the whole v
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
+from medvol.core.prompts import WINDOWS, Window
 from medvol.core.types import Volume
-
-
-@dataclass(frozen=True)
-class Window:
-    """An intensity window.
-
-    Args:
-        low_hu: Value shown black.
-        high_hu: Value shown white.
-        percentiles: Percentiles of the volume that take the place of the two when it has no Hounsfield units.
-    """
-
-    low_hu: float
-    high_hu: float
-    percentiles: tuple[float, float] = (1.0, 99.0)
-
-
-WINDOWS = {
-    "soft_tissue": Window(-160.0, 240.0),
-    "contrast": Window(0.0, 220.0, (25.0, 99.5)),
-    "wide": Window(-900.0, 500.0, (0.5, 90.0)),
-    "lung": Window(-1350.0, 150.0),
-    "bone": Window(-450.0, 1050.0),
-    "brain": Window(0.0, 80.0),
-    "paper": Window(-160.0, 240.0),
-}
-"""Presets by name; ``paper`` is WC 40 / WW 400 of MedVol-R1, the same interval as ``soft_tissue``."""
-
-DEFAULT_WINDOWS = ("soft_tissue", "contrast", "wide")
-"""The three windows that become the three channels of a slice."""
 
 _LESION = re.compile(r"\b(nodule|tumou?r|lesion|mass(es)?\b|cancer)")
 _ORGANS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from medvol.core.evaluation.metrics import volume_ml
 from medvol.core.imaging.windows import apply_window, get_window, window_for_target, window_limits
 from medvol.core.inference.confidence import briefly
-from medvol.core.types import Segmentation, Volume
+from medvol.core.inference.novelty import AnswerWarning
+from medvol.core.types import Evidence, Volume
 from medvol.core.visible_text import show
 
 if TYPE_CHECKING:
@@ -34,37 +37,58 @@ _CONTEXT_SHARE = 0.3
 """Least part of the slice's side that a context picture shows."""
 
 
-def render_overlay(segmentation: Segmentation, context: bool = True) -> bytes:
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What is shown of an answer.
+
+    Args:
+        volume: The scan.
+        query: Text of the question.
+        mask: (Z, Y, X) bool on the volume's grid.
+        evidence: The anchor; of an absent one the middle slice is shown.
+        warnings: Why the answer may be worth nothing.
+        edited: True when a person changed the anchor.
+    """
+
+    volume: Volume
+    query: str
+    mask: NDArray[np.bool_]
+    evidence: Evidence
+    warnings: Sequence[AnswerWarning] = ()
+    edited: bool = False
+
+
+def render_overlay(picture: Picture, context: bool = True) -> bytes:
     """Draw an answer as PNG; the same answer always gives the same bytes.
 
     Args:
-        segmentation: The answer; of an absent one the middle slice is shown.
+        picture: The answer; of an absent one the middle slice is shown.
         context: Also show three slices through the mask's extent, close up, so that a leak is seen.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    volume, key = segmentation.volume, segmentation.evidence.key_slice
+    volume, key = picture.volume, picture.evidence.key_slice
     depth, height, width = volume.shape
     _, spacing_y, spacing_x = volume.spacing
     shown = depth // 2 if key is None else key
-    limits = window_limits(volume, get_window(window_for_target(segmentation.query)))
+    limits = window_limits(volume, get_window(window_for_target(picture.query)))
     wide = _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
-    title = _wrap(segmentation.query, wide)
-    banner = _warn(segmentation, wide)
+    title = _wrap(picture.query, wide)
+    banner = _warn(picture, wide)
     full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
     below = 0.1 + 0.22 * (title.count("\n") + 1)
     full_high = _HEIGHT_IN + 0.3 + below + 0.18 * len(banner.splitlines())
     figure = Figure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     tall = _HEIGHT_IN / full_high
-    _draw_key_slice(figure.add_axes((0, 0, wide / full_wide, tall)), segmentation, shown, limits)
+    _draw_key_slice(figure.add_axes((0, 0, wide / full_wide, tall)), picture, shown, limits)
     if context:
-        crop = _close_up(segmentation.mask)
-        for row, z in enumerate(_context_slices(segmentation.mask, shown)):
+        crop = _close_up(picture.mask)
+        for row, z in enumerate(_context_slices(picture.mask, shown)):
             place = (1 - wide / 3 / full_wide, tall * (2 - row) / 3, wide / 3 / full_wide, tall / 3 - 0.005)
-            _draw_context(figure.add_axes(place), segmentation, z, limits, crop)
-    caption = _caption(segmentation, shown)
+            _draw_context(figure.add_axes(place), picture, z, limits, crop)
+    caption = _caption(picture, shown)
     for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (banner, below, 10, _WARNING), (caption, 0, 9, _QUIET)):
         y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
         figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
@@ -85,11 +109,11 @@ def _wrap(query: str, wide_in: float) -> str:
     return "\n".join(lines)
 
 
-def _warn(segmentation: Segmentation, wide_in: float) -> str:
+def _warn(picture: Picture, wide_in: float) -> str:
     """Warnings in a few words, on at most three lines; empty without any."""
-    if segmentation.confidence is None or not segmentation.confidence.warnings:
+    if not picture.warnings:
         return ""
-    text = f"WARNING: {briefly(segmentation.confidence.warnings)}"
+    text = f"WARNING: {briefly(picture.warnings)}"
     return "\n".join(textwrap.wrap(text, max(24, int(wide_in * 12)), max_lines=3, placeholder=" ..."))
 
 
@@ -133,12 +157,12 @@ def draw_boxes(
         axes.add_patch(frame)
 
 
-def _draw_key_slice(axes: Axes, segmentation: Segmentation, z: int, limits: tuple[float, float]) -> None:
-    volume = segmentation.volume
+def _draw_key_slice(axes: Axes, picture: Picture, z: int, limits: tuple[float, float]) -> None:
+    volume = picture.volume
     _show(axes, volume, z, limits)
-    _outline(axes, segmentation.mask[z], 1.6)
-    if segmentation.evidence.key_slice is not None:
-        draw_boxes(axes, segmentation.evidence.boxes, BOX_COLOUR, linewidth=1.6)
+    _outline(axes, picture.mask[z], 1.6)
+    if picture.evidence.key_slice is not None:
+        draw_boxes(axes, picture.evidence.boxes, BOX_COLOUR, linewidth=1.6)
     for text, x, y, across, along in (
         ("R", 0.015, 0.5, "left", "center"),
         ("L", 0.985, 0.5, "right", "center"),
@@ -151,13 +175,13 @@ def _draw_key_slice(axes: Axes, segmentation: Segmentation, z: int, limits: tupl
 
 def _draw_context(
     axes: Axes,
-    segmentation: Segmentation,
+    picture: Picture,
     z: int,
     limits: tuple[float, float],
     crop: tuple[float, float, float, float],
 ) -> None:
-    _show(axes, segmentation.volume, z, limits)
-    _outline(axes, segmentation.mask[z], 1.0)
+    _show(axes, picture.volume, z, limits)
+    _outline(axes, picture.mask[z], 1.0)
     axes.set_xlim(crop[0], crop[1])
     axes.set_ylim(crop[3], crop[2])
     _label(axes, 0.03, 0.97, f"slice {z}", 8, "left", "top")
@@ -215,11 +239,11 @@ def _label(axes: Axes, x: float, y: float, text: str, size: int, across: str, al
     )
 
 
-def _caption(segmentation: Segmentation, shown: int) -> str:
-    depth = segmentation.volume.shape[0]
-    if segmentation.evidence.absent:
+def _caption(picture: Picture, shown: int) -> str:
+    depth = picture.volume.shape[0]
+    if picture.evidence.absent:
         return f"answer: not in this scan (middle slice {shown} of 0..{depth - 1} shown)"
-    amount = volume_ml(segmentation.mask, segmentation.volume.spacing)
-    filled = int(segmentation.mask.any(axis=(1, 2)).sum())
-    edited = ", anchor edited by hand" if segmentation.provenance.get("edited") else ""
+    amount = volume_ml(picture.mask, picture.volume.spacing)
+    filled = int(picture.mask.any(axis=(1, 2)).sum())
+    edited = ", anchor edited by hand" if picture.edited else ""
     return f"key slice {shown} of 0..{depth - 1}, mask {amount:.1f} ml on {filled} slices{edited}"
