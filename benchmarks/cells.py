@@ -23,17 +23,17 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from peers import refuse
 
-from medvol.core.evaluation.archive import read_evaluation
-from medvol.core.evaluation.module import EvaluationModule
-from medvol.core.evaluation.scoring import CaseScore
-from medvol.core.evaluation.settings import EvaluationSettings
-from medvol.core.evaluation.statistics import bootstrap_interval
 from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
-from medvol.core.training.checkpoint import SpecCheckpoint
-from medvol.core.training.data import CaseDataModule
-from medvol.core.training.grpo import GRPOModule
-from medvol.core.training.module import TrainingModule
+from medvol.evaluation.archive import read_evaluation
+from medvol.evaluation.module import EvaluationModule
+from medvol.evaluation.scoring import CaseScore
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.statistics import bootstrap_interval
+from medvol.training.checkpoint import SpecCheckpoint
+from medvol.training.data import CaseDataModule
+from medvol.training.grpo import GRPOModule
+from medvol.training.module import TrainingModule
 
 RESULTS = Path(__file__).parent / "results"
 PHRASINGS = ("seen", "held_out")

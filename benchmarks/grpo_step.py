@@ -36,16 +36,17 @@ import torch
 from peers import need
 from torch.utils.data import DataLoader
 
-from medvol.core.evaluation.settings import EvaluationSettings
-from medvol.core.grounding.prompts import PromptTemplate, build_prompts
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.roles import RewardTerm
-from medvol.core.training.grpo import GRPOModule
-from medvol.core.training.settings import GRPOOptimizerSettings, LossSettings, RolloutSettings, StartSettings
-from medvol.core.types import Case, Completion, Prompt, Sampling
+from medvol.core.types import Case, Completion, Sampling
 from medvol.datasets.phantom import PhantomDataset
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.grounding.prompts import build_prompts
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
+from medvol.training.grpo import GRPOModule
+from medvol.training.settings import GRPOOptimizerSettings, LossSettings, RolloutSettings, StartSettings
 
 G, C = 8, 64
 SIDE = 192

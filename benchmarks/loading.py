@@ -65,8 +65,8 @@ def sampled(depth: int, turn: int) -> np.ndarray:
 
 def medvol_loader(scan: Path, folder: Path) -> Load:
     """The cache that ``NiftiDataset`` uses, and the drawing that prompts are made with."""
-    from medvol.core.imaging.slice_cache import SliceCache
-    from medvol.core.imaging.slices import draw_slices
+    from medvol.imaging.cache.slice_cache import SliceCache
+    from medvol.imaging.slices import draw_slices
 
     cache = SliceCache(folder)
 

@@ -40,23 +40,11 @@ from cells import (
     train,
 )
 
-from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, RewardTerm, TrainablePolicy
-from medvol.core.training.data import CaseDataModule
-from medvol.core.training.grpo import GRPOModule
-from medvol.core.training.module import TrainingModule
-from medvol.core.training.settings import (
-    AdvantageSettings,
-    AnswerSettings,
-    GRPOOptimizerSettings,
-    LossSettings,
-    OptimizerSettings,
-    RolloutSettings,
-    StartSettings,
-)
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
+from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
@@ -66,8 +54,20 @@ from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
 from medvol.rewards.volume_dice import VolumeDiceReward
+from medvol.training.data import CaseDataModule
+from medvol.training.grpo import GRPOModule
+from medvol.training.module import TrainingModule
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings
+from medvol.training.settings import (
+    AdvantageSettings,
+    AnswerSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    OptimizerSettings,
+    RolloutSettings,
+    StartSettings,
+)
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "miniature.png"
 

@@ -26,16 +26,16 @@ from transformers.models.sam2_video.configuration_sam2_video import (
     Sam2VideoPromptEncoderConfig,
 )
 
-from medvol.core.evaluation.metrics import dice
-from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.boxes import tight_boxes
+from medvol.core.metrics import dice
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.boxes import tight_boxes
 from medvol.propagators.medsam2 import MedSAM2Propagator
-from medvol.propagators.medsam2_network import Answer, Memory, TrackerNetwork
-from medvol.propagators.medsam2_weights import save_folder
 from medvol.propagators.region import RegionPropagator
-from medvol.propagators.square_slices import SquareSlices
+from medvol.propagators.sam2_family.medsam2_network import Answer, Memory, TrackerNetwork
+from medvol.propagators.sam2_family.medsam2_weights import save_folder
+from medvol.propagators.sam2_family.square_slices import SquareSlices
 
 SIZE = 128
 WIDTH = 64

@@ -32,13 +32,13 @@ from medvol.core.types import Evidence, Volume
 from medvol.propagators.embeddings import Rounding, restore_features, round_features
 from medvol.propagators.litemedsam import LiteMedSAMPropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator
-from medvol.propagators.medsam2_conversion import convert_state, video_config
-from medvol.propagators.medsam2_tracks import TrackFollower
-from medvol.propagators.medsam2_weights import build_model, save_folder
 from medvol.propagators.sam2 import SAM2Propagator
-from medvol.propagators.sam2_network import Frames, SAM2Predictor, follow_box
-from medvol.propagators.square_slices import SquareSlices, corner_pixels
-from medvol.propagators.track_plan import TrackPlan, wanted_tracks
+from medvol.propagators.sam2_family.medsam2_conversion import convert_state, video_config
+from medvol.propagators.sam2_family.medsam2_tracks import TrackFollower
+from medvol.propagators.sam2_family.medsam2_weights import build_model, save_folder
+from medvol.propagators.sam2_family.sam2_network import Frames, SAM2Predictor, follow_box
+from medvol.propagators.sam2_family.square_slices import SquareSlices, corner_pixels
+from medvol.propagators.sam2_family.track_plan import TrackPlan, wanted_tracks
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 WINDOW = "soft_tissue"

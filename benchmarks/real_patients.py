@@ -39,21 +39,11 @@ from cells import (
 )
 from peers import need, need_folder
 
-from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.json_file import write_json
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
-from medvol.core.training.data import CaseDataModule
-from medvol.core.training.grpo import GRPOModule
-from medvol.core.training.module import TrainingModule
-from medvol.core.training.settings import (
-    AnswerSettings,
-    GRPOOptimizerSettings,
-    LossSettings,
-    OptimizerSettings,
-    RolloutSettings,
-)
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
+from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.tiny import TinyPolicy
@@ -63,8 +53,18 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.training.data import CaseDataModule
+from medvol.training.grpo import GRPOModule
+from medvol.training.module import TrainingModule
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.scratch.settings import CurriculumSettings, OccupancySettings, PerceptionSettings
+from medvol.training.settings import (
+    AnswerSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    OptimizerSettings,
+    RolloutSettings,
+)
 
 TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 FOLDS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from medvol.core.checking.catalogue import PROBLEMS
+from medvol.checking.catalogue import PROBLEMS
 
 PAGE = Path(__file__).with_name("reference.md")
 _MARKS = "<!-- problems: python docs/make_tables.py -->\n", "<!-- end of problems -->"

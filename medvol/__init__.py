@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medvol import testing as testing
+    from medvol.auditing.audit import audit_rewards as audit_rewards
+    from medvol.auditing.ranks import RewardAudit as RewardAudit
     from medvol.core.errors import CheckpointError as CheckpointError
     from medvol.core.errors import ComponentImportError as ComponentImportError
     from medvol.core.errors import ConfigError as ConfigError
@@ -28,19 +30,8 @@ if TYPE_CHECKING:
     from medvol.core.errors import ScanError as ScanError
     from medvol.core.errors import UnknownComponentError as UnknownComponentError
     from medvol.core.errors import UntrustedAnswerError as UntrustedAnswerError
-    from medvol.core.evaluation.module import EvaluationModule as EvaluationModule
-    from medvol.core.evaluation.settings import EvaluationSettings as EvaluationSettings
-    from medvol.core.grounding.anchors import label_anchor as label_anchor
-    from medvol.core.grounding.grammar import format_evidence as format_evidence
-    from medvol.core.grounding.grammar import parse_evidence as parse_evidence
-    from medvol.core.grounding.prompts import PromptTemplate as PromptTemplate
-    from medvol.core.grounding.prompts import build_prompt as build_prompt
-    from medvol.core.imaging.folders import find_scans as find_scans
-    from medvol.core.imaging.reading import read_mask as read_mask
-    from medvol.core.imaging.reading import read_volume as read_volume
-    from medvol.core.imaging.slice_cache import SliceCache as SliceCache
-    from medvol.core.imaging.writing import write_mask as write_mask
-    from medvol.core.inference.segmenter import Segmenter as Segmenter
+    from medvol.core.prompts import Prompt as Prompt
+    from medvol.core.prompts import PromptTemplate as PromptTemplate
     from medvol.core.registry import DATASETS as DATASETS
     from medvol.core.registry import POLICIES as POLICIES
     from medvol.core.registry import PROPAGATORS as PROPAGATORS
@@ -50,44 +41,55 @@ if TYPE_CHECKING:
     from medvol.core.roles import Propagator as Propagator
     from medvol.core.roles import RewardTerm as RewardTerm
     from medvol.core.roles import TrainablePolicy as TrainablePolicy
-    from medvol.core.training.checkpoint import SpecCheckpoint as SpecCheckpoint
-    from medvol.core.training.data import CaseDataModule as CaseDataModule
-    from medvol.core.training.grpo import GRPOModule as GRPOModule
-    from medvol.core.training.score import score as score
-    from medvol.core.training.settings import AdvantageSettings as AdvantageSettings
-    from medvol.core.training.settings import AnswerSettings as AnswerSettings
-    from medvol.core.training.settings import GRPOOptimizerSettings as GRPOOptimizerSettings
-    from medvol.core.training.settings import LossSettings as LossSettings
-    from medvol.core.training.settings import OptimizerSettings as OptimizerSettings
-    from medvol.core.training.settings import RolloutSettings as RolloutSettings
-    from medvol.core.training.settings import StartSettings as StartSettings
-    from medvol.core.training.sft import SFTModule as SFTModule
-    from medvol.core.training.trl_reward import as_trl_reward as as_trl_reward
     from medvol.core.types import Case as Case
     from medvol.core.types import Completion as Completion
     from medvol.core.types import Evidence as Evidence
-    from medvol.core.types import Prompt as Prompt
     from medvol.core.types import Query as Query
     from medvol.core.types import Rollout as Rollout
     from medvol.core.types import Sampling as Sampling
-    from medvol.core.types import Segmentation as Segmentation
     from medvol.core.types import Volume as Volume
     from medvol.datasets.settings import CacheSettings as CacheSettings
     from medvol.datasets.settings import PatientSettings as PatientSettings
     from medvol.datasets.settings import PhrasingSettings as PhrasingSettings
     from medvol.datasets.settings import QuestionSettings as QuestionSettings
+    from medvol.evaluation.module import EvaluationModule as EvaluationModule
+    from medvol.evaluation.settings import EvaluationSettings as EvaluationSettings
+    from medvol.grounding.anchors import label_anchor as label_anchor
+    from medvol.grounding.grammar import format_evidence as format_evidence
+    from medvol.grounding.grammar import parse_evidence as parse_evidence
+    from medvol.grounding.prompts import build_prompt as build_prompt
+    from medvol.imaging.cache.slice_cache import SliceCache as SliceCache
+    from medvol.imaging.folders import find_scans as find_scans
+    from medvol.imaging.reading import read_mask as read_mask
+    from medvol.imaging.reading import read_volume as read_volume
+    from medvol.imaging.writing import write_mask as write_mask
+    from medvol.inference.segmentation import Segmentation as Segmentation
+    from medvol.inference.segmenter import Segmenter as Segmenter
+    from medvol.training.checkpoint import SpecCheckpoint as SpecCheckpoint
+    from medvol.training.data import CaseDataModule as CaseDataModule
+    from medvol.training.grpo import GRPOModule as GRPOModule
+    from medvol.training.score import score as score
     from medvol.training.scratch.module import ScratchModule as ScratchModule
     from medvol.training.scratch.settings import CurriculumSettings as CurriculumSettings
     from medvol.training.scratch.settings import GazeSettings as GazeSettings
     from medvol.training.scratch.settings import OccupancySettings as OccupancySettings
     from medvol.training.scratch.settings import PerceptionSettings as PerceptionSettings
+    from medvol.training.settings import AdvantageSettings as AdvantageSettings
+    from medvol.training.settings import AnswerSettings as AnswerSettings
+    from medvol.training.settings import GRPOOptimizerSettings as GRPOOptimizerSettings
+    from medvol.training.settings import LossSettings as LossSettings
+    from medvol.training.settings import OptimizerSettings as OptimizerSettings
+    from medvol.training.settings import RolloutSettings as RolloutSettings
+    from medvol.training.settings import StartSettings as StartSettings
+    from medvol.training.sft import SFTModule as SFTModule
+    from medvol.training.trl_reward import as_trl_reward as as_trl_reward
 
 _HOME = {
-    "AdvantageSettings": "medvol.core.training.settings",
-    "AnswerSettings": "medvol.core.training.settings",
+    "AdvantageSettings": "medvol.training.settings",
+    "AnswerSettings": "medvol.training.settings",
     "CacheSettings": "medvol.datasets.settings",
     "Case": "medvol.core.types",
-    "CaseDataModule": "medvol.core.training.data",
+    "CaseDataModule": "medvol.training.data",
     "CaseDataset": "medvol.core.roles",
     "CheckpointError": "medvol.core.errors",
     "Completion": "medvol.core.types",
@@ -97,28 +99,28 @@ _HOME = {
     "DATASETS": "medvol.core.registry",
     "DatasetError": "medvol.core.errors",
     "DuplicateComponentError": "medvol.core.errors",
-    "EvaluationModule": "medvol.core.evaluation.module",
-    "EvaluationSettings": "medvol.core.evaluation.settings",
+    "EvaluationModule": "medvol.evaluation.module",
+    "EvaluationSettings": "medvol.evaluation.settings",
     "Evidence": "medvol.core.types",
     "EvidenceParseError": "medvol.core.errors",
-    "GRPOModule": "medvol.core.training.grpo",
-    "GRPOOptimizerSettings": "medvol.core.training.settings",
+    "GRPOModule": "medvol.training.grpo",
+    "GRPOOptimizerSettings": "medvol.training.settings",
     "GazeSettings": "medvol.training.scratch.settings",
     "GeometryError": "medvol.core.errors",
     "InvalidComponentError": "medvol.core.errors",
-    "LossSettings": "medvol.core.training.settings",
+    "LossSettings": "medvol.training.settings",
     "MedvolError": "medvol.core.errors",
     "MissingExtraError": "medvol.core.errors",
     "OccupancySettings": "medvol.training.scratch.settings",
-    "OptimizerSettings": "medvol.core.training.settings",
+    "OptimizerSettings": "medvol.training.settings",
     "POLICIES": "medvol.core.registry",
     "PROPAGATORS": "medvol.core.registry",
     "PatientSettings": "medvol.datasets.settings",
     "PerceptionSettings": "medvol.training.scratch.settings",
     "PhrasingSettings": "medvol.datasets.settings",
     "Policy": "medvol.core.roles",
-    "Prompt": "medvol.core.types",
-    "PromptTemplate": "medvol.core.grounding.prompts",
+    "Prompt": "medvol.core.prompts",
+    "PromptTemplate": "medvol.core.prompts",
     "PropagationError": "medvol.core.errors",
     "Propagator": "medvol.core.roles",
     "Query": "medvol.core.types",
@@ -126,34 +128,36 @@ _HOME = {
     "QuestionSettings": "medvol.datasets.settings",
     "REWARDS": "medvol.core.registry",
     "RecordError": "medvol.core.errors",
+    "RewardAudit": "medvol.auditing.ranks",
     "RewardError": "medvol.core.errors",
     "RewardTerm": "medvol.core.roles",
     "Rollout": "medvol.core.types",
-    "RolloutSettings": "medvol.core.training.settings",
-    "SFTModule": "medvol.core.training.sft",
+    "RolloutSettings": "medvol.training.settings",
+    "SFTModule": "medvol.training.sft",
     "Sampling": "medvol.core.types",
     "ScanError": "medvol.core.errors",
     "ScratchModule": "medvol.training.scratch.module",
-    "Segmentation": "medvol.core.types",
-    "Segmenter": "medvol.core.inference.segmenter",
-    "SliceCache": "medvol.core.imaging.slice_cache",
-    "SpecCheckpoint": "medvol.core.training.checkpoint",
-    "StartSettings": "medvol.core.training.settings",
+    "Segmentation": "medvol.inference.segmentation",
+    "Segmenter": "medvol.inference.segmenter",
+    "SliceCache": "medvol.imaging.cache.slice_cache",
+    "SpecCheckpoint": "medvol.training.checkpoint",
+    "StartSettings": "medvol.training.settings",
     "TrainablePolicy": "medvol.core.roles",
     "UnknownComponentError": "medvol.core.errors",
     "UntrustedAnswerError": "medvol.core.errors",
     "Volume": "medvol.core.types",
-    "as_trl_reward": "medvol.core.training.trl_reward",
-    "build_prompt": "medvol.core.grounding.prompts",
-    "find_scans": "medvol.core.imaging.folders",
-    "format_evidence": "medvol.core.grounding.grammar",
-    "label_anchor": "medvol.core.grounding.anchors",
-    "parse_evidence": "medvol.core.grounding.grammar",
-    "read_mask": "medvol.core.imaging.reading",
-    "read_volume": "medvol.core.imaging.reading",
-    "score": "medvol.core.training.score",
+    "as_trl_reward": "medvol.training.trl_reward",
+    "audit_rewards": "medvol.auditing.audit",
+    "build_prompt": "medvol.grounding.prompts",
+    "find_scans": "medvol.imaging.folders",
+    "format_evidence": "medvol.grounding.grammar",
+    "label_anchor": "medvol.grounding.anchors",
+    "parse_evidence": "medvol.grounding.grammar",
+    "read_mask": "medvol.imaging.reading",
+    "read_volume": "medvol.imaging.reading",
+    "score": "medvol.training.score",
     "testing": "medvol.testing",
-    "write_mask": "medvol.core.imaging.writing",
+    "write_mask": "medvol.imaging.writing",
 }
 
 __version__ = version("medvol-r1")

@@ -8,13 +8,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "medvol"
 
 FLOORS = (
     ("core",),
+    ("terminal", "weights", "guarding"),
     ("imaging",),
     ("queries", "grounding"),
     ("datasets", "checking"),
     ("rollouts",),
     ("policies", "propagators", "rewards", "inference", "testing"),
-    ("evaluation", "auditing"),
-    ("training", "viewing"),
+    ("evaluation",),
+    ("auditing", "training", "viewing"),
     ("cli",),
 )
 """Rooms from the ground up: each imports only what lies on a lower floor."""
@@ -24,11 +25,8 @@ LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 
 def room_of(module: str) -> str:
     """Room of a dotted module; empty for the package itself and for other packages."""
-    first, *parts = [*module.split("."), ""]
-    if first != "medvol":
-        return ""
-    inner = parts[1] if parts[0] == "core" else ""  # a room that still lies within the core
-    return inner if inner in LEVEL and (PACKAGE / "core" / inner).is_dir() else parts[0] if parts[0] in LEVEL else ""
+    first, *parts = module.split(".")
+    return parts[0] if first == "medvol" and parts and parts[0] in LEVEL else ""
 
 
 def module_of(path: Path) -> str:

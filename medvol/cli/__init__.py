@@ -26,11 +26,11 @@ from medvol.core.errors import (
     UntrustedAnswerError,
     explain_os_error,
 )
-from medvol.core.progress import show_progress
-from medvol.core.progress_display import StderrDisplay
-from medvol.core.stops import Terminated, hear_stops
 from medvol.core.suggestions import suggest
 from medvol.core.visible_text import show
+from medvol.terminal.displays import StderrDisplay
+from medvol.terminal.progress import show_progress
+from medvol.terminal.stops import Terminated, hear_stops
 
 _CASE_ERRORS = EvidenceParseError | OutputError | PolicyError | PropagationError | UntrustedAnswerError
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import OutputError
-from medvol.core.terminal import Console
 from medvol.core.visible_text import show
+from medvol.terminal.console import Console
 
 if TYPE_CHECKING:
-    from medvol.core.types import DicomSegKind, Segmentation
+    from medvol.core.types import DicomSegKind
+    from medvol.inference.segmentation import Segmentation
 
 
 def say_replaced(path: Path | None, console: Console) -> None:
@@ -45,7 +46,7 @@ def save_and_tell(
 
 def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Console) -> None:
     """Print what was found and where the files lie."""
-    from medvol.core.inference.records import read_record
+    from medvol.inference.records import read_record
 
     evidence, mask = segmentation.evidence, read_record(paths["record"]).mask
     boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"

@@ -18,7 +18,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.limits import require_least
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
-from medvol.core.terminal import Console
+from medvol.terminal.console import Console
 
 VIOLATED = 1
 
@@ -53,7 +53,7 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
         UnknownComponentError: No reward has the name.
         ConfigError: The experiment has no rewards, or a setting of theirs is at fault.
     """
-    from medvol.testing import audit_rewards
+    from medvol.auditing.audit import audit_rewards
 
     rewards, weights = _read_experiment(names) if names[0].endswith(FILE_SUFFIXES) else (_by_name(names), None)
     require_least(1, num_cases=built.num_cases)

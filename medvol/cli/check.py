@@ -15,12 +15,12 @@ from rich.text import Text
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
-from medvol.core.progress import Work
-from medvol.core.terminal import Console
 from medvol.core.visible_text import show
+from medvol.terminal.console import Console
+from medvol.terminal.progress import Work
 
 if TYPE_CHECKING:
-    from medvol.core.checking.reports import Report
+    from medvol.checking.reports import Report
     from medvol.core.roles import CaseDataset
 
 _WIDE = 240
@@ -80,11 +80,11 @@ def _parser(verb: str) -> ComponentParser:
 
 
 def _check(path: Path, options: Any) -> Report:
-    from medvol.core.checking.folders import check_files
-    from medvol.core.checking.reports import Report
-    from medvol.core.checking.scans import check_scan
-    from medvol.core.imaging.file_names import SCANS
-    from medvol.core.imaging.folders import find_all_scans
+    from medvol.checking.folders import check_files
+    from medvol.checking.reports import Report
+    from medvol.checking.scans import check_scan
+    from medvol.imaging.file_names import SCANS
+    from medvol.imaging.folders import find_all_scans
 
     files = find_all_scans(path) if path.is_dir() else [path]
     if not files:
@@ -114,7 +114,7 @@ def _check_table(path: Path, options: Any) -> Report:
 
 def _read(splits: dict[str, CaseDataset], options: Any) -> Report:
     """Read the cases of data sets, and say how far that is."""
-    from medvol.core.checking.splits import check_splits
+    from medvol.checking.splits import check_splits
 
     with ExitStack() as shown:
         works: dict[str, Work] = {}
@@ -129,8 +129,8 @@ def _read(splits: dict[str, CaseDataset], options: Any) -> Report:
 
 def _mend(path: Path, report: Report, options: Any) -> Report:
     """Write mended copies of files with findings; the report then names them."""
-    from medvol.core.checking.mending import mend_copy
-    from medvol.core.imaging.mending import Mending
+    from medvol.checking.header_mending import Mending
+    from medvol.checking.mending import mend_copy
 
     folder = Path(options.fix)
     source = path if path.is_dir() else path.parent
@@ -186,7 +186,7 @@ def show_report(report: Report, path: Path) -> None:
 
 
 def _show_splits(report: Report, console: Console) -> None:
-    from medvol.core.checking.reports import millilitres
+    from medvol.checking.reports import millilitres
 
     table = _table("split", "cases", "volumes", "patients", "read", "usable")
     for split, facts in report.splits.items():

@@ -16,10 +16,10 @@ from rich.text import Text
 from medvol.cli.audit import ACCEPTED, add_options, audit
 from medvol.cli.description import describe, module_rows
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
-from medvol.core.probing import probe
 from medvol.core.registry import REGISTRIES, Registration
-from medvol.core.terminal import Console
 from medvol.core.visible_text import show
+from medvol.guarding.probing import probe
+from medvol.terminal.console import Console
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError, MedvolError
-from medvol.core.progress import Work
 from medvol.core.registry import PROPAGATORS, REGISTRIES
 from medvol.core.visible_text import show
 from medvol.core.weights_converter import WeightsConverter
+from medvol.terminal.progress import Work
 
 _CHECKPOINT_SUFFIX = ".ckpt"
 
@@ -66,8 +66,8 @@ def _find_converter(name: str | None) -> type[WeightsConverter]:
 
 def _export_policy(checkpoint: str, folder: Path) -> None:
     """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
-    from medvol.core.training.checkpoint import load_policy
-    from medvol.core.training.export import export_model
+    from medvol.training.checkpoint import load_policy
+    from medvol.training.export import export_model
 
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")

@@ -22,10 +22,10 @@ from medvol.core.registry import REGISTRIES, Registration
 from medvol.core.suggestions import suggest
 
 MODULES = {
-    "CaseDataModule": "medvol.core.training.data",
-    "EvaluationModule": "medvol.core.evaluation.module",
-    "GRPOModule": "medvol.core.training.grpo",
-    "SFTModule": "medvol.core.training.sft",
+    "CaseDataModule": "medvol.training.data",
+    "EvaluationModule": "medvol.evaluation.module",
+    "GRPOModule": "medvol.training.grpo",
+    "SFTModule": "medvol.training.sft",
     "ScratchModule": "medvol.training.scratch.module",
 }
 """What YAML can name besides components, and the module of each; importing it imports torch."""

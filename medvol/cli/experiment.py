@@ -30,17 +30,17 @@ from medvol.cli.saved_settings import SaveSettings
 from medvol.cli.settings import read_configs, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
-from medvol.core.evaluation.module import EvaluationModule
-from medvol.core.progress import Work, hide_progress
-from medvol.core.training.checkpoint import SpecCheckpoint, read_checkpoint
-from medvol.core.training.checkpoint_files import use_whole_files
-from medvol.core.training.data import CaseDataModule
-from medvol.core.training.grpo import GRPOModule
-from medvol.core.training.loggers import default_loggers
-from medvol.core.training.progress import TrainingProgress
-from medvol.core.training.run_folder import RunFolder
-from medvol.core.training.sft import SFTModule
+from medvol.evaluation.module import EvaluationModule
+from medvol.terminal.progress import Work, hide_progress
+from medvol.training.checkpoint import SpecCheckpoint, read_checkpoint
+from medvol.training.checkpoint_files import use_whole_files
+from medvol.training.data import CaseDataModule
+from medvol.training.grpo import GRPOModule
+from medvol.training.loggers import default_loggers
+from medvol.training.progress import TrainingProgress
+from medvol.training.run_folder import RunFolder
 from medvol.training.scratch.module import ScratchModule
+from medvol.training.sft import SFTModule
 
 MODULES = (EvaluationModule, GRPOModule, SFTModule, ScratchModule, CaseDataModule)
 """Their bare names work in YAML because they are imported here; they need no registry."""

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_yaml
 from medvol.core.errors import ConfigError
-from medvol.core.training.data import CaseDataModule
+from medvol.training.data import CaseDataModule
 
 
 def build_data(config: str | Path) -> CaseDataModule:

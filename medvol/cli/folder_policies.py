@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medvol.core.folder_policy import find_policy
+from medvol.weights.folder_policy import find_policy
 
 _KEY = "policy"
 

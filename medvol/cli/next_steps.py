@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from medvol.core.training.data import CaseDataModule
+from medvol.training.data import CaseDataModule
 
 
 def describe_fit(trainer: Trainer, data: object) -> list[str]:

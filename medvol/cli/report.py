@@ -7,8 +7,8 @@ from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError
-from medvol.core.terminal import Console
 from medvol.core.visible_text import show
+from medvol.terminal.console import Console
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     for run_folder in options.runs:
         if Path(run_folder).is_file():
             raise ConfigError(f"{run_folder!r} is a file; give the run folder that holds evaluation.json")
-    from medvol.core.evaluation.report import report_runs
+    from medvol.evaluation.report import report_runs
 
     report = report_runs(options.runs)
     if options.markdown:

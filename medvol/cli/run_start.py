@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from medvol.cli.saved_settings import refuse_to_delete_sources
 from medvol.core.errors import ConfigError
-from medvol.core.training.checkpoint import read_checkpoint
-from medvol.core.training.run_folder import RunFolder
 from medvol.core.visible_text import show
+from medvol.training.checkpoint import read_checkpoint
+from medvol.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

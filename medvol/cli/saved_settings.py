@@ -13,8 +13,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from medvol.cli.settings import read_yaml
 from medvol.core.errors import ConfigError
-from medvol.core.training.run_folder import delete
 from medvol.core.whole_file import write_whole
+from medvol.training.run_folder import delete
 
 log = logging.getLogger(__name__)
 

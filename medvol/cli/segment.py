@@ -15,17 +15,17 @@ from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, 
 from medvol.cli.settings import read_configs
 from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
-from medvol.core.folder_policy import find_policy
-from medvol.core.progress import Work
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
-from medvol.core.stops import Stops, hear_stops
-from medvol.core.terminal import Console
+from medvol.terminal.console import Console
+from medvol.terminal.progress import Work
+from medvol.terminal.stops import Stops, hear_stops
+from medvol.weights.folder_policy import find_policy
 
 if TYPE_CHECKING:
-    from medvol.core.inference.answers import Question
-    from medvol.core.inference.segmenter import Segmenter
     from medvol.core.types import DicomSegKind, Volume
+    from medvol.inference.answers import Question
+    from medvol.inference.segmenter import Segmenter
 
 _DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 _EDITED = "_edited"
@@ -44,8 +44,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: The scan is refused.
         RecordError: The record or the jobs file cannot be used.
     """
-    from medvol.core.grounding.prompts import require_query
-    from medvol.core.imaging.folders import is_batch
+    from medvol.grounding.prompts import require_query
+    from medvol.imaging.folders import is_batch
 
     options, parser = _parse(verb, _expand_folder(arguments))
     options.series = None if options.series is None else str(options.series)
@@ -144,7 +144,7 @@ def _split_policy(argument: str) -> list[str]:
 
 
 def _reader(options: Namespace) -> Callable[..., Volume]:
-    from medvol.core.imaging.reading import read_volume
+    from medvol.imaging.reading import read_volume
 
     return partial(
         read_volume, modality=options.modality, assume_orientation=options.assume_orientation, nan_to=options.nan_to
@@ -153,10 +153,10 @@ def _reader(options: Namespace) -> Callable[..., Volume]:
 
 def _run_one(options: Namespace, parser: ComponentParser) -> int:
     """Answer one query; a scan that is refused stops it before a model is loaded."""
-    from medvol.core.imaging.dicom.segmentation import require_dicom_seg
-    from medvol.core.inference.answers import pose
-    from medvol.core.inference.jobs import Job, answer_stem, case_name
-    from medvol.core.inference.records import plain_values
+    from medvol.imaging.dicom.segmentation import require_dicom_seg
+    from medvol.inference.answers import pose
+    from medvol.inference.jobs import Job, answer_stem, case_name
+    from medvol.inference.records import plain_values
 
     scan, query, console = Path(options.scan), options.query.strip(), Console()
     with hear_stops(at_once=True) as stops:
@@ -185,7 +185,7 @@ def _answer(
     console: Console,
 ) -> None:
     """Ask, follow, write; what was said is kept when it cannot be followed."""
-    from medvol.core.inference.failures import save_failure
+    from medvol.inference.failures import save_failure
 
     query = question.job.query
     groups = segmenter.ask(volume, [query])
@@ -204,8 +204,8 @@ def _answer(
 
 def _run_many(options: Namespace, parser: ComponentParser) -> int:
     """Answer the queries of a folder or a jobs file; go on after a case that fails."""
-    from medvol.core.inference.batch import run_jobs
-    from medvol.core.inference.jobs import find_jobs, read_jobs
+    from medvol.inference.batch import run_jobs
+    from medvol.inference.jobs import find_jobs, read_jobs
 
     if options.jobs:
         jobs = read_jobs(options.jobs, options.out)
@@ -232,7 +232,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
 
 
 def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
-    from medvol.core.inference.segmenter import Segmenter
+    from medvol.inference.segmenter import Segmenter
 
     built = _build(options, parser)
     return Segmenter(built.policy, built.propagator, options.samples, options.strict)
@@ -251,10 +251,10 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
 
 def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
     """Propagate the anchor of a record; its scan is the one it names unless another is given."""
-    from medvol.core.imaging.dicom.segmentation import require_dicom_seg
-    from medvol.core.inference.names import MAX_NAME_BYTES, cut
-    from medvol.core.inference.records import answer_paths, mask_suffix, read_record
-    from medvol.core.inference.segmenter import repropagate
+    from medvol.imaging.dicom.segmentation import require_dicom_seg
+    from medvol.inference.names import MAX_NAME_BYTES, cut
+    from medvol.inference.records import answer_paths, mask_suffix, read_record
+    from medvol.inference.segmenter import repropagate
 
     if options.query is not None or options.jobs:
         raise ConfigError("--evidence takes query and anchor from the record; leave the query and --jobs out")

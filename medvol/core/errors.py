@@ -89,7 +89,7 @@ class EvidenceParseError(MedvolError, ValueError):
     """A completion is not an answer.
 
     Args:
-        failure: Stable name of the failure, a member of ``medvol.core.grounding.grammar.FAILURES``.
+        failure: Stable name of the failure, a member of ``medvol.grounding.grammar.FAILURES``.
         detail: What was received.
     """
 

@@ -4,7 +4,7 @@ A component is found through the entry-point group of its role; the entry-point 
 components use the same groups in this project's own ``pyproject.toml``: there is no private list. ``names`` and
 ``describe`` read metadata only; ``get``, or ``REWARDS["FormatReward"]``, imports the one component that is asked for,
 so a broken plug-in hurts only whoever asks for it. Whether a component can be imported is found out apart from this
-process, by ``medvol.core.probing``.
+process, by ``medvol.guarding.probing``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Registry:
         return shorten(f"<Registry {self.kind}: {', '.join(self.names()) or 'nothing'}>", ">")
 
     def describe(self) -> list[Registration]:
-        """What metadata tell of every component; ``medvol.core.probing`` finds out whether each can be used."""
+        """What metadata tell of every component; ``medvol.guarding.probing`` finds out whether each can be used."""
         rows = [self._describe(point) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
         for name, component in sorted(self._local.items()):
             target, summary = f"{component.__module__}:{component.__qualname__}", first_sentence(component.__doc__)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.specs import Component, describe_component
-from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling, Volume
+from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -205,7 +205,7 @@ class RewardTerm(Component):
     """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
 
     judges: ClassVar[frozenset[Aspect] | None] = None
-    """Aspects by which a worse answer has to score less; ``medvol.testing.audit_rewards`` holds the term to them.
+    """Aspects by which a worse answer has to score less; ``medvol.audit_rewards`` holds the term to them.
 
     None where a term does not say: it is held to the aspects that it is seen to react to.
     """
@@ -267,7 +267,7 @@ class CaseDataset(Component):
         """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
 
         Returns:
-            For each problem its name in ``medvol.core.checking.catalogue``, the place, and what to do. Nothing for a
+            For each problem its name in ``medvol.checking.catalogue``, the place, and what to do. Nothing for a
             data set that finds its problems when it is read.
         """
         return ()

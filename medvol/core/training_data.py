@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medvol.core.errors import CheckpointError
-from medvol.core.grounding.words import MAX_LETTERS, split_words
-from medvol.core.imaging.traits import TRAITS, measure_traits
 from medvol.core.json_file import read_json, write_json
+from medvol.core.traits import TRAITS, measure_traits
 from medvol.core.types import Modality, Volume
+from medvol.core.words import MAX_LETTERS, split_words
 
 TRAINING_DATA_FILE = "training_data.json"
 """Name of the file in a model folder."""

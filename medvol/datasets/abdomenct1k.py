@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.core.imaging.file_names import NIFTI, ends_in, stem
 from medvol.datasets.layout import Layout, ScanFiles, Structure
 from medvol.datasets.release import ReleaseDataset
+from medvol.imaging.file_names import NIFTI, ends_in, stem
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.core.imaging.file_names import NIFTI, ends_in, stem
 from medvol.datasets.layout import Layout, ScanFiles, Structure, existing
 from medvol.datasets.release import ReleaseDataset
+from medvol.imaging.file_names import NIFTI, ends_in, stem
 
 STRUCTURES = (
     Structure("liver", (1,)),

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import DatasetError
-from medvol.core.grounding.queries import target_name
-from medvol.core.imaging.file_names import stem
 from medvol.core.types import Modality
 from medvol.datasets.layout import Layout, ScanFiles, Structure, structure_named
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.splits import read_json
+from medvol.imaging.file_names import stem
+from medvol.queries.query_bank import target_name
 
 _ORGANS = {"liver": "liver", "pancreas": "pancreas", "lung": "lung", "colon": "colon", "hepaticvessel": "liver"}
 

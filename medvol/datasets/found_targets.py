@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
-from medvol.core.grounding.instances import Instance, Seed, split_instance, whole_mask
-from medvol.core.grounding.relations import Relational, Relator, assign_findings, split_pair
-from medvol.core.grounding.sides import check_side_positions
 from medvol.datasets.layout import ScanFiles, Structure
 from medvol.datasets.nifti_table import TargetRow
+from medvol.queries.instances import Instance, Seed, split_instance, whole_mask
+from medvol.queries.relations import Relational, Relator, assign_findings, split_pair
+from medvol.queries.sides import check_side_positions
 
 SIDED = ("kidney", "lung", "adrenal gland")
 """Organs whose left and right, named apart, are compared with each other."""
@@ -95,7 +95,7 @@ class _LabelReader:
 
     @cached_property
     def _label_map(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        from medvol.core.imaging.reading import read_label_map
+        from medvol.imaging.reading import read_label_map
 
         assert self._scan.label_map is not None, "only structures with a file are read"
         return read_label_map(self._scan.label_map)
@@ -120,7 +120,7 @@ class _LabelReader:
         return [replace(part, source=(*where, part.seed)) for part in split_instance(whole, SPECK_VOXELS)]
 
     def _read_file(self, path: Path, structure: Structure) -> Instance | None:
-        from medvol.core.imaging.reading import read_label_map
+        from medvol.imaging.reading import read_label_map
 
         values, affine = read_label_map(path)
         mask = np.isin(values, structure.labels) if structure.labels else values != 0

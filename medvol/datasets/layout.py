@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.grounding.instances import part_at
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.stated_target import require_labels, require_stated
+from medvol.queries.instances import part_at
 
 if TYPE_CHECKING:
-    from medvol.core.imaging.slice_cache import SliceCache
+    from medvol.imaging.cache.slice_cache import SliceCache
 
 _PAIRS = {"kidneys": "kidney", "lungs": "lung"}
 _GROWTH = re.compile(r"\b(tumou?r|cancer|cyst|lesion|metastasis|nodule|mass)(s|es)?\b")
@@ -108,7 +108,7 @@ class NiftiScan(LabelledScan):
     """A scan and label maps that pass the reading gate, read from a cache of slices where there is one."""
 
     def __init__(self, row: TargetRow, cache: SliceCache | None = None) -> None:
-        from medvol.core.imaging.reading import read_volume
+        from medvol.imaging.reading import read_volume
 
         self._cache = cache
         read = read_volume if cache is None else cache.read_volume
@@ -117,7 +117,7 @@ class NiftiScan(LabelledScan):
 
     def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
         """See ``LabelledScan``."""
-        from medvol.core.imaging.reading import read_labels
+        from medvol.imaging.reading import read_labels
 
         if path not in self._maps:
             read = read_labels if self._cache is None else self._cache.read_labels

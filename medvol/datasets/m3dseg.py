@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.grounding.queries import target_name
 from medvol.datasets.found_targets import Found, FoundTarget
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles, Structure
 from medvol.datasets.m3dseg_arrays import NpyScan, count_voxels
@@ -17,9 +16,10 @@ from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import Split, read_json
+from medvol.queries.query_bank import target_name
 
 if TYPE_CHECKING:
-    from medvol.core.imaging.slice_cache import SliceCache
+    from medvol.imaging.cache.slice_cache import SliceCache
 
 _log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from medvol.core.errors import DatasetError
-from medvol.core.imaging.geometry import make_volume
 from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
+from medvol.imaging.geometry import make_volume
 
 MAX_BYTES = 3 * 1024**3
 """Budget for one image or one file of masks, as it is held."""

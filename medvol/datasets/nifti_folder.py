@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
-from medvol.core.grounding.instances import find_instances, whole_mask
-from medvol.core.grounding.label_names import NAMES_FILE, find_names_file, read_label_names
-from medvol.core.grounding.queries import target_name
-from medvol.core.grounding.relations import Relator, find_bearers
-from medvol.core.grounding.sides import check_sides
-from medvol.core.imaging.file_names import WHOLE_SCANS, ends_in, stem
 from medvol.core.types import Modality, Volume
 from medvol.datasets.found_targets import find_targets, found_rows
 from medvol.datasets.layout import ScanFiles, structure_named
 from medvol.datasets.nifti_table import TargetRow, scan_name
+from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
+from medvol.queries.instances import find_instances, whole_mask
+from medvol.queries.label_names import NAMES_FILE, find_names_file, read_label_names
+from medvol.queries.query_bank import target_name
+from medvol.queries.relations import Relator, find_bearers
+from medvol.queries.sides import check_sides
 
 _LABEL_WORDS = ("label", "labels", "mask")
 _RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
@@ -86,7 +86,7 @@ def _pair_rows(
     root: Path, image: Path, label: Path, modality: Modality | None, target: str | None, min_voxels: int
 ) -> tuple[list[TargetRow], Counter[str]]:
     """Rows of one pair, and how many relations between its kidneys have no answer."""
-    from medvol.core.imaging.reading import read_labels, read_volume
+    from medvol.imaging.reading import read_labels, read_volume
 
     volume = read_volume(image, modality=modality)
     labels = read_labels(label, volume)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medvol.core.errors import DatasetError, QueryError
-from medvol.core.grounding.instances import Seed
-from medvol.core.grounding.queries import target_name
-from medvol.core.imaging.file_names import stem
 from medvol.core.types import Modality
 from medvol.datasets.sheet import SheetRow, read_sheet
+from medvol.imaging.file_names import stem
+from medvol.queries.instances import Seed
+from medvol.queries.query_bank import target_name
 
 COLUMNS = {
     "image": "path of the scan, or of a folder of DICOM, relative to root",

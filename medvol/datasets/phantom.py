@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.instances import find_instances, whole_mask
-from medvol.core.grounding.queries import QueryBank
-from medvol.core.grounding.relations import Relator, find_bearers
-from medvol.core.imaging.geometry import make_volume
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query, Volume
 from medvol.datasets.labelled_case import LabelledCase
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS, draw_phantom
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
+from medvol.imaging.geometry import make_volume
+from medvol.queries.instances import find_instances, whole_mask
+from medvol.queries.query_bank import QueryBank
+from medvol.queries.relations import Relator, find_bearers
 
 Split = Literal["train", "val", "test"]
 

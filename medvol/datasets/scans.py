@@ -14,7 +14,6 @@ import numpy as np
 
 from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError, MedvolError
-from medvol.core.grounding.queries import QueryBank, target_name
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
@@ -22,9 +21,10 @@ from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import Split, complete_split, read_split_file
+from medvol.queries.query_bank import QueryBank, target_name
 
 if TYPE_CHECKING:
-    from medvol.core.imaging.slice_cache import SliceCache
+    from medvol.imaging.cache.slice_cache import SliceCache
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ScanDataset(CaseDataset):
 
     @cached_property
     def _disk(self) -> SliceCache | None:
-        from medvol.core.imaging.slice_cache import SliceCache
+        from medvol.imaging.cache.slice_cache import SliceCache
 
         return None if self.cache.folder is None else SliceCache(self.cache.folder, self.cache.gib)
 

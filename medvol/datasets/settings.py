@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.queries import RELEASE_BANK, Phrasing, QueryBank
 from medvol.core.reprs import Brief
+from medvol.queries.query_bank import RELEASE_BANK, Phrasing, QueryBank
 
 
 @dataclass(frozen=True, repr=False)

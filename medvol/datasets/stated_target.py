@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError
-from medvol.core.imaging.label_values import FULL_SHARE
 from medvol.datasets.nifti_table import TargetRow
+from medvol.imaging.label_values import FULL_SHARE
 
 _MOST_LABELS = 1000
 _FEW_LABELS = 64

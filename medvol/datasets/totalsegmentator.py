@@ -6,11 +6,11 @@ import csv
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.core.grounding.queries import target_name
-from medvol.core.imaging.file_names import NIFTI, ends_in, stem
 from medvol.core.types import Modality
 from medvol.datasets.layout import Layout, ScanFiles, existing, structure_named
 from medvol.datasets.release import ReleaseDataset
+from medvol.imaging.file_names import NIFTI, ends_in, stem
+from medvol.queries.query_bank import target_name
 
 _IMAGES: tuple[tuple[str, Modality], ...] = (("ct", "CT"), ("mri", "MR"))
 _PARTS = {"train": "train", "val": "val", "test": "test"}

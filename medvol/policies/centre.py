@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.grammar import format_evidence
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.roles import Policy
-from medvol.core.types import Completion, Evidence, Prompt, Sampling
+from medvol.core.types import Completion, Evidence, Sampling
+from medvol.grounding.grammar import format_evidence
 
 
 class CentreBoxPolicy(Policy):

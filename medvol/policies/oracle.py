@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.grammar import format_evidence
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.roles import Policy
-from medvol.core.types import Completion, Prompt, Sampling
+from medvol.core.types import Completion, Sampling
+from medvol.grounding.grammar import format_evidence
 
 
 class OraclePolicy(Policy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import PromptTemplate
 from medvol.policies.vlm.policy import VLMPolicy
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from medvol.core.prompts import Prompt
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Completion, Prompt, SliceStack
+from medvol.core.types import Completion, SliceStack
 from medvol.policies.gaze_target import Gaze
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.roles import Policy
-from medvol.core.types import Completion, Prompt, Sampling
+from medvol.core.types import Completion, Sampling
 
 
 class ScriptedPolicy(Policy):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import CheckpointError
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.types import Completion, Prompt, SliceStack
+from medvol.core.prompts import Prompt, PromptTemplate
+from medvol.core.types import Completion, SliceStack
 from medvol.policies.gaze_target import Gaze
 from medvol.policies.scratch import ScratchPolicy
 from medvol.policies.vlm.policy import VLMPolicy, by_slices, group, ungroup
@@ -55,8 +55,8 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
             CheckpointError: There is no such folder.
         """
         if self.model is None:
-            from medvol.core.grounding.queries import QueryBank
             from medvol.policies.tiny_network import TINY_TEMPLATE, build_tiny
+            from medvol.queries.query_bank import QueryBank
 
             return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
         from medvol.policies.qwen.folder import load_network

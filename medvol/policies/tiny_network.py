@@ -7,11 +7,11 @@ import math
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.grounding.queries import QueryBank
+from medvol.core.prompts import PromptTemplate
 from medvol.policies.qwen.network import QwenVLNetwork
 from medvol.policies.tiny_tokenizer import NUMBERS, train_tokenizer
 from medvol.policies.vlm.network import token_id
+from medvol.queries.query_bank import QueryBank
 
 TINY_TEMPLATE = PromptTemplate(
     num_slices=24, height_px=96, width_px=96, slice_tag="{index}", instruction="", coordinate_step=20

@@ -12,22 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.grounding.anchors import anchor_key
-from medvol.core.imaging.windows import apply_window, get_window, window_limits
 from medvol.core.limits import require_least
-from medvol.core.progress import counted
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
+from medvol.grounding.anchors import anchor_key
+from medvol.imaging.windows import apply_window, get_window, window_limits
 from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
 from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, describe_encoder, embedding_key
+from medvol.propagators.litemedsam_parts.tracking import Floats, Grid, Track, TrackRule
+from medvol.propagators.sam2_family.track_repair import keep_largest
 from medvol.propagators.target_window import choose_window, require_window
-from medvol.propagators.track_repair import keep_largest
-from medvol.propagators.tracking import Floats, Grid, Track, TrackRule
+from medvol.terminal.progress import counted
 
 if TYPE_CHECKING:
-    from medvol.propagators.litemedsam_network import LiteMedSAMNetwork
+    from medvol.propagators.litemedsam_parts.litemedsam_network import LiteMedSAMNetwork
 
 Bits = NDArray[np.bool_]
 
@@ -177,7 +177,7 @@ class LiteMedSAMPropagator(Propagator):
 
     @cached_property
     def _weights_path(self) -> Path:
-        from medvol.propagators.litemedsam_network import weights_path
+        from medvol.propagators.litemedsam_parts.litemedsam_network import weights_path
 
         return weights_path(self.checkpoint)
 
@@ -187,7 +187,7 @@ class LiteMedSAMPropagator(Propagator):
 
     @cached_property
     def _network(self) -> LiteMedSAMNetwork:
-        from medvol.propagators.litemedsam_network import LiteMedSAMNetwork
+        from medvol.propagators.litemedsam_parts.litemedsam_network import LiteMedSAMNetwork
 
         return LiteMedSAMNetwork(self._weights_path, self.device, self.precision == "bfloat16")
 
@@ -200,7 +200,7 @@ class _Slices:
     """Slices of one volume in one window, on the network's grid."""
 
     def __init__(self, volume: Volume, window: str, propagator: LiteMedSAMPropagator) -> None:
-        from medvol.propagators.litemedsam_network import FEATURE_SHAPE, SIZE
+        from medvol.propagators.litemedsam_parts.litemedsam_network import FEATURE_SHAPE, SIZE
 
         self.shape = volume.shape
         self.grid = Grid.of(volume.shape, volume.spacing, SIZE)

@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.imaging.windows import window_for_target
 from medvol.core.limits import require_least
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.weights_converter import WeightsConverter
 from medvol.core.whole_file import file_sha256
+from medvol.imaging.windows import window_for_target
 from medvol.propagators.anchors import describe_anchor
 from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, Rounding, describe_encoder
+from medvol.propagators.sam2_family.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
+from medvol.propagators.sam2_family.track_repair import RepairRule, Track
 from medvol.propagators.target_window import require_window
-from medvol.propagators.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
-from medvol.propagators.track_repair import RepairRule, Track
 
 if TYPE_CHECKING:
-    from medvol.propagators.medsam2_network import TrackerNetwork
-    from medvol.propagators.medsam2_tracks import Seed
-    from medvol.propagators.medsam2_weights import WeightsSource
+    from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
+    from medvol.propagators.sam2_family.medsam2_tracks import Seed
+    from medvol.propagators.sam2_family.medsam2_weights import WeightsSource
 
 _ROWS_ON_A_GPU = 16
 
@@ -132,7 +132,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
     @classmethod
     def convert_weights(cls, source: str, folder: str, image_size: int | None = None, download: bool = False) -> str:
         """Write an upstream ``.pt`` file, or published weights by name, as a folder."""
-        from medvol.propagators.medsam2_weights import convert_weights
+        from medvol.propagators.sam2_family.medsam2_weights import convert_weights
 
         return convert_weights(source, folder, image_size, download)
 
@@ -145,7 +145,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         wanted = wanted_tracks(anchors)
         if not wanted:
             return {}
-        from medvol.propagators.medsam2_tracks import TrackError, TrackFollower
+        from medvol.propagators.sam2_family.medsam2_tracks import TrackError, TrackFollower
 
         keys = list(wanted)
         rows = self.tracks_at_once or (1 if self.device == "cpu" else _ROWS_ON_A_GPU)
@@ -157,9 +157,9 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
             raise PropagationError(f"{describe_anchor(volume, blamed.evidence)}: {error}") from error
 
     def _seeds(self, volume: Volume, wanted: Mapping[TrackKey, range]) -> list[Seed]:
-        from medvol.propagators.medsam2_features import SliceFeatures
-        from medvol.propagators.medsam2_tracks import Seed
-        from medvol.propagators.square_slices import SquareSlices
+        from medvol.propagators.sam2_family.medsam2_features import SliceFeatures
+        from medvol.propagators.sam2_family.medsam2_tracks import Seed
+        from medvol.propagators.sam2_family.square_slices import SquareSlices
 
         encoder = describe_encoder(self._weights_sha256, self.precision, "transformers")
         views = {}
@@ -173,7 +173,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
 
     @cached_property
     def _source(self) -> WeightsSource:
-        from medvol.propagators.medsam2_weights import find_weights
+        from medvol.propagators.sam2_family.medsam2_weights import find_weights
 
         return find_weights(self.checkpoint, self.image_size, self.download)
 
@@ -183,8 +183,8 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
 
     @cached_property
     def _network(self) -> TrackerNetwork:
-        from medvol.propagators.medsam2_network import TrackerNetwork
-        from medvol.propagators.medsam2_weights import load_model
+        from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
+        from medvol.propagators.sam2_family.medsam2_weights import load_model
 
         return TrackerNetwork(load_model(self._source), self.device, self.precision == "bfloat16")
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medvol.core.errors import ConfigError
-from medvol.core.imaging.windows import get_window, scale_window, window_limits
 from medvol.core.limits import require_least, require_share
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
+from medvol.imaging.windows import get_window, scale_window, window_limits
 from medvol.propagators.anchors import clip_range, slices_towards, usable_boxes
 
 Bits = NDArray[np.bool_]

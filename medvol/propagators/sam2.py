@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, MedvolError, PropagationError
-from medvol.core.imaging.windows import window_for_target
-from medvol.core.progress import counted
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.whole_file import file_sha256
+from medvol.imaging.windows import window_for_target
 from medvol.propagators.anchors import describe_anchor
+from medvol.propagators.sam2_family.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
+from medvol.propagators.sam2_family.track_repair import RepairRule, Track
 from medvol.propagators.target_window import require_window
-from medvol.propagators.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
-from medvol.propagators.track_repair import RepairRule, Track
+from medvol.terminal.progress import counted
 
 if TYPE_CHECKING:
-    from medvol.propagators.medsam2_weights import WeightsSource
-    from medvol.propagators.sam2_network import SAM2Predictor
+    from medvol.propagators.sam2_family.medsam2_weights import WeightsSource
+    from medvol.propagators.sam2_family.sam2_network import SAM2Predictor
 
 
 class SAM2Propagator(Propagator):
@@ -101,8 +101,8 @@ class SAM2Propagator(Propagator):
 
     def _track(self, volume: Volume, key: TrackKey, reach: range) -> Track:
         """Follow one box in a state of its own, first up and then down."""
-        from medvol.propagators.sam2_network import Frames, follow_box
-        from medvol.propagators.square_slices import SquareSlices, corner_pixels
+        from medvol.propagators.sam2_family.sam2_network import Frames, follow_box
+        from medvol.propagators.sam2_family.square_slices import SquareSlices, corner_pixels
 
         slices = SquareSlices(volume, key.window, self._predictor.size)
         frames = Frames(slices, key.first, key.frames)
@@ -114,7 +114,7 @@ class SAM2Propagator(Propagator):
 
     @cached_property
     def _source(self) -> WeightsSource:
-        from medvol.propagators.medsam2_weights import find_weights
+        from medvol.propagators.sam2_family.medsam2_weights import find_weights
 
         source = find_weights(self.checkpoint, self.image_size, self.download)
         if source.path.is_dir():
@@ -123,7 +123,7 @@ class SAM2Propagator(Propagator):
 
     @cached_property
     def _predictor(self) -> SAM2Predictor:
-        from medvol.propagators.sam2_network import SAM2Predictor, package_config
+        from medvol.propagators.sam2_family.sam2_network import SAM2Predictor, package_config
 
         config = self.config or package_config(self._source.path)
         return SAM2Predictor(config, self._source.image_size, self.overrides, self._source.path, self.device)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
-from medvol.core.imaging.windows import WINDOWS
+from medvol.core.prompts import WINDOWS
 from medvol.core.types import Volume
 
 AUTO = "auto"

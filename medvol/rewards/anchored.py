@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import RewardError
-from medvol.core.grounding.anchors import settled_score
 from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, Rollout, require_target
+from medvol.grounding.anchors import settled_score
 
 _NOTHING = np.zeros((0, 0, 0), bool)
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.evaluation.metrics import slice_areas
+from medvol.core.metrics import slice_areas
 from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.evaluation.metrics import dice
+from medvol.core.metrics import dice
 from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 

@@ -6,10 +6,10 @@ import json
 from typing import Any, ClassVar
 
 from medvol.core.errors import EvidenceParseError
-from medvol.core.grounding.boxes import NORM
-from medvol.core.grounding.grammar import MAX_CHARACTERS, parse_evidence
 from medvol.core.roles import Aspect, Need, RewardTerm
 from medvol.core.types import Case, Rollout
+from medvol.grounding.boxes import NORM
+from medvol.grounding.grammar import MAX_CHARACTERS, parse_evidence
 
 MAX_BRACKETS = 200
 """An answer that opens more brackets is not decoded; this also bounds how deep they nest."""

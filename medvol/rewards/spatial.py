@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.boxes import matched_iou, tight_boxes, to_norm
-from medvol.core.imaging.slices import choose_slices
 from medvol.core.roles import Aspect, Need
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.boxes import matched_iou, tight_boxes, to_norm
+from medvol.imaging.slices import choose_slices
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
 

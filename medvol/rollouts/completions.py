@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medvol.core.errors import EvidenceParseError
-from medvol.core.grounding.grammar import parse_evidence
 from medvol.core.types import Case, Completion, Rollout
+from medvol.grounding.grammar import parse_evidence
 
 
 def read_completion(case: Case, completion: Completion) -> Rollout:
@@ -16,7 +16,7 @@ def read_completion(case: Case, completion: Completion) -> Rollout:
 
     Returns:
         A rollout without a mask; an answer that does not follow the grammar is a failure, one of
-        ``medvol.core.grounding.grammar.FAILURES``.
+        ``medvol.grounding.grammar.FAILURES``.
     """
     try:
         return Rollout(case.case_id, completion, parse_evidence(completion.text, case.volume.shape))

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medvol.core.errors import PolicyError
-from medvol.core.grounding.prompts import build_prompts
-from medvol.core.guard import ask_policy, read_template
+from medvol.core.prompts import Prompt
 from medvol.core.roles import Policy
-from medvol.core.types import Case, Completion, Evidence, Prompt, Rollout, Sampling
+from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling
+from medvol.grounding.prompts import build_prompts
+from medvol.guarding.guard import ask_policy, read_template
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.failures import POLICY_FAILED
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError
-from medvol.core.grounding.anchors import anchor_key
-from medvol.core.guard import propagate_many
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Rollout, Volume
+from medvol.grounding.anchors import anchor_key
+from medvol.guarding.guard import propagate_many
 from medvol.rollouts.failures import PROPAGATION_FAILED
 
 HELD_MIB = 256

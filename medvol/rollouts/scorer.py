@@ -9,9 +9,9 @@ from dataclasses import replace
 from itertools import islice
 
 from medvol.core.errors import ConfigError
-from medvol.core.guard import score_terms
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.types import Case, Rollout, Volume
+from medvol.guarding.guard import score_terms
 from medvol.rollouts.failures import warn_of_failures
 from medvol.rollouts.groups import Group, RewardBreakdown
 from medvol.rollouts.masks import follow

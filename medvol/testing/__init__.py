@@ -9,11 +9,8 @@
         check(component)
 
 A component that cannot meet a check says so in ``expected_failures = {"check_x": "reason"}``.
-
-``audit_rewards`` ranks true answers, altered ones and exploits by what rewards pay for them, alone and in sum.
 """
 
-from medvol.testing.audit import audit_rewards
 from medvol.testing.contract import (
     check_dataset,
     check_policy,
@@ -23,11 +20,8 @@ from medvol.testing.contract import (
     parametrize_with_checks,
 )
 from medvol.testing.fixtures import make_case, make_rollout, make_volume
-from medvol.testing.ranks import RewardAudit
 
 __all__ = [
-    "RewardAudit",
-    "audit_rewards",
     "check_dataset",
     "check_policy",
     "check_propagator",

@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 from medvol.core.errors import CheckpointError, InvalidComponentError
 from medvol.core.registry import untyped_parameters
-from medvol.core.snapshots import changed, locked, snapshot
 from medvol.core.specs import describe_component, rebuild
+from medvol.guarding.snapshots import changed, locked, snapshot
 
 HEAVY = ("torch", "transformers", "lightning", "SimpleITK")
 """Libraries that take a second to import; a component's module imports them inside its functions."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from medvol.core.checking.catalogue import PROBLEMS
-from medvol.core.imaging.geometry import LPS, axis_codes
+from medvol.checking.catalogue import PROBLEMS
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query, Volume
+from medvol.imaging.geometry import LPS, axis_codes
 from medvol.testing.component_checks import require
 
 _LOOKED_AT = 6

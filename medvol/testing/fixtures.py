@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import EvidenceParseError
-from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.grammar import format_evidence, parse_evidence
-from medvol.core.imaging.geometry import make_volume as volume_of
 from medvol.core.types import Case, Completion, Evidence, Modality, Query, Rollout, Volume
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.grammar import format_evidence, parse_evidence
+from medvol.imaging.geometry import make_volume as volume_of
 
 SHAPE = (9, 48, 56)
 SPACING = (3.0, 1.0, 1.0)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.prompts import PromptTemplate, build_prompts
-from medvol.core.promises import form_of
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.roles import Policy
-from medvol.core.types import Completion, Prompt, Sampling
+from medvol.core.types import Completion, Sampling
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.prompts import build_prompts
+from medvol.guarding.promises import form_of
 from medvol.testing.component_checks import require, require_untouched
 from medvol.testing.fixtures import make_case
 

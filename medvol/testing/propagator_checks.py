@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError
-from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.boxes import rasterise
-from medvol.core.promises import form_of
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.boxes import rasterise
+from medvol.guarding.promises import form_of
 from medvol.testing.component_checks import require, require_untouched
 from medvol.testing.fixtures import make_target, make_volume
 

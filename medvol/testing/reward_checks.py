@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import RewardError
-from medvol.core.promises import form_of
 from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, Completion, Rollout
+from medvol.guarding.promises import form_of
 from medvol.testing.component_checks import require, require_untouched
 from medvol.testing.fixtures import make_answer, make_case, make_rollout
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvol.core.errors import MedvolError
-from medvol.core.folder_policy import find_policy
+from medvol.core.prompts import Prompt
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import rebuild
-from medvol.core.types import Completion, Prompt, Sampling
+from medvol.core.types import Completion, Sampling
 from medvol.testing.component_checks import require
 from medvol.testing.policy_checks import make_prompts
+from medvol.weights.folder_policy import find_policy
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch import Callback
 
 from medvol.core.errors import ConfigError, DatasetError, MissingExtraError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.grounding.prompts import PromptTemplate
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, TrainablePolicy
 from medvol.core.types import Case, Completion, Query, Volume
 
@@ -169,10 +169,10 @@ def write_distribution(folder: Path, name: str, version: str, groups: dict[str, 
 @pytest.fixture(autouse=True)
 def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of progress come when the clock goes on; here it stands still, however slow the machine is."""
-    from medvol.core.progress_display import Lines
+    from medvol.terminal.displays import Lines
 
     still = lambda: Lines(clock=lambda: 0.0, watched=False)  # noqa: E731
-    monkeypatch.setattr("medvol.core.progress_display._choose", still)
+    monkeypatch.setattr("medvol.terminal.displays._choose", still)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from medvol.cli import main
-from medvol.core.imaging.geometry import make_volume
-from medvol.core.imaging.writing import write_mask
+from medvol.imaging.geometry import make_volume
+from medvol.imaging.writing import write_mask
 
 Write = Callable[..., Path]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

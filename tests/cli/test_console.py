@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from medvol.cli import main
-from medvol.core.progress import Work, show_progress
-from medvol.core.progress_display import Lines
-from medvol.core.training.progress import describe_figures
+from medvol.terminal.displays import Lines
+from medvol.terminal.progress import Work, show_progress
+from medvol.training.progress import describe_figures
 
 Write = Callable[..., Path]
 

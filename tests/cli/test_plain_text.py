@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from medvol.cli import main
-from medvol.core.imaging.geometry import make_volume
-from medvol.core.imaging.writing import write_mask
-from medvol.core.inference import records
+from medvol.imaging.geometry import make_volume
+from medvol.imaging.writing import write_mask
+from medvol.inference import records
 
 TOY = ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
 HOSTILE = "[/b] [red]x \x1b[31m\x1b]0;t\x07 \u202e \r z"

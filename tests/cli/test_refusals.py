@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvol.core.imaging.geometry import make_volume
-from medvol.core.imaging.writing import write_mask
+from medvol.imaging.geometry import make_volume
+from medvol.imaging.writing import write_mask
 
 Write = Callable[..., Path]
 Refused = Callable[..., str]

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from medvol.cli import main
-from medvol.core.training.run_folder import RunFolder
+from medvol.training.run_folder import RunFolder
 
 Write = Callable[..., Path]
 Refused = Callable[..., str]

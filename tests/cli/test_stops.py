@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from medvol.cli import main
-from medvol.core.imaging.geometry import make_volume
-from medvol.core.imaging.writing import write_mask
-from medvol.core.inference import records, segmenter
+from medvol.imaging.geometry import make_volume
+from medvol.imaging.writing import write_mask
+from medvol.inference import records, segmenter
 
 STOPS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
 

@@ -93,9 +93,9 @@ def test_a_folder_of_somebody_else_is_not_replaced(experiment: Write, tmp_path: 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of random weights that says it was trained on cubes of 256 voxels."""
-    from medvol.core.imaging.geometry import make_volume
-    from medvol.core.training.export import export_model
     from medvol.core.training_data import Cases, Stage, TrainingData
+    from medvol.imaging.geometry import make_volume
+    from medvol.training.export import export_model
 
     data = TrainingData(stages=(Stage("SFTModule", 3, train=Cases("ToyDataset")),))
     data.meet_query("the cube")

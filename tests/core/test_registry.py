@@ -15,10 +15,10 @@ from medvol.core.errors import (
     MissingExtraError,
     UnknownComponentError,
 )
-from medvol.core.probing import probe
 from medvol.core.registry import POLICIES, REGISTRIES, REWARDS, Registry, untyped_parameters
 from medvol.core.roles import RewardTerm
 from medvol.core.suggestions import suggest
+from medvol.guarding.probing import probe
 
 REWARD = """
 from medvol.core.roles import RewardTerm

@@ -10,23 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import medvol
+from medvol.core.prompts import Prompt
 from medvol.core.registry import REGISTRIES, Registry
 from medvol.core.reprs import LONGEST, describe_value
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
-from medvol.core.types import (
-    Case,
-    Completion,
-    Evidence,
-    Prompt,
-    Query,
-    Rollout,
-    Segmentation,
-    SliceStack,
-    Source,
-    Volume,
-)
+from medvol.core.types import Case, Completion, Evidence, Query, Rollout, SliceStack, Source, Volume
 from medvol.datasets import NiftiDataset, PhantomDataset
 from medvol.datasets.settings import PatientSettings, QuestionSettings
+from medvol.inference.segmentation import Segmentation
 from medvol.policies import ScriptedPolicy, TinyPolicy
 from medvol.propagators import RegionPropagator
 from medvol.rewards import ConsistencyReward, FormatReward

@@ -10,11 +10,11 @@ from distributions import write_distribution
 
 import medvol
 from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
-from medvol.core.evaluation.module import EvaluationModule
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import PromptTemplate
 from medvol.core.registry import REWARDS
 from medvol.core.roles import RewardTerm
 from medvol.core.specs import SCHEMA, describe_component, rebuild
+from medvol.evaluation.module import EvaluationModule
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator

@@ -8,8 +8,8 @@ import pytest
 
 from medvol.core import training_data
 from medvol.core.errors import MedvolError
-from medvol.core.imaging.geometry import make_volume
 from medvol.core.training_data import Cases, Stage, TrainingData, read_training_data, write_training_data
+from medvol.imaging.geometry import make_volume
 
 
 def make_data(*queries: str, side: int = 10, modality="CT", stages: tuple[Stage, ...] = ()) -> TrainingData:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from medvol.core.terminal import Console
 from medvol.core.visible_text import show
+from medvol.terminal.console import Console
 
 STEERING = [
     "\x1b[31m",

@@ -51,7 +51,7 @@ def test_a_hostile_configuration_is_one_sentence(tmp_path, capsys, text, verb):
 
 def test_a_hostile_query_bank_is_one_sentence(tmp_path):
     from medvol.core.errors import QueryError
-    from medvol.core.grounding.queries import read_bank
+    from medvol.queries.query_bank import read_bank
 
     for text in HOSTILE.values():
         (tmp_path / "bank.yaml").write_text(text)

@@ -13,10 +13,10 @@ import pytest
 import SimpleITK as sitk
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError, ScanError
-from medvol.core.grounding.queries import QueryBank
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import split_patients
+from medvol.queries.query_bank import QueryBank
 
 RAS = np.diag([2.0, 2.0, 5.0, 1.0])
 SHAPE = (16, 12, 8)

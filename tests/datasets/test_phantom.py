@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import ConfigError, QueryError
-from medvol.core.grounding.queries import QueryBank
-from medvol.core.grounding.sides import check_sides
 from medvol.datasets.phantom import LESION_TARGETS, ORGANS, TARGETS, PhantomDataset
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
+from medvol.queries.query_bank import QueryBank
+from medvol.queries.sides import check_sides
 
 
 def cases(**settings):

@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.registry import DATASETS
-from medvol.core.training.data import CaseDataModule
 from medvol.datasets.abdomenct1k import AbdomenCT1KDataset
 from medvol.datasets.ctorg import CTORGDataset, CTORGLayout
 from medvol.datasets.decathlon import DecathlonDataset
@@ -20,6 +19,7 @@ from medvol.datasets.kits23 import CLASSES, KiTS23Dataset
 from medvol.datasets.phantom_anatomy import LABELS
 from medvol.datasets.settings import PatientSettings, QuestionSettings
 from medvol.datasets.totalsegmentator import TotalSegmentatorDataset
+from medvol.training.data import CaseDataModule
 
 FEW = {"questions": QuestionSettings(min_voxels=20)}
 
@@ -264,7 +264,7 @@ def test_named_targets_and_patients(ctorg):
 
 
 def test_an_index_remembers_what_label_maps_hold(tmp_path, monkeypatch):
-    import medvol.core.imaging.reading as reading
+    import medvol.imaging.reading as reading
 
     root, index = releases.write_ctorg(tmp_path / "ctorg", (0, 21)), tmp_path / "index"
     settings = {"index": str(index), "questions": QuestionSettings(relations=True, min_voxels=20)}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvol.core.checking.splits import check_splits
+from medvol.checking.splits import check_splits
 from medvol.core.errors import DatasetError
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.nifti_table import read_table

@@ -28,7 +28,7 @@ def test_every_room_has_a_floor():
         ("medvol.core.types", "core"),
         ("medvol.cli.segment", "cli"),
         ("medvol.training.rollouts", "training"),
-        ("medvol.core.imaging", "imaging" if (PACKAGE / "core" / "imaging").is_dir() else "core"),
+        ("medvol.imaging", "imaging" if (PACKAGE / "core" / "imaging").is_dir() else "core"),
         ("imaging.core", ""),
     ],
 )

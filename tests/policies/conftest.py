@@ -7,13 +7,14 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from medvol.core.grounding.prompts import PromptTemplate, build_prompts
-from medvol.core.grounding.queries import QueryBank
-from medvol.core.imaging.geometry import make_volume
+from medvol.core.prompts import PromptTemplate
+from medvol.grounding.prompts import build_prompts
+from medvol.imaging.geometry import make_volume
 from medvol.policies.qwen.network import QwenVLNetwork
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.policies.tiny_tokenizer import train_tokenizer
+from medvol.queries.query_bank import QueryBank
 
 SMALL_TEMPLATE = replace(TINY_TEMPLATE, num_slices=5, instruction="box the target on one slice")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.grammar import parse_evidence
-from medvol.core.grounding.prompts import build_prompt, build_prompts
-from medvol.core.imaging.geometry import make_volume
 from medvol.core.types import Evidence, Sampling
+from medvol.grounding.grammar import parse_evidence
+from medvol.grounding.prompts import build_prompt, build_prompts
+from medvol.imaging.geometry import make_volume
 from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.scripted import ScriptedPolicy

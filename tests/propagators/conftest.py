@@ -8,8 +8,8 @@ import torch
 from random_sam2 import SMALL_SIZE, small_config
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.medsam2_conversion import convert_state, video_config
-from medvol.propagators.medsam2_weights import build_model, save_folder
+from medvol.propagators.sam2_family.medsam2_conversion import convert_state, video_config
+from medvol.propagators.sam2_family.medsam2_weights import build_model, save_folder
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 SMALL_OVERRIDES = (
@@ -49,7 +49,7 @@ def eight_prompts():
 
 def lively_predictor(size=SMALL_SIZE, overrides=SMALL_OVERRIDES, seed=0):
     """A predictor whose random weights were turned up where fresh ones say nothing."""
-    from medvol.propagators.sam2_network import SAM2Predictor
+    from medvol.propagators.sam2_family.sam2_network import SAM2Predictor
 
     torch.manual_seed(seed)
     predictor = SAM2Predictor(TINY, size, overrides)

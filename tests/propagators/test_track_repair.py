@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medvol.propagators.track_repair import RepairRule, fill_gaps, keep_largest, repair_track
+from medvol.propagators.sam2_family.track_repair import RepairRule, fill_gaps, keep_largest, repair_track
 
 
 def disc(radius, centre=(20, 20), side=41):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvol.propagators.tracking import Grid, Track, TrackRule
+from medvol.propagators.litemedsam_parts.tracking import Grid, Track, TrackRule
 
 RULE = TrackRule(
     feature_weight=0.0,

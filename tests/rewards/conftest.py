@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import EvidenceParseError
-from medvol.core.grounding.grammar import format_evidence, parse_evidence
 from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Volume
+from medvol.grounding.grammar import format_evidence, parse_evidence
 
 
 @pytest.fixture(scope="session")

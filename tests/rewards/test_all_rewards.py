@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from medvol.core.errors import DatasetError
-from medvol.core.grounding.boxes import tight_boxes
 from medvol.core.types import Case, Query, Rollout
+from medvol.grounding.boxes import tight_boxes
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward

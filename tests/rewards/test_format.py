@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvol.core.grounding.grammar import MAX_CHARACTERS
+from medvol.grounding.grammar import MAX_CHARACTERS
 from medvol.rewards.format import FormatReward, format_parts
 
 BOXES = '[{"slice": 1, "bbox_2d_list": [[1, 2, 30, 40]]}]'

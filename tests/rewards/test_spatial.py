@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvol.core.grounding.boxes import box_iou, matched_iou, to_norm, to_px
+from medvol.grounding.boxes import box_iou, matched_iou, to_norm, to_px
 from medvol.rewards.spatial import SpatialReward, spatial_score
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from medvol.core.errors import MissingExtraError, PolicyError, QueryError
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import PromptTemplate
 from medvol.core.roles import Policy
 from medvol.core.types import Case, Completion, Query, Sampling
 from medvol.rollouts.failures import POLICY_FAILED, warn_of_failures

@@ -14,22 +14,22 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from medvol.core.errors import PolicyError, PropagationError
-from medvol.core.evaluation.module import EvaluationModule
-from medvol.core.imaging.reading import read_volume
-from medvol.core.inference import records
-from medvol.core.inference.batch import run_jobs
-from medvol.core.inference.jobs import find_jobs
-from medvol.core.inference.records import plain_values
-from medvol.core.inference.segmenter import Segmenter
 from medvol.core.roles import TrainablePolicy
-from medvol.core.training.grpo import GRPOModule
-from medvol.core.training.settings import RolloutSettings
 from medvol.core.types import Case, Query
+from medvol.evaluation.module import EvaluationModule
+from medvol.imaging.reading import read_volume
+from medvol.inference import records
+from medvol.inference.batch import run_jobs
+from medvol.inference.jobs import find_jobs
+from medvol.inference.records import plain_values
+from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.rewards.volume_dice import VolumeDiceReward
+from medvol.training.grpo import GRPOModule
+from medvol.training.settings import RolloutSettings
 
 BOX = '<think>bright</think><answer>[{"slice": 3, "bbox_2d_list": [[250, 200, 750, 600]]}]</answer>'
 SCRIPT = {

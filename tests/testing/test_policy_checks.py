@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import PromptTemplate
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion
 from medvol.policies.scripted import ScriptedPolicy

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from medvol.core.evaluation.metrics import dice
-from medvol.core.grounding.boxes import matched_iou, tight_boxes
+from medvol.core.metrics import dice
 from medvol.core.roles import RewardTerm
+from medvol.grounding.boxes import matched_iou, tight_boxes
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.model_loading import refuse_damage
+from medvol.core.prompts import PromptTemplate
 from medvol.policies.qwen.network import QwenVLNetwork
 from medvol.policies.vlm.folder import choose_template, load_model
+from medvol.weights.model_loading import refuse_damage
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 """Model types of transformers that are run."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from medvol.core.grounding.prompts import PromptTemplate
+from medvol.core.prompts import PromptTemplate
 from medvol.policies.qwen.patches import to_patches
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.packing import Prefix

@@ -19,14 +19,14 @@ from transformers import (
 )
 
 from medvol.core.errors import CheckpointError, ConfigError
-from medvol.core.grounding.prompts import PromptTemplate
 from medvol.core.json_file import parse_json
 from medvol.core.model_folder import judge_folder
-from medvol.core.model_loading import refuse_damage, require_all_tensors, require_size
-from medvol.core.progress_bars import hide_progress_bars
+from medvol.core.prompts import PromptTemplate
 from medvol.core.sidecar import SIDECAR
 from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork, token_id
+from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
+from medvol.weights.progress_bars import hide_progress_bars
 
 _PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 """Files of a published model that are fetched."""

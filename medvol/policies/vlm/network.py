@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from medvol.core.errors import CheckpointError
-from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
 from medvol.policies.slice_subset import drawn_indices, keep_slices
 from medvol.policies.vlm.packed_attention import PACKED_ATTENTION

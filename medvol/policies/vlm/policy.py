@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvol.core.errors import ConfigError
-from medvol.core.grounding.prompts import PromptSize, PromptTemplate
+from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.publishers import owner_of
 from medvol.core.roles import TrainablePolicy
-from medvol.core.types import Completion, Prompt, Sampling, SliceStack
+from medvol.core.types import Completion, Sampling, SliceStack
 
 if TYPE_CHECKING:
     import torch

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medvol.core.training.sft import Row
-from medvol.core.training.true_answers import clear_slices
 from medvol.core.types import Case, SliceStack
 from medvol.policies.slice_subset import keep_slices
 from medvol.training.scratch.occupancy import occupancy_labels, rarest_slices
 from medvol.training.scratch.settings import CurriculumSettings
+from medvol.training.sft import Row
+from medvol.training.true_answers import clear_slices
 
 
 def deal_rows(

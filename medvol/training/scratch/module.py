@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.module import Batch
-from medvol.core.evaluation.settings import EvaluationSettings
 from medvol.core.roles import Propagator
-from medvol.core.training.settings import AnswerSettings, OptimizerSettings
-from medvol.core.training.sft import Lesson, Row, SFTModule
 from medvol.core.types import Case, SliceStack, require_target
+from medvol.evaluation.module import Batch
+from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.scratch import ScratchPolicy
 from medvol.policies.slice_subset import keep_slices
 from medvol.training.scratch.curriculum import deal_rows
 from medvol.training.scratch.gaze import answer_gazes
 from medvol.training.scratch.occupancy import OccupancyHead, occupancy_labels, rarest_slices
 from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings
+from medvol.training.settings import AnswerSettings, OptimizerSettings
+from medvol.training.sft import Lesson, Row, SFTModule
 
 
 class ScratchModule(SFTModule):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from medvol.core.errors import CheckpointError, ConfigError
-from medvol.core.grounding.prompts import PromptTemplate
-from medvol.core.types import Completion, Prompt, Sampling
+from medvol.core.prompts import Prompt, PromptTemplate
+from medvol.core.types import Completion, Sampling
 from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.slice_subset import keep_slices
 from medvol.policies.tiny import TinyPolicy
@@ -215,8 +215,8 @@ def test_identity_follows_the_weights(policy):
 
 def test_the_reference_stays_where_training_started():
     policy = TinyPolicy(seed=3)
-    from medvol.core.grounding.prompts import build_prompt
-    from medvol.core.imaging.geometry import make_volume
+    from medvol.grounding.prompts import build_prompt
+    from medvol.imaging.geometry import make_volume
 
     volume = make_volume(np.zeros((4, 30, 30), np.float32), (5, 1, 1))
     prompt = build_prompt(volume, "the liver", policy.template)

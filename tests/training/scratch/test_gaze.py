@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvol.core.grounding.anchors import label_anchor
-from medvol.core.grounding.grammar import format_evidence
-from medvol.core.grounding.prompts import build_prompts
 from medvol.datasets.phantom import PhantomDataset
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.grammar import format_evidence
+from medvol.grounding.prompts import build_prompts
 from medvol.policies.tiny import TinyPolicy
 from medvol.training.scratch.gaze import answer_gazes
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from medvol.core.errors import ConfigError
-from medvol.core.evaluation.settings import EvaluationSettings
-from medvol.core.training.checkpoint import SpecCheckpoint, load_module
-from medvol.core.training.settings import OptimizerSettings
-from medvol.core.training.sft import SFTModule
 from medvol.datasets.phantom import PhantomDataset
+from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
+from medvol.training.checkpoint import SpecCheckpoint, load_module
 from medvol.training.scratch.curriculum import deal_rows
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings
-from tests.core.training.test_sft import SHAPE, digest, make_data, make_trainer
+from medvol.training.settings import OptimizerSettings
+from medvol.training.sft import SFTModule
 from tests.fixtures.callbacks import StopAt
+from tests.training.test_sft import SHAPE, digest, make_data, make_trainer
 
 
 def make_module(**settings) -> ScratchModule:

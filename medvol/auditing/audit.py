@@ -1,0 +1,176 @@
+"""The reward audit: does each altered answer earn less than the true one, and each exploit less than an honest one?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medvol.auditing.alterations import EXPLOITS, PERTURBATIONS, Alteration, Scene, write_honest, write_truth
+from medvol.auditing.perfect_propagator import PerfectPropagator
+from medvol.auditing.ranks import HONEST, TOTAL, TRUTH, Rank, RewardAudit, State
+from medvol.core.errors import ConfigError
+from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
+from medvol.core.types import Case, Completion, Rollout, require_target
+from medvol.rollouts.completions import read_completion
+from medvol.rollouts.scorer import RewardScorer
+from medvol.terminal.progress import counted
+from medvol.testing.fixtures import make_case, make_organ_cases
+
+_HONEST = Alteration(HONEST, frozenset({"boxes"}), write_honest)
+_TINY = 1e-9
+
+
+def audit_rewards(
+    rewards: Sequence[RewardTerm],
+    weights: Mapping[str, float] | None = None,
+    cases: Sequence[Case] | CaseDataset | None = None,
+    propagator: Propagator | None = None,
+) -> RewardAudit:
+    """Rank true answers, altered ones and exploits by what they earn.
+
+    A term is held to the aspects that it ``judges``. Where an answer is worse in one of them, the term has to pay less
+    than for the truth, and for an exploit less than for an honest, mediocre answer. Where it is worse in nothing that
+    the term judges, the term must not pay more than for the truth. The weighted sum is held to what any term judges.
+
+    Args:
+        rewards: The terms, a plug-in's too.
+        weights: Weight of each term by its name, as in ``RewardScorer``.
+        cases: Questions with masks; small ones made in memory when None.
+        propagator: Turns answers into masks when a weighted term reads them; when None a perfect one, which knows the
+            targets of all cases, so that the ranks tell about the rewards alone.
+
+    Returns:
+        The audit; nothing is raised for what is violated.
+
+    Raises:
+        ConfigError: The weights do not fit the terms, or there is no case.
+        DatasetError: A case has no target mask.
+        RewardError: A term failed, or its score is NaN or outside [0, 1].
+    """
+    scorer = RewardScorer(rewards, weights)
+    questions = default_cases() if cases is None else [cases[index] for index in range(len(cases))]
+    if not questions:
+        raise ConfigError("there is no case to audit the rewards on; give at least one")
+    told = counted(_scenes(questions, rewards), "auditing", len(questions), "cases")
+    marked = [_mark(scene, scorer, propagator) for scene in told]
+    judged = _judged(scorer, marked)
+    ranks = [rank for scene in marked for rank in scene.ranks(judged)]
+    return RewardAudit(tuple(ranks), judged)
+
+
+def default_cases() -> list[Case]:
+    """Two masses, and a volume with two organs of two lobes each; every kind of answer finds its place in one."""
+    return [make_case(8), make_case(12), *make_organ_cases()]
+
+
+def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm]) -> Iterator[Scene]:
+    """The truth in the terms' own coordinates and boxes; other targets are those of the same volume."""
+    step = max(int(getattr(term, "coordinate_step", 1)) for term in rewards)
+    split_boxes = all(getattr(term, "split_boxes", True) for term in rewards)
+    for case in cases:
+        target = require_target(case)
+        key = case.volume.volume_id
+        same = [require_target(other) for other in cases if key and other.volume.volume_id == key]
+        others = [mask for mask in same if mask.any() and not (mask & target).any()]
+        yield Scene(case, others, step, split_boxes)
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """The answers of one case with their scores, in each term and in sum.
+
+    ``held`` are the scores with the target in place of what was propagated: what a term that does not judge the boxes
+    sees of them through the propagator is left out.
+    """
+
+    case_id: str
+    altered: Mapping[str, Alteration]
+    scores: Mapping[str, Mapping[str, float]]
+    held: Mapping[str, Mapping[str, float]]
+
+    def ranks(self, judged: Mapping[str, frozenset[Aspect]]) -> Iterator[Rank]:
+        """Ranks of all answers in all terms."""
+        for name, alteration in self.altered.items():
+            exploit = alteration in EXPLOITS
+            for term, aspects in judged.items():
+                seen = bool(alteration.spoils & aspects)
+                against = HONEST if exploit and seen and HONEST in self.scores else TRUTH
+                score, bar = self.scores[name][term], self.scores[against][term]
+                yield Rank(self.case_id, name, exploit, term, score, against, bar, _state(score, bar, seen))
+
+
+def _state(score: float, bar: float, seen: bool) -> State:
+    if score < bar - _TINY:
+        return "below"
+    return "violated" if seen or score > bar + _TINY else "cannot see"
+
+
+def _mark(scene: Scene, scorer: RewardScorer, propagator: Propagator | None) -> _Marked:
+    """Score the answers of one case."""
+    written = _write_altered(scene, scorer.needs_mask)
+    texts = {TRUTH: write_truth(scene), **{alteration.name: text for alteration, text in written}}
+    answers = _follow(scene, texts, scorer, propagator)
+    held = {name: replace(rollout, mask=scene.target) for name, rollout in answers.items()}
+    for alteration, _ in written:
+        if not alteration.mask:
+            answers[alteration.name] = held[alteration.name] = _emptied(answers[alteration.name], scene.case)
+    altered = {alteration.name: alteration for alteration, _ in written}
+    return _Marked(scene.case.case_id, altered, _score(scorer, answers, scene), _score(scorer, held, scene))
+
+
+def _write_altered(scene: Scene, needs_mask: bool) -> list[tuple[Alteration, str]]:
+    """The altered answers that this case leaves room for."""
+    present = bool(scene.target.any())
+    fitting = [
+        alteration
+        for alteration in (_HONEST, *PERTURBATIONS, *EXPLOITS)
+        if alteration.absent != present and (alteration.mask or needs_mask)
+    ]
+    texts = [(alteration, alteration.write(scene)) for alteration in fitting]
+    return [(alteration, text) for alteration, text in texts if text is not None]
+
+
+def _follow(
+    scene: Scene, texts: Mapping[str, str], scorer: RewardScorer, propagator: Propagator | None
+) -> dict[str, Rollout]:
+    """Answers by name, followed to their masks where a term reads them."""
+    rollouts = [read_completion(scene.case, Completion(text)) for text in texts.values()]
+    used = propagator or PerfectPropagator([scene.target, *scene.others])
+    followed = dict(scorer.follow(scene.case.volume, rollouts, used))
+    return {name: followed[place] for place, name in enumerate(texts)}
+
+
+def _emptied(rollout: Rollout, case: Case) -> Rollout:
+    return replace(rollout, mask=np.zeros(case.volume.shape, bool))
+
+
+def _score(scorer: RewardScorer, rollouts: Mapping[str, Rollout], scene: Scene) -> dict[str, dict[str, float]]:
+    """Scores of each term and, when there are several terms, their weighted sum."""
+    found = {}
+    for name, rollout in rollouts.items():
+        earned = scorer.score(rollout, scene.case)
+        found[name] = {**earned.scores, **({TOTAL: earned.total} if len(earned.scores) > 1 else {})}
+    return found
+
+
+def _judged(scorer: RewardScorer, marked: Sequence[_Marked]) -> dict[str, frozenset[Aspect]]:
+    """Aspects that each term says it judges, else those whose spoiling alone changes its score; of the sum, all."""
+    terms = [term for term in marked[0].scores[TRUTH] if term != TOTAL]
+    judged = {}
+    for name in terms:
+        declared = scorer.terms[name].judges
+        judged[name] = frozenset(_reacts(name, marked)) if declared is None else declared
+    if len(terms) > 1:
+        judged[TOTAL] = frozenset().union(*(judged[name] for name in terms if scorer.weights[name] > 0))
+    return judged
+
+
+def _reacts(term: str, marked: Sequence[_Marked]) -> Iterator[Aspect]:
+    for scene in marked:
+        for name, alteration in scene.altered.items():
+            if alteration is _HONEST:  # it may have another slice too
+                continue
+            if len(alteration.spoils) == 1 and abs(scene.held[name][term] - scene.held[TRUTH][term]) > _TINY:
+                yield from alteration.spoils

@@ -1,0 +1,86 @@
+"""Looking at every scan and label map of a folder, and at which of them are the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+from medvol.checking.fingerprint import Thumbnail, find_matches
+from medvol.checking.label_maps import check_labels, find_scan
+from medvol.checking.reports import Finding, Fingerprint, Report
+from medvol.checking.scans import FileReport, check_scan
+from medvol.core.errors import DatasetError, ScanError
+from medvol.core.types import Volume
+from medvol.imaging.file_names import is_scan, stem
+from medvol.imaging.reading import read_volume
+from medvol.queries.label_names import find_names_file, read_label_names
+
+
+def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: None) -> Report:
+    """Look at files: label maps beside their scans, and scans that are there twice.
+
+    Args:
+        files: Scans and label maps.
+        hear: Called after each of them, for a display of progress.
+    """
+    findings: list[Finding] = []
+    fingerprints: list[Fingerprint] = []
+    looks: list[tuple[str, Thumbnail]] = []
+    for path, scan in _pair(files):
+        report, names_problem = _check_one(path, scan)
+        findings += [*([names_problem] if names_problem and names_problem not in findings else []), *report.findings]
+        fingerprints += [report.fingerprint] if report.fingerprint else []
+        looks += [(str(path), report.thumbnail)] if report.thumbnail else []
+        hear(path)
+    findings += _find_copies(fingerprints, looks)
+    return Report(tuple(findings), tuple(fingerprints))
+
+
+def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:
+    """Each file with the scan that it is the label map of."""
+    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in files:
+        folders[path.parent][stem(path.name)] = path
+    return [
+        (path, find_scan(path, folders[path.parent]) if is_scan(path) and path.is_file() else None) for path in files
+    ]
+
+
+def _check_one(path: Path, scan: Path | None) -> tuple[FileReport, Finding | None]:
+    if scan is None:
+        return check_scan(path), None
+    names, problem = _read_names(path)
+    return check_labels(path, _read(scan), names), problem
+
+
+def _read_names(path: Path) -> tuple[dict[int, str] | None, Finding | None]:
+    """Names of the labels of a map; none, or a finding when they cannot be read."""
+    file = find_names_file(path)
+    if file is None:
+        return None, None
+    try:
+        return read_label_names(file), None
+    except DatasetError as error:
+        return None, Finding("bad_layout", str(file), str(error).removeprefix(f"{file}: "))
+
+
+def _read(path: Path) -> Volume | None:
+    """A scan; None when it is refused, which is found when its own turn comes."""
+    try:
+        return read_volume(path)
+    except ScanError:
+        return None
+
+
+def _find_copies(fingerprints: list[Fingerprint], looks: list[tuple[str, Thumbnail]]) -> Iterator[Finding]:
+    """Scans that are the same file, or look the same; label maps may well be equal."""
+    hashes = {fingerprint.place: fingerprint.sha256 for fingerprint in fingerprints if fingerprint.kind == "scan"}
+    for first, second in combinations(hashes, 2):
+        if hashes[first] == hashes[second]:
+            yield Finding("same_file", second, f"it has the very bytes of {first}")
+    for match in find_matches([thumbnail for _, thumbnail in looks]):
+        first, second = looks[match.first][0], looks[match.second][0]
+        if hashes.get(first) != hashes.get(second):
+            yield Finding("same_scan", second, f"it looks like {first} (correlation {match.correlation:.3f})")

@@ -1,1 +1,0 @@
-"""Checking scans, folders and data sets before they are used: findings with codes, fingerprints, mended copies."""

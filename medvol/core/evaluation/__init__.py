@@ -1,1 +1,0 @@
-"""Metrics, scores of cases, intervals by patient, the error budget, reports."""

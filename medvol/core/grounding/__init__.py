@@ -1,1 +1,0 @@
-"""Prompts, the answer grammar, boxes, anchors, queries."""

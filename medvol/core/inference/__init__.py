@@ -1,1 +1,0 @@
-"""Answering: segmenter, evidence records, jobs."""

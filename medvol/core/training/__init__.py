@@ -1,1 +1,0 @@
-"""Training a policy: data, packing, losses, Lightning modules."""

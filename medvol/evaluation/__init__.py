@@ -1,0 +1,1 @@
+"""Scores of answers: metrics by case, intervals by patient, the error budget, reports."""

@@ -1,0 +1,104 @@
+"""The two files of an evaluation: ``cases.json`` (every case) and ``evaluation.json`` (means, intervals, identity)."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from medvol.core.errors import RecordError
+from medvol.core.json_file import read_json, write_json
+from medvol.evaluation.error_budget import ErrorBudget
+from medvol.evaluation.scoring import CaseScore
+from medvol.evaluation.summary import summarise
+
+SCHEMA = "medvol-evaluation/1"
+CASES_FILE = "cases.json"
+SUMMARY_FILE = "evaluation.json"
+
+Record = TypeVar("Record", CaseScore, ErrorBudget)
+
+_ORIGIN = "`medvol test` writes it into the run's folder"
+_REMEDY = "run the test again"
+_PACKAGES = ("medvol-r1", "lightning", "numpy", "scipy", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation read back.
+
+    Args:
+        folder: Where it was read.
+        summary: Content of ``evaluation.json``.
+        scores: Content of ``cases.json``.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    scores: tuple[CaseScore, ...]
+
+
+def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[str, Any], seed: int = 0) -> Path:
+    """Write both files, each under a temporary name that is then renamed.
+
+    Args:
+        folder: Created when it does not exist; earlier results in it are replaced.
+        scores: Scores of all cases.
+        about: Identity of what was evaluated, as plain values.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Path of ``evaluation.json``, written last.
+    """
+    summary = {
+        "schema": SCHEMA,
+        **about,
+        "bootstrap_seed": seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        **summarise(scores, seed),
+    }
+    write_json(folder / CASES_FILE, [asdict(score) for score in scores])
+    return write_json(folder / SUMMARY_FILE, summary)
+
+
+def read_evaluation(folder: str | Path) -> Evaluation:
+    """Read what ``write_evaluation`` wrote; means and intervals are worked out again from the cases.
+
+    Raises:
+        RecordError: A file is missing, damaged, or of another version.
+    """
+    folder = Path(folder)
+    about = read_json(folder / SUMMARY_FILE, _ORIGIN, _REMEDY)
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA or type(about.get("bootstrap_seed")) is not int:
+        raise RecordError(
+            f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
+        )
+    rows = read_json(folder / CASES_FILE, _ORIGIN, _REMEDY)
+    if not isinstance(rows, list) or not rows:
+        raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
+    scores = tuple(_read_score(row, folder / CASES_FILE) for row in rows)
+    return Evaluation(folder, {**about, **summarise(scores, about["bootstrap_seed"])}, scores)
+
+
+def _read_score(row: Any, path: Path) -> CaseScore:
+    try:
+        return _build(CaseScore, {**row, "budget": row["budget"] and _build(ErrorBudget, row["budget"])})
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"{path} holds a case that cannot be read ({error}); run the test again") from error
+
+
+def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
+    """Make a dataclass whose fields have the types they declare.
+
+    Raises:
+        TypeError: A field is missing, unknown or of another type.
+    """
+    record = kind(**values)
+    for name, expected in get_type_hints(kind).items():
+        value = getattr(record, name)
+        if not isinstance(float(value) if type(value) is int and expected is float else value, expected):
+            raise TypeError(f"{name} is {value!r}")
+    return record

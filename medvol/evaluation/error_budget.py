@@ -1,0 +1,111 @@
+"""The error budget: how much slice choice, boxes and propagation each lose.
+
+Three masks of one case are compared with its true mask: propagated from (a) the true slice and its true boxes,
+(b) the true boxes of the slice that was chosen, (c) the answer itself. With perfect propagation a = 1, so
+
+    1 - c  =  (1 - a)  +  (a - b)  +  (b - c)
+              propagation  slice     boxes
+
+A share can be negative: a propagator may do better from another slice than from the labelled one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import PropagationError
+from medvol.core.metrics import dice
+from medvol.core.roles import Propagator
+from medvol.core.types import Evidence, Volume
+from medvol.grounding.boxes import tight_boxes
+from medvol.rollouts.masks import follow_anchors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ErrorBudget:
+    """Dice of one case, or means over cases, from ever more of the answer.
+
+    Args:
+        true_anchor: (a) from the true slice and its true boxes.
+        true_boxes: (b) from the true boxes of the chosen slice; 0 when the answer failed, says that the target is
+            absent, or chose a slice that does not show it.
+        predicted: (c) from the answer as it is; 0 when it failed.
+    """
+
+    true_anchor: float
+    true_boxes: float
+    predicted: float
+
+    @property
+    def propagation_loss(self) -> float:
+        """What even the true anchor loses."""
+        return 1.0 - self.true_anchor
+
+    @property
+    def slice_loss(self) -> float:
+        """What the choice of the slice loses."""
+        return self.true_anchor - self.true_boxes
+
+    @property
+    def box_loss(self) -> float:
+        """What the boxes lose."""
+        return self.true_boxes - self.predicted
+
+
+def measure_budget(
+    volume: Volume,
+    target: NDArray[np.bool_],
+    truth: Evidence,
+    answer: Evidence | None,
+    predicted_dice: float,
+    propagator: Propagator,
+    split_boxes: bool = True,
+) -> ErrorBudget:
+    """Error budget of one case whose target is present.
+
+    Args:
+        volume: The scan.
+        target: True mask (Z, Y, X), not empty.
+        truth: True anchor; an absent one, where no slice shown holds the target, earns 0.
+        answer: What was answered; None when the answer failed.
+        predicted_dice: Dice of the answer as it was scored.
+        propagator: The propagator that gave it.
+        split_boxes: One true box for each part of the target on the slice.
+
+    Returns:
+        The budget; a propagator that fails on a true anchor earns 0 there, and the failure is logged.
+    """
+    corrected = true_boxes_at(target, answer, split_boxes)
+    anchors = [truth] if corrected is None else [truth, corrected]
+    earned = {0: 0.0, 1: 0.0}
+    for places, outcome in follow_anchors(volume, anchors, propagator):
+        if isinstance(outcome, PropagationError):
+            log.warning("error budget: %s", outcome)
+            continue
+        for place in places:
+            earned[place] = dice(outcome, target)
+    return ErrorBudget(earned[0], earned[1], predicted_dice)
+
+
+def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = True) -> Evidence | None:
+    """The answer's slice with its true boxes; None where the slice shows no target or there is no slice."""
+    if answer is None or answer.key_slice is None:
+        return None
+    boxes = tight_boxes(target[answer.key_slice], split=split_boxes)
+    return Evidence(answer.key_slice, boxes) if len(boxes) else None
+
+
+def mean_budget(budgets: Iterable[ErrorBudget]) -> ErrorBudget | None:
+    """Mean of each part over cases; the losses still add up. None without cases."""
+    rows: Sequence[ErrorBudget] = list(budgets)
+    if not rows:
+        return None
+    a, b, c = np.mean([[row.true_anchor, row.true_boxes, row.predicted] for row in rows], axis=0).tolist()
+    return ErrorBudget(a, b, c)

@@ -1,0 +1,265 @@
+"""The Lightning module that asks a policy, follows its answers to masks and scores them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule
+
+from medvol.core.errors import DatasetError, PolicyError
+from medvol.core.reprs import describe_settings
+from medvol.core.roles import Policy, Propagator, TrainablePolicy
+from medvol.core.types import Case, Evidence, Sampling, require_target
+from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.report import report_runs, show_means
+from medvol.evaluation.scoring import CaseScore, score_groups
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.summary import mean_scores
+from medvol.grounding.anchors import label_anchor
+from medvol.guarding.guard import identify, name_component, read_template
+from medvol.imaging.slices import choose_slices
+from medvol.inference.outcomes import tell_failure
+from medvol.inference.predictions import as_job, write_predictions
+from medvol.inference.records import plain_values
+from medvol.inference.summary import Outcome, Summary
+from medvol.rollouts.failures import POLICY_FAILED
+from medvol.rollouts.groups import Group, ask
+from medvol.terminal.console import Console
+from medvol.terminal.progress import pause_progress
+
+Batch = list[list[Case]]
+"""Groups of cases; the cases of a group share one volume."""
+
+Row = TypeVar("Row")
+
+
+class EvaluationModule(LightningModule):
+    """Answers, propagates and scores; ``medvol validate``, ``test`` and ``predict`` run it as it is.
+
+    Args:
+        policy: Answers greedily.
+        propagator: Turns its anchors into masks.
+        evaluation: How answers are asked for, and what is measured of them.
+    """
+
+    def __init__(
+        self, policy: Policy, propagator: Propagator, evaluation: EvaluationSettings = EvaluationSettings()
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.propagator = propagator
+        self.evaluation = evaluation
+        self.network: torch.nn.Module | None = None
+        self._scores: list[CaseScore] = []
+        self.validated: dict[str, float] = {}
+        """Means of the last validation."""
+        self._outcomes: list[Outcome] = []
+        self.failed = False
+        """True when a case of the last prediction gave no mask."""
+
+    def __repr__(self) -> str:
+        return describe_settings(self)
+
+    @property
+    def is_trial(self) -> bool:
+        """True in a trial run (``trainer.fast_dev_run``), which leaves nothing behind."""
+        return bool(getattr(self.trainer, "fast_dev_run", False))
+
+    def configure_model(self) -> None:
+        """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
+        if self.network is None and isinstance(self.policy, TrainablePolicy):
+            self.network = self.policy.load()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Leave cases as they are: they hold arrays, and the policy moves what it draws."""
+        return batch
+
+    def answer(self, cases: Sequence[Case]) -> list[Group]:
+        """Answer all queries of one volume greedily, from one drawing of its slices; a group holds one rollout."""
+        truths = [self.true_anchor(case) for case in cases] if self.policy.needs_truth else None
+        return ask(self.policy, cases, self._sampling, truths=truths)
+
+    def true_anchor(self, case: Case) -> Evidence:
+        """True anchor of a case among the slices that the policy sees.
+
+        Raises:
+            DatasetError: The case has no target mask.
+        """
+        shown = choose_slices(case.volume.shape[0], read_template(self.policy).num_slices)
+        rule, split_boxes = self.evaluation.anchor_rule, self.evaluation.split_boxes
+        return label_anchor(require_target(case), shown, rule=rule, split_boxes=split_boxes)
+
+    def score_group(self, cases: Sequence[Case], thorough: bool = False) -> list[CaseScore]:
+        """Answer and score all queries of one volume.
+
+        Args:
+            cases: Cases that share one volume, each with its target mask.
+            thorough: Also measure what ``evaluation.error_budget`` and ``evaluation.surface`` ask for.
+
+        Raises:
+            DatasetError: A case has no target mask.
+        """
+        for case in cases:
+            require_target(case)
+        settings = self.evaluation if thorough else replace(self.evaluation, surface=False, error_budget=False)
+        truths = [self.true_anchor(case) for case in cases] if settings.error_budget else None
+        return score_groups(self.answer(cases), self.propagator, settings, truths)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start a fresh list of scores."""
+        self._scores = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch."""
+        for cases in batch:
+            self._scores.extend(self.score_group(cases))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means as ``val/...``; ``medvol validate`` also prints them.
+
+        Raises:
+            PolicyError: The policy answered no query at all.
+        """
+        scores = self._gather_scores()
+        _require_answers(self.policy, [score.failure for score in scores])
+        means = self._log_means("val", scores)
+        if not self.trainer.sanity_checking:
+            self.validated = means
+        if self.trainer.state.fn == "validate" and self.trainer.is_global_zero:
+            with pause_progress():
+                Console().print(show_means(scores))
+
+    def on_test_epoch_start(self) -> None:
+        """Start a fresh list of scores."""
+        self._scores = []
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch, with the error budget and surface measures when they are asked for."""
+        for cases in batch:
+            self._scores.extend(self.score_group(cases, thorough=True))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``.
+
+        Raises:
+            PolicyError: The policy answered no query at all.
+        """
+        scores = self._gather_scores()
+        _require_answers(self.policy, [score.failure for score in scores])
+        self._log_means("test", scores)
+        if self.trainer.is_global_zero and scores and not self.is_trial:
+            path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
+            with pause_progress():
+                console = Console()
+                console.print(report_runs([path.parent]))
+                console.print(
+                    f"means and intervals: {path}; every case: {path.with_name('cases.json')}", soft_wrap=True
+                )
+
+    def on_predict_epoch_start(self) -> None:
+        """Start a fresh list of outcomes."""
+        self._outcomes = []
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+        """Answer a batch, and write every answer as ``medvol segment`` does; the others go on after one that fails.
+
+        Returns:
+            Ids of the cases that gave a mask.
+        """
+        answered = []
+        for cases in batch:
+            for case, outcome in zip(cases, self._predict(cases), strict=True):
+                self._outcomes.append(outcome)
+                answered += [case.case_id] if outcome.status == "done" else []
+        return answered
+
+    def on_predict_epoch_end(self) -> None:
+        """Write ``summary.json`` and ``answers.csv``: what became of every case.
+
+        Raises:
+            PolicyError: The policy answered no query at all.
+        """
+        outcomes = self._gather(self._outcomes, lambda outcome: outcome.name)
+        self.failed = any(outcome.status == "failed" for outcome in outcomes)
+        if self.trainer.is_global_zero:
+            summary = Summary(tuple(outcomes), self._components())
+            summary.write(self._prediction_folder())
+            with pause_progress():
+                console = Console()
+                console.print(summary.table() if summary.needs_rows else summary.table().title)
+                console.print(f"answers, summary.json and answers.csv: {self._prediction_folder()}", soft_wrap=True)
+        failures = [POLICY_FAILED if outcome.error == PolicyError.__name__ else None for outcome in outcomes]
+        _require_answers(self.policy, failures)
+
+    def identity(self) -> dict[str, Any]:
+        """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
+        seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
+        return {
+            **self._components(),
+            "seed": int(seed) if seed else None,
+            "settings": {
+                "anchor_rule": self.evaluation.anchor_rule,
+                "split_boxes": self.evaluation.split_boxes,
+                "tolerance_mm": self.evaluation.tolerance_mm,
+                "max_new_tokens": self.evaluation.max_new_tokens,
+            },
+        }
+
+    def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> dict[str, float]:
+        means = mean_scores(scores)
+        for name, value in means.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"), sync_dist=True)
+        return means
+
+    def _predict(self, cases: Sequence[Case]) -> list[Outcome]:
+        """Answer and write all queries of one volume."""
+        folder = self._prediction_folder()
+        try:
+            groups = self.answer(cases)
+        except Exception as error:  # a plug-in may fail in any way; the other volumes go on
+            return [tell_failure(as_job(case, folder), error) for case in cases]
+        return write_predictions(groups, self.policy, self.propagator, self._sampling, folder, self._components())
+
+    def _prediction_folder(self) -> Path:
+        return Path(self.evaluation.save_dir or Path(self.trainer.default_root_dir) / "predictions")
+
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(temperature=0.0, max_new_tokens=self.evaluation.max_new_tokens)
+
+    def _components(self) -> dict[str, Any]:
+        return plain_values({"policy": identify(self.policy), "propagator": identify(self.propagator)})
+
+    def _gather_scores(self) -> list[CaseScore]:
+        """Scores of all ranks.
+
+        Raises:
+            DatasetError: Two cases of one rank have the same id, so that one would be lost.
+        """
+        repeated = [case_id for case_id, count in Counter(s.case_id for s in self._scores).items() if count > 1]
+        if repeated:
+            raise DatasetError(f"several cases have the id {repeated[0]!r}; ids must be unique within a data set")
+        return self._gather(self._scores, lambda score: score.case_id)
+
+    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
+        """Rows of all ranks; a case that a sampler handed to two ranks counts once."""
+        gathered: list[list[Row] | None] = [rows]
+        if self.trainer.world_size > 1:
+            gathered = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(gathered, rows)
+        return list({key(row): row for part in gathered if part for row in part}.values())
+
+
+def _require_answers(policy: Policy, failures: Sequence[str | None]) -> None:
+    """Stop a run whose policy failed on every query: that is a fault, and not a result of 0."""
+    if failures and all(failure == POLICY_FAILED for failure in failures):
+        raise PolicyError(
+            f"{name_component(policy)} failed on each of {len(failures)} queries, so there is nothing to report; the "
+            "warnings above say why"
+        )

@@ -1,0 +1,97 @@
+"""Means over cases, with intervals by patient, for all cases and for every group of them.
+
+Slice, box and mask scores are averaged over the cases whose target is present, failures included as 0; answers about
+absent targets are counted apart (``absent_accuracy``), so that easy ``[]`` answers cannot lift a Dice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from medvol.evaluation.error_budget import mean_budget
+from medvol.evaluation.scoring import CaseScore
+from medvol.evaluation.statistics import bootstrap_interval
+
+PRESENT_METRICS = ("key_slice_score", "box_iou", "dsc", "iou", "nsd", "hd95_mm")
+"""Averaged over cases whose target is present."""
+
+GROUPINGS = ("phrasing", "kind", "target", "modality")
+"""Ways in which ``summarise`` splits the cases."""
+
+
+def metric_values(scores: Sequence[CaseScore]) -> dict[str, tuple[list[float], list[str]]]:
+    """Values and patients of every metric that these cases have.
+
+    Returns:
+        By name: ``format_rate`` over all cases, ``PRESENT_METRICS`` over those whose target is present,
+        ``absent_accuracy`` over the others; metrics without a case are left out.
+    """
+    present = [score for score in scores if score.present]
+    absent = [score for score in scores if not score.present]
+    table = {"format_rate": ([float(s.parsed) for s in scores], [s.patient_id for s in scores])}
+    for name in PRESENT_METRICS:
+        measured = [s for s in present if getattr(s, name) is not None]
+        table[name] = ([getattr(s, name) for s in measured], [s.patient_id for s in measured])
+    table["absent_accuracy"] = ([s.dsc for s in absent], [s.patient_id for s in absent])
+    return {name: columns for name, columns in table.items() if columns[0]}
+
+
+def mean_scores(scores: Sequence[CaseScore]) -> dict[str, float]:
+    """Mean of every metric, without intervals."""
+    return {name: sum(values) / len(values) for name, (values, _) in metric_values(scores).items()}
+
+
+def summarise(scores: Sequence[CaseScore], seed: int = 0) -> dict[str, Any]:
+    """Means with intervals for all cases and for each group, failures by name, and the error budget.
+
+    Args:
+        scores: Scores of all cases.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Plain values for JSON: ``all``, ``groups`` (by grouping, then by value), ``failures``, ``error_budget``.
+    """
+    budget = mean_budget(score.budget for score in scores if score.budget)
+    return {
+        "all": _row(scores, seed),
+        "groups": {grouping: _split(scores, grouping, seed) for grouping in GROUPINGS},
+        "failures": dict(sorted(Counter(score.failure for score in scores if score.failure).items())),
+        "error_budget": budget
+        and {
+            **asdict(budget),
+            "cases": sum(score.budget is not None for score in scores),
+            "propagation_loss": budget.propagation_loss,
+            "slice_loss": budget.slice_loss,
+            "box_loss": budget.box_loss,
+        },
+    }
+
+
+def _row(scores: Sequence[CaseScore], seed: int) -> dict[str, Any]:
+    counts = {
+        "cases": len(scores),
+        "patients": len({score.patient_id for score in scores}),
+        "present": sum(score.present for score in scores),
+        "failures": sum(score.failure is not None for score in scores),
+    }
+    intervals = {
+        name: asdict(bootstrap_interval(values, patients, seed=seed))
+        for name, (values, patients) in metric_values(scores).items()
+    }
+    return {**counts, "metrics": intervals}
+
+
+def _split(scores: Sequence[CaseScore], grouping: str, seed: int) -> dict[str, Any]:
+    groups: dict[str, list[CaseScore]] = {}
+    for score in scores:
+        groups.setdefault(_group(score, grouping), []).append(score)
+    return {name: _row(members, seed) for name, members in sorted(groups.items())}
+
+
+def _group(score: CaseScore, grouping: str) -> str:
+    if grouping == "phrasing":
+        return "held-out" if score.held_out else "seen"
+    return str(getattr(score, grouping)) or "(not named)"

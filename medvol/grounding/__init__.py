@@ -1,0 +1,1 @@
+"""How an answer is asked for, written and read: prompts, boxes, anchors, the grammar."""

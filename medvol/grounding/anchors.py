@@ -1,0 +1,118 @@
+"""True evidence anchors, worked out from masks: the labels of cold-start SFT and of every ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medvol.core.errors import GeometryError
+from medvol.core.types import Evidence
+from medvol.grounding.boxes import tight_boxes
+
+KeySliceRule = Literal["paper", "largest", "any"]
+"""``paper``: upper median of the ten largest; ``largest``: the largest; ``any``: a random visible one."""
+
+_TOP = 10
+_VISIBLE_SHARE = 0.1
+
+
+def choose_key_slice(
+    areas: ArrayLike, shown: Sequence[int], rule: KeySliceRule = "paper", rng: np.random.Generator | None = None
+) -> int | None:
+    """Choose the key slice of a target among the slices that a policy sees.
+
+    Args:
+        areas: Target area of every slice of the volume, (Z,).
+        shown: Indices of the slices shown.
+        rule: See ``KeySliceRule``; ``any`` draws among the slices with at least a tenth of the largest area.
+        rng: Needed by ``any``.
+
+    Returns:
+        Index in the volume; None when no shown slice holds the target.
+
+    Source: MedVol-R1, select_slices.py: the ten largest areas among the sampled slices, then the upper median of
+    their indices.
+    """
+    area = np.asarray(areas, np.float64)
+    visible = [z for z in shown if area[z] > 0]
+    if not visible:
+        return None
+    by_area = sorted(visible, key=lambda z: (-area[z], z))
+    if rule == "largest":
+        return int(by_area[0])
+    if rule == "paper":
+        top = sorted(by_area[:_TOP])
+        return int(top[len(top) // 2])
+    if rng is None:
+        raise ValueError("the rule 'any' draws a slice and needs a random generator")
+    clear = [z for z in visible if area[z] >= _VISIBLE_SHARE * area[by_area[0]]]
+    return int(rng.choice(clear))
+
+
+def label_anchor(
+    mask: NDArray[np.bool_],
+    shown: Sequence[int] | None = None,
+    rule: KeySliceRule = "paper",
+    split_boxes: bool = True,
+    jitter: float = 0.0,
+    rng: np.random.Generator | None = None,
+    rationale: str = "",
+) -> Evidence:
+    """Work out the anchor of a target from its mask.
+
+    Args:
+        mask: (Z, Y, X) bool.
+        shown: Indices of the slices that a policy sees; all when None.
+        rule: How the key slice is chosen.
+        split_boxes: One box for each clear component on the key slice; one box of all when False.
+        jitter: Move every edge by up to this share of the box's side, uniformly (imperfect labels).
+        rng: Needed by ``jitter`` and by the rule ``any``.
+        rationale: Text of the think block.
+
+    Returns:
+        The anchor; an absent one when no shown slice holds the target.
+    """
+    if mask.ndim != 3:
+        raise GeometryError(f"a mask has three axes (Z, Y, X), this one has shape {mask.shape}")
+    areas = mask.sum(axis=(1, 2))
+    key = choose_key_slice(areas, shown if shown is not None else range(mask.shape[0]), rule, rng)
+    if key is None:
+        return Evidence(None, np.empty((0, 4), np.float64), rationale)
+    boxes = tight_boxes(mask[key], split_boxes)
+    if jitter > 0:
+        if rng is None:
+            raise ValueError("jitter draws and needs a random generator")
+        boxes = _jitter(boxes, jitter, mask.shape[1:], rng)
+    return Evidence(key, boxes, rationale)
+
+
+def anchor_key(evidence: Evidence) -> tuple[int | None, bytes]:
+    """Equal for anchors of one volume that give equal masks; the rationale does not count."""
+    return evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes()
+
+
+def settled_score(evidence: Evidence | None, target: NDArray[np.bool_]) -> float | None:
+    """Score that an answer earns before its anchor is compared with the target.
+
+    Returns:
+        0 for an answer that could not be parsed, for ``[]`` on a present target and for boxes on an absent one; 1 for
+        ``[]`` on an absent target; None when there are both an anchor and a target to compare.
+    """
+    if evidence is None:
+        return 0.0
+    present = bool(target.any())
+    if present and not evidence.absent:
+        return None
+    return float(evidence.absent and not present)
+
+
+def _jitter(
+    boxes: NDArray[np.float64], share: float, shape: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Move edges without letting a box leave the slice or lose its area (share below one half)."""
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    moved = boxes + rng.uniform(-share, share, boxes.shape) * sides
+    return np.clip(moved, 0, [shape[1], shape[0], shape[1], shape[0]])

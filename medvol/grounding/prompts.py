@@ -1,0 +1,49 @@
+"""Asking: a volume's slices are drawn once, and every question about it is a prompt behind them."""
+
+from __future__ import annotations
+
+from medvol.core.errors import QueryError
+from medvol.core.prompts import Prompt, PromptTemplate
+from medvol.core.types import Evidence, Volume
+from medvol.imaging.slices import choose_slices, draw_slices
+
+
+def build_prompt(volume: Volume, query: str, template: PromptTemplate, truth: Evidence | None = None) -> Prompt:
+    """Draw a volume's slices and ask one question about it.
+
+    Raises:
+        QueryError: The query is empty or is no text.
+    """
+    return build_prompts(volume, [query], template, [truth])[0]
+
+
+def build_prompts(
+    volume: Volume, queries: list[str], template: PromptTemplate, truths: list[Evidence | None] | None = None
+) -> list[Prompt]:
+    """Ask several questions about one volume; the prompts share one drawing of its slices.
+
+    Raises:
+        QueryError: A query is empty or is no text.
+    """
+    for query in queries:
+        require_query(query)
+    indices = choose_slices(volume.shape[0], template.num_slices)
+    slices = draw_slices(volume, indices, template.windows, template.height_px, template.width_px)
+    return [
+        Prompt(slices, query.strip(), template, truth)
+        for query, truth in zip(queries, truths or [None] * len(queries), strict=True)
+    ]
+
+
+def require_query(query: str) -> None:
+    """Refuse what cannot be asked.
+
+    Raises:
+        QueryError: The query is empty, or holds bytes that are no text.
+    """
+    if not query.strip():
+        raise QueryError('the query is empty; describe the target in words, for example "the spleen"')
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        raise QueryError(f"the query {query!r} is no text at letter {error.start + 1}; write it in UTF-8") from None

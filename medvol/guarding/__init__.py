@@ -1,0 +1,1 @@
+"""Where components are called, and what they do is looked at."""

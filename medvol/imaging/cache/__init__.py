@@ -1,0 +1,1 @@
+"""Scans and label maps kept unpacked, slice by slice."""

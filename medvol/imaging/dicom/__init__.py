@@ -1,0 +1,1 @@
+"""DICOM series, archives and segmentation objects."""

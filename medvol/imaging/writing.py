@@ -1,0 +1,97 @@
+"""Writing masks in the scan's own grid, whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import GeometryError
+from medvol.core.types import Volume
+from medvol.core.whole_file import write_whole
+from medvol.imaging.file_names import NIFTI, WHOLE_SCANS, ends_in
+from medvol.imaging.formats.itk_geometry import ItkGeometry, itk_geometry, write_itk
+from medvol.imaging.formats.problems import UnknownFormatError
+from medvol.imaging.geometry import invert_orientation
+
+_GEOMETRY = (
+    *("xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+
+
+def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Path:
+    """Write a mask as uint8 in the grid, axis order and geometry of the file that the volume was read from.
+
+    Args:
+        path: Ends in ``.nii``, ``.nii.gz``, ``.nrrd`` or ``.mha``.
+        mask: (Z, Y, X) bool on the volume's grid.
+        volume: Its affine goes back bit-equal when both files are NIfTI, or both are read by ITK.
+
+    Returns:
+        The path.
+
+    Raises:
+        GeometryError: The mask has another shape than the volume.
+        UnknownFormatError: The name says no format that is written.
+    """
+    path = Path(path)
+    if mask.shape != volume.shape:
+        raise GeometryError(f"the mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
+    if not ends_in(path, WHOLE_SCANS):
+        raise UnknownFormatError(path, "a mask is written as .nii, .nii.gz, .nrrd or .mha; choose one of them")
+    stored = to_stored_axes(mask, volume)
+    with write_whole(path) as partial:
+        if ends_in(path, NIFTI):
+            _write_nifti(partial, stored, volume)
+        else:
+            _write_itk(partial, stored, volume)
+    return path
+
+
+def to_stored_axes(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.uint8]:
+    """Take a mask (Z, Y, X) back to the axis order of the file, (I, J, K) uint8."""
+    voxels = mask.transpose(2, 1, 0).astype(np.bool_).astype(np.uint8)
+    if volume.source is None:
+        return voxels
+    back = invert_orientation(volume.source.orientation)
+    stored: NDArray[np.uint8] = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, back))
+    return stored
+
+
+def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
+    header = None if volume.source is None else volume.source.header
+    if isinstance(header, nib.Nifti1Header) and (header["sform_code"] > 0 or header["qform_code"] > 0):
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        image = kind(stored, None, _geometry_header(header))  # type: ignore[no-untyped-call]
+    else:
+        image = nib.Nifti1Image(stored, _stored_affine(volume))
+        image.header.set_xyzt_units("mm")
+    data = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        data = gzip.compress(data, compresslevel=6, mtime=0)
+    path.write_bytes(data)
+
+
+def _geometry_header(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """Header of a mask: the scan's geometry and nothing else, since free text may name the patient."""
+    bare = type(header)(endianness=header.endianness)
+    bare.set_data_dtype(np.uint8)
+    bare["pixdim"][:4] = header["pixdim"][:4]
+    for field in _GEOMETRY:
+        bare[field] = header[field]
+    return bare
+
+
+def _write_itk(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
+    geometry = None if volume.source is None else volume.source.header
+    if not isinstance(geometry, ItkGeometry):
+        geometry = itk_geometry(_stored_affine(volume))
+    write_itk(path, stored, geometry)
+
+
+def _stored_affine(volume: Volume) -> NDArray[np.float64]:
+    return volume.affine if volume.source is None else volume.source.affine

@@ -1,0 +1,1 @@
+"""From a scan and a query to files: the segmenter, batches, evidence records, pictures."""

@@ -1,0 +1,64 @@
+"""Agreement: how far several answers to one question, drawn at random, name the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from medvol.core.errors import EvidenceParseError
+from medvol.core.types import Completion, Evidence, Volume
+from medvol.grounding.boxes import matched_iou
+from medvol.grounding.grammar import parse_evidence
+
+REACH_MM = 50.0
+"""Key slices this far apart do not agree at all."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Means over all pairs of the answers, each in [0, 1].
+
+    Two answers that say ``[]`` agree fully; an answer that cannot be parsed agrees with none, and so does ``[]`` with
+    an anchor.
+
+    Args:
+        samples: Answers compared.
+        parsed: Those that follow the grammar.
+        key_slice: 1 for the same slice, falling evenly to 0 for slices ``REACH_MM`` apart.
+        boxes: Matched IoU of the boxes, whichever slices they lie on.
+        anchors: Of each pair the product of both.
+    """
+
+    samples: int
+    parsed: int
+    key_slice: float
+    boxes: float
+    anchors: float
+
+
+def measure_agreement(completions: Sequence[Completion], volume: Volume) -> Agreement:
+    """Compare answers to one question about a volume, two or more of them."""
+    anchors = [_parse(completion, volume) for completion in completions]
+    pairs = [_compare(first, second, volume.spacing[0]) for first, second in combinations(anchors, 2)]
+    slices, boxes, both = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    return Agreement(len(anchors), sum(anchor is not None for anchor in anchors), slices, boxes, both)
+
+
+def _parse(completion: Completion, volume: Volume) -> Evidence | None:
+    try:
+        return parse_evidence(completion.text, volume.shape)
+    except EvidenceParseError:
+        return None
+
+
+def _compare(first: Evidence | None, second: Evidence | None, spacing_mm: float) -> tuple[float, float, float]:
+    """Agreement of two anchors on the slice, on the boxes, and on both."""
+    if first is None or second is None:
+        return 0.0, 0.0, 0.0
+    if first.key_slice is None or second.key_slice is None:
+        same = float(first.absent and second.absent)
+        return same, same, same
+    apart_mm = abs(first.key_slice - second.key_slice) * spacing_mm
+    on_slice, on_boxes = max(0.0, 1 - apart_mm / REACH_MM), matched_iou(first.boxes, second.boxes)
+    return on_slice, on_boxes, on_slice * on_boxes

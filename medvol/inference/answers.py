@@ -1,0 +1,166 @@
+"""Which questions are answered already: by a record of the same question, with its mask beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import RecordError
+from medvol.core.types import DicomSegKind, Volume
+from medvol.imaging.folders import newest_change
+from medvol.imaging.volume_hash import hash_volume
+from medvol.inference.jobs import Job
+from medvol.inference.names import digest_question, place, require_not_scan
+from medvol.inference.records import DICOM_SEG_SUFFIX, EvidenceRecord, answer_paths, find_record, mask_suffix
+
+Answer = tuple[Path, EvidenceRecord]
+"""Path of a record, and what it says."""
+
+_WAYS_OUT = "choose another name or another --out, or add --overwrite"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A job whose scan was read, and by whom it is answered: what decides where its answer lies.
+
+    Args:
+        job: One query about one scan.
+        scan_sha256: Hash of the scan's voxels and geometry, wherever it lies.
+        modality: What the scan was read as.
+        suffix: Format of the mask.
+        identity: Of the policy and the propagator, as plain values.
+    """
+
+    job: Job
+    scan_sha256: str
+    modality: str
+    suffix: str
+    identity: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Stem of the files of the answer, see ``medvol.inference.names``."""
+        job = self.job
+        if job.named:
+            return job.name
+        digest = digest_question(self.scan_sha256, self.modality, job.series, job.query, self.identity)
+        return f"{job.name}_{digest}"
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where the files of the answer belong, by their kind."""
+        return answer_paths(self.job.folder, self.name, self.suffix)
+
+    def find(self, dicom_seg: DicomSegKind | None = None) -> Answer | None:
+        """The answer, when it is there and whole.
+
+        Args:
+            dicom_seg: Ask for a DICOM segmentation too.
+        """
+        path = self.paths["record"]
+        record = find_record(path)
+        if record is None or not self._is_of(record) or not _is_whole(path, record, dicom_seg):
+            return None
+        return path, record
+
+    def require_free(self, overwrite: bool = False) -> Path | None:
+        """Refuse to replace what is not an answer to this question.
+
+        Args:
+            overwrite: Whatever is there may be replaced, but never the scan itself.
+
+        Returns:
+            A file that will be replaced; None when nothing is there.
+
+        Raises:
+            RecordError: Files of that name hold something else.
+        """
+        require_not_scan(self.paths.values(), self.job.scan)
+        for kind in ("mask", "record"):
+            if self.paths[kind].is_dir():
+                raise RecordError(f"{self.paths[kind]} is a folder; move it away, or choose another --out")
+        there = next((path for path in self.paths.values() if path.exists()), None)
+        if there is None or overwrite:
+            return there
+        record = find_record(self.paths["record"])
+        if record is None and self.paths["record"].exists():
+            raise RecordError(f"{self.paths['record']} is there already and cannot be read; mend it, or {_WAYS_OUT}")
+        if not self.job.named:
+            return there
+        if record is None:
+            raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
+        if not self._is_of(record):
+            raise RecordError(
+                f"{self.paths['record']} holds another answer ({record.query!r} about {record.scan_path}); {_WAYS_OUT}"
+            )
+        return there
+
+    def _is_of(self, record: EvidenceRecord) -> bool:
+        return _is_asked(record, self.job, self.identity) and record.scan_sha256 == self.scan_sha256
+
+
+def pose(job: Job, volume: Volume, identity: Mapping[str, Any]) -> Question:
+    """Join a job with its scan.
+
+    Args:
+        job: One query about one scan.
+        volume: The scan.
+        identity: Of the policy and the propagator, as plain values.
+    """
+    return Question(job, hash_volume(volume), volume.modality, mask_suffix(volume), identity)
+
+
+class EarlierAnswers:
+    """Records in the folders that a batch writes to, so that a scan that did not change need not be read.
+
+    Args:
+        folders: Where to look.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._found: dict[tuple[Path, str | None, str], list[Answer]] = {}
+        for path in (path for folder in dict.fromkeys(folders) for path in sorted(folder.glob("*.json"))):
+            record = find_record(path)
+            if record is not None and record.scan_path is not None:
+                key = place(Path(record.scan_path)), record.series, record.query
+                self._found.setdefault(key, []).append((path, record))
+
+    def find(self, job: Job, identity: Mapping[str, Any], dicom_seg: DicomSegKind | None = None) -> Answer | None:
+        """The answer to a job whose scan is where it was, and older than the record.
+
+        Args:
+            job: One query about one scan.
+            identity: Of the policy and the propagator, as plain values.
+            dicom_seg: Ask for a DICOM segmentation too.
+        """
+        for path, record in self._found.get((place(job.scan), job.series, job.query), []):
+            placed = path.stem == job.name if job.named else path.stem.startswith(f"{job.name}_")
+            if not (placed and path.parent == job.folder and _is_asked(record, job, identity)):
+                continue
+            if _is_whole(path, record, dicom_seg) and _is_newer(path, job):
+                return path, record
+        return None
+
+
+def _is_asked(record: EvidenceRecord, job: Job, identity: Mapping[str, Any]) -> bool:
+    same_words = record.series == job.series and record.query == job.query
+    return same_words and record.policy == identity["policy"] and record.propagator == identity["propagator"]
+
+
+def _is_whole(path: Path, record: EvidenceRecord, dicom_seg: DicomSegKind | None) -> bool:
+    """True when nothing that was asked for is missing."""
+    wanted = [path.with_name(record.mask_file)]
+    if dicom_seg is not None:
+        if record.dicom_seg != dicom_seg:
+            return False  # an anonymous one is not one with the patient's data, nor the other way round
+        wanted.append(path.with_suffix(DICOM_SEG_SUFFIX))
+    return "overlay" not in record.not_written and all(file.is_file() for file in wanted)
+
+
+def _is_newer(record: Path, job: Job) -> bool:
+    try:
+        return record.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
+    except OSError:
+        return False  # the scan is not there; reading it says so

@@ -1,0 +1,208 @@
+"""Running a batch: the model is loaded once, a bad case does not stop the others, a rerun skips what is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import ConfigError, MissingExtraError, explain_os_error
+from medvol.core.types import DicomSegKind, Volume
+from medvol.grounding.prompts import require_query
+from medvol.imaging.dicom.segmentation import require_dicom_seg
+from medvol.imaging.file_names import is_scan
+from medvol.imaging.reading import read_volume
+from medvol.inference.answers import Answer, EarlierAnswers, Question, pose
+from medvol.inference.jobs import Job
+from medvol.inference.outcomes import tell, tell_answer, tell_failure, write_answers
+from medvol.inference.records import plain_values
+from medvol.inference.segmenter import Segmenter
+from medvol.inference.summary import Outcome, Summary
+from medvol.terminal.stops import Stops, hear_stops
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the jobs of a batch are answered.
+
+    Args:
+        segmenter: Answers them.
+        identity: Identity of its policy and its propagator, as plain values.
+        earlier: What earlier runs answered; None when every scan is read before its answer counts as there.
+        stops: Where a stop is heard.
+        overwrite: Answer again what is done.
+        read: Reads a scan.
+        dicom_seg: Write a DICOM segmentation object beside every mask.
+    """
+
+    segmenter: Segmenter
+    identity: dict[str, Any]
+    earlier: EarlierAnswers | None
+    stops: Stops
+    overwrite: bool
+    read: Callable[..., Volume]
+    dicom_seg: DicomSegKind | None
+
+    def accept(self, answer: Answer | None) -> Answer | None:
+        """An earlier answer that tells all that is asked now."""
+        return answer if answer is not None and self.segmenter.accepts(answer[1]) else None
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    segmenter: Segmenter,
+    out: str | Path,
+    overwrite: bool = False,
+    read: Callable[..., Volume] = read_volume,
+    progress: Callable[[Outcome], None] = lambda outcome: None,
+    dicom_seg: DicomSegKind | None = None,
+    read_all: bool = False,
+) -> Summary:
+    """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
+
+    A job is skipped when its record is there and holds the same scan, query, policy and propagator, so a record that a
+    person edited is kept. A scan that was changed, moved or copied after the record was written is read, and is the
+    same when its voxels and geometry are. A stop (Ctrl-C, SIGTERM) acts between two answers; the summary is written
+    then too.
+
+    Args:
+        jobs: What to do.
+        segmenter: Loaded before the first job, so that a missing model stops everything at once.
+        out: Folder of ``summary.json`` and ``answers.csv``.
+        overwrite: Answer again what is done.
+        read: Reads a scan; called with its path, and with ``series`` when a job names one.
+        progress: Called after every job.
+        dicom_seg: Write a DICOM segmentation object beside every mask, see ``write_dicom_seg``.
+        read_all: Read every scan, also one that did not change since it was answered: it may now be read differently.
+
+    Raises:
+        ConfigError: A DICOM segmentation is asked for, and no scan is DICOM.
+        MissingExtraError: It is asked for, and what writes it is not installed.
+        KeyboardInterrupt: After a stop, when the summary has been written.
+    """
+    _require_dicom(jobs, dicom_seg)
+    with hear_stops() as stops:
+        identity = plain_values(segmenter.identity())
+        Path(out).mkdir(parents=True, exist_ok=True)
+        earlier = None if read_all else EarlierAnswers(job.folder for job in jobs)
+        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom_seg)
+        _announce(jobs, batch)
+        outcomes: dict[Job, Outcome] = {}
+        try:
+            for group in _by_scan(jobs):
+                stops.check()
+                for job, outcome in _run_scan(group, batch):
+                    outcomes[job] = outcome
+                    progress(outcome)
+                    stops.check()
+        finally:
+            with stops.hold():
+                summary = _sum_up(Path(out), [outcomes.get(job) or tell(job, "not run") for job in jobs], identity)
+        stops.check()
+    return summary
+
+
+def _require_dicom(jobs: Sequence[Job], dicom_seg: DicomSegKind | None) -> None:
+    """Refuse a segmentation object that no job can have, before a model is loaded."""
+    if dicom_seg is None:
+        return
+    if find_spec("highdicom") is None:
+        raise MissingExtraError("highdicom", "dicom")
+    if all(is_scan(job.scan) for job in jobs):
+        raise ConfigError(f"--dicom_seg needs DICOM, and none of the scans is, such as {jobs[0].scan}; leave it out")
+
+
+def _announce(jobs: Sequence[Job], batch: Batch) -> None:
+    """Say before the work what will be replaced."""
+    if batch.overwrite and batch.earlier is not None:
+        count = sum(batch.earlier.find(job, batch.identity) is not None for job in jobs)
+        if count:
+            log.warning("%d of %d questions are answered already; their answers will be replaced", count, len(jobs))
+
+
+def _sum_up(out: Path, outcomes: Sequence[Outcome], identity: dict[str, Any]) -> Summary:
+    """Write the summary; when it cannot be written it is still there to be shown."""
+    summary = Summary(tuple(outcomes), identity)
+    try:
+        summary.write(out)
+    except OSError as error:
+        log.warning("the summary of the batch is not written: %s", explain_os_error(error))
+        return Summary(summary.outcomes, identity, explain_os_error(error))
+    return summary
+
+
+def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
+    groups: dict[tuple[Path, str | None], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.scan, job.series), []).append(job)
+    return list(groups.values())
+
+
+def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
+    """Run the jobs of one scan; whatever one of them raises becomes its outcome."""
+    waiting = []
+    for job in jobs:
+        try:
+            require_query(job.query)
+            answer = None if batch.overwrite or batch.earlier is None else _find_earlier(job, batch)
+        except Exception as error:
+            yield job, tell_failure(job, error)
+            continue
+        if answer is None:
+            waiting.append(job)
+        else:
+            yield job, tell_answer(job, "skipped", answer)
+    if waiting:
+        yield from _run_read(waiting, batch)
+
+
+def _find_earlier(job: Job, batch: Batch) -> Answer | None:
+    assert batch.earlier is not None
+    return batch.accept(batch.earlier.find(job, batch.identity, batch.dicom_seg))
+
+
+def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
+    """Read the scan, ask what is not answered, follow the answers."""
+    scan, series = jobs[0].scan, jobs[0].series
+    try:
+        volume = batch.read(scan) if series is None else batch.read(scan, series=series)
+        questions = [pose(job, volume, batch.identity) for job in jobs]
+    except Exception as error:
+        yield from ((job, tell_failure(job, error)) for job in jobs)
+        return
+    batch.stops.check()
+    asked = []
+    for question in questions:
+        answer = None if batch.overwrite else batch.accept(question.find(batch.dicom_seg))
+        if answer is not None:
+            yield question.job, tell_answer(question.job, "skipped", answer)
+            continue
+        try:
+            replaced = question.require_free(batch.overwrite)
+            if batch.dicom_seg is not None:
+                require_dicom_seg(volume, batch.dicom_seg)
+        except Exception as error:
+            yield question.job, tell_failure(question.job, error)
+            continue
+        if replaced is not None and question.job.named:
+            log.warning("%s is there already and is replaced", replaced)
+        asked.append(question)
+    yield from _ask(asked, volume, batch)
+
+
+def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterator[tuple[Job, Outcome]]:
+    if not questions:
+        return
+    try:
+        groups = batch.segmenter.ask(volume, [question.job.query for question in questions])
+    except Exception as error:
+        yield from ((question.job, tell_failure(question.job, error)) for question in questions)
+        return
+    answers = batch.segmenter.follow(groups)
+    for place, outcome in write_answers(questions, groups, answers, batch.dicom_seg, batch.stops.hold):
+        yield questions[place].job, outcome

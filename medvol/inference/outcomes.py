@@ -1,0 +1,92 @@
+"""What became of a question: an answer that was written or was there already, or a failure with what was said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import MedvolError, OutputError, explain_os_error
+from medvol.core.types import DicomSegKind
+from medvol.inference.answers import Answer, Question
+from medvol.inference.failures import save_failure
+from medvol.inference.jobs import Job
+from medvol.inference.records import read_record
+from medvol.inference.segmentation import Segmentation, save_segmentation
+from medvol.inference.summary import Outcome, Status, measured
+from medvol.rollouts.groups import Group
+
+log = logging.getLogger(__name__)
+
+
+def write_answers(
+    questions: Sequence[Question],
+    groups: Sequence[Group],
+    answers: Iterator[tuple[int, Segmentation | MedvolError]],
+    dicom_seg: DicomSegKind | None = None,
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[tuple[int, Outcome]]:
+    """Write answers to questions about one scan as they come; whatever is raised becomes an outcome.
+
+    Args:
+        questions: What was asked.
+        groups: What was said to each.
+        answers: Place of a question, and its answer or why there is none, see ``follow_answers``.
+        dicom_seg: Write a DICOM segmentation object too.
+        hold: Keeps stops away while files are written that belong together.
+
+    Yields:
+        Place of a question and what became of it, each once.
+    """
+    left = dict(enumerate(questions))
+    try:
+        for place, answer in answers:
+            outcome = _write_answer(questions[place], groups[place], answer, dicom_seg, hold)
+            del left[place]
+            yield place, outcome
+    except Exception as error:  # a plug-in may fail in any way; the other scans go on and the summary names it
+        yield from ((place, tell_failure(question.job, error)) for place, question in left.items())
+
+
+def _write_answer(
+    question: Question,
+    group: Group,
+    answer: Segmentation | MedvolError,
+    dicom_seg: DicomSegKind | None,
+    hold: Callable[[], AbstractContextManager[None]],
+) -> Outcome:
+    job = question.job
+    if isinstance(answer, MedvolError):
+        return tell_failure(job, answer, save_failure(question, group.answer.completion, answer))
+    try:
+        with hold():
+            paths = save_segmentation(answer, job.folder, question.name, dicom_seg)
+        return tell_answer(job, "done", (paths["record"], read_record(paths["record"])))
+    except OutputError as error:
+        log.warning("%s, %r: %s", job.scan, job.query, error)
+        path = error.paths["record"]
+        return tell_answer(job, "failed", (path, read_record(path)), error)
+    except Exception as error:  # the disk's, or a library's
+        return tell_failure(job, error)
+
+
+def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | None = None) -> Outcome:
+    """The outcome of a job whose answer lies on the disk."""
+    path, record = answer
+    said = {} if error is None else {"error": type(error).__name__, "detail": str(error)}
+    return tell(job, status, name=path.stem, record=str(path), **said, **measured(record))
+
+
+def tell_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
+    """The outcome of a job without an answer; ``kept`` is where its words lie."""
+    detail = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    log.warning("%s, %r: %s", job.scan, job.query, detail, exc_info=not isinstance(error, MedvolError | OSError))
+    said = f"; what was said is in {kept}" if kept is not None else ""
+    return tell(job, "failed", error=type(error).__name__, detail=f"{detail}{said}")
+
+
+def tell(job: Job, status: Status, name: str = "", **known: Any) -> Outcome:
+    """The outcome of a job."""
+    return Outcome(name or job.name, str(job.scan), job.query, status, series=job.series, **known)

@@ -1,0 +1,249 @@
+"""The overlay: a picture of the key slice with the boxes, the mask's contour, sides and a scale bar."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.metrics import volume_ml
+from medvol.core.types import Evidence, Volume
+from medvol.core.visible_text import show
+from medvol.imaging.windows import apply_window, get_window, window_for_target, window_limits
+from medvol.inference.confidence import briefly
+from medvol.inference.novelty import AnswerWarning
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BOX_COLOUR = "#ffd166"
+MASK_COLOUR = "#06d6a0"
+_BACKGROUND = "#000000"
+_TEXT = "#f2f2f2"
+_QUIET = "#b0b0b0"
+_WARNING = "#ff9f1c"
+_BAR_MM = (200, 100, 50, 20, 10, 5, 2, 1)
+_HEIGHT_IN = 6.0
+_GAP_IN = 0.05
+_DPI = 110
+_CONTEXT_SHARE = 0.3
+"""Least part of the slice's side that a context picture shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What is shown of an answer.
+
+    Args:
+        volume: The scan.
+        query: Text of the question.
+        mask: (Z, Y, X) bool on the volume's grid.
+        evidence: The anchor; of an absent one the middle slice is shown.
+        warnings: Why the answer may be worth nothing.
+        edited: True when a person changed the anchor.
+    """
+
+    volume: Volume
+    query: str
+    mask: NDArray[np.bool_]
+    evidence: Evidence
+    warnings: Sequence[AnswerWarning] = ()
+    edited: bool = False
+
+
+def render_overlay(picture: Picture, context: bool = True) -> bytes:
+    """Draw an answer as PNG; the same answer always gives the same bytes.
+
+    Args:
+        picture: The answer; of an absent one the middle slice is shown.
+        context: Also show three slices through the mask's extent, close up, so that a leak is seen.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    volume, key = picture.volume, picture.evidence.key_slice
+    depth, height, width = volume.shape
+    _, spacing_y, spacing_x = volume.spacing
+    shown = depth // 2 if key is None else key
+    limits = window_limits(volume, get_window(window_for_target(picture.query)))
+    wide = _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
+    title = _wrap(picture.query, wide)
+    banner = _warn(picture, wide)
+    full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
+    below = 0.1 + 0.22 * (title.count("\n") + 1)
+    full_high = _HEIGHT_IN + 0.3 + below + 0.18 * len(banner.splitlines())
+    figure = Figure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
+    FigureCanvasAgg(figure)
+    tall = _HEIGHT_IN / full_high
+    _draw_key_slice(figure.add_axes((0, 0, wide / full_wide, tall)), picture, shown, limits)
+    if context:
+        crop = _close_up(picture.mask)
+        for row, z in enumerate(_context_slices(picture.mask, shown)):
+            place = (1 - wide / 3 / full_wide, tall * (2 - row) / 3, wide / 3 / full_wide, tall / 3 - 0.005)
+            _draw_context(figure.add_axes(place), picture, z, limits, crop)
+    caption = _caption(picture, shown)
+    for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (banner, below, 10, _WARNING), (caption, 0, 9, _QUIET)):
+        y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
+        figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
+    return _to_png(figure)
+
+
+def _to_png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a query in a script that the font lacks
+        figure.savefig(picture, format="png", facecolor=_BACKGROUND, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _wrap(query: str, wide_in: float) -> str:
+    """A query on at most two lines."""
+    lines = textwrap.wrap(show(" ".join(query.split())), max(20, int(wide_in * 10)), max_lines=2, placeholder=" ...")
+    return "\n".join(lines)
+
+
+def _warn(picture: Picture, wide_in: float) -> str:
+    """Warnings in a few words, on at most three lines; empty without any."""
+    if not picture.warnings:
+        return ""
+    text = f"WARNING: {briefly(picture.warnings)}"
+    return "\n".join(textwrap.wrap(text, max(24, int(wide_in * 12)), max_lines=3, placeholder=" ..."))
+
+
+def _context_slices(mask: NDArray[np.bool_], shown: int) -> tuple[int, int, int]:
+    """Slices near the head end, the middle and the feet end of the mask; around the shown one when it is empty."""
+    filled = np.flatnonzero(mask.any(axis=(1, 2)))
+    if len(filled) == 0:
+        return min(shown + 1, len(mask) - 1), shown, max(shown - 1, 0)
+    low, middle, high = (int(filled[round(share * (len(filled) - 1))]) for share in (0.1, 0.5, 0.9))
+    return high, middle, low
+
+
+def _close_up(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Part of the slices that shows the whole mask with a margin, in the slice's own proportions: x1, x2, y1, y2."""
+    height, width = mask.shape[1:]
+    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
+    if len(rows) == 0:
+        return -0.5, width - 0.5, -0.5, height - 0.5
+    spans = 1.4 * np.ptp(columns) / width, 1.4 * np.ptp(rows) / height, _CONTEXT_SHARE
+    share = min(max(spans), 1.0)
+    x = _interval((columns[0] + columns[-1]) / 2, share * width, width)
+    y = _interval((rows[0] + rows[-1]) / 2, share * height, height)
+    return *x, *y
+
+
+def _interval(centre: float, length: float, size: int) -> tuple[float, float]:
+    """An interval of that length, about the centre as far as it fits into the slice."""
+    start = min(max(centre - length / 2, -0.5), size - 0.5 - length)
+    return start, start + length
+
+
+def draw_boxes(
+    axes: Axes, boxes: NDArray[np.float64], colour: str, linewidth: float = 1.0, linestyle: str = "-"
+) -> None:
+    """Frame half-open boxes (N, 4) along their pixel edges."""
+    from matplotlib.patches import Rectangle
+
+    for x1, y1, x2, y2 in boxes.tolist():
+        frame = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour)
+        frame.set(linewidth=linewidth, linestyle=linestyle)
+        axes.add_patch(frame)
+
+
+def _draw_key_slice(axes: Axes, picture: Picture, z: int, limits: tuple[float, float]) -> None:
+    volume = picture.volume
+    _show(axes, volume, z, limits)
+    _outline(axes, picture.mask[z], 1.6)
+    if picture.evidence.key_slice is not None:
+        draw_boxes(axes, picture.evidence.boxes, BOX_COLOUR, linewidth=1.6)
+    for text, x, y, across, along in (
+        ("R", 0.015, 0.5, "left", "center"),
+        ("L", 0.985, 0.5, "right", "center"),
+        ("A", 0.5, 0.985, "center", "top"),
+        ("P", 0.5, 0.015, "center", "bottom"),
+    ):
+        _label(axes, x, y, text, 12, across, along)
+    _scale_bar(axes, volume)
+
+
+def _draw_context(
+    axes: Axes,
+    picture: Picture,
+    z: int,
+    limits: tuple[float, float],
+    crop: tuple[float, float, float, float],
+) -> None:
+    _show(axes, picture.volume, z, limits)
+    _outline(axes, picture.mask[z], 1.0)
+    axes.set_xlim(crop[0], crop[1])
+    axes.set_ylim(crop[3], crop[2])
+    _label(axes, 0.03, 0.97, f"slice {z}", 8, "left", "top")
+
+
+def _show(axes: Axes, volume: Volume, z: int, limits: tuple[float, float]) -> None:
+    _, spacing_y, spacing_x = volume.spacing
+    axes.imshow(
+        apply_window(volume.voxels[z], *limits),
+        cmap="gray",
+        origin="upper",
+        vmin=0,
+        vmax=1,
+        interpolation="bilinear",
+        aspect=spacing_y / spacing_x,
+    )
+    axes.set_axis_off()
+
+
+def _outline(axes: Axes, mask: NDArray[np.bool_], linewidth: float) -> None:
+    """Contour along the mask's pixel edges; the padding closes it at the border of the slice."""
+    if not mask.any():
+        return
+    padded = np.pad(mask, 1).astype(np.float64)
+    rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[MASK_COLOUR], linewidths=linewidth)
+
+
+def _scale_bar(axes: Axes, volume: Volume) -> None:
+    """A bar of a round length, at most a fifth or so of the slice's width."""
+    _, height, width = volume.shape
+    spacing_x = volume.spacing[2]
+    length_mm = next((mm for mm in _BAR_MM if mm <= 0.22 * width * spacing_x), _BAR_MM[-1])
+    length_px = length_mm / spacing_x
+    right, y = 0.97 * width - 0.5, 0.955 * height - 0.5
+    axes.plot([right - length_px, right], [y, y], color=_TEXT, linewidth=2.2, solid_capstyle="butt")
+    text = f"{length_mm // 10} cm" if length_mm >= 10 else f"{length_mm} mm"
+    _label(axes, 0.97 - length_px / width / 2, 0.055, text, 9, "center", "bottom")
+
+
+def _label(axes: Axes, x: float, y: float, text: str, size: int, across: str, along: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.transAxes,
+        color=_TEXT,
+        fontsize=size,
+        ha=across,
+        va=along,
+        path_effects=[withStroke(linewidth=2, foreground=_BACKGROUND)],
+        parse_math=False,
+    )
+
+
+def _caption(picture: Picture, shown: int) -> str:
+    depth = picture.volume.shape[0]
+    if picture.evidence.absent:
+        return f"answer: not in this scan (middle slice {shown} of 0..{depth - 1} shown)"
+    amount = volume_ml(picture.mask, picture.volume.spacing)
+    filled = int(picture.mask.any(axis=(1, 2)).sum())
+    edited = ", anchor edited by hand" if picture.edited else ""
+    return f"key slice {shown} of 0..{depth - 1}, mask {amount:.1f} ml on {filled} slices{edited}"

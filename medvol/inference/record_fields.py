@@ -1,0 +1,109 @@
+"""The fields of a record: each is looked up by its dotted name and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import RecordError
+from medvol.core.types import Evidence
+from medvol.grounding.grammar import MAX_BOXES
+
+_MAX_PX = 1_000_000
+
+
+class RecordFields:
+    """Checked access to what a JSON file holds; every error names the file, the field and the value.
+
+    Args:
+        path: File that was read.
+        content: What it holds.
+
+    Raises:
+        RecordError: It is not an object.
+    """
+
+    def __init__(self, path: Path, content: Any) -> None:
+        self.path = path
+        self.content = content
+        if not isinstance(content, dict):
+            raise RecordError(f"{path} holds no JSON object; an evidence record starts with '{{'")
+
+    def get(self, name: str) -> Any:
+        """Value of a dotted name."""
+        value = self.content
+        for key in name.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise RecordError(f"{self.path}: the field {name} is missing; put it back, or segment the scan again")
+            value = value[key]
+        return value
+
+    def text(self, name: str, may_be_empty: bool = False) -> str:
+        """A text."""
+        value = self.get(name)
+        if not isinstance(value, str) or not (value.strip() or may_be_empty):
+            self._refuse(name, value, "a text" if may_be_empty else "a text that is not empty")
+        return value
+
+    def file_name(self, name: str) -> str:
+        """Name of a file beside this one."""
+        value = self.text(name)
+        if "/" in value or "\\" in value or "\0" in value or value in (".", "..") or PureWindowsPath(value).drive:
+            self._refuse(name, value, "the name of a file beside the record, without a folder")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """A text or null."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, str):
+            self._refuse(name, value, "a text or null")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """``true`` or ``false``."""
+        value = self.get(name)
+        if not isinstance(value, bool):
+            self._refuse(name, value, "true or false")
+        return value
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object."""
+        value = self.get(name)
+        if not isinstance(value, dict):
+            self._refuse(name, value, "an object")
+        return value
+
+    def evidence(self, name: str) -> Evidence:
+        """An anchor: key slice and pixel boxes, or both empty when the target is absent."""
+        key = self.get(f"{name}.key_slice")
+        boxes = self.get(f"{name}.boxes_px")
+        rationale = self.text(f"{name}.rationale", may_be_empty=True)
+        if key is None:
+            if boxes != []:
+                self._refuse(f"{name}.boxes_px", boxes, "[] where key_slice is null, which says that nothing is there")
+            return Evidence(None, np.empty((0, 4), np.float64), rationale)
+        if type(key) is not int or key < 0:
+            self._refuse(f"{name}.key_slice", key, "the index of a slice, 0 or more, or null for an absent target")
+        return Evidence(key, self._boxes(f"{name}.boxes_px", boxes), rationale)
+
+    def _boxes(self, name: str, value: Any) -> NDArray[np.float64]:
+        if not isinstance(value, list) or not 1 <= len(value) <= MAX_BOXES:
+            self._refuse(name, value, f"a list of 1 to {MAX_BOXES} boxes")
+        for i, box in enumerate(value):
+            if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+                self._refuse(f"{name}[{i}]", box, "four numbers x1, y1, x2, y2 in pixels")
+            if not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+                self._refuse(f"{name}[{i}]", box, "x1, y1, x2, y2 with 0 <= x1 < x2 and 0 <= y1 < y2")
+        return np.array(value, np.float64)
+
+    def _refuse(self, name: str, value: Any, expected: str) -> NoReturn:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
+        raise RecordError(f"{self.path}: {name} is {shown}; it must be {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_PX

@@ -1,0 +1,128 @@
+"""Evidence records: a JSON file beside every mask that a person can read, check and edit.
+
+What counts when an edited record is read is ``evidence.key_slice`` and ``evidence.boxes_px``; the same place in the
+stored file's axes, in the grammar's integers and in world millimetres is written beside it for other programs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medvol.core.errors import RecordError
+from medvol.core.json_file import read_json
+from medvol.core.types import Evidence, Volume
+from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
+from medvol.inference.record_fields import RecordFields
+
+SCHEMA = "medvol-evidence/1"
+"""Version of the record's layout."""
+
+DICOM_SEG_SUFFIX = ".dcm"
+"""Ending of a DICOM segmentation object beside a record."""
+
+FAILED_SUFFIX = ".failed.json"
+"""Ending of the file that keeps the words of an answer without a mask."""
+
+_REMEDY = "mend it, or segment the scan again"
+
+
+@dataclass(frozen=True, eq=False)
+class EvidenceRecord:
+    """A record read back.
+
+    Args:
+        query: Text of the question.
+        evidence: The anchor, boxes in pixels of the LPS volume's slice.
+        completion: The policy's own words.
+        scan_path: Scan it was written for; None for a volume made in memory.
+        scan_sha256: Hash of that scan's voxels and geometry, see ``hash_volume``.
+        series: What its DICOM series was named by; None when none was named.
+        mask_file: Name of the mask beside the record.
+        mask: What the mask measures, see ``measure_mask``.
+        not_written: Why files that were asked for are not there, by their kind.
+        policy: Identity of the policy.
+        propagator: Identity of the propagator.
+        sampling: How the completion was drawn.
+        edited: True when the anchor is no longer what the completion says.
+        confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
+        dicom_seg: Kind of the DICOM segmentation beside it, ``anonymous`` or ``with_patient``; None when there is none.
+    """
+
+    query: str
+    evidence: Evidence
+    completion: str
+    scan_path: str | None
+    scan_sha256: str
+    mask_file: str
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    propagator: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    edited: bool = False
+    series: str | None = None
+    mask: Mapping[str, Any] = field(default_factory=dict)
+    not_written: Mapping[str, Any] = field(default_factory=dict)
+    confidence: Mapping[str, Any] = field(default_factory=dict)
+    dicom_seg: str | None = None
+
+
+def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
+    """Where the files of an answer lie, by their kind; ``suffix`` is the mask's, see ``mask_suffix``."""
+    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX}
+    return {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
+
+
+def read_record(path: str | Path) -> EvidenceRecord:
+    """Read a record that a person may have edited; every field is checked.
+
+    Raises:
+        RecordError: The file is missing or not JSON, or a field is missing, of the wrong type or out of range; the
+            message names the field, the value received and what to do.
+    """
+    path = Path(path)
+    fields = RecordFields(path, read_json(path, "`medvol segment` writes one beside every mask", _REMEDY))
+    schema = fields.text("schema")
+    if schema != SCHEMA:
+        raise RecordError(f"{path}: schema is {schema!r}; this version of medvol reads {SCHEMA!r}")
+    return EvidenceRecord(
+        query=fields.text("query"),
+        evidence=fields.evidence("evidence"),
+        completion=fields.text("completion", may_be_empty=True),
+        scan_path=fields.optional_text("scan.path"),
+        scan_sha256=fields.text("scan.sha256"),
+        series=fields.optional_text("scan.series") if "series" in fields.get("scan") else None,
+        mask_file=fields.file_name("mask.file"),
+        mask=fields.mapping("mask"),
+        not_written=fields.mapping("not_written"),
+        policy=fields.mapping("policy"),
+        propagator=fields.mapping("propagator"),
+        sampling=fields.mapping("sampling"),
+        edited=fields.flag("edited"),
+        confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
+        dicom_seg=fields.optional_text("dicom_seg") if "dicom_seg" in fields.content else None,
+    )
+
+
+def find_record(path: Path) -> EvidenceRecord | None:
+    """A record, or None where there is none that can be read."""
+    try:
+        return read_record(path)
+    except (RecordError, OSError):
+        return None
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they come back from JSON: tuples become lists, anything that JSON lacks becomes text."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return plain
+
+
+def mask_suffix(volume: Volume) -> str:
+    """Format of the mask: the scan's own where it is NRRD or MetaImage, else NIfTI."""
+    path = None if volume.source is None else volume.source.path
+    if path is not None and ends_in(path, NRRD):
+        return ".nrrd"
+    return ".mha" if path is not None and ends_in(path, METAIMAGE) else ".nii.gz"

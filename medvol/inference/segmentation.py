@@ -1,0 +1,216 @@
+"""The segmentation: the answer to one query, and how it is written: mask, record and picture together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import OutputError, explain_error
+from medvol.core.json_file import to_json
+from medvol.core.reprs import Brief
+from medvol.core.types import Completion, DicomSegKind, Evidence, Volume
+from medvol.core.whole_file import require_no_folder, write_together
+from medvol.grounding.boxes import to_norm
+from medvol.imaging.dicom.segmentation import write_dicom_seg
+from medvol.imaging.geometry import voxel_to_world
+from medvol.imaging.volume_hash import hash_volume
+from medvol.imaging.writing import write_mask
+from medvol.inference.anchor_place import box_corners_mm, stored_slice
+from medvol.inference.confidence import Confidence
+from medvol.inference.measurements import measure_mask
+from medvol.inference.names import require_name, require_not_scan
+from medvol.inference.overlay import Picture, render_overlay
+from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
+
+_Extras = dict[str, Callable[[Path], object]]
+_DECIMALS = 3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Segmentation(Brief):
+    """The answer to one query about one volume.
+
+    Args:
+        volume: The scan.
+        query: Text of the question.
+        mask: (Z, Y, X) bool on the volume's grid; all False when the target is absent.
+        evidence: The anchor the mask was propagated from.
+        completion: The policy's own words.
+        provenance: Identity of the policy and the propagator, as written to the evidence record.
+        confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
+    """
+
+    volume: Volume
+    query: str
+    mask: NDArray[np.bool_]
+    evidence: Evidence
+    completion: Completion
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    confidence: Confidence | None = None
+
+    def save(
+        self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
+    ) -> dict[str, Path]:
+        """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``."""
+        return save_segmentation(self, Path(folder), name, dicom_seg)
+
+
+def save_segmentation(
+    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None = None
+) -> dict[str, Path]:
+    """Write mask, record and overlay together; the record appears last, so where it is the rest is too.
+
+    Mask and record do not depend on the others: when the picture or the DICOM segmentation cannot be made or written,
+    the record says so under ``not_written``.
+
+    Args:
+        segmentation: What to write.
+        folder: Created when it does not exist.
+        name: Stem of the files; earlier ones of that name are replaced.
+        dicom_seg: Write a DICOM segmentation object too, see ``write_dicom_seg``.
+
+    Returns:
+        Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
+
+    Raises:
+        RecordError: The name cannot be a file name, or is the scan's own.
+        OSError: Mask and record cannot be written; nothing is.
+        OutputError: They were written, but something beside them could not be.
+    """
+    require_name(name, "the name of the files")
+    paths = answer_paths(folder := Path(folder), name, mask_suffix(segmentation.volume))
+    volume, mask = segmentation.volume, segmentation.mask
+    require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
+    extras: dict[str, Callable[[Path], object]] = {
+        "overlay": lambda path: path.write_bytes(render_overlay(_picture(segmentation)))
+    }
+    if dicom_seg is not None:
+        extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
+    earlier = find_record(paths["record"])
+    with write_together(folder, last=paths["record"].name) as place:
+        partial = {kind: place / path.name for kind, path in paths.items()}
+        write_mask(partial["mask"], mask, volume)
+        _write_record(partial["record"], segmentation, paths, {}, dicom_seg)
+        failures = _write_extras(extras, partial, paths)
+        if failures:
+            _write_record(partial["record"], segmentation, paths, failures, dicom_seg)
+    written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
+    replaced_seg = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
+    for path in (paths[kind] for kind in (*failures, *replaced_seg) if not paths[kind].is_dir()):
+        path.unlink(missing_ok=True)  # of an earlier answer that was replaced
+    (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
+    if failures:
+        raise OutputError(written, failures)
+    return written
+
+
+def _write_extras(extras: _Extras, partial: Mapping[str, Path], paths: Mapping[str, Path]) -> dict[str, str]:
+    """Write what can be written; why the rest cannot, by its kind."""
+    failures: dict[str, str] = {}
+    for kind, write in extras.items():
+        try:
+            require_no_folder(paths[kind])
+            write(partial[kind])
+        except Exception as error:  # a library's, or the disk's
+            partial[kind].unlink(missing_ok=True)
+            refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
+            failures[kind] = refused or explain_error(error)
+    return failures
+
+
+def describe_segmentation(
+    segmentation: Segmentation,
+    mask_file: str,
+    overlay_file: str | None,
+    not_written: Mapping[str, str] | None = None,
+    dicom_seg: DicomSegKind | None = None,
+) -> dict[str, Any]:
+    """Content of the record, as plain values; the same segmentation always gives the same content.
+
+    Args:
+        segmentation: The answer.
+        mask_file: Name of its mask.
+        overlay_file: Name of its picture; None when there is none.
+        not_written: Why files that were asked for are not there, by their kind.
+        dicom_seg: Kind of the DICOM segmentation that was asked for; None when there is none.
+    """
+    provenance, volume = segmentation.provenance, segmentation.volume
+    unit = "HU" if volume.modality == "CT" else None
+    return {
+        "schema": SCHEMA,
+        "medvol": version("medvol-r1"),
+        "query": segmentation.query,
+        "evidence": _describe_evidence(segmentation.evidence, volume),
+        "edited": bool(provenance.get("edited", False)),
+        "completion": segmentation.completion.text,
+        "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
+        "overlay": {"file": overlay_file},
+        "dicom_seg": None if "dicom_seg" in (not_written or {}) else dicom_seg,
+        "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
+        "not_written": dict(not_written or {}),
+        "scan": _describe_scan(volume),
+        **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
+    }
+
+
+def _picture(segmentation: Segmentation) -> Picture:
+    """What the overlay shows of an answer."""
+    found = segmentation
+    warnings = () if found.confidence is None else found.confidence.warnings
+    edited = bool(found.provenance.get("edited"))
+    return Picture(found.volume, found.query, found.mask, found.evidence, warnings, edited)
+
+
+def _describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:
+    if evidence.key_slice is None:
+        return {"absent": True, "key_slice": None, "boxes_px": [], "rationale": evidence.rationale}
+    _, height, width = volume.shape
+    key = evidence.key_slice
+    axis, index = stored_slice(volume, key)
+    centre = voxel_to_world(volume.affine, [[(width - 1) / 2, (height - 1) / 2, key]])
+    return {
+        "absent": False,
+        "key_slice": key,
+        "boxes_px": _rounded(evidence.boxes),
+        "rationale": evidence.rationale,
+        "stored_slice": {"axis": axis, "index": index},
+        "slice_centre_mm": _rounded(centre[0]),
+        "boxes_norm": to_norm(evidence.boxes, height, width).tolist(),
+        "box_corners_mm": _rounded(box_corners_mm(volume, key, evidence.boxes)),
+    }
+
+
+def _describe_scan(volume: Volume) -> dict[str, Any]:
+    source = volume.source
+    return {
+        "path": None if source is None or source.path is None else str(source.path),
+        "series": (source.series or None) if source is not None else None,
+        "sha256": hash_volume(volume),
+        "modality": volume.modality,
+        "shape_zyx": list(volume.shape),
+        "spacing_zyx_mm": list(volume.spacing),
+        "affine_stored": (volume.affine if source is None else source.affine).tolist(),
+        "affine_lps": volume.affine.tolist(),
+    }
+
+
+def _rounded(values: NDArray[np.float64]) -> list[Any]:
+    rounded: list[Any] = (np.round(values, _DECIMALS) + 0.0).tolist()
+    return rounded
+
+
+def _write_record(
+    path: Path,
+    segmentation: Segmentation,
+    paths: Mapping[str, Path],
+    failures: Mapping[str, str],
+    dicom_seg: DicomSegKind | None,
+) -> None:
+    overlay = None if "overlay" in failures else paths["overlay"].name
+    path.write_bytes(to_json(describe_segmentation(segmentation, paths["mask"].name, overlay, failures, dicom_seg)))

@@ -1,0 +1,292 @@
+"""From a scan and a query to a mask: ask the policy, read its anchor, propagate it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvol.core.errors import (
+    ConfigError,
+    EvidenceParseError,
+    MedvolError,
+    PropagationError,
+    RecordError,
+    UntrustedAnswerError,
+)
+from medvol.core.roles import Policy, Propagator
+from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Sampling, Volume
+from medvol.grounding.grammar import parse_evidence
+from medvol.guarding.guard import identify, read_knowledge
+from medvol.imaging.volume_hash import hash_volume
+from medvol.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
+from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_volume
+from medvol.inference.records import EvidenceRecord
+from medvol.inference.segmentation import Segmentation
+from medvol.rollouts.groups import Group, ask, ask_again
+from medvol.rollouts.masks import HELD_MIB, follow, follow_anchors
+from medvol.terminal.progress import Work
+
+_HEAD = 160
+_SAME_PX = 0.01
+"""Boxes that lie closer than this are the same; a record rounds them to a thousandth."""
+
+MAX_SAMPLES = 1000
+"""Most further answers to one query; a number with a few zeros too many would fill the memory."""
+
+
+class Segmenter:
+    """Answers queries about scans.
+
+    Args:
+        policy: Writes the evidence anchor: a policy, the path of a model folder, or the name of a registered policy.
+        propagator: Turns it into a mask: a propagator or its name; ``RegionPropagator`` when None.
+        samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
+            how far it agrees with itself; 0 draws none.
+        strict: Refuse an answer that carries a warning, or whose policy does not tell what it was trained on.
+
+    Raises:
+        CheckpointError: There is no such model folder.
+        ConfigError: The policy is an oracle, which needs the true mask; or an argument is of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | str | Path,
+        propagator: Propagator | str | None = None,
+        samples: int = 0,
+        strict: bool = False,
+    ) -> None:
+        self.policy = take_policy(policy)
+        if self.policy.needs_truth:
+            raise ConfigError(
+                f"{type(self.policy).__name__} answers with the true anchor, which a scan alone does not have; choose "
+                "a trained policy, or use `medvol test` on a data set with masks"
+            )
+        self.propagator = take_propagator(propagator)
+        if type(samples) is not int or samples < 0 or samples == 1 or samples > MAX_SAMPLES:
+            raise ConfigError(f"samples is {samples!r}; it is 0, or 2 to {MAX_SAMPLES} answers to compare")
+        self.samples = samples
+        self.strict = strict
+
+    def segment(self, scan: Volume | str | Path, query: str, sampling: Sampling | None = None) -> Segmentation:
+        """Answer one query.
+
+        Args:
+            scan: A volume, or the path of a scan, see ``read_volume``.
+            query: The question, as a person would type it.
+            sampling: Greedy when None.
+
+        Returns:
+            The mask with the anchor it was propagated from; the mask is empty when the answer says that the target is
+            absent.
+
+        Raises:
+            ScanError: The scan cannot be read.
+            QueryError: The query is empty, or no text.
+            PolicyError: The policy failed.
+            EvidenceParseError: The answer does not follow the grammar; the message shows its beginning.
+            UntrustedAnswerError: The segmenter is strict, and the answer carries a warning.
+            PropagationError: The anchor could not be propagated.
+            InvalidComponentError: A component changed what it was given.
+        """
+        return self.segment_many(scan, [query], sampling)[0]
+
+    def segment_many(
+        self, scan: Volume | str | Path, queries: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Segmentation]:
+        """Answer several queries from one drawing of the scan's slices; raises as ``segment`` does."""
+        queries = take_queries(queries)
+        volume = take_volume(scan)
+        groups = self.ask(volume, queries, sampling)
+        answers: dict[int, Segmentation] = {}
+        for place, answer in self.follow(groups, sampling):
+            if isinstance(answer, MedvolError):
+                raise answer
+            shared = any(answer.mask is other.mask for other in answers.values())
+            answers[place] = replace(answer, mask=answer.mask.copy()) if shared else answer
+        return [answers[place] for place in range(len(groups))]
+
+    def ask(self, volume: Volume, queries: Sequence[str], sampling: Sampling | None = None) -> list[Group]:
+        """Let the policy answer several queries about one volume; each answer carries its samples.
+
+        Returns:
+            A group of one rollout for each query; one that the policy fails on harms no other and carries the error.
+
+        Raises:
+            QueryError: A query is empty.
+        """
+        cases = [Case("", volume, Query(query)) for query in queries]
+        with Work("asking the policy"):
+            groups = ask(self.policy, cases, sampling)
+            return self._add_samples(groups, sampling) if self.samples else groups
+
+    def _add_samples(self, groups: list[Group], sampling: Sampling | None) -> list[Group]:
+        """Groups whose answers carry samples; where these cannot be drawn, the answer fails too."""
+        answered = [place for place, group in enumerate(groups) if group.answer.error is None]
+        again = ask_again(self.policy, [groups[place] for place in answered], _at_random(sampling), self.samples)
+        for place, drawn in zip(answered, again, strict=True):
+            said = replace(groups[place].answer.completion, samples=tuple(drawn.completions))
+            answer = replace(groups[place].answer, completion=said)
+            groups[place] = replace(drawn, rollouts=(answer,)) if drawn.answer.error is None else drawn
+        return groups
+
+    def follow(
+        self, groups: Sequence[Group], sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Segmentation | MedvolError]]:
+        """Follow answers to their masks, see ``follow_answers``."""
+        return follow_answers(groups, self.policy, self.propagator, sampling, self.strict)
+
+    def accepts(self, record: EvidenceRecord) -> bool:
+        """True when an earlier answer tells as much as is asked now, and is one that would not be refused."""
+        agreement = record.confidence.get("agreement")
+        drawn = agreement.get("samples") if isinstance(agreement, dict) else 0
+        sampled = not self.samples or drawn == self.samples
+        trusted = not read_warnings(record.confidence) and record.confidence.get("training_known") is True
+        return sampled and (trusted or not self.strict)
+
+    def identity(self) -> dict[str, Any]:
+        """Identity of the policy and the propagator, as written to evidence records; loads the weights it hashes."""
+        return {"policy": identify(self.policy), "propagator": identify(self.propagator)}
+
+
+def follow_answers(
+    groups: Sequence[Group],
+    policy: Policy,
+    propagator: Propagator,
+    sampling: Sampling | None = None,
+    strict: bool = False,
+) -> Iterator[tuple[int, Segmentation | MedvolError]]:
+    """Judge the answers to queries about one volume, and propagate their anchors together.
+
+    Args:
+        groups: The queries, each with one answer and its samples.
+        policy: Wrote them.
+        propagator: Turns their anchors into masks.
+        sampling: How they were drawn; greedy when None.
+        strict: Refuse an answer that carries a warning; nothing is propagated from it.
+
+    Yields:
+        For each query its place among the groups, and the answer or why there is none: the ``PolicyError`` that kept
+        the policy from answering, an ``EvidenceParseError`` that shows the beginning of an answer that does not follow
+        the grammar, an ``UntrustedAnswerError``, or a ``PropagationError``. Answers without a mask come first. Those
+        with equal anchors share a mask.
+
+    Raises:
+        InvalidComponentError: A component changed what it was given.
+    """
+    trusted: dict[int, Confidence] = {}
+    for place, group in enumerate(groups):
+        judged = _judge(group, policy, strict)
+        if isinstance(judged, Confidence):
+            trusted[place] = judged
+        else:
+            yield place, judged
+    if not trusted:
+        return
+    identity = {"policy": identify(policy), "propagator": identify(propagator)}
+    provenance = {**identity, "sampling": asdict(sampling or Sampling()), "edited": False}
+    places, volume = list(trusted), groups[0].case.volume
+    for i, rollout in follow(volume, [groups[k].answer for k in places], propagator, held_mib=HELD_MIB):
+        place = places[i]
+        yield place, rollout.error or _segmentation(groups[place], rollout, provenance, trusted[place])
+
+
+def _judge(group: Group, policy: Policy, strict: bool) -> Confidence | MedvolError:
+    """What is known about an answer, or why it is none."""
+    rollout, query = group.answer, group.prompt.query
+    if rollout.evidence is None:
+        return rollout.error or _quote(rollout, query)
+    training, name = read_knowledge(policy), type(policy).__name__
+    confidence = judge_answer(rollout.completion, group.case.volume, query, training, name)
+    if strict:
+        try:
+            require_trust(confidence, query)
+        except UntrustedAnswerError as error:
+            return error
+    return confidence
+
+
+def _quote(rollout: Rollout, query: str) -> EvidenceParseError:
+    """Why an answer cannot be read, with its beginning."""
+    failure, head = str(rollout.failure), rollout.completion.text[:_HEAD]
+    detail = rollout.detail.removeprefix(f"{failure}: ")
+    quoted = "" if head in detail else f"; it begins {head!r}"
+    return EvidenceParseError(failure, f"the answer to {query!r} cannot be used, {detail}{quoted}")
+
+
+def _segmentation(
+    group: Group, rollout: Rollout, provenance: Mapping[str, Any], confidence: Confidence
+) -> Segmentation:
+    assert rollout.mask is not None
+    assert rollout.evidence is not None
+    volume, query = group.case.volume, group.prompt.query
+    return Segmentation(volume, query, rollout.mask, rollout.evidence, rollout.completion, provenance, confidence)
+
+
+def repropagate(
+    volume: Volume, record: EvidenceRecord, propagator: Propagator, allow_other_scan: bool = False
+) -> Segmentation:
+    """Propagate the anchor of a record, edited by a person or not; the policy is not asked.
+
+    Args:
+        volume: The scan.
+        record: From ``read_record``; its slice and pixel boxes count.
+        propagator: Turns the anchor into a mask.
+        allow_other_scan: Accept a scan with other voxels or another geometry than the record was written for.
+
+    Raises:
+        RecordError: The record was written for another scan, or its anchor does not lie in this one.
+        PropagationError: The anchor could not be propagated.
+    """
+    if not allow_other_scan and hash_volume(volume) != record.scan_sha256:
+        raise RecordError(
+            f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
+            f"{record.scan_sha256[:12]}...); give that scan, or allow another one with "
+            "--allow_other_scan (in Python: allow_other_scan=True)"
+        )
+    _require_inside(volume, record.evidence)
+    edited = record.edited or not _is_own_words(record, volume)
+    provenance = {
+        "policy": dict(record.policy),
+        "propagator": identify(propagator),
+        "sampling": dict(record.sampling),
+        "edited": edited,
+    }
+    ((_, outcome),) = follow_anchors(volume, [record.evidence], propagator)
+    if isinstance(outcome, PropagationError):
+        raise outcome
+    return Segmentation(volume, record.query, outcome, record.evidence, Completion(record.completion), provenance)
+
+
+def _at_random(sampling: Sampling | None) -> Sampling:
+    """How samples are drawn: as the answer was, but at temperature 1 where that was greedy."""
+    sampling = sampling or Sampling()
+    return replace(sampling, temperature=sampling.temperature or 1.0)
+
+
+def _require_inside(volume: Volume, evidence: Evidence) -> None:
+    """Refuse an anchor that does not lie in the volume."""
+    if evidence.key_slice is None:
+        return
+    depth, height, width = volume.shape
+    if evidence.key_slice >= depth:
+        raise RecordError(f"evidence.key_slice is {evidence.key_slice}; the scan has the slices 0 to {depth - 1}")
+    for box in evidence.boxes.tolist():
+        if box[2] > width or box[3] > height:
+            raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
+
+
+def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
+    """True when the anchor is what the policy's completion says."""
+    try:
+        written = parse_evidence(record.completion, volume.shape)
+    except EvidenceParseError:
+        return False
+    same_boxes = written.boxes.shape == record.evidence.boxes.shape and bool(
+        np.allclose(written.boxes, record.evidence.boxes, rtol=0, atol=_SAME_PX)
+    )
+    return written.key_slice == record.evidence.key_slice and same_boxes

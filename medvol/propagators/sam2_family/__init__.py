@@ -1,0 +1,1 @@
+"""What MedSAM2 and SAM 2 share."""

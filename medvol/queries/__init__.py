@@ -1,0 +1,1 @@
+"""How questions are made: phrasings, relations between structures, instances."""

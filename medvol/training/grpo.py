@@ -1,0 +1,171 @@
+"""GRPOModule: group-relative policy optimisation on evidence anchors.
+
+A training step draws a group of completions for every query, follows them to masks where a reward needs that, and
+raises the probability of those that earned more than their siblings. Slices are read once a volume, in sampling and in
+training alike: all queries and completions of a volume are one packed row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim.lr_scheduler import LambdaLR
+
+from medvol.core.errors import ConfigError
+from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
+from medvol.core.types import Case, Sampling, require_target
+from medvol.evaluation.module import Batch
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.rollouts.groups import Group, ask, require_answers
+from medvol.rollouts.scorer import RewardScorer
+from medvol.training.advantages import group_advantages, zero_spread
+from medvol.training.augmentation import reword_query
+from medvol.training.inspector import draw_rollouts
+from medvol.training.losses import LossTerms, policy_loss
+from medvol.training.measures import measure_rollouts, measure_update
+from medvol.training.module import TrainingModule
+from medvol.training.settings import (
+    AdvantageSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    RolloutSettings,
+    StartSettings,
+)
+from medvol.training.start_check import require_good_start
+from medvol.training.token_table import TokenTable, make_tables
+
+
+class GRPOModule(TrainingModule):
+    """Teaches a policy by what its own answers earn.
+
+    Args:
+        policy: Trained; it should already answer in the grammar (cold-start SFT first).
+        propagator: Turns anchors into masks, for rewards, validation and test.
+        rewards: Terms that score an answer.
+        reward_weights: Weight of each term by its class name; 1 where none is given. A term of weight 0 is only logged
+            when no mask is needed for it.
+        rollouts: How completions are drawn.
+        advantages: How much better a completion did than its siblings.
+        loss: What the loss is.
+        optimizer: AdamW, with betas of 0.9 and 0.95, its schedule, and the updates on a batch of rollouts.
+        start: What must hold before the first update.
+        evaluation: How answers are asked for in validation and test, and what is measured of them.
+        reword: Probability that words of a training query are dropped; 0 leaves queries as they are.
+        seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
+    """
+
+    def __init__(
+        self,
+        policy: TrainablePolicy,
+        propagator: Propagator,
+        rewards: Sequence[RewardTerm],
+        reward_weights: Mapping[str, float] | None = None,
+        rollouts: RolloutSettings = RolloutSettings(),
+        advantages: AdvantageSettings = AdvantageSettings(),
+        loss: LossSettings = LossSettings(),
+        optimizer: GRPOOptimizerSettings = GRPOOptimizerSettings(),
+        start: StartSettings = StartSettings(),
+        evaluation: EvaluationSettings = EvaluationSettings(),
+        reword: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            policy=policy, propagator=propagator, optimizer=optimizer, evaluation=evaluation, reword=reword, seed=seed
+        )
+        if not isinstance(optimizer, GRPOOptimizerSettings):
+            raise ConfigError(f"GRPOModule takes GRPOOptimizerSettings as its optimizer; got {optimizer!r}")
+        self.optimizer: GRPOOptimizerSettings = optimizer
+        self.rewards = list(rewards)
+        self.reward_weights = reward_weights
+        self.rollouts = rollouts
+        self.advantages = advantages
+        self.loss = loss
+        self.start = start
+        self.scorer = RewardScorer(self.rewards, reward_weights)
+        self.automatic_optimization = False  # one rollout batch may be worth several updates
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine, by optimiser steps."""
+        steps = float(self.trainer.estimated_stepping_batches)
+        if self.trainer.max_steps < 0:
+            steps *= self.optimizer.updates_per_rollout
+        return self.optimise(self.policy.trainable_parameters(), (0.9, 0.95), int(steps))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Draw and score rollouts, then update the policy on them.
+
+        Raises:
+            ConfigError: Before the first update, when the start is not good enough.
+            DatasetError: A case has no target mask.
+            RewardError: A term fails, or scores outside [0, 1].
+        """
+        rng = np.random.default_rng([self.seed, self.global_step])
+        groups = [group for cases in batch for group in self._draw(cases, rng)]
+        if self.global_step == 0:
+            require_good_start(self.policy, groups, self.start, self.evaluation.max_new_tokens)
+        self._log_all(measure_rollouts(groups), len(groups))
+        self._inspect(groups)
+        rewards = torch.tensor([[reward.total for reward in group.rewards] for group in groups], device=self.device)
+        taught = torch.ones(len(groups), dtype=torch.bool)
+        if self.advantages.skip_zero_spread:
+            taught = ~zero_spread(rewards)
+        advantages = group_advantages(rewards, self.advantages.scale)
+        longest, size = self.evaluation.max_new_tokens, self.optimizer.volumes_per_pass
+        tables = make_tables(groups, advantages, taught, self.loss.kind, longest, size)
+        references = [self._refer(table) for table in tables]
+        old: list[torch.Tensor] = []
+        for _ in range(self.optimizer.updates_per_rollout):
+            self._update(tables, old, references)
+
+    def _draw(self, cases: Sequence[Case], rng: np.random.Generator) -> list[Group]:
+        """Draw, follow and score the rollouts of one volume."""
+        for case in cases:
+            require_target(case)
+        queries = [reword_query(case.query.text, rng, self.reword) for case in cases]
+        sampling = Sampling(self.rollouts.temperature, self.evaluation.max_new_tokens, int(rng.integers(2**31)))
+        groups = ask(self.policy, cases, sampling, self.rollouts.group_size, queries)
+        require_answers(groups)  # what a policy cannot do, it cannot learn from
+        return self.scorer.score_groups(groups, self.propagator)
+
+    def _refer(self, table: TokenTable) -> torch.Tensor | None:
+        """Log-probabilities under the reference policy."""
+        if self.loss.beta == 0:
+            return None
+        return table.pad(self.policy.reference_log_probs(table.prompts, table.completions, self.rollouts.temperature))
+
+    def _update(
+        self, tables: Sequence[TokenTable], old: list[torch.Tensor], references: Sequence[torch.Tensor | None]
+    ) -> None:
+        """One optimiser step; the first one on a batch fills ``old``, as the policy still is what drew it."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        optimizer.zero_grad()
+        terms: list[LossTerms] = []
+        for table, reference in zip(tables, references, strict=True):
+            new = table.pad(self.policy.log_probs(table.prompts, table.completions, self.rollouts.temperature))
+            if len(old) == len(terms):
+                old.append(new.detach())
+            before = old[len(terms)]
+            found = policy_loss(new, before, table.advantages, table.mask, table.weights, self.loss, reference)
+            self.manual_backward(found.loss)
+            terms.append(found._replace(loss=found.loss.detach()))
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
+        optimizer.step()
+        cast(LambdaLR, self.lr_schedulers()).step()
+        self._log_all({**measure_update(tables, terms, old), "grad_norm": float(norm)}, 1)
+
+    def _inspect(self, groups: Sequence[Group]) -> None:
+        every = self.rollouts.inspect_every
+        wanted = every and self.global_step % every == 0 and not self.is_trial
+        if wanted and self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir) / "rollouts"
+            draw_rollouts(folder / f"step-{self.global_step:06d}.png", groups, self.evaluation.split_boxes)
+
+    def _log_all(self, measures: Mapping[str, float], count: int) -> None:
+        for name, value in measures.items():
+            self.log(f"train/{name}", value, prog_bar=name in ("reward", "zero_spread"), batch_size=count)

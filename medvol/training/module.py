@@ -1,0 +1,108 @@
+"""TrainingModule: what every way of training a policy shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+from medvol.core.errors import ConfigError
+from medvol.core.limits import require_share
+from medvol.core.model_folder import require_replaceable
+from medvol.core.roles import Propagator, TrainablePolicy
+from medvol.evaluation.module import Batch, EvaluationModule
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.training.export import export_model
+from medvol.training.gathering import TRAINING_DATA, Gatherer
+from medvol.training.schedule import warm_up_then_cosine
+from medvol.training.settings import OptimizerSettings
+
+
+class TrainingModule(EvaluationModule, ABC):
+    """Trains the policy that it evaluates, and exports it at the end.
+
+    Args:
+        policy: Trained.
+        propagator: Turns anchors into masks.
+        optimizer: AdamW and its schedule.
+        evaluation: How answers are asked for, and what is measured of them.
+        reword: Probability that words of a training query are dropped and a carrier phrase is put before it.
+        seed: Seed of the draws.
+
+    Raises:
+        ConfigError: The policy has nothing to train, or a setting is out of range.
+    """
+
+    policy: TrainablePolicy
+
+    def __init__(
+        self,
+        policy: TrainablePolicy,
+        propagator: Propagator,
+        optimizer: OptimizerSettings,
+        evaluation: EvaluationSettings,
+        reword: float,
+        seed: int,
+    ) -> None:
+        super().__init__(policy=policy, propagator=propagator, evaluation=evaluation)
+        if not isinstance(policy, TrainablePolicy):
+            raise ConfigError(
+                f"{type(policy).__name__} has nothing to train; give {type(self).__name__} a TrainablePolicy, such as "
+                "QwenVLPolicy, or score this one with EvaluationModule and `medvol test`"
+            )
+        require_share(reword=reword)
+        self.optimizer = optimizer
+        self.reword = reword
+        self.seed = seed
+        self.gatherer = Gatherer(type(self).__name__, reword > 0)
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
+        """Train on a batch."""
+
+    def optimise(
+        self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float], steps: int
+    ) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine over so many optimiser steps."""
+        own = self.optimizer
+        optimizer = torch.optim.AdamW(parameters, lr=own.learning_rate, betas=betas, weight_decay=own.weight_decay)
+        shape = warm_up_then_cosine(own.warmup_steps, steps, own.final_share)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Look where the model will be written, and go on from what the policy knew before."""
+        if not self.is_trial:
+            require_replaceable(self._model_folder)
+        self.gatherer.start(self.policy)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Note what is about to be learned from."""
+        for cases in batch:
+            self.gatherer.meet(cases)
+
+    def on_fit_end(self) -> None:
+        """Export the trained policy to ``model`` in the run folder, with its training data; not after a trial run."""
+        data = self.gatherer.finish(self.trainer, self.validated)
+        self.gatherer.data = data
+        if self.trainer.is_global_zero and not self.is_trial:
+            export_model(self.policy, self._model_folder, data)
+
+    @property
+    def _model_folder(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "model"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the policy was trained on up to now."""
+        checkpoint[TRAINING_DATA] = self.gatherer.finish(self.trainer, self.validated).to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the network before its weights are restored, and take up what it was trained on."""
+        self.configure_model()
+        self.policy.training_data = self.gatherer.restore(checkpoint)
+        stages = () if self.policy.training_data is None else self.policy.training_data.stages
+        self.validated = dict(stages[-1].scores) if stages else {}

@@ -1,0 +1,132 @@
+"""The folder of a run: it belongs to one experiment, and its checkpoints are called by a word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medvol.core.errors import CheckpointError, ConfigError
+from medvol.training.checkpoint import CHECKPOINTS
+
+if sys.platform != "win32":
+    import fcntl
+
+_WORDS = ("best", "last")
+_RESULTS = (f"{CHECKPOINTS}/*.ckpt", "model", "rollouts/step-*.png", "cases.json", "evaluation.json", "predictions")
+"""What would be taken for the next experiment's."""
+
+_NOTES = (
+    "fit.yaml",
+    "validate.yaml",
+    "test.yaml",
+    "predict.yaml",
+    "hparams.yaml",
+    "metrics/*",
+    "events.out.tfevents.*",
+)
+"""What else medvol writes; a start that came to nothing leaves it."""
+
+
+class RunFolder:
+    """Folder in which a fit writes; validations and tests of the same experiment write there too.
+
+    Args:
+        path: The folder, which need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def find(self, patterns: tuple[str, ...] = (*_RESULTS, *_NOTES)) -> list[Path]:
+        """What medvol wrote in it; files of the user's own are not among it."""
+        return sorted(path for pattern in patterns for path in self.path.glob(pattern))
+
+    def find_checkpoint(self, word: str) -> Path:
+        """File that a value of ``--ckpt_path`` stands for.
+
+        Args:
+            word: ``best`` or ``last`` of this folder, or a path.
+
+        Raises:
+            CheckpointError: The folder holds no such checkpoint, or the word has no meaning here.
+        """
+        if word == "hpc" or word.lower().startswith("registry"):
+            raise CheckpointError(
+                f"--ckpt_path {word} names a store of Lightning's that medvol does not use; give last, best or the "
+                "path of a .ckpt file"
+            )
+        if word not in _WORDS:
+            return Path(word)
+        path = self.path / CHECKPOINTS / f"{word}.ckpt"
+        if not path.is_file():
+            others = ", ".join(map(str, self.find((f"{CHECKPOINTS}/*.ckpt",))))
+            remedy = f"there is {others}" if others else "nor any other; a fit without --ckpt_path starts anew"
+            raise CheckpointError(f"--ckpt_path {word}: there is no checkpoint {path}; {remedy}")
+        return path
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file lies in the folder."""
+        return path.resolve().is_relative_to(self.path.resolve())
+
+    def require_free(self) -> None:
+        """Refuse to fit where another fit left its results.
+
+        Raises:
+            ConfigError: There are some.
+        """
+        found = self.find(_RESULTS)
+        if not found:
+            return
+        names = ", ".join(str(path.relative_to(self.path)) for path in found[:4])
+        saved = [word for word in ("last", "best") if (self.path / CHECKPOINTS / f"{word}.ckpt").is_file()]
+        go_on = f"go on with that run (--ckpt_path {saved[0]}), " if saved else ""
+        raise ConfigError(
+            f"the run folder {str(self.path)!r} holds a run already ({names}{', ...' if len(found) > 4 else ''}): "
+            f"{go_on}choose another folder (--trainer.default_root_dir FOLDER), or delete that run first (--overwrite)"
+        )
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other fits out of the folder; the system ends the claim with the process, however it ends.
+
+        Raises:
+            ConfigError: Another fit writes in it.
+        """
+        folder = self.path / CHECKPOINTS
+        folder.mkdir(parents=True, exist_ok=True)
+        if sys.platform == "win32":
+            yield
+            return
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                self._lock(handle)
+            for partial in folder.glob(".partial-*"):  # of a fit that was killed while it saved
+                partial.unlink()
+            yield
+        finally:
+            os.close(handle)
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another fit writes in {str(self.path)!r}; wait for it, or choose another folder "
+                "(--trainer.default_root_dir FOLDER)"
+            ) from error
+
+
+def delete(paths: list[Path]) -> None:
+    """Delete files and folders."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

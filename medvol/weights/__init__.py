@@ -1,0 +1,1 @@
+"""Files of weights, judged before any library opens them."""

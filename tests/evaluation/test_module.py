@@ -1,0 +1,325 @@
+"""The module under a Lightning trainer: what it logs, writes, registers and restores."""
+
+import dataclasses
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from medvol.core.errors import DatasetError, PolicyError
+from medvol.core.roles import TrainablePolicy
+from medvol.core.types import Completion
+from medvol.evaluation.module import EvaluationModule
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.inference.records import read_record
+
+TRUE_BOX = (15, 10, 35, 20)
+
+
+def run(stage, module, groups, folder, **options):
+    """Run one verb of the trainer over groups of cases, one group a batch."""
+    trainer = Trainer(
+        default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    loader = DataLoader(groups, batch_size=1, collate_fn=list)
+    result = getattr(trainer, stage)(module, loader, **({} if stage == "predict" else {"verbose": False}))
+    return result if stage == "predict" else result[0]
+
+
+@pytest.fixture
+def study(make_case, write_answer, written_policy):
+    """Five queries about one volume and one about another: right, half right, missed, unparsable, absent, right."""
+    cases = [
+        make_case("right", patient="p1", kind="explicit"),
+        make_case("half", patient="p1", kind="explicit", held_out=True),
+        make_case("missed", patient="p1"),
+        make_case("garbled", patient="p1"),
+        make_case("nowhere", present=False, patient="p1", kind="absent", target="spleen"),
+    ]
+    other = make_case("other", patient="p2")
+    other = dataclasses.replace(other, volume=dataclasses.replace(other.volume, volume_id="volume-2", modality="MR"))
+    answers = {
+        "right": write_answer(6, TRUE_BOX),
+        "half": write_answer(6, (15, 10, 25, 20)),
+        "missed": write_answer(),
+        "garbled": "<answer>[{</answer>",
+        "nowhere": write_answer(),
+        "other": write_answer(6, TRUE_BOX),
+    }
+    return [cases, [other]], written_policy(answers)
+
+
+def test_test_logs_means_with_failures_as_0(study, box_propagator, tmp_path, capsys):
+    groups, policy = study
+    logged = run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    half = 2 * 100 / (100 + 200)
+    assert logged["test/format_rate"] == pytest.approx(5 / 6)
+    assert logged["test/dsc"] == pytest.approx((1 + half + 0 + 0 + 1) / 5)
+    assert logged["test/key_slice_score"] == pytest.approx(3 / 5)
+    assert logged["test/box_iou"] == pytest.approx(2.5 / 5)
+    assert logged["test/absent_accuracy"] == 1.0
+    assert "failures count as 0" in capsys.readouterr().out
+
+
+def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
+    groups, policy = study
+    run(
+        "test",
+        EvaluationModule(policy, box_propagator(), EvaluationSettings(error_budget=True, surface=True)),
+        groups,
+        tmp_path,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json"]
+    cases = json.loads((tmp_path / "cases.json").read_text())
+    summary = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [case["case_id"] for case in cases] == ["right", "half", "missed", "garbled", "nowhere", "other"]
+    assert summary["policy"] == {"name": "WrittenPolicy", "answers": 6}
+    assert {key: summary["propagator"][key] for key in ("name", "reach")} == {"name": "BoxPropagator", "reach": 2}
+    assert summary["failures"] == {"bad_json": 1}
+    overall = summary["all"]
+    assert (overall["cases"], overall["patients"], overall["present"], overall["failures"]) == (6, 2, 5, 1)
+    dsc = overall["metrics"]["dsc"]
+    assert dsc["low"] <= dsc["mean"] <= dsc["high"]
+    assert set(summary["groups"]) == {"phrasing", "kind", "target", "modality"}
+    assert summary["groups"]["phrasing"]["held-out"]["cases"] == 1
+    assert summary["groups"]["modality"]["MR"]["metrics"]["dsc"]["mean"] == pytest.approx(1.0)
+    assert summary["error_budget"]["cases"] == 5
+    # of the target's slices 4..8 only 4 and 7 are shown; from 7 the propagator reaches 5..9
+    assert summary["error_budget"]["true_anchor"] == pytest.approx(2 * 4 / (5 + 5))
+    assert summary["error_budget"]["true_boxes"] == pytest.approx(3 / 5)
+    assert "dsc" not in summary["groups"]["kind"]["absent"]["metrics"]
+
+
+def test_validation_logs_but_writes_nothing_and_measures_no_budget(study, box_propagator, tmp_path):
+    groups, policy = study
+    propagator = box_propagator()
+    calls = []
+    propagate = propagator.propagate
+    propagator.propagate = lambda *args: calls.append(args) or propagate(*args)
+    logged = run(
+        "validate", EvaluationModule(policy, propagator, EvaluationSettings(error_budget=True)), groups, tmp_path
+    )
+    assert {"val/format_rate", "val/key_slice_score", "val/box_iou", "val/dsc"} <= set(logged)
+    assert len(calls) == 4  # every anchor of a volume once: two answers say [] about the first
+    assert not list(tmp_path.iterdir())
+
+
+def test_queries_of_one_volume_are_answered_in_one_call_from_one_drawing(study, box_propagator, tmp_path):
+    groups, policy = study
+    run("validate", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert [len(prompts) for prompts in policy.calls] == [5, 1]
+    assert len({id(prompt.slices) for prompt in policy.calls[0]}) == 1
+    assert all(prompt.truth is None for prompt in policy.calls[0])
+
+
+def test_oracle_gets_the_true_anchor_of_the_slices_shown(study, box_propagator, written_policy, tmp_path):
+    groups, _ = study
+    policy = written_policy(needs_truth=True)
+    logged = run("test", EvaluationModule(policy, box_propagator(4)), groups, tmp_path)
+    prompt = policy.calls[0][0]
+    assert prompt.truth.key_slice in prompt.slices.indices
+    assert (logged["test/box_iou"], logged["test/absent_accuracy"]) == (pytest.approx(1.0), 1.0)
+
+
+def test_case_without_a_mask_is_refused_in_one_sentence(study, box_propagator, tmp_path):
+    groups, policy = study
+    groups[0][2] = dataclasses.replace(groups[0][2], target=None)
+    with pytest.raises(DatasetError, match="case 'missed' has no target mask"):
+        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:Using .DistributedSampler.")  # the copies that it warns of are counted once
+def test_two_processes_write_what_one_writes(study, box_propagator, tmp_path):
+    groups, policy = study
+    third = [dataclasses.replace(case, case_id=f"third-{case.case_id}") for case in groups[0][:2]]
+    groups.append(third)  # an odd number of groups: the sampler hands one to both processes
+    for name, options in {"one": {}, "two": {"devices": 2, "strategy": "ddp_fork"}}.items():
+        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path / name, **options)
+    one, two = (json.loads((tmp_path / name / "cases.json").read_text()) for name in ("one", "two"))
+    assert len(one) == 8
+    assert sorted(one, key=lambda case: case["case_id"]) == sorted(two, key=lambda case: case["case_id"])
+
+
+def test_cases_that_share_an_id_are_refused_rather_than_lost(study, box_propagator, tmp_path):
+    groups, policy = study
+    groups[1][0] = dataclasses.replace(groups[1][0], case_id="right")
+    with pytest.raises(DatasetError, match="several cases have the id 'right'"):
+        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+
+
+def test_predict_needs_no_masks_and_writes_what_segment_writes(study, box_propagator, tmp_path):
+    groups, policy = study
+    bare = [[dataclasses.replace(case, target=None) for case in cases] for cases in groups]
+    module = EvaluationModule(policy, box_propagator(), EvaluationSettings(max_new_tokens=77))
+    assert run("predict", module, bare, tmp_path) == [["right", "half", "missed", "nowhere"], ["other"]]
+    folder = tmp_path / "predictions"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["counts"] == {"done": 5, "skipped": 0, "failed": 1, "not run": 0}
+    assert [row["query"] for row in summary["cases"]] == ["right", "half", "missed", "garbled", "nowhere", "other"]
+    assert module.failed
+    for row in (row for row in summary["cases"] if row["status"] == "done"):
+        record = read_record(row["record"])
+        assert (record.query, record.policy["name"]) == (row["query"], "WrittenPolicy")
+        assert record.sampling == {"temperature": 0.0, "max_new_tokens": 77, "seed": 0}
+        assert "trained on" in record.confidence["unknown"][-1]
+        mask = np.asarray(nib.load(folder / record.mask_file).dataobj).T > 0
+        assert mask.sum() == {"right": 1000, "half": 500, "other": 1000}.get(row["query"], 0)
+        assert (folder / record.mask_file.replace(".nii.gz", ".png")).is_file()
+
+
+def test_a_failed_prediction_leaves_what_was_said(study, box_propagator, tmp_path):
+    groups, policy = study
+    run("predict", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    (kept,) = (tmp_path / "predictions").glob("*.failed.json")
+    content = json.loads(kept.read_text())
+    assert (content["query"], content["failure"]) == ("garbled", "bad_json")
+    assert kept.name.startswith("garbled_")
+    assert content["completion"] == "<answer>[{</answer>"
+    cases = json.loads((tmp_path / "predictions" / "summary.json").read_text())["cases"]
+    (row,) = (row for row in cases if row["status"] == "failed")
+    assert row["error"] == "EvidenceParseError"
+    assert str(kept) in row["detail"]
+
+
+NAMES = ["../p1/a", "..%2Fp1/a", "a/b", "a-b", "a b", "A/B", "肝" * 200, "肝" * 200 + "x", "", ".", "a\n"]
+
+
+def test_predictions_of_many_names_are_many_files(make_case, write_answer, box_propagator, written_policy, tmp_path):
+    cases = [make_case(name, text="it") for name in NAMES]
+    policy = written_policy({"it": write_answer(6, TRUE_BOX)})
+    run(
+        "predict",
+        EvaluationModule(policy, box_propagator(), EvaluationSettings(save_dir=str(tmp_path))),
+        [cases],
+        tmp_path,
+    )
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len({name.casefold() for name in names if name.endswith(".nii.gz")}) == len(NAMES)
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*.nii.gz"))
+    assert max(len(name.encode()) for name in names) < 200
+
+
+def test_another_policy_does_not_replace_a_prediction(study, box_propagator, tmp_path):
+    groups, policy = study
+    for reach in (2, 1):
+        run("predict", EvaluationModule(policy, box_propagator(reach)), groups[1:], tmp_path)
+    assert len(list((tmp_path / "predictions").glob("*.nii.gz"))) == 2
+
+
+def test_a_policy_that_fails_on_one_volume_leaves_the_others(study, box_propagator, tmp_path):
+    groups, policy = study
+    del policy.answers["half"]
+    run("predict", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    cases = json.loads((tmp_path / "predictions" / "summary.json").read_text())["cases"]
+    failed = {row["query"]: row["error"] for row in cases if row["status"] == "failed"}
+    assert failed == {"half": "PolicyError", "garbled": "EvidenceParseError"}
+    assert sum(row["status"] == "done" for row in cases) == 4
+
+
+class TinyPolicy(TrainablePolicy):
+    """One weight; answers that the target is absent."""
+
+    def __init__(self):
+        self.built = []
+
+    def load(self):
+        if not self.built:
+            self.built.append(torch.nn.Linear(1, 1, bias=False))
+        return self.built[0]
+
+    def generate(self, prompts, n=1, sampling=None):
+        self.load()
+        return [[Completion("<think>no</think><answer>[]</answer>")] * n for _ in prompts]
+
+    def encode(self, text):
+        raise NotImplementedError
+
+    def log_probs(self, prompts, completions):
+        return [[self.load().weight.sum().expand(1)] for _ in prompts]
+
+    reference_log_probs = log_probs
+
+    def trainable_parameters(self):
+        return self.load().parameters()
+
+    def write_weights(self, folder):
+        raise NotImplementedError
+
+
+class Fitted(EvaluationModule):
+    """Drives the only weight down and notes the mode that it is trained in."""
+
+    def training_step(self, batch, batch_idx):
+        self.modes = [*getattr(self, "modes", []), self.network.training]
+        return self.policy.log_probs([None], [[None]])[0][0].sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_network_is_built_late_registered_trained_and_stored(study, box_propagator, tmp_path):
+    groups, _ = study
+    policy = TinyPolicy()
+    module = Fitted(policy, box_propagator())
+    assert not policy.built
+    loader = DataLoader(groups, batch_size=1, collate_fn=list)
+    trainer = Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, max_epochs=2, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, loader, loader)
+    assert module.network is policy.load()
+    assert module.modes == [True] * 4
+    assert trainer.callback_metrics["val/dsc"] == 0.0
+    assert trainer.callback_metrics["val/absent_accuracy"] == 1.0
+    assert not list(tmp_path.iterdir())
+
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = Fitted(TinyPolicy(), box_propagator())
+    again.configure_model()
+    again.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"])
+    assert torch.equal(again.policy.load().weight, policy.load().weight)
+    assert list(again.state_dict()) == ["network.weight"]
+
+
+class Failing:
+    """Makes a policy fail on some queries, or on all."""
+
+    def __init__(self, policy, *queries):
+        self.policy, self.queries = policy, queries
+
+    def __call__(self, prompts, n=1, sampling=None):
+        if not self.queries or any(prompt.query in self.queries for prompt in prompts):
+            raise SystemExit("no more")
+        return type(self.policy).generate(self.policy, prompts, n, sampling)
+
+
+def test_a_policy_that_fails_on_one_case_fails_that_case_alone(study, box_propagator, tmp_path):
+    groups, policy = study
+    policy.generate = Failing(policy, groups[0][0].query.text)
+    run("test", EvaluationModule(policy, box_propagator(), EvaluationSettings(error_budget=True)), groups, tmp_path)
+    cases = {case["case_id"]: case for case in json.loads((tmp_path / "cases.json").read_text())}
+    failed = [case_id for case_id, case in cases.items() if case["failure"] == "policy_failed"]
+    assert [case["case_id"] for case in cases.values()] == ["right", "half", "missed", "garbled", "nowhere", "other"]
+    same = [case.case_id for group in groups for case in group if case.query.text == groups[0][0].query.text]
+    assert failed == same
+    assert all(cases[case_id]["dsc"] == 0 and not cases[case_id]["parsed"] for case_id in failed)
+    assert all("SystemExit: no more" in cases[case_id]["detail"] for case_id in failed)
+    summary = json.loads((tmp_path / "evaluation.json").read_text())
+    assert summary["failures"]["policy_failed"] == len(failed)
+
+
+@pytest.mark.parametrize("stage", ["test", "validate", "predict"])
+def test_a_policy_that_fails_on_every_case_stops_the_run(stage, study, box_propagator, tmp_path):
+    groups, policy = study
+    policy.generate = Failing(policy)
+    with pytest.raises(PolicyError, match="failed on each of 6 queries"):
+        run(stage, EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == ({"summary.json", "answers.csv"} if stage == "predict" else set())

@@ -1,0 +1,202 @@
+"""Writing, reading and comparing evaluations."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from medvol.core.errors import ConfigError, RecordError
+from medvol.core.json_file import write_json
+from medvol.evaluation.archive import read_evaluation, write_evaluation
+from medvol.evaluation.report import format_interval, report_runs
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.summary import mean_scores, summarise
+from medvol.grounding.anchors import label_anchor
+
+TRUE_BOX = (15, 10, 35, 20)
+SURFACE = EvaluationSettings(surface=True)
+ABOUT = {"policy": {"name": "P"}, "propagator": {"name": "R"}}
+
+
+@pytest.fixture
+def make_scores(make_case, write_answer, box_propagator, score_answer):
+    """Scores of six present targets of three patients and one absent one; ``width`` of the box decides the DSC."""
+
+    def make(width=20, patients=3):
+        answer = write_answer(6, (15, 10, 15 + width, 20))
+        cases = [make_case(f"case-{i}", patient=f"p{i % patients}", held_out=i > 3) for i in range(6)]
+        scores = [score_answer(case, answer, box_propagator(), SURFACE, label_anchor(case.target)) for case in cases]
+        absent = make_case("none", present=False, patient="p0", kind="absent")
+        return [*scores, score_answer(absent, "?", box_propagator(), SURFACE)]
+
+    return make
+
+
+def text_of(report):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(report)
+    return capture.get()
+
+
+def test_round_trip(make_scores, tmp_path):
+    scores = make_scores(10)
+    path = write_evaluation(tmp_path / "run", scores, ABOUT)
+    assert path == tmp_path / "run" / "evaluation.json"
+    evaluation = read_evaluation(tmp_path / "run")
+    assert list(evaluation.scores) == scores
+    assert evaluation.summary["policy"] == {"name": "P"}
+    assert evaluation.summary["versions"]["medvol-r1"]
+    assert evaluation.summary["bootstrap_seed"] == 0
+
+
+def test_absent_targets_do_not_enter_the_dice(make_scores):
+    means = mean_scores(make_scores(20))
+    assert means["dsc"] == pytest.approx(1.0)
+    assert means["absent_accuracy"] == 0.0
+    assert means["format_rate"] == pytest.approx(6 / 7)
+
+
+def test_failures_count_in_every_denominator(make_scores):
+    scores = make_scores(20)
+    failed = dataclasses.replace(scores[0], dsc=0.0, parsed=False, failure="no_answer")
+    summary = summarise([failed, *scores[1:]])
+    assert summary["all"]["metrics"]["dsc"]["mean"] == pytest.approx(5 / 6)
+    assert summary["failures"] == {"no_answer": 2}
+    assert summary["all"]["failures"] == 2
+
+
+def test_same_scores_same_bytes(make_scores, tmp_path):
+    for name in ("a", "b"):
+        write_evaluation(tmp_path / name, make_scores(13), ABOUT)
+    assert (tmp_path / "a" / "evaluation.json").read_bytes() == (tmp_path / "b" / "evaluation.json").read_bytes()
+
+
+def test_one_run(make_scores, tmp_path):
+    write_evaluation(tmp_path / "run", make_scores(20), ABOUT)
+    text = text_of(report_runs([tmp_path / "run"]))
+    assert "failures count as 0" in text
+    assert "error budget" in text
+    assert "DSC by kind" in text
+    assert "DSC by modality" not in text  # there is only one
+    assert "failures of run: no_answer 1" in text
+    assert "difference" not in text
+
+
+def test_runs_of_the_same_cases_are_paired(make_scores, tmp_path):
+    write_evaluation(tmp_path / "before", make_scores(10), ABOUT)
+    write_evaluation(tmp_path / "after", list(reversed(make_scores(20))), ABOUT)
+    report = report_runs([tmp_path / "before", tmp_path / "after"])
+    difference = next(sheet for sheet in report.sheets if sheet.title.startswith("difference to before"))
+    rows = dict(difference.rows)
+    gain = 1 - 2 * 10 / (10 + 20)
+    assert rows["DSC"] == format_interval({"mean": gain, "low": gain, "high": gain})
+    assert rows["box IoU"].startswith("0.500")
+    assert (
+        report.remarks == ("failures of before: no_answer 1", "failures of after: no_answer 1")
+        or len(report.remarks) == 2
+    )
+
+
+def test_runs_of_other_cases_are_not_paired(make_scores, tmp_path):
+    write_evaluation(tmp_path / "a", make_scores(10), ABOUT)
+    write_evaluation(tmp_path / "b", make_scores(10)[1:], ABOUT)
+    report = report_runs([tmp_path / "a", tmp_path / "b"])
+    assert not any(sheet.title.startswith("difference") for sheet in report.sheets)
+    assert "b did not answer the same cases as a: no paired difference" in report.remarks
+
+
+def test_markdown_is_one_table_a_sheet_and_escapes_bars(make_scores, tmp_path):
+    scores = [dataclasses.replace(score, target=f"left|right {i % 2}") for i, score in enumerate(make_scores(10))]
+    write_evaluation(tmp_path / "run", scores, ABOUT)
+    report = report_runs([tmp_path / "run"])
+    markdown = report.to_markdown()
+    assert markdown.count("| --- |") == len(report.sheets)
+    assert "left\\|right 0" in markdown
+
+
+def test_names_are_not_read_as_markup(make_scores, tmp_path):
+    scores = [dataclasses.replace(score, target=f"[bold]{i % 2}[/nope]") for i, score in enumerate(make_scores(10))]
+    write_evaluation(tmp_path / "run", scores, ABOUT)
+    assert "[bold]0[/nope]" in text_of(report_runs([tmp_path / "run"]))
+
+
+def test_runs_of_one_name_are_told_apart(make_scores, tmp_path):
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    for folder in folders:
+        write_evaluation(folder, make_scores(10), ABOUT)
+    assert list(report_runs(folders).sheets[0].head) == ["", *map(str, folders)]
+
+
+def test_a_report_needs_different_folders(tmp_path):
+    for folders in ([], [tmp_path, tmp_path / "." / ""]):
+        with pytest.raises(ConfigError, match="one or more different run folders"):
+            report_runs(folders)
+
+
+def break_nothing_there(folder):
+    (folder / "evaluation.json").unlink()
+
+
+def break_cut_short(folder):
+    text = (folder / "evaluation.json").read_text()
+    (folder / "evaluation.json").write_text(text[: len(text) // 2])
+
+
+def break_other_schema(folder):
+    write_json(folder / "evaluation.json", {"schema": "another/9"})
+
+
+def break_not_text(folder):
+    (folder / "cases.json").write_bytes(np.arange(256, dtype=np.uint8).tobytes())
+
+
+def break_no_cases(folder):
+    write_json(folder / "cases.json", [])
+
+
+def break_missing_field(folder):
+    write_json(folder / "cases.json", [{"case_id": "a"}])
+
+
+def break_row_is_a_number(folder):
+    write_json(folder / "cases.json", [3])
+
+
+def break_budget(folder):
+    rows = json.loads((folder / "cases.json").read_text())
+    rows[0]["budget"] = {"guess": 1}
+    write_json(folder / "cases.json", rows)
+
+
+def break_wrong_type(folder):
+    rows = json.loads((folder / "cases.json").read_text())
+    rows[0]["dsc"] = "high"
+    write_json(folder / "cases.json", rows)
+
+
+def break_no_seed(folder):
+    write_json(folder / "evaluation.json", {"schema": "medvol-evaluation/1"})
+
+
+def break_not_a_number(folder):
+    (folder / "cases.json").write_text((folder / "cases.json").read_text().replace("1.0", "NaN"))
+
+
+def break_into_a_folder(folder):
+    (folder / "cases.json").unlink()
+    (folder / "cases.json").mkdir()
+
+
+BREAKS = [value for name, value in sorted(globals().items()) if name.startswith("break_")]
+
+
+@pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
+def test_missing_or_odd_files_are_refused_in_one_sentence(make_scores, tmp_path, damage):
+    write_evaluation(tmp_path, make_scores(10), ABOUT)
+    damage(tmp_path)
+    with pytest.raises(RecordError, match=r"(evaluation|cases)\.json") as caught:
+        report_runs([tmp_path])
+    assert "\n" not in str(caught.value)

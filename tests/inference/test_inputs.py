@@ -1,0 +1,78 @@
+"""A Segmenter takes paths and names, or says what it wants."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvol.core.errors import ConfigError, MedvolError, QueryError, ScanError
+from medvol.core.types import Case, Query
+from medvol.inference.segmenter import Segmenter
+from medvol.policies.centre import CentreBoxPolicy
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.propagators.region import RegionPropagator
+
+
+def test_names_and_paths(scan: Path, volume):
+    segmenter = Segmenter("CentreBoxPolicy")
+    assert isinstance(segmenter.policy, CentreBoxPolicy)
+    assert isinstance(segmenter.propagator, RegionPropagator)
+    built = Segmenter("CentreBoxPolicy", "ExtrudePropagator")
+    expected = Segmenter(CentreBoxPolicy(), ExtrudePropagator()).segment(volume, "the block")
+    for given in (scan, str(scan), volume):
+        np.testing.assert_array_equal(built.segment(given, "the block").mask, expected.mask)
+
+
+def test_a_folder_is_a_model_folder(tmp_path: Path):
+    with pytest.raises(MedvolError, match=r"neither medvol\.json nor config\.json"):
+        Segmenter(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    policy = Segmenter(str(tmp_path)).policy
+    assert (type(policy), policy.model) == (QwenVLPolicy, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (3, "policy is 3; give a Policy"),
+        (None, "policy is None"),
+        (CentreBoxPolicy, "the class CentreBoxPolicy"),
+        (ExtrudePropagator(), "ExtrudePropagator|medvol"),
+        ("runs/none/model", "no model folder 'runs/none/model'"),
+        ("last.ckpt", "medvol convert"),
+        (Path("/nowhere"), "no model folder '/nowhere'"),
+        ("OraclePolicy", "true anchor"),
+    ],
+    ids=str,
+)
+def test_what_is_no_policy(given, words):
+    with pytest.raises(MedvolError, match=words):
+        Segmenter(given)
+
+
+@pytest.mark.parametrize("given", [3, ExtrudePropagator, CentreBoxPolicy(), "RegionPropagater"], ids=str)
+def test_what_is_no_propagator(given):
+    with pytest.raises(MedvolError, match="ropagator"):
+        Segmenter(CentreBoxPolicy(), given)
+
+
+def test_what_is_no_scan(segmenter, volume, tmp_path: Path):
+    case = Case("a", volume, Query("the block"))
+    for given, words in ((3, "is 3"), (volume.voxels, "numpy.ndarray; make a volume"), (case, "case's volume")):
+        with pytest.raises(ConfigError, match=words):
+            segmenter.segment(given, "the block")
+    with pytest.raises(ScanError, match="no such file"):
+        segmenter.segment(tmp_path / "none.nii.gz", "the block")
+
+
+@pytest.mark.parametrize("given", ["the spleen", 3, None, ["the spleen", 3]], ids=str)
+def test_what_are_no_queries(segmenter, volume, given):
+    with pytest.raises(QueryError, match="quer"):
+        segmenter.segment_many(volume, given)
+
+
+@pytest.mark.parametrize("samples", [-1, 1, 1001, 10**30, 2.0, True])
+def test_samples_are_bounded(samples):
+    with pytest.raises(ConfigError, match="0, or 2 to 1000"):
+        Segmenter("CentreBoxPolicy", "ExtrudePropagator", samples=samples)

@@ -1,0 +1,95 @@
+"""Model cards: the form of the hub, plain words, hashes, and names that stay text."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medvol.core.training_data import Cases, Stage, TrainingData
+from medvol.training.card import render_card, write_card
+from medvol.training.export import export_model
+
+HOSTILE = "x](javascript:alert(1)) <script>\n---\nlicense: mit\n| a | `b` **c** _d_ \u202e # e &lt; http://evil.com"
+
+
+def front_of(card: str) -> dict:
+    _, front, _ = card.split("---\n", 2)
+    return yaml.safe_load(front)
+
+
+def make(**train) -> TrainingData:
+    stage = Stage("SFTModule", 7, 3, "0.1", Cases("PhantomDataset", "medvol-r1 0.1", "train", 50, 5, **train))
+    return TrainingData({"spleen"}, {"CT": {"width_mm": (350.0, 400.0), "fat_share": (0.25, 0.5)}}, (stage,))
+
+
+def test_the_card_says_what_how_and_what_not() -> None:
+    card = render_card(make(drawn=True), {"model.safetensors": "ab" * 32})
+    assert front_of(card)["license"] == "unknown"
+    assert front_of(card)["library_name"] == "medvol"
+    for words in (
+        "drawn scans only",
+        "| SFTModule | 7 | 3 | PhantomDataset of medvol-r1 0.1, split train: 50 queries about 5 drawn scans |",
+        "| CT | width of the field of view | 350 | 400 | mm |",
+        "| 25 | 50 | % |",
+        "not validated",
+        f"| model.safetensors | {'ab' * 32} |",
+    ):
+        assert words in card
+    assert "drawn scans only" not in render_card(make(), {})
+
+
+def test_scores_are_those_of_the_last_stage() -> None:
+    data = make()
+    data.add_stage(Stage("GRPOModule", 5, scores={"dsc": 0.8125, "key_slice_score": 1.0}))
+    card = render_card(data, {})
+    assert "| dsc | 0.812 |" in card
+    assert card.index("| SFTModule |") < card.index("| GRPOModule |")
+    assert "not validated" not in card
+
+
+def test_what_is_not_known_is_said() -> None:
+    card = render_card(TrainingData(), {})
+    assert card.count("Not known") == 3
+
+
+def test_a_folder_whose_training_is_not_known_says_so_and_claims_nothing(tmp_path: Path) -> None:
+    class Saved:
+        def save(self, folder: Path) -> None:
+            folder.mkdir()
+            (folder / "weights").write_bytes(b"1")
+
+    export_model(Saved(), tmp_path / "model", None)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["README.md", "weights"]
+    assert "Not known" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_hostile_names_stay_text() -> None:
+    data = make()
+    data.add_stage(Stage(HOSTILE, 1, None, HOSTILE, Cases(HOSTILE, HOSTILE, HOSTILE), Cases(HOSTILE), {"dsc": 1.0}))
+    card = render_card(data, {HOSTILE: "0" * 64})
+    assert front_of(card)["license"] == "unknown"
+    assert card.count("\n---\n") == 1, "nothing opens another block"
+    body = card.split("---\n", 2)[2]
+    assert not re.search(r"(?<!\\)[<`*\[]", body.replace("**It knows", "").replace("`medvol", "").replace("`", ""))
+    assert "\u202e" not in card
+    rows = [line for line in body.splitlines() if line.startswith("|")]
+    columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+    assert columns <= {3, 6, 7}, "no name adds a column"
+
+
+def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"weights")
+    (tmp_path / "sub" / "b.txt").write_bytes(b"more")
+    write_card(tmp_path / "README.md", make())
+    card = (tmp_path / "README.md").read_text()
+    assert f"| a.bin | {hashlib.sha256(b'weights').hexdigest()} |" in card
+    assert f"| sub/b.txt | {hashlib.sha256(b'more').hexdigest()} |" in card
+    assert "| README.md |" not in card
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_same_knowledge_gives_the_same_card(drawn: bool) -> None:
+    assert render_card(make(drawn=drawn), {"a": "1"}) == render_card(make(drawn=drawn), {"a": "1"})

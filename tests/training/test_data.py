@@ -1,0 +1,142 @@
+"""Batches of volumes: grouping, order, patients kept apart."""
+
+import itertools
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import yaml
+
+from medvol.core.errors import ConfigError, DatasetError
+from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings
+from medvol.training.augmentation import KEPT_WORDS, reword_query
+from medvol.training.data import CaseDataModule, VolumeBatchSampler, group_by_volume
+
+SHAPE = (8, 32, 32)
+
+
+def phantoms(split="train", volumes=4) -> PhantomDataset:
+    return PhantomDataset(split, volumes, shape=SHAPE, cache=CacheSettings(scans=8))
+
+
+def test_every_case_lies_in_the_group_of_its_volume():
+    data = phantoms()
+    groups = group_by_volume(data)
+    assert sorted(i for group in groups for i in group) == list(range(len(data)))
+    assert len(groups) == 4
+    assert all(len({data.volume_key(i) for i in group}) == 1 for group in groups)
+
+
+def test_a_batch_holds_groups_that_share_one_volume_object():
+    module = CaseDataModule(phantoms(), batch_size=3, queries_per_volume=2)
+    module.setup("fit")
+    batches = list(module.train_dataloader())
+    assert [len(batch) for batch in batches] == [3, 1]
+    for group in (group for batch in batches for group in batch):
+        assert len(group) == 2
+        assert group[0].volume is group[1].volume
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_the_order_depends_on_seed_and_epoch_alone(epoch):
+    groups = [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(11)]
+    first = VolumeBatchSampler(groups, 4, 2, True, seed=5)
+    second = VolumeBatchSampler(groups, 4, 2, True, seed=5)
+    list(first)
+    list(first)
+    first.set_epoch(epoch)
+    second.set_epoch(epoch)
+    assert list(first) == list(second)
+    second.set_epoch(epoch + 1)
+    assert list(first) != list(second)
+    assert len(list(first)) == len(first) == 3
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a machine may have one core
+def test_workers_change_nothing():
+    orders = []
+    for workers in (0, 2):
+        module = CaseDataModule(phantoms(), batch_size=2, queries_per_volume=3, num_workers=workers, seed=1)
+        module.setup("fit")
+        orders.append([[case.case_id for case in group] for batch in module.train_dataloader() for group in batch])
+    assert orders[0] == orders[1]
+
+
+def test_a_loader_goes_on_where_it_stopped():
+    module = CaseDataModule(phantoms(), batch_size=1, queries_per_volume=1, seed=1)
+    module.setup("fit")
+    whole = [batch[0][0].case_id for batch in module.train_dataloader()]
+    loader = module.train_dataloader()
+    passing = iter(loader)
+    begun = [next(passing)[0][0].case_id for _ in range(3)]
+    resumed = module.train_dataloader()
+    resumed.load_state_dict(loader.state_dict())
+    rest = [batch[0][0].case_id for batch in resumed]
+    assert begun + rest == whole
+    assert resumed.state_dict() == {"yielded": 0}
+    assert [batch[0][0].case_id for batch in resumed] == whole
+
+
+def test_lightning_sets_the_epoch():
+    from lightning.fabric.utilities.data import _set_sampler_epoch
+
+    module = CaseDataModule(phantoms(), seed=1)
+    module.setup("fit")
+    loader = module.train_dataloader()
+    _set_sampler_epoch(loader, 6)
+    assert loader.batch_sampler.epoch == 6
+
+
+def test_a_shared_patient_is_refused_by_name():
+    module = CaseDataModule(phantoms(), val=phantoms())
+    with pytest.raises(DatasetError, match="train and val share 4 patient"):
+        module.setup("fit")
+    CaseDataModule(phantoms(), val=phantoms(), allow_shared_patients=True).setup("fit")
+    CaseDataModule(phantoms(), val=phantoms("val")).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("stage", "split"), [("fit", "train"), ("validate", "val"), ("test", "test"), ("predict", "predict")]
+)
+def test_a_missing_split_is_named(stage, split):
+    with pytest.raises(ConfigError, match=f"data.init_args.{split}"):
+        CaseDataModule().setup(stage)
+
+
+def test_batch_size_is_checked():
+    with pytest.raises(ConfigError, match="batch_size is 0; it must be 1 or more"):
+        CaseDataModule(batch_size=0)
+
+
+def test_rewording_keeps_what_decides():
+    rng = np.random.default_rng(0)
+    text = "the kidney without any lesion on the left side of the patient"
+    kept = [word for word in text.split() if word in KEPT_WORDS]
+    reworded = [reword_query(text, rng, 1.0, 0.9) for _ in range(200)]
+    assert all([w for w in new.split() if w in KEPT_WORDS and w != "with"] == kept for new in reworded)
+    assert len(set(reworded)) > 50
+    assert reword_query(text, rng, 0.0) == text
+
+
+OPPOSITES = [
+    ("left kidney", "right kidney"),
+    ("kidney with lesion", "kidney without lesion"),
+    ("larger kidney", "smaller kidney"),
+    ("higher kidney", "lower kidney"),
+    ("largest {name}", "smallest {name}"),
+    ("highest {name}", "lowest {name}"),
+    ("{organ} with {name}", "{organ} without {name}"),
+    ("{organ}: largest {name}", "{organ}: smallest {name}"),
+    ("{organ}: highest {name}", "{organ}: lowest {name}"),
+]
+
+
+@pytest.mark.parametrize("pair", OPPOSITES)
+def test_rewording_never_makes_opposites_alike(pair):
+    folder = files("medvol.grounding")
+    banks = [yaml.safe_load((folder / name).read_text()) for name in ("query_bank.yaml", "relation_bank.yaml")]
+    bank = banks[0] | banks[1]
+    ours, theirs = ([set(text.split()) for texts in bank[name]["training"].values() for text in texts] for name in pair)
+    for one, other in itertools.product(ours, theirs):
+        assert not (one & KEPT_WORDS <= other and other & KEPT_WORDS <= one), (one, other)
