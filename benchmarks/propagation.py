@@ -29,7 +29,7 @@ import torch
 from peers import need
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.embeddings import Rounding, restore_features, round_features
+from medvol.propagators.feature_cache import Rounding, restore_features, round_features
 from medvol.propagators.litemedsam import LiteMedSAMPropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.propagators.sam2 import SAM2Propagator

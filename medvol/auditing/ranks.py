@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from medvol.core.roles import Aspect
-from medvol.evaluation.report import Report, Sheet
+from medvol.evaluation.report import EvaluationReport, Sheet
 
 State = Literal["below", "cannot see", "violated"]
 MARKS: Mapping[State, str] = {"below": "  ", "cannot see": " ~", "violated": " !"}
@@ -71,9 +71,9 @@ class RewardAudit:
         judged = {term: sorted(aspects) for term, aspects in self.judged.items()}
         return {"judged": judged, "ranks": [asdict(rank) for rank in self.ranks]}
 
-    def report(self) -> Report:
+    def report(self) -> EvaluationReport:
         """Tables of the worst score of each answer, and what is violated in words."""
-        return Report([self._sheet(TRUTH, False), self._sheet(HONEST, True)], [*self._remarks()])
+        return EvaluationReport([self._sheet(TRUTH, False), self._sheet(HONEST, True)], [*self._remarks()])
 
     def _sheet(self, against: str, exploit: bool) -> Sheet:
         answers = dict.fromkeys(rank.answer for rank in self.ranks if rank.exploit == exploit)
@@ -95,7 +95,7 @@ class RewardAudit:
             yield f"closest in sum: {_compare(rank)}"
         yield f"{len(self.violations)} of {len(self.ranks)} ranks are violated"
 
-    def __rich__(self) -> Report:
+    def __rich__(self) -> EvaluationReport:
         """For the terminal."""
         return self.report()
 

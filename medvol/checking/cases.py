@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from medvol.checking.reports import Finding
+from medvol.checking.findings import Finding
 from medvol.core.errors import GeometryError
 from medvol.core.types import Case, Volume
 from medvol.imaging.label_values import FULL_SHARE, label_values

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medvol.core.atomic_files import file_sha256
 from medvol.core.types import Volume
-from medvol.core.whole_file import file_sha256
 from medvol.imaging.windows import apply_window, get_window, window_limits
 
 CELLS = 16

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
+from medvol.checking.findings import CheckReport, Finding, Fingerprint
 from medvol.checking.fingerprint import Thumbnail, find_matches
 from medvol.checking.label_maps import check_labels, find_scan
-from medvol.checking.reports import Finding, Fingerprint, Report
 from medvol.checking.scans import FileReport, check_scan
 from medvol.core.errors import DatasetError, ScanError
 from medvol.core.types import Volume
@@ -18,7 +18,7 @@ from medvol.imaging.reading import read_volume
 from medvol.queries.label_names import find_names_file, read_label_names
 
 
-def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: None) -> Report:
+def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: None) -> CheckReport:
     """Look at files: label maps beside their scans, and scans that are there twice.
 
     Args:
@@ -35,7 +35,7 @@ def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: N
         looks += [(str(path), report.thumbnail)] if report.thumbnail else []
         hear(path)
     findings += _find_copies(fingerprints, looks)
-    return Report(tuple(findings), tuple(fingerprints))
+    return CheckReport(tuple(findings), tuple(fingerprints))
 
 
 def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.checking.reports import Finding
+from medvol.checking.findings import Finding
 from medvol.checking.scans import FileReport, fingerprint_volume, moved_labels
 from medvol.core.errors import GeometryError
 from medvol.core.types import Volume

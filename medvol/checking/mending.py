@@ -9,7 +9,7 @@ from pathlib import Path
 from medvol.checking.catalogue import PROBLEMS
 from medvol.checking.header_mending import MENDERS, Mending
 from medvol.checking.scans import check_scan
-from medvol.core.whole_file import write_whole
+from medvol.core.atomic_files import write_whole
 from medvol.imaging.file_names import NIFTI, ends_in
 
 _ROUNDS = 6

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.checking.findings import Finding, Fingerprint
 from medvol.checking.fingerprint import Thumbnail, hash_file, make_thumbnail
-from medvol.checking.reports import Finding, Fingerprint
 from medvol.core.types import Volume
 from medvol.imaging.file_names import NIFTI, ends_in
 from medvol.imaging.formats.problems import NonFiniteVoxelsError, NoOrientationError, RefusedScanError

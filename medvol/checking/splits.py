@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from medvol.checking.cases import SideCheck, check_case, check_volume
+from medvol.checking.findings import CheckReport, Finding
 from medvol.checking.leakage import Leak, shared_files, shared_patients, shared_scans
-from medvol.checking.reports import Finding, Report
 from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
@@ -78,7 +78,7 @@ def check_splits(
     compare: bool,
     seconds: float | None = SECONDS,
     hear: Hear = lambda split, read, count: None,
-) -> Report:
+) -> CheckReport:
     """Look at every case of every split of an experiment, as far as time allows.
 
     Args:
@@ -100,7 +100,7 @@ def check_splits(
         usable |= {split: splits[split]} if split != "predict" and counts[split] else {}
     findings += [finding for split in splits if split in found for finding in found[split]]
     ordered = {split: data for split, data in splits.items() if split in usable}
-    return Report((*findings, *_find_leaks(ordered, compare)), splits={s: facts[s] for s in splits if s in facts})
+    return CheckReport((*findings, *_find_leaks(ordered, compare)), splits={s: facts[s] for s in splits if s in facts})
 
 
 def _share(end: float | None, splits: int) -> float | None:

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, read_config
 from medvol.core.errors import ConfigError
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.terminal.console import Console

@@ -20,7 +20,7 @@ from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
 if TYPE_CHECKING:
-    from medvol.checking.reports import Report
+    from medvol.checking.findings import CheckReport
     from medvol.core.roles import CaseDataset
 
 _WIDE = 240
@@ -79,9 +79,9 @@ def _parser(verb: str) -> ComponentParser:
     return parser
 
 
-def _check(path: Path, options: Any) -> Report:
+def _check(path: Path, options: Any) -> CheckReport:
+    from medvol.checking.findings import CheckReport
     from medvol.checking.folders import check_files
-    from medvol.checking.reports import Report
     from medvol.checking.scans import check_scan
     from medvol.imaging.file_names import SCANS
     from medvol.imaging.folders import find_all_scans
@@ -95,16 +95,16 @@ def _check(path: Path, options: Any) -> Report:
     if _is_list(path):
         return _check_table(path, options) if _is_table(path) else _check_experiment(path, options)
     found = check_scan(path)
-    return Report(found.findings, (found.fingerprint,) if found.fingerprint else ())
+    return CheckReport(found.findings, (found.fingerprint,) if found.fingerprint else ())
 
 
-def _check_experiment(path: Path, options: Any) -> Report:
+def _check_experiment(path: Path, options: Any) -> CheckReport:
     from medvol.cli.experiment_data import build_data
 
     return _read({name: data for name, data in build_data(path).splits.items() if data is not None}, options)
 
 
-def _check_table(path: Path, options: Any) -> Report:
+def _check_table(path: Path, options: Any) -> CheckReport:
     from medvol.core.registry import DATASETS
 
     root = options.root if options.root is not None else str(path.parent)
@@ -112,7 +112,7 @@ def _check_table(path: Path, options: Any) -> Report:
     return _read({"table": dataset(root=root, table=str(path))}, options)
 
 
-def _read(splits: dict[str, CaseDataset], options: Any) -> Report:
+def _read(splits: dict[str, CaseDataset], options: Any) -> CheckReport:
     """Read the cases of data sets, and say how far that is."""
     from medvol.checking.splits import check_splits
 
@@ -127,7 +127,7 @@ def _read(splits: dict[str, CaseDataset], options: Any) -> Report:
         return check_splits(splits, options.compare, None if options.all else options.seconds, hear)
 
 
-def _mend(path: Path, report: Report, options: Any) -> Report:
+def _mend(path: Path, report: CheckReport, options: Any) -> CheckReport:
     """Write mended copies of files with findings; the report then names them."""
     from medvol.checking.header_mending import Mending
     from medvol.checking.mending import mend_copy
@@ -165,7 +165,7 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in _TABLES
 
 
-def show_report(report: Report, path: Path) -> None:
+def show_report(report: CheckReport, path: Path) -> None:
     """Print a report: what can be used, splits, problems, and what each of them means."""
     console = Console()
     if not console.is_terminal:
@@ -185,8 +185,8 @@ def show_report(report: Report, path: Path) -> None:
         console.print(Text(f"{len(places - refused)} of {len(places)} scans can be used"))
 
 
-def _show_splits(report: Report, console: Console) -> None:
-    from medvol.checking.reports import millilitres
+def _show_splits(report: CheckReport, console: Console) -> None:
+    from medvol.checking.findings import millilitres
 
     table = _table("split", "cases", "volumes", "patients", "read", "usable")
     for split, facts in report.splits.items():
@@ -204,7 +204,7 @@ def _show_splits(report: Report, console: Console) -> None:
             console.print(Text(f"{split}: relational questions without a single answer: {dropped}"), soft_wrap=True)
 
 
-def _show_findings(report: Report, path: Path, console: Console) -> None:
+def _show_findings(report: CheckReport, path: Path, console: Console) -> None:
     found = _table("code", "where", "what was found")
     for finding in report.findings:
         found.add_row(finding.problem.code, Text(_short(finding.place, path)), Text(finding.detail))

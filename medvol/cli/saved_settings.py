@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from medvol.cli.settings import read_yaml
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
-from medvol.core.whole_file import write_whole
 from medvol.training.run_folder import delete
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import RecordError
-from medvol.core.whole_file import write_whole
 
 MAX_BYTES = 256_000_000
 """No file of medvol's is larger."""

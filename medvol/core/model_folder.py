@@ -14,11 +14,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from medvol.core.atomic_files import write_whole_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.json_file import parse_json
 from medvol.core.sidecar import SIDECAR, require_seal, write_sidecar
 from medvol.core.training_data import TrainingData, write_training_data
-from medvol.core.whole_file import write_whole_folder
 
 CONFIG = "config.json"
 

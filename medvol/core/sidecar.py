@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import CheckpointError
 from medvol.core.json_file import parse_json
-from medvol.core.whole_file import file_sha256
 
 SIDECAR = "medvol.json"
 """Name of the file."""

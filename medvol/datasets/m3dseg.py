@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.datasets.found_targets import Found, FoundTarget
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles, Structure
 from medvol.datasets.m3dseg_arrays import NpyScan, count_voxels
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
+from medvol.datasets.shown_targets import Found, ShownTarget
 from medvol.datasets.splits import Split, read_json
 from medvol.queries.query_bank import target_name
 
@@ -141,7 +141,7 @@ class M3DSegDataset(ReleaseDataset):
             )
         named = list(zip(scan.structures, counts, strict=True))
         mask = str(scan.label_map)
-        shown = tuple(FoundTarget(s.name, mask, s.labels) for s, count in named if count >= self.questions.min_voxels)
+        shown = tuple(ShownTarget(s.name, mask, s.labels) for s, count in named if count >= self.questions.min_voxels)
         return Found(shown, tuple(s.name for s, count in named if count == 0))
 
 

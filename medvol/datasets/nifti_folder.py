@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Modality, Volume
-from medvol.datasets.found_targets import find_targets, found_rows
 from medvol.datasets.layout import ScanFiles, structure_named
 from medvol.datasets.nifti_table import TargetRow, scan_name
+from medvol.datasets.shown_targets import find_targets, found_rows
 from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
 from medvol.queries.instances import find_instances, whole_mask
 from medvol.queries.label_names import NAMES_FILE, find_names_file, read_label_names

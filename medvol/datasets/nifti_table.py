@@ -14,7 +14,7 @@ from medvol.core.errors import DatasetError, QueryError
 from medvol.core.types import Modality
 from medvol.datasets.sheet import SheetRow, read_sheet
 from medvol.imaging.file_names import stem
-from medvol.queries.instances import Seed
+from medvol.queries.instances import VoxelIndex
 from medvol.queries.query_bank import target_name
 
 COLUMNS = {
@@ -61,7 +61,7 @@ class TargetRow:
     patient: str
     modality: Modality | None
     case: str
-    seed: Seed | None = None
+    seed: VoxelIndex | None = None
     meaning: str = ""
     absent: bool = False
     where: str = ""

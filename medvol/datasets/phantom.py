@@ -10,8 +10,8 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError
+from medvol.core.last_used import LastUsed
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query, Volume

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.datasets.found_targets import Found, find_targets, found_rows
 from medvol.datasets.layout import LabelledScan, Layout, ScanFiles
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.scans import Member, ScanDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
+from medvol.datasets.shown_targets import Found, find_targets, found_rows
 from medvol.datasets.splits import Split
 from medvol.datasets.table_problems import Problem
 from medvol.datasets.target_index import TargetIndex

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
-from medvol.core.cache import LastUsed
 from medvol.core.errors import ConfigError, DatasetError, MedvolError
+from medvol.core.last_used import LastUsed
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.json_file import parse_json
-from medvol.core.whole_file import write_whole
-from medvol.datasets.found_targets import Found, FoundTarget
 from medvol.datasets.layout import ScanFiles
+from medvol.datasets.shown_targets import Found, ShownTarget
 
 _VERSION = 1
 """Raised when the same label map gives other targets than before."""
@@ -56,7 +56,7 @@ def _read(entry: Path) -> Found | None:
     try:
         content = parse_json(entry.read_text(encoding="utf-8"))
         shown = tuple(
-            FoundTarget(
+            ShownTarget(
                 row["target"], row["mask"], tuple(row["labels"]), row["seed"] and tuple(row["seed"]), row["meaning"]
             )
             for row in content["shown"]

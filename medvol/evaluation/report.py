@@ -61,7 +61,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """Several tables and remarks; print it with rich, or as Markdown.
 
     Args:
@@ -81,7 +81,7 @@ class Report:
         return "\n".join([*(sheet.to_markdown() for sheet in self.sheets), *(f"{line}\n" for line in self.remarks)])
 
 
-def report_runs(folders: Sequence[str | Path]) -> Report:
+def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
     """Read evaluations and lay them side by side; the first one is what the others are compared with.
 
     Args:
@@ -98,7 +98,9 @@ def report_runs(folders: Sequence[str | Path]) -> Report:
     labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
     runs = dict(zip(labels, map(read_evaluation, paths), strict=True))
     groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
-    return Report([_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)])
+    return EvaluationReport(
+        [_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)]
+    )
 
 
 def show_means(scores: Sequence[CaseScore]) -> Sheet:

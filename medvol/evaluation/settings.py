@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import GeometryError
 from medvol.core.types import Volume
-from medvol.core.whole_file import write_whole
 from medvol.imaging.file_names import NIFTI, WHOLE_SCANS, ends_in
 from medvol.imaging.formats.itk_geometry import ItkGeometry, itk_geometry, write_itk
 from medvol.imaging.formats.problems import UnknownFormatError

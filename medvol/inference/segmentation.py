@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import require_no_folder, write_together
 from medvol.core.errors import OutputError, explain_error
 from medvol.core.json_file import to_json
 from medvol.core.reprs import Brief
 from medvol.core.types import Completion, DicomSegKind, Evidence, Volume
-from medvol.core.whole_file import require_no_folder, write_together
 from medvol.grounding.boxes import to_norm
 from medvol.imaging.dicom.segmentation import write_dicom_seg
 from medvol.imaging.geometry import voxel_to_world
 from medvol.imaging.volume_hash import hash_volume
 from medvol.imaging.writing import write_mask
-from medvol.inference.anchor_place import box_corners_mm, stored_slice
+from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
 from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.json_file import write_json
 from medvol.core.visible_text import show
-from medvol.core.whole_file import write_whole
 from medvol.inference.confidence import read_warnings
 from medvol.inference.records import EvidenceRecord
 

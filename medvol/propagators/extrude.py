@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 from medvol.grounding.boxes import rasterise
-from medvol.propagators.anchors import clip_range, usable_boxes
+from medvol.propagators.clipping import clip_range, usable_boxes
 
 
 class ExtrudePropagator(Propagator):

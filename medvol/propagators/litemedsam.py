@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
-from medvol.core.whole_file import file_sha256
 from medvol.grounding.anchors import anchor_key
 from medvol.imaging.windows import apply_window, get_window, window_limits
-from medvol.propagators.anchors import clip_range, describe_anchor, slices_towards, usable_boxes
-from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, describe_encoder, embedding_key
+from medvol.propagators.clipping import clip_range, describe_anchor, slices_towards, usable_boxes
+from medvol.propagators.feature_cache import EmbeddingCache, FeatureCacheSettings, describe_encoder, embedding_key
 from medvol.propagators.litemedsam_parts.tracking import Floats, Grid, Track, TrackRule
 from medvol.propagators.sam2_family.track_repair import keep_largest
-from medvol.propagators.target_window import choose_window, require_window
+from medvol.propagators.window_choice import choose_window, require_window
 from medvol.terminal.progress import counted
 
 if TYPE_CHECKING:

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.weights_converter import WeightsConverter
-from medvol.core.whole_file import file_sha256
 from medvol.imaging.windows import window_for_target
-from medvol.propagators.anchors import describe_anchor
-from medvol.propagators.embeddings import EmbeddingCache, FeatureCacheSettings, Rounding, describe_encoder
+from medvol.propagators.clipping import describe_anchor
+from medvol.propagators.feature_cache import EmbeddingCache, FeatureCacheSettings, Rounding, describe_encoder
 from medvol.propagators.sam2_family.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
-from medvol.propagators.sam2_family.track_repair import RepairRule, Track
-from medvol.propagators.target_window import require_window
+from medvol.propagators.sam2_family.track_repair import Masklet, RepairRule
+from medvol.propagators.window_choice import require_window
 
 if TYPE_CHECKING:
     from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
-    from medvol.propagators.sam2_family.medsam2_tracks import Seed
+    from medvol.propagators.sam2_family.medsam2_tracks import TrackStart
     from medvol.propagators.sam2_family.medsam2_weights import WeightsSource
 
 _ROWS_ON_A_GPU = 16
@@ -140,8 +140,8 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
     def _chosen_window(self) -> str:
         return self.window if self.target is None else window_for_target(self.target)
 
-    def _follow(self, volume: Volume, anchors: Sequence[PlannedAnchor]) -> dict[TrackKey, Track]:
-        """Track of every box that was asked for."""
+    def _follow(self, volume: Volume, anchors: Sequence[PlannedAnchor]) -> dict[TrackKey, Masklet]:
+        """Masklet of every box that was asked for."""
         wanted = wanted_tracks(anchors)
         if not wanted:
             return {}
@@ -156,18 +156,20 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
             blamed = next(anchor for anchor in anchors if keys[error.seed] in anchor.keys)
             raise PropagationError(f"{describe_anchor(volume, blamed.evidence)}: {error}") from error
 
-    def _seeds(self, volume: Volume, wanted: Mapping[TrackKey, range]) -> list[Seed]:
-        from medvol.propagators.sam2_family.medsam2_features import SliceFeatures
-        from medvol.propagators.sam2_family.medsam2_tracks import Seed
+    def _seeds(self, volume: Volume, wanted: Mapping[TrackKey, range]) -> list[TrackStart]:
+        from medvol.propagators.sam2_family.medsam2_features import TrackerFeatures
+        from medvol.propagators.sam2_family.medsam2_tracks import TrackStart
         from medvol.propagators.sam2_family.square_slices import SquareSlices
 
         encoder = describe_encoder(self._weights_sha256, self.precision, "transformers")
         views = {}
         for window in {key.window for key in wanted}:
             slices = SquareSlices(volume, window, self._network.size)
-            views[window] = slices, SliceFeatures(slices, self._network, self._embeddings, encoder)
+            views[window] = slices, TrackerFeatures(slices, self._network, self._embeddings, encoder)
         return [
-            Seed(views[key.window][0], views[key.window][1].row, key.key_slice, np.array(key.box), reach, key.frames)
+            TrackStart(
+                views[key.window][0], views[key.window][1].row, key.key_slice, np.array(key.box), reach, key.frames
+            )
             for key, reach in wanted.items()
         ]
 

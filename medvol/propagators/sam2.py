@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import CheckpointError, MedvolError, PropagationError
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
-from medvol.core.whole_file import file_sha256
 from medvol.imaging.windows import window_for_target
-from medvol.propagators.anchors import describe_anchor
+from medvol.propagators.clipping import describe_anchor
 from medvol.propagators.sam2_family.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
 from medvol.propagators.sam2_family.track_repair import RepairRule, Track
-from medvol.propagators.target_window import require_window
+from medvol.propagators.window_choice import require_window
 from medvol.terminal.progress import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Seed = tuple[int, int, int]
+VoxelIndex = tuple[int, int, int]
 """A voxel (z, y, x) of a part; with the mask it says which part is meant."""
 
 Point = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Instance:
     """
 
     mask: NDArray[np.bool_]
-    corner: Seed
+    corner: VoxelIndex
     affine: NDArray[np.float64]
     depth: int
     name: str = ""
@@ -53,7 +53,7 @@ class Instance:
         return int(np.count_nonzero(self.mask))
 
     @property
-    def seed(self) -> Seed:
+    def seed(self) -> VoxelIndex:
         """Its first voxel in array order."""
         place = np.unravel_index(int(self.mask.argmax()), self.mask.shape)
         z, y, x = (int(index) + first for index, first in zip(place, self.corner, strict=True))
@@ -109,7 +109,7 @@ def split_instance(whole: Instance, min_voxels: int = 1) -> list[Instance]:
     return sorted(found, key=lambda part: -part.size)
 
 
-def part_at(mask: NDArray[np.bool_], seed: Seed) -> NDArray[np.bool_]:
+def part_at(mask: NDArray[np.bool_], seed: VoxelIndex) -> NDArray[np.bool_]:
     """The connected part (26 neighbours) of a mask that holds a voxel; (Z, Y, X) bool, empty where the voxel is not."""
     import cc3d
 
@@ -129,6 +129,6 @@ def whole_mask(mask: NDArray[np.bool_], affine: NDArray[np.float64], name: str =
     return Instance(mask[box].copy(), _corner(box, (0, 0, 0)), affine, mask.shape[0], name)
 
 
-def _corner(box: tuple[slice, ...], offset: Seed) -> Seed:
+def _corner(box: tuple[slice, ...], offset: VoxelIndex) -> VoxelIndex:
     z, y, x = (int(side.start) + first for side, first in zip(box, offset, strict=True))
     return z, y, x

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from medvol.core.atomic_files import file_sha256, write_whole
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.traits import TRAITS
-from medvol.core.whole_file import file_sha256, write_whole
 
 CARD_FILE = "README.md"
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, MedvolError
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.evaluation.module import EvaluationModule

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import CheckpointError
-from medvol.core.whole_file import write_whole
 
 Read = Callable[[str | Path], dict[str, Any]]
 """Reads a checkpoint onto the CPU, or refuses it."""

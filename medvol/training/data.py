@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medvol.checking.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
 from medvol.guarding.guard import list_volumes, look_up

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medvol.core.atomic_files import write_whole_folder
 from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training_data import TrainingData
-from medvol.core.whole_file import write_whole_folder
 from medvol.training.card import CARD_FILE, write_card
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.types import require_target
-from medvol.core.whole_file import write_whole
 from medvol.grounding.boxes import tight_boxes
 from medvol.imaging.windows import apply_window, get_window, window_for_target, window_limits
 from medvol.inference.overlay import BOX_COLOUR, MASK_COLOUR, draw_boxes

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
-from medvol.core.limits import require_share
 from medvol.core.model_folder import require_replaceable
+from medvol.core.ranges import require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.evaluation.module import Batch, EvaluationModule
 from medvol.evaluation.settings import EvaluationSettings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.limits import require_least, require_share
+from medvol.core.ranges import require_least, require_share
 from medvol.grounding.anchors import KeySliceRule
 
 AdvantageScale = Literal["group", "batch", "none"]

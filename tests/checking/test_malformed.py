@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scan_bytes import Scans
 
+from medvol.checking.findings import millilitres
 from medvol.checking.folders import check_files
 from medvol.checking.label_maps import find_scan
-from medvol.checking.reports import millilitres
 from medvol.checking.scans import check_scan
 from medvol.checking.splits import check_splits
 from medvol.datasets.nifti import NiftiDataset

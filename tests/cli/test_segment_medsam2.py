@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medvol.cli import main
-from medvol.core.whole_file import file_sha256
+from medvol.core.atomic_files import file_sha256
 
 
 def test_segment_runs_end_to_end_on_random_weights(random_folder: str, toy: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from damaged_itk import METAS, NRRDS
 from damaged_nifti import CONTENTS, HEADERS, STREAMS
 
 from medvol.checking.catalogue import PROBLEMS
-from medvol.checking.reports import Finding
+from medvol.checking.findings import Finding
 from medvol.checking.scans import check_scan
 from medvol.core.errors import ScanError
 from medvol.imaging.dicom.problems import NoDicomError

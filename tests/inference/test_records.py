@@ -19,7 +19,7 @@ from medvol.imaging.geometry import make_volume
 from medvol.imaging.reading import read_volume
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference import records
-from medvol.inference.anchor_place import box_corners_mm, stored_slice
+from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.records import read_record
 from medvol.inference.segmentation import save_segmentation
 from medvol.inference.segmenter import repropagate

@@ -8,7 +8,7 @@ import pytest
 
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.embeddings import FeatureCacheSettings
+from medvol.propagators.feature_cache import FeatureCacheSettings
 from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
 from medvol.propagators.sam2_family.track_repair import RepairRule, keep_largest

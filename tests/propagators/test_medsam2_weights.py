@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from medvol.cli import main
+from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import CheckpointError, ConfigError
-from medvol.core.whole_file import file_sha256
 from medvol.propagators.sam2_family import medsam2_presets
 from medvol.propagators.sam2_family.medsam2_conversion import BACKBONES, convert_state, guess_size, video_config
 from medvol.propagators.sam2_family.medsam2_weights import convert_weights, find_weights, load_model

@@ -26,7 +26,7 @@ from medvol.imaging.volume_hash import remember_hash
 log = logging.getLogger(__name__)
 
 
-class StoredVolume(Volume):
+class CachedVolume(Volume):
     """A volume in a slice archive: its slices are read one by one, and all its voxels when ``voxels`` is asked for.
 
     It travels to another process as a path. Should the archive be dropped or damaged meanwhile, the scan is read from
@@ -94,7 +94,7 @@ def _open_archive(path: Path, process: int) -> SliceArchive:
     return SliceArchive(path)
 
 
-def open_volume(path: Path, source_path: Path) -> StoredVolume:
+def open_volume(path: Path, source_path: Path) -> CachedVolume:
     """Open a volume that was written with the meta values of ``describe_volume``.
 
     Args:
@@ -104,7 +104,7 @@ def open_volume(path: Path, source_path: Path) -> StoredVolume:
     archive = SliceArchive(path)
     archive.close()
     meta = archive.meta
-    volume, identity = StoredVolume.__new__(StoredVolume), str(meta["volume_id"])
+    volume, identity = CachedVolume.__new__(CachedVolume), str(meta["volume_id"])
     vars(volume).update(
         affine=np.array(meta["affine"], np.float64).reshape(4, 4),
         modality=_require(meta["modality"], get_args(Modality)),

@@ -16,8 +16,8 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.json_file import parse_json
-from medvol.core.whole_file import write_whole
 from medvol.imaging.formats.stored_scan import MAX_BYTES
 
 _META = "meta.json"

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.prompts import WINDOWS
 from medvol.core.types import Modality, Volume, voxel_percentiles
-from medvol.core.whole_file import write_whole
 from medvol.imaging.cache.cached_volume import describe_volume, open_volume
 from medvol.imaging.cache.slice_archive import DAMAGE, SliceArchive, write_slices
 from medvol.imaging.file_names import DICOM, WHOLE_SCANS, ends_in

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError, GeometryError, MissingExtraError
 from medvol.core.types import DicomSegKind, Volume
-from medvol.core.whole_file import write_whole
 from medvol.imaging.dicom.files import DicomFiles
 from medvol.imaging.dicom.parsing import quiet_parsing, quiet_values, read_dataset
 from medvol.imaging.dicom.problems import BadSegmentationError, MissingLinksError

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.imaging.formats.problems import BadHeaderError, CorruptStreamError, TruncatedScanError
-from medvol.imaging.formats.voxel_stream import check_possible, inflate, pieces_of, read_payload
+from medvol.imaging.formats.voxel_stream import check_possible, inflate, pieces_of, read_voxel_bytes
 
 _SERIES = re.compile(r"(?P<name>.*%0?\d?d.*?)\s+(?P<numbers>-?\d{1,9}(\s+-?\d{1,9}){2,3})")
 _LONGEST_LINE = 2**16
@@ -87,7 +87,7 @@ def read_voxels(path: Path, source: VoxelBytes, sizes: tuple[int, ...], dtype: n
     size = math.prod(sizes) * dtype.itemsize
     check_possible(path, size, sum(file.stat().st_size for file in source.files), source.compressed)
     try:
-        data = read_payload(path, _pieces(path, source, size // len(source.files)), size)
+        data = read_voxel_bytes(path, _pieces(path, source, size // len(source.files)), size)
     except zlib.error as error:
         raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
     return data.view(dtype).reshape(sizes[:3], order="F")

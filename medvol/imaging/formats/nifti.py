@@ -32,7 +32,7 @@ from medvol.imaging.formats.problems import (
     UnknownDatatypeError,
 )
 from medvol.imaging.formats.stored_scan import StoredScan, check_affine, check_budget, check_dimensions, check_spacing
-from medvol.imaging.formats.voxel_stream import InflatedStream, check_possible, is_gzipped, pieces_of, read_payload
+from medvol.imaging.formats.voxel_stream import InflatedStream, check_possible, is_gzipped, pieces_of, read_voxel_bytes
 from medvol.imaging.geometry import corner_distance_mm, place_tolerance_mm
 
 AFFINE_TOLERANCE_SHARE = 1.5e-3
@@ -72,7 +72,7 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
             size = math.prod(shape) * dtype.itemsize
             check_possible(path, size, path.stat().st_size, is_gzipped(path))
             _skip_to_voxels(path, stream, header)
-            data = read_payload(path, pieces_of(stream), size)
+            data = read_voxel_bytes(path, pieces_of(stream), size)
         except zlib.error as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
     voxels = data.view(dtype).reshape(shape, order="F")

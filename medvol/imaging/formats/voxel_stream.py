@@ -22,7 +22,7 @@ _DEFLATE_RATIO = 1032
 """No deflate stream inflates further than this; zlib's own documentation."""
 
 
-def read_payload(path: Path, pieces: Iterable[bytes], size: int) -> NDArray[np.uint8]:
+def read_voxel_bytes(path: Path, pieces: Iterable[bytes], size: int) -> NDArray[np.uint8]:
     """Collect exactly ``size`` bytes; memory is touched only as far as there are bytes to put into it.
 
     Args:

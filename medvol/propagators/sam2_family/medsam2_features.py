@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.propagators.embeddings import EmbeddingCache, embedding_key, restore_features
+from medvol.propagators.feature_cache import EmbeddingCache, embedding_key, restore_features
 from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
 from medvol.propagators.sam2_family.square_slices import SquareSlices
 
 
-class SliceFeatures:
+class TrackerFeatures:
     """Features of one volume in one window.
 
     Args:

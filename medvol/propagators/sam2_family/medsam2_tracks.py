@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import MedvolError
 from medvol.propagators.sam2_family.medsam2_network import Answer, Features, Memory, TrackerNetwork
 from medvol.propagators.sam2_family.square_slices import SquareSlices
-from medvol.propagators.sam2_family.track_repair import Track
+from medvol.propagators.sam2_family.track_repair import Masklet
 from medvol.terminal.progress import counted
 
 Rows = Callable[[int], NDArray[np.float32]]
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Seed:
+class TrackStart:
     """One box to follow.
 
     Args:
@@ -63,7 +63,7 @@ class _Leg:
     """One direction of a seed."""
 
     number: int
-    seed: Seed
+    seed: TrackStart
     step: int
 
     @property
@@ -89,20 +89,20 @@ class TrackFollower:
         self._feed_mask = feed_mask
         self._at_once = at_once
 
-    def follow(self, seeds: Sequence[Seed]) -> list[Track]:
+    def follow(self, seeds: Sequence[TrackStart]) -> list[Masklet]:
         """Masks of every seed on every slice of its reach.
 
         Raises:
             TrackError: A slice cannot be read, or the network fails.
         """
-        tracks: list[Track] = [{} for _ in seeds]
+        tracks: list[Masklet] = [{} for _ in seeds]
         with torch.inference_mode():
             slices = sum(len(seed.reach) for seed in seeds)
             for number, z, logits in counted(self.logits(seeds), "MedSAM2", slices, "slices"):
                 tracks[number][z] = (logits > 0).cpu().numpy()
         return tracks
 
-    def logits(self, seeds: Sequence[Seed]) -> Iterator[tuple[int, int, torch.Tensor]]:
+    def logits(self, seeds: Sequence[TrackStart]) -> Iterator[tuple[int, int, torch.Tensor]]:
         """Number of the seed, slice and logits (Y, X), in the order in which they are found."""
         prompts: dict[int, Memory] = {}
         for numbers in _batches(range(len(seeds)), self._at_once):

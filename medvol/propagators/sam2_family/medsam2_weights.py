@@ -11,11 +11,11 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
+from medvol.core.atomic_files import file_sha256, write_whole_folder
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.model_folder import judge_folder
 from medvol.core.sidecar import write_sidecar
 from medvol.core.suggestions import suggest
-from medvol.core.whole_file import file_sha256, write_whole_folder
 from medvol.propagators.sam2_family.medsam2_conversion import State, convert_state, guess_size, video_config
 from medvol.propagators.sam2_family.medsam2_presets import PRESETS, show_licence
 from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_same_kinds, require_size

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.anchors import clip_range, describe_anchor, usable_boxes
-from medvol.propagators.sam2_family.track_repair import RepairRule, Track, keep_largest, repair_track
-from medvol.propagators.target_window import choose_window
+from medvol.propagators.clipping import clip_range, describe_anchor, usable_boxes
+from medvol.propagators.sam2_family.track_repair import Masklet, RepairRule, keep_largest, repair_track
+from medvol.propagators.window_choice import choose_window
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def wanted_tracks(anchors: Iterable[PlannedAnchor]) -> dict[TrackKey, range]:
 def unite_tracks(
     volume: Volume,
     anchor: PlannedAnchor,
-    tracks: Mapping[TrackKey, Track],
+    tracks: Mapping[TrackKey, Masklet],
     rule: RepairRule,
     largest_component: bool,
 ) -> NDArray[np.bool_]:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 
 Bits = NDArray[np.bool_]
-Track = dict[int, Bits]
+Masklet = dict[int, Bits]
 """Mask (Y, X) of every slice that was followed, the key slice included."""
 
 
@@ -43,7 +43,7 @@ class RepairRule:
         require_least(0, "repair", max_gap_slices=self.max_gap_slices)
 
 
-def repair_track(track: Track, key_slice: int, rule: RepairRule) -> tuple[Track, list[str]]:
+def repair_track(track: Masklet, key_slice: int, rule: RepairRule) -> tuple[Masklet, list[str]]:
     """Fill gaps, then end the track in both directions.
 
     Returns:
@@ -60,7 +60,7 @@ def repair_track(track: Track, key_slice: int, rule: RepairRule) -> tuple[Track,
     return ended, actions
 
 
-def fill_gaps(track: Track, max_gap_slices: int) -> tuple[Track, list[str]]:
+def fill_gaps(track: Masklet, max_gap_slices: int) -> tuple[Masklet, list[str]]:
     """Fill short runs of empty slices with the shape between their neighbours (linear in the signed distance)."""
     found = sorted(z for z, mask in track.items() if mask.any())
     filled, actions = dict(track), list[str]()
@@ -86,7 +86,7 @@ def keep_largest(mask: Bits) -> Bits:
     return largest
 
 
-def _first_beyond(track: Track, key_slice: int, step: int, rule: RepairRule) -> int | None:
+def _first_beyond(track: Masklet, key_slice: int, step: int, rule: RepairRule) -> int | None:
     """First slice away from the key slice at which the rule ends the track."""
     if key_slice not in track or (rule.min_area_share <= 0 and rule.max_growth <= 0):
         return None

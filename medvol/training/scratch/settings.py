@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvol.core.limits import require_least
+from medvol.core.ranges import require_least
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from medvol.cli import main
 from medvol.core.errors import ScanError
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.settings import CacheSettings
-from medvol.imaging.cache.cached_volume import StoredVolume
+from medvol.imaging.cache.cached_volume import CachedVolume
 from medvol.imaging.cache.slice_archive import SliceArchive
 from medvol.imaging.cache.slice_cache import SliceCache
 from medvol.imaging.dicom.segmentation import write_dicom_seg
@@ -341,7 +341,7 @@ def test_dicom_in_the_cache(make_series, tmp_path):
         plain = read_volume(path)
         for _ in range(2):
             kept = cache.read_volume(path)
-            assert type(kept) is StoredVolume
+            assert type(kept) is CachedVolume
             assert np.array_equal(kept.voxels, plain.voxels)
             assert np.array_equal(kept.affine, plain.affine)
             assert np.array_equal(kept.source.affine, plain.source.affine)

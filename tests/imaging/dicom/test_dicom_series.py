@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.pixels import compress
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 
-from medvol.checking.reports import Finding
+from medvol.checking.findings import Finding
 from medvol.checking.scans import check_scan
 from medvol.core.errors import ConfigError, MissingExtraError, ScanError
 from medvol.imaging.geometry import axis_codes, voxel_to_world

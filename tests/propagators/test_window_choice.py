@@ -5,7 +5,7 @@ import pytest
 
 from medvol.core.errors import ConfigError
 from medvol.core.types import Volume
-from medvol.propagators.target_window import choose_window, require_window
+from medvol.propagators.window_choice import choose_window, require_window
 
 BOX = np.array([[10.0, 10, 30, 30]])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medvol.core.whole_file import write_together, write_whole, write_whole_folder
+from medvol.core.atomic_files import write_together, write_whole, write_whole_folder
 
 FULL = os.strerror(errno.ENOSPC)
 

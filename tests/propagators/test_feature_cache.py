@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
 from medvol.core.errors import ConfigError
-from medvol.propagators import embeddings
-from medvol.propagators.embeddings import (
+from medvol.propagators import feature_cache
+from medvol.propagators.feature_cache import (
     EmbeddingCache,
     describe_encoder,
     embedding_key,
@@ -124,7 +124,7 @@ def test_key_depends_on_every_pixel_and_on_the_weights():
 def test_the_encoder_is_named_by_all_that_changes_features(monkeypatch):
     named = [describe_encoder(*of) for of in (("w", "float32"), ("v", "float32"), ("w", "bfloat16"))]
     named.append(describe_encoder("w", "float32", "transformers"))
-    monkeypatch.setattr(embeddings, "version", lambda name: "99" if name == "torch" else "1")
+    monkeypatch.setattr(feature_cache, "version", lambda name: "99" if name == "torch" else "1")
     named.append(describe_encoder("w", "float32"))
     assert len(set(named)) == 5
 

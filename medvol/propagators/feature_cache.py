@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
-from medvol.core.limits import require_least
-from medvol.core.whole_file import write_whole
+from medvol.core.ranges import require_least
 
 Rounding = Literal["float32", "bfloat16", "float16"]
 """How features are stored; ``bfloat16`` are the upper halves of float32 as uint16."""

@@ -86,7 +86,7 @@ def millilitres(size: float) -> str:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """Everything that a check found.
 
     Args:

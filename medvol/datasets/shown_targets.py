@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.datasets.layout import ScanFiles, Structure
 from medvol.datasets.nifti_table import TargetRow
-from medvol.queries.instances import Instance, Seed, split_instance, whole_mask
+from medvol.queries.instances import Instance, VoxelIndex, split_instance, whole_mask
 from medvol.queries.relations import Relational, Relator, assign_findings, split_pair
 from medvol.queries.sides import check_side_positions
 
@@ -24,7 +24,7 @@ SPECK_VOXELS = 10
 
 
 @dataclass(frozen=True)
-class FoundTarget:
+class ShownTarget:
     """A target in a file of labels.
 
     Args:
@@ -38,7 +38,7 @@ class FoundTarget:
     target: str
     mask: str | None
     labels: tuple[int, ...] = ()
-    seed: Seed | None = None
+    seed: VoxelIndex | None = None
     meaning: str = ""
 
 
@@ -52,7 +52,7 @@ class Found:
         dropped: How many relational questions of each form have no single answer.
     """
 
-    shown: tuple[FoundTarget, ...]
+    shown: tuple[ShownTarget, ...]
     absent: tuple[str, ...] = ()
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ def find_targets(scan: ScanFiles, min_voxels: int, relations: bool) -> Found:
     wholes = {structure: whole for structure, whole in present.items() if whole is not None}
     large = [structure for structure, whole in wholes.items() if whole.size >= min_voxels]
     _check_sides(reader, {structure: wholes[structure] for structure in large})
-    shown = [FoundTarget(s.name, str(reader.path(s)), s.labels) for s in large]
+    shown = [ShownTarget(s.name, str(reader.path(s)), s.labels) for s in large]
     absent = tuple(structure.name for structure, whole in present.items() if whole is None)
     if not relations or not large:
         return Found(tuple(shown), absent)
@@ -195,14 +195,14 @@ def _find_pairs(reader: _LabelReader, wholes: _Wholes, relator: Relator) -> dict
     return pairs
 
 
-def _unite_pairs(reader: _LabelReader, large: list[Structure]) -> list[FoundTarget]:
+def _unite_pairs(reader: _LabelReader, large: list[Structure]) -> list[ShownTarget]:
     """Both organs of a pair together, where left and right are two labels of one map."""
     by_name = {structure.name: structure for structure in large}
     united = []
     for organ in SIDED:
         left, right = by_name.get(f"left {organ}"), by_name.get(f"right {organ}")
         if left and right and left.mask is None and right.mask is None:
-            united.append(FoundTarget(f"{organ}s", str(reader.path(left)), (*left.labels, *right.labels)))
+            united.append(ShownTarget(f"{organ}s", str(reader.path(left)), (*left.labels, *right.labels)))
     return united
 
 
@@ -218,14 +218,14 @@ def _check_sides(reader: _LabelReader, wholes: _Wholes) -> None:
             raise DatasetError(f"{reader.path(structure)}: {structure.name}: {error}") from error
 
 
-def _locate(found: Relational) -> FoundTarget:
+def _locate(found: Relational) -> ShownTarget:
     path, labels, seed = found.instance.source
-    return FoundTarget(found.target, path, labels, seed, found.meaning)
+    return ShownTarget(found.target, path, labels, seed, found.meaning)
 
 
 def found_rows(scan: ScanFiles, found: Found, never_shown: tuple[str, ...] = ()) -> list[TargetRow]:
     """A row for every target that a scan shows, then one for every target that it does not."""
-    hidden = [FoundTarget(name, None) for name in (*found.absent, *never_shown)]
+    hidden = [ShownTarget(name, None) for name in (*found.absent, *never_shown)]
     return [
         TargetRow(
             image=scan.image,

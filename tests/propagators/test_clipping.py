@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.types import Evidence, Volume
-from medvol.propagators.anchors import clip_range, slices_towards, usable_boxes
+from medvol.propagators.clipping import clip_range, slices_towards, usable_boxes
 
 coordinates = st.floats(-50, 90, allow_nan=False)
 

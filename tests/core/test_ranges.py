@@ -3,7 +3,7 @@
 import pytest
 
 from medvol.core.errors import ConfigError
-from medvol.core.limits import require_least, require_share
+from medvol.core.ranges import require_least, require_share
 
 
 def test_what_is_in_range_passes():

@@ -2,7 +2,7 @@
 
 import pickle
 
-from medvol.core.cache import LastUsed
+from medvol.core.last_used import LastUsed
 
 
 def test_keeps_the_values_used_last():
