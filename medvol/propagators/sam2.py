@@ -17,7 +17,7 @@ from medvol.core.types import Evidence, Volume
 from medvol.imaging.windows import window_for_target
 from medvol.propagators.clipping import describe_anchor
 from medvol.propagators.sam2_family.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
-from medvol.propagators.sam2_family.track_repair import RepairRule, Track
+from medvol.propagators.sam2_family.track_repair import RepairRule, Masklet
 from medvol.propagators.window_choice import require_window
 from medvol.terminal.progress import counted
 
@@ -99,7 +99,7 @@ class SAM2Propagator(Propagator):
         weights = {"image_size": self._source.image_size, "weights_sha256": digest}
         return {**identify_component(self, places), **weights}
 
-    def _track(self, volume: Volume, key: TrackKey, reach: range) -> Track:
+    def _track(self, volume: Volume, key: TrackKey, reach: range) -> Masklet:
         """Follow one box in a state of its own, first up and then down."""
         from medvol.propagators.sam2_family.sam2_network import Frames, follow_box
         from medvol.propagators.sam2_family.square_slices import SquareSlices, corner_pixels
