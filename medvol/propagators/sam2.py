@@ -17,7 +17,7 @@ from medvol.core.types import Evidence, Volume
 from medvol.imaging.windows import window_for_target
 from medvol.propagators.clipping import describe_anchor
 from medvol.propagators.sam2_family.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
-from medvol.propagators.sam2_family.track_repair import RepairRule, Masklet
+from medvol.propagators.sam2_family.track_repair import Masklet, RepairRule
 from medvol.propagators.window_choice import require_window
 from medvol.terminal.progress import counted
 
