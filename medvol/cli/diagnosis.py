@@ -20,12 +20,7 @@ from medvol.core.registry import REGISTRIES
 from medvol.core.roles import Policy, TrainablePolicy
 from medvol.core.suggestions import suggest
 
-_ROLES_IN_WORDS = {
-    "LightningModule": "module",
-    "LightningDataModule": "data module",
-    "Callback": "callback",
-    "Logger": "logger",
-}
+_KINDS = {"LightningModule": "module", "LightningDataModule": "data module", "Callback": "callback", "Logger": "logger"}
 
 _STEP = re.compile(r"""Parser key "([^"]+)"|Problem with given class_path '([^']+)'""")
 _UNKNOWN = re.compile(r"(?:Group '([^']+)' does not accept )?[oO]ption '([^']+)'|arguments: --([\w.]+)")
@@ -121,7 +116,7 @@ def _say_class(name: str, role: type) -> str:
         )
     if component and not inspect.isabstract(component):
         return f"{name!r} is not a {role.__name__}; name one that is"
-    kind = _ROLES_IN_WORDS.get(role.__name__, role.__name__)
+    kind = _KINDS.get(role.__name__, role.__name__)
     known = {found.__name__: found.__module__ for found in subclasses(role) if not inspect.isabstract(found)}
     origin = "medvol." if kind.endswith("module") else "lightning."
     own = [key for key in known if known[key].startswith(origin) and not key.startswith("_")] or list(known)

@@ -42,8 +42,9 @@ def class_in(hint: Any) -> type | None:
 
 def group_in(hint: Any) -> type | None:
     """The class whose settings stand right below a setting of this type: a dataclass, or the trainer."""
-    named = class_in(hint)
-    return named if named is not None and (is_dataclass(named) or named.__name__ == "Trainer") else None
+    parts = [part for part in members(hint) if part is not type(None)]
+    group = parts[0] if len(parts) == 1 and inspect.isclass(parts[0]) else None
+    return group if group and (is_dataclass(group) or group.__name__ == "Trainer") else None
 
 
 def follow(key: str, hints: Mapping[str, Any]) -> tuple[type | None, Mapping[str, Any]]:

@@ -81,9 +81,15 @@ class GroupedPolicy(ToyPolicy):
         growth: Of the weight.
     """
 
-    def __init__(self, growth: Optimizer = Optimizer(rate=0.5), decay: Decay | None = None) -> None:
+    def __init__(
+        self,
+        growth: Optimizer = Optimizer(rate=0.5),
+        decay: Decay | None = None,
+        stages: list[Decay] | None = None,
+        questions: bool | Questions = False,
+    ) -> None:
         super().__init__()
-        self.growth, self.decay = growth, decay
+        self.growth, self.decay, self.stages, self.questions = growth, decay, stages, questions
 
 
 class GroupedDataset(ToyDataset):
@@ -216,6 +222,15 @@ def test_what_could_stand_in_two_places_is_not_guessed(grouped: Write, refused: 
     assert "optimizer.rate" not in text
 
 
+def test_what_is_more_than_a_group_takes_other_values(grouped: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"stages": [{"half_life": 3.0}], "questions": True}
+    config = grouped(model__init_args__policy={"class_path": "GroupedPolicy", "init_args": given})
+    assert main(["fit", "--config", str(config), "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["policy"]["init_args"]
+    assert settings["stages"][0]["half_life"] == 3.0
+    assert settings["questions"] is True
+
+
 def test_one_setting_of_a_group_leaves_the_others(grouped: Write, capsys: pytest.CaptureFixture[str]) -> None:
     config = grouped(model__init_args__optimizer={"warmup_steps": 7})
     assert main(["fit", "--config", str(config), "--model.loss.beta", "0.3", "--print_config"]) == 0
@@ -241,11 +256,12 @@ def test_describe_shows_groups(grouped: Write, capsys: pytest.CaptureFixture[str
 
 def test_describe_shows_groups_as_json(grouped: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "GroupedPolicy", "--json"]) == 0
-    ((growth, decay),) = (page["settings"] for page in json.loads(capsys.readouterr().out))
+    ((growth, decay, *others),) = (page["settings"] for page in json.loads(capsys.readouterr().out))
     assert growth["default"] == {"rate": 0.5, "warmup_steps": None}
     assert [(setting["name"], setting["default"]) for setting in growth["settings"]] == [
         ("rate", 0.5),
         ("warmup_steps", None),
     ]
+    assert [setting["settings"] for setting in others] == [[], []]
     assert decay["default"] is None
     assert decay["settings"][1]["type"] == "one of 'linear', 'cosine'"
