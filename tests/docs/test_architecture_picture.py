@@ -16,8 +16,7 @@ def script() -> dict:
 
 
 def test_every_room_has_a_floor():
-    folders = [*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("core/*/__init__.py")]
-    assert {file.parent.name for file in folders} <= LEVEL.keys()
+    assert {file.parent.name for file in PACKAGE.glob("*/__init__.py")} <= LEVEL.keys()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ def test_every_room_has_a_floor():
         ("medvol.core.types", "core"),
         ("medvol.cli.segment", "cli"),
         ("medvol.training.rollouts", "training"),
-        ("medvol.imaging", "imaging" if (PACKAGE / "core" / "imaging").is_dir() else "core"),
+        ("medvol.imaging", "imaging"),
         ("imaging.core", ""),
     ],
 )
