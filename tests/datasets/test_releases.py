@@ -353,7 +353,7 @@ def test_a_meta_table_without_its_columns_is_named(tmp_path):
 def test_shares_are_checked():
     for settings in ({"val_share": 0.7, "test_share": 0.5}, {"val_share": -0.1}):
         with pytest.raises(ConfigError, match="shares that sum to at most 1"):
-            CTORGDataset(".", **settings)
+            PatientSettings(**settings)
     with pytest.raises(ConfigError, match="absent_share is a share of the cases"):
         CTORGDataset(".", questions=QuestionSettings(absent_share=1.0))
 

@@ -39,11 +39,11 @@ def write(folder: Path, **test: Any) -> Path:
     return path
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
-    """Settings of the test cases as ``--print_config`` shows them."""
+def built(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str | Path) -> Any:
+    """The test cases of the configuration that ``--print_config`` shows, which is one itself."""
     assert main(["test", *map(str, arguments), "--print_config"]) == 0
-    shown: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["test"]["init_args"]
-    return shown
+    (folder / "printed.yaml").write_text(capsys.readouterr().out)
+    return build_data(folder / "printed.yaml").splits["test"]
 
 
 def test_a_file_sets_a_part_of_a_group(tmp_path: Path) -> None:
@@ -74,28 +74,20 @@ def test_each_data_set_keeps_its_own_defaults(tmp_path: Path) -> None:
 def test_the_command_line_sets_a_part_of_a_group(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"root": "scans", "questions": {"phrasing": "both"}, "patients": {"exclude": ["B"]}}
     path = write(tmp_path, class_path="NiftiDataset", init_args=settings)
-    shown = printed(capsys, "--config", path, f"--{key}.relations=true", f"--{key}.targets=[liver]")
-    assert shown["questions"] == {
-        "phrasing": "both",
-        "phrasings_per_target": 1,
-        "query_bank": None,
-        "absent_share": 0.0,
-        "targets": ["liver"],
-        "min_voxels": 200,
-        "relations": True,
-    }
-    assert shown["patients"]["val_share"] == 0.2
-    assert shown["patients"]["exclude"] == ["B"]
+    data = built(capsys, tmp_path, "--config", path, f"--{key}.relations=true", f"--{key}.targets=[liver]")
+    assert data.questions == QuestionSettings(phrasing="both", targets=["liver"], relations=True)
+    assert data.patients == PatientSettings(val_share=0.2, exclude=["B"])
 
 
 def test_the_command_line_sets_a_part_of_a_group_that_no_file_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, class_path="PhantomDataset", init_args={"num_volumes": 3})
-    shown = printed(capsys, "--config", path, "--data.test.cache.gib=7", "--data.test.questions.absent_share=0.5")
-    assert shown["cache"] == {"scans": 16, "folder": None, "gib": 7.0}
-    assert shown["questions"]["absent_share"] == 0.5
-    assert shown["num_volumes"] == 3
+    options = ("--data.test.cache.gib=7", "--data.test.questions.absent_share=0.5")
+    data = built(capsys, tmp_path, "--config", path, *options)
+    assert data.cache == CacheSettings(scans=16, gib=7)
+    assert data.questions == PhrasingSettings(absent_share=0.5)
+    assert data.num_volumes == 3
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
