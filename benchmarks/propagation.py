@@ -149,8 +149,8 @@ def compare_sam2(place: Path, anchors: int, quick: bool) -> dict[str, Any]:
     """Ratios, share of the encoder, parity and peak memory."""
     checkpoint, folder, package = write_weights(place, quick)
     volume, evidences, ranges = draw_question(anchors, quick)
-    reference = SAM2Propagator(str(checkpoint), window=WINDOW, series="window", **package)
-    ours = MedSAM2Propagator(str(folder), window=WINDOW, series="window")
+    reference = SAM2Propagator(str(checkpoint), window=WINDOW, series="range", **package)
+    ours = MedSAM2Propagator(str(folder), window=WINDOW, series="range")
     network, predictor = ours._network, reference._predictor  # both are loaded before time and memory count
     cold, warm, upstream, encoder, still = (list[float]() for _ in range(5))
     expected, peaks = [], dict[str, Any]()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medvol import testing as testing
     from medvol.auditing.audit import audit_rewards as audit_rewards
     from medvol.auditing.ranks import RewardAudit as RewardAudit
+    from medvol.checking.catalogue import PROBLEMS as PROBLEMS
     from medvol.core.errors import CheckpointError as CheckpointError
     from medvol.core.errors import ComponentImportError as ComponentImportError
     from medvol.core.errors import ConfigError as ConfigError
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from medvol.core.types import Rollout as Rollout
     from medvol.core.types import Sampling as Sampling
     from medvol.core.types import Volume as Volume
+    from medvol.core.weights_converter import WeightsConverter as WeightsConverter
+    from medvol.datasets.labelled_case import LabelledCase as LabelledCase
     from medvol.datasets.settings import CacheSettings as CacheSettings
     from medvol.datasets.settings import PatientSettings as PatientSettings
     from medvol.datasets.settings import PhrasingSettings as PhrasingSettings
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from medvol.imaging.writing import write_mask as write_mask
     from medvol.inference.segmentation import Segmentation as Segmentation
     from medvol.inference.segmenter import Segmenter as Segmenter
+    from medvol.policies.scratch import ScratchPolicy as ScratchPolicy
     from medvol.training.checkpoint import SpecCheckpoint as SpecCheckpoint
     from medvol.training.data import CaseDataModule as CaseDataModule
     from medvol.training.grpo import GRPOModule as GRPOModule
@@ -108,12 +112,14 @@ _HOME = {
     "GazeSettings": "medvol.training.scratch.settings",
     "GeometryError": "medvol.core.errors",
     "InvalidComponentError": "medvol.core.errors",
+    "LabelledCase": "medvol.datasets.labelled_case",
     "LossSettings": "medvol.training.settings",
     "MedvolError": "medvol.core.errors",
     "MissingExtraError": "medvol.core.errors",
     "OccupancySettings": "medvol.training.scratch.settings",
     "OptimizerSettings": "medvol.training.settings",
     "POLICIES": "medvol.core.registry",
+    "PROBLEMS": "medvol.checking.catalogue",
     "PROPAGATORS": "medvol.core.registry",
     "PatientSettings": "medvol.datasets.settings",
     "PerceptionSettings": "medvol.training.scratch.settings",
@@ -137,6 +143,7 @@ _HOME = {
     "Sampling": "medvol.core.types",
     "ScanError": "medvol.core.errors",
     "ScratchModule": "medvol.training.scratch.module",
+    "ScratchPolicy": "medvol.policies.scratch",
     "Segmentation": "medvol.inference.segmentation",
     "Segmenter": "medvol.inference.segmenter",
     "SliceCache": "medvol.imaging.cache.slice_cache",
@@ -146,6 +153,7 @@ _HOME = {
     "UnknownComponentError": "medvol.core.errors",
     "UntrustedAnswerError": "medvol.core.errors",
     "Volume": "medvol.core.types",
+    "WeightsConverter": "medvol.core.weights_converter",
     "as_trl_reward": "medvol.training.trl_reward",
     "audit_rewards": "medvol.auditing.audit",
     "build_prompt": "medvol.grounding.prompts",

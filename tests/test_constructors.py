@@ -5,8 +5,6 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 import medvol
 from medvol.cli.description import MODULES
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REWARDS
@@ -33,7 +31,6 @@ def test_no_constructor_takes_more_than_it_can_show() -> None:
     assert not too_large([*registered, *modules, *settings])
 
 
-@pytest.mark.xfail(reason="the data sets are not grouped yet", strict=True)
 def test_no_data_set_takes_more_than_it_can_show() -> None:
     assert not too_large([DATASETS.get(name) for name in DATASETS.names()])
 

@@ -267,7 +267,7 @@ class CaseDataset(Component):
         """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
 
         Returns:
-            For each problem its name in ``medvol.checking.catalogue``, the place, and what to do. Nothing for a
+            For each problem its name in ``medvol.PROBLEMS``, the place, and what to do. Nothing for a
             data set that finds its problems when it is read.
         """
         return ()

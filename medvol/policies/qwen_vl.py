@@ -36,7 +36,12 @@ class QwenVLPolicy(VLMPolicy):
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__(template, freeze_vision, lora_rank, gradient_checkpointing)
+        super().__init__(
+            template=template,
+            freeze_vision=freeze_vision,
+            lora_rank=lora_rank,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
 

@@ -39,7 +39,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         query_banks: Sequence[str] = (),
         freeze_vision: bool = False,
     ) -> None:
-        super().__init__(template, freeze_vision)
+        super().__init__(template=template, freeze_vision=freeze_vision)
         self.model = model
         self.seed = seed
         self.query_banks = tuple(query_banks)

@@ -50,7 +50,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
             below -500 or above 300 HU, otherwise soft tissue. Scans without Hounsfield units use percentiles.
         target: Kind of target (``lung nodule``); chooses the window in place of ``window``.
         series: ``volume`` tells the network how long the volume is, so a range equals a cut of the whole mask;
-            ``window`` tells it the length of the range only, as MedVol-R1's reward does, which cuts a clip first.
+            ``range`` tells it the length of the range only, as MedVol-R1's reward does, which cuts a clip first.
         device: Where torch computes (``cpu``, ``cuda``).
         precision: Arithmetic of the image encoder.
         cache: Features that are kept; a slice takes 5 MiB at 512 pixels, half of it in ``bfloat16``.
@@ -72,7 +72,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         prompt: Literal["mask", "box"] = "mask",
         window: str = "auto",
         target: str | None = None,
-        series: Literal["volume", "window"] = "volume",
+        series: Literal["volume", "range"] = "volume",
         device: str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
         cache: FeatureCacheSettings = FeatureCacheSettings(),

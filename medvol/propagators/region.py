@@ -19,7 +19,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least, require_share
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
-from medvol.imaging.windows import get_window, scale_window, window_limits
+from medvol.imaging.windows import window_limits
 from medvol.propagators.clipping import clip_range, slices_towards, usable_boxes
 
 Bits = NDArray[np.bool_]
@@ -160,15 +160,15 @@ class RegionPropagator(Propagator):
         key[y1:y2, x1:x2] = ndimage.binary_fill_holes(labels == 1 + int(np.argmax(weight[1:])))
         frame = np.zeros(pixels.shape, bool)
         frame[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = True
-        window = _window(key)
-        key[window] = _half_maximum(key[window], pixels[window], intensity.median, slices.blur_px) & frame[window]
+        crop = _crop(key)
+        key[crop] = _half_maximum(key[crop], pixels[crop], intensity.median, slices.blur_px) & frame[crop]
         return key, intensity
 
     def _next_mask(self, slices: _SmoothSlices, z: int, previous: Bits, intensity: _Intensity) -> Bits | None:
         """Follow a mask to the next slice; None where the track ends."""
         growth = slices.pixels(self.growth_mm)
-        window = _window(previous, _MARGIN_PX + growth)
-        before, pixels = previous[window], slices[z][window]
+        crop = _crop(previous, _MARGIN_PX + growth)
+        before, pixels = previous[crop], slices[z][crop]
         near = ndimage.binary_dilation(before, _SQUARE, iterations=growth)
         found = intensity.alike(pixels) & near
         area_before = int(before.sum())
@@ -182,7 +182,7 @@ class RegionPropagator(Propagator):
         if area > 1.7 * max(area_before, 20):
             found &= ndimage.binary_dilation(before, _CROSS)
         following = np.zeros(previous.shape, bool)
-        following[window] = _half_maximum(found, pixels, intensity.median, slices.blur_px)
+        following[crop] = _half_maximum(found, pixels, intensity.median, slices.blur_px)
         return following
 
     def _measure(self, core: Pixels, slices: _SmoothSlices) -> _Intensity:
@@ -204,7 +204,7 @@ class _SmoothSlices:
         self._spacing_px = float(np.sqrt(volume.spacing[1] * volume.spacing[2]))
         self._sigma_px = max(0.8, smoothing_mm / self._spacing_px)
         self.blur_px = max(1, round(self._sigma_px))
-        self._limits = window_limits(volume, get_window("soft_tissue"))
+        self._limits = window_limits(volume, get_crop("soft_tissue"))
         self._smooth: dict[int, Pixels] = {}
 
     def __getitem__(self, z: int) -> Pixels:
@@ -216,7 +216,7 @@ class _SmoothSlices:
         if self.hounsfield:
             slice_hu: Pixels = self._voxels[z]
             return slice_hu
-        stretched: Pixels = scale_window(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
+        stretched: Pixels = scale_crop(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
         near: Pixels = stretched.clip(-_FARTHEST_HU, _FARTHEST_HU)
         return near
 
@@ -231,7 +231,7 @@ def _core(side: int) -> slice:
     return slice(start, max(start + 1, side - start))
 
 
-def _window(mask: Bits, margin: int = _MARGIN_PX) -> tuple[slice, slice]:
+def _crop(mask: Bits, margin: int = _MARGIN_PX) -> tuple[slice, slice]:
     """Bounding box of a mask with a margin, within the slice."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (

@@ -43,19 +43,19 @@ class AxialReward(AnchoredReward):
     See ``AnchoredReward`` for answers without an anchor and absent targets.
 
     Args:
-        normalise: ``volume`` divides by the largest area of the volume; ``window`` by the largest within ``delta``
+        normalise: ``volume`` divides by the largest area of the volume; ``local`` by the largest within ``delta``
             slices of the chosen one, as in the paper.
-        delta: Half-width of the window in slices.
+        delta: Half-width of that range in slices.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
     judges: ClassVar[frozenset[Aspect]] = frozenset({"slice"})
 
-    def __init__(self, normalise: Literal["volume", "window"] = "volume", delta: int = 5) -> None:
+    def __init__(self, normalise: Literal["volume", "local"] = "volume", delta: int = 5) -> None:
         self.normalise = normalise
         self.delta = delta
 
     def compare(self, anchor: Anchor, target: NDArray[np.bool_]) -> float:
         """Score the key slice."""
-        delta = self.delta if self.normalise == "window" else None
+        delta = self.delta if self.normalise == "local" else None
         return axial_score(slice_areas(target), anchor.key_slice, delta)

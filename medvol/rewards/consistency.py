@@ -24,9 +24,9 @@ def consistency_score(
     Args:
         predicted: Mask (Z, Y, X).
         true: Mask (Z, Y, X).
-        key_slice: Centre of the window.
-        delta: Half-width of the window in slices; the whole volume when None.
-        both_empty: Score when neither mask has a voxel in the window.
+        key_slice: Centre of the range that is compared.
+        delta: Half-width of that range in slices; the whole volume when None.
+        both_empty: Score when neither mask has a voxel in that range.
 
     Returns:
         A value in [0, 1].
@@ -40,10 +40,10 @@ def consistency_score(
     """
     if not 0 <= key_slice < len(true):
         raise IndexError(f"slice {key_slice} is outside a volume of {len(true)} slices")
-    window = slice(None) if delta is None else slice(max(key_slice - delta, 0), key_slice + delta + 1)
-    if not (predicted[window].any() or true[window].any()):
+    nearby = slice(None) if delta is None else slice(max(key_slice - delta, 0), key_slice + delta + 1)
+    if not (predicted[nearby].any() or true[nearby].any()):
         return both_empty
-    return dice(predicted[window], true[window])
+    return dice(predicted[nearby], true[nearby])
 
 
 class ConsistencyReward(AnchoredReward):
@@ -52,8 +52,8 @@ class ConsistencyReward(AnchoredReward):
     See ``AnchoredReward`` for answers without an anchor and absent targets.
 
     Args:
-        delta: Half-width of the window in slices; the whole volume when None.
-        both_empty: Score when neither mask has a voxel in the window (1 in the paper's code).
+        delta: Half-width of that range in slices; the whole volume when None.
+        both_empty: Score when neither mask has a voxel in that range (1 in the paper's code).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "mask"})

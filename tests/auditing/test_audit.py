@@ -110,10 +110,10 @@ OFF_TARGET = {"slice off the target", "slice off the target, nothing propagated"
     ("term", "answers"),
     [
         (ConsistencyReward(both_empty=1.0), OFF_TARGET),
-        (AxialReward("window", 5), {"slice of a smaller part"}),
-        (AxialReward("window", 2), {"slice of a smaller part"}),
+        (AxialReward("local", 5), {"slice of a smaller part"}),
+        (AxialReward("local", 2), {"slice of a smaller part"}),
         (
-            AxialReward("window", 0),
+            AxialReward("local", 0),
             {
                 "slice of a smaller part",
                 "slice at the end",

@@ -45,7 +45,7 @@ SETTINGS = {
     "M3DSegDataset": [
         {"root": str(SCANS / "M3DSegDataset"), "set_id": "0004", "questions": QuestionSettings(min_voxels=20)}
     ],
-    "AxialReward": [{}, {"normalise": "window", "delta": 2}],
+    "AxialReward": [{}, {"normalise": "local", "delta": 2}],
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],

@@ -200,7 +200,7 @@ def test_identity_changes_with_what_changes_the_mask(random_folder, tmp_path):
     assert len(first["weights_sha256"]) == 64
     assert first["image_size"] == 128
     assert make(random_folder, cache=FeatureCacheSettings(folder=str(tmp_path)), tracks_at_once=3).identity() == first
-    others = ({"prompt": "box"}, {"series": "window"}, {"cache_precision": "bfloat16"}, {"repair": RepairRule(0, 2.0)})
+    others = ({"prompt": "box"}, {"series": "range"}, {"cache_precision": "bfloat16"}, {"repair": RepairRule(0, 2.0)})
     assert {first[key] for key in ("min_area_share", "max_growth", "max_gap_slices")} == {0}
     for settings in others:
         assert make(random_folder, **settings).identity() != first

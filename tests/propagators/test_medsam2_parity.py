@@ -67,7 +67,7 @@ def test_logits_of_eight_prompts_are_upstreams(
 
 def test_a_range_with_the_key_slice_outside_is_upstreams(small_weights, noisy_volume):
     evidence = Evidence(2, np.array([[10.0, 10, 50, 40]]))
-    for series in ("volume", "window"):
+    for series in ("volume", "range"):
         expected = upstream(small_weights, series=series).propagate(noisy_volume, evidence, (4, 7))
         found = ours(small_weights, series=series).propagate(noisy_volume, evidence, (4, 7))
         assert expected[4:7].any()

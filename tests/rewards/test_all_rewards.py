@@ -17,7 +17,7 @@ from medvol.rewards.volume_dice import VolumeDiceReward
 
 GROUNDED = [
     AxialReward(),
-    AxialReward("window", 2),
+    AxialReward("local", 2),
     SpatialReward(),
     SpatialReward(split_boxes=False),
     SpatialReward("labelled"),

@@ -38,8 +38,8 @@ def test_settings_choose_the_yardstick(make_case, make_rollout, write_answer):
     case = make_case(target)
     rollout = make_rollout(write_answer(target.shape, 1, [(0, 0, 5, 5)]), case)
     assert AxialReward()(rollout, case) == 0.1
-    assert AxialReward("window", 1)(rollout, case) == 0.25
-    assert AxialReward("window")(rollout, case) == 0.1
+    assert AxialReward("local", 1)(rollout, case) == 0.25
+    assert AxialReward("local")(rollout, case) == 0.1
 
 
 def test_better_slices_never_score_lower():

@@ -56,7 +56,7 @@ def test_terms_are_called_by_their_class():
 @pytest.mark.parametrize(
     ("rows", "needs_mask", "delta"),
     [
-        ([(FormatReward(), 1), (AxialReward("window", 9), 1)], False, 0),
+        ([(FormatReward(), 1), (AxialReward("local", 9), 1)], False, 0),
         ([(ConsistencyReward(5), 1), (FormatReward(), 1)], True, 5),
         ([(ConsistencyReward(2), 1), (ConsistencyReward(7), 0.1)], True, 7),
         ([(ConsistencyReward(2), 1), (ConsistencyReward(None), 0.1)], True, None),

@@ -32,7 +32,7 @@ class QwenVLNetwork(VLMNetwork):
     vision_path = "model.visual"
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> None:
-        super().__init__(model, tokenizer, template)
+        super().__init__(model=model, tokenizer=tokenizer, template=template)
         vision = model.config.vision_config
         self.patch, self.merge = int(vision.patch_size), int(vision.spatial_merge_size)
         self.temporal = int(vision.temporal_patch_size)
