@@ -204,7 +204,7 @@ class _SmoothSlices:
         self._spacing_px = float(np.sqrt(volume.spacing[1] * volume.spacing[2]))
         self._sigma_px = max(0.8, smoothing_mm / self._spacing_px)
         self.blur_px = max(1, round(self._sigma_px))
-        self._limits = window_limits(volume, get_crop("soft_tissue"))
+        self._limits = window_limits(volume, get_window("soft_tissue"))
         self._smooth: dict[int, Pixels] = {}
 
     def __getitem__(self, z: int) -> Pixels:
@@ -216,7 +216,7 @@ class _SmoothSlices:
         if self.hounsfield:
             slice_hu: Pixels = self._voxels[z]
             return slice_hu
-        stretched: Pixels = scale_crop(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
+        stretched: Pixels = scale_window(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
         near: Pixels = stretched.clip(-_FARTHEST_HU, _FARTHEST_HU)
         return near
 

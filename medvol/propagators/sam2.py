@@ -41,7 +41,7 @@ class SAM2Propagator(Propagator):
         prompt: ``mask`` feeds the mask of the box back as a mask prompt; ``box`` keeps the box.
         window: Name of an intensity window, or ``auto``.
         target: Kind of target (``lung nodule``); chooses the window in place of ``window``.
-        series: Length of the series that the network is told: that of the ``volume``, or of the ``range`` that is asked for.
+        series: Length of the series that the network is told: that of the ``volume``, or of the ``range`` asked for.
         device: Where torch computes (``cpu``, ``cuda``).
         largest_component: Keep the largest 3D component of every track only.
     """
