@@ -19,7 +19,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least, require_share
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
-from medvol.imaging.windows import window_limits
+from medvol.imaging.windows import get_window, scale_window, window_limits
 from medvol.propagators.clipping import clip_range, slices_towards, usable_boxes
 
 Bits = NDArray[np.bool_]
