@@ -34,7 +34,7 @@ def brute_measures(a, b, spacing, tolerance):
     points = [brute_surface(m) * spacing for m in (a, b)]
     pairs = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
     distances = [pairs.min(axis=1), pairs.min(axis=0)]
-    nsd = sum((d <= tolerance).sum() for d in distances) / sum(len(d) for d in distances)
+    nsd = sum((d <= tolerance + 1e-6).sum() for d in distances) / sum(len(d) for d in distances)
     return nsd, max(np.percentile(d, 95) for d in distances)
 
 
@@ -90,6 +90,16 @@ def test_volume_in_ml():
 @given(masks.filter(np.any), masks.filter(np.any), st.floats(0.0, 8.0))
 def test_surface_measures_equal_brute_force(a, b, tolerance):
     assert surface_measures(a, b, SPACING, tolerance) == pytest.approx(brute_measures(a, b, SPACING, tolerance))
+
+
+@pytest.mark.parametrize(("spacing_mm", "slices"), [(0.8, 2), (0.7, 3), (0.1, 3), (1.1, 3)])
+def test_a_distance_of_the_tolerance_agrees_however_it_is_rounded(spacing_mm, slices):
+    """Two single voxels that many slices apart, and a tolerance written in decimals: 0.1 three times is not 0.3."""
+    a, b = np.zeros((2, 9, 5, 5), bool)
+    a[1, 2, 2] = b[1 + slices, 2, 2] = True
+    tolerance = round(spacing_mm * slices, 3)
+    assert surface_measures(a, b, (spacing_mm, 1.0, 1.0), tolerance)[0] == 1.0
+    assert surface_measures(a, b, (spacing_mm, 1.0, 1.0), tolerance - 0.01)[0] == 0.0
 
 
 def test_identical_masks_have_no_distance():
