@@ -54,6 +54,13 @@ class Segmentation(Brief):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     confidence: Confidence | None = None
 
+    @property
+    def picture(self) -> Picture:
+        """What the overlay shows of it."""
+        warnings = () if self.confidence is None else self.confidence.warnings
+        edited = bool(self.provenance.get("edited"))
+        return Picture(self.volume, self.query, self.mask, self.evidence, warnings, edited)
+
     def save(
         self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
     ) -> dict[str, Path]:
@@ -88,7 +95,7 @@ def save_segmentation(
     volume, mask = segmentation.volume, segmentation.mask
     require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
     extras: dict[str, Callable[[Path], object]] = {
-        "overlay": lambda path: path.write_bytes(render_overlay(_picture(segmentation)))
+        "overlay": lambda path: path.write_bytes(render_overlay(segmentation.picture))
     }
     if dicom_seg is not None:
         extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
@@ -157,14 +164,6 @@ def describe_segmentation(
         "scan": _describe_scan(volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
     }
-
-
-def _picture(segmentation: Segmentation) -> Picture:
-    """What the overlay shows of an answer."""
-    found = segmentation
-    warnings = () if found.confidence is None else found.confidence.warnings
-    edited = bool(found.provenance.get("edited"))
-    return Picture(found.volume, found.query, found.mask, found.evidence, warnings, edited)
 
 
 def _describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def grouped(distribution: Callable[..., None], experiment: Write) -> Write:
         module = {
             "model__class_path": "medvol_grouped.GroupedModule",
             "model__init_args__policy": "GroupedPolicy",
-            "model__init_args__learning_rate": None,
+            "model__init_args__optimizer": None,
             TRAIN: "GroupedDataset",
         }
         return experiment(**{**module, **changes})

@@ -12,7 +12,7 @@ import pytest
 from medvol.cli import main
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.writing import write_mask
-from medvol.inference import records
+from medvol.inference import segmentation
 
 TOY = ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
 HOSTILE = "[/b] [red]x \x1b[31m\x1b]0;t\x07 \u202e \r z"
@@ -21,7 +21,7 @@ HOSTILE = "[/b] [red]x \x1b[31m\x1b]0;t\x07 \u202e \r z"
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures have their own tests."""
-    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+    monkeypatch.setattr(segmentation, "render_overlay", lambda segmentation: b"picture")
 
 
 def write_scan(path: Path) -> Path:

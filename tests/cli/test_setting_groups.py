@@ -18,7 +18,8 @@ from medvol.cli.remarks import calm
 Write = Callable[..., Path]
 
 GRPO = {"model__class_path": "GRPOModule", "model__init_args__rewards": ["ToyReward"]}
-SCRATCH = {"model__class_path": "ScratchModule"}
+SCRATCH = {"model__class_path": "ScratchModule", "model__init_args__policy": "TinyPolicy"}
+CHANGES = {"GRPOModule": GRPO, "ScratchModule": SCRATCH}
 GROUPS = {
     "EvaluationModule": {"evaluation"},
     "SFTModule": {"answers", "optimizer", "evaluation"},
@@ -103,7 +104,7 @@ def test_every_setting_of_every_group_is_shown(
     name: str, experiment: Write, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
 ) -> None:
     kind = {"model__class_path": name, "model__init_args__optimizer": None}
-    shown = printed(capsys, "--config", experiment(**{**(GRPO if name == "GRPOModule" else {}), **kind}))
+    shown = printed(capsys, "--config", experiment(**{**CHANGES.get(name, {}), **kind}))
     groups = {key: value for key, value in shown.items() if isinstance(value, dict) and "class_path" not in value}
     assert set(groups) == GROUPS[name]
     assert main(["describe", name, "--json"]) == 0

@@ -10,7 +10,8 @@ import pytest
 from medvol.cli import main
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.writing import write_mask
-from medvol.inference import records, segmenter
+from medvol.inference import segmentation
+from medvol.rollouts import groups
 
 STOPS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
 
@@ -28,7 +29,7 @@ def test_one_query(
 
         return stop
 
-    target, name = {"ask": (segmenter, "build_prompts"), "write": (records, "render_overlay")}[where]
+    target, name = {"ask": (groups, "build_prompts"), "write": (segmentation, "render_overlay")}[where]
     monkeypatch.setattr(target, name, stopping(getattr(target, name)))
     scan = tmp_path / "ct.nii.gz"
     write_mask(scan, np.zeros((4, 8, 8), bool), make_volume(np.zeros((4, 8, 8), np.float32), (5.0, 2.0, 2.0)))

@@ -13,7 +13,7 @@ import pytest
 from medvol.core.errors import ConfigError, OutputError
 from medvol.core.roles import Propagator
 from medvol.imaging.reading import read_volume
-from medvol.inference import records
+from medvol.inference import records, segmentation
 from medvol.inference.batch import run_jobs
 from medvol.inference.jobs import Job, answer_stem, case_name, find_jobs, read_jobs
 from medvol.inference.segmenter import Segmenter
@@ -26,7 +26,7 @@ BOX = '<answer>[{"slice": 3, "bbox_2d_list": [[250, 200, 750, 600]]}]</answer>'
 
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
-    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+    monkeypatch.setattr(segmentation, "render_overlay", lambda segmentation: b"picture")
 
 
 def segmenter(depth: int = 1, *answers: str) -> Segmenter:
@@ -194,7 +194,7 @@ def test_an_answer_without_its_picture_is_told_and_done_again(write_block, tmp_p
 
     out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
     with monkeypatch.context() as patch:
-        patch.setattr(records, "render_overlay", fail)
+        patch.setattr(segmentation, "render_overlay", fail)
         summary = run(out, job(scan, "the block", out))
     (outcome,) = summary.outcomes
     assert (outcome.status, outcome.error, summary.exit_code) == ("failed", OutputError.__name__, 1)
@@ -292,7 +292,7 @@ def test_a_stop_acts_between_cases(write_block, tmp_path: Path, monkeypatch, whe
         reach("write")
         return b"picture"
 
-    monkeypatch.setattr(records, "render_overlay", picture)
+    monkeypatch.setattr(segmentation, "render_overlay", picture)
     by = Segmenter(Stopping([BOX]), Following())
     jobs = [job(scan, "the block", out) for scan in scans]
     with pytest.raises(KeyboardInterrupt) as caught:

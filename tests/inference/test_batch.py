@@ -15,7 +15,7 @@ from rich.console import Console
 from medvol.core.errors import CheckpointError
 from medvol.core.roles import Propagator
 from medvol.imaging.reading import read_volume
-from medvol.inference import records
+from medvol.inference import segmentation
 from medvol.inference.batch import run_jobs
 from medvol.inference.jobs import find_jobs
 from medvol.inference.segmenter import Segmenter
@@ -29,7 +29,7 @@ ABSENT = "<answer>[]</answer>"
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
     """Pictures have their own tests."""
-    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+    monkeypatch.setattr(segmentation, "render_overlay", lambda segmentation: b"picture")
 
 
 class CountingPolicy(ScriptedPolicy):

@@ -186,9 +186,9 @@ def test_the_picture_shows_warnings(volume, known):
 
     result = make(known).segment(volume, "das Auto")
     quiet = replace(result, confidence=replace(result.confidence, warnings=()))
-    loud = render_overlay(result)
-    assert loud == render_overlay(result)
-    height = [int.from_bytes(picture[20:24]) for picture in (loud, render_overlay(quiet))]
+    loud = render_overlay(result.picture)
+    assert loud == render_overlay(result.picture)
+    height = [int.from_bytes(picture[20:24]) for picture in (loud, render_overlay(quiet.picture))]
     assert height[0] > height[1], "the banner has a place of its own"
 
 

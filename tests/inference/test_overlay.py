@@ -33,7 +33,7 @@ def make_answer(boxes=((20.0, 15.0, 40.0, 45.0),), key=4, spacing=(4.0, 1.0, 1.0
 
 
 def pixels(answer: Segmentation, context: bool = False) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(render_overlay(answer, context))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(render_overlay(answer.picture, context))).convert("RGB")).astype(int)
 
 
 def find(picture: np.ndarray, name: str) -> tuple[float, float, float, float]:
@@ -65,9 +65,9 @@ def test_pixels_that_are_not_square_keep_their_shape():
 
 
 def test_same_answer_gives_the_same_bytes_whatever_pyplot_does():
-    first = render_overlay(make_answer())
+    first = render_overlay(make_answer().picture)
     with mpl.rc_context({"image.origin": "lower", "lines.linewidth": 9.0}):
-        assert render_overlay(make_answer()) == first
+        assert render_overlay(make_answer().picture) == first
     assert plt.get_fignums() == []
     assert b"Software" not in first
 

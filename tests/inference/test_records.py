@@ -18,7 +18,7 @@ from medvol.core.types import Volume
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.reading import read_volume
 from medvol.imaging.volume_hash import hash_volume
-from medvol.inference import records
+from medvol.inference import segmentation
 from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.records import read_record
 from medvol.inference.segmentation import save_segmentation
@@ -152,7 +152,7 @@ def test_failure_leaves_the_earlier_files_whole(segmenter, volume, paths, monkey
     def fail(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(records, failing, fail)
+    monkeypatch.setattr(segmentation, failing, fail)
     with pytest.raises(OSError, match="no space"):
         save_segmentation(segmenter.segment(volume, "the tail"), folder, "answer")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -163,7 +163,7 @@ def test_a_picture_that_cannot_be_made_costs_neither_mask_nor_record(segmenter, 
     def fail(segmentation):
         raise error
 
-    monkeypatch.setattr(records, "render_overlay", fail)
+    monkeypatch.setattr(segmentation, "render_overlay", fail)
     with pytest.raises(OutputError, match="overlay") as caught:
         save_segmentation(segmenter.segment(volume, "the tail"), paths["record"].parent, "answer")
     assert set(caught.value.paths) == {"mask", "record"}

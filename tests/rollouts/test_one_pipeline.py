@@ -18,7 +18,7 @@ from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Case, Query
 from medvol.evaluation.module import EvaluationModule
 from medvol.imaging.reading import read_volume
-from medvol.inference import records
+from medvol.inference import segmentation
 from medvol.inference.batch import run_jobs
 from medvol.inference.jobs import find_jobs
 from medvol.inference.records import plain_values
@@ -84,7 +84,7 @@ class Recording(ExtrudePropagator):
 
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
-    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+    monkeypatch.setattr(segmentation, "render_overlay", lambda segmentation: b"picture")
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def start(folder: Path, hook: str = "", step: int = 0) -> int:
         "import torch; torch.set_num_threads(1); from pathlib import Path; "
         f"from tests.training.test_killed_runs import run; run(Path({str(folder)!r}), {hook!r}, {step})"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode

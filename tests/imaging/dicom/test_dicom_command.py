@@ -25,7 +25,7 @@ from medvol.imaging.dicom.segmentation import write_dicom_seg
 from medvol.imaging.folders import find_all_scans, find_scans, is_batch
 from medvol.imaging.reading import read_label_map, read_volume
 from medvol.imaging.writing import write_mask
-from medvol.inference import batch, records
+from medvol.inference import batch, segmentation
 from medvol.inference.jobs import find_jobs
 from medvol.policies.scripted import ScriptedPolicy
 
@@ -37,7 +37,7 @@ BOX = '<think>here</think><answer>[{"slice": 2, "bbox_2d_list": [[200, 250, 800,
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
     """Pictures have their own tests."""
-    monkeypatch.setattr(records, "render_overlay", lambda segmentation: b"picture")
+    monkeypatch.setattr(segmentation, "render_overlay", lambda segmentation: b"picture")
 
 
 def file_of(out: Path, start: str, ending: str = "json") -> Path:
@@ -230,7 +230,7 @@ def test_a_segmentation_that_fails_costs_neither_mask_nor_record(make_series, tm
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "write_dicom_seg", fail)
+    monkeypatch.setattr(segmentation, "write_dicom_seg", fail)
     for name in ("a", "b") if many else ("a",):
         make_series().write(tmp_path / "scans" / name)
     out, scan = tmp_path / "out", tmp_path / "scans" / ("" if many else "a")
