@@ -1,1 +1,1 @@
-"""Training."""
+"""How a policy learns: SFT, GRPO, data, checkpoints."""
