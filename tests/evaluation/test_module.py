@@ -222,7 +222,7 @@ def test_a_policy_that_fails_on_one_volume_leaves_the_others(study, box_propagat
     assert sum(row["status"] == "done" for row in cases) == 4
 
 
-class TinyPolicy(TrainablePolicy):
+class SmallPolicy(TrainablePolicy):
     """One weight; answers that the target is absent."""
 
     def __init__(self):
@@ -265,7 +265,7 @@ class Fitted(EvaluationModule):
 
 def test_network_is_built_late_registered_trained_and_stored(study, box_propagator, tmp_path):
     groups, _ = study
-    policy = TinyPolicy()
+    policy = SmallPolicy()
     module = Fitted(policy, box_propagator())
     assert not policy.built
     loader = DataLoader(groups, batch_size=1, collate_fn=list)
@@ -281,7 +281,7 @@ def test_network_is_built_late_registered_trained_and_stored(study, box_propagat
     assert not list(tmp_path.iterdir())
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    again = Fitted(TinyPolicy(), box_propagator())
+    again = Fitted(SmallPolicy(), box_propagator())
     again.configure_model()
     again.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"])
     assert torch.equal(again.policy.load().weight, policy.load().weight)
