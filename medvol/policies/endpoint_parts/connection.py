@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -40,6 +41,7 @@ class Connection:
     """
 
     def __init__(self, url: str, key: Key, timeout_s: float) -> None:
+        logging.getLogger("httpcore").setLevel(logging.INFO)  # its debug lines show headers, which may repeat the key
         self.url = url
         self.key = key
         self._timeout_s = timeout_s
