@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import numpy as np
 
 from medvol.core.types import Completion
+from medvol.grounding.grammar import MAX_CHARACTERS
 from medvol.policies.endpoint_parts.fault import RequestFaultError, find_message, quote, shorten
 
 _NO_CHAT = "check that policy.url is the base address of an OpenAI chat server"
+_TAG = re.compile("</?(think|answer)>")
 _NO_ANSWER = "ask otherwise, or choose another policy.model"
 
 
@@ -48,10 +52,22 @@ def _read_choice(choice: object) -> Completion:
     if not isinstance(content, str):
         raise RequestFaultError(f"gave an answer that is no text but a {type(content).__name__}", _NO_CHAT)
     log_probs = _read_log_probs(choice.get("logprobs"))
-    text = content.encode(errors="replace").decode()
+    text = _restore_think(message, content).encode(errors="replace").decode()
     if log_probs is None:
         return Completion(text)
     return Completion(text, np.full(len(log_probs), -1, np.int64), np.array(log_probs, np.float32))
+
+
+def _restore_think(message: dict[str, Any], content: str) -> str:
+    """What the model wrote, where the server took the think block out of it and gives it apart.
+
+    One that drafts answers, or that makes the text longer than any answer, is left out.
+    """
+    thought = next((message[name] for name in ("reasoning_content", "reasoning") if message.get(name)), None)
+    if not isinstance(thought, str) or _TAG.search(thought) or "<think>" in content:
+        return content
+    text = f"<think>{thought}</think>{content}"
+    return text if len(text) <= MAX_CHARACTERS else content
 
 
 def _read_log_probs(logprobs: object) -> list[float] | None:

@@ -67,6 +67,24 @@ def test_log_probabilities_are_taken_where_they_are_given(connect, prompts):
     assert [answer.log_probs for answer in wrong] == [None] * 4
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize(
+    ("thought", "content", "read"),
+    [
+        ("a cube", "<answer>[]</answer>", "<think>a cube</think><answer>[]</answer>"),
+        ("a cube", "<think>b</think><answer>[]</answer>", "<think>b</think><answer>[]</answer>"),
+        ("first <answer>[]</answer>?", "<answer>[]</answer>", "<answer>[]</answer>"),
+        ("long" * 2048, "<answer>[]</answer>", "<answer>[]</answer>"),
+        (None, "<answer>[]</answer>", "<answer>[]</answer>"),
+        (["a"], "<answer>[]</answer>", "<answer>[]</answer>"),
+    ],
+)
+def test_a_think_block_that_the_server_gives_apart_is_put_back(connect, prompts, name, thought, content, read):
+    with ChatServer(chat(content, **{name: thought})) as server:
+        ((answer,),) = connect(server).generate(prompts[:1])
+    assert answer.text == read
+
+
 def test_a_server_that_gives_one_choice_is_asked_again_for_each_and_remembered(connect, prompts):
     def one(request):
         return plain({**request, "n": 1})
