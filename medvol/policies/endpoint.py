@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
 from medvol.core.prompts import INSTRUCTION, Prompt, PromptTemplate
+from medvol.core.ranges import require_least
 from medvol.core.roles import Policy
 from medvol.core.specs import identify_component
 from medvol.core.types import Completion, Sampling
@@ -36,6 +37,8 @@ class EndpointPolicy(Policy):
         key_variable: Environment variable that holds the key, which is sent and never kept; null sends none.
         box_units: What the model writes boxes in: ``thousandths`` of the slice, as the grammar does, or ``pixels`` of
             the slice as it is shown, which are brought to the grammar's units.
+        max_new_tokens: Most tokens of an answer, in place of what the run asks for: a model that reasons first needs
+            more. None leaves it to the run.
         requests: How the server is asked, and where a run stops.
     """
 
@@ -46,6 +49,7 @@ class EndpointPolicy(Policy):
         template: PromptTemplate | None = None,
         key_variable: str | None = "OPENAI_API_KEY",
         box_units: Literal["thousandths", "pixels"] = "thousandths",
+        max_new_tokens: int | None = None,
         requests: RequestSettings = RequestSettings(),
     ) -> None:
         _require_address(url)
@@ -54,10 +58,12 @@ class EndpointPolicy(Policy):
             raise ConfigError("model is empty; give the name under which the server has the model")
         if box_units not in ("thousandths", "pixels"):
             raise ConfigError(f"box_units is thousandths or pixels; got {box_units!r}")
+        require_least(1, max_new_tokens=max_new_tokens)
         self.url = url
         self.model = model
         self.key_variable = key_variable
         self.box_units = box_units
+        self.max_new_tokens = max_new_tokens
         self.requests = requests
         self._template = template
         self._spending = Spending(requests.max_requests, requests.max_tokens)
@@ -90,6 +96,8 @@ class EndpointPolicy(Policy):
             MissingExtraError: httpx is not installed.
         """
         sampling = sampling or Sampling()
+        if self.max_new_tokens is not None:
+            sampling = replace(sampling, max_new_tokens=self.max_new_tokens)
         asked = [(prompt, n, sampling) for prompt in prompts]
         known = self._kept.pop(asked[0], None) if len(asked) == 1 else None
         outcomes = [known] if known is not None else run_apart(lambda: self._ask(prompts, n, sampling))

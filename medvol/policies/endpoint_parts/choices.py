@@ -47,7 +47,7 @@ def _read_choice(choice: object) -> Completion:
     if content is None or content == "" or (isinstance(content, str) and not content.strip()):
         raise RequestFaultError(
             f"gave an empty answer (finish_reason {finish})",
-            "allow more new tokens, which a model that reasons first may use up, or choose another policy.model",
+            "raise policy.max_new_tokens, which a model that reasons first may use up, or choose another policy.model",
         )
     if not isinstance(content, str):
         raise RequestFaultError(f"gave an answer that is no text but a {type(content).__name__}", _NO_CHAT)

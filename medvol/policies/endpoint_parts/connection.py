@@ -21,7 +21,7 @@ from medvol.policies.endpoint_parts.fault import (
     refuse_status,
     shorten,
 )
-from medvol.policies.endpoint_parts.key import Key
+from medvol.policies.endpoint_parts.key import Key, stays_here
 
 _NO_CHAT = "check that policy.url is the base address of an OpenAI chat server"
 _FAULT_BYTES = 65_536
@@ -46,7 +46,8 @@ class Connection:
         self.key = key
         self._timeout_s = timeout_s
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **key.headers()}
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False)
+        direct = {f"all://{httpx.URL(url).netloc.decode()}": None} if stays_here(url) else None  # past any proxy
+        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False, mounts=direct)
 
     async def __aenter__(self) -> Connection:
         return self

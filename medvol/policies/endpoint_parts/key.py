@@ -34,8 +34,7 @@ class Key:
                 f"the environment variable {self.variable} holds what cannot be a key: a space, a line break, or a "
                 "letter that is no ASCII; set it again"
             )
-        address = urlsplit(url)
-        if self._key and address.scheme == "http" and not _is_here(address.hostname or ""):
+        if self._key and urlsplit(url).scheme == "http" and not stays_here(url):
             raise ConfigError(
                 f"the key in {self.variable} would go to {url} unencrypted; use https, or a tunnel to 127.0.0.1, or "
                 "send none (policy.key_variable null)"
@@ -66,8 +65,9 @@ def require_variable(name: str | None) -> None:
         )
 
 
-def _is_here(host: str) -> bool:
-    """True for this very machine, whose traffic does not leave it."""
+def stays_here(url: str) -> bool:
+    """True for an address of this very machine, whose traffic does not leave it."""
+    host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -57,7 +57,7 @@ FAULTS = {
     "too few choices": (chat(), "answered with too few choices: none; ask otherwise"),
     "choice without a message": (Reply({"choices": [{"text": "x"}]}), "a choice that has no message"),
     "choice of the wrong type": (Reply({"choices": ["x"]}), "a choice that has no message"),
-    "empty": (chat(""), "gave an empty answer (finish_reason stop); allow more new tokens"),
+    "empty": (chat(""), "gave an empty answer (finish_reason stop); raise policy.max_new_tokens"),
     "blank": (chat(" \n"), "gave an empty answer"),
     "null": (chat(None), "gave an empty answer"),
     "wrong type": (chat([{"type": "text", "text": ANSWER}]), "no text but a list; check"),

@@ -47,6 +47,24 @@ def test_sampling_is_passed_on(connect, prompts):
     assert asked == expected
 
 
+def test_a_model_that_reasons_first_is_given_more_tokens(connect, prompts):
+    with ChatServer() as server:
+        connect(server, max_new_tokens=4000).generate(prompts[:1], 2, AT_RANDOM)
+    assert server.requests[0]["max_tokens"] == 4000
+
+
+def test_what_stays_on_this_machine_passes_no_proxy(connect, prompts, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with ChatServer() as server:
+        ((answer,),) = connect(server).generate(prompts[:1])
+        assert answer.text == ANSWER
+        by_name = EndpointPolicy(server.url.replace("127.0.0.1", "localhost"), "m", requests=RequestSettings(retries=0))
+        assert by_name.generate(prompts[:1])[0][0].text == ANSWER
+
+
 def test_greedy_samples_are_asked_for_once(connect, prompts):
     with ChatServer() as server:
         rows = connect(server).generate(prompts, 3)
@@ -259,6 +277,7 @@ def test_identity_holds_what_changes_an_answer(prompts):
     said = dict(policy.identity())
     assert said.pop("distribution").startswith("medvol-r1 ")
     expected = {"url": "https://host:8443/v1", "model": "m", "template": None, "box_units": "thousandths"}
+    expected["max_new_tokens"] = None
     assert said == {"name": "EndpointPolicy", **expected}
 
 
@@ -273,6 +292,7 @@ def test_identity_holds_what_changes_an_answer(prompts):
         ({"url": ""}, "base address", ""),
         ({"model": " "}, "model is empty", ""),
         ({"key_variable": "sk-pa55"}, "key_variable names an environment variable", "pa55"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0", ""),
         ({"box_units": "inches"}, "thousandths or pixels", ""),
     ],
 )
