@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from medvol.imaging.writing import write_mask as write_mask
     from medvol.inference.segmentation import Segmentation as Segmentation
     from medvol.inference.segmenter import Segmenter as Segmenter
+    from medvol.policies.endpoint_parts.settings import RequestSettings as RequestSettings
     from medvol.policies.scratch import ScratchPolicy as ScratchPolicy
     from medvol.training.checkpoint import SpecCheckpoint as SpecCheckpoint
     from medvol.training.data import CaseDataModule as CaseDataModule
@@ -134,6 +135,7 @@ _HOME = {
     "QuestionSettings": "medvol.datasets.settings",
     "REWARDS": "medvol.core.registry",
     "RecordError": "medvol.core.errors",
+    "RequestSettings": "medvol.policies.endpoint_parts.settings",
     "RewardAudit": "medvol.auditing.ranks",
     "RewardError": "medvol.core.errors",
     "RewardTerm": "medvol.core.roles",

@@ -53,6 +53,7 @@ PUBLIC = [
     "QuestionSettings",
     "REWARDS",
     "RecordError",
+    "RequestSettings",
     "RewardAudit",
     "RewardError",
     "RewardTerm",

@@ -208,7 +208,8 @@ class Completion(Brief):
 
     Args:
         text: Decoded text, special tokens left out.
-        token_ids: (T,) int64, with the end token when it was written; empty for a policy without tokens.
+        token_ids: (T,) int64, with the end token when it was written; empty for a policy without tokens, -1 where
+            a server does not tell.
         log_probs: (T,) float32 log-probability of each token when it was drawn, or None.
         samples: Further answers to the same prompt, drawn at random, which tell how sure the policy is.
     """

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import releases
+from chat_server import ChatServer
 
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
@@ -23,6 +24,8 @@ from medvol.testing import make_case, parametrize_with_checks
 SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{os.getpid()}"
 
 TEMPLATE = replace(TINY_TEMPLATE, num_slices=5)
+
+SERVER = ChatServer()
 
 PHANTOM_TRACKER = str(Path(__file__).parents[1] / "propagators" / "phantom_tracker")
 """A small SAM 2 that benchmarks/phantom_tracker.py trained on phantoms."""
@@ -48,6 +51,7 @@ SETTINGS = {
     "AxialReward": [{}, {"normalise": "local", "delta": 2}],
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],
+    "EndpointPolicy": [{"url": SERVER.url, "model": "m", "template": TEMPLATE}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
     "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache": CacheSettings(scans=1)}],
     "PhantomDataset": [
@@ -83,7 +87,8 @@ def scans():
     for name, write in RELEASES.items():
         write(SCANS / name)
     TinyPolicy(template=TEMPLATE).save(SCANS / "qwen_vl")
-    yield
+    with SERVER:
+        yield
     shutil.rmtree(SCANS)
 
 
@@ -108,7 +113,8 @@ def test_component_can_be_imported(registry, name):
 
 
 def test_every_role_has_components():
-    assert {"CentreBoxPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"} <= set(POLICIES.names())
+    policies = {"CentreBoxPolicy", "EndpointPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"}
+    assert policies <= set(POLICIES.names())
     propagators = {
         "ExtrudePropagator",
         "LiteMedSAMPropagator",

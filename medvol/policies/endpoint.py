@@ -1,0 +1,151 @@
+"""EndpointPolicy: a model behind any server that speaks the OpenAI chat protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
+from medvol.core.prompts import INSTRUCTION, Prompt, PromptTemplate
+from medvol.core.ranges import require_least
+from medvol.core.roles import Policy
+from medvol.core.specs import identify_component
+from medvol.core.types import Completion, Sampling
+from medvol.policies.endpoint_parts.apart import run_apart, run_together
+from medvol.policies.endpoint_parts.asker import Asker
+from medvol.policies.endpoint_parts.dialect import Dialect
+from medvol.policies.endpoint_parts.key import Key, require_variable
+from medvol.policies.endpoint_parts.pixel_boxes import to_grammar
+from medvol.policies.endpoint_parts.settings import RequestSettings
+from medvol.policies.endpoint_parts.spending import Spending
+
+Outcome = list[Completion] | PolicyError
+
+_THOUSANDTHS = "with integers from 0 to 1000 over the slice's width and height"
+_PIXELS = "with x and y in pixels of the slice"
+
+
+class EndpointPolicy(Policy):
+    """A served model: vLLM, SGLang, Ollama, ``transformers serve``, or a provider. The slices are sent to the server.
+
+    Args:
+        url: Base address of the server, such as ``http://127.0.0.1:8000/v1``.
+        model: Name under which the server has the model.
+        template: Layout of the prompts; the default one when None.
+        key_variable: Environment variable that holds the key, which is sent and never kept; null sends none.
+        box_units: What the model writes boxes in: ``thousandths`` of the slice, as the grammar does, or ``pixels`` of
+            the slice as it is shown, which are brought to the grammar's units.
+        max_new_tokens: Most tokens of an answer, in place of what the run asks for: a model that reasons first needs
+            more. None leaves it to the run.
+        requests: How the server is asked, and where a run stops.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        template: PromptTemplate | None = None,
+        key_variable: str | None = "OPENAI_API_KEY",
+        box_units: Literal["thousandths", "pixels"] = "thousandths",
+        max_new_tokens: int | None = None,
+        requests: RequestSettings = RequestSettings(),
+    ) -> None:
+        _require_address(url)
+        require_variable(key_variable)
+        if not model.strip():
+            raise ConfigError("model is empty; give the name under which the server has the model")
+        if box_units not in ("thousandths", "pixels"):
+            raise ConfigError(f"box_units is thousandths or pixels; got {box_units!r}")
+        require_least(1, max_new_tokens=max_new_tokens)
+        self.url = url
+        self.model = model
+        self.key_variable = key_variable
+        self.box_units = box_units
+        self.max_new_tokens = max_new_tokens
+        self.requests = requests
+        self._template = template
+        self._spending = Spending(requests.max_requests, requests.max_tokens)
+        self._dialect = Dialect()
+        self._kept: dict[tuple[Prompt, int, Sampling], Outcome] = {}
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The layout that was given; else the default one, whose instruction names the units of the boxes."""
+        if self._template is not None:
+            return self._template
+        words = _PIXELS if self.box_units == "pixels" else _THOUSANDTHS
+        return PromptTemplate(instruction=INSTRUCTION.replace(_THOUSANDTHS, words))
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, distribution, address, model and all else that changes an answer."""
+        return identify_component(self, leave_out=("key_variable", "requests"))
+
+    def generate(
+        self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
+    ) -> list[list[Completion]]:
+        """Let the server write completions, for several prompts at once.
+
+        Where one of several prompts fails, what became of each is kept for the next call, and whoever then asks for
+        each alone, as the pipeline does, is given it: nothing is asked and paid for twice.
+
+        Raises:
+            PolicyError: A prompt got no answer.
+            ConfigError: A bound of the run is reached, or the key cannot be used.
+            MissingExtraError: httpx is not installed.
+        """
+        sampling = sampling or Sampling()
+        if self.max_new_tokens is not None:
+            sampling = replace(sampling, max_new_tokens=self.max_new_tokens)
+        asked = [(prompt, n, sampling) for prompt in prompts]
+        known = self._kept.pop(asked[0], None) if len(asked) == 1 else None
+        outcomes = [known] if known is not None else run_apart(lambda: self._ask(prompts, n, sampling))
+        failed = next((outcome for outcome in outcomes if isinstance(outcome, PolicyError)), None)
+        if len(asked) > 1:
+            self._kept = {} if failed is None else dict(zip(asked, outcomes, strict=True))
+        if failed is not None:
+            raise failed
+        return [outcome for outcome in outcomes if not isinstance(outcome, PolicyError)]
+
+    async def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Outcome]:
+        try:
+            from medvol.policies.endpoint_parts.connection import Connection
+        except ModuleNotFoundError as error:
+            if error.name != "httpx":
+                raise
+            raise MissingExtraError("httpx", "endpoint") from error
+        key = Key(self.key_variable, self.url)
+        async with Connection(self.url, key, self.requests.timeout_s) as connection:
+            asker = Asker(connection, self.model, self.requests, self._spending, self._dialect)
+            outcomes = await run_together(asker.ask(prompt, n, sampling) for prompt in prompts)
+        return [self._read(prompt, outcome) for prompt, outcome in zip(prompts, outcomes, strict=True)]
+
+    def _read(self, prompt: Prompt, outcome: Outcome) -> Outcome:
+        """Completions in the grammar's units."""
+        if isinstance(outcome, PolicyError) or self.box_units == "thousandths":
+            return outcome
+        height, width = prompt.template.height_px, prompt.template.width_px
+        return [replace(said, text=to_grammar(said.text, height, width)) for said in outcome]
+
+
+def _require_address(url: str) -> None:
+    """Refuse what is no base address; one with a password or a query is not shown, as these are secrets.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    example = "such as http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(url)
+        secret = parts.username is not None or parts.password is not None or parts.query or parts.fragment
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        raise ConfigError(f"url is the base address of a server, {example}; got something that is none") from None
+    if secret:
+        raise ConfigError(
+            "url holds a user, a password or a query, which records would show; give the base address alone, "
+            f"{example}, and put the key into the environment variable that key_variable names"
+        )
+    if not fine or not url.isprintable() or " " in url:
+        raise ConfigError(f"url is the base address of a server, {example}; got {url!r}")

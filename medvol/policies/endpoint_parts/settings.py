@@ -1,0 +1,40 @@
+"""RequestSettings: how a server is asked, and where a run stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medvol.core.ranges import require_least
+
+
+@dataclass(frozen=True)
+class RequestSettings:
+    """How a server is asked, and where a run stops.
+
+    Args:
+        concurrency: Requests under way at once.
+        timeout_s: Longest time for one request, until its whole answer is there.
+        case_timeout_s: Longest time for one question, from its turn to its last sample, all tries and pauses included.
+        retries: Further tries of a request that the network or the server failed on.
+        max_requests: Requests that a run may send, further tries included; None for no bound.
+        max_tokens: Tokens of prompts and answers that a run may use, as the server counts them; None for no bound.
+            Answers under way when it is reached may go beyond it.
+    """
+
+    concurrency: int = 4
+    timeout_s: float = 300.0
+    case_timeout_s: float = 900.0
+    retries: int = 4
+    max_requests: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: One is below its limit.
+        """
+        require_least(1, "requests", concurrency=self.concurrency)
+        require_least(1, "requests", max_requests=self.max_requests, max_tokens=self.max_tokens)
+        require_least(0.1, "requests", timeout_s=self.timeout_s, case_timeout_s=self.case_timeout_s)
+        require_least(0, "requests", retries=self.retries)
