@@ -89,7 +89,11 @@ class TrainablePolicy(Policy):
 
     @abstractmethod
     def load(self) -> torch.nn.Module:
-        """Build the network and load its weights on the first call; return the same network afterwards."""
+        """Build the network and load its weights on the first call; return the same network afterwards.
+
+        A fit puts it into training mode as a whole; a part that has to stay in evaluation mode overrides ``train``.
+        ``generate`` works in evaluation mode, and leaves the network in the mode that it found.
+        """
 
     @abstractmethod
     def encode(self, text: str) -> Completion:

@@ -75,10 +75,14 @@ class TrainingModule(EvaluationModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Look where the model will be written, and go on from what the policy knew before."""
+        """Look where the model will be written, go on from what the policy knew before, and enter training mode.
+
+        A network that was read from a folder is in evaluation mode, in which no layer is ever computed again.
+        """
         if not self.is_trial:
             require_replaceable(self._model_folder)
         self.gatherer.start(self.policy)
+        self.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Note what is about to be learned from."""

@@ -71,7 +71,10 @@ class VLMPolicy(TrainablePolicy):
             MissingExtraError: ``lora_rank`` is set and peft is not installed.
         """
         if self._network is None:
+            from medvol.policies.vlm.dropout import switch_off_dropout
+
             self._network = self.build_network()
+            switch_off_dropout(self._network)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
@@ -96,11 +99,13 @@ class VLMPolicy(TrainablePolicy):
         network.eval()
         generator = torch.Generator().manual_seed(sampling.seed)
         answers: list[list[Completion]] = [[] for _ in prompts]
-        for slices, members in by_slices(prompts):
-            queries = [prompts[i].query for i in members]
-            for i, written in zip(members, decode(network, slices, queries, n, sampling, generator), strict=True):
-                answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
-        network.train(training)
+        try:
+            for slices, members in by_slices(prompts):
+                queries = [prompts[i].query for i in members]
+                for i, written in zip(members, decode(network, slices, queries, n, sampling, generator), strict=True):
+                    answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
+        finally:
+            network.train(training)
         return answers
 
     def encode(self, text: str) -> Completion:
