@@ -95,6 +95,14 @@ class TrainablePolicy(Policy):
         ``generate`` works in evaluation mode, and leaves the network in the mode that it found.
         """
 
+    def load_for_training(self) -> torch.nn.Module:
+        """The network, with what is trained in float32: steps of a millionth are lost in a narrower type.
+
+        Called before an optimiser is made, and before weights of a checkpoint are loaded, perhaps more than once. A
+        policy whose weights are float32 has nothing to do here. A fit stops when hardly any weight moves.
+        """
+        return self.load()
+
     @abstractmethod
     def encode(self, text: str) -> Completion:
         """Turn an answer into the tokens that the policy would write, end token included."""

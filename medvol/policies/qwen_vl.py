@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+from medvol.core.errors import MissingExtraError
 from medvol.core.prompts import PromptTemplate
 from medvol.policies.vlm.policy import VLMPolicy
 
@@ -48,6 +50,15 @@ class QwenVLPolicy(VLMPolicy):
     def folder_settings(self) -> Mapping[str, Any]:
         """The type of the weights. Adapters are part of them; what is left out of training is no part of a model."""
         return {"dtype": self.dtype}
+
+    def require_ready(self) -> None:
+        """Find the folder, or fetch it, and what trains adapters."""
+        from medvol.policies.vlm.folder import find_folder
+
+        if self.lora_rank and find_spec("peft") is None:
+            raise MissingExtraError("peft", "qwen")
+        if self._network is None:
+            find_folder(self.model)
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""

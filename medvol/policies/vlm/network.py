@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -74,6 +75,8 @@ class VLMNetwork(nn.Module, ABC):
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
         self.features: FeatureStore | None = None
         """What a frozen vision tower saw; None while the tower may learn."""
+        self.narrow: torch.dtype | None = None
+        """Type that weights kept in float32 are computed with and saved in; None where all are as they are."""
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
     @abstractmethod
@@ -115,6 +118,10 @@ class VLMNetwork(nn.Module, ABC):
         """Where the model lies."""
         device: torch.device = self.model.device
         return device
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Compute in the narrow type."""
+        return nullcontext() if self.narrow is None else torch.autocast(self.device.type, self.narrow)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a piece of text, no special tokens added."""
