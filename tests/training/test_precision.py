@@ -17,7 +17,6 @@ from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
-from medvol.rewards.format import FormatReward
 from medvol.training.checkpoint import SpecCheckpoint, load_module, load_policy
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
@@ -33,6 +32,7 @@ from medvol.training.settings import (
 from medvol.training.sft import SFTModule
 from tests.fixtures.callbacks import Listener, StopAt
 from tests.fixtures.light_policy import LightDataset, LightPolicy
+from tests.training.test_grpo import DigitReward
 
 SHAPE = (8, 48, 48)
 RATE = 1e-6
@@ -42,7 +42,7 @@ RATE = 1e-6
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny model in bfloat16, as published models are."""
     made = tmp_path_factory.mktemp("published")
-    TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=4, height_px=48, width_px=48)).save(made / "wide")
+    TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)).save(made / "wide")
     QwenVLPolicy(str(made / "wide"), dtype="bfloat16").save(made / "model")
     return str(made / "model")
 
@@ -56,8 +56,8 @@ def make_module(kind: str, folder: str, **policy: object) -> TrainingModule:
     return GRPOModule(
         made,
         ExtrudePropagator(),
-        [FormatReward()],
-        rollouts=RolloutSettings(group_size=2),
+        [DigitReward()],
+        rollouts=RolloutSettings(group_size=4),
         loss=LossSettings(beta=0.02),
         optimizer=GRPOOptimizerSettings(learning_rate=RATE, final_share=1.0),
         start=StartSettings(min_parse_rate=0.0),
@@ -81,7 +81,7 @@ def make_trainer(path: Path, steps: int, **settings: object) -> pl.Trainer:
 
 
 def make_data() -> CaseDataModule:
-    return CaseDataModule(PhantomDataset("train", 2, shape=SHAPE), queries_per_volume=2, seed=3)
+    return CaseDataModule(PhantomDataset("train", 2, shape=SHAPE), queries_per_volume=4, seed=3)
 
 
 def kinds(tensors: dict[str, torch.Tensor]) -> set[torch.dtype]:

@@ -31,8 +31,8 @@ MODULES = {
     "grpo": {
         "class_path": "GRPOModule",
         "init_args": {
-            "rewards": ["FormatReward"],
-            "rollouts": {"group_size": 2},
+            "rewards": ["tests.training.test_grpo.DigitReward"],
+            "rollouts": {"group_size": 4},
             "start": {"min_parse_rate": 0.0},
             "loss": {"beta": 0.02},
             "evaluation": {"max_new_tokens": 8},
@@ -45,7 +45,7 @@ MODULES = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model as any published one is: read from a folder, so in evaluation mode."""
     made = tmp_path_factory.mktemp("tiny") / "model"
-    TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=4, height_px=48, width_px=48)).save(made)
+    TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)).save(made)
     return made
 
 
@@ -61,7 +61,7 @@ def write_experiment(path: Path, kind: str, policy: dict, **trainer: object) -> 
                 **module["init_args"],
             },
         },
-        "data": {"class_path": "CaseDataModule", "init_args": {"train": phantoms, "queries_per_volume": 2}},
+        "data": {"class_path": "CaseDataModule", "init_args": {"train": phantoms, "queries_per_volume": 4}},
         "trainer": {"default_root_dir": str(path / "run"), "max_steps": 1, "accelerator": "cpu", "logger": False}
         | trainer,
     }
