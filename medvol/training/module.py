@@ -79,9 +79,14 @@ class TrainingModule(EvaluationModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        """See that nothing is missing; in a fit, keep what is trained in float32 from the beginning."""
+        """See that nothing is missing; in a fit, keep what is trained in float32 from the beginning.
+
+        Raises:
+            ConfigError: The trainer's precision would undo that.
+        """
         super().setup(stage)
         if stage == "fit":
+            require_wide(self.trainer)
             self.policy.load_for_training()
 
     def on_fit_start(self) -> None:
@@ -91,7 +96,6 @@ class TrainingModule(EvaluationModule, ABC):
         """
         if not self.is_trial:
             require_replaceable(self._model_folder)
-        require_wide(self.trainer)
         self.gatherer.start(self.policy)
         self.train()
 
