@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -56,6 +55,8 @@ class VLMNetwork(nn.Module, ABC):
 
     model: Any  # PreTrainedModel; its parts are reached by name, which its type does not know
     suppressed: torch.Tensor
+    narrow: torch.dtype | None = None
+    """Type that weights kept in float32 are computed with and saved in; None where all are as they are."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> None:
         super().__init__()
@@ -75,8 +76,6 @@ class VLMNetwork(nn.Module, ABC):
         self.register_buffer("suppressed", self._suppressed(), persistent=False)
         self.features: FeatureStore | None = None
         """What a frozen vision tower saw; None while the tower may learn."""
-        self.narrow: torch.dtype | None = None
-        """Type that weights kept in float32 are computed with and saved in; None where all are as they are."""
         self._layouts: dict[tuple[int, ...], tuple[Prefix, torch.Tensor]] = {}
 
     @abstractmethod
@@ -118,10 +117,6 @@ class VLMNetwork(nn.Module, ABC):
         """Where the model lies."""
         device: torch.device = self.model.device
         return device
-
-    def arithmetic(self) -> AbstractContextManager[Any]:
-        """Compute in the narrow type."""
-        return nullcontext() if self.narrow is None else torch.autocast(self.device.type, self.narrow)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a piece of text, no special tokens added."""

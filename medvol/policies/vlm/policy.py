@@ -100,6 +100,7 @@ class VLMPolicy(TrainablePolicy):
         import torch
 
         from medvol.policies.vlm.decoding import decode
+        from medvol.policies.vlm.precision import arithmetic
 
         sampling = sampling or Sampling()
         network = self.load()
@@ -110,7 +111,7 @@ class VLMPolicy(TrainablePolicy):
         try:
             for slices, members in by_slices(prompts):
                 queries = [prompts[i].query for i in members]
-                with network.arithmetic():
+                with arithmetic(network.device, network.narrow):
                     found = decode(network, slices, queries, n, sampling, generator)
                 for i, written in zip(members, found, strict=True):
                     answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
@@ -156,8 +157,10 @@ class VLMPolicy(TrainablePolicy):
 
     def measure_prompt(self, prompt: Prompt) -> PromptSize:
         """Count what a prompt fills; encodes its slices once."""
+        from medvol.policies.vlm.precision import arithmetic
+
         network = self.load()
-        with network.arithmetic():
+        with arithmetic(network.device, network.narrow):
             return network.measure(prompt.slices, prompt.query)
 
     def write_weights(self, folder: Path) -> None:
@@ -184,8 +187,10 @@ class VLMPolicy(TrainablePolicy):
         completions: Sequence[Sequence[Completion]],
         temperature: float,
     ) -> list[list[torch.Tensor]]:
+        from medvol.policies.vlm.precision import arithmetic
+
         drawings = by_slices(prompts)
-        with network.arithmetic():
+        with arithmetic(network.device, network.narrow):
             return ungroup(drawings, network.log_probs(group(drawings, prompts, completions), temperature))
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,6 +23,11 @@ def widen_trained(network: nn.Module) -> torch.dtype | None:
     for parameter in trained:
         parameter.data = parameter.data.float()
     return narrow
+
+
+def arithmetic(device: torch.device, kind: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Compute in a type that is narrower than the weights; None computes in theirs."""
+    return nullcontext() if kind is None else torch.autocast(device.type, kind)
 
 
 def narrowed(weights: dict[str, torch.Tensor], kind: torch.dtype | None) -> dict[str, torch.Tensor]:
