@@ -134,7 +134,7 @@ OPPOSITES = [
 
 @pytest.mark.parametrize("pair", OPPOSITES)
 def test_rewording_never_makes_opposites_alike(pair):
-    folder = files("medvol.grounding")
+    folder = files("medvol.queries")
     banks = [yaml.safe_load((folder / name).read_text()) for name in ("query_bank.yaml", "relation_bank.yaml")]
     bank = banks[0] | banks[1]
     ours, theirs = ([set(text.split()) for texts in bank[name]["training"].values() for text in texts] for name in pair)

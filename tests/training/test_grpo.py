@@ -295,7 +295,7 @@ class Answering(TinyPolicy):
 @pytest.mark.parametrize("origin", ["random", "trained on phantoms"])
 def test_a_step_with_medsam2_in_the_reward(tmp_path, random_folder, origin):
     """The wiring of the paper's propagator, on a small SAM 2 of RANDOM weights (no meaning) and on a trained one."""
-    trained = Path(__file__).parents[2] / "propagators" / "phantom_tracker"
+    trained = Path(__file__).parents[1] / "propagators" / "phantom_tracker"
     listener = Listener()
     module = GRPOModule(
         Answering(template=TEMPLATE),
