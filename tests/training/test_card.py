@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from medvol.core.training_data import Cases, Stage, TrainingData
-from medvol.training.card import render_card, write_card
+from medvol.training.card import CardFacts, render_card, write_card
 from medvol.training.export import export_model
 
 HOSTILE = "x](javascript:alert(1)) <script>\n---\nlicense: mit\n| a | `b` **c** _d_ \u202e # e &lt; http://evil.com"
@@ -25,7 +25,7 @@ def make(**train) -> TrainingData:
 
 
 def test_the_card_says_what_how_and_what_not() -> None:
-    card = render_card(make(drawn=True), {"model.safetensors": "ab" * 32})
+    card = render_card(CardFacts(make(drawn=True)), {"model.safetensors": "ab" * 32})
     assert front_of(card)["license"] == "unknown"
     assert front_of(card)["library_name"] == "medvol"
     for words in (
@@ -37,26 +37,28 @@ def test_the_card_says_what_how_and_what_not() -> None:
         f"| model.safetensors | {'ab' * 32} |",
     ):
         assert words in card
-    assert "drawn scans only" not in render_card(make(), {})
+    assert "drawn scans only" not in render_card(CardFacts(make()), {})
 
 
 def test_scores_are_those_of_the_last_stage() -> None:
     data = make()
     data.add_stage(Stage("GRPOModule", 5, scores={"dsc": 0.8125, "key_slice_score": 1.0}))
-    card = render_card(data, {})
+    card = render_card(CardFacts(data), {})
     assert "| dsc | 0.812 |" in card
     assert card.index("| SFTModule |") < card.index("| GRPOModule |")
     assert "not validated" not in card
 
 
 def test_what_is_not_known_is_said() -> None:
-    card = render_card(TrainingData(), {})
+    card = render_card(CardFacts(TrainingData()), {})
     assert card.count("Not known") == 3
 
 
 def test_a_folder_whose_training_is_not_known_says_so_and_claims_nothing(tmp_path: Path) -> None:
     class Saved:
-        def save(self, folder: Path) -> None:
+        model = None
+
+        def save(self, folder: Path, adapter: bool) -> None:
             folder.mkdir()
             (folder / "weights").write_bytes(b"1")
 
@@ -68,7 +70,7 @@ def test_a_folder_whose_training_is_not_known_says_so_and_claims_nothing(tmp_pat
 def test_hostile_names_stay_text() -> None:
     data = make()
     data.add_stage(Stage(HOSTILE, 1, None, HOSTILE, Cases(HOSTILE, HOSTILE, HOSTILE), Cases(HOSTILE), {"dsc": 1.0}))
-    card = render_card(data, {HOSTILE: "0" * 64})
+    card = render_card(CardFacts(data), {HOSTILE: "0" * 64})
     assert front_of(card)["license"] == "unknown"
     assert card.count("\n---\n") == 1, "nothing opens another block"
     body = card.split("---\n", 2)[2]
@@ -83,7 +85,7 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.bin").write_bytes(b"weights")
     (tmp_path / "sub" / "b.txt").write_bytes(b"more")
-    write_card(tmp_path / "README.md", make())
+    write_card(tmp_path / "README.md", CardFacts(make()))
     card = (tmp_path / "README.md").read_text()
     assert f"| a.bin | {hashlib.sha256(b'weights').hexdigest()} |" in card
     assert f"| sub/b.txt | {hashlib.sha256(b'more').hexdigest()} |" in card
@@ -92,4 +94,5 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("drawn", [True, False])
 def test_the_same_knowledge_gives_the_same_card(drawn: bool) -> None:
-    assert render_card(make(drawn=drawn), {"a": "1"}) == render_card(make(drawn=drawn), {"a": "1"})
+    first, second = (render_card(CardFacts(make(drawn=drawn)), {"a": "1"}) for _ in range(2))
+    assert first == second

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,8 +103,13 @@ def write_network(network: VLMNetwork, folder: Path) -> None:
 
 def hash_weights(network: VLMNetwork) -> str:
     """sha256 over the names and bytes of all parameters and buffers as they are saved, adapters folded in."""
+    return hash_tensors(narrowed(folded_weights(network.model), network.narrow))
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over the names and bytes of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(narrowed(folded_weights(network.model), network.narrow).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
