@@ -54,6 +54,11 @@ def find_base(policy: TrainablePolicy) -> BaseModel | None:
     return BaseModel(folder.resolve().name, _text(front, "license"))
 
 
+def read_licence(card: Path) -> str:
+    """The licence that a card states; empty where it states none."""
+    return _text(_read_front(card), "license")
+
+
 def _read_front(card: Path) -> dict[str, Any]:
     """Front matter of a card; nothing where it has none, or is damaged."""
     try:

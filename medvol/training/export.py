@@ -52,11 +52,12 @@ def find_evaluation(policy: TrainablePolicy, run: Path | None) -> Evaluation | N
     if run is None or not (run / SUMMARY_FILE).is_file():
         return None
     evaluation = read_evaluation(run)
-    if _weights_of(evaluation.summary.get("policy")) != _weights_of(policy.identity()):
-        log.warning("%s is of other weights and is left out of the card; test these first", run / SUMMARY_FILE)
+    tested, own = (_weights_of(identity) for identity in (evaluation.summary.get("policy"), policy.identity()))
+    if own is None or tested != own:
+        log.warning("%s is not known to be of these weights, and is left out of the card", run / SUMMARY_FILE)
         return None
     return evaluation
 
 
 def _weights_of(identity: Any) -> Any:
-    return identity.get("sha256", dict(identity)) if isinstance(identity, Mapping) else None
+    return identity.get("sha256") if isinstance(identity, Mapping) else None

@@ -2,12 +2,19 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from medvol.core.training_data import Cases, Stage, TrainingData
+from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.scoring import CaseScore
+from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.tiny import TinyPolicy
+from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.training.base_model import BaseModel, find_base
 from medvol.training.card import CardFacts, render_card, write_card
 from medvol.training.export import export_model
 
@@ -49,6 +56,64 @@ def test_scores_are_those_of_the_last_stage() -> None:
     assert "not validated" not in card
 
 
+def test_base_and_licences_are_listed_where_they_are_known() -> None:
+    data = make(licence="CC BY 4.0")
+    card = render_card(CardFacts(data, BaseModel("Owner/Base", "apache-2.0")), {})
+    front = front_of(card)
+    assert (front["base_model"], front["base_license"], front["license"]) == ("Owner/Base", "apache-2.0", "unknown")
+    assert "| base model | Owner/Base | apache-2.0 |" in card
+    assert "| training data | PhantomDataset | CC BY 4.0 |" in card
+    unknown = render_card(CardFacts(make(), BaseModel("folder")), {})
+    assert "base_model" not in front_of(unknown), "a folder of this machine is no model of the hub"
+    assert "| base model | folder | not known |" in unknown
+    assert "| training data | PhantomDataset | not known |" in unknown
+
+
+@pytest.mark.parametrize(
+    ("front", "base"),
+    [
+        ("license: apache-2.0", BaseModel("model", "apache-2.0")),
+        ("library_name: medvol\nbase_model: Owner/Base\nbase_license: mit", BaseModel("Owner/Base", "mit")),
+        ("library_name: medvol\nlicense: mit", None),
+        ("license: [broken", BaseModel("model")),
+        ("- a list", BaseModel("model")),
+        ("license: unknown", BaseModel("model")),
+        (None, BaseModel("model")),
+    ],
+)
+def test_the_base_is_what_the_card_of_the_folder_says(
+    front: str | None, base: BaseModel | None, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    if front is not None:
+        (tmp_path / "model" / "README.md").write_text(f"---\n{front}\n---\n\ntext\n")
+    assert find_base(QwenVLPolicy(str(tmp_path / "model"))) == base
+    assert find_base(TinyPolicy()) is None
+    assert find_base(QwenVLPolicy("Owner/NotHere")) == BaseModel("Owner/NotHere")
+
+
+def test_a_card_tells_what_was_measured_of_these_weights_and_of_no_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two patients, one found whole and one not at all: a mean of a half between 0 and 1."""
+    policy = TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=4, height_px=48, width_px=48))
+    scores = [
+        CaseScore(
+            f"c{i}", f"p{i}", "q", "liver", "", False, "CT", True, True, None, "", False, 1, dsc, dsc, dsc, dsc, 1, 1
+        )
+        for i, dsc in enumerate((0.0, 1.0))
+    ]
+    write_evaluation(tmp_path, scores, {"policy": dict(policy.identity())})
+    export_model(policy, tmp_path / "model", make(), tmp_path)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "2 test cases of 2 patients; 0 failed and count as 0." in card
+    assert re.search(r"\| DSC \| 0\.500 \[0\.\d+, [01]\.\d+\] \|", card), card
+    assert not caplog.text
+    export_model(TinyPolicy(policy.model, policy._template, seed=1), tmp_path / "other", make(), tmp_path)
+    assert "[95 % interval" not in (tmp_path / "other" / "README.md").read_text()
+    assert "is not known to be of these weights" in caplog.text
+
+
 def test_what_is_not_known_is_said() -> None:
     card = render_card(CardFacts(TrainingData()), {})
     assert card.count("Not known") == 3
@@ -69,8 +134,9 @@ def test_a_folder_whose_training_is_not_known_says_so_and_claims_nothing(tmp_pat
 
 def test_hostile_names_stay_text() -> None:
     data = make()
-    data.add_stage(Stage(HOSTILE, 1, None, HOSTILE, Cases(HOSTILE, HOSTILE, HOSTILE), Cases(HOSTILE), {"dsc": 1.0}))
-    card = render_card(CardFacts(data), {HOSTILE: "0" * 64})
+    learned = Cases(HOSTILE, HOSTILE, HOSTILE, licence=HOSTILE)
+    data.add_stage(Stage(HOSTILE, 1, None, HOSTILE, learned, Cases(HOSTILE), {"dsc": 1.0}))
+    card = render_card(CardFacts(data, BaseModel(HOSTILE, HOSTILE)), {HOSTILE: "0" * 64})
     assert front_of(card)["license"] == "unknown"
     assert card.count("\n---\n") == 1, "nothing opens another block"
     body = card.split("---\n", 2)[2]
@@ -78,7 +144,7 @@ def test_hostile_names_stay_text() -> None:
     assert "\u202e" not in card
     rows = [line for line in body.splitlines() if line.startswith("|")]
     columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    assert columns <= {3, 6, 7}, "no name adds a column"
+    assert columns <= {3, 4, 6, 7}, "no name adds a column"
 
 
 def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:

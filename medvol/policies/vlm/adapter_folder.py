@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ def read_scale(folder: Path) -> float:
         config = parse_json((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         scale = float(config["lora_alpha"]) / int(config["r"])
         others = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
-        plain = config["peft_type"] == "LORA" and not any(config.get(key) for key in others)
+        plain = config["peft_type"] == "LORA" and isfinite(scale) and not any(config.get(key) for key in others)
     except (ValueError, KeyError, TypeError, ArithmeticError, OSError) as error:
         raise CheckpointError(f"{str(folder / ADAPTER_CONFIG)!r} cannot be read as an adapter's ({error})") from error
     if not plain:
