@@ -97,12 +97,8 @@ def test_a_card_tells_what_was_measured_of_these_weights_and_of_no_others(
 ) -> None:
     """Two patients, one found whole and one not at all: a mean of a half between 0 and 1."""
     policy = TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=4, height_px=48, width_px=48))
-    scores = [
-        CaseScore(
-            f"c{i}", f"p{i}", "q", "liver", "", False, "CT", True, True, None, "", False, 1, dsc, dsc, dsc, dsc, 1, 1
-        )
-        for i, dsc in enumerate((0.0, 1.0))
-    ]
+    found = (False, "CT", True, True, None, "", False, 1)
+    scores = [CaseScore(f"c{i}", f"p{i}", "q", "liver", "", *found, *[float(i)] * 4, 1.0, 1.0) for i in range(2)]
     write_evaluation(tmp_path, scores, {"policy": dict(policy.identity())})
     export_model(policy, tmp_path / "model", make(), tmp_path)
     card = (tmp_path / "model" / "README.md").read_text()
