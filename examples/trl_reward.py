@@ -3,11 +3,12 @@
     medvol fit --config examples/quickstart.yaml
     python examples/trl_reward.py --model runs/quickstart/model
 
-It wants ``pip install "medvol-r1[trl]"``. Without a model it takes random weights, whose answers earn nothing. With a
-published Qwen-VL, model and processor come from ``AutoModelForImageTextToText`` and ``AutoProcessor``.
+It wants ``pip install "medvol-r1[trl]"``. Without a model it takes random weights, whose answers earn nothing. A
+model is the folder of a Qwen2.5-VL or Qwen3-VL, trained here or published.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,20 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from PIL import Image
-from transformers import Qwen3VLProcessor
+from transformers import ProcessorMixin, Qwen2_5_VLProcessor, Qwen3VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from trl import GRPOConfig, GRPOTrainer
 
 import medvol
 
 GROUP = 4
+FAMILIES = {
+    "qwen2_5_vl": (Qwen2_5_VLProcessor, Qwen2VLVideoProcessor),
+    "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
+}
+"""Processor of each family, and that of the videos that it also takes."""
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
     "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
@@ -45,25 +52,36 @@ def ask(cases: medvol.CaseDataset, template: medvol.PromptTemplate) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def make_processor(network: Any) -> Qwen3VLProcessor:
-    """Processor of the tiny model."""
-    pixels = network.template.height_px * network.template.width_px
+def make_processor(network: Any, folder: str | None = None) -> ProcessorMixin:
+    """Processor of a Qwen-VL's family for slices of the template's size, which are neither cut nor scaled.
+
+    Args:
+        network: What ``load`` of the policy returned.
+        folder: Where its weights came from; a ``preprocessor_config.json`` there says how pixels are normalised.
+    """
+    config, template = network.model.config, network.template
+    vision, pixels = config.vision_config, template.height_px * template.width_px
+    written = Path(folder or ".") / "preprocessor_config.json"
+    found = json.loads(written.read_text()) if folder and written.is_file() else {}
     images = Qwen2VLImageProcessorPil(
-        patch_size=network.patch,
-        merge_size=network.merge,
-        temporal_patch_size=1,
+        patch_size=vision.patch_size,
+        merge_size=vision.spatial_merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
         min_pixels=pixels,
         max_pixels=pixels,
+        image_mean=found.get("image_mean", [0.5] * 3),
+        image_std=found.get("image_std", [0.5] * 3),
     )
     network.tokenizer.padding_side = "left"
-    return Qwen3VLProcessor(images, network.tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)
+    processor, videos = FAMILIES[config.model_type]
+    return processor(images, network.tokenizer, videos(), chat_template=CHAT)
 
 
 def main() -> None:
     """Show what the truth earns, then train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--model", help="model folder; random weights when left out")
+    parser.add_argument("--model", help="folder of a Qwen-VL; random weights when left out")
     options = parser.parse_args()
 
     cases = medvol.DATASETS.get("PhantomDataset")(split="train", num_volumes=1)
@@ -78,8 +96,10 @@ def main() -> None:
     for reward in rewards:
         print(f"{reward.__name__:<18} {reward(completions=[answer], case=[0])[0]:.3f} for the true anchor")
 
-    policy = medvol.POLICIES.get("TinyPolicy")
-    network = (policy(model=options.model) if options.model else policy()).load()
+    if options.model:
+        network = medvol.POLICIES.get("QwenVLPolicy")(model=options.model).load()
+    else:
+        network = medvol.POLICIES.get("TinyPolicy")().load()
     for part in (network.model.model.visual, network.model.model.language_model):
         part.config._attn_implementation = "sdpa"  # TRL lays completions out as copies
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +122,7 @@ def main() -> None:
             reward_funcs=rewards,
             args=config,
             train_dataset=ask(cases, network.template),
-            processing_class=make_processor(network),
+            processing_class=make_processor(network, options.model),
         )
         trainer.train()
     for row in trainer.state.log_history:

@@ -65,6 +65,7 @@ VERBS = {
     "list": Verb("list policies, propagators, rewards and data sets, plug-ins included", "components"),
     "describe": Verb("show the settings of one component: medvol describe NAME", "components"),
     "convert": Verb("write a checkpoint as a model folder: medvol convert FILE FOLDER", "convert"),
+    "push": Verb("publish a model folder on the Hugging Face hub: medvol push FOLDER OWNER/NAME", "push"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
     "report": Verb("lay the evaluations of one or several runs side by side", "report"),
 }

@@ -31,11 +31,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=str, help="folder to write; must not exist")
     parser.add_argument("--component", type=str | None, help="whose weights they are, where several convert theirs")
     parser.add_argument("--image_size", type=int | None, help="side of the network's square; 512 for MedSAM2")
+    parser.add_argument("--adapter", action="store_true", help="write the adapter of a run alone, in the form of peft")
     parser.add_argument("--download", action="store_true", help="fetch published weights that are not here")
     options = parser.parse_args(list(arguments))
     if options.checkpoint.endswith(_CHECKPOINT_SUFFIX):
-        _export_policy(options.checkpoint, Path(options.folder))
+        _export_policy(Path(options.checkpoint), Path(options.folder), options.adapter)
         return 0
+    if options.adapter:
+        raise ConfigError(f"--adapter is for the .ckpt of a run; got {options.checkpoint!r}, whose weights are whole")
     converter = _find_converter(options.component)
     with Work("converting"):
         digest = converter.convert_weights(options.checkpoint, options.folder, options.image_size, options.download)
@@ -64,7 +67,7 @@ def _find_converter(name: str | None) -> type[WeightsConverter]:
     return converters[0]
 
 
-def _export_policy(checkpoint: str, folder: Path) -> None:
+def _export_policy(checkpoint: Path, folder: Path, adapter: bool) -> None:
     """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
     from medvol.training.checkpoint import load_policy
     from medvol.training.export import export_model
@@ -72,5 +75,5 @@ def _export_policy(checkpoint: str, folder: Path) -> None:
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
     policy = load_policy(checkpoint)
-    export_model(policy, folder, policy.training_data)
-    print(f"model {show(folder)}")
+    export_model(policy, folder, policy.training_data, checkpoint.resolve().parent.parent, adapter)
+    print(f"{'adapter' if adapter else 'model'} {show(folder)}")

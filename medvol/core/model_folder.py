@@ -21,6 +21,7 @@ from medvol.core.sidecar import SIDECAR, require_seal, write_sidecar
 from medvol.core.training_data import TrainingData, write_training_data
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ".safetensors"
@@ -32,7 +33,7 @@ _MAX_AXES = 8
 _DTYPE_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 """Kinds of numbers that weights are; others would be turned into these without a word."""
 _FOREIGN = {
-    "adapter_config.json": "adapters on another model; merge them into one folder first",
+    ADAPTER_CONFIG: "adapters on another model; merge them into one folder first",
     "quantization_config": "quantised weights, which are not run here; give the model in bfloat16 or float32",
 }
 
@@ -92,8 +93,8 @@ def judge_folder(folder: Path) -> dict[str, Any]:
                 raise CheckpointError(f"{str(file)!r} is not a file; a model folder holds files only")
             if file.suffix == ".json":
                 texts[file.name] = _read(file)
-    if "adapter_config.json" in texts:
-        raise CheckpointError(f"{str(folder)!r} holds {_FOREIGN['adapter_config.json']}")
+    if ADAPTER_CONFIG in texts:
+        raise CheckpointError(f"{str(folder)!r} holds {_FOREIGN[ADAPTER_CONFIG]}")
     config = texts[CONFIG]
     if not isinstance(config, dict):
         raise CheckpointError(f"{str(folder / CONFIG)!r} holds no keys and values; give another folder")

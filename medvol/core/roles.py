@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import ConfigError
 from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.specs import Component, describe_component
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Volume
@@ -89,7 +90,17 @@ class TrainablePolicy(Policy):
 
     @abstractmethod
     def load(self) -> torch.nn.Module:
-        """Build the network and load its weights on the first call; return the same network afterwards."""
+        """Build the network and load its weights on the first call; return the same network afterwards.
+
+        A fit puts it into training mode as a whole; ``generate`` works in evaluation mode, and goes back.
+        """
+
+    def load_for_training(self) -> torch.nn.Module:
+        """The network, with what is trained in float32: small steps are lost in a narrower type, and a fit stops then.
+
+        Called before an optimiser is made or weights of a checkpoint are loaded, perhaps more than once.
+        """
+        return self.load()
 
     @abstractmethod
     def encode(self, text: str) -> Completion:
@@ -140,8 +151,20 @@ class TrainablePolicy(Policy):
             folder: Empty; ``save`` adds what medvol knows of it.
         """
 
-    def save(self, folder: str | Path) -> None:
+    def write_adapter(self, folder: Path) -> None:
+        """Write what was trained beside frozen weights into an empty folder, without these.
+
+        Raises:
+            ConfigError: There is no adapter.
+        """
+        raise ConfigError(f"this {type(self).__name__} trains its weights and no adapter; leave --adapter out")
+
+    def save(self, folder: str | Path, adapter: bool = False) -> None:
         """Write a model folder that ``--policy`` and the setting ``model`` take; an older one is replaced as a whole.
+
+        Args:
+            folder: Where it is written.
+            adapter: Write the adapter alone.
 
         Raises:
             CheckpointError: There is something of that name that is no model folder.
@@ -149,7 +172,8 @@ class TrainablePolicy(Policy):
         from medvol.core.model_folder import write_model_folder
 
         spec = {**describe_component(self), "settings": dict(self.folder_settings())}
-        write_model_folder(Path(folder), self.write_weights, spec, self.template.to_dict(), self.training_data)
+        write = self.write_adapter if adapter else self.write_weights
+        write_model_folder(Path(folder), write, spec, self.template.to_dict(), self.training_data)
 
 
 class Propagator(Component):
@@ -230,6 +254,9 @@ class CaseDataset(Component):
 
     drawn: ClassVar[bool] = False
     """True where a program draws the scans: a policy that learned from these alone knows no real scan."""
+
+    licence: ClassVar[str] = ""
+    """Terms of the data, as whoever publishes it states them; model cards repeat it. Empty where it is not known."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -50,6 +50,16 @@ class Component(Brief, ABC):
         """
         return identify_component(self)
 
+    def require_ready(self) -> None:
+        """Refuse to work without what it needs: weights, an extra; asked before a run or a batch begins.
+
+        Cheap and asked often: files are looked for, and fetched where the settings say so; nothing is loaded.
+
+        Raises:
+            CheckpointError: Weights are missing.
+            MissingExtraError: Something is not installed.
+        """
+
 
 def describe_component(component: object) -> dict[str, Any]:
     """Write a component, or a module of medvol, as a spec.

@@ -48,6 +48,7 @@ class Cases:
         cases: Queries.
         volumes: Scans.
         drawn: True when its scans are drawn by a program and not of people.
+        licence: Terms of the data, as whoever publishes it states them; empty where they are not known.
     """
 
     data_set: str
@@ -56,6 +57,7 @@ class Cases:
     cases: int = 0
     volumes: int = 0
     drawn: bool = False
+    licence: str = ""
 
 
 @dataclass(frozen=True)

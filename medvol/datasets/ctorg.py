@@ -54,6 +54,7 @@ class CTORGDataset(ReleaseDataset):
     """
 
     layout = CTORGLayout()
+    licence = "CC BY 3.0"
 
 
 def _places(image: Path) -> tuple[Path, ...]:

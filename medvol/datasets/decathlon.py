@@ -42,6 +42,7 @@ class DecathlonDataset(ReleaseDataset):
     """
 
     layout = DecathlonLayout()
+    licence = "CC BY-SA 4.0"
 
 
 def _structures(path: Path, set_name: str, labels: Any) -> tuple[Structure, ...]:

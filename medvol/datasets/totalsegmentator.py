@@ -37,6 +37,7 @@ class TotalSegmentatorDataset(ReleaseDataset):
     """
 
     layout = TotalSegmentatorLayout()
+    licence = "CC BY 4.0"
 
 
 def _scan(folder: Path, part: str) -> ScanFiles:

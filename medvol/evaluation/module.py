@@ -22,7 +22,7 @@ from medvol.evaluation.scoring import CaseScore, score_groups
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.summary import mean_scores
 from medvol.grounding.anchors import label_anchor
-from medvol.guarding.guard import identify, name_component, read_template
+from medvol.guarding.guard import identify, name_component, read_template, require_ready
 from medvol.imaging.slices import choose_slices
 from medvol.inference.outcomes import tell_failure
 from medvol.inference.predictions import as_job, write_predictions
@@ -70,6 +70,10 @@ class EvaluationModule(LightningModule):
     def is_trial(self) -> bool:
         """True in a trial run (``trainer.fast_dev_run``), which leaves nothing behind."""
         return bool(getattr(self.trainer, "fast_dev_run", False))
+
+    def setup(self, stage: str) -> None:
+        """See that policy and propagator lack nothing, before anything is loaded."""
+        require_ready(self.propagator, self.policy)
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""

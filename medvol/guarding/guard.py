@@ -56,6 +56,19 @@ def name_component(component: object) -> str:
     return f"the {role} {type(component).__name__} of {owner_of(component)}"
 
 
+def require_ready(*components: Policy | Propagator | RewardTerm) -> None:
+    """Refuse components that lack weights or an extra, before any work is begun.
+
+    Raises:
+        CheckpointError: Weights are missing.
+        MissingExtraError: Something is not installed.
+        InvalidComponentError: One of them failed in another way.
+    """
+    for component in components:
+        with _guarded(component, InvalidComponentError):
+            component.require_ready()
+
+
 def ask_policy(
     policy: Policy, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
 ) -> list[list[Completion]]:

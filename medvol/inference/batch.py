@@ -12,6 +12,7 @@ from typing import Any
 from medvol.core.errors import ConfigError, MissingExtraError, explain_os_error
 from medvol.core.types import DicomSegKind, Volume
 from medvol.grounding.prompts import require_query
+from medvol.guarding.guard import require_ready
 from medvol.imaging.dicom.segmentation import require_dicom_seg
 from medvol.imaging.file_names import is_scan
 from medvol.imaging.reading import read_volume
@@ -81,11 +82,13 @@ def run_jobs(
         read_all: Read every scan, also one that did not change since it was answered: it may now be read differently.
 
     Raises:
+        CheckpointError: The segmenter lacks weights.
         ConfigError: A DICOM segmentation is asked for, and no scan is DICOM.
         MissingExtraError: It is asked for, and what writes it is not installed.
         KeyboardInterrupt: After a stop, when the summary has been written.
     """
     _require_dicom(jobs, dicom_seg)
+    require_ready(segmenter.propagator, segmenter.policy)
     with hear_stops() as stops:
         identity = plain_values(segmenter.identity())
         Path(out).mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from medvol.core.errors import (
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Sampling, Volume
 from medvol.grounding.grammar import parse_evidence
-from medvol.guarding.guard import identify, read_knowledge
+from medvol.guarding.guard import identify, read_knowledge, require_ready
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
 from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_volume
@@ -118,7 +118,9 @@ class Segmenter:
 
         Raises:
             QueryError: A query is empty.
+            CheckpointError: The propagator or the policy lacks its weights; nothing is asked then.
         """
+        require_ready(self.propagator, self.policy)
         cases = [Case("", volume, Query(query)) for query in queries]
         with Work("asking the policy"):
             groups = ask(self.policy, cases, sampling)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.prompts import PromptTemplate
 from medvol.policies.vlm.policy import VLMPolicy
 
@@ -23,6 +26,8 @@ class QwenVLPolicy(VLMPolicy):
         lora_rank: Train low-rank adapters on the language model and nothing else (extra ``qwen``); 0 trains the weights
             themselves. A saved folder holds the sum of both.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        adapter: Folder of an adapter of ``model``, from ``medvol convert --adapter`` or from peft. It is folded into
+            the weights; what is trained is trained on top of it.
     """
 
     model: str
@@ -35,6 +40,7 @@ class QwenVLPolicy(VLMPolicy):
         freeze_vision: bool = False,
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
+        adapter: str | None = None,
     ) -> None:
         super().__init__(
             template=template,
@@ -44,14 +50,49 @@ class QwenVLPolicy(VLMPolicy):
         )
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
+        self.adapter = adapter
 
     def folder_settings(self) -> Mapping[str, Any]:
         """The type of the weights. Adapters are part of them; what is left out of training is no part of a model."""
         return {"dtype": self.dtype}
 
+    def require_ready(self) -> None:
+        """Find the folder, or fetch it, and what trains adapters."""
+        from medvol.policies.vlm.adapter_folder import read_scale
+        from medvol.policies.vlm.folder import find_folder
+
+        if self.lora_rank and find_spec("peft") is None:
+            raise MissingExtraError("peft", "qwen")
+        if self._network is None:
+            find_folder(self.model)
+            if self.adapter is not None:
+                read_scale(Path(self.adapter))
+
+    def write_adapter(self, folder: Path) -> None:
+        """Write the adapters as peft does, for the base model that this policy names."""
+        if not self.lora_rank:
+            return super().write_adapter(folder)
+        if self.adapter is not None:
+            raise ConfigError(
+                f"this adapter was trained on top of another one, {self.adapter!r}, and belongs to the sum of base and "
+                "that one; leave --adapter out and write the whole model"
+            )
+        from medvol.policies.vlm.adapter_folder import write_adapter
+
+        local = Path(self.model)
+        return write_adapter(
+            self.load(), folder, self.lora_rank, local.resolve().name if local.is_dir() else self.model
+        )
+
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""
         from medvol.policies.qwen.folder import load_network
-        from medvol.policies.vlm.folder import find_folder
+        from medvol.policies.vlm.adapter_folder import fold_adapter
+        from medvol.policies.vlm.folder import choose_template, find_folder
 
-        return load_network(find_folder(self.model), self._template, self.dtype)
+        if self.adapter is None:
+            return load_network(find_folder(self.model), self._template, self.dtype)
+        folder = Path(self.adapter)
+        network = load_network(find_folder(self.model), choose_template(folder, self._template), self.dtype)
+        fold_adapter(network, folder)
+        return network

@@ -48,12 +48,19 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         """None: a folder holds the weights and the tokenizer that seed and query banks gave."""
         return {}
 
+    def require_ready(self) -> None:
+        """Find the folder, where one is given."""
+        if self.model is not None and not Path(self.model).is_dir():
+            hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
+            raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
+
     def build_network(self) -> VLMNetwork:
         """Load the folder, or draw the weights.
 
         Raises:
             CheckpointError: There is no such folder.
         """
+        self.require_ready()
         if self.model is None:
             from medvol.policies.tiny_network import TINY_TEMPLATE, build_tiny
             from medvol.queries.query_bank import QueryBank
@@ -61,9 +68,6 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
             return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
         from medvol.policies.qwen.folder import load_network
 
-        if not Path(self.model).is_dir():
-            hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
-            raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
         return load_network(Path(self.model), self._template, "float32")
 
     def log_probs_and_gaze(

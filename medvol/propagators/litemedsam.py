@@ -106,6 +106,10 @@ class LiteMedSAMPropagator(Propagator):
         self.max_gap_slices = max_gap_slices
         self.largest_component = largest_component
 
+    def require_ready(self) -> None:
+        """Find the package, and the weights in it or where they were said to be."""
+        _ = self._weights_path
+
     def propagate(
         self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
     ) -> NDArray[np.bool_]:

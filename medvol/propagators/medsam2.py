@@ -100,6 +100,10 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         self.largest_component = largest_component
         self.repair = repair
 
+    def require_ready(self) -> None:
+        """Find the weights; published ones are fetched now where ``download`` says so."""
+        _ = self._source
+
     def propagate(
         self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None
     ) -> NDArray[np.bool_]:

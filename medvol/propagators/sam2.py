@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
-from medvol.core.errors import CheckpointError, MedvolError, PropagationError
+from medvol.core.errors import CheckpointError, MedvolError, MissingExtraError, PropagationError
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
@@ -72,6 +73,12 @@ class SAM2Propagator(Propagator):
         self.series = series
         self.device = device
         self.largest_component = largest_component
+
+    def require_ready(self) -> None:
+        """Find the package and the weights; published ones are fetched now where ``download`` says so."""
+        if find_spec("sam2") is None:
+            raise MissingExtraError("sam2", "sam2")
+        _ = self._source
 
     def propagate(
         self, volume: Volume, evidence: Evidence, z_range: tuple[int, int] | None = None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from medvol.core.atomic_files import file_sha256, write_whole
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.traits import TRAITS
+from medvol.evaluation.archive import Evaluation
+from medvol.evaluation.report import LABELS, format_interval
+from medvol.training.base_model import BaseModel
 
-CARD_FILE = "README.md"
-
-_FRONT = {
+_FRONT: Mapping[str, Any] = {
     "license": "unknown",
     "library_name": "medvol",
     "pipeline_tag": "image-segmentation",
@@ -25,35 +28,53 @@ _SPECIAL = re.compile(r"[\\`*{}\[\]<>#|~&:$@]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown or HTML may take as markup; an underscore between letters is none."""
 
 
-def write_card(path: Path, data: TrainingData) -> None:
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is filled from.
+
+    Args:
+        data: What the policy was trained on.
+        base: What training started from; None for random weights, or where that is not known.
+        evaluation: Of these weights; None without one.
+        adapter: True when the folder holds an adapter alone.
+    """
+
+    data: TrainingData
+    base: BaseModel | None = None
+    evaluation: Evaluation | None = None
+    adapter: bool = False
+
+
+def write_card(path: Path, facts: CardFacts) -> None:
     """Write the card of a model folder, with a hash of every other file that lies in it."""
     files = sorted(file for file in path.parent.rglob("*") if file.is_file() and file != path)
     hashes = {file.relative_to(path.parent).as_posix(): file_sha256(file) for file in files}
     with write_whole(path) as partial:
-        partial.write_text(render_card(data, hashes), encoding="utf-8")
+        partial.write_text(render_card(facts, hashes), encoding="utf-8")
 
 
-def render_card(data: TrainingData, hashes: dict[str, str]) -> str:
+def render_card(facts: CardFacts, hashes: dict[str, str]) -> str:
     """Text of the card; names from elsewhere are escaped, so that they stay text in YAML and in Markdown.
 
     Args:
-        data: What the policy was trained on.
+        facts: What is known of the model.
         hashes: SHA-256 of each file by its name.
     """
-    front = yaml.safe_dump(_FRONT, sort_keys=False, allow_unicode=True)
+    data = facts.data
+    front = yaml.safe_dump(_front(facts), sort_keys=False, allow_unicode=True)
     sections = {
         "Limits": "\n".join(f"- {sentence}" for sentence in _limits(data)),
         "Training": _stage_table(data.stages),
-        "Scores": _scores(data.stages),
+        "Scores": _scores(data.stages, facts.evaluation),
         "Scans it was trained on": _range_tables(data),
         "Words it was trained on": _words(data),
         "Files": _table(("file", "sha256"), ((_plain(name), digest) for name, digest in sorted(hashes.items()))),
-        "Licence": "Not chosen yet. Whoever publishes this model writes its licence here and above, in `license`.",
+        "Licence": _licences(facts),
     }
     title = "# A policy for volumetric reasoning segmentation\n\n"
     about = (
         "It reads axial slices of a 3D scan and a query, and names a key slice and boxes. A propagator makes "
-        'a mask of them: `medvol segment SCAN "QUERY" --policy THIS_FOLDER`.\n\n'
+        f'a mask of them: `medvol segment SCAN "QUERY" {_usage(facts)}`.\n\n'
     )
     body = "\n".join(f"## {heading}\n\n{text.rstrip()}\n" for heading, text in sections.items())
     return f"---\n{front}---\n\n{title}{about}{body}"
@@ -99,14 +120,52 @@ def _describe(cases: Cases | None, otherwise: str) -> str:
     return f"{_plain(cases.data_set)}{owner}{split}: {cases.cases} queries about {cases.volumes} {kind}"
 
 
-def _scores(stages: tuple[Stage, ...]) -> str:
-    """Of the last stage: those before it are of other weights."""
+def _front(facts: CardFacts) -> dict[str, Any]:
+    """What the hub reads; names of folders are no models of the hub."""
+    front = {**_FRONT, **({"library_name": "peft"} if facts.adapter else {})}
+    if facts.base is not None and facts.base.published:
+        front["base_model"] = facts.base.name
+        if facts.base.licence:
+            front["base_license"] = facts.base.licence
+    return front
+
+
+def _usage(facts: CardFacts) -> str:
+    if not facts.adapter:
+        return "--policy THIS_FOLDER"
+    return "--policy QwenVLPolicy --policy.model BASE --policy.adapter THIS_FOLDER"
+
+
+def _licences(facts: CardFacts) -> str:
+    """What is known of the terms of everything that is in the weights."""
+    sets = {stage.train.data_set: stage.train.licence for stage in facts.data.stages if stage.train is not None}
+    rows = [("base model", _plain(facts.base.name), facts.base.licence)] if facts.base is not None else []
+    rows += [("training data", _plain(name), licence) for name, licence in sorted(sets.items())]
+    known = [(what, name, _plain(licence) or "not known") for what, name, licence in rows]
+    text = "Not chosen yet. Whoever publishes this model writes its licence here and above, in `license`."
+    if not known:
+        return text
+    remark = "What it is made of, with the terms that were stated for it; read them at their source:"
+    return f"{text} {remark}\n\n{_table(('part', 'name', 'licence'), known)}"
+
+
+def _scores(stages: tuple[Stage, ...], evaluation: Evaluation | None) -> str:
+    """Of these weights: measured, or else those of the last validation; earlier stages are of other weights."""
+    if evaluation is not None:
+        return _measured(evaluation)
     scores = stages[-1].scores if stages else {}
     if not scores:
         return "Not known. `medvol test` measures them."
     rows = ((_plain(name), f"{value:.3f}") for name, value in sorted(scores.items()))
     text = "Means over the validation cases, by which choices are made. `medvol test` measures more, on others."
     return f"{text}\n\n{_table(('score', 'mean'), rows)}"
+
+
+def _measured(evaluation: Evaluation) -> str:
+    found = evaluation.summary["all"]
+    counts = f"{found['cases']} test cases of {found['patients']} patients; {found['failures']} failed and count as 0."
+    rows = ((LABELS[name], format_interval(found["metrics"][name])) for name in LABELS if name in found["metrics"])
+    return f"{counts}\n\n{_table(('score', 'mean [95 % interval by patient]'), rows)}"
 
 
 def _range_tables(data: TrainingData) -> str:

@@ -217,6 +217,8 @@ def load_module(path: str | Path) -> EvaluationModule:
     checkpoint = read_checkpoint(path)
     module: EvaluationModule = rebuild(_spec(checkpoint, path), EvaluationModule)
     _build_network(module.configure_model, path)
+    if isinstance(module.policy, TrainablePolicy):
+        _build_network(module.policy.load_for_training, path)
     _load_weights(module, checkpoint["state_dict"], path)
     module.policy.training_data = read_trained_on(checkpoint) or module.policy.training_data
     return module
@@ -238,7 +240,7 @@ def load_policy(path: str | Path) -> TrainablePolicy:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith(_NETWORK)
     }
-    _load_weights(_build_network(policy.load, path), own, path)
+    _load_weights(_build_network(policy.load_for_training, path), own, path)
     policy.training_data = read_trained_on(checkpoint) or policy.training_data
     return policy
 

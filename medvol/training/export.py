@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from medvol.core.atomic_files import write_whole_folder
 from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import TrainablePolicy
 from medvol.core.training_data import TrainingData
-from medvol.training.card import CARD_FILE, write_card
+from medvol.evaluation.archive import SUMMARY_FILE, Evaluation, read_evaluation
+from medvol.training.base_model import CARD_FILE, find_base
+from medvol.training.card import CardFacts, write_card
+
+log = logging.getLogger(__name__)
 
 
-def export_model(policy: TrainablePolicy, folder: Path, data: TrainingData | None) -> None:
+def export_model(
+    policy: TrainablePolicy,
+    folder: Path,
+    data: TrainingData | None,
+    run: Path | None = None,
+    adapter: bool = False,
+) -> None:
     """Write a model folder as a whole: what the policy saves, and ``README.md``.
 
     Args:
         policy: Saved as it is now; from here on it knows what it was trained on.
         folder: An older model folder of that name is replaced.
         data: What it was trained on; None when that is not known, which the card then says.
+        run: Folder of the run; an evaluation of these weights in it goes into the card.
+        adapter: Write the adapter alone, without the weights that it was trained beside.
 
     Raises:
         CheckpointError: There is something of that name that is no model folder.
+        ConfigError: There is no adapter.
     """
     require_replaceable(folder)
     policy.training_data = data
     with write_whole_folder(folder) as partial:
         partial.rmdir()  # a policy makes the folder that it saves to
-        policy.save(partial)
-        write_card(partial / CARD_FILE, data or TrainingData())
+        policy.save(partial, adapter)
+        facts = CardFacts(data or TrainingData(), find_base(policy), find_evaluation(policy, run), adapter)
+        write_card(partial / CARD_FILE, facts)
+
+
+def find_evaluation(policy: TrainablePolicy, run: Path | None) -> Evaluation | None:
+    """The evaluation in the folder of a run, when it is of the weights that the policy has."""
+    if run is None or not (run / SUMMARY_FILE).is_file():
+        return None
+    evaluation = read_evaluation(run)
+    tested, own = (_weights_of(identity) for identity in (evaluation.summary.get("policy"), policy.identity()))
+    if own is None or tested != own:
+        log.warning("%s is not known to be of these weights, and is left out of the card", run / SUMMARY_FILE)
+        return None
+    return evaluation
+
+
+def _weights_of(identity: Any) -> Any:
+    return identity.get("sha256") if isinstance(identity, Mapping) else None

@@ -130,4 +130,5 @@ def describe_cases(dataset: CaseDataset | None) -> Cases | None:
         len(dataset),
         len(group_by_volume(dataset)),
         dataset.drawn,
+        dataset.licence,
     )

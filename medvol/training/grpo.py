@@ -22,6 +22,7 @@ from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
 from medvol.core.types import Case, Sampling, require_target
 from medvol.evaluation.module import Batch
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.guarding.guard import require_ready
 from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
@@ -89,6 +90,11 @@ class GRPOModule(TrainingModule):
         self.start = start
         self.scorer = RewardScorer(self.rewards, reward_weights)
         self.automatic_optimization = False  # one rollout batch may be worth several updates
+
+    def setup(self, stage: str) -> None:
+        """See that no reward lacks anything either."""
+        require_ready(*self.rewards)
+        super().setup(stage)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by optimiser steps."""

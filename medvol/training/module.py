@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +17,10 @@ from medvol.core.ranges import require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.evaluation.module import Batch, EvaluationModule
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.terminal.progress import pause_progress
 from medvol.training.export import export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
+from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
 
@@ -70,15 +73,31 @@ class TrainingModule(EvaluationModule, ABC):
         """AdamW with warm-up and cosine over so many optimiser steps."""
         own = self.optimizer
         optimizer = torch.optim.AdamW(parameters, lr=own.learning_rate, betas=betas, weight_decay=own.weight_decay)
+        MovementWatch(optimizer, self._tell_movement)
         shape = warm_up_then_cosine(own.warmup_steps, steps, own.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def setup(self, stage: str) -> None:
+        """See that nothing is missing; in a fit, keep what is trained in float32 from the beginning.
+
+        Raises:
+            ConfigError: The trainer's precision would undo that.
+        """
+        super().setup(stage)
+        if stage == "fit":
+            require_wide(self.trainer)
+            self.policy.load_for_training()
+
     def on_fit_start(self) -> None:
-        """Look where the model will be written, and go on from what the policy knew before."""
+        """Look where the model will be written, go on from what the policy knew before, and enter training mode.
+
+        A network that was read from a folder is in evaluation mode, in which no layer is ever computed again.
+        """
         if not self.is_trial:
             require_replaceable(self._model_folder)
         self.gatherer.start(self.policy)
+        self.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Note what is about to be learned from."""
@@ -92,6 +111,12 @@ class TrainingModule(EvaluationModule, ABC):
         if self.trainer.is_global_zero and not self.is_trial:
             export_model(self.policy, self._model_folder, data)
 
+    def _tell_movement(self, movement: Movement) -> None:
+        """Say once, at the first step, how many weights moved."""
+        if self.trainer.is_global_zero:
+            with pause_progress():
+                print(f"first step: {movement}", file=sys.stderr)
+
     @property
     def _model_folder(self) -> Path:
         return Path(self.trainer.default_root_dir) / "model"
@@ -103,6 +128,7 @@ class TrainingModule(EvaluationModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network before its weights are restored, and take up what it was trained on."""
         self.configure_model()
+        self.policy.load_for_training()
         self.policy.training_data = self.gatherer.restore(checkpoint)
         stages = () if self.policy.training_data is None else self.policy.training_data.stages
         self.validated = dict(stages[-1].scores) if stages else {}

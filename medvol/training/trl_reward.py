@@ -9,7 +9,7 @@ from typing import Any
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, require_target
-from medvol.guarding.guard import look_up
+from medvol.guarding.guard import look_up, require_ready
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.scorer import RewardScorer
 
@@ -23,6 +23,7 @@ class TRLReward:
     def __init__(self, term: RewardTerm, cases: CaseDataset | Sequence[Case], propagator: Propagator | None) -> None:
         if propagator is None and "mask" in term.needs:
             raise ConfigError(f"{type(term).__name__} scores the mask; give as_trl_reward a propagator")
+        require_ready(term, *([] if propagator is None else [propagator]))
         self.__name__ = type(term).__name__
         self._scorer = RewardScorer([term])
         self._cases = cases
@@ -84,6 +85,7 @@ def as_trl_reward(
 
     Raises:
         ConfigError: The term reads the mask and there is no propagator.
+        CheckpointError: The propagator lacks its weights.
 
     Source: https://huggingface.co/docs/trl/grpo_trainer, "Using a custom reward function".
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from medvol.core.defaults import FOLDER_POLICY
 from medvol.core.errors import CheckpointError
-from medvol.core.model_folder import CONFIG
+from medvol.core.model_folder import ADAPTER_CONFIG, CONFIG
 from medvol.core.registry import POLICIES
 from medvol.core.sidecar import SIDECAR, read_sidecar
 from medvol.core.specs import SCHEMA, find_component
@@ -22,6 +22,11 @@ def find_policy(folder: str | Path) -> dict[str, Any]:
         CheckpointError: It is no model folder, a file is not as medvol wrote it, or its policy is not installed.
     """
     folder = Path(folder)
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{str(folder)!r} holds an adapter alone; name its base model too: {FOLDER_POLICY} with model BASE and "
+            f"adapter {folder}"
+        )
     sidecar = read_sidecar(folder)
     if sidecar is None and not (folder / CONFIG).is_file():
         raise CheckpointError(f"{str(folder)!r} is not a model folder: it has neither {SIDECAR} nor {CONFIG}")

@@ -6,13 +6,18 @@ import runpy
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import releases
+import torch
 import yaml
 
 import medvol
+from medvol.policies.qwen.patches import to_patches
+from tests.policies.conftest import SMALL_TEMPLATE as SMALL
+from tests.policies.conftest import build_qwen2_5
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -137,11 +142,38 @@ def test_the_papers_rewards_sum_to_one(name, weights, group):
     assert (settings["rollouts"]["group_size"], settings["loss"]["beta"]) == (group, 0.01)
 
 
+def write_published(folder: Path, family: str) -> Path:
+    """Folder of a small model of a family, with two frames a patch as published ones have."""
+    network = build_qwen2_5() if family == "qwen2_5_vl" else medvol.POLICIES.get("TinyPolicy")(template=SMALL).load()
+    model = network.model
+    if family == "qwen3_vl":
+        config = deepcopy(model.config)
+        config.vision_config.temporal_patch_size = 2
+        for part in (config, config.vision_config, config.text_config):
+            part._attn_implementation = "sdpa"
+        model = type(model)(config)
+    model.save_pretrained(folder)
+    network.tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_trl_is_asked_what_medvol_asks():
-    """Token for token, so that a policy trained here answers there."""
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_trl_trains_a_folder_of_a_published_form(family: str, tmp_path: Path) -> None:
+    folder = write_published(tmp_path / "model", family)
+    printed = run([EXAMPLES / "trl_reward.py", "--steps", "1", "--model", folder], tmp_path)
+    assert "step 1: reward" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["tiny", "qwen2_5_vl", "qwen3_vl"])
+def test_trl_is_asked_what_medvol_asks(family: str, tmp_path: Path) -> None:
+    """Token for token, and patch for patch, so that a policy trained here answers there."""
     example = runpy.run_path(str(EXAMPLES / "trl_reward.py"))
-    network = medvol.POLICIES.get("TinyPolicy")().load()
+    if family == "tiny":
+        network = medvol.POLICIES.get("TinyPolicy")().load()
+    else:
+        network = medvol.POLICIES.get("QwenVLPolicy")(str(write_published(tmp_path / "model", family))).load()
     cases = medvol.DATASETS.get("PhantomDataset")(split="train", num_volumes=1)
     row = example["ask"](cases, network.template)[0]
     processor = example["make_processor"](network)
@@ -152,9 +184,17 @@ def test_trl_is_asked_what_medvol_asks():
     ]
     theirs = processor.apply_chat_template(
         [[{"role": "user", "content": content}]], tokenize=True, return_dict=True, add_generation_prompt=True
-    )["input_ids"][0]
+    )
     prompt = medvol.build_prompt(cases[0].volume, cases[0].query.text, network.template)
-    assert theirs == [*network.prefix(prompt.slices).ids.tolist(), *network.encode_query(prompt.query)]
+    vision = network.model.config.vision_config
+    patches = to_patches(
+        torch.from_numpy(prompt.slices.pixels),
+        vision.patch_size,
+        vision.spatial_merge_size,
+        vision.temporal_patch_size,
+    )
+    torch.testing.assert_close(torch.as_tensor(theirs["pixel_values"]), patches, rtol=0, atol=2 / 255 + 1e-6)
+    assert theirs["input_ids"][0] == [*network.prefix(prompt.slices).ids.tolist(), *network.encode_query(prompt.query)]
 
 
 def fresh_start(folder: Path) -> list[str]:

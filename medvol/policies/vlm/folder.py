@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from medvol.core.prompts import PromptTemplate
 from medvol.core.sidecar import SIDECAR
 from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork, token_id
+from medvol.policies.vlm.precision import narrowed
 from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.weights.progress_bars import hide_progress_bars
 
@@ -93,14 +94,22 @@ def choose_template(folder: Path, template: PromptTemplate | None) -> PromptTemp
 def write_network(network: VLMNetwork, folder: Path) -> None:
     """Write weights, configuration and tokenizer; adapters are folded into the weights."""
     with hide_progress_bars():
-        network.model.save_pretrained(folder, state_dict=folded_weights(network.model))
+        network.model.save_pretrained(folder, state_dict=narrowed(folded_weights(network.model), network.narrow))
+    if network.narrow is not None:  # the library states the type of the first parameter
+        network.model.config.dtype = network.narrow
+        network.model.config.save_pretrained(folder)
     network.tokenizer.save_pretrained(folder)
 
 
-def hash_weights(model: PreTrainedModel) -> str:
-    """sha256 over the names and bytes of all parameters and buffers, adapters folded in."""
+def hash_weights(network: VLMNetwork) -> str:
+    """sha256 over the names and bytes of all parameters and buffers as they are saved, adapters folded in."""
+    return hash_tensors(narrowed(folded_weights(network.model), network.narrow))
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over the names and bytes of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(folded_weights(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -28,13 +28,25 @@ def add_adapters(model: nn.Module, rank: int) -> None:
     Raises:
         MissingExtraError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtraError("peft", "qwen") from error
+    config = adapter_config(rank)
+    from peft import inject_adapter_in_model
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED), model)
+        inject_adapter_in_model(config, model)
+
+
+def adapter_config(rank: int) -> Any:
+    """The adapters of a rank, as peft describes them.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError("peft", "qwen") from error
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED)
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class VLMNetwork(nn.Module, ABC):
 
     model: Any  # PreTrainedModel; its parts are reached by name, which its type does not know
     suppressed: torch.Tensor
+    narrow: torch.dtype | None = None
+    """Type that weights kept in float32 are computed with and saved in; None where all are as they are."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> None:
         super().__init__()

