@@ -55,6 +55,7 @@ SETTINGS = {
     ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
     "TinyPolicy": [{"template": TEMPLATE}],
+    "VisionLanguagePolicy": [{"model": str(SCANS / "qwen_vl")}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
 }
 """Settings under test; a component that is not named here is tested as it comes."""
@@ -108,7 +109,8 @@ def test_component_can_be_imported(registry, name):
 
 
 def test_every_role_has_components():
-    assert {"CentreBoxPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"} <= set(POLICIES.names())
+    policies = {"CentreBoxPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"}
+    assert {*policies, "VisionLanguagePolicy"} <= set(POLICIES.names())
     propagators = {
         "ExtrudePropagator",
         "LiteMedSAMPropagator",

@@ -166,8 +166,10 @@ class VLMPolicy(TrainablePolicy):
         completions: Sequence[Sequence[Completion]],
         temperature: float,
     ) -> list[list[torch.Tensor]]:
+        from medvol.policies.vlm.scoring import score
+
         drawings = by_slices(prompts)
-        return ungroup(drawings, network.log_probs(group(drawings, prompts, completions), temperature))
+        return ungroup(drawings, score(network, group(drawings, prompts, completions), temperature))
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
         text = self.load().tokenizer.decode(ids, skip_special_tokens=True)

@@ -1,9 +1,9 @@
-"""QwenVLPolicy: Qwen3-VL and Qwen2.5-VL through transformers."""
+"""VisionLanguagePolicy: a published vision-language model through transformers, whatever its family."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medvol.core.prompts import PromptTemplate
 from medvol.policies.vlm.policy import VLMPolicy
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from medvol.policies.vlm.network import VLMNetwork
 
 
-class QwenVLPolicy(VLMPolicy):
-    """A Qwen vision-language model.
+class VisionLanguagePolicy(VLMPolicy):
+    """A vision-language model of any family that has an adapter; ``config.json`` of its folder says which.
 
     Args:
         model: Folder of a model, or its name on the Hugging Face hub (the only use of the network).
@@ -26,6 +26,8 @@ class QwenVLPolicy(VLMPolicy):
     """
 
     model: str
+    families: ClassVar[tuple[str, ...] | None] = None
+    """Model types that are run; None for all that are registered."""
 
     def __init__(
         self,
@@ -51,7 +53,22 @@ class QwenVLPolicy(VLMPolicy):
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""
-        from medvol.policies.qwen.folder import load_network
-        from medvol.policies.vlm.folder import find_folder
+        from medvol.policies.vlm.folder import find_folder, load_network
 
-        return load_network(find_folder(self.model), self._template, self.dtype)
+        return load_network(find_folder(self.model), self._template, self.dtype, self.families)
+
+
+class QwenVLPolicy(VisionLanguagePolicy):
+    """A Qwen vision-language model: Qwen3-VL or Qwen2.5-VL.
+
+    Args:
+        model: Folder of a model, or its name on the Hugging Face hub (the only use of the network).
+        template: Layout of the prompts; a folder that was saved by medvol brings its own.
+        dtype: Type of the weights.
+        freeze_vision: Leave the vision tower out of training.
+        lora_rank: Train low-rank adapters on the language model and nothing else (extra ``qwen``); 0 trains the weights
+            themselves. A saved folder holds the sum of both.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+    """
+
+    families = ("qwen2_5_vl", "qwen3_vl")
