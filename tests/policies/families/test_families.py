@@ -20,11 +20,11 @@ from tests.policies.conftest import ask
 ANSWERS = ('<think>a bright organ</think><answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 58, 1000]]}]</answer>', "no")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=list(MAKERS))
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A published folder, and the prompt whose slices need no resizing."""
     family = MAKERS[request.param]()
-    return write_family(tmp_path_factory.mktemp(request.param) / "model", family), family.template
+    return write_family(tmp_path_factory.mktemp("published") / "model", family), family.template
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,16 @@ def test_the_processor_decides_how_large_slices_are_seen(published, plain, heigh
     assert found == prepare(plain[1], prompt)["input_ids"][0].tolist()
     size = policy.measure_prompt(prompt)
     assert size.image_tokens == size.image_features
+
+
+def test_the_system_turn_of_a_template_is_part_of_the_prompt(tmp_path):
+    folder = write_family(tmp_path / "model", MAKERS["qwen2_5_vl, its own vocabulary"]())
+    policy = VisionLanguagePolicy(str(folder))
+    network = policy.load()
+    system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    assert len(network.encode(system)) == 11
+    assert network.prefix(ask(policy.template)[0].slices).ids[:11].tolist() == network.encode(system)
+    assert (policy.template.height_px, policy.template.width_px) == (252, 252)
 
 
 def test_image_features_are_the_models(policy, plain, prompts):
