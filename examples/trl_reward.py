@@ -3,32 +3,22 @@
     medvol fit --config examples/quickstart.yaml
     python examples/trl_reward.py --model runs/quickstart/model
 
-It wants ``pip install "medvol-r1[trl]"``. Without a model it takes random weights, whose answers earn nothing. With a
-published Qwen-VL, model and processor come from ``AutoModelForImageTextToText`` and ``AutoProcessor``.
+It wants ``pip install "medvol-r1[trl]"``. Without a model it takes random weights, whose answers earn nothing. A
+published Qwen-VL is given in the same way; its folder brings its processor.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from PIL import Image
-from transformers import Qwen3VLProcessor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from trl import GRPOConfig, GRPOTrainer
 
 import medvol
 
 GROUP = 4
-CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""Layout of a conversation, as Qwen-VL's."""
 
 
 def ask(cases: medvol.CaseDataset, template: medvol.PromptTemplate) -> Dataset:
@@ -43,20 +33,6 @@ def ask(cases: medvol.CaseDataset, template: medvol.PromptTemplate) -> Dataset:
         content.append({"type": "text", "text": f"{template.instruction}\n{prompt.query}"})
         rows.append({"prompt": [{"role": "user", "content": content}], "images": pictures, "case": index})
     return Dataset.from_list(rows)
-
-
-def make_processor(network: Any) -> Qwen3VLProcessor:
-    """Processor of the tiny model."""
-    pixels = network.template.height_px * network.template.width_px
-    images = Qwen2VLImageProcessorPil(
-        patch_size=network.patch,
-        merge_size=network.merge,
-        temporal_patch_size=1,
-        min_pixels=pixels,
-        max_pixels=pixels,
-    )
-    network.tokenizer.padding_side = "left"
-    return Qwen3VLProcessor(images, network.tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)
 
 
 def main() -> None:
@@ -78,8 +54,10 @@ def main() -> None:
     for reward in rewards:
         print(f"{reward.__name__:<18} {reward(completions=[answer], case=[0])[0]:.3f} for the true anchor")
 
-    policy = medvol.POLICIES.get("TinyPolicy")
-    network = (policy(model=options.model) if options.model else policy()).load()
+    policies = medvol.POLICIES
+    policy = policies.get("QwenVLPolicy")(options.model) if options.model else policies.get("TinyPolicy")()
+    network = policy.load()
+    network.tokenizer.padding_side = "left"
     for part in (network.model.model.visual, network.model.model.language_model):
         part.config._attn_implementation = "sdpa"  # TRL lays completions out as copies
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +80,7 @@ def main() -> None:
             reward_funcs=rewards,
             args=config,
             train_dataset=ask(cases, network.template),
-            processing_class=make_processor(network),
+            processing_class=network.processor,
         )
         trainer.train()
     for row in trainer.state.log_history:

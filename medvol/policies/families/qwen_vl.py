@@ -24,6 +24,7 @@ class Qwen3VLNetwork(VLMNetwork):
     end_token = "<|im_end|>"
     vision_parts = ("model.visual",)
     three_rows = True
+    sizes_in_pixels = True
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, template: PromptTemplate) -> None:
         super().__init__(model=model, processor=processor, template=template)

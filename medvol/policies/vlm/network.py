@@ -21,6 +21,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from medvol.core.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
 from medvol.policies.slice_subset import drawn_indices, keep_slices
+from medvol.policies.vlm.image_sizes import require_sane_sizes
 from medvol.policies.vlm.packed_attention import PACKED_ATTENTION
 from medvol.policies.vlm.packing import PackedRow, Prefix, stack_rows, with_prefix
 from medvol.policies.vlm.prompt_layout import PromptLayout
@@ -54,6 +55,9 @@ class VLMNetwork(nn.Module, ABC):
     inline_image: ClassVar[str | None] = None
     """See ``PromptLayout``."""
 
+    sizes_in_pixels: ClassVar[bool] = False
+    """True when the image processor's ``size`` counts all pixels of a slice; else those along a side."""
+
     joins_features: ClassVar[bool] = False
     """True when the model takes the features of all slices as one tensor; else as one a slice."""
 
@@ -77,6 +81,7 @@ class VLMNetwork(nn.Module, ABC):
         self.template = template
         self.end_id = token_id(self.tokenizer, self.end_token)
         self.image_id = int(model.config.image_token_id)
+        require_sane_sizes(self.processor.image_processor, self.sizes_in_pixels)
         self.blank = self.prepare(torch.zeros(1, 3, template.height_px, template.width_px))
         """What the image processor makes of one slice."""
         block = self.processor.replace_image_token(self.blank, 0)

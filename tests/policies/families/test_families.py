@@ -1,7 +1,6 @@
 """Every family against plain transformers: its own processor, ``generate``, and one sequence at a time."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,45 +10,14 @@ from PIL import Image
 from small_families import FAMILIES, MAKERS, write_family
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from medvol.core.errors import CheckpointError
 from medvol.core.prompts import Prompt
 from medvol.core.types import Completion, Sampling
-from medvol.policies.vision_language import VisionLanguagePolicy
+from medvol.policies.vision_language import QwenVLPolicy, VisionLanguagePolicy
 from medvol.policies.vlm.families import family_names
 from tests.policies.conftest import ask
 
 ANSWERS = ('<think>a bright organ</think><answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 58, 1000]]}]</answer>', "no")
-
-
-@pytest.fixture(scope="module", params=list(MAKERS))
-def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A published folder, and the prompt whose slices need no resizing."""
-    family = MAKERS[request.param]()
-    return write_family(tmp_path_factory.mktemp("published") / "model", family), family.template
-
-
-@pytest.fixture(scope="module")
-def plain(published: tuple[Path, Any]) -> tuple[Any, Any]:
-    """Model and processor as plain transformers opens them."""
-    folder, _ = published
-    return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
-
-
-@pytest.fixture
-def policy(published: tuple[Path, Any]) -> VisionLanguagePolicy:
-    folder, template = published
-    made = VisionLanguagePolicy(str(folder), template=template)
-    made.load().eval()
-    return made
-
-
-@pytest.fixture
-def prompts(policy: VisionLanguagePolicy) -> list[Prompt]:
-    """Prompts whose slices hold bytes, as a picture does."""
-    drawn: dict[int, Any] = {}
-    for prompt in (asked := ask(policy.template)):
-        pixels = np.round(prompt.slices.pixels * 255).astype(np.float32) / np.float32(255)
-        drawn.setdefault(id(prompt.slices), replace(prompt.slices, pixels=pixels))
-    return [replace(prompt, slices=drawn[id(prompt.slices)]) for prompt in asked]
 
 
 def converse(prompt: Prompt, *, inline: bool) -> list[dict[str, Any]]:
@@ -136,6 +104,29 @@ def test_the_system_turn_of_a_template_is_part_of_the_prompt(tmp_path):
     assert (policy.template.height_px, policy.template.width_px) == (252, 252)
 
 
+def test_a_family_whose_boxes_are_pixels_says_so_until_it_is_trained(published, policy, tmp_path, caplog):
+    policy.save(tmp_path / "model")
+    VisionLanguagePolicy(str(tmp_path / "model")).load()
+    assert "by habit" not in caplog.text
+    VisionLanguagePolicy(str(published[0])).load()
+    assert ("boxes in pixels" in caplog.text) == (policy.load().model.config.model_type == "qwen2_5_vl")
+
+
+def test_a_policy_of_one_family_refuses_others(published, policy):
+    kind = policy.load().model.config.model_type
+    if kind.startswith("qwen"):
+        assert QwenVLPolicy(str(published[0]), template=published[1]).template == published[1]
+        return
+    with pytest.raises(CheckpointError, match=f"'{kind}' model; this policy runs qwen2_5_vl, qwen3_vl"):
+        QwenVLPolicy(str(published[0])).load()
+
+
+def test_an_unknown_family_says_how_it_is_added(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match=r"'llama' model; .*qwen3_vl, smolvlm; another family is one adapter"):
+        VisionLanguagePolicy(str(tmp_path)).load()
+
+
 def test_image_features_are_the_models(policy, plain, prompts):
     model, processor = plain
     inputs = prepare(processor, prompts[0])
@@ -145,7 +136,7 @@ def test_image_features_are_the_models(policy, plain, prompts):
         found = policy.load().see([prompts[0].slices])
     rows = [row.flatten(0, -2) for row in expected.pooler_output]
     torch.testing.assert_close(torch.cat(found.pooler_output), torch.cat(rows), atol=1e-5, rtol=1e-5)
-    assert len(found.pooler_output) == 5
+    assert len(found.pooler_output) == len(prompts[0].slices.indices)
 
 
 def test_log_probs_are_those_of_single_sequences(policy, plain, prompts):
