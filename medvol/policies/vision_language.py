@@ -59,7 +59,7 @@ class VisionLanguagePolicy(VLMPolicy):
 
 
 class QwenVLPolicy(VisionLanguagePolicy):
-    """A Qwen vision-language model: Qwen3-VL or Qwen2.5-VL.
+    """A Qwen vision-language model: Qwen3-VL, Qwen2.5-VL or Qwen3.5.
 
     Args:
         model: Folder of a model, or its name on the Hugging Face hub (the only use of the network).
@@ -71,4 +71,4 @@ class QwenVLPolicy(VisionLanguagePolicy):
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
     """
 
-    families = ("qwen2_5_vl", "qwen3_vl")
+    families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

@@ -1,4 +1,4 @@
-"""Qwen3-VL and Qwen2.5-VL: positions in three rows, slices cut into patches of any count."""
+"""Qwen3-VL, Qwen2.5-VL and Qwen3.5: positions in three rows, slices cut into patches of any count."""
 
 from __future__ import annotations
 
@@ -63,3 +63,7 @@ class Qwen2_5_VLNetwork(Qwen3VLNetwork):
     """A Qwen2.5-VL model; its boxes are pixels until it is trained."""
 
     boxes_by_habit = "pixels of the slice"
+
+
+class Qwen3_5Network(Qwen3VLNetwork):
+    """A Qwen3.5 model: linear attention carries a state from token to token, so no completion shares its prompt."""

@@ -88,7 +88,7 @@ def _decode_alone(
     ids = network.encode_query(query)
     cache = DynamicCache(config=network.model.config.text_config)
     hidden = network.hidden_states([pack_tree(prefix, [Branch(ids)])], network.see([slices]), cache)[0, -1]
-    cache.batch_repeat_interleave(n)
+    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=network.device))
     first = prefix.next_position + len(ids)
     active = lines = [_Line(query=0, branch=i, next_position=first, hidden=hidden) for i in range(n)]
     for step in range(sampling.max_new_tokens):
@@ -97,7 +97,7 @@ def _decode_alone(
         if not going_on or step + 1 == sampling.max_new_tokens:
             break
         if len(going_on) < len(active):
-            cache.batch_select_indices(torch.tensor(going_on, device=network.device))
+            cache.reorder_cache(torch.tensor(going_on, device=network.device))
             active = [active[i] for i in going_on]
         position = torch.full((3, len(active), 1), first + step, device=network.device)
         tokens = torch.tensor([line.ids[-1:] for line in active], device=network.device)

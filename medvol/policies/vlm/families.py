@@ -34,10 +34,9 @@ def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = 
     points = {(name_publisher(p), p.value): p for p in entry_points(group=GROUP) if p.name in known}
     chosen = [point for point in points.values() if point.name == model_type]
     if not chosen:
-        raise CheckpointError(
-            f"{folder!r} is a {model_type!r} model; this policy runs {', '.join(known)}; another family is one adapter "
-            f"named in the entry points {GROUP}, see docs/how-to/train.md"
-        )
+        runs = model_type in family_names()
+        remedy = "take VisionLanguagePolicy" if runs else f"an adapter named in the entry points {GROUP} adds a family"
+        raise CheckpointError(f"{folder!r} is a {model_type!r} model; this policy runs {', '.join(known)}; {remedy}")
     if len(chosen) > 1:
         owners = " and ".join(map(name_publisher, chosen))
         raise CheckpointError(f"{folder!r} is a {model_type!r} model, which is claimed by {owners}; remove one of them")

@@ -92,7 +92,8 @@ class VLMNetwork(nn.Module, ABC):
             self.language.config._attn_implementation = PACKED_ATTENTION
         else:
             log.warning(
-                "this model looks at a sliding window, so every completion is computed with a prompt of its own"
+                "some layers of this model do not look at all tokens before them (a sliding window, or linear "
+                "attention), so every completion is computed with a prompt of its own"
             )
         self.register_buffer("suppressed", suppressed_tokens(model, self.tokenizer, self.end_id), persistent=False)
         self.features: FeatureStore | None = None

@@ -72,6 +72,11 @@ def test_every_family_has_a_test():
     assert set(family_names()) == set(FAMILIES)
 
 
+def test_all_but_linear_attention_share_their_prompt(policy):
+    network = policy.load()
+    assert network.packs == (network.model.config.model_type != "qwen3_5")
+
+
 def test_prompt_tokens_are_the_processors(policy, plain, prompts):
     network = policy.load()
     for prompt in prompts:
@@ -117,13 +122,15 @@ def test_a_policy_of_one_family_refuses_others(published, policy):
     if kind.startswith("qwen"):
         assert QwenVLPolicy(str(published[0]), template=published[1]).template == published[1]
         return
-    with pytest.raises(CheckpointError, match=f"'{kind}' model; this policy runs qwen2_5_vl, qwen3_vl"):
+    with pytest.raises(
+        CheckpointError, match=f"'{kind}' model; this policy runs qwen2_5_vl, .*; take VisionLanguagePolicy"
+    ):
         QwenVLPolicy(str(published[0])).load()
 
 
 def test_an_unknown_family_says_how_it_is_added(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(CheckpointError, match=r"'llama' model; .*qwen3_vl, smolvlm; another family is one adapter"):
+    with pytest.raises(CheckpointError, match=r"'llama' model; .*qwen3_vl, smolvlm; an adapter named in"):
         VisionLanguagePolicy(str(tmp_path)).load()
 
 

@@ -107,6 +107,6 @@ def test_adapters_lie_on_the_language_model_alone(published):
     policy = VisionLanguagePolicy(str(published[0]), template=published[1], lora_rank=2)
     network = policy.load()
     adapted = [name for name, parameter in network.model.named_parameters() if parameter.requires_grad]
-    layers = network.model.config.text_config.num_hidden_layers
-    assert len(adapted) == layers * 7 * 2
+    kinds = getattr(network.model.config.text_config, "layer_types", None) or ["full_attention"] * 3
+    assert len(adapted) == sum((3 if kind == "linear_attention" else 7) * 2 for kind in kinds)
     assert all(name.startswith(network.language_part) for name in adapted)
