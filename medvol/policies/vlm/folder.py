@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +26,6 @@ from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.weights.progress_bars import hide_progress_bars
-
-log = logging.getLogger(__name__)
 
 _PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 """Files of a published model that are fetched."""
@@ -72,7 +69,7 @@ def load_network(
             "use the tokenizer that belongs to it"
         )
     if family.boxes_by_habit and not (folder / SIDECAR).is_file():
-        log.warning(
+        network.note = (
             f"a published {model.config.model_type} writes boxes in {family.boxes_by_habit} by habit, and they are "
             "read as 0 to 1000 over the slice: they may lie elsewhere until the model is trained"
         )

@@ -70,6 +70,9 @@ class VLMNetwork(nn.Module, ABC):
     windows: ClassVar[bool] = False
     """True when ``layer_masks`` makes the masks of layers that see part of a prompt only, so that it can be shared."""
 
+    note: str | None = None
+    """What is to be known before the first answer is read."""
+
     model: Any  # PreTrainedModel; its parts are reached by name, which its type does not know
     suppressed: torch.Tensor
 

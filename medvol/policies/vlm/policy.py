@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from medvol.policies.vlm.network import VLMNetwork
+
+log = logging.getLogger(__name__)
 
 Drawings = list[tuple[SliceStack, list[int]]]
 """Drawings of slices, each with the places of its prompts."""
@@ -72,6 +75,8 @@ class VLMPolicy(TrainablePolicy):
         """
         if self._network is None:
             self._network = self.build_network()
+            if self._network.note:
+                log.warning(self._network.note)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
