@@ -53,15 +53,6 @@ SIDE = 192
 """Pixels a side: 64 tokens a slice."""
 
 
-CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
-    "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}"
-    "{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""Layout of TRL's prompt."""
-
-
 def template(slices: int) -> PromptTemplate:
     """Prompt of so many slices."""
     return replace(TINY_TEMPLATE, num_slices=slices, height_px=SIDE, width_px=SIDE)
@@ -158,25 +149,14 @@ class OurSteps(pl.Callback):
 def trl_steps(slices: int, steps: int, folder: Path, between: Callable[[], None]) -> tuple[list[float], int]:
     """Processor seconds of TRL's steps, and the tokens of its prompt; ``between`` is called after every step."""
     from datasets import Dataset
-    from transformers import Qwen3VLProcessor, TrainerCallback
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+    from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     network = make_policy(slices).load()
-    model = network.model
+    model, processor = network.model, network.processor
     for part in (model.model.visual, model.model.language_model):
         part.config._attn_implementation = "sdpa"
-    tokenizer = network.tokenizer
-    tokenizer.padding_side = "left"
-    images = Qwen2VLImageProcessorPil(
-        patch_size=network.patch,
-        merge_size=network.merge,
-        temporal_patch_size=1,
-        min_pixels=SIDE**2,
-        max_pixels=SIDE**2,
-    )
-    processor = Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)
+    processor.tokenizer.padding_side = "left"
     pictures = make_pictures(slices)
     question = " ".join([*(str(i) for i in range(slices)), "the liver"])
     rows = [{"prompt": [{"role": "user", "content": question}], "images": pictures} for _ in range(steps + 1)]

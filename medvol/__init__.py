@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from medvol.inference.segmenter import Segmenter as Segmenter
     from medvol.policies.endpoint_parts.settings import RequestSettings as RequestSettings
     from medvol.policies.scratch import ScratchPolicy as ScratchPolicy
+    from medvol.policies.vlm.network import VLMNetwork as VLMNetwork
+    from medvol.policies.vlm.slice_features import SliceFeatures as SliceFeatures
     from medvol.training.checkpoint import SpecCheckpoint as SpecCheckpoint
     from medvol.training.data import CaseDataModule as CaseDataModule
     from medvol.training.grpo import GRPOModule as GRPOModule
@@ -149,11 +151,13 @@ _HOME = {
     "Segmentation": "medvol.inference.segmentation",
     "Segmenter": "medvol.inference.segmenter",
     "SliceCache": "medvol.imaging.cache.slice_cache",
+    "SliceFeatures": "medvol.policies.vlm.slice_features",
     "SpecCheckpoint": "medvol.training.checkpoint",
     "StartSettings": "medvol.training.settings",
     "TrainablePolicy": "medvol.core.roles",
     "UnknownComponentError": "medvol.core.errors",
     "UntrustedAnswerError": "medvol.core.errors",
+    "VLMNetwork": "medvol.policies.vlm.network",
     "Volume": "medvol.core.types",
     "WeightsConverter": "medvol.core.weights_converter",
     "as_trl_reward": "medvol.training.trl_reward",

@@ -1,6 +1,6 @@
 """Components that are taken where none is named."""
 
-FOLDER_POLICY = "QwenVLPolicy"
+FOLDER_POLICY = "VisionLanguagePolicy"
 """Reads a model folder that medvol did not write, as published models are."""
 
 PROPAGATOR = "RegionPropagator"

@@ -66,9 +66,12 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
             from medvol.queries.query_bank import QueryBank
 
             return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
-        from medvol.policies.qwen.folder import load_network
+        from medvol.policies.vlm.folder import load_network
 
-        return load_network(Path(self.model), self._template, "float32")
+        if not Path(self.model).is_dir():
+            hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
+            raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
+        return load_network(Path(self.model), self._template, "float32", ("qwen2_5_vl", "qwen3_vl"))
 
     def log_probs_and_gaze(
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]

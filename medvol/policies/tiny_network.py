@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
 
 from medvol.core.prompts import PromptTemplate
-from medvol.policies.qwen.network import QwenVLNetwork
-from medvol.policies.tiny_tokenizer import NUMBERS, train_tokenizer
-from medvol.policies.vlm.network import token_id
+from medvol.policies.families.qwen_vl import Qwen3VLNetwork
+from medvol.policies.tiny_tokenizer import CHAT, NUMBERS, train_tokenizer
+from medvol.policies.vlm.vocabulary import token_id
 from medvol.queries.query_bank import QueryBank
 
 TINY_TEMPLATE = PromptTemplate(
@@ -21,7 +29,7 @@ TINY_TEMPLATE = PromptTemplate(
 _PATCH, _MERGE = 12, 2
 
 
-def build_tiny(template: PromptTemplate, bank: QueryBank, seed: int) -> QwenVLNetwork:
+def build_tiny(template: PromptTemplate, bank: QueryBank, seed: int) -> Qwen3VLNetwork:
     """Build the tiny network with random weights.
 
     Args:
@@ -37,7 +45,21 @@ def build_tiny(template: PromptTemplate, bank: QueryBank, seed: int) -> QwenVLNe
         _order_numbers(model, tokenizer)
     model.tie_weights()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    return QwenVLNetwork(model, tokenizer, template)
+    return Qwen3VLNetwork(model, make_processor(model, tokenizer), template)
+
+
+def make_processor(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+    """Processor of a network of random weights: slices of any size, scaled to -1..1."""
+    vision = model.config.vision_config
+    sizes = {
+        "patch_size": vision.patch_size,
+        "merge_size": vision.spatial_merge_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "size": {"shortest_edge": 1, "longest_edge": 2**26},
+    }
+    half = [0.5] * 3
+    images = Qwen2VLImageProcessor(image_mean=half, image_std=half, **sizes)
+    return Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(**sizes), chat_template=CHAT)
 
 
 def _configure(tokenizer: PreTrainedTokenizerFast, template: PromptTemplate) -> Qwen3VLConfig:

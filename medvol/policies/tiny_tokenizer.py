@@ -23,6 +23,14 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Layout of a conversation, as Qwen3-VL's."""
+
 _PIECES = (
     "<think>",
     "</think>",

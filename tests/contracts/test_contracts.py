@@ -59,6 +59,7 @@ SETTINGS = {
     ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
     "TinyPolicy": [{"template": TEMPLATE}],
+    "VisionLanguagePolicy": [{"model": str(SCANS / "qwen_vl")}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
 }
 """Settings under test; a component that is not named here is tested as it comes."""
@@ -114,7 +115,7 @@ def test_component_can_be_imported(registry, name):
 
 def test_every_role_has_components():
     policies = {"CentreBoxPolicy", "EndpointPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"}
-    assert policies <= set(POLICIES.names())
+    assert {*policies, "VisionLanguagePolicy"} <= set(POLICIES.names())
     propagators = {
         "ExtrudePropagator",
         "LiteMedSAMPropagator",

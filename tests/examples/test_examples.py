@@ -13,9 +13,9 @@ import pytest
 import releases
 import torch
 import yaml
+from medvol.policies.qwen.patches import to_patches
 
 import medvol
-from medvol.policies.qwen.patches import to_patches
 from tests.policies.conftest import SMALL_TEMPLATE as SMALL
 from tests.policies.conftest import build_qwen2_5
 

@@ -14,9 +14,9 @@ from medvol.guarding.guard import require_ready
 from medvol.inference.batch import run_jobs
 from medvol.inference.jobs import Job
 from medvol.inference.segmenter import Segmenter
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
+from medvol.policies.vision_language import QwenVLPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.litemedsam import LiteMedSAMPropagator
 from medvol.propagators.medsam2 import MedSAM2Propagator

@@ -9,7 +9,7 @@ from medvol.core.errors import ConfigError, MedvolError, QueryError, ScanError
 from medvol.core.types import Case, Query
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.centre import CentreBoxPolicy
-from medvol.policies.qwen_vl import QwenVLPolicy
+from medvol.policies.vision_language import VisionLanguagePolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.region import RegionPropagator
 
@@ -29,7 +29,7 @@ def test_a_folder_is_a_model_folder(tmp_path: Path):
         Segmenter(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     policy = Segmenter(str(tmp_path)).policy
-    assert (type(policy), policy.model) == (QwenVLPolicy, str(tmp_path))
+    assert (type(policy), policy.model) == (VisionLanguagePolicy, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from medvol.core.prompts import PromptTemplate
 from medvol.grounding.prompts import build_prompts
 from medvol.imaging.geometry import make_volume
-from medvol.policies.qwen.network import QwenVLNetwork
+from medvol.policies.families.qwen_vl import Qwen2_5_VLNetwork, Qwen3VLNetwork
 from medvol.policies.tiny import TinyPolicy
-from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.policies.tiny_network import TINY_TEMPLATE, make_processor
 from medvol.policies.tiny_tokenizer import train_tokenizer
 from medvol.queries.query_bank import QueryBank
 
 SMALL_TEMPLATE = replace(TINY_TEMPLATE, num_slices=5, instruction="box the target on one slice")
 
 
-def build_qwen2_5(window: int | None = None) -> QwenVLNetwork:
+def build_qwen2_5(window: int | None = None) -> Qwen2_5_VLNetwork:
     """A Qwen2.5-VL of the published layout (patch 14, two frames a patch, windowed vision attention), made small.
 
     Args:
@@ -59,10 +59,10 @@ def build_qwen2_5(window: int | None = None) -> QwenVLNetwork:
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config)
     template = PromptTemplate(num_slices=5, height_px=84, width_px=112, instruction="box the target on one slice")
-    return QwenVLNetwork(model, tokenizer, template)
+    return Qwen2_5_VLNetwork(model, make_processor(model, tokenizer), template)
 
 
-def widen(network: QwenVLNetwork) -> QwenVLNetwork:
+def widen(network: Qwen3VLNetwork) -> Qwen3VLNetwork:
     """Weights so large that attention and vision matter in every number that is compared."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

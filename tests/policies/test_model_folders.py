@@ -8,6 +8,7 @@ import struct
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from medvol.core.errors import CheckpointError
 from medvol.core.sidecar import SIDECAR
@@ -114,6 +115,14 @@ def vision(**settings):
     return lambda config: config["vision_config"].update(settings)
 
 
+def images(**settings):
+    return lambda processor: processor["image_processor"].update(settings)
+
+
+def sizes(least):
+    return {"shortest_edge": least, "longest_edge": 2**40}
+
+
 def exchange_image_and_video(tokenizer):
     other = {"<|image_pad|>": "<|video_pad|>", "<|video_pad|>": "<|image_pad|>"}
     for token in tokenizer["added_tokens"]:
@@ -181,6 +190,18 @@ DAMAGE = {
         f, "tokenizer.json", lambda t: t["model"]["vocab"].update({f"w{i}": 10**5 + i for i in range(9)})
     ),
     "tokenizer of another order": lambda f: edit(f, "tokenizer.json", exchange_image_and_video),
+    "no processor": lambda f: (f / "processor_config.json").unlink(),
+    "a processor of no images": lambda f: edit(f, "processor_config.json", lambda p: p.pop("image_processor")),
+    "a processor of another kind": lambda f: edit(
+        f, "processor_config.json", lambda p: p.update(processor_class="Evil")
+    ),
+    "a least size of 10 ** 10": lambda f: edit(f, "processor_config.json", images(size=sizes(10**10))),
+    "a least size below 0": lambda f: edit(f, "processor_config.json", images(size=sizes(-1))),
+    "no patches": lambda f: edit(f, "processor_config.json", images(patch_size=0)),
+    "a chat template of another model": lambda f: (f / "chat_template.jinja").write_text("{{ messages[0].content }}"),
+    "a chat template that raises": lambda f: (f / "chat_template.jinja").write_text("{{ raise_exception('no') }}"),
+    "a chat template without end": lambda f: (f / "chat_template.jinja").write_text("{% for"),
+    "no chat template": lambda f: (f / "chat_template.jinja").unlink(),
     "template of another type": lambda f: edit(f, SIDECAR, lambda s: s.update(template=[1])),
     "template with 10 ** 9 slices": lambda f: edit(f, SIDECAR, lambda s: s["template"].update(num_slices=10**9)),
     "template of words": lambda f: edit(f, SIDECAR, lambda s: s["template"].update(height_px="96")),
@@ -245,3 +266,22 @@ def test_the_list_leaves_out_what_people_write(sound, tmp_path):
     listed = set(json.loads((copy / SIDECAR).read_text())["files"])
     assert listed == {path.name for path in sound.iterdir()} - {SIDECAR}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= listed
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json"])
+def test_code_of_a_folder_is_never_run_nor_asked_for(folder, name, monkeypatch):
+    """It opens by transformers' own classes; nobody is asked."""
+    (folder / "evil.py").write_text("raise SystemExit('this was run')")
+    kinds = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoImageProcessor")
+    code = dict.fromkeys(kinds, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    edit(folder, name, lambda content: content.update(auto_map=code))
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("it asked"))
+    assert type(load(folder).processor).__module__.startswith("transformers.")
+
+
+def test_a_saved_folder_opens_in_plain_transformers(sound):
+    network = load(sound)
+    processor = AutoProcessor.from_pretrained(sound)
+    assert processor.image_processor.patch_size == 12
+    assert processor.chat_template == network.processor.chat_template
+    assert type(AutoModelForImageTextToText.from_pretrained(sound)) is type(network.model)

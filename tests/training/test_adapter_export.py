@@ -15,9 +15,9 @@ from medvol.cli import main
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.types import Sampling
 from medvol.inference.segmenter import Segmenter
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.policies.vision_language import QwenVLPolicy
 from medvol.training.checkpoint import SpecCheckpoint, load_policy
 from tests.policies.conftest import ask
 from tests.training.test_precision import make_data, make_module, make_trainer

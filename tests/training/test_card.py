@@ -11,9 +11,9 @@ import yaml
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.evaluation.archive import write_evaluation
 from medvol.evaluation.scoring import CaseScore
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.policies.vision_language import QwenVLPolicy
 from medvol.training.base_model import BaseModel, find_base
 from medvol.training.card import CardFacts, render_card, write_card
 from medvol.training.export import export_model

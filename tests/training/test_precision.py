@@ -13,9 +13,9 @@ from medvol.cli import main
 from medvol.core.errors import ConfigError
 from medvol.datasets.phantom import PhantomDataset
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.policies.vision_language import QwenVLPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.checkpoint import SpecCheckpoint, load_module, load_policy
 from medvol.training.data import CaseDataModule

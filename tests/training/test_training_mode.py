@@ -14,9 +14,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextAttention,
 
 from medvol.cli import main
 from medvol.core.errors import PolicyError
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.policies.vision_language import QwenVLPolicy
 from medvol.policies.vlm.dropout import switch_off_dropout
 from medvol.policies.vlm.policy import VLMPolicy
 from medvol.training.grpo import GRPOModule

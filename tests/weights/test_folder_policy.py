@@ -17,8 +17,8 @@ from medvol.core.sidecar import SIDECAR
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.training_data import TrainingData
 from medvol.inference.segmenter import Segmenter
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
+from medvol.policies.vision_language import QwenVLPolicy, VisionLanguagePolicy
 from medvol.testing.trainable_checks import check_folder_opens
 from medvol.weights.folder_policy import find_policy
 
@@ -57,11 +57,11 @@ def test_a_folder_keeps_the_type_of_its_weights(tmp_path: Path) -> None:
     assert (type(again), again.dtype, again.freeze_vision) == (QwenVLPolicy, "bfloat16", False)
 
 
-def test_a_published_folder_is_opened_as_qwen_vl(tmp_path: Path) -> None:
+def test_a_published_folder_is_opened_by_its_family(tmp_path: Path) -> None:
     TinyPolicy().save(tmp_path / "model")
     (tmp_path / "model" / SIDECAR).unlink()
     policy = rebuild(find_policy(tmp_path / "model"))
-    assert (type(policy), policy.model) == (QwenVLPolicy, str(tmp_path / "model"))
+    assert (type(policy), policy.model) == (VisionLanguagePolicy, str(tmp_path / "model"))
 
 
 def test_a_strangers_policy_is_saved_and_opened(acme: type, tmp_path: Path) -> None:

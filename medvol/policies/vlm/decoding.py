@@ -54,6 +54,7 @@ def decode(
         [torch.zeros(len(prefix.ids), dtype=torch.long)]
         + [torch.full((len(branch.ids),), i + 1) for i, branch in enumerate(branches)]
     )
+    places = row.positions[0]
     lines = [
         _Line(
             query=i,
@@ -70,7 +71,7 @@ def decode(
         active = [line for line in active if line.ids[-1] != network.end_id]
         if not active or step + 1 == sampling.max_new_tokens:
             break
-        owner = _read_tokens(network, active, owner, cache)
+        owner, places = _read_tokens(network, active, owner, places, cache)
     return [[(line.ids, line.log_probs) for line in lines if line.query == i] for i in range(len(queries))]
 
 
@@ -87,7 +88,7 @@ def _decode_alone(
     ids = network.encode_query(query)
     cache = DynamicCache(config=network.model.config.text_config)
     hidden = network.hidden_states([pack_tree(prefix, [Branch(ids)])], network.see([slices]), cache)[0, -1]
-    cache.batch_repeat_interleave(n)
+    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=network.device))
     first = prefix.next_position + len(ids)
     active = lines = [_Line(query=0, branch=i, next_position=first, hidden=hidden) for i in range(n)]
     for step in range(sampling.max_new_tokens):
@@ -96,7 +97,7 @@ def _decode_alone(
         if not going_on or step + 1 == sampling.max_new_tokens:
             break
         if len(going_on) < len(active):
-            cache.batch_select_indices(torch.tensor(going_on, device=network.device))
+            cache.reorder_cache(torch.tensor(going_on, device=network.device))
             active = [active[i] for i in going_on]
         position = torch.full((3, len(active), 1), first + step, device=network.device)
         tokens = torch.tensor([line.ids[-1:] for line in active], device=network.device)
@@ -117,15 +118,19 @@ def _write_token(network: VLMNetwork, lines: Sequence[_Line], sampling: Sampling
         line.log_probs.append(score)
 
 
-def _read_tokens(network: VLMNetwork, lines: Sequence[_Line], owner: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-    """Feed the token just written of every line; returns the owners of all cached tokens."""
+def _read_tokens(
+    network: VLMNetwork, lines: Sequence[_Line], owner: torch.Tensor, places: torch.Tensor, cache: DynamicCache
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feed the token just written of every line; returns the owners and positions of all cached tokens."""
     branches = torch.tensor([line.branch for line in lines])
     owner = torch.cat([owner, branches])
     queries = torch.tensor([line.query + 1 for line in lines])
     visible = (owner == 0) | (owner == queries[:, None]) | (owner == branches[:, None])
-    positions = torch.tensor([line.next_position + len(line.ids) - 1 for line in lines]).expand(3, 1, -1)
+    here = torch.tensor([line.next_position + len(line.ids) - 1 for line in lines])
+    places = torch.cat([places, here])
+    mask = network.layer_masks(visible[None, None], places[None], torch.zeros(1, len(places), dtype=torch.bool))
     ids = torch.tensor([[line.ids[-1] for line in lines]], device=network.device)
-    states = network.run_on(ids, positions.to(network.device), network.additive(visible[None, None]), cache)
+    states = network.run_on(ids, here.expand(3, 1, -1).to(network.device), mask, cache)
     for line, hidden in zip(lines, states[0], strict=True):
         line.hidden = hidden
-    return owner
+    return owner, places

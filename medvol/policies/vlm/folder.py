@@ -1,9 +1,9 @@
-"""Model folders of vision-language models, as transformers keeps them: weights, configuration and tokenizer."""
+"""Model folders of vision-language models, as transformers keeps them: weights, configuration and processor."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
-    AutoTokenizer,
+    AutoProcessor,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from medvol.core.errors import CheckpointError, ConfigError
@@ -23,8 +22,9 @@ from medvol.core.json_file import parse_json
 from medvol.core.model_folder import judge_folder
 from medvol.core.prompts import PromptTemplate
 from medvol.core.sidecar import SIDECAR
+from medvol.policies.vlm.families import find_family
 from medvol.policies.vlm.low_rank import folded_weights
-from medvol.policies.vlm.network import VLMNetwork, token_id
+from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.precision import narrowed
 from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.weights.progress_bars import hide_progress_bars
@@ -33,43 +33,70 @@ _PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 """Files of a published model that are fetched."""
 
 
-def load_model(
-    folder: Path, families: Sequence[str], image_token: str, dtype: Literal["float32", "bfloat16"]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer; all of its weights, and no others.
+def load_network(
+    folder: Path,
+    template: PromptTemplate | None,
+    dtype: Literal["float32", "bfloat16"],
+    only: tuple[str, ...] | None = None,
+) -> VLMNetwork:
+    """Load a model folder with the adapter of its family; all of its weights, and no others.
 
     Args:
-        folder: The model folder.
-        families: Model types of transformers that are run.
-        image_token: Holds the place of one feature of a slice.
+        folder: The model folder; no code in it is run.
+        template: Layout of the prompts, for a folder that brings none.
         dtype: Type of the weights.
+        only: Families that are run; None for all.
 
     Raises:
         CheckpointError: It cannot be loaded, or is a model of another family.
+        ConfigError: A template was given though the folder has its own.
     """
-    family = judge_folder(folder).get("model_type")
-    if family not in families:
-        raise CheckpointError(f"{str(folder)!r} is a {family} model; this policy runs {', '.join(families)}")
+    family = find_family(judge_folder(folder).get("model_type"), str(folder), only)
     with refuse_damage(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            require_size(AutoModelForImageTextToText.from_config(config), folder)
-        with hide_progress_bars():
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                folder,
-                config=config,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                output_loading_info=True,
+        model = _load_model(folder, dtype)
+        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if not hasattr(processor, "image_processor"):
+            raise CheckpointError(
+                f"{str(folder)!r} has no processor files; copy preprocessor_config.json and its kind from the model"
             )
-        network, report = loaded
-        require_all_tensors(report, folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        _require_known_tokens(tokenizer, network, image_token, folder)
-        return network, tokenizer
+        _require_known_tokens(processor.tokenizer, model, folder)
+        chosen = choose_template(folder, template)
+        if chosen is None:
+            side = family.default_side(model.config)
+            chosen = PromptTemplate(height_px=side, width_px=side)
+        network = family(model, processor, chosen)
+    if not network.encode(network.layout.block).count(network.image_id):
+        raise CheckpointError(
+            f"the tokenizer of {str(folder)!r} writes no image token {network.image_id}, which its network expects: "
+            "use the tokenizer that belongs to it"
+        )
+    if family.boxes_by_habit and not (folder / SIDECAR).is_file():
+        network.note = (
+            f"a published {model.config.model_type} writes boxes in {family.boxes_by_habit} by habit, and they are "
+            "read as 0 to 1000 over the slice: they may lie elsewhere until the model is trained"
+        )
+    return network
+
+
+def _load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        require_size(AutoModelForImageTextToText.from_config(config, trust_remote_code=False), folder)
+    with hide_progress_bars():
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    model: PreTrainedModel
+    model, report = loaded
+    require_all_tensors(report, folder)
+    return model
 
 
 def choose_template(folder: Path, template: PromptTemplate | None) -> PromptTemplate | None:
@@ -92,13 +119,13 @@ def choose_template(folder: Path, template: PromptTemplate | None) -> PromptTemp
 
 
 def write_network(network: VLMNetwork, folder: Path) -> None:
-    """Write weights, configuration and tokenizer; adapters are folded into the weights."""
+    """Write weights, configuration and processor; adapters are folded into the weights."""
     with hide_progress_bars():
         network.model.save_pretrained(folder, state_dict=narrowed(folded_weights(network.model), network.narrow))
     if network.narrow is not None:  # the library states the type of the first parameter
         network.model.config.dtype = network.narrow
         network.model.config.save_pretrained(folder)
-    network.tokenizer.save_pretrained(folder)
+    network.processor.save_pretrained(folder)
 
 
 def hash_weights(network: VLMNetwork) -> str:
@@ -134,11 +161,11 @@ def find_folder(model: str) -> Path:
         raise CheckpointError(f"the model {model!r} is no folder and cannot be fetched: {reason}") from error
 
 
-def _require_known_tokens(tokenizer: Any, network: Any, image: str, folder: Path) -> None:
+def _require_known_tokens(tokenizer: Any, model: Any, folder: Path) -> None:
     """Refuse a tokenizer that belongs to another network."""
-    rows, place = network.get_input_embeddings().weight.shape[0], token_id(tokenizer, image)
-    if len(tokenizer) > rows or place != network.config.image_token_id:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
         raise CheckpointError(
-            f"the tokenizer of {str(folder)!r} has {len(tokenizer)} tokens and {image} at {place}; its network knows "
-            f"{rows} and expects {image} at {network.config.image_token_id}: use the tokenizer that belongs to it"
+            f"the tokenizer of {str(folder)!r} has {len(tokenizer)} tokens, and its network knows {rows}: use the "
+            "tokenizer that belongs to it"
         )

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
 from medvol.core.errors import ConfigError
-from medvol.core.types import SliceStack
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.packed_attention import record_attention
+from medvol.policies.vlm.scoring import Groups, pack_groups, read_scores
 
 Look = tuple[int, int, NDArray[np.bool_]]
 """Token of a completion, position of a slice among those shown, and where on it to look: (Y, X) bool."""
@@ -24,7 +24,7 @@ _WELL = 0.4
 
 def score_with_gaze(
     network: VLMNetwork,
-    groups: Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]],
+    groups: Groups,
     looks: Sequence[Sequence[Sequence[Look]]],
 ) -> tuple[list[list[list[torch.Tensor]]], torch.Tensor]:
     """Score one completion a query, and read how much of its attention each token gives to where it should.
@@ -34,18 +34,18 @@ def score_with_gaze(
 
     Args:
         network: The network.
-        groups: As in its ``log_probs``.
+        groups: As for ``score``.
         looks: For each drawing and query, what to look at during its completion.
 
     Returns:
-        What ``log_probs`` returns, and the log of the share of attention for all looks in order, (N,).
+        What ``score`` returns, and the log of the share of attention for all looks in order, (N,).
 
     Raises:
         ConfigError: The model does not pack.
     """
     if not network.packs:
         raise ConfigError("this model looks at a sliding window and does not tell where; set gaze_weight to 0")
-    rows, spans = network.pack_groups(groups)
+    rows, spans = pack_groups(network, groups)
     with record_attention((network.model.config.text_config.num_hidden_layers - 1) // 2) as record:
         hidden = network.hidden_states(rows, network.see([slices for slices, _ in groups]))
     sources: list[tuple[int, int]] = []
@@ -58,7 +58,7 @@ def score_with_gaze(
                 sources.append((b, places[token]))
                 here = image_tokens[position, filled_tokens(network, mask)]
                 wanted.append(torch.zeros(hidden.shape[1], dtype=torch.bool).index_fill_(0, here, True))
-    scores = network.read_scores(hidden, spans, 1.0)
+    scores = read_scores(network, hidden, spans, 1.0)
     if not wanted:
         return scores, hidden.new_zeros(0)
     index = torch.tensor(sources, device=network.device).T

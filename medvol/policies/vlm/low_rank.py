@@ -11,7 +11,7 @@ from torch import nn
 
 from medvol.core.errors import MissingExtraError
 
-ADAPTED = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+ADAPTED = r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Linear layers that get an adapter: all of the language model's. The vision tower is left as it is."""
 
 _SEED = 0

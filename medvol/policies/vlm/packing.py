@@ -138,3 +138,10 @@ def stack_rows(rows: Sequence[PackedRow], pad_id: int) -> tuple[torch.Tensor, to
         mask[i, 0, :behind, :size] = torch.ones(behind, size, dtype=torch.bool).tril(first)
         mask[i, 0, behind : size - first, :size] = row.visible
     return ids, positions, mask
+
+
+def with_prefix(visible: torch.Tensor) -> torch.Tensor:
+    """Complete a mask (B, 1, L - P, L) of ``stack_rows`` to (B, 1, L, L): the first P tokens are causal."""
+    behind, length = visible.shape[2:]
+    before = torch.ones(length - behind, length, dtype=torch.bool).tril()
+    return torch.cat([before.expand(len(visible), 1, -1, -1), visible], dim=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from medvol.policies.vlm.network import VLMNetwork
+
+log = logging.getLogger(__name__)
 
 Drawings = list[tuple[SliceStack, list[int]]]
 """Drawings of slices, each with the places of its prompts."""
@@ -75,6 +78,8 @@ class VLMPolicy(TrainablePolicy):
 
             self._network = self.build_network()
             switch_off_dropout(self._network)
+            if self._network.note:
+                log.warning(self._network.note)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
@@ -188,10 +193,11 @@ class VLMPolicy(TrainablePolicy):
         temperature: float,
     ) -> list[list[torch.Tensor]]:
         from medvol.policies.vlm.precision import arithmetic
+        from medvol.policies.vlm.scoring import score
 
         drawings = by_slices(prompts)
         with arithmetic(network.device, network.narrow):
-            return ungroup(drawings, network.log_probs(group(drawings, prompts, completions), temperature))
+            return ungroup(drawings, score(network, group(drawings, prompts, completions), temperature))
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
         text = self.load().tokenizer.decode(ids, skip_special_tokens=True)

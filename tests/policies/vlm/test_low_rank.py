@@ -7,8 +7,8 @@ import torch
 
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.types import Sampling
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.tiny import TinyPolicy
+from medvol.policies.vision_language import QwenVLPolicy
 from medvol.policies.vlm.low_rank import adapters_off, folded_weights
 
 ANSWER = '<answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 60, 1000]]}]</answer>'

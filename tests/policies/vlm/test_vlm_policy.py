@@ -10,9 +10,9 @@ import torch
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Completion, Sampling
-from medvol.policies.qwen_vl import QwenVLPolicy
 from medvol.policies.slice_subset import keep_slices
 from medvol.policies.tiny import TinyPolicy
+from medvol.policies.vision_language import QwenVLPolicy
 from tests.policies.conftest import SMALL_TEMPLATE, ask, build_qwen2_5
 
 ANSWERS = (
@@ -33,15 +33,10 @@ def plain_inputs(policy: TinyPolicy, prompt: Prompt, answer: list[int]) -> dict:
     network = policy.load()
     config = network.model.config
     ids = torch.cat([network.prefix(prompt.slices).ids, torch.tensor([*network.encode_query(prompt.query), *answer])])
-    from medvol.policies.qwen.patches import to_patches
-
-    pixels = torch.from_numpy(prompt.slices.pixels)
-    return {
-        "input_ids": ids[None],
-        "mm_token_type_ids": (ids == config.image_token_id).int()[None],
-        "pixel_values": to_patches(pixels, network.patch, network.merge, network.temporal),
-        "image_grid_thw": network._grid(len(pixels)),
-    }
+    images = network.processor.image_processor(
+        list(prompt.slices.pixels), do_rescale=False, input_data_format="channels_first", return_tensors="pt"
+    )
+    return {"input_ids": ids[None], "mm_token_type_ids": (ids == config.image_token_id).int()[None], **images}
 
 
 def plain_log_probs(policy: TinyPolicy, prompt: Prompt, completion: Completion) -> torch.Tensor:
@@ -193,7 +188,7 @@ def test_a_save_that_fails_leaves_the_old_model(policy, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(type(policy.load().tokenizer), "save_pretrained", fail)
+    monkeypatch.setattr(type(policy.load().processor), "save_pretrained", fail)
     with pytest.raises(OSError, match="disk full"):
         policy.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,11 +1,11 @@
-"""QwenVLPolicy: Qwen3-VL and Qwen2.5-VL through transformers."""
+"""VisionLanguagePolicy: a published vision-language model through transformers, whatever its family."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.prompts import PromptTemplate
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from medvol.policies.vlm.network import VLMNetwork
 
 
-class QwenVLPolicy(VLMPolicy):
-    """A Qwen vision-language model.
+class VisionLanguagePolicy(VLMPolicy):
+    """A vision-language model of any family that has an adapter; ``config.json`` of its folder says which.
 
     Args:
         model: Folder of a model, or its name on the Hugging Face hub (the only use of the network).
@@ -31,6 +31,8 @@ class QwenVLPolicy(VLMPolicy):
     """
 
     model: str
+    families: ClassVar[tuple[str, ...] | None] = None
+    """Model types that are run; None for all that are registered."""
 
     def __init__(
         self,
@@ -86,13 +88,29 @@ class QwenVLPolicy(VLMPolicy):
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""
-        from medvol.policies.qwen.folder import load_network
         from medvol.policies.vlm.adapter_folder import fold_adapter
-        from medvol.policies.vlm.folder import choose_template, find_folder
+        from medvol.policies.vlm.folder import choose_template, find_folder, load_network
 
+        base = find_folder(self.model)
         if self.adapter is None:
-            return load_network(find_folder(self.model), self._template, self.dtype)
+            return load_network(base, self._template, self.dtype, self.families)
         folder = Path(self.adapter)
-        network = load_network(find_folder(self.model), choose_template(folder, self._template), self.dtype)
+        network = load_network(base, choose_template(folder, self._template), self.dtype, self.families)
         fold_adapter(network, folder)
         return network
+
+
+class QwenVLPolicy(VisionLanguagePolicy):
+    """A Qwen vision-language model: Qwen3-VL, Qwen2.5-VL or Qwen3.5.
+
+    Args:
+        model: Folder of a model, or its name on the Hugging Face hub (the only use of the network).
+        template: Layout of the prompts; a folder that was saved by medvol brings its own.
+        dtype: See ``VisionLanguagePolicy``.
+        freeze_vision: Leave the vision tower out of training.
+        lora_rank: See ``VisionLanguagePolicy``.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        adapter: See ``VisionLanguagePolicy``.
+    """
+
+    families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

@@ -1,0 +1,40 @@
+"""SmolVLM2: a slice is one image of 64 tokens, as a frame of video is, not cut into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from transformers import BatchFeature
+
+from medvol.policies.vlm.network import VLMNetwork
+from medvol.policies.vlm.slice_features import SliceFeatures
+
+
+class SmolVLMNetwork(VLMNetwork):
+    """A SmolVLM2 model with its processor and prompt template.
+
+    Args:
+        model: The model of transformers.
+        processor: Its processor.
+        template: Layout of the prompts.
+    """
+
+    end_token = "<end_of_utterance>"
+    vision_parts = ("model.vision_model", "model.connector")
+    language_part = "model.text_model"
+    image_options: ClassVar[Mapping[str, Any]] = {"do_image_splitting": False}
+    """Tiles would make more than a thousand tokens of a slice."""
+
+    def arrange(self, pixels: torch.Tensor) -> Any:
+        """All slices as the images of one prompt."""
+        return [list(pixels)]
+
+    def look(self, images: BatchFeature) -> SliceFeatures:
+        """Run the vision tower; slices are padded to one size."""
+        pixels, mask = images["pixel_values"], images["pixel_attention_mask"]
+        seen = self.model.model.get_image_features(
+            pixels.transpose(0, 1), mask.transpose(0, 1).bool(), return_dict=True
+        )
+        return SliceFeatures(tuple(seen.pooler_output), ())
