@@ -165,6 +165,12 @@ def hide_progress() -> Iterator[None]:
         _displays.pop()
 
 
+def say(text: str) -> None:
+    """Show a line that stays, where work is shown."""
+    if _displays[-1] is not None:
+        _displays[-1].say(text)
+
+
 def pause_progress() -> AbstractContextManager[None]:
     """Keep progress off the screen, so that something else can be printed."""
     display = _displays[-1]

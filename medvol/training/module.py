@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,12 +17,14 @@ from medvol.core.ranges import require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.evaluation.module import Batch, EvaluationModule
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.terminal.progress import pause_progress
+from medvol.terminal.progress import say
 from medvol.training.export import export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
+
+log = logging.getLogger(__name__)
 
 
 class TrainingModule(EvaluationModule, ABC):
@@ -114,8 +116,8 @@ class TrainingModule(EvaluationModule, ABC):
     def _tell_movement(self, movement: Movement) -> None:
         """Say once, at the first step, how many weights moved."""
         if self.trainer.is_global_zero:
-            with pause_progress():
-                print(f"first step: {movement}", file=sys.stderr)
+            log.info("first step: %s", movement)
+            say(f"first step: {movement}")
 
     @property
     def _model_folder(self) -> Path:

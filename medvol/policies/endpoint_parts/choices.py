@@ -50,7 +50,7 @@ def _read_choice(choice: object) -> Completion:
             "raise policy.max_new_tokens, which a model that reasons first may use up, or choose another policy.model",
         )
     if not isinstance(content, str):
-        raise RequestFaultError(f"gave an answer that is no text but a {type(content).__name__}", _NO_CHAT)
+        raise RequestFaultError(f"gave an answer of the type {type(content).__name__}, which is no text", _NO_CHAT)
     log_probs = _read_log_probs(choice.get("logprobs"))
     text = _restore_think(message, content).encode(errors="replace").decode()
     if log_probs is None:

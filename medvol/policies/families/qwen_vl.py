@@ -34,7 +34,7 @@ class Qwen3VLNetwork(VLMNetwork):
     @classmethod
     def default_side(cls, config: Any) -> int:
         """256 px, rounded down to whole tokens."""
-        token = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+        token = int(config.vision_config.patch_size) * int(config.vision_config.spatial_merge_size)
         return super().default_side(config) // token * token
 
     def token_grid(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -88,7 +89,7 @@ def _decode_alone(
     ids = network.encode_query(query)
     cache = DynamicCache(config=network.model.config.text_config)
     hidden = network.hidden_states([pack_tree(prefix, [Branch(ids)])], network.see([slices]), cache)[0, -1]
-    cache.reorder_cache(torch.zeros(n, dtype=torch.long, device=network.device))
+    _keep(cache, [0] * n, network.device)
     first = prefix.next_position + len(ids)
     active = lines = [_Line(query=0, branch=i, next_position=first, hidden=hidden) for i in range(n)]
     for step in range(sampling.max_new_tokens):
@@ -97,13 +98,18 @@ def _decode_alone(
         if not going_on or step + 1 == sampling.max_new_tokens:
             break
         if len(going_on) < len(active):
-            cache.reorder_cache(torch.tensor(going_on, device=network.device))
+            _keep(cache, going_on, network.device)
             active = [active[i] for i in going_on]
         position = torch.full((3, len(active), 1), first + step, device=network.device)
         tokens = torch.tensor([line.ids[-1:] for line in active], device=network.device)
         for line, state in zip(active, network.run_on(tokens, position, None, cache)[:, 0], strict=True):
             line.hidden = state
     return [(line.ids, line.log_probs) for line in lines]
+
+
+def _keep(cache: Any, lines: Sequence[int], device: torch.device) -> None:
+    """Have a cache hold these of its lines, in this order; one may come several times."""
+    cache.reorder_cache(torch.tensor(lines, device=device))
 
 
 def _write_token(network: VLMNetwork, lines: Sequence[_Line], sampling: Sampling, generator: torch.Generator) -> None:

@@ -89,7 +89,7 @@ class VLMNetwork(nn.Module, ABC):
         require_sane_sizes(self.processor.image_processor, self.sizes_in_pixels)
         self.blank = self.prepare(torch.zeros(1, 3, template.height_px, template.width_px))
         """What the image processor makes of one slice."""
-        block = self.processor.replace_image_token(self.blank, 0)
+        block = self.processor.replace_image_token(dict(self.blank), 0)
         self.layout = PromptLayout(processor, template, block, self.inline_image)
         self.packs = self.windows or can_pack(model.config.text_config)
         """True when completions share their prompt; each has a copy of its own otherwise."""

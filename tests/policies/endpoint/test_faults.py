@@ -60,8 +60,11 @@ FAULTS = {
     "empty": (chat(""), "gave an empty answer (finish_reason stop); raise policy.max_new_tokens"),
     "blank": (chat(" \n"), "gave an empty answer"),
     "null": (chat(None), "gave an empty answer"),
-    "wrong type": (chat([{"type": "text", "text": ANSWER}]), "no text but a list; check"),
-    "number": (chat(7), "no text but a int"),
+    "wrong type": (
+        chat([{"type": "text", "text": ANSWER}]),
+        "gave an answer of the type list, which is no text; check",
+    ),
+    "number": (chat(7), "of the type int, which is no text"),
     "refusal": (chat(None, refusal="I cannot"), 'refused to answer (finish_reason stop): "I cannot"; ask otherwise'),
     "over-long": (Reply(b"[" + b" " * 2_000_000 + b"]"), "with more than"),
     "cut": (Reply(b'{"choices": [', promised=50), "broke off before its answer was whole"),
