@@ -19,6 +19,7 @@ from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, RE
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
+from medvol.propagators.litemedsam import LiteMedSAMCacheSettings
 from medvol.testing import make_case, parametrize_with_checks
 
 SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{os.getpid()}"
@@ -52,6 +53,7 @@ SETTINGS = {
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],
     "EndpointPolicy": [{"url": SERVER.url, "model": "m", "template": TEMPLATE}],
+    "LiteMedSAMPropagator": [{"cache": LiteMedSAMCacheSettings(folder=str(SCANS / "features"))}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
     "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache": CacheSettings(scans=1)}],
     "PhantomDataset": [

@@ -13,7 +13,6 @@ import pytest
 import releases
 import torch
 import yaml
-from medvol.policies.qwen.patches import to_patches
 
 import medvol
 from tests.policies.conftest import SMALL_TEMPLATE as SMALL
@@ -149,11 +148,12 @@ def write_published(folder: Path, family: str) -> Path:
     if family == "qwen3_vl":
         config = deepcopy(model.config)
         config.vision_config.temporal_patch_size = 2
+        network.processor.image_processor.temporal_patch_size = 2
         for part in (config, config.vision_config, config.text_config):
             part._attn_implementation = "sdpa"
         model = type(model)(config)
     model.save_pretrained(folder)
-    network.tokenizer.save_pretrained(folder)
+    network.processor.save_pretrained(folder)
     return folder
 
 
@@ -176,23 +176,16 @@ def test_trl_is_asked_what_medvol_asks(family: str, tmp_path: Path) -> None:
         network = medvol.POLICIES.get("QwenVLPolicy")(str(write_published(tmp_path / "model", family))).load()
     cases = medvol.DATASETS.get("PhantomDataset")(split="train", num_volumes=1)
     row = example["ask"](cases, network.template)[0]
-    processor = example["make_processor"](network)
     pictures = iter(row["images"])
     (message,) = row["prompt"]
     content = [
         part if part["type"] == "text" else {"type": "image", "image": next(pictures)} for part in message["content"]
     ]
-    theirs = processor.apply_chat_template(
+    theirs = network.processor.apply_chat_template(
         [[{"role": "user", "content": content}]], tokenize=True, return_dict=True, add_generation_prompt=True
     )
     prompt = medvol.build_prompt(cases[0].volume, cases[0].query.text, network.template)
-    vision = network.model.config.vision_config
-    patches = to_patches(
-        torch.from_numpy(prompt.slices.pixels),
-        vision.patch_size,
-        vision.spatial_merge_size,
-        vision.temporal_patch_size,
-    )
+    patches = network.prepare(torch.from_numpy(prompt.slices.pixels))["pixel_values"]
     torch.testing.assert_close(torch.as_tensor(theirs["pixel_values"]), patches, rtol=0, atol=2 / 255 + 1e-6)
     assert theirs["input_ids"][0] == [*network.prefix(prompt.slices).ids.tolist(), *network.encode_query(prompt.query)]
 
