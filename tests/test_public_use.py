@@ -18,7 +18,7 @@ PROGRAMS = sorted([*REPOSITORY.glob("examples/*.py"), *REPOSITORY.glob("plugins/
 PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("plugins/*/*.md")])
 CONFIGURATIONS = sorted(REPOSITORY.glob("examples/*.yaml"))
 
-NO_NAMES = {"medvol.json", *(f"medvol.{registry.kind}" for registry in REGISTRIES)}
+NO_NAMES = {"medvol.json", "medvol.families", *(f"medvol.{registry.kind}" for registry in REGISTRIES)}
 """A file of a model folder, and entry-point groups."""
 
 
