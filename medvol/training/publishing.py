@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
@@ -63,7 +64,7 @@ class Publication:
             found = api.create_commit(self.repository, operations, commit_message=_MESSAGE)
         except LocalTokenNotFoundError as error:
             raise ConfigError("the hub wants to know who you are; run `hf auth login` first") from error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(f"the hub did not take {str(self.folder)!r} as {self.repository}: {reason}") from error
         return str(found.commit_url)
