@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.model_folder import ADAPTER_CONFIG, CONFIG
@@ -18,6 +19,7 @@ from medvol.core.training_data import TRAINING_DATA_FILE
 from medvol.training.base_model import CARD_FILE, read_licence
 
 _MESSAGE = "Upload with medvol push"
+_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Publication:
             found = api.create_commit(self.repository, operations, commit_message=_MESSAGE)
         except LocalTokenNotFoundError as error:
             raise ConfigError("the hub wants to know who you are; run `hf auth login` first") from error
-        except (HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(f"the hub did not take {str(self.folder)!r} as {self.repository}: {reason}") from error
         return str(found.commit_url)
@@ -82,11 +84,7 @@ def plan_publication(folder: str | Path, repository: str) -> Publication:
     folder = Path(folder)
     if not any((folder / mark).is_file() for mark in (SIDECAR, CONFIG, ADAPTER_CONFIG)):
         raise CheckpointError(f"{str(folder)!r} is not a model folder; `medvol convert` makes one of a checkpoint")
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ConfigError(f"{repository!r} is no name of the hub; give owner/name") from error
-    if repository.count("/") != 1:
+    if _NAME.fullmatch(repository) is None:
         raise ConfigError(f"{repository!r} is no name of the hub; give owner/name")
     read_sidecar(folder)
     paths = sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())

@@ -34,6 +34,7 @@ def test_a_fit_says_what_it_leaves_and_what_comes_next(
     # A toy has one weight and one bias; its box is the cube's own, so its answer is right.
     assert told.err.splitlines() == [
         f"fit {run}: 3 steps, 2 parameters, all of them trained, on cpu",
+        "first step: 1 of 1 trained weights moved at a learning rate of 0.0025",
         "step 3 of 3: val format rate 1, val DSC 1",
     ]
     command = told.out.splitlines()[3].split()[2:]

@@ -107,6 +107,7 @@ def test_what_is_no_model_folder_or_was_changed_is_refused(folder: Path, tmp_pat
             "the hub did not take",
         ),
         (ConnectionError("no route"), "no route"),
+        (httpx.ConnectError("no name"), "no name"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(
