@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -234,7 +235,7 @@ def _example(component: type, row: Registration, settings: Sequence[Setting]) ->
     hints = constructor_hints(component)
     optional = [setting for setting in settings if not setting.required and not setting.settings]
     shown = [setting for setting in settings if setting.required or setting in optional[:_SHOWN]]
-    values = {s.name: _stand_in(hints.get(s.name)) if s.required else s.default for s in shown}
+    values = {s.name: _fill(s, hints.get(s.name)) if s.required else s.default for s in shown}
     if row.kind != "modules" and not _builds(component, values):
         missing = next((name for name, value in values.items() if value is None), None)
         values |= {missing: _stand_in(hints[missing])} if missing else {}
@@ -256,6 +257,12 @@ def _builds(component: type, values: Mapping[str, Any]) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def _fill(setting: Setting, hint: Any) -> Any:
+    """A value for a setting that has no default: the text that its meaning names, or one of its type."""
+    named = re.search(r"such as ``([^`]+)``", setting.meaning) if hint is str else None
+    return named[1] if named else _stand_in(hint)
 
 
 def _stand_in(hint: Any) -> Any:
