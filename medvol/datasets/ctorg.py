@@ -54,7 +54,6 @@ class CTORGDataset(ReleaseDataset):
     """
 
     layout = CTORGLayout()
-    licence = "CC BY 3.0"
 
 
 def _places(image: Path) -> tuple[Path, ...]:

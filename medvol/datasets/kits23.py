@@ -51,7 +51,7 @@ class KiTS23Dataset(ReleaseDataset):
     """
 
     layout = KiTS23Layout()
-    licence = "CC BY-NC-SA 4.0"
+    licence = "CC BY-NC-SA"
 
     surface_tolerances_mm: ClassVar[Mapping[str, float]] = {
         TARGETS_OF_CLASSES[name]: tolerance for name, tolerance in _TOLERANCES_MM.items()
