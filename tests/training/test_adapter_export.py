@@ -118,9 +118,7 @@ def test_a_policy_without_adapters_says_so(tmp_path: Path) -> None:
 
 
 def test_an_adapter_alone_is_no_model_folder(run: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"holds an adapter alone; name its base model too: VisionLanguagePolicy"
-    ):
+    with pytest.raises(CheckpointError, match=r"holds an adapter alone; name its base model too: VisionLanguagePolicy"):
         Segmenter(run / "adapter")
 
 
