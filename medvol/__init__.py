@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from medvol.imaging.reading import read_mask as read_mask
     from medvol.imaging.reading import read_volume as read_volume
     from medvol.imaging.writing import write_mask as write_mask
+    from medvol.imaging.writing import write_volume as write_volume
     from medvol.inference.segmentation import Segmentation as Segmentation
     from medvol.inference.segmenter import Segmenter as Segmenter
     from medvol.policies.endpoint_parts.settings import RequestSettings as RequestSettings
@@ -172,6 +173,7 @@ _HOME = {
     "score": "medvol.training.score",
     "testing": "medvol.testing",
     "write_mask": "medvol.imaging.writing",
+    "write_volume": "medvol.imaging.writing",
 }
 
 __version__ = version("medvol-r1")

@@ -89,6 +89,7 @@ PUBLIC = [
     "score",
     "testing",
     "write_mask",
+    "write_volume",
 ]
 
 

@@ -57,6 +57,7 @@ class Verb:
 
 
 VERBS = {
+    "demo": Verb("draw a scan and answer three questions about it: medvol demo", "demo"),
     "fit": Verb("train a policy: medvol fit --config experiment.yaml", "experiment"),
     "validate": Verb("score the validation cases of an experiment", "experiment"),
     "test": Verb("score the test cases of an experiment and write evaluation.json", "experiment"),

@@ -1,10 +1,10 @@
-"""Model folders that take the place of a policy's name in YAML: ``policy: runs/quickstart/model``."""
+"""Models that take the place of a policy's name in YAML: ``policy: runs/quickstart/model``, ``policy: box:base``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from medvol.core.box import is_model
 from medvol.weights.folder_policy import find_policy
 
 _KEY = "policy"
@@ -27,7 +27,7 @@ def name_policies(value: Any) -> Any:
 
 
 def _name(value: Any) -> Any:
-    if not (isinstance(value, str) and Path(value).is_dir()):
+    if not (isinstance(value, str) and is_model(value)):
         return name_policies(value)
     spec = find_policy(value)
     return {"class_path": spec["component"].rpartition("/")[2], "init_args": spec["settings"]}

@@ -13,6 +13,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 from medvol.cli.answer_lines import save_and_tell, say_replaced
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_configs
+from medvol.core.box import BEST, is_model
 from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry
@@ -57,8 +58,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         raise ConfigError('what to segment is not complete; give SCAN "QUERY", or --jobs FILE, or --evidence RECORD')
     if not options.jobs:
         require_query(options.query)
-    if options.policy is None:
-        raise ConfigError("--policy must be given: a model folder such as runs/quickstart/model, or a policy's name")
     if options.jobs or is_batch(Path(options.scan)):
         return _run_many(options, parser)
     return _run_one(options, parser)
@@ -86,7 +85,10 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")
     parser.add_subclass_arguments(
-        Policy, "policy", required=False, help=_choices("model folder, or policy", POLICIES, "policy")
+        Policy,
+        "policy",
+        required=False,
+        help=_choices(f"model folder, {BEST} when left out, or policy", POLICIES, "policy"),
     )
     parser.add_subclass_arguments(
         Propagator, "propagator", required=False, help=_choices("propagator", PROPAGATORS, "propagator")
@@ -126,7 +128,7 @@ def _expand_folder(arguments: Sequence[str]) -> list[str]:
     joined = [part for argument in arguments for part in _split_policy(argument)]
     expanded: list[str] = []
     for previous, argument in zip(["", *joined], joined, strict=False):
-        if previous == "--policy" and Path(argument).is_dir():
+        if previous == "--policy" and is_model(argument):
             spec = find_policy(argument)
             expanded.append(spec["component"].rpartition("/")[2])
             for name, value in spec["settings"].items():

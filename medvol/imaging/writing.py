@@ -1,4 +1,4 @@
-"""Writing masks in the scan's own grid, whole or not at all."""
+"""Writing volumes, and masks in the scan's own grid, whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,29 @@ _GEOMETRY = (
     *("xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
+
+
+def write_volume(path: str | Path, volume: Volume) -> Path:
+    """Write a volume as a scan, such as one that was drawn: float32 voxels, lossless, with its geometry in mm.
+
+    Args:
+        path: Ends in ``.nii`` or ``.nii.gz``.
+        volume: Written on its own grid, with axes to the patient's left, back and head.
+
+    Returns:
+        The path.
+
+    Raises:
+        UnknownFormatError: The name says another format.
+    """
+    path = Path(path)
+    if not ends_in(path, NIFTI):
+        raise UnknownFormatError(path, "a volume is written as .nii or .nii.gz; choose one of them")
+    image = nib.Nifti1Image(volume.voxels.transpose(2, 1, 0), volume.affine)
+    image.header.set_xyzt_units("mm")
+    with write_whole(path) as partial:
+        partial.write_bytes(_to_bytes(image, path))
+    return path
 
 
 def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Path:
@@ -70,10 +93,13 @@ def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
     else:
         image = nib.Nifti1Image(stored, _stored_affine(volume))
         image.header.set_xyzt_units("mm")
-    data = image.to_bytes()
-    if path.name.lower().endswith(".gz"):
-        data = gzip.compress(data, compresslevel=6, mtime=0)
-    path.write_bytes(data)
+    path.write_bytes(_to_bytes(image, path))
+
+
+def _to_bytes(image: nib.Nifti1Image, path: Path) -> bytes:
+    """A NIfTI file, packed where its name says so; the same image always gives the same bytes."""
+    data: bytes = image.to_bytes()
+    return gzip.compress(data, compresslevel=6, mtime=0) if path.name.lower().endswith(".gz") else data
 
 
 def _geometry_header(header: nib.Nifti1Header) -> nib.Nifti1Header:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medvol.core.box import BEST, is_model
 from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.registry import POLICIES, PROPAGATORS
@@ -17,9 +19,13 @@ from medvol.core.types import Case, Volume
 from medvol.imaging.reading import read_volume
 from medvol.weights.folder_policy import find_policy
 
+log = logging.getLogger(__name__)
+
 
 def take_policy(given: Any) -> Policy:
     """A policy as it is, from its model folder, or by its registered name with its default settings.
+
+    None takes the one that comes with medvol, and says so.
 
     Raises:
         CheckpointError: There is no such folder, nor a policy of that name.
@@ -27,9 +33,14 @@ def take_policy(given: Any) -> Policy:
     """
     if isinstance(given, Policy):
         return given
+    if given is None:
+        log.warning(
+            "no policy was chosen, so the one that comes with medvol answers: %s, which knows drawn scans only", BEST
+        )
+        given = BEST
     if not isinstance(given, str | Path):
         raise ConfigError(f"policy is {_describe(given)}; give a Policy, or the path of a model folder")
-    if Path(given).is_dir():
+    if is_model(given):
         return rebuild(find_policy(given))  # type: ignore[no-any-return]
     if str(given) in POLICIES.names():
         return _build(POLICIES.get(str(given)), str(given))  # type: ignore[no-any-return]

@@ -37,6 +37,13 @@ class AnswerWarning:
     detail: str
 
 
+_DRAWN = AnswerWarning(
+    "drawn_scans_only",
+    "knows drawn scans only",
+    "the policy was trained on drawn scans only, and what it says about a scan of a person is worth nothing",
+)
+
+
 def find_novelties(volume: Volume, query: str, training: TrainingData) -> tuple[list[AnswerWarning], list[str]]:
     """Compare a query and a scan with what a policy was trained on.
 
@@ -44,6 +51,7 @@ def find_novelties(volume: Volume, query: str, training: TrainingData) -> tuple[
         Warnings, and sentences on what could not be compared.
     """
     warnings, unknown = _compare_words(query, training)
+    warnings = [_DRAWN, *warnings] if training.drawn else warnings
     ranges = training.ranges.get(volume.modality)
     if ranges is not None:
         return warnings + _compare_scan(volume, ranges, training.drawn), unknown

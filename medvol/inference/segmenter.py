@@ -42,7 +42,8 @@ class Segmenter:
     """Answers queries about scans.
 
     Args:
-        policy: Writes the evidence anchor: a policy, the path of a model folder, or the name of a registered policy.
+        policy: Writes the evidence anchor: a policy, the path of a model folder, ``box:best``, or the name of a
+            registered policy. None takes ``box:best``, which comes with medvol and knows drawn scans only.
         propagator: Turns it into a mask: a propagator or its name; ``RegionPropagator`` when None.
         samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
             how far it agrees with itself; 0 draws none.
@@ -55,7 +56,7 @@ class Segmenter:
 
     def __init__(
         self,
-        policy: Policy | str | Path,
+        policy: Policy | str | Path | None = None,
         propagator: Propagator | str | None = None,
         samples: int = 0,
         strict: bool = False,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medvol.core.box import model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Completion, SliceStack
@@ -24,7 +24,8 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
     """A small vision-language model that needs no download; it runs the code that the published Qwen models run.
 
     Args:
-        model: Folder of a tiny policy that was trained before; None builds one with random weights.
+        model: Folder of a tiny policy that was trained before, or ``box:base`` or ``box:best``, which come with medvol;
+            None builds one with random weights.
         template: Layout of the prompts; the sides of a slice are multiples of 24 px. A folder brings its own.
         seed: Seed of the random weights.
         query_banks: YAML files of queries whose words the tokenizer should know too, when it is built.
@@ -49,8 +50,12 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         return {}
 
     def require_ready(self) -> None:
-        """Find the folder, where one is given."""
-        if self.model is not None and not Path(self.model).is_dir():
+        """Find the folder, where one is given.
+
+        Raises:
+            CheckpointError: There is no such folder.
+        """
+        if self.model is not None and not model_folder(self.model).is_dir():
             hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
             raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
 
@@ -68,10 +73,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
             return build_tiny(self._template or TINY_TEMPLATE, QueryBank.load(*self.query_banks), self.seed)
         from medvol.policies.vlm.folder import load_network
 
-        if not Path(self.model).is_dir():
-            hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
-            raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
-        return load_network(Path(self.model), self._template, "float32", ("qwen2_5_vl", "qwen3_vl"))
+        return load_network(model_folder(self.model), self._template, "float32", ("qwen2_5_vl", "qwen3_vl"))
 
     def log_probs_and_gaze(
         self, prompts: Sequence[Prompt], answers: Sequence[Completion], gazes: Sequence[Sequence[Gaze]]

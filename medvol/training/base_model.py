@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import try_to_load_from_cache
 
+from medvol.core.box import model_folder
 from medvol.core.roles import TrainablePolicy
 
 CARD_FILE = "README.md"
@@ -43,7 +44,7 @@ def find_base(policy: TrainablePolicy) -> BaseModel | None:
     model = getattr(policy, "model", None)
     if not isinstance(model, str | Path):
         return None
-    folder = Path(model)
+    folder = model_folder(model)
     if not folder.is_dir():
         cached = try_to_load_from_cache(str(model), CARD_FILE) if str(model).count("/") == 1 else None
         return BaseModel(str(model), _text(_read_front(Path(cached)), "license") if isinstance(cached, str) else "")

@@ -37,12 +37,16 @@ class CardFacts:
         base: What training started from; None for random weights, or where that is not known.
         evaluation: Of these weights; None without one.
         adapter: True when the folder holds an adapter alone.
+        licence: Terms of the model itself; empty where nobody has chosen them yet.
+        command: What makes the model again from nothing; empty where no one command does.
     """
 
     data: TrainingData
     base: BaseModel | None = None
     evaluation: Evaluation | None = None
     adapter: bool = False
+    licence: str = ""
+    command: str = ""
 
 
 def write_card(path: Path, facts: CardFacts) -> None:
@@ -71,6 +75,8 @@ def render_card(facts: CardFacts, hashes: dict[str, str]) -> str:
         "Files": _table(("file", "sha256"), ((_plain(name), digest) for name, digest in sorted(hashes.items()))),
         "Licence": _licences(facts),
     }
+    if facts.command:
+        sections = {"Make it again": f"```bash\n{facts.command}\n```", **sections}
     title = "# A policy for volumetric reasoning segmentation\n\n"
     about = (
         "It reads axial slices of a 3D scan and a query, and names a key slice and boxes. A propagator makes "
@@ -123,6 +129,8 @@ def _describe(cases: Cases | None, otherwise: str) -> str:
 def _front(facts: CardFacts) -> dict[str, Any]:
     """What the hub reads; names of folders are no models of the hub."""
     front = {**_FRONT, **({"library_name": "peft"} if facts.adapter else {})}
+    if facts.licence:
+        front["license"] = facts.licence
     if facts.base is not None and facts.base.published:
         front["base_model"] = facts.base.name
         if facts.base.licence:
@@ -143,6 +151,8 @@ def _licences(facts: CardFacts) -> str:
     rows += [("training data", _plain(name), licence) for name, licence in sorted(sets.items())]
     known = [(what, name, _plain(licence) or "not known") for what, name, licence in rows]
     text = "Not chosen yet. Whoever publishes this model writes its licence here and above, in `license`."
+    if facts.licence:
+        text = f"{_plain(facts.licence)}."
     if not known:
         return text
     remark = "What it is made of, with the terms that were stated for it; read them at their source:"
@@ -164,8 +174,16 @@ def _scores(stages: tuple[Stage, ...], evaluation: Evaluation | None) -> str:
 def _measured(evaluation: Evaluation) -> str:
     found = evaluation.summary["all"]
     counts = f"{found['cases']} test cases of {found['patients']} patients; {found['failures']} failed and count as 0."
-    rows = ((LABELS[name], format_interval(found["metrics"][name])) for name in LABELS if name in found["metrics"])
-    return f"{counts}\n\n{_table(('score', 'mean [95 % interval by patient]'), rows)}"
+    phrasings = evaluation.summary["groups"]["phrasing"]
+    parts = {"all queries": found}
+    if len(phrasings) > 1:
+        parts |= {f"{name} phrasings": part for name, part in phrasings.items()}
+    rows = (
+        (LABELS[name], *(format_interval(part["metrics"].get(name)) for part in parts.values()))
+        for name in LABELS
+        if name in found["metrics"]
+    )
+    return f"{counts} Means, with 95 % intervals by patient.\n\n{_table(('score', *parts), rows)}"
 
 
 def _range_tables(data: TrainingData) -> str:

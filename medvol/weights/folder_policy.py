@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from medvol.core.box import model_folder
 from medvol.core.defaults import FOLDER_POLICY
 from medvol.core.errors import CheckpointError
 from medvol.core.model_folder import ADAPTER_CONFIG, CONFIG
@@ -13,15 +14,18 @@ from medvol.core.sidecar import SIDECAR, read_sidecar
 from medvol.core.specs import SCHEMA, find_component
 
 
-def find_policy(folder: str | Path) -> dict[str, Any]:
+def find_policy(model: str | Path) -> dict[str, Any]:
     """Spec of the policy that opens a model folder, for ``rebuild``; nothing is loaded.
+
+    Args:
+        model: The folder, or a name in the box, which the spec keeps.
 
     The folder may come from anywhere: only a registered policy, or one that is imported already, is taken.
 
     Raises:
         CheckpointError: It is no model folder, a file is not as medvol wrote it, or its policy is not installed.
     """
-    folder = Path(folder)
+    folder = model_folder(model)
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file():
         raise CheckpointError(
             f"{str(folder)!r} holds an adapter alone; name its base model too: {FOLDER_POLICY} with model BASE and "
@@ -34,4 +38,4 @@ def find_policy(folder: str | Path) -> dict[str, Any]:
     spec = (sidecar or {}).get("policy", published)
     if getattr(find_component(spec), "component_kind", "") != POLICIES.kind:
         raise CheckpointError(f"{str(folder / SIDECAR)!r} names {spec['component']!r}, which is no policy")
-    return {**spec, "settings": {**spec["settings"], "model": str(folder)}}
+    return {**spec, "settings": {**spec["settings"], "model": str(model)}}
