@@ -79,10 +79,9 @@ class TrainablePolicy(Policy):
         known: TrainingData | None = vars(self).get("_training_data")
         model = vars(self).get("model")
         if known is None and isinstance(model, str | Path):
-            from medvol.core.box import model_folder
             from medvol.core.training_data import read_training_data
 
-            known = self.training_data = read_training_data(model_folder(model))
+            known = self.training_data = read_training_data(model)
         return known
 
     @training_data.setter

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from medvol.core.box import model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.json_file import read_json, write_json
 from medvol.core.traits import TRAITS, measure_traits
@@ -177,14 +178,14 @@ def write_training_data(folder: Path, data: TrainingData) -> None:
     write_json(folder / TRAINING_DATA_FILE, data.to_dict())
 
 
-def read_training_data(folder: Path) -> TrainingData | None:
-    """Read the file of a model folder; None when it has none.
+def read_training_data(model: str | Path) -> TrainingData | None:
+    """Read the file of a model folder, or of a model in the box; None when it has none.
 
     Raises:
         CheckpointError: It is there and does not hold what it should.
         RecordError: It is not JSON.
     """
-    path = folder / TRAINING_DATA_FILE
+    path = model_folder(model) / TRAINING_DATA_FILE
     if not path.is_file():
         return None
     if path.stat().st_size > _MAX_BYTES:

@@ -17,10 +17,10 @@ from medvol.core.specs import SCHEMA, find_component
 def find_policy(model: str | Path) -> dict[str, Any]:
     """Spec of the policy that opens a model folder, for ``rebuild``; nothing is loaded.
 
+    The folder may come from anywhere: only a registered policy, or one that is imported already, is taken.
+
     Args:
         model: The folder, or a name in the box, which the spec keeps.
-
-    The folder may come from anywhere: only a registered policy, or one that is imported already, is taken.
 
     Raises:
         CheckpointError: It is no model folder, a file is not as medvol wrote it, or its policy is not installed.

@@ -3,6 +3,7 @@
 import gzip
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ from medvol.core.errors import GeometryError
 from medvol.imaging.formats.problems import UnknownFormatError
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.reading import read_mask, read_volume
-from medvol.imaging.writing import to_stored_axes, write_mask, write_whole
+from medvol.imaging.writing import to_stored_axes, write_mask, write_volume, write_whole
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 GEOMETRY = ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d")
@@ -139,3 +140,26 @@ def test_an_interrupt_leaves_nothing(tmp_path):
 def test_stored_axes_of_a_volume_made_in_memory(volume):
     mask = volume.voxels > 0
     np.testing.assert_array_equal(to_stored_axes(mask, volume), mask.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_volume_is_read_as_it_was_written(volume, tmp_path, name):
+    turn = np.eye(4)
+    turn[:2, :2], turn[:3, 3] = [[0.8, -0.6], [0.6, 0.8]], (3, 4, 5)
+    volume = replace(volume, affine=turn @ volume.affine)
+    path = write_volume(tmp_path / "new" / name, volume)
+    assert only_scan(path.parent) == [name]
+    again, stored = read_volume(path, modality=volume.modality), nib.load(path)
+    assert np.array_equal(again.voxels, volume.voxels)
+    assert again.affine == pytest.approx(volume.affine, abs=1e-5)
+    # Voxel (i, j, k) of the file lies where the affine says, which points from left to right and from back to front.
+    assert stored.affine @ [5, 2, 3, 1] == pytest.approx(volume.affine @ [5, 2, 3, 1], abs=1e-4)
+    assert stored.get_fdata()[5, 2, 3] == volume.voxels[3, 2, 5]
+    before = path.read_bytes()
+    assert write_volume(path, volume).read_bytes() == before
+
+
+def test_a_volume_is_written_as_nifti_only(volume, tmp_path):
+    with pytest.raises(UnknownFormatError, match=r"\.nii or \.nii\.gz"):
+        write_volume(tmp_path / "scan.nrrd", volume)
+    assert not list(tmp_path.iterdir())

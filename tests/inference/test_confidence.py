@@ -123,7 +123,12 @@ def test_both_values_are_in_the_sentence(volume, known):
 def test_drawn_scans_are_called_so(volume, known):
     drawn = replace(known, stages=(Stage("SFTModule", 1, train=Cases("PhantomDataset", drawn=True)),))
     high = replace(volume, voxels=np.concatenate([volume.voxels, volume.voxels]))
-    assert "the drawn scans of its training had 48 mm" in confidence(make(drawn), high).warnings[0].detail
+    first, second = confidence(make(drawn), high).warnings
+    assert (first.code, second.code) == ("drawn_scans_only", "other_field_of_view")
+    assert "the drawn scans of its training had 48 mm" in second.detail
+    assert [warning.code for warning in confidence(make(drawn), volume).warnings] == ["drawn_scans_only"]
+    with pytest.raises(UntrustedAnswerError, match="drawn scans only"):
+        make(drawn, strict=True).segment(volume, "the block")
 
 
 def test_samples_are_drawn_in_one_call_from_the_same_slices(volume, known):
