@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := runs/quickstart
+RUN := runs/demo
 # One thread a process: jobs run side by side, and results do not depend on the number of cores.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
@@ -24,12 +24,13 @@ $(VENV)/.dev: $(VENV)/.user
 
 demo: export OMP_NUM_THREADS = 2
 demo: export MKL_NUM_THREADS = 2
-demo: $(VENV)/.user  ## train the tiny policy on drawn scans, test it, ask it three questions
-	$(BIN)/medvol fit --config examples/quickstart.yaml --overwrite
-	$(BIN)/medvol test --config examples/quickstart.yaml --model.policy.model $(RUN)/model
-	$(BIN)/python examples/write_phantom.py $(RUN)/phantom.nii.gz
-	$(BIN)/medvol segment --jobs examples/quickstart_jobs.json --policy $(RUN)/model --out $(RUN)/answers --overwrite
-	@echo "Look at the pictures:" && ls $(RUN)/answers/*.png
+demo: $(VENV)/.user  ## answer three questions about a drawn scan; then the method in small: SFT, GRPO, test, report
+	$(BIN)/medvol demo $(RUN)/first --overwrite
+	$(BIN)/medvol fit --config examples/demo_sft.yaml --overwrite
+	$(BIN)/medvol fit --config examples/demo_grpo.yaml --overwrite
+	$(BIN)/medvol test --config examples/demo_sft.yaml --model.policy.model $(RUN)/sft/model
+	$(BIN)/medvol test --config examples/demo_grpo.yaml --model.policy.model $(RUN)/grpo/model
+	$(BIN)/medvol report $(RUN)/sft $(RUN)/grpo
 
 test: $(VENV)/.dev  ## the whole suite, every example included
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup

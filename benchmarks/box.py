@@ -3,10 +3,11 @@
     python benchmarks/box.py                     # both, some hours on one core; what is trained already is not again
     python benchmarks/box.py --names base        # one of them
 
-``box:base`` is the base of ``miniature.py``: it reads single slices. ``box:best`` goes on from a row of that table
-(``--row``) for a few steps that also ask for what a scan does not show, since the rows never do. Both are written into
-the package with a card. What the card says was measured with the weights as they are kept, on 36 test volumes, with
-phrasings that were heard in training and with held-out ones; one question in six is about something absent.
+``box:base`` is the base of ``miniature.py``: it reads single slices. ``box:best`` goes on from a row of that table, or
+from the quickstart, for a few steps that also ask for what a scan does not show, since those never do. Both are
+written into the package with a card. What the card says was measured with the weights as they are kept, on 36 test
+volumes, with phrasings that were heard in training and with held-out ones; one question in six is about something
+absent.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from cells import be_quiet, evaluate, train
 from miniature import ROWS, model_of, sft
 
+from medvol.cli import main as main_of_medvol
 from medvol.core.box import BASE, BEST, model_folder
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
@@ -32,6 +34,18 @@ from medvol.training.export import export_model
 LICENCE = "apache-2.0"
 FINISH_STEPS, FINISH_SEED = 100, 1000
 ABSENT_SHARE = 1 / 6
+QUICKSTART = "quickstart"
+
+
+def start_of(row: str, options: argparse.Namespace) -> Path:
+    """Model folder of a row, or of the quickstart, trained when it is not there."""
+    if row != QUICKSTART:
+        return model_of(row, options.seed, options)[0]
+    folder = options.out / f"{row}-{options.seed}"
+    if not (folder / "model").is_dir():
+        fit = ["fit", "--config", "examples/quickstart.yaml", "--seed_everything", str(options.seed)]
+        main_of_medvol([*fit, "--trainer.default_root_dir", str(folder)])
+    return folder / "model"
 
 
 def finish(start: Path, options: argparse.Namespace) -> Path:
@@ -66,7 +80,9 @@ def describe(folder: Path, name: str, options: argparse.Namespace) -> None:
     cases = PhantomDataset("test", num_volumes=1 if options.quick else 36, questions=questions)
     scores = options.out / "box" / f"{name}-{policy.identity()['sha256'][:12]}"
     evaluate(policy, RegionPropagator(), cases, scores)
-    command = f"python benchmarks/box.py --names {name} --row {options.row} --seed {options.seed}"
+    command = f"python benchmarks/box.py --names {name}"
+    if name == "best":
+        command += f" --row {options.row} --seed {options.seed}"
     facts = CardFacts(policy.training_data, None, read_evaluation(scores), licence=LICENCE, command=command)
     write_card(folder / CARD_FILE, facts)
 
@@ -77,7 +93,7 @@ def main() -> None:
     names = [name.partition(":")[2] for name in (BASE, BEST)]
     parser.add_argument("--names", nargs="+", choices=names, default=names)
     rows = [name for name, row in ROWS.items() if row.make is not None and not row.shared]
-    parser.add_argument("--row", choices=rows, default="longest_dice", help="row that box:best goes on from")
+    parser.add_argument("--row", choices=[*rows, QUICKSTART], default="longest_dice", help="what box:best goes on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"))
     parser.add_argument("--box", type=Path, help="where the models go; into the package when left out")
@@ -86,9 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     be_quiet()
     for name in options.names:
-        model, _ = model_of("point" if name == "base" else options.row, options.seed, options)
-        if name == "best":
-            model = finish(model, options)
+        model = start_of("point" if name == "base" else options.row, options)
+        model = finish(model, options) if name == "best" else model
         folder = options.box / name if options.box else model_folder(f"box:{name}")
         halve(model, folder)
         describe(folder, name, options)

@@ -2,7 +2,7 @@
 
     python examples/compose_in_python.py --steps 120
 
-A hundred steps teach little more than the grammar of an answer; examples/quickstart.yaml takes 660.
+A hundred steps teach little more than the grammar of an answer; examples/quickstart.yaml takes 520.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def answer(model: Path, query: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=120, help="steps of training; 480 make a useful policy")
+    parser.add_argument("--steps", type=int, default=120, help="steps of training; 520 make a useful policy")
     parser.add_argument("--folder", type=Path, default=Path("runs/compose"), help="where model and answer go")
     options = parser.parse_args()
     train(options.steps, options.folder)

@@ -73,7 +73,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     scan = write_volume(folder / _SCAN, volume)
     size = " x ".join(map(str, volume.shape))
-    console.print(f"drawn    {show(str(scan))}, an abdomen with a lesion in one kidney, {size} voxels (z, y, x)")
+    what = f"an abdomen with a lesion in one kidney, {size} voxels (z, y, x)"
+    console.print(f"drawn    {show(str(scan))}: {what}", soft_wrap=True)
     console.print(f"policy   {BEST}, which comes with medvol and knows drawn scans only", soft_wrap=True)
     jobs = _make_jobs(scan, folder / _ANSWERS)
     code = _answer(jobs, masks, options.overwrite, console)

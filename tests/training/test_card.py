@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from medvol.core.training_data import Cases, Stage, TrainingData
-from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.archive import read_evaluation, write_evaluation
 from medvol.evaluation.scoring import CaseScore
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
@@ -108,6 +108,26 @@ def test_a_card_tells_what_was_measured_of_these_weights_and_of_no_others(
     export_model(TinyPolicy(policy.model, policy._template, seed=1), tmp_path / "other", make(), tmp_path)
     assert "[95 % interval" not in (tmp_path / "other" / "README.md").read_text()
     assert "is not known to be of these weights" in caplog.text
+
+
+def test_phrasings_are_told_apart_where_there_are_two(tmp_path: Path) -> None:
+    """One seen query found whole, one held-out query not at all."""
+    found = ("CT", True, True, None, "", False, 1)
+    scores = [
+        CaseScore(f"c{i}", "p", "q", "liver", "", bool(i), *found, *[float(1 - i)] * 4, 1.0, 1.0) for i in range(2)
+    ]
+    write_evaluation(tmp_path, scores, {})
+    card = render_card(CardFacts(make(), evaluation=read_evaluation(tmp_path)), {})
+    assert "| score | all queries | held-out phrasings | seen phrasings |" in card
+    assert "| DSC | 0.500 | 0.000 | 1.000 |" in card
+
+
+def test_a_licence_and_a_command_are_stated_where_they_are_known() -> None:
+    card = render_card(CardFacts(make(), licence="apache-2.0", command="python make_it.py"), {})
+    assert front_of(card)["license"] == "apache-2.0"
+    assert "## Make it again\n\n```bash\npython make_it.py\n```" in card
+    assert "Not chosen yet" not in card
+    assert "Make it again" not in render_card(CardFacts(make()), {})
 
 
 def test_what_is_not_known_is_said() -> None:
