@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from medvol.core.training_data import TrainingData
 from medvol.policies.tiny import TinyPolicy
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -19,7 +20,9 @@ def test_a_row_is_finished_halved_tested_and_described(monkeypatch: pytest.Monke
         monkeypatch.delitem(sys.modules, name, raising=False)
     program = runpy.run_path(str(BENCHMARKS / "box.py"))
     start = tmp_path / "start"
-    TinyPolicy(seed=3).save(start)
+    policy = TinyPolicy(seed=3)
+    policy.training_data = TrainingData()
+    policy.save(start)
     scope = program["main"].__globals__
     monkeypatch.setitem(scope, "model_of", lambda row, seed, options: (start, 0.0))
     monkeypatch.setattr(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hatchling.build import build_sdist, build_wheel
 
+from medvol.cli.folder_policies import name_policies
 from medvol.core.box import BASE, BEST, is_model, model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.model_folder import count_numbers, judge_folder
@@ -83,6 +84,11 @@ def test_a_name_opens_its_policy_and_stays_its_name(name: str) -> None:
     assert type(policy) is TinyPolicy
     assert policy.training_data.drawn
     assert find_base(policy) is None, "it began with random weights"
+
+
+def test_named_in_yaml() -> None:
+    named = {"class_path": "TinyPolicy", "init_args": {"model": BASE}}
+    assert name_policies({"model": {"policy": BASE, "name": BASE}}) == {"model": {"policy": named, "name": BASE}}
 
 
 def test_computed_in_single_precision() -> None:
