@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
@@ -21,6 +21,7 @@ from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.terminal.console import Console
 
 VIOLATED = 1
+SCHEMA = "medvol-audit/1"
 
 ACCEPTED: dict[str, Any] = {
     **dict.fromkeys(("audit", "json"), object),  # flags: a word that follows is not theirs
@@ -41,13 +42,14 @@ def add_options(parser: ComponentParser) -> None:
     parser.add_subclass_arguments(Propagator, "propagator", required=False, help="of the audit; a perfect one else")
 
 
-def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
+def audit(names: Sequence[str], built: Namespace, console: Console, write: Callable[[Mapping[str, Any]], None]) -> int:
     """Print the audit of rewards; 1 when a rank is violated.
 
     Args:
         names: Names of rewards, or one YAML file of an experiment.
         built: Options of ``add_options``, built.
         console: Where to print.
+        write: Prints a JSON document instead.
 
     Raises:
         UnknownComponentError: No reward has the name.
@@ -61,7 +63,7 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
     found = audit_rewards(rewards, weights, chosen, built.get("propagator"))
     if built.json:
-        print(json.dumps(found.to_dict(), indent=1))
+        write({"schema": SCHEMA, **found.to_dict()})
     else:
         console.print(found)
     return VIOLATED if found.violations else 0

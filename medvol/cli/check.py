@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from medvol.cli.json_document import only_document
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _WIDE = 240
 """Columns of what goes into a file or a pipe, so that no line is broken."""
+
+SCHEMA = "medvol-check/1"
 
 _TABLES = (".csv", ".tsv", ".txt")
 """Endings of tables; one of JSON is known by what it holds."""
@@ -41,13 +43,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     path = Path(options.path)
     if not path.exists():
         raise ConfigError(f"there is nothing at {options.path!r}; give a scan, a folder, or a configuration file")
-    report = _check(path, options)
-    if options.fix is not None:
-        report = _mend(path, report, options)
-    if options.json:
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        show_report(report, path)
+    with only_document(options.json) as write:
+        report = _check(path, options)
+        if options.fix is not None:
+            report = _mend(path, report, options)
+        if options.json:
+            write({"schema": SCHEMA, **report.to_dict()})
+        else:
+            show_report(report, path)
     if report.errors and report.errors[0].place == str(path) and not _is_list(path):
         raise ScanError(f"{path}: {report.errors[0].detail}")
     return 1 if report.errors else 0

@@ -14,7 +14,7 @@ from typing import Literal
 from rich.text import Text
 
 import medvol
-from medvol.cli.parsing import ComponentParser
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.core.atomic_files import write_whole_folder
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.registry import REGISTRIES
@@ -27,7 +27,16 @@ TEMPLATE = Path(medvol.__file__).parent / "templates" / "plugin"
 ROLES = {"policy": "Policy", "propagator": "Propagator", "reward": "Reward", "dataset": "Dataset"}
 """Ending of the class of each role."""
 
+Role = Literal["policy", "propagator", "reward", "dataset"]
 License = Literal["Apache-2.0", "BSD-3-Clause", "MIT"]
+
+_ACCEPTED = {
+    "what": Literal["plugin"],
+    "roles": list[Role],
+    "license": License,
+    **dict.fromkeys(("name", "folder", "author", "help"), str),
+}
+"""Type hints of the options."""
 
 _RESERVED = {"medvol", "medvol-r1", "test", "tests", "src", "sample", "con", "prn", "aux", "nul"}
 _LONGEST = 60
@@ -40,8 +49,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: The name cannot be used, the folder is there already, or an option is at fault.
         MissingExtraError: copier is not installed.
     """
-    parser = _parser(verb)
-    options = parser.parse_args(list(arguments))
+    try:
+        options = _parser(verb).parse_args(list(arguments))
+    except RefusedSettingsError as refusal:
+        raise explain_refusal(refusal, {}, _ACCEPTED) from refusal
     roles = [role for role in ROLES if role in (options.roles or ROLES)]
     name = judge_name(options.name, roles)
     author = _judge_author(options.author or f"the authors of {name}")
@@ -65,7 +76,7 @@ def judge_name(name: str, roles: Sequence[str]) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", name) or len(name) > _LONGEST:
         raise ConfigError(
-            f"{name!r} is no name of a distribution: write up to {_LONGEST} letters, digits and hyphens, such as medvol-acme"
+            f"{name!r} cannot name a distribution; write up to {_LONGEST} letters, digits and hyphens: medvol-acme"
         )
     normal = re.sub(r"[-_.]+", "-", name).lower()
     module, prefix = module_of(normal), prefix_of(normal)
@@ -79,7 +90,7 @@ def judge_name(name: str, roles: Sequence[str]) -> str:
     for registry in REGISTRIES:
         for known in registry.names():
             if known in taken:
-                raise ConfigError(f"{name!r} gives the class {known}, and medvol has one of that name; choose another")
+                raise ConfigError(f"{name!r} gives the class {known}, which is registered already; choose another name")
     return normal
 
 
@@ -113,18 +124,18 @@ def write_plugin(folder: Path, name: str, roles: Sequence[str], license: License
     major, minor, *_ = version("medvol-r1").split(".")
     answers = {"name": name, "roles": list(roles), "license": license, "author": author}
     with write_whole_folder(folder) as partial:
-        run_copy(
-            str(TEMPLATE), partial, {**answers, "medvol_version": f"{major}.{minor}"}, defaults=True, quiet=True
-        )
+        run_copy(str(TEMPLATE), partial, {**answers, "medvol_version": f"{major}.{minor}"}, defaults=True, quiet=True)
 
 
 def _parser(verb: str) -> ComponentParser:
-    parser = ComponentParser(prog=f"medvol {verb}", description="Write a plug-in that works, to put your own idea into.")
+    parser = ComponentParser(
+        prog=f"medvol {verb}",
+        usage=f"medvol {verb} plugin NAME [--roles ROLE ...]",
+        description="Write a plug-in that works, for your own idea.",
+    )
     parser.add_argument("what", type=Literal["plugin"], help="what to write: plugin")
     parser.add_argument("name", type=str, help="name of the distribution, such as medvol-acme")
-    parser.add_argument(
-        "--roles", nargs="+", type=Literal["policy", "propagator", "reward", "dataset"], help="what it brings; all by default"
-    )
+    parser.add_argument("--roles", nargs="+", type=Role, help="what it brings; all by default")
     parser.add_argument("--folder", type=str, default=".", help="where its folder is made")
     parser.add_argument("--license", type=License, default="Apache-2.0", help="its licence")
     parser.add_argument("--author", type=str | None, default=None, help="who the licence and the metadata name")
@@ -148,6 +159,6 @@ def _is_installed(name: str, module: str) -> bool:
 
 
 def _say_what_next(folder: Path, roles: Sequence[str]) -> None:
-    console = Console()
-    console.print(Text(f"{show(folder)} has {', '.join(roles)}; its README.md says what each promises"), soft_wrap=True)
-    console.print(Text(f"next: pip install --editable {show(folder)}[test], then pytest {show(folder)}"), soft_wrap=True)
+    place, console = show(folder), Console()
+    console.print(Text(f"{place} has {', '.join(roles)}; its README.md says what each promises"), soft_wrap=True)
+    console.print(Text(f'next: pip install --editable "{place}[test]", then pytest "{place}"'), soft_wrap=True)

@@ -51,6 +51,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     venv.create(folder, with_pip=True, symlinks=True)
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "shared.pth").write_text("\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}) + "\n")
+    program = folder / "bin" / "pytest"  # pip makes none for a library that lies below
+    program.write_text(f"#!{folder / 'bin' / 'python'}\nimport pytest\n\nraise SystemExit(pytest.console_main())\n")
+    program.chmod(0o755)
     fresh = Environment(folder / "bin", dist)
     (wheel,) = dist.glob("*.whl")
     done = fresh.run(f"python -m pip install --quiet --no-deps --no-index {wheel}", dist)
