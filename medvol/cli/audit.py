@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
 
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, read_config
 from medvol.core.errors import ConfigError
@@ -42,14 +43,13 @@ def add_options(parser: ComponentParser) -> None:
     parser.add_subclass_arguments(Propagator, "propagator", required=False, help="of the audit; a perfect one else")
 
 
-def audit(names: Sequence[str], built: Namespace, console: Console, write: Callable[[Mapping[str, Any]], None]) -> int:
+def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     """Print the audit of rewards; 1 when a rank is violated.
 
     Args:
         names: Names of rewards, or one YAML file of an experiment.
         built: Options of ``add_options``, built.
         console: Where to print.
-        write: Prints a JSON document instead.
 
     Raises:
         UnknownComponentError: No reward has the name.
@@ -63,7 +63,7 @@ def audit(names: Sequence[str], built: Namespace, console: Console, write: Calla
     chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
     found = audit_rewards(rewards, weights, chosen, built.get("propagator"))
     if built.json:
-        write({"schema": SCHEMA, **found.to_dict()})
+        print_document(SCHEMA, found.to_dict())
     else:
         console.print(found)
     return VIOLATED if found.violations else 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from medvol.cli.json_document import only_document
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
@@ -43,14 +43,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     path = Path(options.path)
     if not path.exists():
         raise ConfigError(f"there is nothing at {options.path!r}; give a scan, a folder, or a configuration file")
-    with only_document(options.json) as write:
-        report = _check(path, options)
-        if options.fix is not None:
-            report = _mend(path, report, options)
-        if options.json:
-            write({"schema": SCHEMA, **report.to_dict()})
-        else:
-            show_report(report, path)
+    report = _check(path, options)
+    if options.fix is not None:
+        report = _mend(path, report, options)
+    if options.json:
+        print_document(SCHEMA, report.to_dict())
+    else:
+        show_report(report, path)
     if report.errors and report.errors[0].place == str(path) and not _is_list(path):
         raise ScanError(f"{path}: {report.errors[0].detail}")
     return 1 if report.errors else 0

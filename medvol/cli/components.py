@@ -14,7 +14,7 @@ from rich.text import Text
 
 from medvol.cli.audit import ACCEPTED, add_options, audit
 from medvol.cli.description import describe, module_rows
-from medvol.cli.json_document import only_document
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.core.registry import REGISTRIES, Registration
 from medvol.core.visible_text import show
@@ -42,13 +42,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         options = parser.parse_args(list(arguments))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, {}, ACCEPTED) from refusal
-    with only_document(options.json) as write:
-        if options.audit:
-            return audit(options.name, parser.instantiate(options), Console(), write)
-        pages = [page for name in options.name for page in describe(name)]
-        if options.json:
-            write({"schema": DESCRIBE_SCHEMA, "components": [page.to_dict() for page in pages]})
-            return 0
+    if options.audit:
+        return audit(options.name, parser.instantiate(options), Console())
+    pages = [page for name in options.name for page in describe(name)]
+    if options.json:
+        print_document(DESCRIBE_SCHEMA, {"components": [page.to_dict() for page in pages]})
+        return 0
     console = Console()
     for number, page in enumerate(pages):
         _print(["", *page.lines(_width(console))][not number :], console)
@@ -59,11 +58,10 @@ def _run_list(arguments: Sequence[str]) -> int:
     parser = ComponentParser(prog="medvol list", description="List everything that a name in YAML can mean.")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
     options = parser.parse_args(list(arguments))
-    with only_document(options.json) as write:
-        rows = [*module_rows(), *probe([row for registry in REGISTRIES for row in registry.describe()])]
-        if options.json:
-            write({"schema": LIST_SCHEMA, "components": [asdict(row) for row in rows]})
-            return 0
+    rows = [*module_rows(), *probe([row for registry in REGISTRIES for row in registry.describe()])]
+    if options.json:
+        print_document(LIST_SCHEMA, {"components": [asdict(row) for row in rows]})
+        return 0
     console = Console()
     for kind, group in groupby(rows, key=lambda row: row.kind):
         console.print(Text(kind, style="bold"))

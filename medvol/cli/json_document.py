@@ -5,29 +5,43 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+_OUTPUT: ContextVar[TextIO | None] = ContextVar("output", default=None)
+"""Standard output, where it is kept for a document."""
 
 
 @contextmanager
-def only_document(wanted: bool = True) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Keep standard output free for one document; all else that is printed meanwhile goes to standard error.
+def keep_stdout(wanted: bool) -> Iterator[None]:
+    """Keep standard output for ``print_document``; all else that is printed meanwhile goes to standard error.
 
     Args:
         wanted: False leaves both streams as they are.
-
-    Yields:
-        Prints the document: plain values with ``schema``. A number that is not finite, which JSON lacks, becomes null.
     """
-    output = sys.stdout
+    if not wanted or _OUTPUT.get() is not None:
+        yield
+        return
+    kept = _OUTPUT.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _OUTPUT.reset(kept)
 
-    def write(content: Mapping[str, Any]) -> None:
-        output.write(f"{json.dumps(_finite(content), indent=1, allow_nan=False)}\n")  # ASCII: every stream takes it
-        output.flush()
 
-    with redirect_stdout(sys.stderr if wanted else output):
-        yield write
+def print_document(schema: str, content: Mapping[str, Any]) -> None:
+    """Print a document on standard output, in ASCII, which every stream takes.
+
+    Args:
+        schema: Name and number of its layout, such as ``medvol-list/1``.
+        content: Plain values; a number that is not finite, which JSON lacks, becomes null.
+    """
+    output = _OUTPUT.get() or sys.stdout
+    output.write(f"{json.dumps({'schema': schema, **_finite(content)}, indent=1, allow_nan=False)}\n")
+    output.flush()
 
 
 def _finite(value: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medvol.cli.json_document import only_document
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError
 from medvol.core.visible_text import show
 from medvol.terminal.console import Console
+
+SCHEMA = "medvol-report/1"
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -32,11 +34,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     if options.json and options.markdown:
         raise ConfigError("--json and --markdown are two forms of one report; leave one of them out")
-    with only_document(options.json) as write:
-        if options.json:
-            write(describe_runs(options.runs))
-        elif options.markdown:
-            print(show(report_runs(options.runs).to_markdown(), keep="\n"))
-        else:
-            Console().print(report_runs(options.runs))
+    if options.json:
+        print_document(SCHEMA, describe_runs(options.runs))
+    elif options.markdown:
+        print(show(report_runs(options.runs).to_markdown(), keep="\n"))
+    else:
+        Console().print(report_runs(options.runs))
     return 0

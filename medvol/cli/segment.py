@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from medvol.cli.answer_lines import save_and_tell, say_replaced, sum_up
-from medvol.cli.json_document import only_document
+from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_configs
 from medvol.core.defaults import PROPAGATOR
@@ -47,6 +47,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         RecordError: The record or the jobs file cannot be used.
     """
     from medvol.imaging.folders import is_batch
+    from medvol.inference.summary import SCHEMA
 
     options, parser = _parse(verb, _expand_folder(arguments))
     options.series = None if options.series is None else str(options.series)
@@ -55,10 +56,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     else:
         _require_question(options)
         answer = _run_many if options.jobs or is_batch(Path(options.scan)) else _run_one
-    with only_document(options.json) as write:
+    with keep_stdout(options.json):  # a file of options may ask for it too
         summary = answer(options, parser)
         if options.json:
-            write(summary.to_dict())
+            print_document(SCHEMA, summary.to_dict())
     return summary.exit_code
 
 

@@ -11,8 +11,6 @@ from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.report import difference, read_runs, same_cases
 from medvol.evaluation.summary import metric_values
 
-SCHEMA = "medvol-report/1"
-
 _PARTS = ("all", "groups", "failures", "error_budget")
 """Of ``evaluation.json``."""
 
@@ -24,7 +22,7 @@ def describe_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
         folders: Run folders, each with ``evaluation.json`` and ``cases.json``.
 
     Returns:
-        Plain values for JSON: ``schema``, ``runs``, and ``differences`` to the first run.
+        Plain values for JSON: ``runs``, and ``differences`` to the first run.
 
     Raises:
         ConfigError: There is no folder, or one is named twice.
@@ -33,7 +31,6 @@ def describe_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
     runs = read_runs(folders)
     (first_label, first), *others = runs.items()
     return {
-        "schema": SCHEMA,
         "runs": [_describe(label, run) for label, run in runs.items()],
         "differences": [
             {"run": label, "against": first_label, "metrics": _compare(first, run)} for label, run in others
