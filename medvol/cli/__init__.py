@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
+from medvol.cli.json_document import keep_stdout
 from medvol.cli.streams import prepare_streams
 from medvol.core.errors import (
     ConfigError,
@@ -69,6 +70,7 @@ VERBS = {
     "push": Verb("publish a model folder on the Hugging Face hub: medvol push FOLDER OWNER/NAME", "push"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
     "report": Verb("lay the evaluations of one or several runs side by side", "report"),
+    "new": Verb("write a plug-in with components of your own: medvol new plugin NAME", "new"),
 }
 
 
@@ -111,7 +113,8 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in VERBS:
         raise ConfigError(f"there is no verb {name!r}; choices: {', '.join(VERBS)}{suggest(name, VERBS)}")
     module = VERBS[name].module
-    with nullcontext() if module == _TRAINS else hear_stops(at_once=True):
+    hearing: AbstractContextManager[object] = nullcontext() if module == _TRAINS else hear_stops(at_once=True)
+    with keep_stdout("--json" in rest), hearing:
         code: int = import_module(f"medvol.cli.{module}").run(name, rest)
     return code
 

@@ -13,6 +13,7 @@ from medvol.terminal.console import Console
 if TYPE_CHECKING:
     from medvol.core.types import DicomSegKind
     from medvol.inference.segmentation import Segmentation
+    from medvol.inference.summary import Status, Summary
 
 
 def say_replaced(path: Path | None, console: Console) -> None:
@@ -23,8 +24,8 @@ def say_replaced(path: Path | None, console: Console) -> None:
 
 def save_and_tell(
     segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None, console: Console
-) -> None:
-    """Write an answer and tell what it is.
+) -> Path:
+    """Write an answer and tell what it is; returns the path of its record.
 
     Args:
         segmentation: The answer.
@@ -42,6 +43,26 @@ def save_and_tell(
         _tell(segmentation, error.paths, console)
         raise
     _tell(segmentation, paths, console)
+    return paths["record"]
+
+
+def sum_up(scan: Path, path: Path, status: Status) -> Summary:
+    """What became of the one question of a command, in the form in which a batch tells of many.
+
+    Args:
+        scan: The scan that was asked about.
+        path: Record of the answer.
+        status: Whether it was written now.
+    """
+    from medvol.inference.jobs import Job
+    from medvol.inference.outcomes import tell_answer
+    from medvol.inference.records import read_record
+    from medvol.inference.summary import Summary
+
+    record = read_record(path)
+    job = Job(scan, record.query, path.parent, path.stem, record.series)
+    identity = {"policy": dict(record.policy), "propagator": dict(record.propagator)}
+    return Summary((tell_answer(job, status, (path, record)),), identity)
 
 
 def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Console) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, read_config
 from medvol.core.errors import ConfigError
@@ -21,6 +22,7 @@ from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.terminal.console import Console
 
 VIOLATED = 1
+SCHEMA = "medvol-audit/1"
 
 ACCEPTED: dict[str, Any] = {
     **dict.fromkeys(("audit", "json"), object),  # flags: a word that follows is not theirs
@@ -61,7 +63,7 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
     found = audit_rewards(rewards, weights, chosen, built.get("propagator"))
     if built.json:
-        print(json.dumps(found.to_dict(), indent=1))
+        print_document(SCHEMA, found.to_dict())
     else:
         console.print(found)
     return VIOLATED if found.violations else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _WIDE = 240
 """Columns of what goes into a file or a pipe, so that no line is broken."""
+
+SCHEMA = "medvol-check/1"
 
 _TABLES = (".csv", ".tsv", ".txt")
 """Endings of tables; one of JSON is known by what it holds."""
@@ -45,7 +47,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if options.fix is not None:
         report = _mend(path, report, options)
     if options.json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print_document(SCHEMA, report.to_dict())
     else:
         show_report(report, path)
     if report.errors and report.errors[0].place == str(path) and not _is_list(path):

@@ -6,7 +6,6 @@ stop the list; torch stays out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -15,11 +14,15 @@ from rich.text import Text
 
 from medvol.cli.audit import ACCEPTED, add_options, audit
 from medvol.cli.description import describe, module_rows
+from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
 from medvol.core.registry import REGISTRIES, Registration
 from medvol.core.visible_text import show
 from medvol.guarding.probing import probe
 from medvol.terminal.console import Console
+
+LIST_SCHEMA = "medvol-list/1"
+DESCRIBE_SCHEMA = "medvol-describe/1"
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -43,7 +46,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         return audit(options.name, parser.instantiate(options), Console())
     pages = [page for name in options.name for page in describe(name)]
     if options.json:
-        print(json.dumps([page.to_dict() for page in pages], indent=1))
+        print_document(DESCRIBE_SCHEMA, {"components": [page.to_dict() for page in pages]})
         return 0
     console = Console()
     for number, page in enumerate(pages):
@@ -57,7 +60,7 @@ def _run_list(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     rows = [*module_rows(), *probe([row for registry in REGISTRIES for row in registry.describe()])]
     if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        print_document(LIST_SCHEMA, {"components": [asdict(row) for row in rows]})
         return 0
     console = Console()
     for kind, group in groupby(rows, key=lambda row: row.kind):

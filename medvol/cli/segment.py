@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from medvol.cli.answer_lines import save_and_tell, say_replaced
+from medvol.cli.answer_lines import save_and_tell, say_replaced, sum_up
+from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_configs
 from medvol.core.box import BEST, is_model
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from medvol.core.types import DicomSegKind, Volume
     from medvol.inference.answers import Question
     from medvol.inference.segmenter import Segmenter
+    from medvol.inference.summary import Summary
 
 _DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 _EDITED = "_edited"
@@ -45,22 +47,33 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: The scan is refused.
         RecordError: The record or the jobs file cannot be used.
     """
-    from medvol.grounding.prompts import require_query
     from medvol.imaging.folders import is_batch
+    from medvol.inference.summary import SCHEMA
 
     options, parser = _parse(verb, _expand_folder(arguments))
     options.series = None if options.series is None else str(options.series)
     if options.evidence:
-        return _run_evidence(options, parser)
+        answer = _run_evidence
+    else:
+        _require_question(options)
+        answer = _run_many if options.jobs or is_batch(Path(options.scan)) else _run_one
+    with keep_stdout(options.json):  # a file of options may ask for it too
+        summary = answer(options, parser)
+        if options.json:
+            print_document(SCHEMA, summary.to_dict())
+    return summary.exit_code
+
+
+def _require_question(options: Namespace) -> None:
+    """Refuse arguments that do not say what is asked about which scan, and by which policy."""
+    from medvol.grounding.prompts import require_query
+
     if options.jobs and (options.scan or options.query):
         raise ConfigError("--jobs names the scans and the queries; leave SCAN and QUERY out")
     if not options.jobs and not (options.scan and options.query is not None):
         raise ConfigError('what to segment is not complete; give SCAN "QUERY", or --jobs FILE, or --evidence RECORD')
     if not options.jobs:
         require_query(options.query)
-    if options.jobs or is_batch(Path(options.scan)):
-        return _run_many(options, parser)
-    return _run_one(options, parser)
 
 
 def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentParser]:
@@ -84,6 +97,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")
+    parser.add_argument("--json", action="store_true", help="print what summary.json holds, and nothing else")
     parser.add_subclass_arguments(
         Policy,
         "policy",
@@ -109,7 +123,7 @@ def _choices(what: str, registry: Registry, key: str) -> str:
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan", "strict")
+    flags = ("overwrite", "allow_other_scan", "strict", "json")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
@@ -153,7 +167,7 @@ def _reader(options: Namespace) -> Callable[..., Volume]:
     )
 
 
-def _run_one(options: Namespace, parser: ComponentParser) -> int:
+def _run_one(options: Namespace, parser: ComponentParser) -> Summary:
     """Answer one query; a scan that is refused stops it before a model is loaded."""
     from medvol.imaging.dicom.segmentation import require_dicom_seg
     from medvol.inference.answers import pose
@@ -172,10 +186,10 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
         answer = None if options.overwrite else question.find(options.dicom_seg)
         if answer is not None and segmenter.accepts(answer[1]):
             console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
-            return 0
+            return sum_up(scan, answer[0], "skipped")
         say_replaced(question.require_free(options.overwrite), console)
-        _answer(question, segmenter, volume, options.dicom_seg, stops, console)
-    return 0
+        record = _answer(question, segmenter, volume, options.dicom_seg, stops, console)
+    return sum_up(scan, record, "done")
 
 
 def _answer(
@@ -185,8 +199,8 @@ def _answer(
     dicom_seg: DicomSegKind | None,
     stops: Stops,
     console: Console,
-) -> None:
-    """Ask, follow, write; what was said is kept when it cannot be followed."""
+) -> Path:
+    """Ask, follow, write; what was said is kept when it cannot be followed. Returns the path of the record."""
     from medvol.inference.failures import save_failure
 
     query = question.job.query
@@ -200,11 +214,12 @@ def _answer(
         raise answer
     stops.check()
     with stops.hold():
-        save_and_tell(answer, question.job.folder, question.name, dicom_seg, console)
+        record = save_and_tell(answer, question.job.folder, question.name, dicom_seg, console)
     stops.check()
+    return record
 
 
-def _run_many(options: Namespace, parser: ComponentParser) -> int:
+def _run_many(options: Namespace, parser: ComponentParser) -> Summary:
     """Answer the queries of a folder or a jobs file; go on after a case that fails."""
     from medvol.inference.batch import run_jobs
     from medvol.inference.jobs import find_jobs, read_jobs
@@ -230,7 +245,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
         )
     console.print(summary.table() if summary.needs_rows else summary.table().title)
     console.print(summary.problem or f"answers, summary.json and answers.csv: {options.out}", soft_wrap=True)
-    return summary.exit_code
+    return summary
 
 
 def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
@@ -251,7 +266,7 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
     return built
 
 
-def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
+def _run_evidence(options: Namespace, parser: ComponentParser) -> Summary:
     """Propagate the anchor of a record; its scan is the one it names unless another is given."""
     from medvol.imaging.dicom.segmentation import require_dicom_seg
     from medvol.inference.names import MAX_NAME_BYTES, cut
@@ -280,5 +295,5 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
         segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
         stops.check()
         with stops.hold():
-            save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console)
-    return 0
+            saved = save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console)
+    return sum_up(Path(scan), saved, "done")

@@ -14,7 +14,7 @@ from rich.text import Text
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
 from medvol.evaluation.scoring import CaseScore
-from medvol.evaluation.statistics import paired_difference
+from medvol.evaluation.statistics import Interval, paired_difference
 from medvol.evaluation.summary import GROUPINGS, mean_scores, metric_values
 
 LABELS = {
@@ -91,16 +91,38 @@ def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
         ConfigError: There is no folder, or one is named twice.
         RecordError: A file is missing, damaged, or of another version.
     """
+    runs = read_runs(folders)
+    groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
+    return EvaluationReport(
+        [_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)]
+    )
+
+
+def read_runs(folders: Sequence[str | Path]) -> dict[str, Evaluation]:
+    """Read evaluations; each is labelled by the name of its folder, or by its path where names are equal.
+
+    Raises:
+        ConfigError: There is no folder, or one is named twice.
+        RecordError: A file is missing, damaged, or of another version.
+    """
     paths = [Path(folder) for folder in folders]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError(f"a report needs one or more different run folders; got {[str(path) for path in paths]}")
     names = [path.name for path in paths]
     labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
-    runs = dict(zip(labels, map(read_evaluation, paths), strict=True))
-    groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
-    return EvaluationReport(
-        [_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)]
-    )
+    return dict(zip(labels, map(read_evaluation, paths), strict=True))
+
+
+def same_cases(first: Evaluation, second: Evaluation) -> bool:
+    """Whether two runs answered the same cases, so that they can be compared case by case."""
+    return _cases(first) == _cases(second)
+
+
+def difference(first: Evaluation, second: Evaluation, name: str) -> Interval:
+    """Mean difference of a metric over cases that both runs answered, with its interval by patient."""
+    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)) for run in (first, second)]
+    (before, patients), (after, _) = (column[name] for column in columns)
+    return paired_difference(before, after, patients)
 
 
 def show_means(scores: Sequence[CaseScore]) -> Sheet:
@@ -130,7 +152,7 @@ def _overview(runs: Mapping[str, Evaluation]) -> Sheet:
 def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
     """Paired differences to the first run, for the runs that answered the same cases."""
     (first_label, first), *rest = runs.items()
-    others = {label: run for label, run in rest if _cases(run) == _cases(first)}
+    others = {label: run for label, run in rest if same_cases(first, run)}
     if not others:
         return []
     rows = [
@@ -142,11 +164,9 @@ def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
 
 
 def _difference(first: Evaluation, second: Evaluation, name: str) -> str:
-    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)) for run in (first, second)]
-    if name not in columns[1]:
+    if name not in metric_values(second.scores):
         return "-"
-    (before, patients), (after, _) = (column[name] for column in columns)
-    return format_interval(asdict(paired_difference(before, after, patients)))
+    return format_interval(asdict(difference(first, second, name)))
 
 
 def _cases(run: Evaluation) -> set[tuple[str, bool]]:
@@ -198,5 +218,5 @@ def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
     return [
         f"{label} did not answer the same cases as {first_label}: no paired difference"
         for label, run in others
-        if _cases(run) != _cases(first)
+        if not same_cases(first, run)
     ]

@@ -76,7 +76,8 @@ def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | Non
     """The outcome of a job whose answer lies on the disk."""
     path, record = answer
     said = {} if error is None else {"error": type(error).__name__, "detail": str(error)}
-    return tell(job, status, name=path.stem, record=str(path), **said, **measured(record))
+    files = {"record": str(path), "mask": str(path.parent / record.mask_file)}
+    return tell(job, status, name=path.stem, **files, **said, **measured(record))
 
 
 def tell_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:

@@ -36,6 +36,7 @@ class Outcome:
         status: ``skipped`` was answered by an earlier run; ``not run`` was left when the batch was interrupted.
         record: Path of the evidence record; empty without one. A failed job has one when mask and record were written
             but something beside them could not be.
+        mask: Path of the mask; empty without one.
         error: Name of the error; empty when there was none.
         detail: The error's sentence.
         series: What the DICOM series was named by.
@@ -54,6 +55,7 @@ class Outcome:
     query: str
     status: Status
     record: str = ""
+    mask: str = ""
     error: str = ""
     detail: str = ""
     series: str | None = None

@@ -127,7 +127,7 @@ def test_list_shows_why_a_plug_in_cannot_be_used(
 def test_list_as_json(distribution: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     install_broken(distribution)
     assert main(["list", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["components"]
     assert {tuple(row) for row in rows} == {("kind", "name", "distribution", "version", "target", "problem", "summary")}
     found = {(row["kind"], row["name"]): row for row in rows}
     assert {kind for kind, _ in found} == {"modules", "policies", "propagators", "rewards", "datasets"}
@@ -190,7 +190,7 @@ def test_describe_shows_nested_settings(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_described(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", name, "--json"]) == 0
-    (page,) = json.loads(capsys.readouterr().out)
+    (page,) = json.loads(capsys.readouterr().out)["components"]
     assert page["kind"] == "modules"
     assert page["target"] == f"{MODULES[name]}:{name}"
     parameters = inspect.signature(getattr(import_module(MODULES[name]), name)).parameters
@@ -209,7 +209,7 @@ def test_modules_are_described(name: str, capsys: pytest.CaptureFixture[str]) ->
 def test_an_example_can_be_built(registry: Registry, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What the page shows as YAML is YAML, names the component, and its constructor takes the settings."""
     assert main(["describe", name, "--json"]) == 0
-    (page,) = json.loads(capsys.readouterr().out)
+    (page,) = json.loads(capsys.readouterr().out)["components"]
     (value,) = yaml.safe_load(page["example"]).values()
     spec = value[0] if isinstance(value, list) else value
     assert spec["class_path"] == name

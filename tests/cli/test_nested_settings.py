@@ -256,7 +256,7 @@ def test_describe_shows_groups(grouped: Write, capsys: pytest.CaptureFixture[str
 
 def test_describe_shows_groups_as_json(grouped: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "GroupedPolicy", "--json"]) == 0
-    ((growth, decay, *others),) = (page["settings"] for page in json.loads(capsys.readouterr().out))
+    ((growth, decay, *others),) = (page["settings"] for page in json.loads(capsys.readouterr().out)["components"])
     assert growth["default"] == {"rate": 0.5, "warmup_steps": None}
     assert [(setting["name"], setting["default"]) for setting in growth["settings"]] == [
         ("rate", 0.5),

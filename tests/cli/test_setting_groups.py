@@ -108,7 +108,7 @@ def test_every_setting_of_every_group_is_shown(
     groups = {key: value for key, value in shown.items() if isinstance(value, dict) and "class_path" not in value}
     assert set(groups) == GROUPS[name]
     assert main(["describe", name, "--json"]) == 0
-    (described,) = json.loads(capsys.readouterr().out)
+    (described,) = json.loads(capsys.readouterr().out)["components"]
     for setting in described["settings"]:
         if setting["name"] in groups:
             inner = {one["name"]: one["default"] for one in setting["settings"]}
