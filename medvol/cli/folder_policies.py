@@ -1,10 +1,10 @@
-"""Model folders in place of a policy's name: ``policy: runs/quickstart/model`` in YAML, ``--policy FOLDER`` in words."""
+"""Model folders in place of a policy's name: ``policy: runs/quickstart/model`` in YAML, ``--policy FOLDER`` elsewhere."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from os.path import isdir, isfile
 from typing import Any
 
 from medvol.core.errors import CheckpointError
@@ -54,16 +54,17 @@ def _is_policy(option: str) -> bool:
 
 
 def _write(value: str) -> str:
-    if Path(value).is_dir():
+    if isdir(value):
         return json.dumps(_name(value))
-    if value.endswith(".ckpt") or ("/" in value and not value.lstrip().startswith(("{", "["))):  # no settings in JSON
-        hint = f"; `medvol convert {value} FOLDER` makes one" if Path(value).suffix == ".ckpt" else ""
+    is_path = "/" in value and not isfile(value) and not value.lstrip().startswith(("{", "["))  # settings in JSON
+    if is_path or value.endswith(".ckpt"):
+        hint = f"; `medvol convert {value} FOLDER` makes one" if value.endswith(".ckpt") else ""
         raise CheckpointError(f"there is no model folder {value!r}; give one, or the name of a policy{hint}")
     return value
 
 
 def _name(value: Any) -> Any:
-    if not (isinstance(value, str) and Path(value).is_dir()):
+    if not (isinstance(value, str) and isdir(value)):
         return name_policies(value)
     spec = find_policy(value)
     return {"class_path": short_name(spec), "init_args": spec["settings"]}

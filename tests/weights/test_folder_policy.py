@@ -188,3 +188,19 @@ def test_a_sidecar_that_is_cut_is_refused(tmp_path: Path) -> None:
     (tmp_path / SIDECAR).write_text('{"policy": ')
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         find_policy(tmp_path)
+
+
+def test_a_sealed_folder_is_hashed_once_on_its_way_to_an_answer(tmp_path: Path, monkeypatch) -> None:
+    """Found, found again at each reading of a configuration, judged and loaded."""
+    from medvol.core import settled_files
+
+    TinyPolicy().save(tmp_path / "model")
+    read: list[str] = []
+    whole, now = settled_files.file_sha256, settled_files.time.time_ns
+    monkeypatch.setattr(settled_files, "file_sha256", lambda path: read.append(path.name) or whole(path))
+    monkeypatch.setattr(settled_files.time, "time_ns", lambda: now() + 60 * 10**9)
+    for _ in range(3):
+        policy = rebuild(find_policy(tmp_path / "model"))
+    policy.load()
+    assert read.count("model.safetensors") == 1
+    assert len(read) == len(set(read))
