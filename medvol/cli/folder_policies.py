@@ -1,4 +1,4 @@
-"""Model folders in place of a policy's name: ``policy: runs/quickstart/model`` in YAML, ``--policy FOLDER`` elsewhere."""
+"""Model folders in place of the name of a policy: ``policy: FOLDER`` in YAML, ``--policy FOLDER`` elsewhere."""
 
 from __future__ import annotations
 

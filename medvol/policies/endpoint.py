@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
-from medvol.core.prompts import INSTRUCTION, Prompt, PromptTemplate
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.ranges import require_least
 from medvol.core.roles import Policy
 from medvol.core.specs import identify_component
 from medvol.core.types import Completion, Sampling
+from medvol.grounding.box_units import BoxUnits, ask_in, read_pixels, require_units
 from medvol.policies.endpoint_parts.apart import run_apart, run_together
 from medvol.policies.endpoint_parts.asker import Asker
 from medvol.policies.endpoint_parts.dialect import Dialect
 from medvol.policies.endpoint_parts.key import Key, require_variable
-from medvol.policies.endpoint_parts.pixel_boxes import to_grammar
 from medvol.policies.endpoint_parts.settings import RequestSettings
 from medvol.policies.endpoint_parts.spending import Spending
 
 Outcome = list[Completion] | PolicyError
-
-_THOUSANDTHS = "with integers from 0 to 1000 over the slice's width and height"
-_PIXELS = "with x and y in pixels of the slice"
 
 
 class EndpointPolicy(Policy):
@@ -48,7 +45,7 @@ class EndpointPolicy(Policy):
         model: str,
         template: PromptTemplate | None = None,
         key_variable: str | None = "OPENAI_API_KEY",
-        box_units: Literal["thousandths", "pixels"] = "thousandths",
+        box_units: BoxUnits = "thousandths",
         max_new_tokens: int | None = None,
         requests: RequestSettings = RequestSettings(),
     ) -> None:
@@ -56,13 +53,12 @@ class EndpointPolicy(Policy):
         require_variable(key_variable)
         if not model.strip():
             raise ConfigError("model is empty; give the name under which the server has the model")
-        if box_units not in ("thousandths", "pixels"):
-            raise ConfigError(f"box_units is thousandths or pixels; got {box_units!r}")
+        require_units(box_units)
         require_least(1, max_new_tokens=max_new_tokens)
         self.url = url
         self.model = model
         self.key_variable = key_variable
-        self.box_units = box_units
+        self.box_units: BoxUnits = box_units
         self.max_new_tokens = max_new_tokens
         self.requests = requests
         self._template = template
@@ -72,11 +68,8 @@ class EndpointPolicy(Policy):
 
     @property
     def template(self) -> PromptTemplate:
-        """The layout that was given; else the default one, whose instruction names the units of the boxes."""
-        if self._template is not None:
-            return self._template
-        words = _PIXELS if self.box_units == "pixels" else _THOUSANDTHS
-        return PromptTemplate(instruction=INSTRUCTION.replace(_THOUSANDTHS, words))
+        """The layout that was given, else the default one; the default instruction names the units of the boxes."""
+        return ask_in(self.box_units, self._template or PromptTemplate())
 
     def identity(self) -> Mapping[str, Any]:
         """Name, distribution, address, model and all else that changes an answer."""
@@ -126,7 +119,7 @@ class EndpointPolicy(Policy):
         if isinstance(outcome, PolicyError) or self.box_units == "thousandths":
             return outcome
         height, width = prompt.template.height_px, prompt.template.width_px
-        return [replace(said, text=to_grammar(said.text, height, width)) for said in outcome]
+        return [replace(said, text=read_pixels(said.text, height, width)) for said in outcome]
 
 
 def _require_address(url: str) -> None:

@@ -119,7 +119,7 @@ def test_a_strangers_checkpoint_is_converted_and_opened(acme: type, tmp_path: Pa
 def test_a_checkpoint_survives_a_move_of_the_class(acme: type, tmp_path: Path) -> None:
     from medvol.evaluation.module import EvaluationModule
     from medvol.propagators.extrude import ExtrudePropagator
-    from medvol.training.checkpoint import load_module
+    from medvol.training.checkpoint import load_policy
 
     module = EvaluationModule(acme(), ExtrudePropagator())
     module.configure_model()
@@ -129,7 +129,7 @@ def test_a_checkpoint_survives_a_move_of_the_class(acme: type, tmp_path: Path) -
     write_distribution(tmp_path / "site", "acme-policy", points, sources)
     (tmp_path / "site" / "acme_policy.py").unlink()
     del sys.modules["acme_policy"]
-    assert type(load_module(tmp_path / "last.ckpt").policy).__module__ == "acme_moved.policies.one"
+    assert type(load_policy(tmp_path / "last.ckpt")).__module__ == "acme_moved.policies.one"
 
 
 def test_a_policy_that_is_not_installed_names_what_to_install(acme: type, tmp_path: Path, capsys) -> None:
