@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
@@ -17,9 +17,13 @@ from medvol.grounding.box_units import BoxUnits, ask_in, read_pixels, require_un
 from medvol.policies.endpoint_parts.apart import run_apart, run_together
 from medvol.policies.endpoint_parts.asker import Asker
 from medvol.policies.endpoint_parts.dialect import Dialect
-from medvol.policies.endpoint_parts.key import Key, require_variable
+from medvol.policies.endpoint_parts.fault import RequestFaultError
+from medvol.policies.endpoint_parts.key import DEFAULT_VARIABLE, Key, require_variable
 from medvol.policies.endpoint_parts.settings import RequestSettings
 from medvol.policies.endpoint_parts.spending import Spending
+
+if TYPE_CHECKING:
+    from medvol.policies.endpoint_parts.connection import Connection
 
 Outcome = list[Completion] | PolicyError
 
@@ -36,7 +40,7 @@ class EndpointPolicy(Policy):
             the slice as it is shown, which are brought to the grammar's units.
         max_new_tokens: Most tokens of an answer, in place of what the run asks for: a model that reasons first needs
             more. None leaves it to the run.
-        requests: How the server is asked, and where a run stops.
+        requests: How the server is asked, and until when.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class EndpointPolicy(Policy):
         url: str,
         model: str,
         template: PromptTemplate | None = None,
-        key_variable: str | None = "OPENAI_API_KEY",
+        key_variable: str | None = DEFAULT_VARIABLE,
         box_units: BoxUnits = "thousandths",
         max_new_tokens: int | None = None,
         requests: RequestSettings = RequestSettings(),
@@ -62,7 +66,8 @@ class EndpointPolicy(Policy):
         self.max_new_tokens = max_new_tokens
         self.requests = requests
         self._template = template
-        self._spending = Spending(requests.max_requests, requests.max_tokens)
+        self._spending = Spending(requests)
+        self._ready = False
         self._dialect = Dialect()
         self._kept: dict[tuple[Prompt, int, Sampling], Outcome] = {}
 
@@ -75,6 +80,27 @@ class EndpointPolicy(Policy):
         """Name, distribution, address, model and all else that changes an answer."""
         return identify_component(self, leave_out=("key_variable", "requests"))
 
+    def require_ready(self) -> None:
+        """See once that the key is there, and that the server is there and takes it.
+
+        Raises:
+            ConfigError: One of them is not.
+            MissingExtraError: httpx is not installed.
+        """
+        if self._ready:
+            return
+        key = Key(self.key_variable, self.url)
+        if self.key_variable not in (None, DEFAULT_VARIABLE) and not key.is_set:
+            raise ConfigError(
+                f"policy.key_variable names the environment variable {self.key_variable}, which is not set; put the "
+                "key into it, or send none (null)"
+            )
+        try:
+            run_apart(lambda: self._knock(key))
+        except RequestFaultError as fault:
+            raise ConfigError(key.hide(f"{self.url} {fault}")) from None
+        self._ready = True
+
     def generate(
         self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
     ) -> list[list[Completion]]:
@@ -85,7 +111,7 @@ class EndpointPolicy(Policy):
 
         Raises:
             PolicyError: A prompt got no answer.
-            ConfigError: A bound of the run is reached, or the key cannot be used.
+            ConfigError: The key cannot be used.
             MissingExtraError: httpx is not installed.
         """
         sampling = sampling or Sampling()
@@ -101,15 +127,21 @@ class EndpointPolicy(Policy):
             raise failed
         return [outcome for outcome in outcomes if not isinstance(outcome, PolicyError)]
 
-    async def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Outcome]:
+    async def _knock(self, key: Key) -> None:
+        async with self._connect(key) as connection:
+            await connection.knock()
+
+    def _connect(self, key: Key) -> Connection:
         try:
             from medvol.policies.endpoint_parts.connection import Connection
         except ModuleNotFoundError as error:
             if error.name != "httpx":
                 raise
             raise MissingExtraError("httpx", "endpoint") from error
-        key = Key(self.key_variable, self.url)
-        async with Connection(self.url, key, self.requests.timeout_s) as connection:
+        return Connection(self.url, key, self.requests.timeout_s)
+
+    async def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Outcome]:
+        async with self._connect(Key(self.key_variable, self.url)) as connection:
             asker = Asker(connection, self.model, self.requests, self._spending, self._dialect)
             outcomes = await run_together(asker.ask(prompt, n, sampling) for prompt in prompts)
         return [self._read(prompt, outcome) for prompt, outcome in zip(prompts, outcomes, strict=True)]

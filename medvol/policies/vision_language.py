@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medvol.core.errors import ConfigError, MissingExtraError
+from medvol.core.model_folder import judge_folder
 from medvol.core.prompts import PromptTemplate
 from medvol.grounding.box_units import BoxUnits, require_units
 from medvol.policies.vlm.policy import VLMPolicy
@@ -86,14 +87,16 @@ class VisionLanguagePolicy(VLMPolicy):
         return network
 
     def require_ready(self) -> None:
-        """Find the folder, or fetch it, and what trains adapters."""
+        """Find the folder, or fetch it, judge it, and find what its family and adapters want."""
         from medvol.policies.vlm.adapter_folder import read_scale
+        from medvol.policies.vlm.families import find_family
         from medvol.policies.vlm.folder import find_folder
 
         if self.lora_rank and find_spec("peft") is None:
             raise MissingExtraError("peft", "qwen")
         if self._network is None:
-            find_folder(self.model)
+            folder = find_folder(self.model)
+            find_family(judge_folder(folder).get("model_type"), str(folder), self.families)
             if self.adapter is not None:
                 read_scale(Path(self.adapter))
 

@@ -68,6 +68,9 @@ class VLMNetwork(nn.Module, ABC):
     native_units: ClassVar[BoxUnits] = "thousandths"
     """What a published model of the family writes boxes in."""
 
+    extra: ClassVar[tuple[str, str] | None] = None
+    """A library that the family's processor wants, and medvol's extra that installs it."""
+
     windows: ClassVar[bool] = False
     """True when ``layer_masks`` makes the masks of layers that see part of a prompt only, so that it can be shared."""
 
