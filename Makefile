@@ -16,7 +16,7 @@ $(VENV)/.user: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.user
-	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,endpoint,litemedsam,plugin,qwen,torchio,trl]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,endpoint,litemedsam,plugin,qwen,smolvlm,torchio,trl]"
 # sam2 is built against the torch that is there by now; its CUDA kernel is not needed.
 	$(BIN)/python -m pip install --quiet editables hatchling setuptools wheel
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[sam2]"

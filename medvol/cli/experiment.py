@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.cli.diagnosis import say_unknown
 from medvol.cli.experiment_help import describe_verb
+from medvol.cli.folder_policies import expand_folders
 from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.places import find_homes, find_misplaced
@@ -65,7 +66,7 @@ class ExperimentCLI(LightningCLI):
     def __init__(self, verb: str | None, arguments: Sequence[str], screen: ExitStack) -> None:
         self.verb = verb
         self.screen = screen
-        self.arguments = list(arguments)
+        self.arguments = expand_folders(arguments)
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -78,7 +79,7 @@ class ExperimentCLI(LightningCLI):
             save_config_callback=SaveSettings,
             save_config_kwargs={"config_filename": f"{verb}.yaml"},
             parser_kwargs={verb: describe_verb(verb)} if verb else {},
-            args=[*([verb] if verb else []), *arguments],
+            args=[*([verb] if verb else []), *self.arguments],
             run=verb is not None,
         )
 

@@ -1,10 +1,15 @@
-"""Models that take the place of a policy's name in YAML: ``policy: runs/quickstart/model``, ``policy: box:base``."""
+"""Models in place of the name of a policy: ``policy: FOLDER`` or ``box:base`` in YAML, ``--policy FOLDER`` elsewhere."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from os.path import isfile
 from typing import Any
 
 from medvol.core.box import is_model
+from medvol.core.errors import CheckpointError
+from medvol.core.specs import short_name
 from medvol.weights.folder_policy import find_policy
 
 _KEY = "policy"
@@ -26,8 +31,41 @@ def name_policies(value: Any) -> Any:
     return {key: _name(item) if key == _KEY else name_policies(item) for key, item in value.items()}
 
 
+def expand_folders(arguments: Sequence[str]) -> list[str]:
+    """Do the same for every option ``--policy`` or ``--SOMETHING.policy`` of a command line.
+
+    Raises:
+        CheckpointError: As for ``name_policies``, or there is no such folder.
+    """
+    joined = [part for argument in arguments for part in _split(argument)]
+    return [
+        _write(argument) if _is_policy(previous) else argument
+        for previous, argument in zip(["", *joined], joined, strict=False)
+    ]
+
+
+def _split(argument: str) -> list[str]:
+    """An option and its value, where it is that of a policy."""
+    option, joined, value = argument.partition("=")
+    return [option, value] if joined and _is_policy(option) else [argument]
+
+
+def _is_policy(option: str) -> bool:
+    return option == f"--{_KEY}" or (option.startswith("--") and option.endswith(f".{_KEY}"))
+
+
+def _write(value: str) -> str:
+    if is_model(value):
+        return json.dumps(_name(value))
+    is_path = "/" in value and not isfile(value) and not value.lstrip().startswith(("{", "["))  # settings in JSON
+    if is_path or value.endswith(".ckpt"):
+        hint = f"; `medvol convert {value} FOLDER` makes one" if value.endswith(".ckpt") else ""
+        raise CheckpointError(f"there is no model folder {value!r}; give one, or the name of a policy{hint}")
+    return value
+
+
 def _name(value: Any) -> Any:
     if not (isinstance(value, str) and is_model(value)):
         return name_policies(value)
     spec = find_policy(value)
-    return {"class_path": spec["component"].rpartition("/")[2], "init_args": spec["settings"]}
+    return {"class_path": short_name(spec), "init_args": spec["settings"]}

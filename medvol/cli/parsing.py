@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, set_loader
 
+from medvol.cli.component_names import clear_arguments, import_named
 from medvol.cli.diagnosis import explain
 from medvol.cli.folder_policies import name_policies
 from medvol.cli.places import find_misplaced
 from medvol.cli.settings import load_yaml
 from medvol.core.containment import contained, say
 from medvol.core.errors import ConfigError, MedvolError
-from medvol.core.registry import REGISTRIES
 from medvol.core.suggestions import suggest
 
 MODE = "medvol"
@@ -46,6 +46,12 @@ class ComponentParsing:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"parser_mode": MODE, "allow_abbrev": False, **kwargs})
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Parse; of two classes of one name the registered one is meant."""
+        flags = {word for word, action in self._option_string_actions.items() if action.nargs == 0}  # type: ignore[attr-defined]
+        cleared = clear_arguments(args, flags) if isinstance(args, list) else args
+        return super().parse_args(cleared, *more, **options)  # type: ignore[misc]
 
     def format_help(self, formatter: Any = None) -> str:
         """The help, without the words of Python's type system and without classes that happen to be imported."""
@@ -140,32 +146,7 @@ def _shorten(message: str, options: Sequence[str], usage: str) -> str:
 
 
 def _load(text: str) -> Any:
-    value = name_policies(load_yaml(text))
-    for word in set(_words(value)):
-        _import_component(word)
-    return value
-
-
-def _import_component(word: str) -> None:
-    """Import what is registered under this name; whether it is usable shows when it is asked for."""
-    for registry in REGISTRIES:
-        if word in registry.names():
-            try:
-                registry.get(word)
-            except MedvolError:
-                continue
-
-
-def _words(value: Any) -> Iterator[str]:
-    """Strings that may name a component."""
-    if isinstance(value, str) and value.isidentifier() and value[0].isupper():
-        yield value
-    elif isinstance(value, dict):
-        for child in value.values():
-            yield from _words(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _words(child)
+    return import_named(name_policies(load_yaml(text)))
 
 
 set_loader(MODE, _load, (yaml.YAMLError,))

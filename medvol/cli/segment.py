@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,18 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
 from medvol.cli.answer_lines import save_and_tell, say_replaced, sum_up
+from medvol.cli.folder_policies import expand_folders
 from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_configs
-from medvol.core.box import BEST, is_model
+from medvol.core.box import BEST
 from medvol.core.defaults import PROPAGATOR
-from medvol.core.errors import CheckpointError, ConfigError, MedvolError
+from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 from medvol.terminal.stops import Stops, hear_stops
-from medvol.weights.folder_policy import find_policy
 
 if TYPE_CHECKING:
     from medvol.core.types import DicomSegKind, Volume
@@ -50,7 +49,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.imaging.folders import is_batch
     from medvol.inference.summary import SCHEMA
 
-    options, parser = _parse(verb, _expand_folder(arguments))
+    options, parser = _parse(verb, expand_folders(arguments))
     options.series = None if options.series is None else str(options.series)
     if options.evidence:
         answer = _run_evidence
@@ -135,28 +134,6 @@ def _accepted_keys() -> dict[str, Any]:
         "policy": Policy,
         "propagator": Propagator,
     }
-
-
-def _expand_folder(arguments: Sequence[str]) -> list[str]:
-    """Write ``--policy FOLDER`` as the policy that wrote the folder, with the settings that open it."""
-    joined = [part for argument in arguments for part in _split_policy(argument)]
-    expanded: list[str] = []
-    for previous, argument in zip(["", *joined], joined, strict=False):
-        if previous == "--policy" and is_model(argument):
-            spec = find_policy(argument)
-            expanded.append(spec["component"].rpartition("/")[2])
-            for name, value in spec["settings"].items():
-                expanded.append(f"--policy.{name}={value if isinstance(value, str) else json.dumps(value)}")
-        elif previous == "--policy" and ("/" in argument or argument.endswith(".ckpt")):
-            hint = f"; `medvol convert {argument} FOLDER` makes one" if Path(argument).suffix == ".ckpt" else ""
-            raise CheckpointError(f"there is no model folder {argument!r}; give one, or the name of a policy{hint}")
-        else:
-            expanded.append(argument)
-    return expanded
-
-
-def _split_policy(argument: str) -> list[str]:
-    return argument.split("=", 1) if argument.startswith("--policy=") else [argument]
 
 
 def _reader(options: Namespace) -> Callable[..., Volume]:

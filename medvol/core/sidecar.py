@@ -11,6 +11,7 @@ from typing import Any
 from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import CheckpointError
 from medvol.core.json_file import parse_json
+from medvol.core.settled_files import settled_sha256
 
 SIDECAR = "medvol.json"
 """Name of the file."""
@@ -69,7 +70,7 @@ def require_seal(folder: Path, sidecar: Any) -> None:
         raise CheckpointError(f"{str(folder / SIDECAR)!r} has no list of files under {SEAL!r}; copy the folder again")
     files = {_name(file, folder): file for file in _files(folder)}
     found = {
-        name: file_sha256(file)
+        name: settled_sha256(file)
         for name, file in files.items()
         if name in seal or (name.endswith(_LOADED) and "/" not in name)
     }

@@ -74,6 +74,11 @@ def describe_component(component: object) -> dict[str, Any]:
     return {"schema": SCHEMA, "component": _name(cls), **published, "settings": settings}
 
 
+def short_name(spec: Mapping[str, Any]) -> str:
+    """What names the component of a spec in YAML and on the command line: its registered name, else its path."""
+    return str(spec["component"]).rpartition("/")[2]
+
+
 def identify_component(component: object, leave_out: Sequence[str] = ()) -> dict[str, Any]:
     """Class name, distribution with its version, and settings of a component: the start of every identity.
 

@@ -32,16 +32,28 @@ def to_norm(boxes_px: ArrayLike, height: int, width: int, step: int = 1) -> NDAr
     scale = np.array([width, height, width, height], np.float64)
     steps = NORM // step
     units = np.clip(np.floor(boxes / scale * (NORM / step) + 0.5), 0, steps).astype(np.int64)
-    collapsed = units[:, :2] >= units[:, 2:]
-    units[:, 2:][collapsed] = np.minimum(units[:, :2][collapsed] + 1, steps)
-    units[:, :2][collapsed] = units[:, 2:][collapsed] - 1
-    return units * step
+    return _widen_collapsed(units, np.array([steps, steps])) * step
 
 
 def to_px(boxes_norm: ArrayLike, height: int, width: int) -> NDArray[np.float64]:
     """Map the grammar's integers to pixel boxes (N, 4), the inverse of ``to_norm`` up to its rounding."""
     boxes = np.asarray(boxes_norm, np.float64).reshape(-1, 4)
     return boxes * (np.array([width, height, width, height], np.float64) / NORM)
+
+
+def to_whole_px(boxes_norm: ArrayLike, height: int, width: int) -> NDArray[np.int64]:
+    """Map the grammar's integers to whole pixels (N, 4), with x1 < x2 and y1 < y2 for every box that has an area."""
+    whole = np.floor(to_px(boxes_norm, height, width) + 0.5).astype(np.int64)
+    return _widen_collapsed(whole, np.array([width, height]))
+
+
+def _widen_collapsed(edges: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give boxes that rounding left without an area one step in place, at most up to the end (x, y) of the slice."""
+    low, high = edges[:, :2], edges[:, 2:]
+    collapsed = low >= high
+    high[collapsed] = np.minimum(low + 1, most)[collapsed]
+    low[collapsed] = high[collapsed] - 1
+    return edges
 
 
 def tight_boxes(

@@ -94,6 +94,14 @@ def parse_evidence(text: str, volume_shape: tuple[int, int, int]) -> Evidence:
     return Evidence(key_slice, to_px(boxes, volume_shape[1], volume_shape[2]), think)
 
 
+def find_evidence(text: str, volume_shape: tuple[int, int, int]) -> Evidence | None:
+    """As ``parse_evidence``; None for a text that is not an answer."""
+    try:
+        return parse_evidence(text, volume_shape)
+    except EvidenceParseError:
+        return None
+
+
 def _split_blocks(text: str) -> tuple[str, str]:
     """Text of the think block ("" when left out) and of the answer block."""
     if len(text) > MAX_CHARACTERS:

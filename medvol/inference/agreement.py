@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from medvol.core.errors import EvidenceParseError
 from medvol.core.types import Completion, Evidence, Volume
 from medvol.grounding.boxes import matched_iou
-from medvol.grounding.grammar import parse_evidence
+from medvol.grounding.grammar import find_evidence
 
 REACH_MM = 50.0
 """Key slices this far apart do not agree at all."""
@@ -39,17 +38,10 @@ class Agreement:
 
 def measure_agreement(completions: Sequence[Completion], volume: Volume) -> Agreement:
     """Compare answers to one question about a volume, two or more of them."""
-    anchors = [_parse(completion, volume) for completion in completions]
+    anchors = [find_evidence(completion.text, volume.shape) for completion in completions]
     pairs = [_compare(first, second, volume.spacing[0]) for first, second in combinations(anchors, 2)]
     slices, boxes, both = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
     return Agreement(len(anchors), sum(anchor is not None for anchor in anchors), slices, boxes, both)
-
-
-def _parse(completion: Completion, volume: Volume) -> Evidence | None:
-    try:
-        return parse_evidence(completion.text, volume.shape)
-    except EvidenceParseError:
-        return None
 
 
 def _compare(first: Evidence | None, second: Evidence | None, spacing_mm: float) -> tuple[float, float, float]:

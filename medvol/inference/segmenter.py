@@ -19,7 +19,7 @@ from medvol.core.errors import (
 )
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Sampling, Volume
-from medvol.grounding.grammar import parse_evidence
+from medvol.grounding.grammar import find_evidence
 from medvol.guarding.guard import identify, read_knowledge, require_ready
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
@@ -285,9 +285,8 @@ def _require_inside(volume: Volume, evidence: Evidence) -> None:
 
 def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
     """True when the anchor is what the policy's completion says."""
-    try:
-        written = parse_evidence(record.completion, volume.shape)
-    except EvidenceParseError:
+    written = find_evidence(record.completion, volume.shape)
+    if written is None:
         return False
     same_boxes = written.boxes.shape == record.evidence.boxes.shape and bool(
         np.allclose(written.boxes, record.evidence.boxes, rtol=0, atol=_SAME_PX)

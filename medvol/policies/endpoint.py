@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
-from medvol.core.prompts import INSTRUCTION, Prompt, PromptTemplate
+from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.ranges import require_least
 from medvol.core.roles import Policy
 from medvol.core.specs import identify_component
 from medvol.core.types import Completion, Sampling
+from medvol.grounding.box_units import BoxUnits, ask_in, read_pixels, require_units
 from medvol.policies.endpoint_parts.apart import run_apart, run_together
 from medvol.policies.endpoint_parts.asker import Asker
 from medvol.policies.endpoint_parts.dialect import Dialect
-from medvol.policies.endpoint_parts.key import Key, require_variable
-from medvol.policies.endpoint_parts.pixel_boxes import to_grammar
+from medvol.policies.endpoint_parts.fault import RequestFaultError
+from medvol.policies.endpoint_parts.key import DEFAULT_VARIABLE, Key, require_variable
 from medvol.policies.endpoint_parts.settings import RequestSettings
 from medvol.policies.endpoint_parts.spending import Spending
 
-Outcome = list[Completion] | PolicyError
+if TYPE_CHECKING:
+    from medvol.policies.endpoint_parts.connection import Connection
 
-_THOUSANDTHS = "with integers from 0 to 1000 over the slice's width and height"
-_PIXELS = "with x and y in pixels of the slice"
+Outcome = list[Completion] | PolicyError
 
 
 class EndpointPolicy(Policy):
@@ -39,7 +40,7 @@ class EndpointPolicy(Policy):
             the slice as it is shown, which are brought to the grammar's units.
         max_new_tokens: Most tokens of an answer, in place of what the run asks for: a model that reasons first needs
             more. None leaves it to the run.
-        requests: How the server is asked, and where a run stops.
+        requests: How the server is asked, and until when.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class EndpointPolicy(Policy):
         url: str,
         model: str,
         template: PromptTemplate | None = None,
-        key_variable: str | None = "OPENAI_API_KEY",
-        box_units: Literal["thousandths", "pixels"] = "thousandths",
+        key_variable: str | None = DEFAULT_VARIABLE,
+        box_units: BoxUnits = "thousandths",
         max_new_tokens: int | None = None,
         requests: RequestSettings = RequestSettings(),
     ) -> None:
@@ -56,31 +57,49 @@ class EndpointPolicy(Policy):
         require_variable(key_variable)
         if not model.strip():
             raise ConfigError("model is empty; give the name under which the server has the model")
-        if box_units not in ("thousandths", "pixels"):
-            raise ConfigError(f"box_units is thousandths or pixels; got {box_units!r}")
+        require_units(box_units)
         require_least(1, max_new_tokens=max_new_tokens)
         self.url = url
         self.model = model
         self.key_variable = key_variable
-        self.box_units = box_units
+        self.box_units: BoxUnits = box_units
         self.max_new_tokens = max_new_tokens
         self.requests = requests
         self._template = template
-        self._spending = Spending(requests.max_requests, requests.max_tokens)
+        self._spending = Spending(requests)
+        self._ready = False
         self._dialect = Dialect()
         self._kept: dict[tuple[Prompt, int, Sampling], Outcome] = {}
 
     @property
     def template(self) -> PromptTemplate:
-        """The layout that was given; else the default one, whose instruction names the units of the boxes."""
-        if self._template is not None:
-            return self._template
-        words = _PIXELS if self.box_units == "pixels" else _THOUSANDTHS
-        return PromptTemplate(instruction=INSTRUCTION.replace(_THOUSANDTHS, words))
+        """The layout that was given, else the default one; the default instruction names the units of the boxes."""
+        return ask_in(self.box_units, self._template or PromptTemplate())
 
     def identity(self) -> Mapping[str, Any]:
         """Name, distribution, address, model and all else that changes an answer."""
         return identify_component(self, leave_out=("key_variable", "requests"))
+
+    def require_ready(self) -> None:
+        """See once that the key is there, and that the server is there and takes it.
+
+        Raises:
+            ConfigError: One of them is not.
+            MissingExtraError: httpx is not installed.
+        """
+        if self._ready:
+            return
+        key = Key(self.key_variable, self.url)
+        if self.key_variable not in (None, DEFAULT_VARIABLE) and not key.is_set:
+            raise ConfigError(
+                f"policy.key_variable names the environment variable {self.key_variable}, which is not set; put the "
+                "key into it, or send none (null)"
+            )
+        try:
+            run_apart(lambda: self._knock(key))
+        except RequestFaultError as fault:
+            raise ConfigError(key.hide(f"{self.url} {fault}")) from None
+        self._ready = True
 
     def generate(
         self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None
@@ -92,7 +111,7 @@ class EndpointPolicy(Policy):
 
         Raises:
             PolicyError: A prompt got no answer.
-            ConfigError: A bound of the run is reached, or the key cannot be used.
+            ConfigError: The key cannot be used.
             MissingExtraError: httpx is not installed.
         """
         sampling = sampling or Sampling()
@@ -108,15 +127,21 @@ class EndpointPolicy(Policy):
             raise failed
         return [outcome for outcome in outcomes if not isinstance(outcome, PolicyError)]
 
-    async def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Outcome]:
+    async def _knock(self, key: Key) -> None:
+        async with self._connect(key) as connection:
+            await connection.knock()
+
+    def _connect(self, key: Key) -> Connection:
         try:
             from medvol.policies.endpoint_parts.connection import Connection
         except ModuleNotFoundError as error:
             if error.name != "httpx":
                 raise
             raise MissingExtraError("httpx", "endpoint") from error
-        key = Key(self.key_variable, self.url)
-        async with Connection(self.url, key, self.requests.timeout_s) as connection:
+        return Connection(self.url, key, self.requests.timeout_s)
+
+    async def _ask(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Outcome]:
+        async with self._connect(Key(self.key_variable, self.url)) as connection:
             asker = Asker(connection, self.model, self.requests, self._spending, self._dialect)
             outcomes = await run_together(asker.ask(prompt, n, sampling) for prompt in prompts)
         return [self._read(prompt, outcome) for prompt, outcome in zip(prompts, outcomes, strict=True)]
@@ -126,7 +151,7 @@ class EndpointPolicy(Policy):
         if isinstance(outcome, PolicyError) or self.box_units == "thousandths":
             return outcome
         height, width = prompt.template.height_px, prompt.template.width_px
-        return [replace(said, text=to_grammar(said.text, height, width)) for said in outcome]
+        return [replace(said, text=read_pixels(said.text, height, width)) for said in outcome]
 
 
 def _require_address(url: str) -> None:

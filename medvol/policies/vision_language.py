@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medvol.core.errors import ConfigError, MissingExtraError
+from medvol.core.model_folder import judge_folder
 from medvol.core.prompts import PromptTemplate
+from medvol.grounding.box_units import BoxUnits, require_units
 from medvol.policies.vlm.policy import VLMPolicy
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ class VisionLanguagePolicy(VLMPolicy):
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         adapter: Folder of an adapter of ``model``, from ``medvol convert --adapter`` or from peft. It is folded into
             the weights; what is trained is trained on top of it.
+        box_units: What the model writes boxes in: ``thousandths`` of the slice, as the grammar does, or ``pixels`` of
+            the slice as its processor sizes it, which are brought to the grammar's units. None takes what a folder of
+            medvol says, and of a published one the habit of its family; a fit wants to be told.
     """
 
     model: str
@@ -43,7 +48,10 @@ class VisionLanguagePolicy(VLMPolicy):
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
         adapter: str | None = None,
+        box_units: BoxUnits | None = None,
     ) -> None:
+        if box_units is not None:
+            require_units(box_units)
         super().__init__(
             template=template,
             freeze_vision=freeze_vision,
@@ -53,20 +61,42 @@ class VisionLanguagePolicy(VLMPolicy):
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
         self.adapter = adapter
+        self.box_units = box_units
 
     def folder_settings(self) -> Mapping[str, Any]:
-        """The type of the weights. Adapters are part of them; what is left out of training is no part of a model."""
-        return {"dtype": self.dtype}
+        """The type of the weights, and what it writes boxes in. Adapters are part of the weights."""
+        return {"dtype": self.dtype, "box_units": self.load().box_units}
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, origin and sha256 of the weights as they are now, and in what they write boxes."""
+        return {**super().identity(), "box_units": self.load().box_units}
+
+    def load_for_training(self) -> VLMNetwork:
+        """See ``VLMPolicy``.
+
+        Raises:
+            ConfigError: The model would be taught other units than those of its habit, and nobody said which it shall
+                write.
+        """
+        network = super().load_for_training()
+        if network.by_habit and network.box_units != "thousandths":
+            raise ConfigError(
+                f"as it was published, {self.model!r} writes boxes in {network.box_units}: set policy.box_units to "
+                "thousandths to teach it the grammar's units, which are finer, or to pixels to keep its own"
+            )
+        return network
 
     def require_ready(self) -> None:
-        """Find the folder, or fetch it, and what trains adapters."""
+        """Find the folder, or fetch it, judge it, and find what its family and adapters want."""
         from medvol.policies.vlm.adapter_folder import read_scale
+        from medvol.policies.vlm.families import find_family
         from medvol.policies.vlm.folder import find_folder
 
         if self.lora_rank and find_spec("peft") is None:
             raise MissingExtraError("peft", "qwen")
         if self._network is None:
-            find_folder(self.model)
+            folder = find_folder(self.model)
+            find_family(judge_folder(folder).get("model_type"), str(folder), self.families)
             if self.adapter is not None:
                 read_scale(Path(self.adapter))
 
@@ -89,13 +119,15 @@ class VisionLanguagePolicy(VLMPolicy):
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""
         from medvol.policies.vlm.adapter_folder import fold_adapter
-        from medvol.policies.vlm.folder import choose_template, find_folder, load_network
+        from medvol.policies.vlm.folder import choose_template, find_folder, load_network, read_units
 
         base = find_folder(self.model)
         if self.adapter is None:
-            return load_network(base, self._template, self.dtype, self.families)
+            return load_network(base, self._template, self.dtype, self.families, self.box_units)
         folder = Path(self.adapter)
-        network = load_network(base, choose_template(folder, self._template), self.dtype, self.families)
+        units = self.box_units or read_units(folder)
+        template = choose_template(folder, self._template, units or "thousandths")
+        network = load_network(base, template, self.dtype, self.families, units)
         fold_adapter(network, folder)
         return network
 
@@ -111,6 +143,7 @@ class QwenVLPolicy(VisionLanguagePolicy):
         lora_rank: See ``VisionLanguagePolicy``.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         adapter: See ``VisionLanguagePolicy``.
+        box_units: See ``VisionLanguagePolicy``.
     """
 
     families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

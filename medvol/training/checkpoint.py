@@ -1,4 +1,4 @@
-"""Checkpoints: best and last while training, and rebuilding a module from one."""
+"""Checkpoints: best and last while training, and the policy of one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from medvol.core.errors import CheckpointError, MedvolError
 from medvol.core.ranges import require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
-from medvol.evaluation.module import EvaluationModule
 from medvol.terminal.stops import Stops
 from medvol.training.checkpoint_files import use_whole_files
 from medvol.training.gathering import read_trained_on
@@ -206,22 +205,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise CheckpointError(f"{path} is not a checkpoint: its state_dict holds other things than named tensors")
     return checkpoint
-
-
-def load_module(path: str | Path) -> EvaluationModule:
-    """Rebuild a module with its weights from a checkpoint file, however it was made.
-
-    Raises:
-        CheckpointError: The file cannot be used, names something that is not a component, or lacks weights.
-    """
-    checkpoint = read_checkpoint(path)
-    module: EvaluationModule = rebuild(_spec(checkpoint, path), EvaluationModule)
-    _build_network(module.configure_model, path)
-    if isinstance(module.policy, TrainablePolicy):
-        _build_network(module.policy.load_for_training, path)
-    _load_weights(module, checkpoint["state_dict"], path)
-    module.policy.training_data = read_trained_on(checkpoint) or module.policy.training_data
-    return module
 
 
 def load_policy(path: str | Path) -> TrainablePolicy:

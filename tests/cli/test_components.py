@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -235,3 +236,16 @@ def test_describe_a_broken_plug_in(distribution: Callable[..., None], refused: C
 
 def test_describe_knows_no_such_name(refused: Callable[..., str]) -> None:
     assert "did you mean 'SFTModule'?" in refused("describe", "SFTModul")
+
+
+@pytest.mark.parametrize("words", [["--model.policy", "ToyPolicy"], ["--model.policy.class_path=ToyPolicy"], []])
+def test_a_class_of_a_notebook_does_not_hide_a_registered_one(words, experiment, capsys, monkeypatch):
+    """jsonargparse would refuse to choose between two classes of one name."""
+    import medvol_toy
+
+    notebook = ModuleType("notebook")
+    notebook.ToyPolicy = type("ToyPolicy", (medvol_toy.ToyPolicy,), {"__module__": "notebook"})
+    monkeypatch.setitem(sys.modules, "notebook", notebook)
+    config = experiment(model__init_args__policy="TinyPolicy" if words else {"class_path": "ToyPolicy"})
+    assert main(["fit", "--config", str(config), *words, "--print_config"]) == 0
+    assert "class_path: medvol_toy.ToyPolicy" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from chat_server import ChatServer
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
+from medvol.policies.endpoint import EndpointPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.litemedsam import LiteMedSAMCacheSettings
@@ -25,8 +26,6 @@ from medvol.testing import make_case, parametrize_with_checks
 SCANS = Path(tempfile.gettempdir()) / f"medvol-contracts-{os.getpid()}"
 
 TEMPLATE = replace(TINY_TEMPLATE, num_slices=5)
-
-SERVER = ChatServer()
 
 PHANTOM_TRACKER = str(Path(__file__).parents[1] / "propagators" / "phantom_tracker")
 """A small SAM 2 that benchmarks/phantom_tracker.py trained on phantoms."""
@@ -52,7 +51,7 @@ SETTINGS = {
     "AxialReward": [{}, {"normalise": "local", "delta": 2}],
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],
-    "EndpointPolicy": [{"url": SERVER.url, "model": "m", "template": TEMPLATE}],
+    "EndpointPolicy": [{"url": "http://127.0.0.1:1/v1", "model": "m", "template": TEMPLATE}],
     "LiteMedSAMPropagator": [{"cache": LiteMedSAMCacheSettings(folder=str(SCANS / "features"))}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
     "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache": CacheSettings(scans=1)}],
@@ -90,9 +89,14 @@ def scans():
     for name, write in RELEASES.items():
         write(SCANS / name)
     TinyPolicy(template=TEMPLATE).save(SCANS / "qwen_vl")
-    with SERVER:
-        yield
+    yield
     shutil.rmtree(SCANS)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ChatServer() as listening:
+        yield listening
 
 
 def installed():
@@ -104,7 +108,9 @@ def installed():
 
 
 @parametrize_with_checks(installed())
-def test_contract(component, check):
+def test_contract(component, check, server):
+    if isinstance(component, EndpointPolicy):
+        component.url = server.url  # known once it listens
     check(component)
 
 

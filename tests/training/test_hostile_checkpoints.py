@@ -13,7 +13,7 @@ from medvol.core.specs import describe_component, rebuild
 from medvol.evaluation.module import EvaluationModule
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
-from medvol.training.checkpoint import load_module, load_policy
+from medvol.training.checkpoint import load_policy
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_refused(content, damage, tmp_path, capsys):
     path = tmp_path / "x.ckpt"
     torch.save({"state_dict": content.state, "medvol_spec": content.spec}, path)
     with pytest.raises((CheckpointError, ConfigError)):
-        load_module(path)
+        load_policy(path)
     assert main(["convert", str(path), str(tmp_path / "model")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("medvol: ")
@@ -133,7 +133,7 @@ def test_rewards_of_a_checkpoint_are_not_needed_for_its_policy(content, tmp_path
     torch.save({"state_dict": content.state, "medvol_spec": content.spec}, tmp_path / "x.ckpt")
     assert load_policy(tmp_path / "x.ckpt") is not None
     with pytest.raises(CheckpointError, match=r"somebody\.elses"):
-        load_module(tmp_path / "x.ckpt")
+        rebuild(content.spec, EvaluationModule)
 
 
 def test_a_class_that_is_imported_already_is_taken():
@@ -150,14 +150,14 @@ def test_a_compressed_checkpoint_is_refused(tmp_path):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
     with pytest.raises(CheckpointError, match="compressed"):
-        load_module(tmp_path / "x.ckpt")
+        load_policy(tmp_path / "x.ckpt")
 
 
 def test_no_variable_turns_the_gate_off(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"state_dict": {}, "evil": Evil(tmp_path / "canary")}, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="plain values"):
-        load_module(tmp_path / "x.ckpt")
+        load_policy(tmp_path / "x.ckpt")
     assert not (tmp_path / "canary").exists()
 
 

@@ -10,6 +10,7 @@ import torch
 
 from medvol.cli import main
 from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.specs import rebuild
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings
 from medvol.evaluation.settings import EvaluationSettings
@@ -18,7 +19,7 @@ from medvol.grounding.prompts import build_prompts
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
-from medvol.training.checkpoint import SpecCheckpoint, load_module
+from medvol.training.checkpoint import SpecCheckpoint, load_policy, read_checkpoint
 from medvol.training.data import CaseDataModule
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import AnswerSettings, OptimizerSettings
@@ -127,8 +128,9 @@ def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
     module = make_module(seed=4, answers=AnswerSettings(label_rule="largest", think=False))
     trainer = make_trainer(tmp_path, 3, callbacks=[SpecCheckpoint()], limit_val_batches=1)
     trainer.fit(module, make_data())
-    rebuilt = load_module(tmp_path / "checkpoints" / "last.ckpt")
-    assert digest(rebuilt) == digest(module)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert load_policy(last).identity()["sha256"] == module.policy.identity()["sha256"]
+    rebuilt = rebuild(read_checkpoint(last)["medvol_spec"], SFTModule)
     assert isinstance(rebuilt, SFTModule)
     assert (rebuilt.seed, rebuilt.reword) == (4, 0.5)
     assert (rebuilt.answers, rebuilt.optimizer, rebuilt.evaluation) == (
@@ -136,7 +138,7 @@ def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
         OptimizerSettings(learning_rate=1e-3, warmup_steps=2),
         EvaluationSettings(max_new_tokens=40),
     )
-    assert main(["convert", str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "exported")]) == 0
+    assert main(["convert", str(last), str(tmp_path / "exported")]) == 0
     exported, trained = TinyPolicy(model=str(tmp_path / "exported")), module.policy
     assert exported.identity()["sha256"] == trained.identity()["sha256"]
     assert exported.template == trained.template
@@ -145,17 +147,18 @@ def test_a_checkpoint_rebuilds_a_module_made_in_python(tmp_path):
 def test_hostile_checkpoints_are_refused(tmp_path):
     path = tmp_path / "x.ckpt"
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        load_module(path)
+        load_policy(path)
     path.write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="not a file of plain values"):
-        load_module(path)
+        load_policy(path)
     spec = {"schema": 1, "component": "os.system", "settings": {"command": f"touch {tmp_path}/canary"}}
-    torch.save({"state_dict": {}, "medvol_spec": spec}, path)
+    module = {"schema": 1, "component": "medvol/SFTModule", "settings": {"policy": spec}}
+    torch.save({"state_dict": {}, "medvol_spec": module}, path)
     with pytest.raises(CheckpointError, match="not a component"):
-        load_module(path)
+        load_policy(path)
     torch.save({"state_dict": {}, "evil": Evil(tmp_path / "canary")}, path)
     with pytest.raises(CheckpointError, match="plain values"):
-        load_module(path)
+        load_policy(path)
     assert not (tmp_path / "canary").exists()
 
 

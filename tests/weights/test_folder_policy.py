@@ -119,7 +119,7 @@ def test_a_strangers_checkpoint_is_converted_and_opened(acme: type, tmp_path: Pa
 def test_a_checkpoint_survives_a_move_of_the_class(acme: type, tmp_path: Path) -> None:
     from medvol.evaluation.module import EvaluationModule
     from medvol.propagators.extrude import ExtrudePropagator
-    from medvol.training.checkpoint import load_module
+    from medvol.training.checkpoint import load_policy
 
     module = EvaluationModule(acme(), ExtrudePropagator())
     module.configure_model()
@@ -129,7 +129,7 @@ def test_a_checkpoint_survives_a_move_of_the_class(acme: type, tmp_path: Path) -
     write_distribution(tmp_path / "site", "acme-policy", points, sources)
     (tmp_path / "site" / "acme_policy.py").unlink()
     del sys.modules["acme_policy"]
-    assert type(load_module(tmp_path / "last.ckpt").policy).__module__ == "acme_moved.policies.one"
+    assert type(load_policy(tmp_path / "last.ckpt")).__module__ == "acme_moved.policies.one"
 
 
 def test_a_policy_that_is_not_installed_names_what_to_install(acme: type, tmp_path: Path, capsys) -> None:
@@ -188,3 +188,19 @@ def test_a_sidecar_that_is_cut_is_refused(tmp_path: Path) -> None:
     (tmp_path / SIDECAR).write_text('{"policy": ')
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         find_policy(tmp_path)
+
+
+def test_a_sealed_folder_is_hashed_once_on_its_way_to_an_answer(tmp_path: Path, monkeypatch) -> None:
+    """Found, found again at each reading of a configuration, judged and loaded."""
+    from medvol.core import settled_files
+
+    TinyPolicy().save(tmp_path / "model")
+    read: list[str] = []
+    whole, now = settled_files.file_sha256, settled_files.time.time_ns
+    monkeypatch.setattr(settled_files, "file_sha256", lambda path: read.append(path.name) or whole(path))
+    monkeypatch.setattr(settled_files.time, "time_ns", lambda: now() + 60 * 10**9)
+    for _ in range(3):
+        policy = rebuild(find_policy(tmp_path / "model"))
+    policy.load()
+    assert read.count("model.safetensors") == 1
+    assert len(read) == len(set(read))

@@ -19,7 +19,7 @@ from medvol.policies.endpoint_parts.dialect import REFUSING, Dialect
 from medvol.policies.endpoint_parts.fault import RequestFaultError
 from medvol.policies.endpoint_parts.messages import draw_images, write_messages
 from medvol.policies.endpoint_parts.settings import RequestSettings
-from medvol.policies.endpoint_parts.spending import Spending
+from medvol.policies.endpoint_parts.spending import BoundReachedError, Spending
 
 if TYPE_CHECKING:
     from medvol.policies.endpoint_parts.connection import Connection
@@ -77,7 +77,7 @@ class Asker:
         """``n`` completions of a prompt, or why there are none; greedy ones are asked for once.
 
         Raises:
-            ConfigError: A bound of the run is reached.
+            ConfigError: Tokens are bounded, and the server does not count them.
         """
         limit = self._settings.case_timeout_s
         async with self._turns:
@@ -88,9 +88,12 @@ class Asker:
                     if sampling.temperature > 0:
                         return await self._draw(question, n)
                     return await self._request(question, 1, sampling.seed) * n
+            except BoundReachedError as bound:
+                sentence = str(bound)
             except RequestFaultError as fault:
                 sentence = f"{self._connection.url} {fault}"
             except TimeoutError:
+                self._dialect.there = False
                 sentence = (
                     f"{self._connection.url} did not answer the question within {limit:g} s, all tries included; raise "
                     "policy.requests.case_timeout_s"
@@ -133,8 +136,12 @@ class Asker:
         return [replace(said, text=hide(said.text)) for said in read_choices(payload, n)]
 
     async def _send(self, body: bytes, limit: int, deadline_s: float) -> Any:
-        """Send a request, again where that may help, with growing pauses between."""
-        tries = 0
+        """Send a request, again where that may help, with growing pauses between.
+
+        A server that left a question without any answer, all tries included, is tried once for each further question,
+        until it answers again.
+        """
+        tries, retries = 0, self._settings.retries if self._dialect.there else 0
         while True:
             tries += 1
             try:
@@ -142,15 +149,17 @@ class Asker:
                     self._spending.begin()
                     payload = await self._connection.post(body, limit)
             except RequestFaultError as fault:
-                wait = max(self._choose_pause(tries), fault.wait_s or 0.0)
-                if not fault.again or tries > self._settings.retries:
+                if not fault.again:
                     raise fault.after(tries) from None
-                if asyncio.get_running_loop().time() + wait > deadline_s:
-                    raise fault.after(
-                        tries, f", and another try is {wait:.0f} s away, too late for this question"
-                    ) from None
+                wait = max(self._choose_pause(tries), fault.wait_s or 0.0)
+                late = asyncio.get_running_loop().time() + wait > deadline_s
+                if tries > retries or late:
+                    self._dialect.there = fault.status != 0
+                    more = f", and another try is {wait:.0f} s away, too late for this question"
+                    raise fault.after(tries, "" if tries > retries else more) from None
                 await self._pause(wait)
             else:
+                self._dialect.there = True
                 self._spending.add(payload.get("usage") if isinstance(payload, dict) else None)
                 return payload
 

@@ -1,4 +1,4 @@
-"""Dialect: what a server was found to take of the chat protocol."""
+"""Dialect: what a server was found to take of the chat protocol, and whether it is there."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ class Dialect:
         several: It gives several choices to one request.
         length: Its name for the most tokens of an answer.
         dropped: Fields that it refuses, and that an answer can do without.
+        there: It did not leave the last question without an answer of any kind.
     """
 
     several: bool = True
     length: str = _OLD_LENGTH
     dropped: set[str] = field(default_factory=set)
+    there: bool = True
 
     def write(self, model: str, sampling: Sampling, seed: int, n: int) -> dict[str, Any]:
         """All of a request but its messages."""

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError
 
+DEFAULT_VARIABLE = "OPENAI_API_KEY"
+"""A server without a key is asked as well where nobody named another variable."""
+
 _SHORTEST = 8
 """Shorter keys are placeholders such as ``EMPTY``, which may be ordinary words of an answer."""
 
@@ -27,7 +30,7 @@ class Key:
     """
 
     def __init__(self, variable: str | None, url: str) -> None:
-        self.variable = variable or "OPENAI_API_KEY"
+        self.variable = variable or DEFAULT_VARIABLE
         self._key = os.environ.get(variable, "").strip() if variable else ""
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise ConfigError(
@@ -39,6 +42,11 @@ class Key:
                 f"the key in {self.variable} would go to {url} unencrypted; use https, or a tunnel to 127.0.0.1, or "
                 "send none (policy.key_variable null)"
             )
+
+    @property
+    def is_set(self) -> bool:
+        """True when there is a key to send."""
+        return bool(self._key)
 
     def __repr__(self) -> str:
         return f"Key({self.variable!r})"

@@ -1,4 +1,4 @@
-"""RequestSettings: how a server is asked, and where a run stops."""
+"""RequestSettings: how a server is asked, and until when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medvol.core.ranges import require_least
 
 @dataclass(frozen=True)
 class RequestSettings:
-    """How a server is asked, and where a run stops.
+    """How a server is asked, and until when: beyond a bound of the run every further question fails and is counted.
 
     Args:
         concurrency: Requests under way at once.
@@ -19,6 +19,8 @@ class RequestSettings:
         max_requests: Requests that a run may send, further tries included; None for no bound.
         max_tokens: Tokens of prompts and answers that a run may use, as the server counts them; None for no bound.
             Answers under way when it is reached may go beyond it.
+        max_time_s: Time from a run's first request in which further ones are sent; None for no bound. Answers under way
+            are waited for.
     """
 
     concurrency: int = 4
@@ -27,6 +29,7 @@ class RequestSettings:
     retries: int = 4
     max_requests: int | None = None
     max_tokens: int | None = None
+    max_time_s: float | None = None
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -36,5 +39,6 @@ class RequestSettings:
         """
         require_least(1, "requests", concurrency=self.concurrency)
         require_least(1, "requests", max_requests=self.max_requests, max_tokens=self.max_tokens)
-        require_least(0.1, "requests", timeout_s=self.timeout_s, case_timeout_s=self.case_timeout_s)
+        limits_s = {"timeout_s": self.timeout_s, "case_timeout_s": self.case_timeout_s, "max_time_s": self.max_time_s}
+        require_least(0.1, "requests", **limits_s)
         require_least(0, "requests", retries=self.retries)

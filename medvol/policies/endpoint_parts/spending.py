@@ -1,21 +1,34 @@
-"""Spending: what a run asked of a server so far, and the bounds at which it stops."""
+"""Spending: what a run asked of a server so far, and the bounds beyond which it asks no more."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
+
 from medvol.core.errors import ConfigError
+from medvol.policies.endpoint_parts.settings import RequestSettings
+
+log = logging.getLogger(__name__)
+
+
+class BoundReachedError(Exception):
+    """A bound of the run is reached; the question that was to be asked fails."""
 
 
 class Spending:
-    """Counts requests and tokens of a run.
+    """Counts requests, tokens and time of a run.
 
     Args:
-        max_requests: Requests that may be sent; None for no bound.
-        max_tokens: Tokens that may be used; None for no bound.
+        settings: Where the bounds are.
+        clock: Seconds that only ever grow.
     """
 
-    def __init__(self, max_requests: int | None, max_tokens: int | None) -> None:
-        self.max_requests = max_requests
-        self.max_tokens = max_tokens
+    def __init__(self, settings: RequestSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._begun_s: float | None = None
+        self._told = False
         self.requests = 0
         self.tokens = 0
 
@@ -23,18 +36,31 @@ class Spending:
         """Count a request that is about to be sent.
 
         Raises:
-            ConfigError: A bound is reached, so the run stops.
+            BoundReachedError: A bound is reached.
         """
-        for name, spent, bound in (
-            ("max_requests", self.requests, self.max_requests),
-            ("max_tokens", self.tokens, self.max_tokens),
-        ):
+        now_s = self._clock()
+        self._begun_s = now_s if self._begun_s is None else self._begun_s
+        bounds = {
+            "max_requests": (self.requests, self._settings.max_requests),
+            "max_tokens": (self.tokens, self._settings.max_tokens),
+            "max_time_s": (now_s - self._begun_s, self._settings.max_time_s),
+        }
+        for name, (spent, bound) in bounds.items():
             if bound is not None and spent >= bound:
-                raise ConfigError(
-                    f"policy.requests.{name} is {bound}, and the run has sent {self.requests} requests and used "
-                    f"{self.tokens} tokens; raise it, or ask less"
-                )
+                self._stop(f"policy.requests.{name} is {bound:g} and is reached")
         self.requests += 1
+
+    def _stop(self, sentence: str) -> None:
+        """Refuse a request; the first time also say what that means for the run."""
+        if not self._told:
+            self._told = True
+            log.warning(
+                "%s, with %d requests and %d tokens: nothing more is asked, and further questions count as failed",
+                sentence,
+                self.requests,
+                self.tokens,
+            )
+        raise BoundReachedError(f"{sentence}; raise it, or ask less")
 
     def add(self, usage: object) -> None:
         """Count the tokens of an answer.
@@ -51,8 +77,8 @@ class Spending:
         known = next((row for row in (whole, parts) if all(type(part) is int and part >= 0 for part in row)), None)
         if known is not None:
             self.tokens += sum(part for part in known if part is not None)
-        elif self.max_tokens is not None:
+        elif self._settings.max_tokens is not None:
             raise ConfigError(
-                f"policy.requests.max_tokens is {self.max_tokens}, and the server does not say how many tokens an "
-                "answer takes; leave it out, and bound max_requests"
+                f"policy.requests.max_tokens is {self._settings.max_tokens}, and the server does not say how many "
+                "tokens an answer takes; leave it out, and bound max_requests"
             )

@@ -43,6 +43,12 @@ class Qwen3VLNetwork(VLMNetwork):
         merge = self.model.config.vision_config.spatial_merge_size
         return rows // merge, columns // merge
 
+    def seen_size(self) -> tuple[int, int]:
+        """Rows and columns in px of a slice, which the processor makes a whole number of patches."""
+        _, rows, columns = self.blank["image_grid_thw"][0].tolist()
+        side = self.model.config.vision_config.patch_size
+        return rows * side, columns * side
+
     def look(self, images: BatchFeature) -> Any:
         """Run the vision tower over all patches of all slices."""
         grid = images["image_grid_thw"].to(self.device)
@@ -60,9 +66,9 @@ class Qwen3VLNetwork(VLMNetwork):
 
 
 class Qwen2_5_VLNetwork(Qwen3VLNetwork):
-    """A Qwen2.5-VL model; its boxes are pixels until it is trained."""
+    """A Qwen2.5-VL model; as it was published, it writes boxes in pixels of the slice that it sees."""
 
-    boxes_by_habit = "pixels of the slice"
+    native_units = "pixels"
 
 
 class Qwen3_5Network(Qwen3VLNetwork):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 from medvol.core.containment import contained, say
-from medvol.core.errors import CheckpointError, ComponentImportError
+from medvol.core.errors import CheckpointError, ComponentImportError, MissingExtraError
 from medvol.core.publishers import name_publisher
 from medvol.policies.vlm.network import VLMNetwork
 
@@ -29,6 +30,7 @@ def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = 
     Raises:
         CheckpointError: No such family is registered, or the policy runs others.
         ComponentImportError: Its adapter fails to import.
+        MissingExtraError: Its processor wants a library that is not installed.
     """
     known = sorted(set(family_names()) & set(only)) if only else family_names()
     points = {(name_publisher(p), p.value): p for p in entry_points(group=GROUP) if p.name in known}
@@ -49,4 +51,6 @@ def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = 
 
     with contained(refuse):
         network: type[VLMNetwork] = point.load()
+    if network.extra is not None and find_spec(network.extra[0]) is None:
+        raise MissingExtraError(*network.extra)
     return network

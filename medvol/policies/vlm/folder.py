@@ -23,6 +23,7 @@ from medvol.core.json_file import parse_json
 from medvol.core.model_folder import judge_folder
 from medvol.core.prompts import PromptTemplate
 from medvol.core.sidecar import SIDECAR
+from medvol.grounding.box_units import BoxUnits, ask_in, require_units
 from medvol.policies.vlm.families import find_family
 from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork
@@ -39,6 +40,7 @@ def load_network(
     template: PromptTemplate | None,
     dtype: Literal["float32", "bfloat16"],
     only: tuple[str, ...] | None = None,
+    box_units: BoxUnits | None = None,
 ) -> VLMNetwork:
     """Load a model folder with the adapter of its family; all of its weights, and no others.
 
@@ -47,6 +49,7 @@ def load_network(
         template: Layout of the prompts, for a folder that brings none.
         dtype: Type of the weights.
         only: Families that are run; None for all.
+        box_units: What the model writes boxes in; None leaves it to the folder, and a published one to its family.
 
     Raises:
         CheckpointError: It cannot be loaded, or is a model of another family.
@@ -61,20 +64,16 @@ def load_network(
                 f"{str(folder)!r} has no processor files; copy preprocessor_config.json and its kind from the model"
             )
         _require_known_tokens(processor.tokenizer, model, folder)
-        chosen = choose_template(folder, template)
-        if chosen is None:
-            side = family.default_side(model.config)
-            chosen = PromptTemplate(height_px=side, width_px=side)
-        network = family(model, processor, chosen)
+        said = box_units or read_units(folder)
+        units = said or family.native_units
+        side = family.default_side(model.config)
+        chosen = choose_template(folder, template, units) or PromptTemplate(height_px=side, width_px=side)
+        network = family(model, processor, ask_in(units, chosen))
+    network.box_units, network.by_habit = units, said is None
     if not network.encode(network.layout.block).count(network.image_id):
         raise CheckpointError(
             f"the tokenizer of {str(folder)!r} writes no image token {network.image_id}, which its network expects: "
             "use the tokenizer that belongs to it"
-        )
-    if family.boxes_by_habit and not (folder / SIDECAR).is_file():
-        network.note = (
-            f"a published {model.config.model_type} writes boxes in {family.boxes_by_habit} by habit, and they are "
-            "read as 0 to 1000 over the slice: they may lie elsewhere until the model is trained"
         )
     return network
 
@@ -100,8 +99,30 @@ def _load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrain
     return model
 
 
-def choose_template(folder: Path, template: PromptTemplate | None) -> PromptTemplate | None:
+def read_units(folder: Path) -> BoxUnits | None:
+    """What the model of a folder that medvol wrote writes boxes in; None where medvol did not write it.
+
+    Raises:
+        CheckpointError: The folder's file names other units.
+    """
+    if not (folder / SIDECAR).is_file():
+        return None
+    try:
+        content = parse_json((folder / SIDECAR).read_text(encoding="utf-8"))
+        units: BoxUnits = content.get("policy", {}).get("settings", {}).get("box_units") or "thousandths"
+        require_units(units)
+    except (ValueError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / SIDECAR} does not say what boxes are written in: {error}") from error
+    return units
+
+
+def choose_template(folder: Path, template: PromptTemplate | None, units: BoxUnits) -> PromptTemplate | None:
     """The template that a folder brings, or the one that was given; None where neither is.
+
+    Args:
+        folder: The folder.
+        template: The one that was given.
+        units: What its instruction asks for boxes in.
 
     Raises:
         CheckpointError: The folder's file does not hold one.
@@ -114,7 +135,7 @@ def choose_template(folder: Path, template: PromptTemplate | None) -> PromptTemp
         stored = PromptTemplate.from_dict(parse_json(sidecar.read_text(encoding="utf-8"))["template"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{sidecar} does not hold a prompt template: {error}") from error
-    if template is not None and template != stored:
+    if template is not None and ask_in(units, template) != stored:
         raise ConfigError(f"the model was trained with the template in {sidecar}; leave template out")
     return stored
 

@@ -20,6 +20,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from medvol.core.prompts import PromptSize, PromptTemplate
 from medvol.core.types import SliceStack
+from medvol.grounding.box_units import BoxUnits, read_pixels, write_pixels
 from medvol.policies.slice_subset import drawn_indices, keep_slices
 from medvol.policies.vlm.image_sizes import require_sane_sizes
 from medvol.policies.vlm.packed_attention import PACKED_ATTENTION
@@ -64,14 +65,19 @@ class VLMNetwork(nn.Module, ABC):
     image_options: ClassVar[Mapping[str, Any]] = {}
     """What the image processor is asked beyond its own settings."""
 
-    boxes_by_habit: ClassVar[str | None] = None
-    """What a published model of the family writes as boxes where that is not 0 to 1000 over the slice."""
+    native_units: ClassVar[BoxUnits] = "thousandths"
+    """What a published model of the family writes boxes in."""
+
+    extra: ClassVar[tuple[str, str] | None] = None
+    """A library that the family's processor wants, and medvol's extra that installs it."""
 
     windows: ClassVar[bool] = False
     """True when ``layer_masks`` makes the masks of layers that see part of a prompt only, so that it can be shared."""
 
-    note: str | None = None
-    """What is to be known before the first answer is read."""
+    box_units: BoxUnits = "thousandths"
+    """What this model writes boxes in."""
+    by_habit: bool = False
+    """True when nobody said what it writes them in, and the habit of its family was taken."""
 
     model: Any  # PreTrainedModel; its parts are reached by name, which its type does not know
     suppressed: torch.Tensor
@@ -118,6 +124,18 @@ class VLMNetwork(nn.Module, ABC):
         """Image tokens along y and x of a slice."""
         side = math.isqrt(self.encode(self.layout.block).count(self.image_id))
         return side, side
+
+    def seen_size(self) -> tuple[int, int]:
+        """Rows and columns in px of a slice as the model sees it."""
+        return self.template.height_px, self.template.width_px
+
+    def read_boxes(self, answer: str) -> str:
+        """An answer of the model in the grammar's units."""
+        return answer if self.box_units == "thousandths" else read_pixels(answer, *self.seen_size())
+
+    def write_boxes(self, answer: str) -> str:
+        """An answer in the grammar's units as the model writes it."""
+        return answer if self.box_units == "thousandths" else write_pixels(answer, *self.seen_size())
 
     def place(self, ids: torch.Tensor, count: int) -> torch.Tensor:
         """Positions (3, P) of the tokens (P,) of a prefix with so many slices."""

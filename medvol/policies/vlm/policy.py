@@ -78,8 +78,12 @@ class VLMPolicy(TrainablePolicy):
 
             self._network = self.build_network()
             switch_off_dropout(self._network)
-            if self._network.note:
-                log.warning(self._network.note)
+            if self._network.by_habit and self._network.box_units != "thousandths":
+                log.warning(
+                    "boxes are read in %s, as a published model of this family writes them by habit; box_units says "
+                    "otherwise",
+                    self._network.box_units,
+                )
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
@@ -127,7 +131,7 @@ class VLMPolicy(TrainablePolicy):
     def encode(self, text: str) -> Completion:
         """Tokens of an answer, end token included."""
         network = self.load()
-        ids = [*network.encode(text), network.end_id]
+        ids = [*network.encode(network.write_boxes(text)), network.end_id]
         return Completion(text, np.array(ids, np.int64))
 
     def log_probs(
@@ -200,8 +204,9 @@ class VLMPolicy(TrainablePolicy):
             return ungroup(drawings, score(network, group(drawings, prompts, completions), temperature))
 
     def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
-        text = self.load().tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(str(text), np.array(ids, np.int64), np.array(log_probs, np.float32))
+        network = self.load()
+        text = network.read_boxes(str(network.tokenizer.decode(ids, skip_special_tokens=True)))
+        return Completion(text, np.array(ids, np.int64), np.array(log_probs, np.float32))
 
 
 def by_slices(prompts: Sequence[Prompt]) -> Drawings:

@@ -74,14 +74,56 @@ def test_a_case_that_fails_scores_0_and_is_counted(experiment, caplog):
     assert 'answered 400 (Bad Request): "too long"' in caplog.text
 
 
-def test_settings_of_a_file_are_changed_on_the_command_line(experiment, capsys):
+def test_a_bound_leaves_the_evaluation_of_what_was_answered(experiment, caplog):
     with ChatServer(chat(ANSWER)) as server:
         bound = ["--model.policy.requests.max_requests", "2"]
-        assert main(["test", "--config", experiment("served", served(server)), *bound]) == 2
-    assert len(server.requests) == 2
-    error = capsys.readouterr().err
-    assert "policy.requests.max_requests is 2, and the run has sent 2 requests" in error
-    assert "Traceback" not in error
+        assert main(["test", "--config", experiment("served", served(server)), *bound]) == 0
+    assert (len(server.requests), server.listed) == (2, 1)
+    assert "max_requests is 2 and is reached, with 2 requests" in caplog.text
+    evaluation = json.loads(Path("runs/served/evaluation.json").read_text())
+    assert (evaluation["all"]["cases"], evaluation["all"]["failures"]) == (3, 1)
+    assert evaluation["all"]["metrics"]["dsc"]["mean"] == pytest.approx(2 / 3)
+    cases = json.loads(Path("runs/served/cases.json").read_text())
+    assert [case["failure"] for case in cases] == [None, None, "policy_failed"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"key_variable": "NO_SUCH_KEY"},
+            "policy.key_variable names the environment variable NO_SUCH_KEY, which is not",
+        ),
+        (
+            {},
+            'answered 401 (Unauthorized): "who?"; put a key of this server into the environment variable OPENAI_API_KEY',
+        ),
+    ],
+)
+def test_a_run_without_its_key_does_not_begin(experiment, capsys, settings, sentence):
+    with ChatServer(listing=Reply({"error": "who?"}, 401)) as server:
+        assert main(["test", "--config", experiment("served", served(server, **settings))]) == 2
+    assert server.requests == []
+    assert sentence in capsys.readouterr().err
+    assert not Path("runs/served/evaluation.json").exists()
+
+
+@pytest.mark.parametrize("status", [403, 404, 500, 501])
+def test_a_server_that_does_not_tell_its_models_is_asked(experiment, status):
+    with ChatServer(chat(ANSWER), listing=Reply(status=status)) as server:
+        assert main(["test", "--config", experiment("served", served(server))]) == 0
+    assert server.paths == ["/v1/models", *["/v1/chat/completions"] * 3]
+
+
+def test_a_run_does_not_begin_where_the_server_is_not(experiment, capsys):
+    with ChatServer() as server:
+        config = experiment("served", served(server))
+    assert main(["test", "--config", config]) == 2
+    assert f"{server_url(config)} cannot be reached" in capsys.readouterr().err
+
+
+def server_url(config: str) -> str:
+    return yaml.safe_load(Path(config).read_text())["model"]["init_args"]["policy"]["init_args"]["url"]
 
 
 def test_predictions_are_written(experiment):
@@ -166,7 +208,7 @@ def test_a_server_that_is_not_there_is_one_sentence(scan, tmp_path, capsys):
     with ChatServer() as server:
         url = server.url
     asked = ("--policy", "EndpointPolicy", "--policy.url", url, "--policy.model", "m", "--policy.requests.retries", 0)
-    assert segment(scan, "the cube", *asked, "--out", tmp_path / "out") == 1
+    assert segment(scan, "the cube", *asked, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert f"{url} cannot be reached" in error
     assert "start the server, or check policy.url" in error

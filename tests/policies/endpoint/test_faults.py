@@ -1,7 +1,6 @@
 """Everything that a server can do wrong: each is one sentence, of the prompt alone; and what is tried again."""
 
 import asyncio
-import socket
 import time
 from email.utils import formatdate
 
@@ -93,12 +92,10 @@ def test_a_fault_is_one_sentence_and_harms_no_other_prompt(connect, prompts, rep
 
 
 def test_a_server_that_is_not_there(connect, prompts):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = ChatServer()
-        server._server.server_close()
-        with pytest.raises(PolicyError, match=r"cannot be reached: .*; start the server, or check policy.url"):
-            connect(server).generate(prompts[:1])
+    with ChatServer() as server:
+        policy = connect(server)
+    with pytest.raises(PolicyError, match=r"cannot be reached: .*; start the server, or check policy.url"):
+        policy.generate(prompts[:1])
 
 
 def test_half_a_letter_is_replaced(connect, prompts):
@@ -107,7 +104,7 @@ def test_half_a_letter_is_replaced(connect, prompts):
     assert answer.text == "a?b"
 
 
-def ask(server, prompt, settings, pauses, n=1, sampling=None):
+def ask(server, prompt, settings, pauses, n=1, sampling=None, dialect=None):
     """What becomes of one prompt; pauses are noted and not waited for."""
 
     async def pause(seconds):
@@ -115,7 +112,7 @@ def ask(server, prompt, settings, pauses, n=1, sampling=None):
 
     async def run():
         async with Connection(server.url, Key(None, server.url), settings.timeout_s) as connection:
-            asker = Asker(connection, "m", settings, Spending(None, None), Dialect(), pause)
+            asker = Asker(connection, "m", settings, Spending(settings), dialect or Dialect(), pause)
             return await asker.ask(prompt, n, sampling or Sampling())
 
     return asyncio.run(run())
@@ -139,6 +136,36 @@ def test_what_may_pass_is_tried_again_after_growing_pauses(prompts, reply):
     assert answer.text == ANSWER
     assert len(server.requests) == 4
     assert [low <= pause <= 2 * low for low, pause in zip((0.5, 1, 2), pauses, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("silence", [Reply(delay_s=30), Reply(b"{", promised=5)], ids=["hang", "cut"])
+def test_a_server_that_fell_silent_is_tried_once_a_question_until_it_answers(prompts, silence):
+    """Its tries and pauses are not paid for again with every case."""
+    dialect, pauses, settings = Dialect(), [], RequestSettings(retries=2, timeout_s=0.3)
+    with ChatServer(*[silence] * 5, chat(ANSWER), silence, chat(ANSWER)) as server:
+        failed = [ask(server, prompts[0], settings, pauses, dialect=dialect) for _ in range(3)]
+        assert ["tried 3 times" in str(failure) for failure in failed] == [True, False, False]
+        assert len(server.requests) == 5
+        for _ in range(2):
+            (answer,) = ask(server, prompts[0], settings, pauses, dialect=dialect)
+            assert answer.text == ANSWER
+    assert len(server.requests) == 8
+    assert len(pauses) == 3
+
+
+def test_a_question_that_hangs_to_its_end_is_silence_too(prompts):
+    dialect = Dialect()
+    with ChatServer(Reply(delay_s=30)) as server:
+        ask(server, prompts[0], RequestSettings(case_timeout_s=0.3), [], dialect=dialect)
+    assert not dialect.there
+
+
+def test_a_server_that_fails_in_words_keeps_its_tries(prompts):
+    dialect = Dialect()
+    with ChatServer(Reply(status=503)) as server:
+        for _ in range(2):
+            ask(server, prompts[0], RequestSettings(retries=1), [], dialect=dialect)
+    assert len(server.requests) == 4
 
 
 def test_pauses_are_by_chance(prompts):

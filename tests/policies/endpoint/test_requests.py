@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from medvol.core.types import Sampling
 from medvol.grounding.grammar import parse_evidence
 from medvol.policies.endpoint import EndpointPolicy
 from medvol.policies.endpoint_parts.settings import RequestSettings
+from medvol.policies.endpoint_parts.spending import BoundReachedError, Spending
 
 AT_RANDOM = Sampling(temperature=0.8, max_new_tokens=50, seed=7)
 
@@ -170,17 +172,35 @@ def test_no_more_requests_than_allowed_are_under_way(connect, prompts):
 @pytest.mark.parametrize(
     ("bound", "sent"), [({"max_requests": 2}, 2), ({"max_tokens": 150}, 2), ({"max_tokens": 1}, 1)]
 )
-def test_a_run_stops_at_its_bound_with_one_sentence(connect, prompts, bound, sent):
+def test_beyond_a_bound_questions_fail_and_nothing_is_sent(connect, prompts, bound, sent, caplog):
     usage = {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100}
+    ((name, value),) = bound.items()
     with ChatServer(chat(ANSWER, usage=usage)) as server:
         policy = connect(server, {"concurrency": 1, **bound})
-        for _ in range(2):
-            name = next(iter(bound))
-            with pytest.raises(
-                ConfigError, match=rf"requests.{name} is {bound[name]}, .* sent {sent} requests and used"
-            ):
-                policy.generate(prompts)
-    assert len(server.requests) == sent
+        with pytest.raises(PolicyError, match=rf"policy\.requests\.{name} is {value} and is reached; raise it, or"):
+            policy.generate(prompts)
+        answered = 0
+        for prompt in prompts:
+            with suppress(PolicyError):
+                answered += len(policy.generate([prompt]))
+    assert (len(server.requests), answered) == (sent, sent)
+    warnings = [record.getMessage() for record in caplog.records if "nothing more is asked" in record.getMessage()]
+    assert warnings == [
+        f"policy.requests.{name} is {value} and is reached, with {sent} requests and {100 * sent} tokens: nothing more "
+        "is asked, and further questions count as failed"
+    ]
+
+
+def test_time_is_counted_from_the_first_request():
+    now = [1000.0]
+    spending = Spending(RequestSettings(max_time_s=60), clock=lambda: now[0])
+    spending.begin()
+    now[0] += 59
+    spending.begin()
+    now[0] += 1
+    with pytest.raises(BoundReachedError, match=r"max_time_s is 60 and is reached"):
+        spending.begin()
+    assert spending.requests == 2
 
 
 def test_tokens_cannot_be_bounded_where_they_are_not_counted(connect, prompts):
@@ -311,6 +331,7 @@ def test_settings_that_cannot_be_used(settings, message, hidden):
         {"retries": -1},
         {"max_requests": 0},
         {"max_tokens": 0},
+        {"max_time_s": 0},
     ],
 )
 def test_requests_have_limits(settings):

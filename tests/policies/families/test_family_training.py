@@ -6,9 +6,7 @@ from typing import ClassVar
 import lightning.pytorch as pl
 import pytest
 import torch
-from small_families import FAMILIES, MAKERS, write_family
 
-from medvol.core.prompts import PromptTemplate
 from medvol.core.roles import RewardTerm
 from medvol.datasets.phantom import PhantomDataset
 from medvol.evaluation.settings import EvaluationSettings
@@ -36,11 +34,8 @@ class DigitReward(RewardTerm):
         return sum(letter.isdigit() for letter in rollout.completion.text) / max(1, len(rollout.completion.text))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PromptTemplate]:
-    """A published folder, and its prompt."""
-    family = MAKERS[request.param]()
-    return write_family(tmp_path_factory.mktemp("published") / "model", family), family.template
+def open_policy(published: tuple, **settings) -> VisionLanguagePolicy:
+    return VisionLanguagePolicy(str(published[0]), template=published[1], box_units="thousandths", **settings)
 
 
 def fit(module: pl.LightningModule, folder: Path) -> None:
@@ -55,8 +50,6 @@ def fit(module: pl.LightningModule, folder: Path) -> None:
         enable_checkpointing=False,
         limit_val_batches=0,
     )
-    module.configure_model()
-    module.train()
     trainer.fit(module, CaseDataModule(train, batch_size=1, queries_per_volume=2, seed=3))
 
 
@@ -65,11 +58,11 @@ def weights(policy: VisionLanguagePolicy) -> dict[str, torch.Tensor]:
 
 
 def test_contract(published):
-    check_policy(VisionLanguagePolicy(str(published[0]), template=published[1]))
+    check_policy(open_policy(published))
 
 
 def test_a_step_of_sft_moves_everything(published, tmp_path):
-    policy = VisionLanguagePolicy(str(published[0]), template=published[1], gradient_checkpointing=True)
+    policy = open_policy(published, gradient_checkpointing=True)
     before = weights(policy)
     settings = {
         "optimizer": OptimizerSettings(learning_rate=1e-3, warmup_steps=0),
@@ -81,7 +74,7 @@ def test_a_step_of_sft_moves_everything(published, tmp_path):
 
 
 def test_a_step_of_grpo_leaves_a_frozen_tower_alone(published, tmp_path):
-    policy = VisionLanguagePolicy(str(published[0]), template=published[1], freeze_vision=True)
+    policy = open_policy(published, freeze_vision=True)
     before = weights(policy)
     module = GRPOModule(
         policy,
@@ -104,7 +97,7 @@ def test_a_step_of_grpo_leaves_a_frozen_tower_alone(published, tmp_path):
 
 def test_adapters_lie_on_the_language_model_alone(published):
     pytest.importorskip("peft", reason="needs the extra qwen")
-    policy = VisionLanguagePolicy(str(published[0]), template=published[1], lora_rank=2)
+    policy = open_policy(published, lora_rank=2)
     network = policy.load()
     adapted = [name for name, parameter in network.model.named_parameters() if parameter.requires_grad]
     kinds = getattr(network.model.config.text_config, "layer_types", None) or ["full_attention"] * 3
