@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from rich.text import Text
 
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
-from medvol.evaluation.scoring import CaseScore
-from medvol.evaluation.statistics import paired_difference
-from medvol.evaluation.summary import GROUPINGS, mean_scores, metric_values
+from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.statistics import adjust_holm, paired_difference, paired_test
+from medvol.evaluation.summary import GROUPINGS, UNBOUNDED, mean_scores, metric_values
 
 LABELS = {
     "format_rate": "format",
@@ -25,9 +26,20 @@ LABELS = {
     "iou": "IoU",
     "nsd": "NSD",
     "hd95_mm": "HD95 mm",
+    "lesion_hit": "HIT",
+    "lesion_precision": "lesion precision",
+    "lesion_recall": "lesion recall",
+    "lesion_f1": "lesion F1",
+    "lesion_dice": "lesion DSC",
+    "lesion_panoptic": "panoptic quality",
     "absent_accuracy": "absent",
+    "reward": "reward",
 }
 """Column head of every metric, in order."""
+
+_SURFACES = ("nsd", "hd95_mm")
+
+Pair = tuple[list[float], list[float], list[str]]
 
 
 @dataclass(frozen=True)
@@ -131,22 +143,36 @@ def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
     """Paired differences to the first run, for the runs that answered the same cases."""
     (first_label, first), *rest = runs.items()
     others = {label: run for label, run in rest if _cases(run) == _cases(first)}
-    if not others:
-        return []
-    rows = [
-        [LABELS[name], *(_difference(first, run, name) for run in others.values())]
-        for name in LABELS
-        if name in metric_values(first.scores)
-    ]
-    return [Sheet(f"difference to {first_label}, same cases [95 % interval by patient]", ["", *others], rows)]
+    rows = []
+    for name in LABELS:
+        pairs = {label: _pair(first, run, name) for label, run in others.items()}
+        p_values = adjust_holm({label: paired_test(*pair) for label, pair in pairs.items() if pair is not None})
+        if p_values:
+            rows.append([LABELS[name], *(_difference(name, pair, p_values.get(run)) for run, pair in pairs.items())])
+    title = f"difference to {first_label}, same cases [95 % interval by patient], p of the permutation test by patient"
+    return [Sheet(f"{title}, after Holm over the runs", ["", *others], rows)] if rows else []
 
 
-def _difference(first: Evaluation, second: Evaluation, name: str) -> str:
-    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)) for run in (first, second)]
-    if name not in columns[1]:
+def _pair(first: Evaluation, second: Evaluation, name: str) -> Pair | None:
+    """Values of one metric in two runs and the patients; None where they do not measure the same of the same cases."""
+    if name in _SURFACES and _surface_of(first) != _surface_of(second):
+        return None
+    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)).get(name) for run in (first, second)]
+    if columns[0] is None or columns[1] is None or columns[0][1] != columns[1][1]:
+        return None
+    return columns[0][0], columns[1][0], columns[0][1]
+
+
+def _difference(name: str, pair: Pair | None, p: float | None) -> str:
+    if pair is None:
         return "-"
-    (before, patients), (after, _) = (column[name] for column in columns)
-    return format_interval(asdict(paired_difference(before, after, patients)))
+    most = inf if name in UNBOUNDED else 1.0
+    return f"{format_interval(asdict(paired_difference(*pair, limits=(-most, most))))} p {p:.3f}"
+
+
+def _surface_of(run: Evaluation) -> Any:
+    settings = run.summary.get("settings", {})
+    return settings.get("surface"), settings.get("tolerance_mm")
 
 
 def _cases(run: Evaluation) -> set[tuple[str, bool]]:
@@ -195,8 +221,15 @@ def _failures(runs: Mapping[str, Evaluation]) -> list[str]:
 
 def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
     (first_label, first), *others = runs.items()
-    return [
+    cases = [
         f"{label} did not answer the same cases as {first_label}: no paired difference"
         for label, run in others
         if _cases(run) != _cases(first)
     ]
+    surfaces = [
+        f"{label} measures surfaces in another way than {first_label} (surface, tolerance_mm): {_surface_of(run)} and "
+        f"{_surface_of(first)}; its NSD and HD95 are not compared"
+        for label, run in others
+        if _surface_of(run) != _surface_of(first)
+    ]
+    return [*cases, *surfaces]

@@ -1,12 +1,11 @@
 """Surface measures of one case: the share of two surfaces that agrees, and how far apart they lie.
 
-The surface of a mask is measured in surfels, as DeepMind's surface-distance and the KiTS23 challenge measure it: the mask
-is sampled at the centres of its voxels, and every cube of eight neighbouring centres that lie on both sides holds a piece
-of the marching-cubes surface. A surfel counts by its area in mm2 and lies at the centre of its cube. Everything outside
-the volume is outside the mask.
+A surface is measured in surfels, as DeepMind's surface-distance and the KiTS23 challenge do: every cube of eight
+neighbouring voxel centres, some inside the mask and some outside, holds a piece of the marching-cubes surface. Such a
+surfel counts by its area in mm2 and lies at the centre of its cube. What lies outside the volume is outside the mask.
 
-Source: Nikolov et al., Clinically Applicable Segmentation of Head and Neck Anatomy, J Med Internet Res 2021 (definition);
-Lorensen and Cline, Marching Cubes, SIGGRAPH 1987 (cubes). The areas are worked out below from the cubes themselves.
+Source: Nikolov et al., Clinically Applicable Segmentation of Head and Neck Anatomy for Radiotherapy, J Med Internet Res
+2021 (definition); Lorensen and Cline, Marching Cubes, SIGGRAPH 1987. The areas are worked out from the cubes below.
 """
 
 from __future__ import annotations
@@ -100,19 +99,19 @@ def surfel_areas(spacing_mm: Spacing) -> NDArray[np.float64]:
 
 def _find_surfels(mask: Mask, spacing_mm: Spacing) -> _Surface:
     crop, corner = _crop(mask)
-    codes = np.pad(crop.view(np.uint8), 1)
+    codes: NDArray[np.uint8] = np.pad(crop.view(np.uint8), 1)
     for axis in range(3):
         pairs = np.moveaxis(codes, axis, 0)
-        codes = np.moveaxis(pairs[:-1] | pairs[1:] << (1 << axis), 0, axis)
+        codes = np.moveaxis(pairs[:-1] | np.left_shift(pairs[1:], np.uint8(1 << axis)), 0, axis)
     places = np.argwhere((codes > 0) & (codes < 255))
     weights = surfel_areas(spacing_mm)[codes[tuple(places.T)]]
-    return _Surface((places + corner - 0.5) * spacing_mm, weights)
+    return _Surface((places + corner - 0.5) * np.array(spacing_mm), weights)
 
 
 def _find_voxels(mask: Mask, spacing_mm: Spacing) -> _Surface:
     crop, corner = _crop(mask)
     places = np.argwhere(crop & ~ndimage.binary_erosion(crop))
-    return _Surface((places + corner) * spacing_mm, np.ones(len(places)))
+    return _Surface((places + corner) * np.array(spacing_mm), np.ones(len(places)))
 
 
 def _nearest(own: _Surface, other: _Surface) -> NDArray[np.float64]:
@@ -156,10 +155,12 @@ def _area_vectors() -> NDArray[np.float64]:
 def _loops(code: int) -> list[list[Point]]:
     """Closed loops in which the surface crosses the faces of a cube; it crosses edges at their middle.
 
-    On a face whose corners differ crosswise the rarer kind of the whole cube is cut off; where both are as frequent, the
-    corners that are set.
+    On a face whose corners differ crosswise the rarer kind of corner in the cube is cut off; where both are as
+    frequent, the corners inside the mask.
     """
-    inside = {(z, y, x): bool(code >> (4 * x + 2 * y + z) & 1) for z, y, x in product((0, 1), repeat=3)}
+    inside: dict[tuple[int, ...], bool] = {
+        (z, y, x): bool(code >> (4 * x + 2 * y + z) & 1) for z, y, x in product((0, 1), repeat=3)
+    }
     cut_off = sum(inside.values()) <= 4
     following: dict[Point, list[Point]] = {}
     for axis, side in product(range(3), (0, 1)):
