@@ -26,8 +26,8 @@ from peers import refuse
 from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
 from medvol.evaluation.archive import read_evaluation
+from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.module import EvaluationModule
-from medvol.evaluation.scoring import CaseScore
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.statistics import bootstrap_interval
 from medvol.training.checkpoint import SpecCheckpoint

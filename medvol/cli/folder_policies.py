@@ -1,4 +1,4 @@
-"""Models in place of the name of a policy: ``policy: FOLDER`` or ``box:base`` in YAML, ``--policy FOLDER`` elsewhere."""
+"""Models in place of a policy's name: ``policy: FOLDER`` or ``box:base`` in YAML, ``--policy FOLDER`` elsewhere."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.stated_target import require_labels, require_stated
+from medvol.queries.findings import find_growth
 from medvol.queries.instances import part_at
 
 if TYPE_CHECKING:
     from medvol.imaging.cache.slice_cache import SliceCache
 
 _PAIRS = {"kidneys": "kidney", "lungs": "lung"}
-_GROWTH = re.compile(r"\b(tumou?r|cancer|cyst|lesion|metastasis|nodule|mass)(s|es)?\b")
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Structure:
 
 def structure_named(name: str, labels: tuple[int, ...], mask: Path | None = None) -> Structure:
     """A structure as its name tells: ``kidneys`` are a pair, ``right kidney cyst`` is a finding of a kidney."""
-    growth = _GROWTH.search(name)
-    kind = "" if growth is None else "tumour" if growth[1] in ("tumor", "cancer") else growth[1]
+    growth = find_growth(name)
+    kind = "tumour" if growth in ("tumor", "cancer") else growth
     organ = next((one for one in _PAIRS.values() if growth and one in name), "")
     return Structure(name, labels, pair=_PAIRS.get(name, ""), finding=kind, organ=organ, mask=mask)
 

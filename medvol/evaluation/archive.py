@@ -7,19 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json, write_json
+from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget
-from medvol.evaluation.scoring import CaseScore
+from medvol.evaluation.lesions import LesionScore
 from medvol.evaluation.summary import summarise
 
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
 SUMMARY_FILE = "evaluation.json"
 
-Record = TypeVar("Record", CaseScore, ErrorBudget)
+Record = TypeVar("Record")
+
+_PARTS: dict[str, type[Any]] = {"budget": ErrorBudget, "lesions": LesionScore}
 
 _ORIGIN = "`medvol test` writes it into the run's folder"
 _REMEDY = "run the test again"
@@ -85,7 +88,11 @@ def read_evaluation(folder: str | Path) -> Evaluation:
 
 def _read_score(row: Any, path: Path) -> CaseScore:
     try:
-        return _build(CaseScore, {**row, "budget": row["budget"] and _build(ErrorBudget, row["budget"])})
+        fields = {**row}
+        for name, kind in _PARTS.items():
+            if fields.get(name) is not None:
+                fields[name] = _build(kind, fields[name])
+        return _build(CaseScore, fields)
     except (TypeError, KeyError) as error:
         raise RecordError(f"{path} holds a case that cannot be read ({error}); run the test again") from error
 
@@ -99,6 +106,13 @@ def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
     record = kind(**values)
     for name, expected in get_type_hints(kind).items():
         value = getattr(record, name)
-        if not isinstance(float(value) if type(value) is int and expected is float else value, expected):
+        if not any(_is_of(value, one) for one in get_args(expected) or (expected,)):
             raise TypeError(f"{name} is {value!r}")
     return record
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a plain type, a whole number being a float too, or holds scores by name."""
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values())
+    return isinstance(value, (int, float) if kind is float else kind)

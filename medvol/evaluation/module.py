@@ -17,8 +17,10 @@ from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.types import Case, Evidence, Sampling, require_target
 from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.report import report_runs, show_means
-from medvol.evaluation.scoring import CaseScore, score_groups
+from medvol.evaluation.scoring import Keeper, score_groups
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.summary import mean_scores
 from medvol.grounding.anchors import label_anchor
@@ -57,6 +59,7 @@ class EvaluationModule(LightningModule):
         self.evaluation = evaluation
         self.network: torch.nn.Module | None = None
         self._scores: list[CaseScore] = []
+        self._masks = KeptMasks(Path(), 0.0)
         self.validated: dict[str, float] = {}
         """Means of the last validation."""
         self._outcomes: list[Outcome] = []
@@ -99,21 +102,23 @@ class EvaluationModule(LightningModule):
         rule, split_boxes = self.evaluation.anchor_rule, self.evaluation.split_boxes
         return label_anchor(require_target(case), shown, rule=rule, split_boxes=split_boxes)
 
-    def score_group(self, cases: Sequence[Case], thorough: bool = False) -> list[CaseScore]:
+    def score_group(self, cases: Sequence[Case], thorough: bool = False, keep: Keeper | None = None) -> list[CaseScore]:
         """Answer and score all queries of one volume.
 
         Args:
             cases: Cases that share one volume, each with its target mask.
-            thorough: Also measure what ``evaluation.error_budget`` and ``evaluation.surface`` ask for.
+            thorough: Also measure what ``evaluation`` asks for in a test: surfaces, lesions, the error budget.
+            keep: Keeps masks.
 
         Raises:
             DatasetError: A case has no target mask.
         """
         for case in cases:
             require_target(case)
-        settings = self.evaluation if thorough else replace(self.evaluation, surface=False, error_budget=False)
+        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False)
+        settings = self.evaluation if thorough else quick
         truths = [self.true_anchor(case) for case in cases] if settings.error_budget else None
-        return score_groups(self.answer(cases), self.propagator, settings, truths)
+        return score_groups(self.answer(cases), self.propagator, settings, truths, keep)
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -140,16 +145,21 @@ class EvaluationModule(LightningModule):
                 Console().print(show_means(scores))
 
     def on_test_epoch_start(self) -> None:
-        """Start a fresh list of scores."""
+        """Start a fresh list of scores, and a folder of masks where they are kept."""
         self._scores = []
+        gib = 0.0 if self.is_trial else self.evaluation.masks_gib / self.trainer.world_size
+        self._masks = KeptMasks(Path(self.trainer.default_root_dir), gib)
+        if self.trainer.is_global_zero and not self.is_trial:
+            self._masks.start()
+        self.trainer.strategy.barrier()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score a batch, with the error budget and surface measures when they are asked for."""
+        """Score a batch thoroughly, and keep its masks."""
         for cases in batch:
-            self._scores.extend(self.score_group(cases, thorough=True))
+            self._scores.extend(self.score_group(cases, thorough=True, keep=self._masks.keep))
 
     def on_test_epoch_end(self) -> None:
-        """Log the means as ``test/...``, print a table and write ``cases.json`` and ``evaluation.json``.
+        """Log the means as ``test/...``, print a table; write masks, ``cases.json`` and ``evaluation.json``.
 
         Raises:
             PolicyError: The policy answered no query at all.
@@ -158,6 +168,7 @@ class EvaluationModule(LightningModule):
         _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores and not self.is_trial:
+            self._masks.finish()
             path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
             with pause_progress():
                 console = Console()
@@ -209,9 +220,8 @@ class EvaluationModule(LightningModule):
             "seed": int(seed) if seed else None,
             "settings": {
                 "anchor_rule": self.evaluation.anchor_rule,
-                "split_boxes": self.evaluation.split_boxes,
-                "tolerance_mm": self.evaluation.tolerance_mm,
                 "max_new_tokens": self.evaluation.max_new_tokens,
+                **self.evaluation.measures,
             },
         }
 

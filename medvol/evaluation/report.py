@@ -13,9 +13,9 @@ from rich.text import Text
 
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
-from medvol.evaluation.scoring import CaseScore
-from medvol.evaluation.statistics import Interval, paired_difference
-from medvol.evaluation.summary import GROUPINGS, mean_scores, metric_values
+from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.comparison import Difference, compare_runs, same_cases, surface_of
+from medvol.evaluation.summary import GROUPINGS, mean_scores
 
 LABELS = {
     "format_rate": "format",
@@ -25,7 +25,14 @@ LABELS = {
     "iou": "IoU",
     "nsd": "NSD",
     "hd95_mm": "HD95 mm",
+    "lesion_hit": "HIT",
+    "lesion_precision": "lesion precision",
+    "lesion_recall": "lesion recall",
+    "lesion_f1": "lesion F1",
+    "lesion_dice": "lesion DSC",
+    "lesion_panoptic": "panoptic quality",
     "absent_accuracy": "absent",
+    "reward": "reward",
 }
 """Column head of every metric, in order."""
 
@@ -113,18 +120,6 @@ def read_runs(folders: Sequence[str | Path]) -> dict[str, Evaluation]:
     return dict(zip(labels, map(read_evaluation, paths), strict=True))
 
 
-def same_cases(first: Evaluation, second: Evaluation) -> bool:
-    """Whether two runs answered the same cases, so that they can be compared case by case."""
-    return _cases(first) == _cases(second)
-
-
-def difference(first: Evaluation, second: Evaluation, name: str) -> Interval:
-    """Mean difference of a metric over cases that both runs answered, with its interval by patient."""
-    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)) for run in (first, second)]
-    (before, patients), (after, _) = (column[name] for column in columns)
-    return paired_difference(before, after, patients)
-
-
 def show_means(scores: Sequence[CaseScore]) -> Sheet:
     """Means over the cases of a validation, without intervals."""
     means = mean_scores(scores)
@@ -153,24 +148,20 @@ def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
     """Paired differences to the first run, for the runs that answered the same cases."""
     (first_label, first), *rest = runs.items()
     others = {label: run for label, run in rest if same_cases(first, run)}
-    if not others:
-        return []
+    found = compare_runs(first, others)
     rows = [
-        [LABELS[name], *(_difference(first, run, name) for run in others.values())]
+        [LABELS[name], *(_difference_cell(found[name].get(label)) for label in others)]
         for name in LABELS
-        if name in metric_values(first.scores)
+        if found.get(name)
     ]
-    return [Sheet(f"difference to {first_label}, same cases [95 % interval by patient]", ["", *others], rows)]
+    title = f"difference to {first_label}, same cases [95 % interval by patient], p of the permutation test by patient"
+    return [Sheet(f"{title}, after Holm over the runs", ["", *others], rows)] if rows else []
 
 
-def _difference(first: Evaluation, second: Evaluation, name: str) -> str:
-    if name not in metric_values(second.scores):
+def _difference_cell(difference: Difference | None) -> str:
+    if difference is None:
         return "-"
-    return format_interval(asdict(difference(first, second, name)))
-
-
-def _cases(run: Evaluation) -> set[tuple[str, bool]]:
-    return {(score.case_id, score.present) for score in run.scores}
+    return f"{format_interval(asdict(difference.interval))} p {difference.p:.3f}"
 
 
 def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
@@ -215,8 +206,15 @@ def _failures(runs: Mapping[str, Evaluation]) -> list[str]:
 
 def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
     (first_label, first), *others = runs.items()
-    return [
+    cases = [
         f"{label} did not answer the same cases as {first_label}: no paired difference"
         for label, run in others
         if not same_cases(first, run)
     ]
+    surfaces = [
+        f"{label} measures surfaces in another way than {first_label} (surface, tolerance_mm): {surface_of(run)} and "
+        f"{surface_of(first)}; its NSD and HD95 are not compared"
+        for label, run in others
+        if surface_of(run) != surface_of(first)
+    ]
+    return [*cases, *surfaces]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medvol.evaluation.archive import Evaluation
-from medvol.evaluation.report import difference, read_runs, same_cases
-from medvol.evaluation.summary import metric_values
+from medvol.evaluation.comparison import Difference, compare_runs, same_cases
+from medvol.evaluation.report import read_runs
 
 _PARTS = ("all", "groups", "failures", "error_budget")
 """Of ``evaluation.json``."""
@@ -29,11 +29,17 @@ def describe_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
         RecordError: A file is missing, damaged, or of another version.
     """
     runs = read_runs(folders)
-    (first_label, first), *others = runs.items()
+    (first_label, first), *rest = runs.items()
+    found = compare_runs(first, {label: run for label, run in rest if same_cases(first, run)})
     return {
         "runs": [_describe(label, run) for label, run in runs.items()],
         "differences": [
-            {"run": label, "against": first_label, "metrics": _compare(first, run)} for label, run in others
+            {
+                "run": label,
+                "against": first_label,
+                "metrics": _metrics(found, label) if same_cases(first, run) else None,
+            }
+            for label, run in rest
         ],
     }
 
@@ -42,9 +48,9 @@ def _describe(label: str, run: Evaluation) -> dict[str, Any]:
     return {"run": label, "folder": str(run.folder), **{part: run.summary[part] for part in _PARTS}}
 
 
-def _compare(first: Evaluation, second: Evaluation) -> Mapping[str, Any] | None:
-    """Paired difference of every metric that both have; None when they did not answer the same cases."""
-    if not same_cases(first, second):
-        return None
-    common = [name for name in metric_values(first.scores) if name in metric_values(second.scores)]
-    return {name: asdict(difference(first, second, name)) for name in common}
+def _metrics(found: Mapping[str, Mapping[str, Difference]], label: str) -> dict[str, Any]:
+    return {
+        name: {**asdict(by_run[label].interval), "p": by_run[label].p}
+        for name, by_run in found.items()
+        if label in by_run
+    }

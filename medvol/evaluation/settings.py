@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from medvol.core.ranges import require_least
+from medvol.evaluation.surfaces import SurfaceKind
+from medvol.queries.findings import find_growth
+
+MEASURES = ("split_boxes", "surface", "tolerance_mm", "lesions")
+"""Settings of what is measured of a mask or an answer."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,12 @@ class EvaluationSettings:
         max_new_tokens: Upper bound on the length of an answer, in training too.
         error_budget: In a test, also measure what slice choice, boxes and propagation lose (two more propagations a
             case).
-        surface: In a test, also measure NSD and HD95.
+        surface: In a test, measure NSD and HD95 on the surfels of the surface, by area, as surface-distance, MONAI
+            and KiTS23 do, or on its voxels; None measures neither.
         tolerance_mm: Tolerance of the NSD, for cases that name none.
+        lesions: In a test, score these targets lesion by lesion: those that are named after a finding (tumour, cyst,
+            lesion, nodule, metastasis, mass, cancer), all, or none.
+        masks_gib: In a test, most GiB of masks that are kept in the run folder for ``medvol rescore``; 0 keeps none.
         save_dir: Folder of the masks, records and pictures that ``predict`` writes; ``predictions`` in the run folder
             when None.
     """
@@ -29,8 +38,10 @@ class EvaluationSettings:
     split_boxes: bool = True
     max_new_tokens: int = 256
     error_budget: bool = False
-    surface: bool = False
+    surface: SurfaceKind | None = "surfels"
     tolerance_mm: float = 2.0
+    lesions: Literal["named", "all", "none"] = "named"
+    masks_gib: float = 1.0
     save_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -40,4 +51,13 @@ class EvaluationSettings:
             ConfigError: A setting is out of range.
         """
         require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
-        require_least(0, "evaluation", tolerance_mm=self.tolerance_mm)
+        require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
+
+    @property
+    def measures(self) -> dict[str, Any]:
+        """Settings that decide the numbers of an evaluation, as ``evaluation.json`` states them."""
+        return {name: getattr(self, name) for name in MEASURES}
+
+    def counts_lesions(self, target: str) -> bool:
+        """Whether a target of this name is scored lesion by lesion."""
+        return self.lesions == "all" or (self.lesions == "named" and bool(find_growth(target)))

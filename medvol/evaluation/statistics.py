@@ -1,19 +1,27 @@
-"""Intervals by patient.
+"""Intervals and tests by patient.
 
-Queries of one patient are not independent, so whole patients are resampled (cluster bootstrap), never single cases.
+Queries of one patient are not independent, so whole patients are resampled or have their sign changed, never single
+cases.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from medvol.core.errors import ConfigError
+
+_EXACT = 14
+"""Patients up to which every change of signs is tried."""
+
+_BATCH = 256
+"""Resamples that lie in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,12 @@ def bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    limits: tuple[float, float] = (-inf, inf),
 ) -> Interval:
-    """Mean over cases with a cluster-bootstrap interval by patient.
+    """Mean over cases with its studentised bootstrap interval (bootstrap-t), patients being resampled.
 
-    The interval is bias-corrected and accelerated (BCa), at a level expanded by Student's t for few patients: plain
-    percentile and BCa intervals of a 95 % level hold the true mean in 89 % of studies with 10 patients and 86 % with 7,
-    expanded ones in 93 % and 92 %. Where BCa is undefined the percentile interval takes its place.
+    Of 400 simulated studies, skewed and bounded as Dice is, intervals of a 95 % level hold the true mean in 93 to 97 %
+    with 7, 15 and 40 patients. Failures that are too rare to be seen in a study are in no interval of it.
 
     Args:
         values: One value a case, (N,), finite.
@@ -54,11 +62,13 @@ def bootstrap_interval(
         confidence: Share of studies whose interval should hold the true mean.
         resamples: Draws of as many patients as there are, with replacement.
         seed: Seed of the draws.
+        limits: Least and largest value that a mean can have; the interval ends there.
 
     Raises:
         ConfigError: There are no cases, the lengths differ, or a value is not finite.
 
-    Source: expansion after Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 2015.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12; the variance of a mean over
+    clusters of unequal size is that of a ratio (Cochran, Sampling Techniques, 1977, chapter 6).
     """
     cases = np.asarray(values, np.float64)
     if not cases.size or cases.shape != (len(patients),) or not np.isfinite(cases).all():
@@ -67,12 +77,18 @@ def bootstrap_interval(
     mean = float(cases.mean())
     if len(sums) < 2:
         return Interval(mean, None, None, len(cases), len(sums))
-    low, high = _cluster_bounds(sums, counts, _expanded(confidence, len(sums)), resamples, seed)
+    bounds = _studentised_bounds(sums, counts, confidence, resamples, seed)
+    low, high = np.clip(bounds, *limits).tolist()
     return Interval(mean, low, high, len(cases), len(sums))
 
 
 def paired_difference(
-    first: ArrayLike, second: ArrayLike, patients: Sequence[str], resamples: int = 2000, seed: int = 0
+    first: ArrayLike,
+    second: ArrayLike,
+    patients: Sequence[str],
+    resamples: int = 2000,
+    seed: int = 0,
+    limits: tuple[float, float] = (-inf, inf),
 ) -> Interval:
     """Mean of ``second - first`` over the same cases, with its interval by patient.
 
@@ -82,14 +98,66 @@ def paired_difference(
         patients: Patient of each case, length N.
         resamples: Draws.
         seed: Seed of the draws.
+        limits: Least and largest value that a difference can have.
 
     Raises:
         ConfigError: The two differ in length, or a value is not finite.
     """
+    return bootstrap_interval(_differences(first, second), patients, resamples=resamples, seed=seed, limits=limits)
+
+
+def paired_test(
+    first: ArrayLike, second: ArrayLike, patients: Sequence[str], draws: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided p of the permutation test that two means over the same cases are equal.
+
+    Where nothing tells the two apart, the difference of a patient is as likely with the other sign. Every change of
+    signs is tried for up to 14 patients, random ones for more.
+
+    Args:
+        first: One value a case, (N,).
+        second: One value of the same cases in the same order, (N,).
+        patients: Patient of each case, length N.
+        draws: Random changes of signs.
+        seed: Seed of the draws.
+
+    Returns:
+        Share of changes whose difference is at least as large, in (0, 1]; 1 for a single patient.
+
+    Raises:
+        ConfigError: The two differ in length.
+    """
+    sums, _ = _by_patient(_differences(first, second), patients)
+    if len(sums) <= _EXACT:
+        signs = np.array(list(product((1.0, -1.0), repeat=len(sums))))
+    else:
+        signs = np.random.default_rng(seed).choice([1.0, -1.0], (draws, len(sums)))
+        signs[0] = 1.0  # what was seen is one of the changes, so that p is never 0
+    slack = 1e-12 * float(np.abs(sums).sum())
+    return float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - slack))
+
+
+def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Raise the p of several tests that the chance of any false positive stays below the level (Holm 1979).
+
+    Args:
+        p_values: By name of the test.
+
+    Returns:
+        Adjusted values by the same names, in the same order, at most 1.
+    """
+    raised, largest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
+        raised[name] = largest
+    return {name: raised[name] for name in p_values}
+
+
+def _differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     before, after = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if before.shape != after.shape:
         raise ConfigError(f"paired values must be of the same cases; got {before.shape} and {after.shape}")
-    return bootstrap_interval(after - before, patients, resamples=resamples, seed=seed)
+    return after - before
 
 
 def _by_patient(cases: NDArray[np.float64], patients: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -99,33 +167,36 @@ def _by_patient(cases: NDArray[np.float64], patients: Sequence[str]) -> tuple[ND
     return sums, np.bincount(index).astype(np.float64)
 
 
-def _expanded(confidence: float, patients: int) -> float:
-    """Level of a normal interval that is as wide as Student's, with the variance corrected for the sample size."""
-    quantile = stats.t.ppf((1 + confidence) / 2, patients - 1) * np.sqrt(patients / (patients - 1))
-    return float(2 * stats.norm.cdf(quantile) - 1)
-
-
-def _cluster_bounds(
+def _studentised_bounds(
     sums: NDArray[np.float64], counts: NDArray[np.float64], confidence: float, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """BCa bounds of sum(sums) / sum(counts) under resampling of patients; percentile bounds where BCa is undefined."""
+    """Bounds of sum(sums) / sum(counts) under resampling of patients.
+
+    Where so many resamples have no spread that a bound would be infinite, as with shares of few patients, Student's
+    quantile takes its place.
+    """
+    mean, error = (float(part[0]) for part in _mean_and_error(sums[None], counts[None]))
     if np.ptp(sums / counts) == 0:
-        return float(sums[0] / counts[0]), float(sums[0] / counts[0])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # answered below by the percentile interval
-        result = stats.bootstrap(
-            (sums, counts),
-            lambda sums, counts, axis=-1: sums.sum(axis=axis) / counts.sum(axis=axis),
-            paired=True,
-            vectorized=True,
-            n_resamples=resamples,
-            batch=256,
-            confidence_level=confidence,
-            rng=np.random.default_rng(seed),
-        )
-    low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
-    if np.isfinite([low, high]).all():
-        return low, high
+        return mean, mean
+    rng = np.random.default_rng(seed)
+    ratios = []
+    for start in range(0, resamples, _BATCH):
+        drawn = rng.integers(0, len(sums), (min(_BATCH, resamples - start), len(sums)))
+        means, errors = _mean_and_error(sums[drawn], counts[drawn])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios.append(np.nan_to_num((means - mean) / errors, nan=0.0, posinf=inf, neginf=-inf))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(result.bootstrap_distribution, tails).tolist()
-    return low, high
+    drawn_tails = np.quantile(np.concatenate(ratios), tails, method="nearest")
+    low, high = np.where(np.isfinite(drawn_tails), drawn_tails, stats.t.ppf(tails, len(sums) - 1)).tolist()
+    return mean - high * error, mean - low * error
+
+
+def _mean_and_error(
+    sums: NDArray[np.float64], counts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means over cases and their standard errors over patients; arrays (..., patients) to (...)."""
+    patients = sums.shape[-1]
+    means = sums.sum(axis=-1) / counts.sum(axis=-1)
+    apart = (sums - means[..., None] * counts) / counts.mean(axis=-1, keepdims=True)
+    errors = np.sqrt((apart**2).sum(axis=-1) / (patients * (patients - 1)))
+    return means, np.where(errors > 1e-12, errors, 0.0)

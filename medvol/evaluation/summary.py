@@ -7,16 +7,24 @@ absent targets are counted apart (``absent_accuracy``), so that easy ``[]`` answ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from math import inf
+from operator import attrgetter
 from typing import Any
 
+from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import mean_budget
-from medvol.evaluation.scoring import CaseScore
 from medvol.evaluation.statistics import bootstrap_interval
 
 PRESENT_METRICS = ("key_slice_score", "box_iou", "dsc", "iou", "nsd", "hd95_mm")
 """Averaged over cases whose target is present."""
+
+LESION_METRICS = ("hit", "precision", "recall", "f1", "dice", "panoptic")
+"""Averaged, as ``lesion_...``, over cases whose target is present and scored lesion by lesion."""
+
+UNBOUNDED = ("hd95_mm", "reward")
+"""Metrics that may exceed 1; all are at least 0."""
 
 GROUPINGS = ("phrasing", "kind", "target", "modality")
 """Ways in which ``summarise`` splits the cases."""
@@ -26,17 +34,24 @@ def metric_values(scores: Sequence[CaseScore]) -> dict[str, tuple[list[float], l
     """Values and patients of every metric that these cases have.
 
     Returns:
-        By name: ``format_rate`` over all cases, ``PRESENT_METRICS`` over those whose target is present,
-        ``absent_accuracy`` over the others; metrics without a case are left out.
+        By name: ``format_rate`` over all cases that were answered in words, ``PRESENT_METRICS`` and ``LESION_METRICS``
+        over those whose target is present, ``absent_accuracy`` over the others, ``reward`` over those with rewards;
+        metrics without a case are left out.
     """
     present = [score for score in scores if score.present]
-    absent = [score for score in scores if not score.present]
-    table = {"format_rate": ([float(s.parsed) for s in scores], [s.patient_id for s in scores])}
-    for name in PRESENT_METRICS:
-        measured = [s for s in present if getattr(s, name) is not None]
-        table[name] = ([getattr(s, name) for s in measured], [s.patient_id for s in measured])
-    table["absent_accuracy"] = ([s.dsc for s in absent], [s.patient_id for s in absent])
+    table = {"format_rate": _column(scores, lambda score: score.parsed)}
+    table |= {name: _column(present, attrgetter(name)) for name in PRESENT_METRICS}
+    counted = [score for score in present if score.lesions is not None]
+    table |= {f"lesion_{name}": _column(counted, attrgetter(f"lesions.{name}")) for name in LESION_METRICS}
+    table["absent_accuracy"] = _column([score for score in scores if not score.present], attrgetter("dsc"))
+    table["reward"] = _column(scores, lambda score: None if score.rewards is None else score.rewards["total"])
     return {name: columns for name, columns in table.items() if columns[0]}
+
+
+def _column(scores: Sequence[CaseScore], read: Callable[[CaseScore], float | None]) -> tuple[list[float], list[str]]:
+    """Values of one metric and their patients; cases without a value are left out."""
+    rows = [(value, score.patient_id) for score in scores if (value := read(score)) is not None]
+    return [float(value) for value, _ in rows], [patient for _, patient in rows]
 
 
 def mean_scores(scores: Sequence[CaseScore]) -> dict[str, float]:
@@ -78,7 +93,7 @@ def _row(scores: Sequence[CaseScore], seed: int) -> dict[str, Any]:
         "failures": sum(score.failure is not None for score in scores),
     }
     intervals = {
-        name: asdict(bootstrap_interval(values, patients, seed=seed))
+        name: asdict(bootstrap_interval(values, patients, seed=seed, limits=(0.0, inf if name in UNBOUNDED else 1.0)))
         for name, (values, patients) in metric_values(scores).items()
     }
     return {**counts, "metrics": intervals}

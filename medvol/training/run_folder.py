@@ -16,7 +16,15 @@ if sys.platform != "win32":
     import fcntl
 
 _WORDS = ("best", "last")
-_RESULTS = (f"{CHECKPOINTS}/*.ckpt", "model", "rollouts/step-*.png", "cases.json", "evaluation.json", "predictions")
+_RESULTS = (
+    f"{CHECKPOINTS}/*.ckpt",
+    "model",
+    "rollouts/step-*.png",
+    "cases.json",
+    "evaluation.json",
+    "masks",
+    "predictions",
+)
 """What would be taken for the next experiment's."""
 
 _NOTES = (

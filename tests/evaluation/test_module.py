@@ -70,11 +70,11 @@ def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
     groups, policy = study
     run(
         "test",
-        EvaluationModule(policy, box_propagator(), EvaluationSettings(error_budget=True, surface=True)),
+        EvaluationModule(policy, box_propagator(), EvaluationSettings(error_budget=True, surface="surfels")),
         groups,
         tmp_path,
     )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json", "masks"]
     cases = json.loads((tmp_path / "cases.json").read_text())
     summary = json.loads((tmp_path / "evaluation.json").read_text())
     assert [case["case_id"] for case in cases] == ["right", "half", "missed", "garbled", "nowhere", "other"]

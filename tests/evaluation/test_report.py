@@ -16,7 +16,7 @@ from medvol.evaluation.summary import mean_scores, summarise
 from medvol.grounding.anchors import label_anchor
 
 TRUE_BOX = (15, 10, 35, 20)
-SURFACE = EvaluationSettings(surface=True)
+SURFACE = EvaluationSettings(surface="surfels")
 ABOUT = {"policy": {"name": "P"}, "propagator": {"name": "R"}}
 
 
@@ -92,12 +92,31 @@ def test_runs_of_the_same_cases_are_paired(make_scores, tmp_path):
     difference = next(sheet for sheet in report.sheets if sheet.title.startswith("difference to before"))
     rows = dict(difference.rows)
     gain = 1 - 2 * 10 / (10 + 20)
-    assert rows["DSC"] == format_interval({"mean": gain, "low": gain, "high": gain})
+    assert rows["DSC"] == format_interval({"mean": gain, "low": gain, "high": gain}) + " p 0.250"  # 2 of 8 signs
     assert rows["box IoU"].startswith("0.500")
     assert (
         report.remarks == ("failures of before: no_answer 1", "failures of after: no_answer 1")
         or len(report.remarks) == 2
     )
+
+
+def test_p_values_are_raised_over_the_runs(make_scores, tmp_path):
+    """Three patients whose signs agree have 2 / 8; with two runs beside the first, Holm doubles it."""
+    for name, width in {"first": 10, "a": 20, "b": 14}.items():
+        write_evaluation(tmp_path / name, make_scores(width), ABOUT)
+    report = report_runs([tmp_path / name for name in ("first", "a", "b")])
+    rows = dict(row[:1] + [row[1:]] for row in report.sheets[1].rows)
+    assert [cell.split(" p ")[1] for cell in rows["DSC"]] == ["0.500", "0.500"]
+
+
+def test_surfaces_that_are_measured_in_two_ways_are_not_compared(make_scores, tmp_path):
+    for name, surface in {"a": "surfels", "b": "voxels"}.items():
+        settings = {"settings": {"surface": surface, "tolerance_mm": 2.0}}
+        write_evaluation(tmp_path / name, make_scores(20), {**ABOUT, **settings})
+    report = report_runs([tmp_path / "a", tmp_path / "b"])
+    assert any("its NSD and HD95 are not compared" in remark for remark in report.remarks)
+    assert {"NSD", "HD95 mm"}.isdisjoint(row[0] for row in report.sheets[1].rows)
+    assert "DSC" in [row[0] for row in report.sheets[1].rows]
 
 
 def test_runs_of_other_cases_are_not_paired(make_scores, tmp_path):

@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 
 from medvol.core.errors import DatasetError, MissingExtraError, PolicyError
-from medvol.core.metrics import diagonal_mm
 from medvol.core.types import Completion, Rollout
 from medvol.evaluation.scoring import score_groups
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.surfaces import diagonal_mm
 from medvol.rollouts.failures import POLICY_FAILED, PROPAGATION_FAILED
 from medvol.rollouts.groups import Group
 
 TRUE_BOX = (15, 10, 35, 20)
-SURFACE = EvaluationSettings(surface=True)
+SURFACE = EvaluationSettings(surface="surfels")
 
 
 def scores_of(score):
@@ -29,7 +29,8 @@ def test_perfect_answer(make_case, write_answer, box_propagator, score_answer):
 
 
 def test_half_a_box_one_slice_off(make_case, write_answer, box_propagator, score_answer):
-    score = score_answer(make_case(), write_answer(7, (15, 10, 25, 20)), box_propagator())
+    without = EvaluationSettings(surface=None)
+    score = score_answer(make_case(), write_answer(7, (15, 10, 25, 20)), box_propagator(), without)
     overlap, predicted, true = 4 * 100, 5 * 100, 5 * 200
     assert score.key_slice_score == 1.0
     assert score.box_iou == pytest.approx(0.5)
@@ -139,6 +140,6 @@ def test_case_without_a_mask_cannot_be_scored(make_case, write_answer, box_propa
 def test_a_case_may_bring_its_own_surface_tolerance(make_case, write_answer, box_propagator, own, nsd, score_answer):
     """The propagated box lies one slice of 4 mm off: of both, one end lies 4 mm apart, all but their corners."""
     case = dataclasses.replace(make_case(), surface_tolerance_mm=own)
-    setting = EvaluationSettings(surface=True, tolerance_mm=4.5)
+    setting = EvaluationSettings(surface="surfels", tolerance_mm=4.5)
     score = score_answer(case, write_answer(7, TRUE_BOX), box_propagator(), setting)
     assert (score.nsd == 1.0) == (nsd == 1.0)

@@ -10,7 +10,7 @@ import yaml
 
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.evaluation.archive import read_evaluation, write_evaluation
-from medvol.evaluation.scoring import CaseScore
+from medvol.evaluation.case_score import CaseScore
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.policies.vision_language import QwenVLPolicy
@@ -97,8 +97,8 @@ def test_a_card_tells_what_was_measured_of_these_weights_and_of_no_others(
 ) -> None:
     """Two patients, one found whole and one not at all: a mean of a half between 0 and 1."""
     policy = TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=4, height_px=48, width_px=48))
-    found = (False, "CT", True, True, None, "", False, 1)
-    scores = [CaseScore(f"c{i}", f"p{i}", "q", "liver", "", *found, *[float(i)] * 4, 1.0, 1.0) for i in range(2)]
+    asked = ("q", "liver", "", False, "CT", True)
+    scores = [CaseScore(f"c{i}", f"p{i}", *asked, *[float(i)] * 2, 1.0, 1.0, parsed=True) for i in range(2)]
     write_evaluation(tmp_path, scores, {"policy": dict(policy.identity())})
     export_model(policy, tmp_path / "model", make(), tmp_path)
     card = (tmp_path / "model" / "README.md").read_text()

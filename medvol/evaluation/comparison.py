@@ -1,0 +1,77 @@
+"""Runs of the same cases, compared: paired differences with intervals and p values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from medvol.evaluation.archive import Evaluation
+from medvol.evaluation.statistics import Interval, adjust_holm, paired_difference, paired_test
+from medvol.evaluation.summary import UNBOUNDED, metric_values
+
+_SURFACES = ("nsd", "hd95_mm")
+
+Pair = tuple[list[float], list[float], list[str]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference of a metric between two runs.
+
+    Args:
+        interval: Second run minus first, over the cases of both, with its interval by patient.
+        p: Two-sided p of the permutation test by patient, adjusted for the number of compared runs (Holm).
+    """
+
+    interval: Interval
+    p: float
+
+
+def same_cases(first: Evaluation, second: Evaluation) -> bool:
+    """Whether two runs answered the same cases, so that they can be compared case by case."""
+    return _cases(first) == _cases(second)
+
+
+def surface_of(run: Evaluation) -> tuple[Any, Any]:
+    """How a run measured surfaces, and its tolerance in mm."""
+    settings = run.summary.get("settings", {})
+    return settings.get("surface"), settings.get("tolerance_mm")
+
+
+def compare_runs(first: Evaluation, others: Mapping[str, Evaluation]) -> dict[str, dict[str, Difference]]:
+    """Compare runs with the first one.
+
+    Args:
+        first: What the others are compared with.
+        others: Runs by label, which answered the same cases.
+
+    Returns:
+        By metric, then by label; a run that does not measure the same of the same cases is left out there.
+    """
+    found = {}
+    for name in metric_values(first.scores):
+        pairs = {label: _pair(first, run, name) for label, run in others.items()}
+        known = {label: pair for label, pair in pairs.items() if pair is not None}
+        p_values = adjust_holm({label: paired_test(*pair) for label, pair in known.items()})
+        most = inf if name in UNBOUNDED else 1.0
+        found[name] = {
+            label: Difference(paired_difference(*pair, limits=(-most, most)), p_values[label])
+            for label, pair in known.items()
+        }
+    return found
+
+
+def _cases(run: Evaluation) -> set[tuple[str, bool]]:
+    return {(score.case_id, score.present) for score in run.scores}
+
+
+def _pair(first: Evaluation, second: Evaluation, name: str) -> Pair | None:
+    """Values of one metric in two runs and the patients; None where they do not measure the same of the same cases."""
+    if name in _SURFACES and surface_of(first) != surface_of(second):
+        return None
+    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)).get(name) for run in (first, second)]
+    if columns[0] is None or columns[1] is None or columns[0][1] != columns[1][1]:
+        return None
+    return columns[0][0], columns[1][0], columns[0][1]
