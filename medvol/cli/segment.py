@@ -254,7 +254,7 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
     from medvol.imaging.dicom.segmentation import require_dicom_seg
     from medvol.inference.names import MAX_NAME_BYTES, cut
     from medvol.inference.records import answer_paths, mask_suffix, read_record
-    from medvol.inference.segmenter import repropagate
+    from medvol.inference.repropagation import repropagate
 
     if options.query is not None or options.jobs:
         raise ConfigError("--evidence takes query and anchor from the record; leave the query and --jobs out")

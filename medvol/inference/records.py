@@ -16,6 +16,7 @@ from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
+from medvol.inference.readings import Reading, take_reading
 from medvol.inference.record_fields import RecordFields
 
 SCHEMA = "medvol-evidence/1"
@@ -50,6 +51,8 @@ class EvidenceRecord:
         edited: True when the anchor is no longer what the completion says.
         confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
         dicom_seg: Kind of the DICOM segmentation beside it, ``anonymous`` or ``with_patient``; None when there is none.
+        modality: What the scan was read as; None where the record does not say.
+        reading: What a person made of an answer; None for a policy's own.
     """
 
     query: str
@@ -67,6 +70,8 @@ class EvidenceRecord:
     not_written: Mapping[str, Any] = field(default_factory=dict)
     confidence: Mapping[str, Any] = field(default_factory=dict)
     dicom_seg: str | None = None
+    modality: str | None = None
+    reading: Reading | None = None
 
 
 def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
@@ -103,7 +108,15 @@ def read_record(path: str | Path) -> EvidenceRecord:
         edited=fields.flag("edited"),
         confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
         dicom_seg=fields.optional_text("dicom_seg") if "dicom_seg" in fields.content else None,
+        modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
+        reading=_read_reading(fields),
     )
+
+
+def _read_reading(fields: RecordFields) -> Reading | None:
+    if fields.content.get("reading") is None:
+        return None
+    return take_reading(fields.mapping("reading"), f"{fields.path}: reading")
 
 
 def find_record(path: Path) -> EvidenceRecord | None:

@@ -26,6 +26,7 @@ from medvol.inference.confidence import Confidence
 from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan
 from medvol.inference.overlay import Picture, render_overlay
+from medvol.inference.readings import Reading
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
 
 _Extras = dict[str, Callable[[Path], object]]
@@ -44,6 +45,7 @@ class Segmentation(Brief):
         completion: The policy's own words.
         provenance: Identity of the policy and the propagator, as written to the evidence record.
         confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
+        reading: What a person made of it; None for an answer that nobody has read.
     """
 
     volume: Volume
@@ -53,6 +55,7 @@ class Segmentation(Brief):
     completion: Completion
     provenance: Mapping[str, Any] = field(default_factory=dict)
     confidence: Confidence | None = None
+    reading: Reading | None = None
 
     @property
     def picture(self) -> Picture:
@@ -160,6 +163,7 @@ def describe_segmentation(
         "overlay": {"file": overlay_file},
         "dicom_seg": None if "dicom_seg" in (not_written or {}) else dicom_seg,
         "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
+        "reading": None if segmentation.reading is None else segmentation.reading.to_dict(),
         "not_written": dict(not_written or {}),
         "scan": _describe_scan(volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
