@@ -47,7 +47,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.grounding.prompts import require_query
     from medvol.imaging.folders import is_batch
 
-    options, parser = _parse(verb, _expand_folder(arguments))
+    options, parser = _parse(verb, expand_folder(arguments))
     options.series = None if options.series is None else str(options.series)
     if options.evidence:
         return _run_evidence(options, parser)
@@ -121,7 +121,7 @@ def _accepted_keys() -> dict[str, Any]:
     }
 
 
-def _expand_folder(arguments: Sequence[str]) -> list[str]:
+def expand_folder(arguments: Sequence[str]) -> list[str]:
     """Write ``--policy FOLDER`` as the policy that wrote the folder, with the settings that open it."""
     joined = [part for argument in arguments for part in _split_policy(argument)]
     expanded: list[str] = []

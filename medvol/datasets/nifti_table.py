@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, QueryError
 from medvol.core.types import Evidence, Modality
-from medvol.datasets.reader_boxes import read_boxes, read_key_slice
+from medvol.datasets.reader_anchor import read_key_slice
 from medvol.datasets.sheet import SheetRow, read_sheet
+from medvol.grounding.box_text import read_boxes
 from medvol.imaging.file_names import stem
 from medvol.queries.instances import VoxelIndex
 from medvol.queries.query_bank import target_name

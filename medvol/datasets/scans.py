@@ -19,7 +19,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
 from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
-from medvol.datasets.reader_boxes import require_within
+from medvol.datasets.reader_anchor import require_within
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import Split, complete_split, read_split_file
 from medvol.queries.query_bank import QueryBank, target_name
