@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from medvol.imaging.reading import read_mask as read_mask
     from medvol.imaging.reading import read_volume as read_volume
     from medvol.imaging.writing import write_mask as write_mask
+    from medvol.inference.batch_page import write_answer_page as write_answer_page
     from medvol.inference.segmentation import Segmentation as Segmentation
     from medvol.inference.segmenter import Segmenter as Segmenter
     from medvol.policies.endpoint_parts.settings import RequestSettings as RequestSettings
@@ -171,6 +172,7 @@ _HOME = {
     "read_volume": "medvol.imaging.reading",
     "score": "medvol.training.score",
     "testing": "medvol.testing",
+    "write_answer_page": "medvol.inference.batch_page",
     "write_mask": "medvol.imaging.writing",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from medvol.cli.answer_lines import save_and_tell, say_replaced
+from medvol.cli.answer_lines import save_and_tell, say_replaced, show_before
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_configs
 from medvol.core.defaults import PROPAGATOR
@@ -23,7 +23,7 @@ from medvol.terminal.stops import Stops, hear_stops
 from medvol.weights.folder_policy import find_policy
 
 if TYPE_CHECKING:
-    from medvol.core.types import DicomSegKind, Volume
+    from medvol.core.types import Volume
     from medvol.inference.answers import Question
     from medvol.inference.segmenter import Segmenter
 
@@ -81,6 +81,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
         type=Literal["anonymous", "with_patient"] | None,
         help="write a DICOM segmentation too: without the patient's data, or with what an archive files it by",
     )
+    parser.add_argument("--html", action="store_true", help="write a page that shows the answer, or all of a batch")
     parser.add_argument("--samples", type=int, default=0, help="draw so many more answers, and tell how far they agree")
     parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
@@ -107,7 +108,7 @@ def _choices(what: str, registry: Registry, key: str) -> str:
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan", "strict")
+    flags = ("overwrite", "allow_other_scan", "strict", "html")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
@@ -170,9 +171,11 @@ def _run_one(options: Namespace, parser: ComponentParser) -> int:
         answer = None if options.overwrite else question.find(options.dicom_seg)
         if answer is not None and segmenter.accepts(answer[1]):
             console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
+            if options.html:
+                show_before(answer, volume, question.paths["page"], console)
             return 0
         say_replaced(question.require_free(options.overwrite), console)
-        _answer(question, segmenter, volume, options.dicom_seg, stops, console)
+        _answer(question, segmenter, volume, options, stops, console)
     return 0
 
 
@@ -180,7 +183,7 @@ def _answer(
     question: Question,
     segmenter: Segmenter,
     volume: Volume,
-    dicom_seg: DicomSegKind | None,
+    options: Namespace,
     stops: Stops,
     console: Console,
 ) -> None:
@@ -198,7 +201,7 @@ def _answer(
         raise answer
     stops.check()
     with stops.hold():
-        save_and_tell(answer, question.job.folder, question.name, dicom_seg, console)
+        save_and_tell(answer, question.job.folder, question.name, options.dicom_seg, console, options.html)
     stops.check()
 
 
@@ -225,9 +228,11 @@ def _run_many(options: Namespace, parser: ComponentParser) -> int:
             lambda outcome: work.advance(),
             options.dicom_seg,
             read_otherwise,
+            options.html,
         )
     console.print(summary.table() if summary.needs_rows else summary.table().title)
-    console.print(summary.problem or f"answers, summary.json and answers.csv: {options.out}", soft_wrap=True)
+    page = ", answers.html" if options.html else ""
+    console.print(summary.problem or f"answers, summary.json and answers.csv{page}: {options.out}", soft_wrap=True)
     return summary.exit_code
 
 
@@ -278,5 +283,5 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> int:
         segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
         stops.check()
         with stops.hold():
-            save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console)
+            save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console, options.html)
     return 0

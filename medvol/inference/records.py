@@ -25,6 +25,9 @@ SCHEMA = "medvol-evidence/1"
 DICOM_SEG_SUFFIX = ".dcm"
 """Ending of a DICOM segmentation object beside a record."""
 
+PAGE_SUFFIX = ".html"
+"""Ending of the page that shows an answer."""
+
 FAILED_SUFFIX = ".failed.json"
 """Ending of the file that keeps the words of an answer without a mask."""
 
@@ -76,7 +79,7 @@ class EvidenceRecord:
 
 def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
     """Where the files of an answer lie, by their kind; ``suffix`` is the mask's, see ``mask_suffix``."""
-    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX}
+    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX, "page": PAGE_SUFFIX}
     return {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
 
 
