@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import MedvolError, MissingExtraError, explain_error
+from medvol.pages.viewer import niivue_script
 from medvol.viewing.desk import Desk
 from medvol.viewing.entries import Entry
 from medvol.viewing.gate import Gate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 PAGE = Path(__file__).parent / "page"
+NIIVUE = "niivue.js"
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _PROMPT_S = 1.0
 """A job that ends within this is answered at once."""
@@ -227,6 +229,8 @@ def _nothing(request: Request, error: Exception) -> Response:
 
 def _read_page_file(name: str) -> bytes:
     """A file of the page; only those that are there by name, never a path."""
+    if name == NIIVUE:
+        return niivue_script()
     known = {path.name: path for path in PAGE.iterdir() if path.suffix in _KINDS}
     if name not in known:
         raise UnknownError(f"the page has no file {name[:80]!r}")
