@@ -44,7 +44,8 @@ def answer_folder(place: Path) -> Path:
     folder = place / "answers"
     for number, queries in enumerate((["the block", "the tail"], [HOSTILE])):
         scan = write_scan(place / "scans" / f"scan{number}.nii.gz", number)
-        for letter, answer in zip("ab", segmenter.segment_many(scan, queries), strict=False):
+        answered = segmenter.segment_many(read_volume(scan, modality="CT"), queries)
+        for letter, answer in zip("ab", answered, strict=False):
             answer.save(folder, f"case{number}{letter}")
     return folder
 

@@ -140,15 +140,23 @@ def test_the_mask_follows_a_dragged_box_and_is_the_librarys(page: Any, live: Liv
 
 
 def test_the_picture_shows_voxels_and_sides_where_they_are(page: Any) -> None:
-    """The block is bright; the scan's first stored voxel lies at the patient's left, so on the image's right."""
+    """The block is bright; the dark voxel that the file stores first lies at the patient's left, back and head."""
     page.keyboard.press("m")
-    page.keyboard.press("]")
-    shade = "([x, y]) => { const c = document.getElementById('axial'); const r = c.getBoundingClientRect();"
-    shade += "return c.getContext('2d').getImageData((x - r.left) * c.width / r.width,"
-    shade += "(y - r.top) * c.height / r.height, 1, 1).data[0]; }"
-    page.wait_for_timeout(200)
-    assert page.evaluate(shade, list(place(page, 20.5, 12.5))) == round((80 + 160) / 400 * 255)
-    assert page.evaluate(shade, list(place(page, 35.5, 12.5))) == round((-100 + 160) / 400 * 255)
+    assert shade(page, 20.5, 12.5) == round((80 + 160) / 400 * 255)
+    assert shade(page, 35.5, 12.5) == round((-100 + 160) / 400 * 255)
+    page.keyboard.press("PageUp")
+    page.wait_for_selector("body[data-drawn='11']", timeout=WAIT_MS)
+    assert shade(page, 39.5, 29.5) == 0
+    assert shade(page, 0.5, 29.5) == shade(page, 39.5, 0.5) == round((-100 + 160) / 400 * 255)
+
+
+def shade(tab: Any, x: float, y: float) -> int:
+    """Grey of a pixel of the slice as it is drawn."""
+    tab.wait_for_timeout(150)
+    box = tab.locator("#axial").bounding_box()
+    at = [a - b for a, b in zip(place(tab, x, y), (box["x"], box["y"]), strict=True)]
+    read = "at => document.getElementById('axial').getContext('2d').getImageData(...at, 1, 1).data[0]"
+    return tab.evaluate(read, [*map(int, at)])
 
 
 def test_undo_and_redo(page: Any) -> None:
@@ -298,8 +306,6 @@ def test_planes_and_3d_are_drawn(page: Any) -> None:
     page.wait_for_timeout(1500)
     assert page.inner_text("#three-note") == ""
     for name in ("coronal", "sagittal"):
-        spread = (
-            f"() => new Set(document.getElementById('{name}').getContext('2d').getImageData(0, 0, 200, 200).data).size"
-        )
-        assert page.evaluate(spread) > 3
+        pixels = f"document.getElementById('{name}').getContext('2d').getImageData(0, 0, 200, 200).data"
+        assert page.evaluate(f"() => new Set({pixels}).size") > 3
     assert page.faults == []
