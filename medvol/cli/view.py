@@ -13,13 +13,15 @@ from jsonargparse import Namespace
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.segment import expand_folder
 from medvol.core.defaults import PROPAGATOR
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import PROPAGATORS
 from medvol.core.roles import Policy, Propagator
 from medvol.terminal.console import Console
 from medvol.terminal.stops import Terminated
 
 if TYPE_CHECKING:
+    from medvol.viewing.desk import Desk
+    from medvol.viewing.entries import Reader
     from medvol.viewing.opening import Opened
     from medvol.viewing.reading_folder import ReadingFolder
 
@@ -36,6 +38,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         MissingExtraError: The packages that serve are not installed.
     """
     options, parser = _parse(verb, expand_folder(arguments))
+    from medvol.viewing.opening import add_kept
     from medvol.viewing.reading_folder import ReadingFolder
     from medvol.viewing.server import require_extra
 
@@ -46,6 +49,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     for problem in opened.problems:
         console.print(f"left out: {problem}", soft_wrap=True)
     readings = ReadingFolder(Path(options.out) if options.out else opened.readings)
+    opened = add_kept(opened, readings.path, _reader(options))
     if options.export is not None:
         return _export(opened, readings, Path(options.export), options.overwrite, console)
     return _serve(options, parser, opened, readings, console)
@@ -96,15 +100,19 @@ def _accepted_keys() -> dict[str, Any]:
 
 def _open(options: Namespace) -> Opened:
     from medvol.evaluation.archive import CASES_FILE
-    from medvol.imaging.reading import read_volume
     from medvol.viewing.opening import open_target
 
     target = Path(options.target)
     if (target / CASES_FILE).is_file():
         return _open_run(target)
+    return open_target(target, _reader(options), None if options.series is None else str(options.series))
+
+
+def _reader(options: Namespace) -> Reader:
+    from medvol.imaging.reading import read_volume
+
     given = {"modality": options.modality} if options.modality is not None else {}
-    read = partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
-    return open_target(target, read, None if options.series is None else str(options.series))
+    return partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
 
 
 def _open_run(folder: Path) -> Opened:
@@ -144,13 +152,17 @@ def _serve(
         options.propagator = {"class_path": f"medvol.propagators.{_propagator_of(opened)}"}
     with building("a component"):
         built = parser.instantiate(options)
-    given = {"modality": options.modality} if options.modality is not None else {}
-    from medvol.imaging.reading import read_volume
-
-    read = partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
     desk = Desk(
-        opened.entries, opened.scans, built.propagator, readings, read, built.policy, options.reader, opened.problems
+        opened.entries,
+        opened.scans,
+        built.propagator,
+        readings,
+        _reader(options),
+        built.policy,
+        options.reader,
+        opened.problems,
     )
+    _read_first(desk)
 
     def tell(address: str) -> None:
         console.print(f"open {address}", soft_wrap=True)
@@ -165,6 +177,17 @@ def _serve(
     except KeyboardInterrupt:
         console.print(f"ended; readings are in {readings.path}", soft_wrap=True)
     return 0
+
+
+def _read_first(desk: Desk) -> None:
+    """Read the first scan, so that the page shows it at once; of several, one that is refused is told in the page."""
+    first = next(iter(desk.scans.values()), None)
+    try:
+        if first is not None:
+            desk.shelf.get(first)
+    except MedvolError:
+        if len(desk.scans) == 1:
+            raise
 
 
 def _propagator_of(opened: Opened) -> str:

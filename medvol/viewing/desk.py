@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,15 @@ class Desk:
         self._lock = threading.Lock()
 
     def describe(self) -> dict[str, Any]:
-        """The session: who answers, who propagates, where readings go."""
+        """The session: who answers, who propagates, where readings go, and which scans can be asked about."""
+        askable = {scan.path: scan for scan in reversed(self.scans.values()) if scan.path is not None}
         return {
             "propagator": type(self.propagator).__name__,
             "policy": None if self.policy is None else type(self.policy).__name__,
             "readings": str(self.readings.path),
             "reader": self.reader,
             "problems": self.problems,
-            "scans": [{"scan": scan.scan_id, "name": scan.name} for scan in self.scans.values()],
+            "scans": [{"scan": scan.scan_id, "name": scan.name} for scan in askable.values()],
         }
 
     def list_entries(self) -> list[dict[str, Any]]:
@@ -177,6 +179,7 @@ class Desk:
             QueryError: The query is empty.
         """
         require_query(query)
+        _file_of(scan)
         return self._add(question_entry(scan, question_about(self.shelf.get(scan).volume, query.strip())))
 
     def ask(self, scan: Scan, query: str) -> Entry:
@@ -190,13 +193,10 @@ class Desk:
         if self.policy is None:
             raise ConfigError("nobody answers: start `medvol view` with --policy, or draw the boxes yourself")
         volume, query = self.shelf.get(scan).volume, query.strip()
-        source = volume.source
-        if source is None or source.path is None:
-            raise RecordError("the scan lies in no file, so an answer could not be found again; ask about a file")
+        path = _file_of(scan)
         segmenter = Segmenter(self.policy, self.propagator)
-        series = source.series or None
-        stem = answer_stem(case_name(source.path, series), query)
-        job = Job(source.path, query, self.readings.path, stem, series)
+        series = None if volume.source is None else volume.source.series or None
+        job = Job(path, query, self.readings.path, answer_stem(case_name(path, series), query), series)
         question = pose(job, volume, plain_values(segmenter.identity()))
         found = question.find()
         if found is not None:
@@ -255,6 +255,13 @@ class Desk:
             return _measure(opened, outcome)
 
         return self._masks.get(key, follow)
+
+
+def _file_of(scan: Scan) -> Path:
+    """Where a scan lies, so that an answer about it is found again."""
+    if scan.path is None:
+        raise RecordError(f"{scan.name} lies in no file, so an answer could not be found again; ask about a file")
+    return scan.path
 
 
 def _describe_anchor(evidence: Evidence) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def scan_file(path: Path, read: Reader, series: str | None = None, modality: str
     """
     said = {} if modality is None else {"modality": modality}
     opened = partial(read, path, series=series, **said)
-    return Scan(make_id(str(path), series, modality), path.name, lambda: (opened(), None))
+    return Scan(make_id(str(path), series, modality), path.name, lambda: (opened(), None), path)
 
 
 def question_entry(scan: Scan, about: EvidenceRecord) -> Entry:

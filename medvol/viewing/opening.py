@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medvol.core.errors import RecordError
@@ -32,6 +32,27 @@ class Opened:
     scans: Sequence[Scan]
     readings: Path
     problems: Sequence[str] = field(default_factory=tuple)
+
+
+def add_kept(opened: Opened, out: Path, read: Reader) -> Opened:
+    """What a session begins with, and what former sessions kept about its scans.
+
+    Args:
+        opened: From ``open_target``.
+        out: Folder of the readings, which also holds what readers or the policy answered in the page.
+        read: Reads a scan.
+    """
+    if not out.is_dir():
+        return opened
+    about = {_place(scan) for scan in (*opened.scans, *(entry.scan for entry in opened.entries))}
+    known = {entry.entry_id for entry in opened.entries}
+    found, _ = find_answers(out, read)
+    kept = [entry for entry in found if entry.entry_id not in known and _place(entry.scan) in about - {None}]
+    return replace(opened, entries=[*opened.entries, *kept])
+
+
+def _place(scan: Scan) -> Path | None:
+    return None if scan.path is None else scan.path.resolve()
 
 
 def open_target(path: Path, read: Reader, series: str | None = None) -> Opened:

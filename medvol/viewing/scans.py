@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,14 @@ class Scan:
         scan_id: Names it in addresses.
         name: File or case, as people see it.
         read: Reads it, and the true mask (Z, Y, X) where there is one.
+        path: File, or folder of DICOM; None where a data set gives it. Only what lies in a file can be asked about
+            anew, since an answer is found again by it.
     """
 
     scan_id: str
     name: str
     read: Callable[[], tuple[Volume, NDArray[np.bool_] | None]]
+    path: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

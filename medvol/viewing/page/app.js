@@ -38,6 +38,7 @@ class Desk {
     this.list();
     const scans = this.session.scans.map(({ scan, name }) => Object.assign(element("option", name), { value: scan }));
     byId("new-scan").replaceChildren(...scans);
+    byId("new-question").hidden = scans.length === 0;
     byId("ask-policy").hidden = this.session.policy === null;
     byId("ask-policy").textContent = `Ask ${this.session.policy ?? "the policy"}`;
     if (this.session.problems.length > 0) byId("list").append(...this.session.problems.map((p) => element("p", p, "problem")));
