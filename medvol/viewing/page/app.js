@@ -25,6 +25,8 @@ class Desk {
     this.now = null;
     this.job = null;
     this.turn = 0;
+    this.gone = false;
+    this.torn = false;
     this.saving = Promise.resolve();
     this.views = new Views(this);
   }
@@ -198,6 +200,7 @@ class Desk {
         this.revision = (await put(path, body)).revision;
       }
       byId("kept").textContent = "draft kept";
+      if (this.gone) this.back();
     } catch (error) {
       this.kept = false;
       byId("kept").textContent = "not kept";
@@ -443,6 +446,7 @@ class Desk {
     showBanner("The server does not answer: `medvol view` was ended, or this machine slept. Your boxes stay in this tab; "
       + "start it again with the same --port to go on, or open the address that it prints. Drafts are kept on the disk.");
     byId("kept").textContent = "not kept";
+    this.gone = true;
     clearTimeout(this.retry);
     this.retry = setTimeout(async () => {
       try {
@@ -451,9 +455,18 @@ class Desk {
         if (error instanceof Gone) return this.waitForServer();
         return this.say(error.message);
       }
-      showBanner(null);
-      if (this.answer) this.keep();
+      this.back();
     }, RETRY_MS);
+  }
+
+  // The server answers again: what waited is done now.
+  back() {
+    this.gone = false;
+    clearTimeout(this.retry);
+    showBanner(null);
+    if (!this.answer) return this.try(() => this.start());
+    if (this.kept === false) this.keep();
+    if (this.now === null) this.follow();
   }
 
   async try(act) {
