@@ -220,7 +220,8 @@ def test_the_server_goes_and_comes_back(page: Any, live: Live, tmp_path: Path) -
     again = Live(tmp_path / "answers", live.port)
     try:
         kept(page)
-        assert page.locator("#banner").is_hidden()
+        page.locator("#banner").wait_for(state="hidden", timeout=WAIT_MS)
+        page.locator("#measures:not(.stale)").wait_for(timeout=WAIT_MS)
     finally:
         page.close()
         again.stop()

@@ -443,8 +443,8 @@ class Desk {
   }
 
   waitForServer() {
-    showBanner("The server does not answer: `medvol view` was ended, or this machine slept. Your boxes stay in this tab; "
-      + "start it again with the same --port to go on, or open the address that it prints. Drafts are kept on the disk.");
+    showBanner("The server does not answer. When `medvol view` was ended, start it again and open the address that it "
+      + "prints: your drafts are on the disk. What was changed since then stays in this tab.");
     byId("kept").textContent = "not kept";
     this.gone = true;
     clearTimeout(this.retry);
