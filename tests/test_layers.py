@@ -26,6 +26,8 @@ OWNERS = {
     "nibabel": ("imaging/", "datasets/", "checking/"),
     "jinja2": ("pages/",),
     "jsonargparse": ("cli/",),
+    "starlette": ("viewing/",),
+    "uvicorn": ("viewing/",),
     "rich": ("cli/", "evaluation/", "auditing/", "inference/summary.py", "terminal/"),
     "lightning": ("cli/", "training/", "evaluation/module.py"),
 }

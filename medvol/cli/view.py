@@ -145,6 +145,7 @@ def _export(opened: Opened, readings: ReadingFolder, path: Path, overwrite: bool
 def _serve(
     options: Namespace, parser: ComponentParser, opened: Opened, readings: ReadingFolder, console: Console
 ) -> int:
+    from medvol.guarding.guard import require_ready
     from medvol.viewing.desk import Desk
     from medvol.viewing.server import serve
 
@@ -152,6 +153,7 @@ def _serve(
         options.propagator = {"class_path": f"medvol.propagators.{_propagator_of(opened)}"}
     with building("a component"):
         built = parser.instantiate(options)
+    require_ready(built.propagator, *([built.policy] if built.policy is not None else []))
     desk = Desk(
         opened.entries,
         opened.scans,

@@ -72,9 +72,11 @@ class Desk {
     this.kept = true;
     this.torn = false;
     byId("remark").value = answer.draft?.remark ?? "";
-    const stale = answer.draft !== null && answer.draft.parent_sha256 !== answer.current.sha256;
-    if (answer.draft !== null) this.history.push({ key_slice: answer.draft.key_slice, boxes_px: answer.draft.boxes_px });
-    if (stale) this.conflict("This draft was begun before the last reading was saved.");
+    if (answer.draft !== null) {
+      this.history.push({ key_slice: answer.draft.key_slice, boxes_px: answer.draft.boxes_px });
+      const stale = answer.draft.parent_sha256 !== answer.current.sha256;
+      if (stale) this.say("This draft was begun before the last reading; it lies on top of it, and Z takes it back.");
+    }
     for (const id of ["show-original", "show-truth"]) byId(id).checked = false;
     byId("show-mask").checked = true;
     this.followed = {

@@ -96,7 +96,10 @@ export class Views {
   }
 
   down(plane, event) {
-    if (!this.scan || this.hold) return;
+    if (!this.scan) return;
+    this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (this.pointers.size === 2) return this.pinch(plane);
+    if (this.hold) return;
     plane.canvas.setPointerCapture(event.pointerId);
     plane.canvas.focus({ preventScroll: true });
     const at = plane.at(this.scan, event.clientX, event.clientY);
@@ -121,8 +124,26 @@ export class Views {
     this.redraw();
   }
 
+  // Two fingers zoom and pan; what one of them had begun is let go.
+  pinch(plane) {
+    this.preview = null;
+    this.hold = { kind: "pinch", plane, zoom: plane.zoom, pan: [...plane.pan], ...spread(this.pointers) };
+  }
+
   move(plane, event) {
     if (!this.scan) return;
+    if (this.pointers.has(event.pointerId)) this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (this.hold?.kind === "pinch") {
+      const ratio = window.devicePixelRatio || 1;
+      const { far, x, y } = spread(this.pointers);
+      const { plane: pinched } = this.hold;
+      pinched.zoom = Math.max(1, Math.min(12, (this.hold.zoom * far) / this.hold.far));
+      pinched.pan = pinched.zoom === 1 ? [0, 0] : [
+        this.hold.pan[0] + (x - this.hold.x) * ratio,
+        this.hold.pan[1] + (y - this.hold.y) * ratio,
+      ];
+      return this.redraw();
+    }
     const at = plane.at(this.scan, event.clientX, event.clientY);
     if (!this.hold || this.hold.id !== event.pointerId) {
       if (plane === this.axial) {
@@ -153,6 +174,11 @@ export class Views {
   }
 
   up(plane, event, cancelled = false) {
+    this.pointers.delete(event.pointerId);
+    if (this.hold?.kind === "pinch") {
+      this.hold = undefined;
+      return;
+    }
     if (!this.hold || this.hold.id !== event.pointerId) return;
     const boxes = this.preview;
     this.preview = null;
@@ -188,4 +214,10 @@ export class Views {
       index === this.chosen ? dragged(box, held, dx, dy, this.scan.width, this.scan.height) : box,
     );
   }
+}
+
+// How far two fingers are apart, and the middle between them.
+function spread(pointers) {
+  const [[a, b], [c, d]] = [...pointers.values()];
+  return { far: Math.max(1, Math.hypot(a - c, b - d)), x: (a + c) / 2, y: (b + d) / 2 };
 }
