@@ -24,12 +24,13 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     told = process.stdout.readline()
     address = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/[\w-]{24}/)\n", told)
     assert address is not None, (told, process.communicate(timeout=30))
-    page = urlopen(address[1])
-    assert b"medvol view" in page.read()
-    assert urlopen(f"{address[1]}api/session").status == 200
+    with urlopen(address[1]) as page, urlopen(f"{address[1]}api/session") as session:
+        assert b"medvol view" in page.read()
+        assert session.status == 200
     with pytest.raises(HTTPError) as refused:
         urlopen(re.sub(r"/[\w-]{24}/", "/wrong/", address[1]))
-    assert refused.value.code == 404
+    with refused.value as told_wrong:
+        assert told_wrong.code == 404
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, (out, err)
