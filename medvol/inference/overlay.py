@@ -65,6 +65,11 @@ def render_overlay(picture: Picture, context: bool = True) -> bytes:
         picture: The answer; of an absent one the middle slice is shown.
         context: Also show three slices through the mask's extent, close up, so that a leak is seen.
     """
+    return _to_png(draw_overlay(picture, context))
+
+
+def draw_overlay(picture: Picture, context: bool = True) -> Figure:
+    """Draw an answer as a figure of matplotlib; arguments as of ``render_overlay``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,7 +92,7 @@ def render_overlay(picture: Picture, context: bool = True) -> bytes:
     for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (banner, below, 10, _WARNING), (caption, 0, 9, _QUIET)):
         y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
         figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
-    return _to_png(figure)
+    return figure
 
 
 def render_key_slice(picture: Picture) -> bytes:

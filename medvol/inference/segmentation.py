@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,14 @@ from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
 from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan
-from medvol.inference.overlay import Picture, render_overlay
+from medvol.inference.notebook import show_in_notebook
+from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
 from medvol.pages.answers import PageAnswer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Extras = dict[str, Callable[[Path], object]]
 _DECIMALS = 3
@@ -65,6 +69,18 @@ class Segmentation(Brief):
         warnings = () if self.confidence is None else self.confidence.warnings
         edited = bool(self.provenance.get("edited"))
         return Picture(self.volume, self.query, self.mask, self.evidence, warnings, edited)
+
+    def plot(self, context: bool = True) -> Figure:
+        """The key slice with boxes and the mask's outline, as a figure of matplotlib.
+
+        Args:
+            context: Also show three slices through the mask's extent, close up.
+        """
+        return draw_overlay(self.picture, context)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        return show_in_notebook(self.picture)
 
     def show(
         self, name: str, dicom_seg: DicomSegKind | None = None, not_written: Mapping[str, str] | None = None
