@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from medvol.imaging.reading import read_volume as read_volume
     from medvol.imaging.writing import write_mask as write_mask
     from medvol.imaging.writing import write_volume as write_volume
+    from medvol.inference.batch_page import write_answer_page as write_answer_page
     from medvol.inference.segmentation import Segmentation as Segmentation
     from medvol.inference.segmenter import Segmenter as Segmenter
     from medvol.policies.endpoint_parts.settings import RequestSettings as RequestSettings
@@ -172,6 +173,7 @@ _HOME = {
     "read_volume": "medvol.imaging.reading",
     "score": "medvol.training.score",
     "testing": "medvol.testing",
+    "write_answer_page": "medvol.inference.batch_page",
     "write_mask": "medvol.imaging.writing",
     "write_volume": "medvol.imaging.writing",
 }

@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "medvol"
 
 FLOORS = (
     ("core",),
-    ("terminal", "weights", "guarding"),
+    ("terminal", "weights", "guarding", "pages"),
     ("imaging",),
     ("queries", "grounding"),
     ("datasets", "checking"),

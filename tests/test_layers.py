@@ -24,7 +24,10 @@ OWNERS = {
     "blosc2": ("imaging/cache/",),
     "torchio": ("training/volume_augmentation.py",),
     "nibabel": ("imaging/", "datasets/", "checking/"),
+    "jinja2": ("pages/",),
     "jsonargparse": ("cli/",),
+    "starlette": ("viewing/",),
+    "uvicorn": ("viewing/",),
     "rich": ("cli/", "evaluation/", "auditing/", "inference/summary.py", "terminal/"),
     "lightning": ("cli/", "training/", "evaluation/module.py"),
 }

@@ -88,6 +88,7 @@ PUBLIC = [
     "read_volume",
     "score",
     "testing",
+    "write_answer_page",
     "write_mask",
     "write_volume",
 ]

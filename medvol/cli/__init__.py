@@ -64,6 +64,7 @@ VERBS = {
     "test": Verb("score the test cases of an experiment and write evaluation.json", "experiment"),
     "predict": Verb("answer the predict cases of an experiment", "experiment"),
     "segment": Verb('answer a query about a scan: medvol segment SCAN "QUERY" --policy MODEL', "segment"),
+    "view": Verb("see an answer, move a box, get the mask again: medvol view FOLDER", "view"),
     "list": Verb("list policies, propagators, rewards and data sets, plug-ins included", "components"),
     "describe": Verb("show the settings of one component: medvol describe NAME", "components"),
     "convert": Verb("write a checkpoint as a model folder: medvol convert FILE FOLDER", "convert"),

@@ -11,7 +11,8 @@ from medvol.core.visible_text import show
 from medvol.terminal.console import Console
 
 if TYPE_CHECKING:
-    from medvol.core.types import DicomSegKind
+    from medvol.core.types import DicomSegKind, Volume
+    from medvol.inference.answers import Answer
     from medvol.inference.segmentation import Segmentation
     from medvol.inference.summary import Status, Summary
 
@@ -23,7 +24,12 @@ def say_replaced(path: Path | None, console: Console) -> None:
 
 
 def save_and_tell(
-    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None, console: Console
+    segmentation: Segmentation,
+    folder: Path,
+    name: str,
+    dicom_seg: DicomSegKind | None,
+    console: Console,
+    html: bool = False,
 ) -> Path:
     """Write an answer and tell what it is; returns the path of its record.
 
@@ -33,12 +39,13 @@ def save_and_tell(
         name: Their stem.
         dicom_seg: Write a DICOM segmentation object too.
         console: Where it is told.
+        html: Write a page that shows it too.
 
     Raises:
         OutputError: Something beside mask and record could not be written; raised when the rest is told.
     """
     try:
-        paths = segmentation.save(folder, name, dicom_seg)
+        paths = segmentation.save(folder, name, dicom_seg, html)
     except OutputError as error:
         _tell(segmentation, error.paths, console)
         raise
@@ -63,6 +70,18 @@ def sum_up(scan: Path, path: Path, status: Status) -> Summary:
     job = Job(scan, record.query, path.parent, path.stem, record.series)
     identity = {"policy": dict(record.policy), "propagator": dict(record.propagator)}
     return Summary((tell_answer(job, status, (path, record)),), identity)
+
+
+def show_before(answer: Answer, volume: Volume, path: Path, console: Console) -> None:
+    """Write the page of an answer that lies on the disk, unless it is there, and tell where it is."""
+    from medvol.inference.answer_page import new_page, write_page
+    from medvol.inference.batch_page import show_earlier
+
+    if not path.is_file():
+        page = new_page()
+        page.add(show_earlier(volume, answer))
+        write_page(page, path)
+    console.print(f"page     {show(path)}", soft_wrap=True)
 
 
 def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from medvol.cli.answer_lines import save_and_tell, say_replaced, sum_up
+from medvol.cli.answer_lines import save_and_tell, say_replaced, show_before, sum_up
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
@@ -24,7 +24,7 @@ from medvol.terminal.progress import Work
 from medvol.terminal.stops import Stops, hear_stops
 
 if TYPE_CHECKING:
-    from medvol.core.types import DicomSegKind, Volume
+    from medvol.core.types import Volume
     from medvol.inference.answers import Question
     from medvol.inference.segmenter import Segmenter
     from medvol.inference.summary import Summary
@@ -92,6 +92,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
         type=Literal["anonymous", "with_patient"] | None,
         help="write a DICOM segmentation too: without the patient's data, or with what an archive files it by",
     )
+    parser.add_argument("--html", action="store_true", help="write a page that shows the answer, or all of a batch")
     parser.add_argument("--samples", type=int, default=0, help="draw so many more answers, and tell how far they agree")
     parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
@@ -122,7 +123,7 @@ def _choices(what: str, registry: Registry, key: str) -> str:
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan", "strict", "json")
+    flags = ("overwrite", "allow_other_scan", "strict", "html", "json")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
@@ -163,9 +164,11 @@ def _run_one(options: Namespace, parser: ComponentParser) -> Summary:
         answer = None if options.overwrite else question.find(options.dicom_seg)
         if answer is not None and segmenter.accepts(answer[1]):
             console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
+            if options.html:
+                show_before(answer, volume, question.paths["page"], console)
             return sum_up(scan, answer[0], "skipped")
         say_replaced(question.require_free(options.overwrite), console)
-        record = _answer(question, segmenter, volume, options.dicom_seg, stops, console)
+        record = _answer(question, segmenter, volume, options, stops, console)
     return sum_up(scan, record, "done")
 
 
@@ -173,7 +176,7 @@ def _answer(
     question: Question,
     segmenter: Segmenter,
     volume: Volume,
-    dicom_seg: DicomSegKind | None,
+    options: Namespace,
     stops: Stops,
     console: Console,
 ) -> Path:
@@ -191,7 +194,7 @@ def _answer(
         raise answer
     stops.check()
     with stops.hold():
-        record = save_and_tell(answer, question.job.folder, question.name, dicom_seg, console)
+        record = save_and_tell(answer, question.job.folder, question.name, options.dicom_seg, console, options.html)
     stops.check()
     return record
 
@@ -219,9 +222,11 @@ def _run_many(options: Namespace, parser: ComponentParser) -> Summary:
             lambda outcome: work.advance(),
             options.dicom_seg,
             read_otherwise,
+            options.html,
         )
     console.print(summary.table() if summary.needs_rows else summary.table().title)
-    console.print(summary.problem or f"answers, summary.json and answers.csv: {options.out}", soft_wrap=True)
+    page = ", answers.html" if options.html else ""
+    console.print(summary.problem or f"answers, summary.json and answers.csv{page}: {options.out}", soft_wrap=True)
     return summary
 
 
@@ -248,7 +253,7 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> Summary:
     from medvol.imaging.dicom.segmentation import require_dicom_seg
     from medvol.inference.names import MAX_NAME_BYTES, cut
     from medvol.inference.records import answer_paths, mask_suffix, read_record
-    from medvol.inference.segmenter import repropagate
+    from medvol.inference.repropagation import repropagate
 
     if options.query is not None or options.jobs:
         raise ConfigError("--evidence takes query and anchor from the record; leave the query and --jobs out")
@@ -272,5 +277,5 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> Summary:
         segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
         stops.check()
         with stops.hold():
-            saved = save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console)
+            saved = save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console, options.html)
     return sum_up(Path(scan), saved, "done")

@@ -107,7 +107,7 @@ def write_together(folder: Path, last: str) -> Iterator[Path]:
                 require_no_folder(folder / file.name)
                 file.chmod(0o644)
                 _flush(file)
-            with _held(folder):
+            with hold(folder):
                 (folder / last).unlink(missing_ok=True)
                 for file in files:
                     file.replace(folder / file.name)
@@ -131,12 +131,15 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it when a process ends."""
+def hold(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or a folder, which is there; the system frees it when a process ends.
+
+    Others that hold it wait meanwhile; where the system or the disk knows no such lock, nothing is kept out.
+    """
     if sys.platform == "win32":
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)

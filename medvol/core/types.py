@@ -124,6 +124,7 @@ class Case(Brief):
         target: True mask (Z, Y, X) bool on the volume's grid; None when unknown; all False when the target is absent.
         patient_id: Cases of one patient must stay in one split; intervals are by patient.
         surface_tolerance_mm: Tolerance of the surface Dice that a challenge sets for this target, or None.
+        anchor: True anchor that a reader gave, which SFT teaches; worked out from the mask when None.
     """
 
     case_id: str
@@ -132,6 +133,7 @@ class Case(Brief):
     target: NDArray[np.bool_] | None = None
     patient_id: str = ""
     surface_tolerance_mm: float | None = None
+    anchor: Evidence | None = None
 
 
 def require_target(case: Case) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ class LabelledCase(Case):
         target: See ``Case``.
         patient_id: See ``Case``.
         surface_tolerance_mm: See ``Case``.
+        anchor: See ``Case``.
         labels: Label map (Z, Y, X) on the volume's grid, 0 where nothing is named.
     """
 

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medvol.core.errors import DatasetError, QueryError
-from medvol.core.types import Modality
+from medvol.core.types import Evidence, Modality
+from medvol.datasets.reader_anchor import read_key_slice
 from medvol.datasets.sheet import SheetRow, read_sheet
+from medvol.grounding.box_text import read_boxes
 from medvol.imaging.file_names import stem
 from medvol.queries.instances import VoxelIndex
 from medvol.queries.query_bank import target_name
@@ -27,6 +32,8 @@ COLUMNS = {
     "modality": "CT, MR or other; CT promises Hounsfield units",
     "case": "name of the case in results; the image when empty",
     "absent": "yes where the scan does not show the target, so that [] is the right answer; no when empty",
+    "key_slice": "index of the slice that a reader's boxes lie on, from 0 at the feet; needs boxes and a mask",
+    "boxes": "the boxes: x1 y1 x2 y2 in pixels of the slice in LPS, half-open; several with ; between them",
 }
 """Columns of a table and what they mean; only ``image`` is needed, and a target or a query. Others are not read."""
 
@@ -51,6 +58,7 @@ class TargetRow:
         absent: True for a target that the scan does not show.
         where: File and row that say this, as errors name them; empty where no table does.
         number: Number of the row in its table; None where there is no table.
+        anchor: Key slice and boxes that a reader gave; None where the mask gives them.
     """
 
     image: Path
@@ -66,6 +74,7 @@ class TargetRow:
     absent: bool = False
     where: str = ""
     number: int | None = None
+    anchor: Evidence | None = None
 
 
 def read_table(path: Path, root: Path) -> list[TargetRow]:
@@ -150,6 +159,7 @@ class _Row:
             absent=self._cell("absent", self._yes_no) or False,
             where=self.where,
             number=number,
+            anchor=self._anchor(mask),
         )
 
     def _error(self, column: str, problem: str) -> DatasetError:
@@ -198,6 +208,28 @@ class _Row:
             hint = f"it as {whole[1]}" if whole else "values above 0, such as 2 or 2;3"
             raise self._error(column, f"is {text!r:.200}; write {hint}")
         return tuple(int(value) for value in values)
+
+    def _anchor(self, mask: Path | None) -> Evidence | None:
+        """Key slice and boxes of a reader; None where neither is given."""
+        key, boxes = self._cell("key_slice", self._key_slice), self._cell("boxes", self._boxes)
+        if key is None and boxes is None:
+            return None
+        for column, value in (("key_slice", key), ("boxes", boxes), ("mask", mask)):
+            if value is None:
+                raise self._error(column, "is empty; key_slice, boxes and mask belong together")
+        return Evidence(key, boxes)
+
+    def _key_slice(self, column: str, text: str) -> int:
+        key = read_key_slice(text)
+        if key is None:
+            raise self._error(column, f"is {text!r:.200}; write the index of a slice, such as 41")
+        return key
+
+    def _boxes(self, column: str, text: str) -> NDArray[np.float64]:
+        boxes = read_boxes(text)
+        if boxes is None:
+            raise self._error(column, f"is {text!r:.200}; write x1 y1 x2 y2 with x1 < x2 and y1 < y2, ; between boxes")
+        return boxes
 
     def _yes_no(self, column: str, text: str) -> bool:
         if text.casefold() not in _YES_NO:

@@ -19,6 +19,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
 from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
+from medvol.datasets.reader_anchor import require_within
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import Split, complete_split, read_split_file
 from medvol.queries.query_bank import QueryBank, target_name
@@ -101,11 +102,12 @@ class ScanDataset(CaseDataset):
         try:
             scan = self._scans.get(self.volume_key(index), lambda: self._open(row))
             mask = scan.mask(row)
+            require_within(row.anchor, scan.volume.shape)
         except MedvolError as error:
             error.args = (f"{row.where}: {error}" if row.where else str(error),)
             raise
         tolerance = self.surface_tolerances_mm.get(row.target)
-        return Case(question.case_id, scan.volume, question.query, mask, row.patient, surface_tolerance_mm=tolerance)
+        return Case(question.case_id, scan.volume, question.query, mask, row.patient, tolerance, row.anchor)
 
     def volume_key(self, index: int) -> str:
         """Path of the scan of a case, with the modality it is read as."""

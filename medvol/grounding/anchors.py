@@ -89,6 +89,34 @@ def label_anchor(
     return Evidence(key, boxes, rationale)
 
 
+def given_anchor(
+    anchor: Evidence,
+    shape: tuple[int, int, int],
+    split_boxes: bool = True,
+    jitter: float = 0.0,
+    rng: np.random.Generator | None = None,
+    rationale: str = "",
+) -> Evidence:
+    """Write an anchor that a reader gave as ``label_anchor`` writes one of a mask.
+
+    Args:
+        anchor: Key slice and boxes; not an absent one.
+        shape: Of the volume (Z, Y, X).
+        split_boxes: Keep the boxes apart; one box around all of them when False.
+        jitter: As for ``label_anchor``.
+        rng: Needed by ``jitter``.
+        rationale: Text of the think block.
+    """
+    boxes = anchor.boxes
+    if not split_boxes:
+        boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+    if jitter > 0:
+        if rng is None:
+            raise ValueError("jitter draws and needs a random generator")
+        boxes = _jitter(boxes, jitter, shape[1:], rng)
+    return Evidence(anchor.key_slice, boxes, rationale)
+
+
 def anchor_key(evidence: Evidence) -> tuple[int | None, bytes]:
     """Equal for anchors of one volume that give equal masks; the rationale does not count."""
     return evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes()

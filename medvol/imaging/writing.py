@@ -85,6 +85,18 @@ def to_stored_axes(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.uint8]
     return stored
 
 
+def pack_nifti(voxels: NDArray[np.uint8], affine: NDArray[np.float64]) -> bytes:
+    """Voxels as gzip-compressed NIfTI-1 for a program that reads them from memory; equal voxels give equal bytes.
+
+    Args:
+        voxels: (Z, Y, X).
+        affine: Voxel index (x, y, z, 1) to world mm (RAS+), shape (4, 4).
+    """
+    image = nib.Nifti1Image(voxels.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
 def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
     header = None if volume.source is None else volume.source.header
     if isinstance(header, nib.Nifti1Header) and (header["sform_code"] > 0 or header["qform_code"] > 0):

@@ -17,6 +17,7 @@ from medvol.imaging.dicom.segmentation import require_dicom_seg
 from medvol.imaging.file_names import is_scan
 from medvol.imaging.reading import read_volume
 from medvol.inference.answers import Answer, EarlierAnswers, Question, pose
+from medvol.inference.batch_page import BatchPage
 from medvol.inference.jobs import Job
 from medvol.inference.outcomes import tell, tell_answer, tell_failure, write_answers
 from medvol.inference.records import plain_values
@@ -39,6 +40,7 @@ class Batch:
         overwrite: Answer again what is done.
         read: Reads a scan.
         dicom_seg: Write a DICOM segmentation object beside every mask.
+        page: Shows every answer; None when no page is asked for.
     """
 
     segmenter: Segmenter
@@ -48,6 +50,7 @@ class Batch:
     overwrite: bool
     read: Callable[..., Volume]
     dicom_seg: DicomSegKind | None
+    page: BatchPage | None
 
     def accept(self, answer: Answer | None) -> Answer | None:
         """An earlier answer that tells all that is asked now."""
@@ -63,6 +66,7 @@ def run_jobs(
     progress: Callable[[Outcome], None] = lambda outcome: None,
     dicom_seg: DicomSegKind | None = None,
     read_all: bool = False,
+    html: bool = False,
 ) -> Summary:
     """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
 
@@ -80,6 +84,7 @@ def run_jobs(
         progress: Called after every job.
         dicom_seg: Write a DICOM segmentation object beside every mask, see ``write_dicom_seg``.
         read_all: Read every scan, also one that did not change since it was answered: it may now be read differently.
+        html: Write ``answers.html``, one page that shows every answer, those of earlier runs too; it reads every scan.
 
     Raises:
         CheckpointError: The segmenter lacks weights.
@@ -93,7 +98,8 @@ def run_jobs(
         identity = plain_values(segmenter.identity())
         Path(out).mkdir(parents=True, exist_ok=True)
         earlier = None if read_all else EarlierAnswers(job.folder for job in jobs)
-        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom_seg)
+        page = BatchPage() if html else None
+        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom_seg, page)
         _announce(jobs, batch)
         outcomes: dict[Job, Outcome] = {}
         try:
@@ -105,7 +111,8 @@ def run_jobs(
                     stops.check()
         finally:
             with stops.hold():
-                summary = _sum_up(Path(out), [outcomes.get(job) or tell(job, "not run") for job in jobs], identity)
+                told = [outcomes.get(job) or tell(job, "not run") for job in jobs]
+                summary = _sum_up(Path(out), jobs, told, batch)
         stops.check()
     return summary
 
@@ -128,14 +135,17 @@ def _announce(jobs: Sequence[Job], batch: Batch) -> None:
             log.warning("%d of %d questions are answered already; their answers will be replaced", count, len(jobs))
 
 
-def _sum_up(out: Path, outcomes: Sequence[Outcome], identity: dict[str, Any]) -> Summary:
-    """Write the summary; when it cannot be written it is still there to be shown."""
-    summary = Summary(tuple(outcomes), identity)
+def _sum_up(out: Path, jobs: Sequence[Job], outcomes: Sequence[Outcome], batch: Batch) -> Summary:
+    """Write the summary and the page; when they cannot be written the summary is still there to be shown."""
+    summary, written = Summary(tuple(outcomes), batch.identity), "summary"
     try:
         summary.write(out)
+        if batch.page is not None:
+            written = "page"
+            batch.page.write(out, jobs, outcomes)
     except OSError as error:
-        log.warning("the summary of the batch is not written: %s", explain_os_error(error))
-        return Summary(summary.outcomes, identity, explain_os_error(error))
+        log.warning("the %s of the batch is not written: %s", written, explain_os_error(error))
+        return Summary(summary.outcomes, batch.identity, explain_os_error(error))
     return summary
 
 
@@ -152,7 +162,8 @@ def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     for job in jobs:
         try:
             require_query(job.query)
-            answer = None if batch.overwrite or batch.earlier is None else _find_earlier(job, batch)
+            unread = batch.overwrite or batch.earlier is None or batch.page is not None  # a page shows the scan
+            answer = None if unread else _find_earlier(job, batch)
         except Exception as error:
             yield job, tell_failure(job, error)
             continue
@@ -183,6 +194,8 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     for question in questions:
         answer = None if batch.overwrite else batch.accept(question.find(batch.dicom_seg))
         if answer is not None:
+            if batch.page is not None:
+                batch.page.show_earlier(question.job, volume, answer)
             yield question.job, tell_answer(question.job, "skipped", answer)
             continue
         try:
@@ -207,5 +220,5 @@ def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterato
         yield from ((question.job, tell_failure(question.job, error)) for question in questions)
         return
     answers = batch.segmenter.follow(groups)
-    for place, outcome in write_answers(questions, groups, answers, batch.dicom_seg, batch.stops.hold):
+    for place, outcome in write_answers(questions, groups, answers, batch.dicom_seg, batch.stops.hold, batch.page):
         yield questions[place].job, outcome

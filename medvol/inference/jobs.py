@@ -20,8 +20,8 @@ _KEYS = ("scan", "series", "query", "queries", "out", "name")
 _CASE_BYTES = 96
 _SLUG_LETTERS = 48
 _SLUG_BYTES = 72
-_TAKEN = "summary"
-"""Its record would be the batch's own summary."""
+_TAKEN = ("summary", "answers")
+"""The batch's own summary and page have these names."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
     scan = base / _checked(entry.get("scan"), f"{where}.scan")
     folder = require_below(out, _checked(entry["out"], f"{where}.out"), f"{where}.out") if "out" in entry else out
     name = require_name(_checked(entry["name"], f"{where}.name"), f"{where}.name") if "name" in entry else None
-    if name is not None and name.casefold() == _TAKEN:
-        raise RecordError(f"{where}.name is {name!r}, as the summary of the batch is called; choose another name")
+    if name is not None and name.casefold() in _TAKEN:
+        raise RecordError(f"{where}.name is {name!r}, as a file of the batch itself is called; choose another name")
     series = _checked(_as_text(entry["series"]), f"{where}.series") if "series" in entry else None
     case = name or case_name(scan, series)
     given = f"{where}.name" if name is not None and key == "query" else None

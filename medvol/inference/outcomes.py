@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from medvol.core.errors import MedvolError, OutputError, explain_os_error
 from medvol.core.types import DicomSegKind
 from medvol.inference.answers import Answer, Question
+from medvol.inference.batch_page import BatchPage
 from medvol.inference.failures import save_failure
 from medvol.inference.jobs import Job
 from medvol.inference.records import read_record
@@ -27,6 +28,7 @@ def write_answers(
     answers: Iterator[tuple[int, Segmentation | MedvolError]],
     dicom_seg: DicomSegKind | None = None,
     hold: Callable[[], AbstractContextManager[None]] = nullcontext,
+    page: BatchPage | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
     """Write answers to questions about one scan as they come; whatever is raised becomes an outcome.
 
@@ -36,6 +38,7 @@ def write_answers(
         answers: Place of a question, and its answer or why there is none, see ``follow_answers``.
         dicom_seg: Write a DICOM segmentation object too.
         hold: Keeps stops away while files are written that belong together.
+        page: Shows the answers too.
 
     Yields:
         Place of a question and what became of it, each once.
@@ -43,7 +46,7 @@ def write_answers(
     left = dict(enumerate(questions))
     try:
         for place, answer in answers:
-            outcome = _write_answer(questions[place], groups[place], answer, dicom_seg, hold)
+            outcome = _write_answer(questions[place], groups[place], answer, dicom_seg, hold, page)
             del left[place]
             yield place, outcome
     except Exception as error:  # a plug-in may fail in any way; the other scans go on and the summary names it
@@ -56,20 +59,33 @@ def _write_answer(
     answer: Segmentation | MedvolError,
     dicom_seg: DicomSegKind | None,
     hold: Callable[[], AbstractContextManager[None]],
+    page: BatchPage | None,
 ) -> Outcome:
     job = question.job
     if isinstance(answer, MedvolError):
+        if page is not None:
+            page.keep_words(job, group.answer.completion.text)
         return tell_failure(job, answer, save_failure(question, group.answer.completion, answer))
     try:
         with hold():
-            paths = save_segmentation(answer, job.folder, question.name, dicom_seg)
-        return tell_answer(job, "done", (paths["record"], read_record(paths["record"])))
-    except OutputError as error:
-        log.warning("%s, %r: %s", job.scan, job.query, error)
-        path = error.paths["record"]
-        return tell_answer(job, "failed", (path, read_record(path)), error)
+            paths, failure = _save(answer, question, dicom_seg)
+        if page is not None:
+            page.show(job, answer.show(question.name, dicom_seg, failure.failures if failure else None))
+        status: Status = "done" if failure is None else "failed"
+        return tell_answer(job, status, (paths["record"], read_record(paths["record"])), failure)
     except Exception as error:  # the disk's, or a library's
         return tell_failure(job, error)
+
+
+def _save(
+    answer: Segmentation, question: Question, dicom_seg: DicomSegKind | None
+) -> tuple[Mapping[str, Path], OutputError | None]:
+    """Write an answer: the files, and what was not written beside mask and record."""
+    try:
+        return save_segmentation(answer, question.job.folder, question.name, dicom_seg), None
+    except OutputError as error:
+        log.warning("%s, %r: %s", question.job.scan, question.job.query, error)
+        return error.paths, error
 
 
 def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | None = None) -> Outcome:

@@ -65,15 +65,15 @@ def render_overlay(picture: Picture, context: bool = True) -> bytes:
         picture: The answer; of an absent one the middle slice is shown.
         context: Also show three slices through the mask's extent, close up, so that a leak is seen.
     """
+    return _to_png(draw_overlay(picture, context))
+
+
+def draw_overlay(picture: Picture, context: bool = True) -> Figure:
+    """Draw an answer as a figure of matplotlib; arguments as of ``render_overlay``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    volume, key = picture.volume, picture.evidence.key_slice
-    depth, height, width = volume.shape
-    _, spacing_y, spacing_x = volume.spacing
-    shown = depth // 2 if key is None else key
-    limits = window_limits(volume, get_window(window_for_target(picture.query)))
-    wide = _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
+    shown, limits, wide = _shown_slice(picture), _limits(picture), _wide_in(picture.volume)
     title = _wrap(picture.query, wide)
     banner = _warn(picture, wide)
     full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
@@ -92,7 +92,34 @@ def render_overlay(picture: Picture, context: bool = True) -> bytes:
     for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (banner, below, 10, _WARNING), (caption, 0, 9, _QUIET)):
         y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
         figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
+    return figure
+
+
+def render_key_slice(picture: Picture) -> bytes:
+    """Draw the key slice with boxes and contour as PNG, without words; of an absent answer the middle slice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_wide_in(picture.volume), _HEIGHT_IN), dpi=_DPI, facecolor=_BACKGROUND)
+    FigureCanvasAgg(figure)
+    _draw_key_slice(figure.add_axes((0, 0, 1, 1)), picture, _shown_slice(picture), _limits(picture))
     return _to_png(figure)
+
+
+def _shown_slice(picture: Picture) -> int:
+    key = picture.evidence.key_slice
+    return picture.volume.shape[0] // 2 if key is None else key
+
+
+def _limits(picture: Picture) -> tuple[float, float]:
+    return window_limits(picture.volume, get_window(window_for_target(picture.query)))
+
+
+def _wide_in(volume: Volume) -> float:
+    """Width of a slice that is as high as the picture; at most two to one."""
+    _, height, width = volume.shape
+    _, spacing_y, spacing_x = volume.spacing
+    return _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
 
 
 def _to_png(figure: Figure) -> bytes:

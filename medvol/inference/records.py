@@ -16,6 +16,7 @@ from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
+from medvol.inference.readings import Reading, take_reading
 from medvol.inference.record_fields import RecordFields
 
 SCHEMA = "medvol-evidence/1"
@@ -23,6 +24,9 @@ SCHEMA = "medvol-evidence/1"
 
 DICOM_SEG_SUFFIX = ".dcm"
 """Ending of a DICOM segmentation object beside a record."""
+
+PAGE_SUFFIX = ".html"
+"""Ending of the page that shows an answer."""
 
 FAILED_SUFFIX = ".failed.json"
 """Ending of the file that keeps the words of an answer without a mask."""
@@ -50,6 +54,8 @@ class EvidenceRecord:
         edited: True when the anchor is no longer what the completion says.
         confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
         dicom_seg: Kind of the DICOM segmentation beside it, ``anonymous`` or ``with_patient``; None when there is none.
+        modality: What the scan was read as; None where the record does not say.
+        reading: What a person made of an answer; None for a policy's own.
     """
 
     query: str
@@ -67,11 +73,13 @@ class EvidenceRecord:
     not_written: Mapping[str, Any] = field(default_factory=dict)
     confidence: Mapping[str, Any] = field(default_factory=dict)
     dicom_seg: str | None = None
+    modality: str | None = None
+    reading: Reading | None = None
 
 
 def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
     """Where the files of an answer lie, by their kind; ``suffix`` is the mask's, see ``mask_suffix``."""
-    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX}
+    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX, "page": PAGE_SUFFIX}
     return {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
 
 
@@ -103,7 +111,15 @@ def read_record(path: str | Path) -> EvidenceRecord:
         edited=fields.flag("edited"),
         confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
         dicom_seg=fields.optional_text("dicom_seg") if "dicom_seg" in fields.content else None,
+        modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
+        reading=_read_reading(fields),
     )
+
+
+def _read_reading(fields: RecordFields) -> Reading | None:
+    if fields.content.get("reading") is None:
+        return None
+    return take_reading(fields.mapping("reading"), f"{fields.path}: reading")
 
 
 def find_record(path: Path) -> EvidenceRecord | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,19 @@ from medvol.imaging.dicom.segmentation import write_dicom_seg
 from medvol.imaging.geometry import voxel_to_world
 from medvol.imaging.volume_hash import hash_volume
 from medvol.imaging.writing import write_mask
+from medvol.inference.answer_page import new_page, show_answer, write_page
 from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
 from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan
-from medvol.inference.overlay import Picture, render_overlay
+from medvol.inference.notebook import show_in_notebook
+from medvol.inference.overlay import Picture, draw_overlay, render_overlay
+from medvol.inference.readings import Reading
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
+from medvol.pages.answers import PageAnswer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Extras = dict[str, Callable[[Path], object]]
 _DECIMALS = 3
@@ -44,6 +51,7 @@ class Segmentation(Brief):
         completion: The policy's own words.
         provenance: Identity of the policy and the propagator, as written to the evidence record.
         confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
+        reading: What a person made of it; None for an answer that nobody has read.
     """
 
     volume: Volume
@@ -53,6 +61,7 @@ class Segmentation(Brief):
     completion: Completion
     provenance: Mapping[str, Any] = field(default_factory=dict)
     confidence: Confidence | None = None
+    reading: Reading | None = None
 
     @property
     def picture(self) -> Picture:
@@ -61,29 +70,55 @@ class Segmentation(Brief):
         edited = bool(self.provenance.get("edited"))
         return Picture(self.volume, self.query, self.mask, self.evidence, warnings, edited)
 
+    def plot(self, context: bool = True) -> Figure:
+        """The key slice with boxes and the mask's outline, as a figure of matplotlib.
+
+        Args:
+            context: Also show three slices through the mask's extent, close up.
+        """
+        return draw_overlay(self.picture, context)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        return show_in_notebook(self.picture)
+
+    def show(
+        self, name: str, dicom_seg: DicomSegKind | None = None, not_written: Mapping[str, str] | None = None
+    ) -> PageAnswer:
+        """What an answer page shows of it, when it is saved under a name."""
+        paths = answer_paths(Path(), name, mask_suffix(self.volume))
+        overlay = None if "overlay" in (not_written or {}) else paths["overlay"].name
+        record = describe_segmentation(self, paths["mask"].name, overlay, not_written, dicom_seg)
+        return show_answer(self.volume, self.mask, self.evidence, record, paths["record"].name)
+
     def save(
-        self, folder: str | Path, name: str = "segmentation", dicom_seg: DicomSegKind | None = None
+        self,
+        folder: str | Path,
+        name: str = "segmentation",
+        dicom_seg: DicomSegKind | None = None,
+        html: bool = False,
     ) -> dict[str, Path]:
         """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``."""
-        return save_segmentation(self, Path(folder), name, dicom_seg)
+        return save_segmentation(self, Path(folder), name, dicom_seg, html)
 
 
 def save_segmentation(
-    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None = None
+    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None = None, html: bool = False
 ) -> dict[str, Path]:
     """Write mask, record and overlay together; the record appears last, so where it is the rest is too.
 
-    Mask and record do not depend on the others: when the picture or the DICOM segmentation cannot be made or written,
-    the record says so under ``not_written``.
+    Mask and record do not depend on the others: when the picture, the DICOM segmentation or the page cannot be made or
+    written, the record says so under ``not_written``.
 
     Args:
         segmentation: What to write.
         folder: Created when it does not exist.
         name: Stem of the files; earlier ones of that name are replaced.
         dicom_seg: Write a DICOM segmentation object too, see ``write_dicom_seg``.
+        html: Write a page that shows the answer too, see ``write_answer_page``.
 
     Returns:
-        Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` when it was asked for.
+        Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` and ``page`` when they were asked for.
 
     Raises:
         RecordError: The name cannot be a file name, or is the scan's own.
@@ -99,17 +134,21 @@ def save_segmentation(
     }
     if dicom_seg is not None:
         extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
+    failures: dict[str, str] = {}
+    if html:
+        extras["page"] = lambda path: _write_page(path, segmentation.show(name, dicom_seg, failures))
     earlier = find_record(paths["record"])
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
         write_mask(partial["mask"], mask, volume)
         _write_record(partial["record"], segmentation, paths, {}, dicom_seg)
-        failures = _write_extras(extras, partial, paths)
+        _write_extras(extras, partial, paths, failures)
         if failures:
             _write_record(partial["record"], segmentation, paths, failures, dicom_seg)
     written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
-    replaced_seg = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
-    for path in (paths[kind] for kind in (*failures, *replaced_seg) if not paths[kind].is_dir()):
+    replaced = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
+    replaced += ["page"] if not html and earlier is not None else []
+    for path in (paths[kind] for kind in (*failures, *replaced) if not paths[kind].is_dir()):
         path.unlink(missing_ok=True)  # of an earlier answer that was replaced
     (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
     if failures:
@@ -117,9 +156,16 @@ def save_segmentation(
     return written
 
 
-def _write_extras(extras: _Extras, partial: Mapping[str, Path], paths: Mapping[str, Path]) -> dict[str, str]:
-    """Write what can be written; why the rest cannot, by its kind."""
-    failures: dict[str, str] = {}
+def _write_page(path: Path, answer: PageAnswer) -> None:
+    page = new_page()
+    page.add(answer)
+    write_page(page, path)
+
+
+def _write_extras(
+    extras: _Extras, partial: Mapping[str, Path], paths: Mapping[str, Path], failures: dict[str, str]
+) -> None:
+    """Write what can be written, in order; ``failures`` takes why the rest cannot, by its kind."""
     for kind, write in extras.items():
         try:
             require_no_folder(paths[kind])
@@ -128,7 +174,6 @@ def _write_extras(extras: _Extras, partial: Mapping[str, Path], paths: Mapping[s
             partial[kind].unlink(missing_ok=True)
             refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
             failures[kind] = refused or explain_error(error)
-    return failures
 
 
 def describe_segmentation(
@@ -160,6 +205,7 @@ def describe_segmentation(
         "overlay": {"file": overlay_file},
         "dicom_seg": None if "dicom_seg" in (not_written or {}) else dicom_seg,
         "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
+        "reading": None if segmentation.reading is None else segmentation.reading.to_dict(),
         "not_written": dict(not_written or {}),
         "scan": _describe_scan(volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},

@@ -7,33 +7,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medvol.core.errors import (
     ConfigError,
     EvidenceParseError,
     MedvolError,
-    PropagationError,
-    RecordError,
     UntrustedAnswerError,
 )
 from medvol.core.roles import Policy, Propagator
-from medvol.core.types import Case, Completion, Evidence, Query, Rollout, Sampling, Volume
-from medvol.grounding.grammar import find_evidence
+from medvol.core.types import Case, Query, Rollout, Sampling, Volume
 from medvol.guarding.guard import identify, read_knowledge, require_ready
-from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
 from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_volume
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation
 from medvol.rollouts.groups import Group, ask, ask_again
-from medvol.rollouts.masks import HELD_MIB, follow, follow_anchors
+from medvol.rollouts.masks import HELD_MIB, follow
 from medvol.terminal.progress import Work
 
 _HEAD = 160
-_SAME_PX = 0.01
-"""Boxes that lie closer than this are the same; a record rounds them to a thousandth."""
-
 MAX_SAMPLES = 1000
 """Most further answers to one query; a number with a few zeros too many would fill the memory."""
 
@@ -230,65 +221,7 @@ def _segmentation(
     return Segmentation(volume, query, rollout.mask, rollout.evidence, rollout.completion, provenance, confidence)
 
 
-def repropagate(
-    volume: Volume, record: EvidenceRecord, propagator: Propagator, allow_other_scan: bool = False
-) -> Segmentation:
-    """Propagate the anchor of a record, edited by a person or not; the policy is not asked.
-
-    Args:
-        volume: The scan.
-        record: From ``read_record``; its slice and pixel boxes count.
-        propagator: Turns the anchor into a mask.
-        allow_other_scan: Accept a scan with other voxels or another geometry than the record was written for.
-
-    Raises:
-        RecordError: The record was written for another scan, or its anchor does not lie in this one.
-        PropagationError: The anchor could not be propagated.
-    """
-    if not allow_other_scan and hash_volume(volume) != record.scan_sha256:
-        raise RecordError(
-            f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
-            f"{record.scan_sha256[:12]}...); give that scan, or allow another one with "
-            "--allow_other_scan (in Python: allow_other_scan=True)"
-        )
-    _require_inside(volume, record.evidence)
-    edited = record.edited or not _is_own_words(record, volume)
-    provenance = {
-        "policy": dict(record.policy),
-        "propagator": identify(propagator),
-        "sampling": dict(record.sampling),
-        "edited": edited,
-    }
-    ((_, outcome),) = follow_anchors(volume, [record.evidence], propagator)
-    if isinstance(outcome, PropagationError):
-        raise outcome
-    return Segmentation(volume, record.query, outcome, record.evidence, Completion(record.completion), provenance)
-
-
 def _at_random(sampling: Sampling | None) -> Sampling:
     """How samples are drawn: as the answer was, but at temperature 1 where that was greedy."""
     sampling = sampling or Sampling()
     return replace(sampling, temperature=sampling.temperature or 1.0)
-
-
-def _require_inside(volume: Volume, evidence: Evidence) -> None:
-    """Refuse an anchor that does not lie in the volume."""
-    if evidence.key_slice is None:
-        return
-    depth, height, width = volume.shape
-    if evidence.key_slice >= depth:
-        raise RecordError(f"evidence.key_slice is {evidence.key_slice}; the scan has the slices 0 to {depth - 1}")
-    for box in evidence.boxes.tolist():
-        if box[2] > width or box[3] > height:
-            raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
-
-
-def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
-    """True when the anchor is what the policy's completion says."""
-    written = find_evidence(record.completion, volume.shape)
-    if written is None:
-        return False
-    same_boxes = written.boxes.shape == record.evidence.boxes.shape and bool(
-        np.allclose(written.boxes, record.evidence.boxes, rtol=0, atol=_SAME_PX)
-    )
-    return written.key_slice == record.evidence.key_slice and same_boxes

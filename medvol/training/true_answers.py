@@ -10,7 +10,7 @@ import numpy as np
 from medvol.core.metrics import slice_areas
 from medvol.core.notices import tell_once
 from medvol.core.types import Case, Evidence, SliceStack, require_target
-from medvol.grounding.anchors import label_anchor
+from medvol.grounding.anchors import given_anchor, label_anchor
 from medvol.grounding.grammar import format_evidence
 from medvol.training.settings import AnswerSettings
 
@@ -43,6 +43,8 @@ def write_answer(
 ) -> TrueAnswer:
     """Write the true answer to a case among the slices shown.
 
+    A reader's own key slice and boxes are taught where that slice is shown; else the anchor comes from the mask.
+
     Args:
         case: The question with its target mask.
         slices: What is shown.
@@ -62,9 +64,18 @@ def write_answer(
         name = case.query.meaning or case.query.target or "target"
         span = (clear[0], clear[-1]) if clear else ()
         rationale = f"the {name} spans slices {clear[0]} to {clear[-1]}" if clear else f"the {name} is not in the scan"
-    evidence = label_anchor(
-        target, slices.indices, settings.label_rule, split_boxes, settings.jitter, rng, rationale=rationale
-    )
+    shown = case.anchor is not None and case.anchor.key_slice in slices.indices
+    if case.anchor is not None and not shown:
+        tell_once(
+            f"{case.case_id}: its reader's key slice {case.anchor.key_slice} is not among the slices shown; the "
+            "boxes come from its mask"
+        )
+    if case.anchor is not None and shown:
+        evidence = given_anchor(case.anchor, target.shape, split_boxes, settings.jitter, rng, rationale)
+    else:
+        evidence = label_anchor(
+            target, slices.indices, settings.label_rule, split_boxes, settings.jitter, rng, rationale=rationale
+        )
     _, height, width = target.shape
     return TrueAnswer(format_evidence(evidence, height, width, coordinate_step), evidence, span)
 

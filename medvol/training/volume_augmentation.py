@@ -114,7 +114,8 @@ class VolumeAugmentation:
         if any(mask.any() and not moved[i].any() for i, mask in maps.items()):
             return list(cases)
         voxels = np.ascontiguousarray(_to_array(drawn["scan"]), np.float32)
-        return _replace(cases, self._rename(volume, voxels, key), moved)
+        moves = any(transform["name"] in SPATIAL for transform in self.transforms)
+        return _replace(cases, self._rename(volume, voxels, key), moved, moves)
 
     def _refuse_turned(self, case: Case) -> None:
         words = f"{case.query.text} {case.query.target} {case.query.meaning}".replace("_", " ")
@@ -219,9 +220,11 @@ def _grids(case: Case) -> dict[str, NDArray[Any]]:
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray) and value.shape == shape}
 
 
-def _replace(cases: Sequence[Case], volume: Volume, moved: Mapping[int, NDArray[Any]]) -> list[Case]:
+def _replace(cases: Sequence[Case], volume: Volume, moved: Mapping[int, NDArray[Any]], moves: bool) -> list[Case]:
+    """The cases of the new volume; a reader's boxes do not follow what moves, where the mask gives new ones."""
+
     def move(case: Case) -> Case:
         maps: dict[str, Any] = {name: moved[id(mask)] for name, mask in _grids(case).items()}
-        return replace(case, volume=volume, **maps)
+        return replace(case, volume=volume, anchor=None if moves else case.anchor, **maps)
 
     return [move(case) for case in cases]

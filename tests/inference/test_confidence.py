@@ -12,7 +12,8 @@ from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.types import Completion
 from medvol.inference.confidence import read_warnings
 from medvol.inference.records import read_record
-from medvol.inference.segmenter import Segmenter, repropagate
+from medvol.inference.repropagation import repropagate
+from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 

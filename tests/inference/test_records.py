@@ -21,8 +21,8 @@ from medvol.imaging.volume_hash import hash_volume
 from medvol.inference import segmentation
 from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.records import read_record
+from medvol.inference.repropagation import repropagate
 from medvol.inference.segmentation import save_segmentation
-from medvol.inference.segmenter import repropagate
 from medvol.propagators.extrude import ExtrudePropagator
 
 

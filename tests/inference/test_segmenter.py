@@ -11,7 +11,8 @@ from medvol.core.roles import Propagator
 from medvol.core.types import Evidence
 from medvol.grounding import prompts
 from medvol.inference.records import read_record
-from medvol.inference.segmenter import Segmenter, repropagate
+from medvol.inference.repropagation import repropagate
+from medvol.inference.segmenter import Segmenter
 from medvol.policies.oracle import OraclePolicy
 from medvol.propagators.extrude import ExtrudePropagator
 

@@ -97,7 +97,7 @@ def test_a_bound_leaves_the_evaluation_of_what_was_answered(experiment, caplog):
         (
             {},
             'answered 401 (Unauthorized): "who?"; '
-            'put a key of this server into the environment variable OPENAI_API_KEY',
+            "put a key of this server into the environment variable OPENAI_API_KEY",
         ),
     ],
 )

@@ -1,0 +1,199 @@
+"""``medvol view``: see an answer, move a box, get the mask again, keep the correction."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import Namespace
+
+from medvol.cli.folder_policies import expand_folders
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
+from medvol.core.defaults import PROPAGATOR
+from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.registry import PROPAGATORS
+from medvol.core.roles import Policy, Propagator
+from medvol.terminal.console import Console
+from medvol.terminal.stops import Terminated
+
+if TYPE_CHECKING:
+    from medvol.viewing.desk import Desk
+    from medvol.viewing.entries import Reader
+    from medvol.viewing.opening import Opened
+    from medvol.viewing.reading_folder import ReadingFolder
+
+_RUN_FILES = ("test.yaml", "fit.yaml")
+"""Where a run keeps its data, the first that is there."""
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Serve the page until it is stopped, or write the corrections.
+
+    Raises:
+        ConfigError: The arguments do not go together.
+        RecordError: There is nothing to look at, or nothing to write.
+        MissingExtraError: The packages that serve are not installed.
+    """
+    options, parser = _parse(verb, expand_folders(arguments))
+    from medvol.viewing.opening import add_kept
+    from medvol.viewing.reading_folder import ReadingFolder
+    from medvol.viewing.server import require_extra
+
+    console = Console()
+    if options.export is None:
+        require_extra()
+    opened = _open(options)
+    for problem in opened.problems:
+        console.print(f"left out: {problem}", soft_wrap=True)
+    readings = ReadingFolder(Path(options.out) if options.out else opened.readings)
+    opened = add_kept(opened, readings.path, _reader(options))
+    if options.export is not None:
+        return _export(opened, readings, Path(options.export), options.overwrite, console)
+    return _serve(options, parser, opened, readings, console)
+
+
+def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentParser]:
+    parser = ComponentParser(prog=f"medvol {verb}", description="See an answer, move a box, get the mask again.")
+    parser.add_argument("target", type=str, help="scan, folder of scans, record, folder of answers, or folder of a run")
+    parser.add_argument(
+        "--out", type=str | None, help="folder of the readings; 'readings' beside the answers otherwise"
+    )
+    parser.add_argument(
+        "--reader", type=str, default="", help="how you call yourself in the readings; nothing otherwise"
+    )
+    parser.add_argument("--export", type=str | None, help="write accepted and corrected answers to this CSV, and end")
+    parser.add_argument("--overwrite", action="store_true", help="replace the CSV when it is there")
+    parser.add_argument("--port", type=int, default=0, help="port on this machine; a free one otherwise")
+    parser.add_argument("--no_browser", action="store_true", help="print the address and open no browser")
+    parser.add_argument("--modality", type=Literal["CT", "MR", "other"] | None, help="kind of scan; guessed otherwise")
+    parser.add_argument("--assume_orientation", type=str | None, help="axes of a scan that does not say, such as LPS")
+    parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
+    parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
+    parser.add_subclass_arguments(
+        Policy, "policy", required=False, help="model folder, or policy, that answers in the page"
+    )
+    parser.add_subclass_arguments(
+        Propagator, "propagator", required=False, help="makes the masks; that of the answers otherwise"
+    )
+    try:
+        return parser.parse_args(list(arguments)), parser
+    except RefusedSettingsError as refusal:
+        raise explain_refusal(refusal, {}, _accepted_keys()) from refusal
+
+
+def _accepted_keys() -> dict[str, Any]:
+    texts = ("target", "out", "reader", "export", "assume_orientation", "help")
+    return {
+        **dict.fromkeys(texts, str),
+        **dict.fromkeys(("overwrite", "no_browser"), bool),
+        "port": int,
+        "modality": Literal["CT", "MR", "other"] | None,
+        "series": str | int | None,
+        "nan_to": float | None,
+        "policy": Policy,
+        "propagator": Propagator,
+    }
+
+
+def _open(options: Namespace) -> Opened:
+    from medvol.evaluation.archive import CASES_FILE
+    from medvol.viewing.opening import open_target
+
+    target = Path(options.target)
+    if (target / CASES_FILE).is_file():
+        return _open_run(target)
+    return open_target(target, _reader(options), None if options.series is None else str(options.series))
+
+
+def _reader(options: Namespace) -> Reader:
+    from medvol.imaging.reading import read_volume
+
+    given = {"modality": options.modality} if options.modality is not None else {}
+    return partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
+
+
+def _open_run(folder: Path) -> Opened:
+    from medvol.cli.experiment_data import build_data
+    from medvol.viewing.run_cases import open_run
+
+    config = next((folder / name for name in _RUN_FILES if (folder / name).is_file()), None)
+    if config is None:
+        raise ConfigError(f"{str(folder)!r} has cases and no {' or '.join(_RUN_FILES)}, so its scans cannot be found")
+    dataset = build_data(config).splits["test"]
+    if dataset is None:
+        raise ConfigError(f"{str(config)!r} names no test cases; set data.init_args.test")
+    return open_run(folder, dataset)
+
+
+def _export(opened: Opened, readings: ReadingFolder, path: Path, overwrite: bool, console: Console) -> int:
+    from medvol.viewing.corrections import collect, write_corrections
+
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} is there already; add --overwrite, or choose another name")
+    found = collect(opened.entries, readings, path.parent)
+    write_corrections(path, found)
+    for reason, count in found.left_out.items():
+        console.print(f"left out: {count} {reason}", soft_wrap=True)
+    console.print(f"{len(found.rows)} answers: {path}", soft_wrap=True)
+    console.print(f"train on them: NiftiDataset with root {path.parent} and table {path}", soft_wrap=True)
+    return 0
+
+
+def _serve(
+    options: Namespace, parser: ComponentParser, opened: Opened, readings: ReadingFolder, console: Console
+) -> int:
+    from medvol.guarding.guard import require_ready
+    from medvol.viewing.desk import Desk
+    from medvol.viewing.server import serve
+
+    if options.propagator is None:
+        options.propagator = {"class_path": f"medvol.propagators.{_propagator_of(opened)}"}
+    with building("a component"):
+        built = parser.instantiate(options)
+    require_ready(built.propagator, *([built.policy] if built.policy is not None else []))
+    desk = Desk(
+        opened.entries,
+        opened.scans,
+        built.propagator,
+        readings,
+        _reader(options),
+        built.policy,
+        options.reader,
+        opened.problems,
+    )
+    _read_first(desk)
+
+    def tell(address: str) -> None:
+        console.print(f"open {address}", soft_wrap=True)
+        console.print(f"readings go to {readings.path}; Ctrl-C ends", soft_wrap=True)
+        if not options.no_browser:
+            webbrowser.open(address)
+
+    try:
+        serve(desk, tell, options.port)
+    except Terminated:
+        raise
+    except KeyboardInterrupt:
+        console.print(f"ended; readings are in {readings.path}", soft_wrap=True)
+    return 0
+
+
+def _read_first(desk: Desk) -> None:
+    """Read the first scan, so that the page shows it at once; of several, one that is refused is told in the page."""
+    first = next(iter(desk.scans.values()), None)
+    try:
+        if first is not None:
+            desk.shelf.get(first)
+    except MedvolError:
+        if len(desk.scans) == 1:
+            raise
+
+
+def _propagator_of(opened: Opened) -> str:
+    """Name of the propagator that made the answers, where they agree and it is installed; the usual one else."""
+    names = {str(entry.record.propagator.get("name", "")) for entry in opened.entries}
+    (name,) = names if len(names) == 1 else {PROPAGATOR}
+    return name if name in PROPAGATORS.names() else PROPAGATOR

@@ -1,0 +1,173 @@
+"""What a page says of an answer, read from its evidence record, which a person may have edited."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from medvol.core.defaults import PROPAGATOR
+from medvol.core.errors import MedvolError
+from medvol.core.registry import PROPAGATORS
+from medvol.inference.confidence import read_warnings
+from medvol.inference.records import plain_values
+from medvol.pages.answers import Correction, Fact
+
+_UNTOLD = "not told"
+
+
+def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose paths are names only: folders may say who the patient is, or who works here."""
+    plain = plain_values(record)
+    scan = plain.get("scan")
+    if isinstance(scan, dict) and isinstance(scan.get("path"), str):
+        scan["path"] = _last(scan["path"])
+    for role in ("policy", "propagator"):
+        plain[role] = _strip(plain.get(role, {}))
+    return plain
+
+
+def scan_name(record: Mapping[str, Any]) -> str:
+    """Name of the scan; ``scan`` for one that was made in memory."""
+    path = record["scan"].get("path")
+    return _last(path) if isinstance(path, str) and path else "scan"
+
+
+def measured_facts(record: Mapping[str, Any], filled_slices: int) -> tuple[Fact, ...]:
+    """Key slice and measurements; of a scan without Hounsfield units no mean is shown.
+
+    Args:
+        record: As ``describe_segmentation`` writes it.
+        filled_slices: Slices that the mask lies on.
+    """
+    mask, evidence, depth = record["mask"], record["evidence"], record["scan"]["shape_zyx"][0]
+    count = len(evidence["boxes_px"])
+    boxes = f"{count} box{'es' if count != 1 else ''}, slices 0 to {depth - 1} from feet to head"
+    facts = [Fact("Key slice", str(evidence["key_slice"]), boxes)]
+    if not mask.get("voxels"):
+        return (*facts, Fact("Volume", "0 ml", "the mask is empty"))
+    extent = f"{mask['voxels']:,} voxels on {filled_slices} slice{'s' if filled_slices != 1 else ''}"
+    facts.append(Fact("Volume", _number(mask.get("volume_ml"), "ml", ".4g"), extent))
+    where = f"within slice {mask.get('diameter_slice')}"
+    facts.append(Fact("Longest diameter", _number(mask.get("longest_diameter_mm"), "mm", ".1f"), where))
+    across = _number(mask.get("perpendicular_diameter_mm"), "mm", ".1f")
+    facts.append(Fact("Diameter across it", across, "at right angles in that slice"))
+    if mask.get("intensity_unit") == "HU":
+        facts.append(
+            Fact("Mean density", _number(mask.get("mean_intensity"), "HU", ".4g"), "of the voxels in the mask")
+        )
+    return tuple(facts)
+
+
+def origins(record: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Who answered, with what, about which scan."""
+    scan = record["scan"]
+    shape = " x ".join(str(side) for side in reversed(scan["shape_zyx"]))
+    spacing = " x ".join(f"{side:.3g}" for side in reversed(scan["spacing_zyx_mm"]))
+    return (
+        Fact("Policy", *_component(record.get("policy"))),
+        Fact("Propagator", *_component(record.get("propagator"))),
+        Fact("Scan", f"{scan.get('modality')}, {shape} voxels", f"of {spacing} mm; x, y, z"),
+        Fact(
+            "sha256 of the scan", str(scan.get("sha256"))[:16], "of its voxels and geometry; the record has all digits"
+        ),
+        Fact("Answered with", f"medvol {record.get('medvol', _UNTOLD)}"),
+    )
+
+
+def warning_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why the answer may be worth nothing."""
+    confidence = record.get("confidence")
+    return read_warnings(confidence) if isinstance(confidence, dict) else ()
+
+
+def confidence_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What else is known, and what is not, about how far the answer can be trusted."""
+    known = record.get("confidence")
+    if not isinstance(known, dict):
+        return ("The anchor comes from a record, so nothing was measured of the policy's confidence.",)
+    sentences = []
+    mean, agreement, unknown = known.get("mean_log_prob"), known.get("agreement"), known.get("unknown")
+    if isinstance(mean, int | float):
+        sentences.append(
+            f"Mean log-probability of the answer's tokens: {mean:.3f}. Near 0 means that the policy is sure of its "
+            "words, which is not the same as being right."
+        )
+    if isinstance(agreement, dict):
+        anchors, keys, boxes = (_number(agreement.get(name), "", ".2f") for name in ("anchors", "key_slice", "boxes"))
+        sentences.append(
+            f"{agreement.get('samples')} more answers, drawn at random, agree {anchors} of 1 on the anchor (key slice "
+            f"{keys}, boxes {boxes})."
+        )
+    else:
+        sentences.append("No further answers were drawn to compare; --samples 8 draws eight.")
+    sentences += [f"Not known: {sentence}." for sentence in unknown or [] if isinstance(sentence, str)]
+    if not warning_sentences(record):
+        sentences.append("No warning does not mean that the answer is right.")
+    return tuple(sentences)
+
+
+def correction(record: Mapping[str, Any], record_file: str) -> Correction:
+    """The command that gives the mask of an edited record, with the propagator that made the first one."""
+    depth, height, width = record["scan"]["shape_zyx"]
+    words = ["medvol", "segment", scan_name(record), "--evidence", record_file, *_propagator_options(record)]
+    return Correction(record_file, shlex.join([*words, "--out", "."]), depth - 1, width, height)
+
+
+def _propagator_options(record: Mapping[str, Any]) -> list[str]:
+    """Options that name the propagator and those of its settings that are not its own defaults."""
+    identity = record.get("propagator")
+    name = identity.get("name") if isinstance(identity, dict) else None
+    if not isinstance(name, str) or not isinstance(identity, dict):
+        return []
+    changed = {
+        key: value for key, value in identity.items() if key in (known := _defaults(name)) and value != known[key]
+    }
+    options = [] if name == PROPAGATOR and not changed else ["--propagator", name]
+    for key, value in changed.items():
+        options += [f"--propagator.{key}", value if isinstance(value, str) else json.dumps(value)]
+    return options
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Settings of a registered propagator as plain values; empty for one that is not installed here."""
+    try:
+        parameters = inspect.signature(PROPAGATORS.get(name)).parameters.values()
+    except MedvolError:
+        return {}
+    return plain_values({p.name: None if p.default is p.empty else p.default for p in parameters})
+
+
+def _component(identity: Any) -> tuple[str, str]:
+    """Name of a component and who publishes it."""
+    if not isinstance(identity, dict) or not identity:
+        return _UNTOLD, ""
+    return str(identity.get("name", _UNTOLD)), str(identity.get("distribution", ""))
+
+
+def _number(value: Any, unit: str, form: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _UNTOLD
+    return f"{value:{form}} {unit}".strip()
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strip(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_strip(item) for item in value]
+    return _last(value) if isinstance(value, str) and _is_path(value) else value
+
+
+def _is_path(text: str) -> bool:
+    if "\n" in text:
+        return False
+    return text.startswith(("/", "~")) or bool(PureWindowsPath(text).root and PureWindowsPath(text).drive)
+
+
+def _last(path: str) -> str:
+    name = PureWindowsPath(path).name if "\\" in path else PurePosixPath(path).name
+    return name or path

@@ -1,0 +1,110 @@
+"""From a record back to a mask: its anchor is propagated again, edited by a person or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import PropagationError, RecordError
+from medvol.core.roles import Propagator
+from medvol.core.types import Completion, Evidence, Volume
+from medvol.grounding.grammar import find_evidence
+from medvol.guarding.guard import identify
+from medvol.imaging.volume_hash import hash_volume
+from medvol.inference.records import EvidenceRecord
+from medvol.inference.segmentation import Segmentation
+from medvol.rollouts.masks import follow_anchors
+
+_SAME_PX = 0.01
+"""Boxes that lie closer than this are the same; a record rounds them to a thousandth."""
+
+
+def repropagate(
+    volume: Volume, record: EvidenceRecord, propagator: Propagator, allow_other_scan: bool = False
+) -> Segmentation:
+    """Propagate the anchor of a record, edited by a person or not; the policy is not asked.
+
+    Args:
+        volume: The scan.
+        record: From ``read_record``; its slice and pixel boxes count.
+        propagator: Turns the anchor into a mask.
+        allow_other_scan: Accept a scan with other voxels or another geometry than the record was written for.
+
+    Raises:
+        RecordError: The record was written for another scan, or its anchor does not lie in this one.
+        PropagationError: The anchor could not be propagated.
+    """
+    if not allow_other_scan:
+        require_same_scan(volume, record)
+    require_inside(volume, record.evidence)
+    ((_, outcome),) = follow_anchors(volume, [record.evidence], propagator)
+    if isinstance(outcome, PropagationError):
+        raise outcome
+    return rebuild_segmentation(volume, record, outcome, identify(propagator))
+
+
+def rebuild_segmentation(
+    volume: Volume, record: EvidenceRecord, mask: NDArray[np.bool_], propagator: Mapping[str, Any]
+) -> Segmentation:
+    """The answer that a record tells of, with its mask.
+
+    Args:
+        volume: The scan.
+        record: Its anchor counts; where that is no longer what the completion says, the answer is an edited one.
+        mask: (Z, Y, X) bool that the anchor was propagated to.
+        propagator: Identity of the propagator that did it.
+    """
+    provenance = {
+        "policy": dict(record.policy),
+        "propagator": dict(propagator),
+        "sampling": dict(record.sampling),
+        "edited": record.edited or not _is_own_words(record, volume),
+    }
+    return Segmentation(volume, record.query, mask, record.evidence, Completion(record.completion), provenance)
+
+
+def require_same_scan(volume: Volume, record: EvidenceRecord) -> None:
+    """Refuse a scan that a record was not written for.
+
+    Raises:
+        RecordError: Its voxels or its geometry are others.
+    """
+    if hash_volume(volume) != record.scan_sha256:
+        raise RecordError(
+            f"the record was written for another scan ({record.scan_path or 'made in memory'}, sha256 "
+            f"{record.scan_sha256[:12]}...); give that scan, or allow another one with "
+            "--allow_other_scan (in Python: allow_other_scan=True)"
+        )
+
+
+def require_inside(volume: Volume, evidence: Evidence) -> None:
+    """Refuse an anchor that does not lie in the volume.
+
+    Raises:
+        RecordError: The key slice is not one of the scan's, or a box leaves it.
+    """
+    if evidence.key_slice is None:
+        return
+    depth, height, width = volume.shape
+    if evidence.key_slice >= depth:
+        raise RecordError(f"evidence.key_slice is {evidence.key_slice}; the scan has the slices 0 to {depth - 1}")
+    for box in evidence.boxes.tolist():
+        if box[2] > width or box[3] > height:
+            raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
+
+
+def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
+    """True when the anchor is what the policy's completion says."""
+    written = find_evidence(record.completion, volume.shape)
+    return written is not None and same_anchor(written, record.evidence)
+
+
+def same_anchor(one: Evidence, other: Evidence) -> bool:
+    """True for one key slice and boxes that differ by no more than a record rounds."""
+    same_boxes = one.boxes.shape == other.boxes.shape and bool(
+        np.allclose(one.boxes, other.boxes, rtol=0, atol=_SAME_PX)
+    )
+    return one.key_slice == other.key_slice and same_boxes

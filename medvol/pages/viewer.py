@@ -1,0 +1,81 @@
+"""The viewer: NiiVue as it was published, packed into a page once, and the scans that it shows."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from medvol.pages.document import read_asset
+
+NIIVUE_VERSION = "0.69.0"
+NIIVUE_SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
+
+SCRIPTS = ("unpack.js", "slices.js", "planes.js")
+"""What runs the viewer, in this order."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The part of a scan that a page carries, with a mask on the same grid.
+
+    Args:
+        scan_nii_gz: The scan as NIfTI, uint8, windowed, gzip-compressed; x to the patient's left, y to the back, z to
+            the head.
+        mask_nii_gz: The mask on the same grid, 0 or 1; None where there is none.
+        shape_zyx: Shape of both.
+        spacing_zyx_mm: Their voxel size.
+        start_zyx: First voxel of the part in the scan.
+        factor_zyx: Voxels of the scan that were averaged into one, along each axis.
+        scan_shape_zyx: Shape of the scan.
+        key: Key slice as an index of the part; None where there is none.
+        boxes: Boxes x1, y1, x2, y2 on the key slice, half-open, in pixels of the part.
+    """
+
+    scan_nii_gz: bytes
+    mask_nii_gz: bytes | None
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+    start_zyx: tuple[int, int, int]
+    factor_zyx: tuple[int, int, int]
+    scan_shape_zyx: tuple[int, int, int]
+    key: int | None
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its voxels in a page."""
+        return len(self.scan_nii_gz) + len(self.mask_nii_gz or b"")
+
+    def to_dict(self, scan_id: str, mask_id: str | None) -> dict[str, Any]:
+        """What the scripts of a page read; the ids name the elements that hold the voxels."""
+        return {
+            "scan": scan_id,
+            "mask": mask_id,
+            "shape": list(self.shape_zyx),
+            "spacing": list(self.spacing_zyx_mm),
+            "start": list(self.start_zyx),
+            "factor": list(self.factor_zyx),
+            "scanShape": list(self.scan_shape_zyx),
+            "key": self.key,
+            "boxes": [list(box) for box in self.boxes],
+        }
+
+
+def niivue_script() -> bytes:
+    """NiiVue's script to the letter."""
+    return read_asset("niivue/niivue.umd.js")
+
+
+@cache
+def packed_niivue() -> bytes:
+    """NiiVue's script, gzip-compressed: a page unpacks it when planes and 3D are asked for."""
+    return gzip.compress(niivue_script(), mtime=0)
+
+
+@cache
+def niivue_licences() -> str:
+    """Licences of NiiVue and of what it contains."""
+    texts = (read_asset(f"niivue/{name}").decode().strip() for name in ("LICENSE", "THIRD_PARTY.txt"))
+    return f"NiiVue {NIIVUE_VERSION}\n\n" + "\n\n".join(texts) + "\n"

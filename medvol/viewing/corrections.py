@@ -1,0 +1,116 @@
+"""Corrections: a table of what readers accepted and corrected, which a data set trains on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvol.core.atomic_files import write_whole
+from medvol.core.errors import RecordError
+from medvol.grounding.box_text import write_boxes
+from medvol.viewing.entries import Entry
+from medvol.viewing.reading_folder import Head, ReadingFolder
+
+COLUMNS = ("image", "mask", "query", "patient", "modality", "case", "absent", "key_slice", "boxes", "verdict", "reader")
+"""Columns of the table: those of ``NiftiDataset``, and two for people."""
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a table holds, and what it does not.
+
+    Args:
+        rows: One for each answer that was accepted or corrected.
+        left_out: How many answers are not in it, by the reason.
+    """
+
+    rows: tuple[dict[str, str], ...]
+    left_out: Counter[str]
+
+
+def collect(entries: Iterable[Entry], readings: ReadingFolder, root: Path) -> Corrections:
+    """Find what a data set can train on.
+
+    Args:
+        entries: The answers of a session.
+        readings: Their readings.
+        root: Folder that the paths of the table are relative to.
+
+    Raises:
+        RecordError: Two readings of one answer were saved beside one another, and neither knows the other.
+    """
+    rows: list[dict[str, str]] = []
+    left_out: Counter[str] = Counter()
+    for entry in entries:
+        head = readings.head(entry)
+        reason = _why_not(head)
+        if reason:
+            left_out[reason] += 1
+        else:
+            rows.append(_row(entry, head, root))
+    return Corrections(tuple(rows), left_out)
+
+
+def write_corrections(path: Path, corrections: Corrections) -> None:
+    """Write the table as CSV.
+
+    Raises:
+        RecordError: There is nothing to write.
+    """
+    if not corrections.rows:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in corrections.left_out.items())
+        raise RecordError(f"there is nothing to train on ({reasons or 'no answers'}); accept or correct answers first")
+    with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(corrections.rows)
+
+
+def _why_not(head: Head) -> str:
+    """Why an answer is not in the table; empty when it is."""
+    reading = head.record.reading
+    if head.others:
+        raise RecordError(
+            f"{head.file} and {', '.join(head.others)} are readings of one answer that do not know one another; move "
+            "away those that do not count"
+        )
+    if reading is None:
+        return "not read yet"
+    if reading.verdict == "rejected":
+        return "rejected"
+    if head.record.scan_path is None:
+        return "about a scan that lies in no file"
+    return "of a named DICOM series, which a table cannot name" if head.record.series else ""
+
+
+def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
+    record, reading = head.record, head.record.reading
+    assert reading is not None, "_why_not has looked"
+    assert record.scan_path is not None, "_why_not has looked"
+    assert head.folder is not None, "a reading has a folder"
+    evidence, image = record.evidence, _relative(Path(record.scan_path), root)
+    return {
+        "image": image,
+        "mask": "" if evidence.absent else _relative(head.folder / record.mask_file, root),
+        "query": record.query,
+        "patient": entry.patient,
+        "modality": record.modality or "",
+        "case": entry.name,
+        "absent": "yes" if evidence.absent else "",
+        "key_slice": "" if evidence.key_slice is None else str(evidence.key_slice),
+        "boxes": write_boxes(evidence.boxes.tolist()),
+        "verdict": reading.verdict,
+        "reader": reading.reader,
+    }
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A path from the table's folder, with ``/`` between folders; the whole path where another drive holds it."""
+    try:
+        return Path(os.path.relpath(path, root)).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()

@@ -1,0 +1,278 @@
+"""The desk of a session: opens answers, follows moved boxes to masks, keeps readings. Nothing of it knows of HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import ConfigError, MedvolError, PropagationError, RecordError
+from medvol.core.last_used import LastUsed
+from medvol.core.metrics import dice
+from medvol.core.roles import Policy, Propagator
+from medvol.core.types import Evidence, Volume
+from medvol.grounding.anchors import anchor_key
+from medvol.grounding.prompts import require_query
+from medvol.guarding.guard import identify, require_ready
+from medvol.imaging.reading import read_mask
+from medvol.imaging.windows import window_for_target
+from medvol.inference.answers import pose
+from medvol.inference.failures import save_failure
+from medvol.inference.jobs import Job, answer_stem, case_name
+from medvol.inference.measurements import measure_mask
+from medvol.inference.readings import Reading, Verdict
+from medvol.inference.records import plain_values
+from medvol.inference.repropagation import rebuild_segmentation, require_inside, require_same_scan, same_anchor
+from medvol.inference.segmentation import save_segmentation
+from medvol.inference.segmenter import Segmenter
+from medvol.rollouts.masks import follow_anchors
+from medvol.terminal.progress import Work
+from medvol.viewing.entries import Entry, Reader, open_answer, open_failure, question_about, question_entry
+from medvol.viewing.packing import pack_mask, unpack_mask
+from medvol.viewing.reading_folder import Head, ReadingFolder
+from medvol.viewing.scans import OpenScan, Scan, Shelf
+
+_MASKS = 8
+"""Masks of anchors that were followed last, packed; saving one of them follows nothing again."""
+
+Mask = NDArray[np.bool_]
+
+
+class Desk:
+    """What a session works with; every method may be called from any thread, but jobs come one after another.
+
+    Args:
+        entries: The answers to be read, in order.
+        scans: Scans that can be asked about, whether or not there is an answer yet.
+        propagator: Turns anchors into masks; one object for the whole session, so that what it keeps stays warm.
+        readings: Where readings are kept.
+        policy: Answers new questions; None where nobody does.
+        read: Reads scans of answers that are made in the session.
+        reader: Who reads, as they call themselves.
+        problems: What could not be opened, in sentences.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        scans: Sequence[Scan],
+        propagator: Propagator,
+        readings: ReadingFolder,
+        read: Reader,
+        policy: Policy | None = None,
+        reader: str = "",
+        problems: Sequence[str] = (),
+    ) -> None:
+        self.entries = {entry.entry_id: entry for entry in entries}
+        self.scans = {scan.scan_id: scan for scan in (*scans, *(entry.scan for entry in entries))}
+        self.propagator = propagator
+        self.readings = readings
+        self.policy = policy
+        self.reader = reader
+        self.problems = list(problems)
+        self.shelf = Shelf()
+        self._read = read
+        self._masks: LastUsed[dict[str, Any]] = LastUsed(_MASKS)
+        self._lock = threading.Lock()
+
+    def describe(self) -> dict[str, Any]:
+        """The session: who answers, who propagates, where readings go, and which scans can be asked about."""
+        askable = {scan.path: scan for scan in reversed(self.scans.values()) if scan.path is not None}
+        return {
+            "propagator": type(self.propagator).__name__,
+            "policy": None if self.policy is None else type(self.policy).__name__,
+            "readings": str(self.readings.path),
+            "reader": self.reader,
+            "problems": self.problems,
+            "scans": [{"scan": scan.scan_id, "name": scan.name} for scan in askable.values()],
+        }
+
+    def list_entries(self) -> list[dict[str, Any]]:
+        """The work list: every answer with where it stands."""
+        return [{**entry.describe(), **self._standing(entry)} for entry in list(self.entries.values())]
+
+    def open(self, entry: Entry) -> dict[str, Any]:
+        """Everything about an answer: its scan, the policy's anchor and mask, the last reading, the draft, the truth.
+
+        Raises:
+            ScanError: The scan is refused.
+            RecordError: The answer was given about another scan.
+        """
+        opened = self.shelf.get(entry.scan)
+        entry = entry.settled(opened.volume)
+        require_same_scan(opened.volume, entry.record)
+        head = self.readings.head(entry)
+        original = self._state(entry, opened, entry.record.evidence, entry)
+        current = original if head.sha256 == entry.sha256 else self._state(entry, opened, head.record.evidence, head)
+        identity = plain_values(identify(self.propagator))
+        made_by = dict(entry.record.propagator)
+        return {
+            **entry.describe(),
+            **self._standing(entry, head),
+            "scan": opened.describe(),
+            "window": window_for_target(entry.record.query) if opened.volume.modality == "CT" else "soft_tissue",
+            "original": original,
+            "current": {**current, "sha256": head.sha256},
+            "draft": self.readings.read_draft(entry),
+            "truth": None if opened.truth is None else pack_mask(opened.truth),
+            "same_propagator": not made_by or made_by == identity,
+        }
+
+    def propagate(self, entry: Entry, evidence: Evidence) -> dict[str, Any]:
+        """The mask of an anchor, with what it measures.
+
+        Raises:
+            RecordError: The anchor does not lie in the scan.
+            PropagationError: The propagator failed.
+        """
+        opened = self.shelf.get(entry.scan)
+        require_inside(opened.volume, evidence)
+        return self._followed(opened, evidence)
+
+    def save(self, entry: Entry, verdict: Verdict, evidence: Evidence, remark: str, parent_sha256: str) -> Head:
+        """Keep a reading: a record of its own with its mask and its picture.
+
+        Args:
+            entry: The answer.
+            verdict: ``accepted`` and ``rejected`` go with the anchor as it was read, ``corrected`` with another one.
+            evidence: The anchor as the reader leaves it.
+            remark: The reader's own words.
+            parent_sha256: Digest of the record that the reader had before them.
+
+        Raises:
+            ConflictError: Somebody else has saved a reading meanwhile.
+            RecordError: Verdict and anchor do not go together, or the anchor does not lie in the scan.
+        """
+        opened = self.shelf.get(entry.scan)
+        entry = entry.settled(opened.volume)
+        require_same_scan(opened.volume, entry.record)
+        require_inside(opened.volume, evidence)
+        head = self.readings.head(entry)
+        moved = not same_anchor(evidence, head.record.evidence)
+        if verdict == "corrected" and not (moved or not same_anchor(evidence, entry.record.evidence)):
+            raise RecordError("nothing was corrected: slice and boxes are those of the answer; accept or reject it")
+        if verdict != "corrected" and moved:
+            raise RecordError(f"slice or boxes were changed, and an answer is {verdict} as it is; undo, or correct it")
+        if entry.failure and verdict == "accepted" and head.sha256 == entry.sha256:
+            raise RecordError("the answer gave no mask, so it cannot be accepted; draw boxes, or reject it")
+        mask = None if moved else self._stored_mask(opened.volume, head)
+        if mask is None:
+            mask = unpack_mask(self._followed(opened, evidence)["mask"], opened.volume.shape)
+        made_by = identify(self.propagator) if moved else dict(head.record.propagator)
+        rationale = head.record.evidence.rationale
+        record = replace(head.record, evidence=replace(evidence, rationale=rationale), query=entry.record.query)
+        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        reading = Reading(verdict, remark, self.reader, time)
+        segmentation = replace(rebuild_segmentation(opened.volume, record, mask, made_by), reading=reading)
+        return self.readings.save(entry, segmentation, parent_sha256)
+
+    def begin(self, scan: Scan, query: str) -> Entry:
+        """A question that the reader answers: an entry without boxes.
+
+        Raises:
+            QueryError: The query is empty.
+        """
+        require_query(query)
+        _file_of(scan)
+        return self._add(question_entry(scan, question_about(self.shelf.get(scan).volume, query.strip())))
+
+    def ask(self, scan: Scan, query: str) -> Entry:
+        """Let the policy answer, and write its answer as ``medvol segment`` does.
+
+        Raises:
+            ConfigError: There is no policy.
+            PolicyError: It failed.
+        """
+        require_query(query)
+        if self.policy is None:
+            raise ConfigError("nobody answers: start `medvol view` with --policy, or draw the boxes yourself")
+        volume, query = self.shelf.get(scan).volume, query.strip()
+        path = _file_of(scan)
+        segmenter = Segmenter(self.policy, self.propagator)
+        series = None if volume.source is None else volume.source.series or None
+        job = Job(path, query, self.readings.path, answer_stem(case_name(path, series), query), series)
+        question = pose(job, volume, plain_values(segmenter.identity()))
+        found = question.find()
+        if found is not None:
+            return self._add(open_answer(found[0], self._read))
+        groups = segmenter.ask(volume, [query])
+        ((_, answer),) = segmenter.follow(groups)
+        if not isinstance(answer, MedvolError):
+            return self._add(open_answer(save_segmentation(answer, job.folder, question.name)["record"], self._read))
+        kept = save_failure(question, groups[0].answer.completion, answer)
+        if kept is None:
+            raise answer
+        return self._add(open_failure(kept, self._read))
+
+    def _add(self, entry: Entry) -> Entry:
+        with self._lock:
+            return self.entries.setdefault(entry.entry_id, entry)
+
+    def _standing(self, entry: Entry, head: Head | None = None) -> dict[str, Any]:
+        """Where an answer stands: the last verdict, and whether something is not finished."""
+        head = head or self.readings.head(entry)
+        reading = head.record.reading
+        return {
+            "verdict": None if reading is None else reading.verdict,
+            "remark": "" if reading is None else reading.remark,
+            "reader": "" if reading is None else reading.reader,
+            "time": "" if reading is None else reading.time,
+            "others": list(head.others),
+            "unfinished": self.readings.read_draft(entry) is not None,
+        }
+
+    def _state(self, entry: Entry, opened: OpenScan, evidence: Evidence, place: Entry | Head) -> dict[str, Any]:
+        """An anchor with its mask as it lies on the disk; where there is none it is followed now."""
+        mask = self._stored_mask(opened.volume, place)
+        if mask is not None:
+            return {**_describe_anchor(evidence), **_measure(opened, mask)}
+        if entry.failure or evidence.absent:
+            return {**_describe_anchor(evidence), **_measure(opened, np.zeros(opened.volume.shape, bool))}
+        return {**_describe_anchor(evidence), **self._followed(opened, evidence)}
+
+    def _stored_mask(self, volume: Volume, place: Entry | Head) -> Mask | None:
+        """The mask beside a record; None where there is none."""
+        if place.folder is None or not place.record.mask_file:
+            return None
+        path = place.folder / place.record.mask_file
+        return read_mask(path, volume) if path.is_file() else None
+
+    def _followed(self, opened: OpenScan, evidence: Evidence) -> dict[str, Any]:
+        key = repr((opened.scan.scan_id, anchor_key(evidence)))
+
+        def follow() -> dict[str, Any]:
+            with Work("propagating"):
+                require_ready(self.propagator)
+                ((_, outcome),) = follow_anchors(opened.volume, [evidence], self.propagator)
+            if isinstance(outcome, PropagationError):
+                raise outcome
+            return _measure(opened, outcome)
+
+        return self._masks.get(key, follow)
+
+
+def _file_of(scan: Scan) -> Path:
+    """Where a scan lies, so that an answer about it is found again."""
+    if scan.path is None:
+        raise RecordError(f"{scan.name} lies in no file, so an answer could not be found again; ask about a file")
+    return scan.path
+
+
+def _describe_anchor(evidence: Evidence) -> dict[str, Any]:
+    return {"key_slice": evidence.key_slice, "boxes_px": evidence.boxes.tolist()}
+
+
+def _measure(opened: OpenScan, mask: Mask) -> dict[str, Any]:
+    volume = opened.volume
+    unit = "HU" if volume.modality == "CT" else None
+    return {
+        "mask": pack_mask(mask),
+        "measures": measure_mask(volume.voxels, mask, volume.spacing, unit),
+        "dice": None if opened.truth is None else round(dice(mask, opened.truth), 4),
+    }

@@ -1,0 +1,545 @@
+// The page: one answer at a time, its boxes, its masks, and what the server knows of it.
+import { Cancelled, Gone, Refusal, cancel, drop, get, put, run } from "./api.js";
+import { History, sameAnchor } from "./history.js";
+import { KEYS, listen } from "./keys.js";
+import { Mask } from "./mask.js";
+import { element, showAnswer, showBanner, showList, showMeasures, showWindows } from "./panel.js";
+import { MOST_BYTES, Scan } from "./scan.js";
+import { hasWebGL, show } from "./three.js";
+import { Views } from "./views.js";
+
+const KEEP_MS = 500;
+const NUDGE_MS = 350;
+const RETRY_MS = 2000;
+const byId = (id) => document.getElementById(id);
+
+class Desk {
+  constructor() {
+    this.session = null;
+    this.answers = [];
+    this.answer = null;
+    this.scan = null;
+    this.history = null;
+    this.window = [-160, 240];
+    this.followed = { original: null, now: null, truth: null };
+    this.now = null;
+    this.job = null;
+    this.turn = 0;
+    this.gone = false;
+    this.torn = false;
+    this.saving = Promise.resolve();
+    this.views = new Views(this);
+  }
+
+  get anchor() {
+    return this.history?.now;
+  }
+
+  async start() {
+    [this.session, { answers: this.answers }] = await Promise.all([get("api/session"), get("api/answers")]);
+    this.list();
+    const scans = this.session.scans.map(({ scan, name }) => Object.assign(element("option", name), { value: scan }));
+    byId("new-scan").replaceChildren(...scans);
+    byId("new-question").hidden = scans.length === 0;
+    byId("ask-policy").hidden = this.session.policy === null;
+    byId("ask-policy").textContent = `Ask ${this.session.policy ?? "the policy"}`;
+    if (this.session.problems.length > 0) byId("list").append(...this.session.problems.map((p) => element("p", p, "problem")));
+    const first = this.answers.find((answer) => answer.verdict === null) ?? this.answers[0];
+    if (first) await this.open(first.id);
+    else byId("new-query").focus();
+  }
+
+  list() {
+    showList(this.answers, this.answer?.id, (id) => this.try(() => this.open(id)));
+  }
+
+  async refresh() {
+    this.answers = (await get("api/answers")).answers;
+    this.list();
+  }
+
+  // Open an answer: its last reading, and the draft where one is not finished.
+  async open(id) {
+    await this.keepNow();
+    const turn = ++this.turn;
+    showBanner(null);
+    const answer = await this.work(`api/answers/${id}/open`, {});
+    if (turn !== this.turn) return;
+    this.answer = answer;
+    const { key_slice, boxes_px } = answer.current;
+    this.history = new History({ key_slice, boxes_px });
+    this.revision = answer.draft?.revision ?? 0;
+    this.kept = true;
+    this.torn = false;
+    byId("remark").value = answer.draft?.remark ?? "";
+    if (answer.draft !== null) {
+      this.history.push({ key_slice: answer.draft.key_slice, boxes_px: answer.draft.boxes_px });
+      const stale = answer.draft.parent_sha256 !== answer.current.sha256;
+      if (stale) this.say("This draft was begun before the last reading; it lies on top of it, and Z takes it back.");
+    }
+    for (const id of ["show-original", "show-truth"]) byId(id).checked = false;
+    byId("show-mask").checked = true;
+    this.followed = {
+      original: await Mask.unpack(answer.original.mask),
+      now: await Mask.unpack(answer.current.mask),
+      truth: answer.truth === null ? null : await Mask.unpack(answer.truth),
+    };
+    this.now = answer.current;
+    this.views.chosen = 0;
+    this.useScan(answer.scan);
+    const span = this.followed.now.span;
+    const middle = span === null ? Math.floor(this.scan.depth / 2) : Math.floor((span[0] + span[1]) / 2);
+    this.aimAt(this.anchor, middle);
+    showAnswer(answer, this.session);
+    showWindows(answer.scan.windows, (window) => this.setWindow(window));
+    this.setWindow(answer.scan.windows.find(({ name }) => name === answer.window) ?? answer.scan.windows[0]);
+    this.refreshPanel();
+    this.list();
+    this.scan.load(this.views.cross[2]).catch((error) => this.explain(error));
+    if (answer.draft !== null) this.follow();
+    else this.draw3D();
+  }
+
+  useScan(about) {
+    if (this.scan?.about.scan === about.scan) return;
+    this.scan?.close();
+    this.scan = new Scan(about, () => {
+      this.views.redraw();
+      this.progress();
+    });
+    byId("slice").max = this.scan.depth - 1;
+    this.views.center();
+    if (!this.scan.whole) {
+      showBanner(`This scan is larger than the ${MOST_BYTES / 2 ** 20} MiB that the page keeps: axial slices come as you scroll, `
+        + "and the other planes are not drawn.");
+    }
+  }
+
+  aimAt(anchor, otherwise) {
+    const box = anchor.boxes_px[0] ?? [0, 0, this.scan.width, this.scan.height];
+    const [x, y] = [Math.floor((box[0] + box[2]) / 2), Math.floor((box[1] + box[3]) / 2)];
+    this.views.cross = [Math.min(x, this.scan.width - 1), Math.min(y, this.scan.height - 1), 0];
+    this.views.goTo(anchor.key_slice ?? otherwise);
+  }
+
+  // What the planes show: masks in order, the chosen one last.
+  masks() {
+    const { original, now, truth } = this.followed;
+    return [
+      { mask: byId("show-truth").checked ? truth : null, colour: "truth", dashed: true },
+      { mask: byId("show-original").checked ? original : null, colour: "original", dashed: true },
+      { mask: byId("show-mask").checked ? now : null, colour: "mask", dashed: false },
+    ];
+  }
+
+  // An anchor that the reader made: kept in the history, as a draft, and followed to its mask.
+  change(anchor) {
+    if (!this.answer) return;
+    const next = anchor.boxes_px.length === 0 ? { key_slice: null, boxes_px: [] } : anchor;
+    if (this.history.push(next)) this.settle();
+  }
+
+  settle() {
+    this.views.chosen = Math.min(this.views.chosen, Math.max(0, this.anchor.boxes_px.length - 1));
+    this.keep();
+    this.follow();
+    this.refreshPanel();
+    this.views.redraw();
+  }
+
+  // The mask of the anchor as it is now; an earlier request that still runs is cancelled.
+  async follow() {
+    const { anchor, answer } = this;
+    if (this.job) cancel(this.job);
+    if (sameAnchor(anchor, answer.current)) return this.take(answer.current, anchor);
+    if (sameAnchor(anchor, answer.original)) return this.take(answer.original, anchor);
+    this.now = null;
+    this.refreshPanel();
+    try {
+      await this.take(await this.work(`api/answers/${answer.id}/mask`, { anchor }), anchor);
+    } catch (error) {
+      if (!(error instanceof Cancelled)) this.explain(error);
+    }
+  }
+
+  async take(found, anchor) {
+    const mask = await Mask.unpack(found.mask);
+    if (this.anchor !== anchor) return;
+    this.now = found;
+    this.followed.now = mask;
+    document.body.dataset.followed = JSON.stringify(anchor);
+    this.refreshPanel();
+    this.views.redraw();
+    this.draw3D();
+  }
+
+  // Keep a draft a moment after the last change.
+  keep() {
+    this.kept = false;
+    byId("kept").textContent = "keeping …";
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.keepNow(), KEEP_MS);
+  }
+
+  keepNow() {
+    clearTimeout(this.timer);
+    if (this.kept !== false || !this.answer || this.torn) return this.saving;
+    this.kept = true;
+    this.saving = this.saving.then(() => this.sendDraft());
+    return this.saving;
+  }
+
+  async sendDraft() {
+    const { answer, anchor, revision } = this;
+    const remark = byId("remark").value;
+    const path = `api/answers/${answer.id}/draft`;
+    try {
+      if (sameAnchor(anchor, answer.current) && remark.trim() === "") {
+        if (revision > 0) await drop(`${path}?revision=${revision}`);
+        this.revision = 0;
+      } else {
+        const body = { anchor, remark, parent_sha256: answer.current.sha256, revision };
+        this.revision = (await put(path, body)).revision;
+      }
+      byId("kept").textContent = "draft kept";
+      if (this.gone) this.back();
+    } catch (error) {
+      this.kept = false;
+      byId("kept").textContent = "not kept";
+      this.explain(error);
+    }
+  }
+
+  // Accept, correct or reject. A verdict on moved boxes is a correction.
+  async judge(verdict) {
+    if (!this.answer) return;
+    if (this.now === null && verdict === "corrected") return this.say("The mask is not there yet; wait, or undo.");
+    await this.keepNow();
+    const { answer, anchor } = this;
+    const body = { verdict, anchor, remark: byId("remark").value.trim(), parent_sha256: answer.current.sha256 };
+    const saved = await this.work(`api/answers/${answer.id}/readings`, body);
+    this.kept = true;
+    byId("kept").textContent = `saved: ${saved.file}`;
+    document.body.dataset.saved = saved.file;
+    await this.refresh();
+    const place = this.answers.findIndex(({ id }) => id === answer.id);
+    const order = [...this.answers.slice(place + 1), ...this.answers.slice(0, place)];
+    const next = order.find((other) => other.verdict === null);
+    await this.open(next ? next.id : answer.id);
+    if (!next) this.say("All answers are read.");
+  }
+
+  async ask(byPolicy) {
+    const query = byId("new-query").value.trim();
+    if (query === "") return byId("new-query").focus();
+    const made = await this.work("api/answers", { scan: byId("new-scan").value, query, ask: byPolicy });
+    byId("new-query").value = "";
+    await this.refresh();
+    await this.open(made.id);
+    if (!byPolicy) this.choose("add");
+    byId("axial").focus();
+  }
+
+  // Work that may take long: told after a moment, and cancelled by Esc.
+  async work(path, body) {
+    let mine = null;
+    const tell = (progress, title) => {
+      if (mine !== null && this.job !== mine) return;
+      byId("work").hidden = progress === null;
+      if (progress === null) return;
+      byId("work-text").textContent = progress.text || `${title}, ${Math.round(progress.seconds)} s so far`;
+      if (progress.share === null) byId("work-bar").removeAttribute("value");
+      else byId("work-bar").value = progress.share;
+    };
+    try {
+      return await run(path, body, tell, (job) => (this.job = mine = job));
+    } finally {
+      if (this.job === mine) {
+        this.job = null;
+        byId("work").hidden = true;
+      }
+    }
+  }
+
+  async cancel() {
+    if (!this.job) return;
+    await cancel(this.job);
+    if (this.answer && this.now === null && this.history.canUndo) this.undo();
+  }
+
+  undo() {
+    if (this.history?.canUndo) this.to(this.history.undo());
+  }
+
+  redo() {
+    if (this.history?.canRedo) this.to(this.history.redo());
+  }
+
+  to(anchor) {
+    if (anchor.key_slice !== null) this.views.goTo(anchor.key_slice);
+    this.settle();
+  }
+
+  add() {
+    if (!this.answer || !this.mayAdd()) return;
+    const { width, height } = this.scan;
+    const [x, y] = this.views.cross;
+    const [w, h] = [Math.max(2, Math.round(width / 8)), Math.max(2, Math.round(height / 8))];
+    const left = Math.max(0, Math.min(width - w, x - (w >> 1)));
+    const top = Math.max(0, Math.min(height - h, y - (h >> 1)));
+    const boxes_px = [...this.anchor.boxes_px, [left, top, left + w, top + h]];
+    this.views.chosen = boxes_px.length - 1;
+    this.change({ key_slice: this.views.cross[2], boxes_px });
+  }
+
+  remove() {
+    if (!this.answer || !this.views.onKey) return;
+    const boxes_px = this.anchor.boxes_px.filter((_, index) => index !== this.views.chosen);
+    this.change({ key_slice: this.anchor.key_slice, boxes_px });
+  }
+
+  makeKey() {
+    if (!this.answer || this.anchor.boxes_px.length === 0) return;
+    this.change({ key_slice: this.views.cross[2], boxes_px: this.anchor.boxes_px });
+  }
+
+  mayAdd() {
+    const free = this.anchor.boxes_px.length === 0 || this.views.onKey;
+    if (!free) this.say(`The boxes lie on slice ${this.anchor.key_slice}; press K to put them on this one, or Home to go there.`);
+    return free;
+  }
+
+  nudge(dx, dy, resize) {
+    const boxes = this.views.nudge(dx, dy, resize);
+    if (boxes === null) return;
+    this.views.preview = boxes;
+    this.views.redraw();
+    clearTimeout(this.nudged);
+    this.nudged = setTimeout(() => {
+      this.views.preview = null;
+      this.change({ key_slice: this.views.cross[2], boxes_px: boxes });
+    }, NUDGE_MS);
+  }
+
+  next(step) {
+    const count = this.views.boxes.length;
+    if (count > 0) this.views.chosen = (this.views.chosen + step + count) % count;
+    this.views.redraw();
+  }
+
+  async go(step) {
+    const place = this.answers.findIndex(({ id }) => id === this.answer?.id);
+    const other = this.answers[place + step];
+    if (other) await this.open(other.id);
+  }
+
+  choose(tool) {
+    this.views.tool = tool;
+    for (const button of document.querySelectorAll("[data-tool]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+    }
+  }
+
+  setWindow({ low, high, name }) {
+    this.window = [low, high];
+    for (const button of document.querySelectorAll("[data-window]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.window === name));
+    }
+    byId("window-now").textContent = `${Math.round(low)} to ${Math.round(high)}${this.scan?.about.unit ? " HU" : ""}`;
+    this.views.redraw();
+  }
+
+  drag([low, high], dx, dy) {
+    const width = Math.max((high - low) * 1.01 ** dx, this.scan.about.slope);
+    const middle = (low + high) / 2 + (dy * (high - low)) / 400;
+    this.setWindow({ low: middle - width / 2, high: middle + width / 2, name: null });
+  }
+
+  moved() {
+    const z = this.views.cross[2];
+    byId("slice").value = z;
+    byId("slice-number").textContent = `${z} / ${this.scan.depth - 1}`;
+    byId("place").textContent = this.views.onKey ? `key slice ${z}` : `slice ${z}`;
+    byId("place").classList.toggle("key", this.views.onKey);
+    const key = this.anchor?.key_slice;
+    byId("slice").style.setProperty("--key", key === null || key === undefined ? "-1" : String(key / Math.max(1, this.scan.depth - 1)));
+    this.progress();
+  }
+
+  over(at) {
+    const inside = at && this.scan && at.every((v, i) => v >= 0 && v < [this.scan.width, this.scan.height][i]);
+    const [x, y] = inside ? at.map(Math.floor) : [0, 0];
+    const value = inside ? this.scan.intensity(x, y, this.views.cross[2]) : null;
+    const unit = this.scan?.about.unit ?? "";
+    byId("value").textContent = value === null ? "" : `${x}, ${y}: ${Math.round(value * 10) / 10} ${unit}`;
+  }
+
+  progress() {
+    const rest = this.scan && this.scan.whole && this.scan.loaded < 1;
+    byId("scan-name").textContent = this.scan
+      ? `${this.scan.about.name}${rest ? ` · ${Math.round(this.scan.loaded * 100)} % of the slices are here` : ""}`
+      : "";
+    if (this.scan) document.body.dataset.loaded = String(this.scan.loaded);
+  }
+
+  refreshPanel() {
+    const { answer } = this;
+    const changed = !sameAnchor(this.anchor, answer.current);
+    showMeasures(answer.original, this.now, answer.scan.unit, this.now === null);
+    byId("undo").disabled = !this.history.canUndo;
+    byId("redo").disabled = !this.history.canRedo;
+    byId("delete-box").disabled = this.anchor.boxes_px.length === 0;
+    byId("accept").disabled = changed || (answer.failure !== "" && answer.verdict === null);
+    byId("reject").disabled = changed;
+    byId("correct").disabled = this.now === null || (!changed && sameAnchor(this.anchor, answer.original));
+    byId("accept").title = changed ? "The boxes were moved: correct, or undo" : "The answer is right (A)";
+    this.moved();
+    document.body.dataset.answer = answer.id;
+    document.body.dataset.anchor = JSON.stringify(this.anchor);
+  }
+
+  draw3D() {
+    clearTimeout(this.third);
+    const place = byId("three");
+    if (place.offsetParent === null) return;
+    if (!hasWebGL()) {
+      byId("three-note").textContent = "This browser has no WebGL 2, so there is no 3D view.";
+      return;
+    }
+    this.third = setTimeout(() => {
+      show(place, this.scan, this.followed.now).then(
+        () => (byId("three-note").textContent = this.followed.now.empty ? "no mask" : ""),
+        (error) => (byId("three-note").textContent = error.message),
+      );
+    }, 250);
+  }
+
+  say(text) {
+    showBanner(text, ["Close", () => showBanner(null)]);
+  }
+
+  // Somebody else was there first: nothing of either is lost.
+  conflict(text) {
+    this.torn = true;
+    const load = async (keepMine) => {
+      const mine = { anchor: this.anchor, remark: byId("remark").value };
+      this.torn = false;
+      this.kept = true;
+      await this.open(this.answer.id);
+      if (!keepMine) return;
+      showBanner(null);
+      this.torn = false;
+      byId("remark").value = mine.remark;
+      this.history.push(mine.anchor);
+      this.settle();
+    };
+    showBanner(text, ["Load theirs", () => this.try(() => load(false))], ["Put mine on top", () => this.try(() => load(true))]);
+  }
+
+  explain(error) {
+    if (error instanceof Cancelled) return;
+    if (error instanceof Gone) return this.waitForServer();
+    if (error instanceof Refusal && error.status === 409) return this.conflict(`${error.message}.`);
+    this.say(error.message);
+    if (!(error instanceof Refusal)) throw error;
+  }
+
+  waitForServer() {
+    showBanner("The server does not answer. When `medvol view` was ended, start it again and open the address that it "
+      + "prints: your drafts are on the disk. What was changed since then stays in this tab.");
+    byId("kept").textContent = "not kept";
+    this.gone = true;
+    clearTimeout(this.retry);
+    this.retry = setTimeout(async () => {
+      try {
+        await get("api/session");
+      } catch (error) {
+        if (error instanceof Gone) return this.waitForServer();
+        return this.say(error.message);
+      }
+      this.back();
+    }, RETRY_MS);
+  }
+
+  // The server answers again: what waited is done now.
+  back() {
+    this.gone = false;
+    clearTimeout(this.retry);
+    showBanner(null);
+    if (!this.answer) return this.try(() => this.start());
+    if (this.kept === false) this.keep();
+    if (this.now === null) this.follow();
+  }
+
+  async try(act) {
+    try {
+      await act();
+    } catch (error) {
+      this.explain(error);
+    }
+  }
+}
+
+const desk = new Desk();
+const click = (id, act) => byId(id).addEventListener("click", () => desk.try(act));
+const flip = (id) => {
+  if (byId(id).closest("[hidden]")) return;
+  byId(id).checked = !byId(id).checked;
+  desk.views.redraw();
+};
+const toggleList = () => {
+  const hidden = document.body.classList.toggle("no-list");
+  byId("toggle-list").setAttribute("aria-expanded", String(!hidden));
+};
+const acts = {
+  step: (slices) => desk.views.step(slices),
+  window: (index) => desk.answer?.scan.windows[index] && desk.setWindow(desk.answer.scan.windows[index]),
+  toKey: () => desk.anchor?.key_slice !== null && desk.anchor && desk.views.goTo(desk.anchor.key_slice),
+  remove: () => desk.remove(),
+  cancel: () => desk.try(() => desk.cancel()),
+  help: () => byId("help").showModal(),
+  next: (step) => desk.next(step),
+  go: (step) => desk.try(() => desk.go(step)),
+  makeKey: () => desk.makeKey(),
+  add: () => desk.add(),
+  tool: (name) => desk.choose(name),
+  toggle: flip,
+  nudge: (dx, dy, resize) => desk.nudge(dx, dy, resize),
+  undo: () => desk.undo(),
+  redo: () => desk.redo(),
+  accept: () => byId("accept").click(),
+  correct: () => byId("correct").click(),
+  reject: () => byId("reject").click(),
+  list: toggleList,
+  fit: () => desk.views.center(),
+};
+listen(acts);
+byId("keys").replaceChildren(...KEYS.flatMap(([key, what]) => [element("dt", key), element("dd", what)]));
+for (const button of document.querySelectorAll("[data-tool]")) {
+  button.addEventListener("click", () => desk.choose(button.dataset.tool));
+}
+for (const id of ["show-mask", "show-original", "show-truth"]) byId(id).addEventListener("change", () => desk.views.redraw());
+byId("slice").addEventListener("input", () => desk.views.goTo(Number(byId("slice").value)));
+byId("remark").addEventListener("input", () => desk.answer && desk.keep());
+byId("new-question").addEventListener("submit", (event) => {
+  event.preventDefault();
+  desk.try(() => desk.ask(desk.session.policy !== null));
+});
+click("ask-me", () => desk.ask(false));
+click("undo", acts.undo);
+click("redo", acts.redo);
+click("delete-box", acts.remove);
+click("make-key", acts.makeKey);
+click("to-key", acts.toKey);
+click("cancel", () => desk.cancel());
+click("accept", () => desk.judge("accepted"));
+click("correct", () => desk.judge("corrected"));
+click("reject", () => desk.judge("rejected"));
+click("help-button", acts.help);
+click("toggle-list", toggleList);
+click("theme", () => document.documentElement.classList.toggle("light"));
+window.addEventListener("beforeunload", (event) => {
+  if (desk.kept === false) event.preventDefault();
+});
+if (window.matchMedia("(max-width: 900px)").matches) toggleList();
+desk.try(() => desk.start());

@@ -1,0 +1,67 @@
+// Everything by the keyboard. Letters are left alone while a text is written.
+
+export const KEYS = [
+  ["↑ ↓", "next slice towards head or feet; PageUp and PageDown go ten"],
+  ["Home", "the key slice"],
+  ["K", "put the boxes on this slice: it becomes the key slice"],
+  ["N", "add a box in the middle of the slice"],
+  ["[ ]", "choose another box"],
+  ["Shift + arrows", "move the chosen box by a pixel, with Ctrl by ten"],
+  ["Alt + arrows", "move its right or lower edge by a pixel, with Ctrl by ten"],
+  ["Delete", "delete the chosen box; without boxes the answer is “not in this scan”"],
+  ["Z, Shift + Z", "undo, redo"],
+  ["1 … 6", "windows; right-drag or Shift + drag changes them by hand"],
+  ["V, B, W", "tools: move boxes, draw a box, change the window"],
+  ["M, O, T", "mask, the answer as it was, the truth"],
+  ["Ctrl + wheel", "zoom; the middle button pans; F fits the scan again"],
+  ["A, C, R", "accept, correct, reject"],
+  [". ,", "next answer, the one before"],
+  ["L", "work list"],
+  ["Esc", "cancel what is being computed"],
+  ["?", "this list"],
+];
+
+export function listen(acts) {
+  document.addEventListener("keydown", (event) => {
+    const writes = event.target.matches("input[type=text], textarea, select, dialog *");
+    if (event.key === "Escape" && writes && !event.target.closest("dialog")) return event.target.blur();
+    if (writes) return;
+    const arrow = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+    if (arrow && (event.shiftKey || event.altKey)) {
+      const far = event.ctrlKey ? 10 : 1;
+      event.preventDefault();
+      return acts.nudge(arrow[0] * far, arrow[1] * far, event.altKey);
+    }
+    if (event.ctrlKey || event.metaKey) {
+      const letter = event.key.toLowerCase();
+      if (letter === "z") return done(event, event.shiftKey ? acts.redo : acts.undo);
+      if (letter === "y") return done(event, acts.redo);
+      return;
+    }
+    if (event.altKey) return;
+    const act = find(acts, event);
+    if (act) done(event, act);
+  });
+}
+
+function done(event, act) {
+  event.preventDefault();
+  act();
+}
+
+function find(acts, event) {
+  const onSlider = event.target.matches("input[type=range]");
+  const slices = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
+  if (event.key in slices && !onSlider) return () => acts.step(slices[event.key]);
+  if (/^[1-9]$/.test(event.key)) return () => acts.window(Number(event.key) - 1);
+  const named = {
+    Home: acts.toKey, Delete: acts.remove, Backspace: acts.remove, Escape: acts.cancel, "?": acts.help,
+    "[": () => acts.next(-1), "]": () => acts.next(1), ".": () => acts.go(1), ",": () => acts.go(-1),
+    k: acts.makeKey, n: acts.add, v: () => acts.tool("move"), b: () => acts.tool("add"), w: () => acts.tool("window"),
+    m: () => acts.toggle("show-mask"), o: () => acts.toggle("show-original"), t: () => acts.toggle("show-truth"),
+    a: acts.accept, c: acts.correct, r: acts.reject, l: acts.list, f: acts.fit,
+  };
+  if (event.key === "z") return acts.undo;
+  if (event.key === "Z") return acts.redo;
+  return named[event.key] ?? named[event.key.toLowerCase()];
+}

@@ -1,0 +1,189 @@
+"""The folder of readings: every verdict is a record of its own that names the record it is about.
+
+Readings of one answer form a chain, and the last one counts. Nothing is ever written over: the name of a reading holds
+a digest of what it says, and whoever saves names the record that they had before them. When that is no longer the last
+one, somebody else was there first, and nothing is saved.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from medvol.core.atomic_files import hold
+from medvol.core.errors import OutputError, RecordError
+from medvol.core.json_file import read_json, to_json, write_json
+from medvol.inference.readings import Reading
+from medvol.inference.records import SCHEMA, EvidenceRecord, read_record
+from medvol.inference.segmentation import Segmentation, save_segmentation
+from medvol.viewing.entries import Entry
+from medvol.viewing.jobs import ConflictError
+
+DRAFT_SCHEMA = "medvol-draft/1"
+_DRAFTS = "drafts"
+_LOCK = ".lock"
+_DIGITS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The last word on an answer.
+
+    Args:
+        record: The last reading; the answer itself where nobody has read it.
+        sha256: Digest of its file.
+        file: Its name.
+        folder: Where its mask lies; None where there is none.
+        others: Names of readings that were saved beside it and of which neither knows the other.
+    """
+
+    record: EvidenceRecord
+    sha256: str
+    file: str
+    folder: Path | None
+    others: tuple[str, ...] = ()
+
+
+class ReadingFolder:
+    """Readings and drafts of a session on the disk; safe for threads, and for other processes where disks can lock.
+
+    Args:
+        path: The folder; made when something is saved.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[tuple[str, int, int], tuple[str, EvidenceRecord]] = {}
+        self._lock = threading.RLock()
+
+    def head(self, entry: Entry) -> Head:
+        """The last word on an answer: the reading that no other one names."""
+        with self._lock:
+            children: dict[str, list[tuple[str, str, EvidenceRecord]]] = {}
+            for file, digest, record in self._readings():
+                if record.reading is not None:
+                    children.setdefault(record.reading.parent_sha256, []).append((file, digest, record))
+        head = Head(entry.record, entry.sha256, entry.file, entry.folder)
+        for _ in range(len(children)):
+            found = children.get(head.sha256)
+            if not found:
+                break
+            found = sorted(found, key=lambda row: (row[2].reading.time if row[2].reading else "", row[0]))
+            file, digest, record = found[-1]
+            head = Head(record, digest, file, self.path, (*head.others, *(row[0] for row in found[:-1])))
+        return head
+
+    def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str) -> Head:
+        """Write a reading with its mask and its picture.
+
+        Args:
+            entry: The answer that it is about.
+            segmentation: What is kept; its reading says what the reader made of it.
+            expected_sha256: Digest of the record that the reader had before them.
+
+        Raises:
+            ConflictError: Somebody else has saved a reading meanwhile; nothing is written.
+            OSError: Mask and record cannot be written; nothing is.
+        """
+        reading = segmentation.reading
+        if reading is None:
+            raise RecordError("a segmentation without a reading is none; give it one")
+        with self._held():
+            head = self.head(entry)
+            if head.sha256 != expected_sha256:
+                raise ConflictError(
+                    f"{_who(head)} has saved a reading of this answer meanwhile; load it and look again"
+                )
+            reading = replace(reading, parent=head.file, parent_sha256=head.sha256)
+            name = f"{entry.name}_{reading.verdict}_{_digest(entry, segmentation, reading)}"
+            with suppress(OutputError):  # of the picture; the record says why it is not there
+                save_segmentation(replace(segmentation, reading=reading), self.path, name)
+            self._draft_path(entry).unlink(missing_ok=True)
+            return self.head(entry)
+
+    def read_draft(self, entry: Entry) -> dict[str, Any] | None:
+        """What is not finished; None where there is nothing, or what lies there is none."""
+        path = self._draft_path(entry)
+        if not path.is_file():
+            return None
+        draft = read_json(path, "", f"delete {path}")
+        if not isinstance(draft, dict) or draft.get("schema") != DRAFT_SCHEMA or type(draft.get("revision")) is not int:
+            raise RecordError(f"{path} is no draft of this version ({DRAFT_SCHEMA}); delete it")
+        return draft
+
+    def write_draft(self, entry: Entry, content: Mapping[str, Any], expected_revision: int) -> dict[str, Any]:
+        """Keep what is not finished.
+
+        Args:
+            entry: The answer that it is about.
+            content: Anchor and remark, as plain values.
+            expected_revision: Revision of the draft that the reader had before them; 0 where there was none.
+
+        Returns:
+            The draft with its new revision.
+
+        Raises:
+            ConflictError: Another tab or another reader has changed the draft, or has finished; nothing is written.
+        """
+        with self._held():
+            known = self.read_draft(entry)
+            revision = 0 if known is None else known["revision"]
+            head = self.head(entry)
+            if revision != expected_revision or content["parent_sha256"] != head.sha256:
+                who = _who(head) if content["parent_sha256"] != head.sha256 else "another tab or another reader"
+                raise ConflictError(f"{who} has changed this answer meanwhile; load it and look again")
+            draft = {"schema": DRAFT_SCHEMA, **content, "revision": revision + 1}
+            write_json(self._draft_path(entry), draft)
+            return draft
+
+    def drop_draft(self, entry: Entry, expected_revision: int) -> None:
+        """Forget what is not finished; raises as ``write_draft`` does."""
+        with self._held():
+            known = self.read_draft(entry)
+            if known is not None and known["revision"] != expected_revision:
+                raise ConflictError("another tab or another reader has changed this answer meanwhile; load it and look")
+            self._draft_path(entry).unlink(missing_ok=True)
+
+    def _draft_path(self, entry: Entry) -> Path:
+        return self.path / _DRAFTS / f"{entry.entry_id}.json"
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / _LOCK
+        lock.touch()
+        with self._lock, hold(lock):
+            yield
+
+    def _readings(self) -> Iterator[tuple[str, str, EvidenceRecord]]:
+        """Every record of the folder: its name, the digest of its bytes, and what it says; each is read once."""
+        if not self.path.is_dir():
+            return
+        for path in sorted(self.path.glob("*.json")):
+            state = path.stat()
+            key = path.name, state.st_size, state.st_mtime_ns
+            if key not in self._known:
+                content = path.read_bytes()
+                if SCHEMA.encode() not in content:
+                    continue
+                self._known[key] = sha256(content).hexdigest(), read_record(path)
+            digest, record = self._known[key]
+            if record.reading is not None:
+                yield path.name, digest, record
+
+
+def _who(head: Head) -> str:
+    reading = head.record.reading
+    return reading.reader if reading is not None and reading.reader else "another tab or another reader"
+
+
+def _digest(entry: Entry, segmentation: Segmentation, reading: Reading) -> str:
+    """Digits that no other reading has: what it says, about which record, and when."""
+    evidence = segmentation.evidence
+    said = {**reading.to_dict(), "entry": entry.sha256, "key": evidence.key_slice, "boxes": evidence.boxes.tolist()}
+    return sha256(to_json(said)).hexdigest()[:_DIGITS]

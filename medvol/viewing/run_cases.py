@@ -1,0 +1,112 @@
+"""The cases of a run that was tested: what the policy answered to each, with the true mask beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import DatasetError, EvidenceParseError
+from medvol.core.roles import CaseDataset
+from medvol.core.types import Case, Volume
+from medvol.evaluation.archive import CASES_FILE, read_evaluation
+from medvol.evaluation.scoring import CaseScore
+from medvol.grounding.grammar import parse_evidence
+from medvol.inference.names import cut, readable
+from medvol.inference.records import EvidenceRecord
+from medvol.viewing.entries import NOTHING, Entry, question_about
+from medvol.viewing.opening import READINGS, Opened
+from medvol.viewing.scans import Scan, make_id
+
+_NAME_BYTES = 120
+_KEPT = ("completion", "policy", "propagator")
+
+
+def open_run(folder: Path, dataset: CaseDataset) -> Opened:
+    """The cases that a run was tested on.
+
+    The scans are read when they are looked at; the order is that of ``cases.json``.
+
+    Args:
+        folder: Of the run, with ``cases.json`` and ``evaluation.json``.
+        dataset: The cases that it was tested on.
+
+    Raises:
+        RecordError: A file is missing or damaged.
+        DatasetError: The data set has other cases than the run.
+    """
+    run = read_evaluation(folder)
+    finder = _CaseFinder(dataset)
+    entries = [_entry(score, place, finder, run.summary) for place, score in enumerate(run.scores)]
+    return Opened(entries, [], folder / READINGS)
+
+
+class _CaseFinder:
+    """Finds cases of a data set by their ids, which only reading them tells; they mostly lie in the run's order."""
+
+    def __init__(self, dataset: CaseDataset) -> None:
+        self._dataset = dataset
+        self._places: dict[str, int] = {}
+
+    def find(self, case_id: str, place: int) -> Case:
+        """The case of that id.
+
+        Args:
+            case_id: Its id.
+            place: Where it lies in the run's list.
+
+        Raises:
+            DatasetError: There is none.
+        """
+        known = self._places.get(case_id)
+        if known is not None:
+            return self._dataset[known]
+        order = sorted(range(len(self._dataset)), key=lambda index: abs(index - place))
+        for index in order:
+            if index in self._places.values():
+                continue
+            case = self._dataset[index]
+            self._places[case.case_id] = index
+            if case.case_id == case_id:
+                return case
+        raise DatasetError(f"the data set of the run has no case {case_id!r}; its data have changed since the test")
+
+
+def _entry(score: CaseScore, place: int, finder: _CaseFinder, about: Mapping[str, Any]) -> Entry:
+    content = json.dumps({"case": score.case_id, "query": score.query, "completion": score.completion}, sort_keys=True)
+    digest = sha256(content.encode()).hexdigest()
+    name = cut(readable(score.case_id), _NAME_BYTES).strip("-. ") or "case"
+    entry_id = make_id(digest)
+
+    def read() -> tuple[Volume, NDArray[np.bool_] | None]:
+        case = finder.find(score.case_id, place)
+        return case.volume, case.target
+
+    record = replace(
+        EvidenceRecord(score.query, NOTHING, score.completion, None, "", ""),
+        policy=_identity(about, "policy"),
+        propagator=_identity(about, "propagator"),
+    )
+    scan = Scan(entry_id, score.case_id, read)
+    return Entry(entry_id, name, scan, record, digest, None, CASES_FILE, score.detail, score.patient_id, _settle)
+
+
+def _settle(record: EvidenceRecord, volume: Volume) -> EvidenceRecord:
+    """The record of a case whose scan is read: only then it is known where its boxes lie."""
+    try:
+        evidence = parse_evidence(record.completion, volume.shape)
+    except EvidenceParseError:
+        evidence = NOTHING
+    asked = question_about(volume, record.query)
+    return replace(asked, evidence=evidence, **{name: getattr(record, name) for name in _KEPT})
+
+
+def _identity(about: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    found = about.get(kind)
+    return dict(found) if isinstance(found, Mapping) else {}

@@ -1,0 +1,139 @@
+"""Corrections: what readers kept becomes a table, and SFT teaches their boxes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvol.cli import main
+from medvol.core.errors import DatasetError, RecordError
+from medvol.core.types import Evidence, SliceStack
+from medvol.datasets.nifti import NiftiDataset
+from medvol.grounding.box_text import read_boxes, write_boxes
+from medvol.grounding.grammar import parse_evidence
+from medvol.imaging.reading import read_mask, read_volume
+from medvol.training.settings import AnswerSettings
+from medvol.training.true_answers import write_answer
+from medvol.viewing.corrections import collect, write_corrections
+from medvol.viewing.desk import Desk
+from tests.viewing.conftest import make_desk
+
+MOVED = Evidence(5, np.array([[12.5, 4.0, 20.0, 10.0]]))
+
+
+def entry_of(desk: Desk, query: str):
+    return next(entry for entry in desk.entries.values() if entry.record.query == query)
+
+
+def keep(desk: Desk, query: str, verdict, evidence: Evidence | None = None) -> None:
+    entry = entry_of(desk, query)
+    head = desk.readings.head(entry)
+    desk.save(entry, verdict, evidence or head.record.evidence, "", head.sha256)
+
+
+@pytest.fixture
+def read_folder(answers: Path) -> Path:
+    """A corrected, an accepted and an unread answer."""
+    desk = make_desk(answers)
+    keep(desk, "the block", "corrected", MOVED)
+    keep(desk, "the tail", "accepted")
+    return answers
+
+
+def test_a_table_holds_what_was_accepted_and_corrected(read_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = read_folder / "corrections.csv"
+    assert main(["view", str(read_folder), "--export", str(table)]) == 0
+    assert "left out: 1 not read yet" in capsys.readouterr().out
+    dataset = NiftiDataset(root=str(read_folder), table=str(table))
+    first, second = dataset[0], dataset[1]
+    assert (first.query.text, second.query.text, second.query.kind) == ("the block", "the tail", "absent")
+    assert first.anchor is not None
+    assert first.anchor.key_slice == 5
+    np.testing.assert_array_equal(first.anchor.boxes, MOVED.boxes)
+    record = next((read_folder / "readings").glob("*corrected*.json"))
+    expected = read_mask(record.with_suffix(".nii.gz"), first.volume)
+    np.testing.assert_array_equal(first.target, expected)
+    assert second.anchor is None
+    assert second.target is not None
+    assert not second.target.any()
+    assert main(["view", str(read_folder), "--export", str(table)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_nothing_read_writes_nothing(answers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(answers), "--export", str(answers / "c.csv")]) == 2
+    assert "3 not read yet" in capsys.readouterr().err
+    assert not (answers / "c.csv").exists()
+
+
+def test_rejected_answers_and_later_readings_count_as_the_last_says(read_folder: Path) -> None:
+    desk = make_desk(read_folder)
+    keep(desk, "the block", "rejected")
+    found = collect(desk.entries.values(), desk.readings, read_folder)
+    assert [row["query"] for row in found.rows] == ["the tail"]
+    assert found.left_out == {"rejected": 1, "not read yet": 1}
+
+
+def test_readings_that_do_not_know_one_another_are_told(read_folder: Path) -> None:
+    desk, other = make_desk(read_folder), make_desk(read_folder, out=read_folder.parent / "elsewhere")
+    keep(other, "the block", "accepted")
+    for path in (read_folder.parent / "elsewhere").iterdir():
+        if path.is_file():
+            path.rename(read_folder / "readings" / path.name)
+    with pytest.raises(RecordError, match="do not know one another"):
+        collect(desk.entries.values(), desk.readings, read_folder)
+
+
+def test_sft_teaches_the_readers_boxes_where_their_slice_is_shown(read_folder: Path) -> None:
+    desk = make_desk(read_folder)
+    write_corrections(read_folder / "c.csv", collect(desk.entries.values(), desk.readings, read_folder))
+    case = NiftiDataset(root=str(read_folder), table=str(read_folder / "c.csv"))[0]
+    rng = np.random.default_rng(0)
+
+    def taught(*shown: int) -> Evidence:
+        stack = SliceStack(shown, np.zeros((len(shown), 3, 4, 4), np.float32), case.volume.shape)
+        answer = write_answer(case, stack, AnswerSettings(), True, 1, rng)
+        return parse_evidence(answer.text, case.volume.shape)
+
+    shown = taught(3, 5, 7)
+    assert shown.key_slice == 5
+    np.testing.assert_allclose(shown.boxes, MOVED.boxes, atol=0.03)  # a thousandth of the slice's side
+    hidden = taught(4, 6)
+    assert hidden.key_slice == 6
+    assert not np.allclose(hidden.boxes, MOVED.boxes, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("3,,mask.nii.gz", "boxes is empty"),
+        (",1 2 3 4,mask.nii.gz", "key_slice is empty"),
+        ("3,1 2 3 4,", "mask is empty"),
+        ("-3,1 2 3 4,mask.nii.gz", "key_slice is '-3'"),
+        ("3,1 2 3,mask.nii.gz", "boxes is '1 2 3'"),
+        ("3,3 2 1 4,mask.nii.gz", "boxes is '3 2 1 4'"),
+        ("3,nan 2 inf 4,mask.nii.gz", "boxes is 'nan 2 inf 4'"),
+        ("12,1 2 3 4,mask.nii.gz", "key_slice is 12"),
+        ("3,1 2 41 4,mask.nii.gz", "leave slices of 40 x 30"),
+    ],
+)
+def test_a_bad_anchor_in_a_table_is_named(answers: Path, row: str, problem: str) -> None:
+    root = answers.parent / "scans"
+    (answers / "case0a.nii.gz").rename(root / "mask.nii.gz")
+    (root / "t.csv").write_text(f"image,query,key_slice,boxes,mask\nscan0.nii.gz,the block,{row}\n")
+    with pytest.raises(DatasetError, match=problem) as refused:
+        _ = NiftiDataset(root=str(root), table=str(root / "t.csv"))[0]
+    assert "row 2" in str(refused.value)
+
+
+def test_boxes_survive_their_text() -> None:
+    boxes = np.array([[0.0, 1.125, 512.0, 1000.125], [3, 4, 5, 6]])
+    text = write_boxes(boxes.tolist())
+    assert text == "0 1.125 512 1000.125; 3 4 5 6"
+    np.testing.assert_array_equal(read_boxes(text), boxes)
+
+
+def test_a_volume_is_read_as_the_record_says(read_folder: Path) -> None:
+    assert read_volume(read_folder.parent / "scans" / "scan0.nii.gz").modality == "other", "what a guess would be"
+    desk = make_desk(read_folder)
+    assert desk.shelf.get(entry_of(desk, "the block").scan).volume.modality == "CT"

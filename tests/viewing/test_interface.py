@@ -1,0 +1,277 @@
+"""The interface of `medvol view`: what a client may ask, what it gets, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvol.core.types import Evidence
+from medvol.imaging.reading import read_mask, read_volume
+from medvol.inference.records import read_record
+from medvol.inference.repropagation import repropagate
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.viewing.packing import unpack_mask
+from tests.viewing.conftest import HOSTILE, Api, make_desk, write_scan
+
+
+def moved_anchor() -> dict[str, object]:
+    return {"key_slice": 5, "boxes_px": [[12.5, 4.0, 20.0, 10.0]]}
+
+
+def test_a_work_list_tells_where_each_answer_stands(api: Api) -> None:
+    rows = api.get("api/answers").json()["answers"]
+    assert [row["query"] for row in rows] == ["the block", "the tail", HOSTILE]
+    assert {row["verdict"] for row in rows} == {None}
+    session = api.get("api/session").json()
+    assert (session["propagator"], session["policy"], session["reader"]) == ("ExtrudePropagator", None, "A. Reader")
+
+
+def test_voxels_are_those_of_the_scan(api: Api, answers: Path) -> None:
+    opened = api.first("the block")
+    scan, volume = opened["scan"], read_volume(answers.parent / "scans" / "scan0.nii.gz")
+    assert scan["shape_zyx"] == [12, 30, 40]
+    assert (scan["slope"], scan["intercept"]) == (1.0, 0.0)
+    response = api.get(f"api/scans/{scan['scan']}/voxels", params={"first": 2, "count": 7})
+    slab = np.frombuffer(response.content, "<i2").reshape(7, 30, 40)
+    np.testing.assert_array_equal(slab, volume.voxels[2:9])
+    assert api.get(f"api/scans/{scan['scan']}/voxels", params={"first": 12}).status_code == 422
+
+
+def test_the_mask_of_a_moved_box_is_the_librarys(api: Api, answers: Path) -> None:
+    opened = api.first("the block")
+    reply = api.post(f"api/answers/{opened['id']}/mask", {"anchor": moved_anchor()}).json()
+    volume = read_volume(answers.parent / "scans" / "scan0.nii.gz")
+    evidence = Evidence(5, np.array([[12.5, 4.0, 20.0, 10.0]]))
+    expected = ExtrudePropagator(half_depth_slices=1).propagate(volume, evidence)
+    assert reply["state"] == "done"
+    np.testing.assert_array_equal(unpack_mask(reply["result"]["mask"], volume.shape), expected)
+    ml = expected.sum() * 1.5 * 2.0 * 4.0 / 1000
+    assert reply["result"]["measures"]["volume_ml"] == pytest.approx(ml, abs=1e-3)
+
+
+def test_a_correction_is_a_new_record_that_names_its_parent(api: Api, answers: Path) -> None:
+    before = {path.name: path.read_bytes() for path in answers.iterdir() if path.is_file()}
+    opened = api.first("the block")
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "too low", **parent(opened)}
+    reply = api.post(f"api/answers/{opened['id']}/readings", body)
+    assert reply.status_code == 200, reply.text
+    assert {path.name: path.read_bytes() for path in answers.iterdir() if path.is_file()} == before
+    written = answers / "readings" / reply.json()["result"]["file"]
+    record = read_record(written)
+    assert record.reading is not None
+    assert (record.reading.verdict, record.reading.remark, record.reading.reader) == (
+        "corrected",
+        "too low",
+        "A. Reader",
+    )
+    assert record.reading.parent == "case0a.json"
+    assert record.reading.parent_sha256 == opened["current"]["sha256"]
+    assert record.edited
+    volume = read_volume(answers.parent / "scans" / "scan0.nii.gz")
+    again = repropagate(volume, record, ExtrudePropagator(half_depth_slices=1))
+    np.testing.assert_array_equal(read_mask(written.parent / record.mask_file, volume), again.mask)
+    assert written.with_suffix(".png").is_file()
+    assert api.first("the block")["current"]["boxes_px"] == [[12.5, 4.0, 20.0, 10.0]]
+    assert api.first("the block")["original"]["boxes_px"] == [[10.0, 6.0, 30.0, 18.0]]
+
+
+def parent(opened: dict) -> dict[str, str]:
+    return {"parent_sha256": opened["current"]["sha256"]}
+
+
+def own(opened: dict) -> dict[str, object]:
+    return {key: opened["current"][key] for key in ("key_slice", "boxes_px")}
+
+
+def test_accepting_and_rejecting_keep_anchor_and_mask(api: Api, answers: Path) -> None:
+    opened = api.first("the block")
+    link = f"api/answers/{opened['id']}/readings"
+    for verdict in ("accepted", "rejected"):
+        opened = api.first("the block")
+        body = {"verdict": verdict, "anchor": own(opened), "remark": "", **parent(opened)}
+        assert api.post(link, body).status_code == 200
+        body = {**body, "anchor": moved_anchor(), **parent(api.first("the block"))}
+        refused = api.post(link, body)
+        assert refused.status_code == 422
+        assert "as it is" in refused.json()["error"]["detail"]
+    last = api.first("the block")
+    assert last["verdict"] == "rejected"
+    assert last["current"]["mask"] == last["original"]["mask"]
+    chain = [read_record(path).reading for path in (answers / "readings").glob("*.json")]
+    assert sorted(reading.verdict for reading in chain if reading) == ["accepted", "rejected"]
+
+
+def test_two_readers_cannot_lose_each_others_work(answers: Path) -> None:
+    one, two = (Api(make_desk(answers, reader=name)) for name in ("One", "Two"))
+    first, second = one.first("the block"), two.first("the block")
+    link = f"api/answers/{first['id']}/readings"
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "one", **parent(first)}
+    assert one.post(link, body).status_code == 200
+    late = two.post(link, {**body, "remark": "two", **parent(second)})
+    assert late.status_code == 409
+    assert late.json()["error"]["detail"].startswith("One has saved a reading")
+    assert len(list((answers / "readings").glob("*.json"))) == 1
+    body = {"verdict": "accepted", "anchor": moved_anchor(), "remark": "two", **parent(two.first("the block"))}
+    assert two.post(link, body).status_code == 200
+    assert [reading["remark"] for reading in (one.first("the block"), two.first("the block"))] == ["two", "two"]
+    one.close()
+    two.close()
+
+
+def test_drafts_carry_revisions(api: Api) -> None:
+    opened = api.first("the block")
+    link = f"api/answers/{opened['id']}/draft"
+    body = {"anchor": moved_anchor(), "remark": "", "revision": 0, **parent(opened)}
+    assert api.client.put(link, json=body).json()["revision"] == 1
+    assert api.client.put(link, json=body).status_code == 409
+    assert api.client.put(link, json={**body, "revision": 1}).json()["revision"] == 2
+    again = api.first("the block")
+    assert again["draft"]["boxes_px"] == moved_anchor()["boxes_px"]
+    assert again["unfinished"]
+    assert api.client.delete(link, params={"revision": 1}).status_code == 409
+    assert api.client.delete(link, params={"revision": 2}).status_code == 200
+    assert not api.first("the block")["unfinished"]
+
+
+def test_a_saved_reading_ends_the_draft_of_another_tab(api: Api) -> None:
+    opened = api.first("the block")
+    link = f"api/answers/{opened['id']}"
+    body = {"anchor": moved_anchor(), "remark": "", **parent(opened)}
+    assert api.client.put(f"{link}/draft", json={**body, "revision": 0}).status_code == 200
+    assert api.post(f"{link}/readings", {**body, "verdict": "corrected"}).status_code == 200
+    assert not api.first("the block")["unfinished"]
+    assert api.client.put(f"{link}/draft", json={**body, "revision": 0}).status_code == 409
+
+
+def test_an_absent_target_may_be_corrected_and_a_present_one_taken_back(api: Api) -> None:
+    tail = api.first("the tail")
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", **parent(tail)}
+    assert api.post(f"api/answers/{tail['id']}/readings", body).status_code == 200
+    assert api.first("the tail")["current"]["measures"]["voxels"] > 0
+    block = api.first("the block")
+    body = {**body, "anchor": {"key_slice": None, "boxes_px": []}, **parent(block)}
+    assert api.post(f"api/answers/{block['id']}/readings", body).status_code == 200
+    assert api.first("the block")["current"]["measures"]["voxels"] == 0
+
+
+def test_a_question_without_a_policy_is_the_readers(tmp_path: Path) -> None:
+    made = Api(make_desk(write_scan(tmp_path / "ct.nii.gz"), out=tmp_path / "out"))
+    scan = made.get("api/session").json()["scans"][0]["scan"]
+    refused = made.post("api/answers", {"scan": scan, "query": "the block", "ask": True})
+    assert refused.status_code == 422
+    assert "--policy" in refused.json()["error"]["detail"]
+    entry = made.post("api/answers", {"scan": scan, "query": "the block"}).json()["result"]
+    opened = made.post(f"api/answers/{entry['id']}/open").json()["result"]
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", **parent(opened)}
+    assert made.post(f"api/answers/{entry['id']}/readings", body).status_code == 200
+    made.close()
+    again = Api(make_desk(tmp_path / "out", out=tmp_path / "out"))
+    assert again.first("the block")["verdict"] == "corrected"
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        None,
+        [],
+        {},
+        {"key_slice": 3},
+        {"key_slice": "3", "boxes_px": [[1, 1, 2, 2]]},
+        {"key_slice": True, "boxes_px": [[1, 1, 2, 2]]},
+        {"key_slice": -1, "boxes_px": [[1, 1, 2, 2]]},
+        {"key_slice": 12, "boxes_px": [[1, 1, 2, 2]]},
+        {"key_slice": 10**30, "boxes_px": [[1, 1, 2, 2]]},
+        {"key_slice": 3, "boxes_px": []},
+        {"key_slice": 3, "boxes_px": "all"},
+        {"key_slice": 3, "boxes_px": [[1, 1, 2]]},
+        {"key_slice": 3, "boxes_px": [[1, 1, 1, 2]]},
+        {"key_slice": 3, "boxes_px": [[2, 1, 1, 2]]},
+        {"key_slice": 3, "boxes_px": [[-1, 1, 2, 2]]},
+        {"key_slice": 3, "boxes_px": [[1, 1, 41, 2]]},
+        {"key_slice": 3, "boxes_px": [[1, 1, 2, 1e300]]},
+        {"key_slice": 3, "boxes_px": [["1", 1, 2, 2]]},
+        {"key_slice": 3, "boxes_px": [[None, 1, 2, 2]]},
+        {"key_slice": 3, "boxes_px": [[1, 1, 2, 2]] * 1000},
+        {"key_slice": None, "boxes_px": [[1, 1, 2, 2]]},
+        {"key_slice": 3, "boxes_px": [[1, 1, 2, 2]], "path": "/etc/passwd"},
+    ],
+)
+def test_hostile_anchors_are_refused_in_a_sentence(api: Api, anchor: object) -> None:
+    opened = api.first("the block")
+    reply = api.post(f"api/answers/{opened['id']}/mask", {"anchor": anchor})
+    assert reply.status_code == 422
+    detail = reply.json()["error"]["detail"]
+    assert detail
+    assert "Traceback" not in detail
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("POST", "api/answers/../../etc/passwd", b"{}", 404),
+        ("GET", "page/..%2f..%2fpyproject.toml", b"", 404),
+        ("GET", "page/%2e%2e/__init__.py", b"", 404),
+        ("GET", "page/index.html%00.js", b"", 404),
+        ("POST", "api/answers/FIRST/mask", b"not json", 422),
+        ("POST", "api/answers/FIRST/mask", b"[" * 100_000, 422),
+        ("POST", "api/answers/FIRST/mask", b'{"anchor": {"key_slice": NaN, "boxes_px": []}}', 422),
+        ("POST", "api/answers/FIRST/mask", b"\xff\xfe", 422),
+        ("POST", "api/answers/FIRST/mask", b" " * 1_000_001, 422),
+        ("POST", "api/answers/FIRST/readings", b'{"verdict": "perfect"}', 422),
+        ("PUT", "api/answers/FIRST/draft", b'{"revision": -1}', 422),
+        ("POST", "api/answers/unknown/open", b"{}", 404),
+        ("GET", "api/jobs/unknown", b"", 404),
+        ("GET", "api/scans/unknown/voxels", b"", 404),
+        ("DELETE", "api/session", b"", 405),
+    ],
+)
+def test_hostile_requests_are_refused_in_a_sentence(
+    api: Api, method: str, path: str, content: bytes, status: int
+) -> None:
+    first = api.get("api/answers").json()["answers"][0]["id"]
+    headers = {"content-type": "application/json"}
+    reply = api.client.request(method, path.replace("FIRST", first), content=content, headers=headers)
+    assert reply.status_code == status
+    assert reply.json()["error"]["detail"]
+
+
+def test_only_this_machine_with_the_key_gets_in(answers: Path) -> None:
+    made, wrong = Api(make_desk(answers)), Api(make_desk(answers), key="another")
+    assert made.get("api/session").status_code == 200
+    assert wrong.get("api/session").status_code == 404
+    assert "medvol view" in wrong.get("").json()["error"]["detail"]
+    assert made.get("api/session", headers={"host": "evil.example:8000"}).status_code == 403
+    assert made.get("api/session", headers={"host": "127.0.0.1.evil.example"}).status_code == 403
+    assert made.get("api/session", headers={"origin": "http://evil.example"}).status_code == 403
+    assert made.get("api/session", headers={"origin": "null"}).status_code == 403
+    assert made.get("api/session", headers={"origin": "http://127.0.0.1:8000"}).status_code == 200
+    body = made.client.post("api/answers", content=b"{}", headers={"content-type": "text/plain"})
+    assert body.status_code == 415
+    policy = made.get("api/session").headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    made.close()
+    wrong.close()
+
+
+def test_a_scan_that_was_changed_is_refused(api: Api, answers: Path) -> None:
+    write_scan(answers.parent / "scans" / "scan0.nii.gz", offset=50)
+    listed = api.get("api/answers").json()["answers"][0]
+    reply = api.post(f"api/answers/{listed['id']}/open")
+    assert reply.status_code == 422
+    assert "another scan" in reply.json()["error"]["detail"]
+
+
+def test_a_damaged_record_is_named_and_the_rest_opens(answers: Path) -> None:
+    (answers / "case0a.json").write_text("{")
+    content = json.loads((answers / "case0b.json").read_text())
+    content["scan"]["modality"] = "XR"
+    (answers / "case0b.json").write_text(json.dumps(content))
+    made = Api(make_desk(answers))
+    assert [row["query"] for row in made.get("api/answers").json()["answers"]] == [HOSTILE]
+    problems = made.get("api/session").json()["problems"]
+    assert len(problems) == 2
+    assert "case0a.json" in problems[0]
+    made.close()

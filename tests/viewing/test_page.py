@@ -1,0 +1,312 @@
+"""The page of `medvol view` in a real Chromium."""
+
+import json
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from chromium import chromium
+
+from medvol.core.types import Evidence
+from medvol.imaging.reading import read_volume
+from medvol.inference.records import read_record
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.viewing.interface import Interface
+from medvol.viewing.jobs import Jobs
+from medvol.viewing.packing import unpack_mask
+from tests.viewing.conftest import HOSTILE, KEY, answer_folder, make_desk
+
+BLOCK = (10.0, 6.0, 30.0, 18.0)
+"""The answer's box on its key slice 3."""
+WAIT_MS = 20_000
+
+
+class Live:
+    """A desk that is served on a port of this machine."""
+
+    def __init__(self, target: Path, port: int = 0, **others: Any) -> None:
+        self.jobs = Jobs()
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(("127.0.0.1", port))
+        self.listener.listen()
+        self.port = self.listener.getsockname()[1]
+        app = Interface(make_desk(target, **others), self.jobs).build(KEY)
+        settings = {"lifespan": "off", "ws": "none", "log_level": "error", "timeout_graceful_shutdown": 1}
+        self.server = uvicorn.Server(uvicorn.Config(app, **settings))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self.thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/{KEY}/"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+        self.listener.close()
+        self.jobs.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def live(tmp_path: Path):
+    served = Live(answer_folder(tmp_path), reader="A. Reader")
+    yield served
+    if served.thread.is_alive():
+        served.stop()
+
+
+@pytest.fixture
+def page(browser: Any, live: Live):
+    yield from open_page(browser, live)
+
+
+def open_page(browser: Any, live: Live):
+    """A tab with the first answer; what it says to the console, and whom it asks, is held against it."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    tab = context.new_page()
+    tab.faults, tab.asked = [], []
+    tab.on("console", lambda message: tab.faults.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: tab.faults.append(str(error)))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(live.address)
+    ready(tab)
+    yield tab
+    assert {url for url in tab.asked if not url.startswith((live.address, "blob:", "data:"))} == set()
+    context.close()
+
+
+def ready(tab: Any) -> None:
+    tab.wait_for_selector("body[data-answer][data-drawn][data-loaded='1']", timeout=WAIT_MS)
+
+
+def anchor(tab: Any) -> dict[str, Any]:
+    return json.loads(tab.get_attribute("body", "data-anchor"))
+
+
+def place(tab: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the slice lies in the tab: 40 columns of 1.5 mm, 30 rows of 2 mm."""
+    box = tab.locator("#axial").bounding_box()
+    fit = min(box["width"] / 60, box["height"] / 60)
+    left = box["x"] + (box["width"] - 60 * fit) / 2
+    top = box["y"] + (box["height"] - 60 * fit) / 2
+    return left + x * 1.5 * fit, top + y * 2 * fit
+
+
+def drag(tab: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    tab.mouse.move(*place(tab, *start))
+    tab.mouse.down()
+    tab.mouse.move(*place(tab, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2))
+    tab.mouse.move(*place(tab, *end))
+    tab.mouse.up()
+
+
+def kept(tab: Any, word: str = "draft kept") -> None:
+    tab.locator("#kept", has_text=word).wait_for(timeout=WAIT_MS)
+
+
+def choose(tab: Any, query: str) -> None:
+    button = tab.locator("#answers button", has_text=query)
+    number = button.get_attribute("data-answer")
+    button.click()
+    tab.wait_for_selector(f"body[data-answer='{number}']", timeout=WAIT_MS)
+
+
+def test_the_mask_follows_a_dragged_box_and_is_the_librarys(page: Any, live: Live, tmp_path: Path) -> None:
+    assert anchor(page) == {"key_slice": 3, "boxes_px": [list(BLOCK)]}
+    with page.expect_response(lambda response: response.url.endswith("/mask")) as answered:
+        drag(page, (20, 12), (25, 9))
+    assert anchor(page)["boxes_px"] == [[15, 3, 35, 15]]
+    volume = read_volume(tmp_path / "scans" / "scan0.nii.gz")
+    evidence = Evidence(3, np.array([[15.0, 3.0, 35.0, 15.0]]))
+    expected = ExtrudePropagator(half_depth_slices=1).propagate(volume, evidence)
+    found = answered.value.json()["result"]
+    np.testing.assert_array_equal(unpack_mask(found["mask"], volume.shape), expected)
+    page.locator("#measures td:last-child", has_text=f"{expected.sum() * 0.012:.3f} ml").wait_for(timeout=WAIT_MS)
+    with page.expect_response(lambda response: response.url.endswith("/mask")):
+        drag(page, (35, 15), (38, 20))
+    assert anchor(page)["boxes_px"] == [[15, 3, 38, 20]], "the lower right corner resizes"
+    assert page.faults == []
+
+
+def test_the_picture_shows_voxels_and_sides_where_they_are(page: Any) -> None:
+    """The block is bright; the dark voxel that the file stores first lies at the patient's left, back and head."""
+    page.keyboard.press("m")
+    assert shade(page, 20.5, 12.5) == round((80 + 160) / 400 * 255)
+    assert shade(page, 35.5, 12.5) == round((-100 + 160) / 400 * 255)
+    page.keyboard.press("PageUp")
+    page.wait_for_selector("body[data-drawn='11']", timeout=WAIT_MS)
+    assert shade(page, 39.5, 29.5) == 0
+    assert shade(page, 0.5, 29.5) == shade(page, 39.5, 0.5) == round((-100 + 160) / 400 * 255)
+
+
+def shade(tab: Any, x: float, y: float) -> int:
+    """Grey of a pixel of the slice as it is drawn."""
+    tab.wait_for_timeout(150)
+    box = tab.locator("#axial").bounding_box()
+    at = [a - b for a, b in zip(place(tab, x, y), (box["x"], box["y"]), strict=True)]
+    read = "at => document.getElementById('axial').getContext('2d').getImageData(...at, 1, 1).data[0]"
+    return tab.evaluate(read, [*map(int, at)])
+
+
+def test_undo_and_redo(page: Any) -> None:
+    before = page.inner_text("#measures")
+    drag(page, (20, 12), (22, 12))
+    page.locator("#undo:not([disabled])").wait_for()
+    moved = anchor(page)
+    page.keyboard.press("z")
+    assert anchor(page)["boxes_px"] == [list(BLOCK)]
+    assert page.inner_text("#measures") == before
+    page.keyboard.press("Shift+Z")
+    assert anchor(page) == moved
+    page.click("#undo")
+    assert anchor(page)["boxes_px"] == [list(BLOCK)]
+
+
+def test_save_reload_go_on(page: Any, live: Live, tmp_path: Path) -> None:
+    drag(page, (20, 12), (22, 12))
+    kept(page)
+    page.reload()
+    ready(page)
+    assert anchor(page)["boxes_px"] == [[12, 6, 32, 18]], "the draft is there again"
+    page.fill("#remark", "two to the left")
+    page.click("#correct:not([disabled])")
+    page.wait_for_selector("body[data-saved]", timeout=WAIT_MS)
+    saved = page.get_attribute("body", "data-saved")
+    record = read_record(tmp_path / "answers" / "readings" / saved)
+    assert record.evidence.boxes.tolist() == [[12, 6, 32, 18]]
+    assert record.reading is not None
+    assert (record.reading.remark, record.reading.parent) == ("two to the left", "case0a.json")
+    page.reload()
+    page.wait_for_selector("#answers .state.corrected", timeout=WAIT_MS)
+    choose(page, "the block")
+    assert anchor(page)["boxes_px"] == [[12, 6, 32, 18]]
+    assert "two to the left" in page.inner_text("#verdict")
+    page.click("#accept:not([disabled])")
+    page.wait_for_selector("#answers .state.accepted", timeout=WAIT_MS)
+    assert len(list((tmp_path / "answers" / "readings").glob("*.json"))) == 2
+    assert page.faults == []
+
+
+def test_two_tabs_do_not_lose_each_others_work(browser: Any, page: Any, live: Live) -> None:
+    for other in open_page(browser, live):
+        drag(page, (20, 12), (22, 12))
+        kept(page)
+        drag(other, (20, 12), (20, 15))
+        other.locator("#banner", has_text="has changed this answer meanwhile").wait_for(timeout=WAIT_MS)
+        other.click("text=Put mine on top")
+        kept(other)
+        assert anchor(other)["boxes_px"] == [[10, 9, 30, 21]]
+        other.keyboard.press("z")
+        assert anchor(other)["boxes_px"] == [[12, 6, 32, 18]], "what the other tab did lies below"
+        other.faults.clear()  # the browser tells of the refused request itself
+
+
+def test_the_server_goes_and_comes_back(page: Any, live: Live, tmp_path: Path) -> None:
+    live.stop()
+    drag(page, (20, 12), (22, 12))
+    page.locator("#banner", has_text="The server does not answer").wait_for(timeout=WAIT_MS)
+    assert anchor(page)["boxes_px"] == [[12, 6, 32, 18]]
+    again = Live(tmp_path / "answers", live.port)
+    try:
+        kept(page)
+        page.locator("#banner").wait_for(state="hidden", timeout=WAIT_MS)
+        page.locator("#measures:not(.stale)").wait_for(timeout=WAIT_MS)
+    finally:
+        page.close()
+        again.stop()
+
+
+def test_a_wrong_key_is_told(browser: Any, live: Live) -> None:
+    tab = browser.new_page()
+    answered = tab.goto(live.address.replace(KEY, "wrong"))
+    assert answered.status == 404
+    assert "open the address that medvol view printed" in tab.inner_text("body")
+    tab.close()
+
+
+def test_hostile_text_is_text(page: Any) -> None:
+    choose(page, "liver")
+    assert page.inner_text("#query") == HOSTILE
+    assert page.title() == f"{HOSTILE} · medvol view"
+    assert page.locator("#query *, #answers img, #answers b").count() == 0
+    assert page.faults == []
+
+
+def test_scrolling_asks_for_nothing(page: Any) -> None:
+    page.wait_for_timeout(600)
+    before = len(page.asked)
+    page.mouse.move(*place(page, 20, 25))
+    for _ in range(20):
+        page.mouse.wheel(0, 100)
+    page.wait_for_selector("body[data-drawn='0']", timeout=WAIT_MS)
+    for _ in range(20):
+        page.mouse.wheel(0, -100)
+    page.wait_for_selector("body[data-drawn='11']", timeout=WAIT_MS)
+    assert page.asked[before:] == []
+
+
+def test_everything_by_the_keyboard(page: Any, tmp_path: Path) -> None:
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("k")
+    assert anchor(page)["key_slice"] == 4
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Alt+Control+ArrowDown")
+    page.wait_for_selector("body[data-anchor*='28']", timeout=WAIT_MS)
+    page.keyboard.press("n")
+    assert len(anchor(page)["boxes_px"]) == 2
+    page.keyboard.press("Delete")
+    assert len(anchor(page)["boxes_px"]) == 1
+    page.keyboard.press("Delete")
+    assert anchor(page) == {"key_slice": None, "boxes_px": []}
+    page.wait_for_selector("#correct:not([disabled])", timeout=WAIT_MS)
+    page.keyboard.press("c")
+    page.wait_for_selector("#answers .state.corrected", timeout=WAIT_MS)
+    (record,) = map(read_record, (tmp_path / "answers" / "readings").glob("*.json"))
+    assert record.evidence.absent
+    page.keyboard.press("?")
+    assert page.locator("#help[open]").is_visible()
+    assert page.faults == []
+
+
+def test_a_question_that_the_reader_answers(page: Any, tmp_path: Path) -> None:
+    page.fill("#new-query", "the other block")
+    page.click("#ask-me")
+    page.wait_for_selector("[data-tool=add][aria-pressed=true]", timeout=WAIT_MS)
+    drag(page, (11, 7), (29, 17))
+    assert anchor(page)["boxes_px"] == [[11, 7, 29, 17]]
+    page.click("#correct:not([disabled])")
+    page.wait_for_selector("#answers .state.corrected", timeout=WAIT_MS)
+    (record,) = map(read_record, (tmp_path / "answers" / "readings").glob("*.json"))
+    assert (record.query, record.policy) == ("the other block", {})
+
+
+def test_windows_by_key_and_mouse(page: Any) -> None:
+    page.keyboard.press("3")
+    assert page.inner_text("#window-now") == "-1350 to 150 HU"
+    page.mouse.move(*place(page, 20, 12))
+    page.mouse.down(button="right")
+    page.mouse.move(*place(page, 25, 12))
+    page.mouse.up(button="right")
+    assert page.inner_text("#window-now") != "-1350 to 150 HU"
+    assert anchor(page)["boxes_px"] == [list(BLOCK)]
+
+
+def test_planes_and_3d_are_drawn(page: Any) -> None:
+    page.wait_for_selector("#three canvas", timeout=WAIT_MS)
+    page.wait_for_timeout(1500)
+    assert page.inner_text("#three-note") == ""
+    for name in ("coronal", "sagittal"):
+        pixels = f"document.getElementById('{name}').getContext('2d').getImageData(0, 0, 200, 200).data"
+        assert page.evaluate(f"() => new Set({pixels}).size") > 3
+    assert page.faults == []

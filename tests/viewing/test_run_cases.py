@@ -1,0 +1,88 @@
+"""The cases of a run: what was answered to each, and the truth beside it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvol.core.errors import DatasetError
+from medvol.core.metrics import dice
+from medvol.core.types import Completion, Rollout
+from medvol.datasets.phantom import PhantomDataset
+from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.scoring import score_rollout
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.grounding.anchors import label_anchor
+from medvol.grounding.grammar import format_evidence, parse_evidence
+from medvol.imaging.reading import read_volume
+from medvol.propagators.extrude import ExtrudePropagator
+from medvol.viewing.desk import Desk
+from medvol.viewing.packing import unpack_mask
+from medvol.viewing.reading_folder import ReadingFolder
+from medvol.viewing.run_cases import open_run
+from tests.viewing.conftest import Api
+
+PROPAGATOR = ExtrudePropagator(half_depth_slices=1)
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> PhantomDataset:
+    return PhantomDataset(split="test", num_volumes=1, shape=(12, 32, 40))
+
+
+@pytest.fixture
+def run(tmp_path: Path, phantoms: PhantomDataset) -> Path:
+    """A run of three cases: a true anchor, an answer that cannot be read, and a wrong absence."""
+    scores = []
+    for number in range(3):
+        case = phantoms[number]
+        _, height, width = case.volume.shape
+        said = [format_evidence(label_anchor(case.target), height, width), "no idea", "<answer>[]</answer>"][number]
+        try:
+            evidence, failure, detail = parse_evidence(said, case.volume.shape), None, ""
+            mask = PROPAGATOR.propagate(case.volume, evidence)
+        except ValueError as error:
+            evidence, failure, detail, mask = None, "no_answer", str(error), None
+        rollout = Rollout(case.case_id, Completion(said), evidence, failure, mask, detail)
+        scores.append(score_rollout(rollout, case, EvaluationSettings(surface=False)))
+    write_evaluation(tmp_path, scores, {"propagator": {"name": "ExtrudePropagator"}})
+    return tmp_path
+
+
+def test_cases_of_a_run_come_with_the_truth(run: Path, phantoms: PhantomDataset) -> None:
+    opened = open_run(run, phantoms)
+    made = Api(Desk(opened.entries, opened.scans, PROPAGATOR, ReadingFolder(opened.readings), read_volume))
+    rows = made.get("api/answers").json()["answers"]
+    assert len(rows) == 3
+    assert made.get("api/session").json()["scans"] == [], "a drawn scan lies in no file"
+    first = made.post(f"api/answers/{rows[0]['id']}/open").json()["result"]
+    case = phantoms[0]
+    np.testing.assert_array_equal(unpack_mask(first["truth"], case.volume.shape), case.target)
+    mask = unpack_mask(first["current"]["mask"], case.volume.shape)
+    np.testing.assert_array_equal(mask, PROPAGATOR.propagate(case.volume, label_anchor_as_written(case)))
+    assert first["current"]["dice"] == round(dice(mask, case.target), 4)
+    assert rows[1]["failure"]
+    second = made.post(f"api/answers/{rows[1]['id']}/open").json()["result"]
+    assert second["current"]["boxes_px"] == []
+    body = {
+        "verdict": "corrected",
+        "anchor": {key: first["current"][key] for key in ("key_slice", "boxes_px")},
+        "remark": "",
+        "parent_sha256": second["current"]["sha256"],
+    }
+    saved = made.post(f"api/answers/{rows[1]['id']}/readings", body)
+    assert saved.status_code == 200, saved.text
+    assert made.get("api/answers").json()["answers"][1]["verdict"] == "corrected"
+    made.close()
+
+
+def label_anchor_as_written(case):
+    _, height, width = case.volume.shape
+    return parse_evidence(format_evidence(label_anchor(case.target), height, width), case.volume.shape)
+
+
+def test_a_run_of_other_data_is_told(run: Path) -> None:
+    other = PhantomDataset(split="val", num_volumes=1, shape=(12, 32, 40))
+    opened = open_run(run, other)
+    with pytest.raises(DatasetError, match="have changed since the test"):
+        opened.entries[0].scan.read()
