@@ -118,7 +118,7 @@ def test_report(
     assert [run["all"]["metrics"]["dsc"]["mean"] for run in content["runs"]] == [1.0, 0.5, 1.0]
     second, third = content["differences"]
     assert (second["run"], second["against"]) == ("b", "a")
-    assert second["metrics"]["dsc"] == {"mean": -0.5, "low": -0.5, "high": -0.5, "cases": 2, "patients": 2}
+    assert second["metrics"]["dsc"] == {"mean": -0.5, "low": -0.5, "high": -0.5, "cases": 2, "patients": 2, "p": 0.5}
     assert third["metrics"] is None
     assert "leave one of them out" in refused("report", tmp_path / "a", "--json", "--markdown")
 

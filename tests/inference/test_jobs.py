@@ -191,5 +191,5 @@ def test_two_questions_of_one_name_are_refused(tmp_path: Path, second):
 
 
 def test_the_name_of_the_summary_is_taken(tmp_path: Path):
-    with pytest.raises(RecordError, match="summary of the batch"):
+    with pytest.raises(RecordError, match="a file of the batch itself"):
         read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": "Summary"}]), tmp_path)
