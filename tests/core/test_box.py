@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hatchling.build import build_sdist, build_wheel
 
 from medvol.cli.folder_policies import name_policies
 from medvol.core.box import BASE, BEST, is_model, model_folder
@@ -99,6 +98,8 @@ def test_computed_in_single_precision() -> None:
 
 @pytest.mark.slow
 def test_wheel_and_sdist_carry_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hatchling.build import build_sdist, build_wheel
+
     monkeypatch.chdir(REPOSITORY)
     wheel = zipfile.ZipFile(tmp_path / build_wheel(str(tmp_path)))
     with tarfile.open(tmp_path / build_sdist(str(tmp_path))) as sdist:
