@@ -133,8 +133,8 @@ def _caption(evidence: Evidence, volume: Volume) -> str:
     if evidence.key_slice is None:
         return f"The middle slice, {depth // 2} of 0 to {depth - 1}. The patient's left is on the right."
     return (
-        f"The evidence: key slice {evidence.key_slice} with the boxes (yellow) and the outline of the mask (green). The "
-        "patient's left is on the right."
+        f"The evidence: key slice {evidence.key_slice} with the boxes (yellow) and the outline of the mask (green). "
+        "The patient's left is on the right."
     )
 
 
