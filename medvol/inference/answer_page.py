@@ -64,7 +64,8 @@ def show_answer(
     """
     query, filled = str(record["query"]), int(mask.any(axis=(1, 2)).sum())
     picture, stack, notes = _draw(volume, query, mask, evidence, bool(record.get("edited")))
-    notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in dict(record.get("not_written") or {}).items())
+    missing = dict(record.get("not_written") or {})
+    notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in missing.items())
     facts = () if evidence.absent else measured_facts(record, filled)
     return PageAnswer(
         query=query,
