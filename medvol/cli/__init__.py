@@ -71,6 +71,7 @@ VERBS = {
     "push": Verb("publish a model folder on the Hugging Face hub: medvol push FOLDER OWNER/NAME", "push"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
     "report": Verb("lay the evaluations of one or several runs side by side", "report"),
+    "completion": Verb("print what a shell completes commands with: medvol completion bash", "completion"),
     "new": Verb("write a plug-in with components of your own: medvol new plugin NAME", "new"),
 }
 

@@ -39,7 +39,7 @@ _ACCEPTED = {
 """Type hints of the options."""
 
 _RESERVED = {"medvol", "medvol-r1", "test", "tests", "src", "sample", "con", "prn", "aux", "nul"}
-_LONGEST = 60
+_LONGEST = 40
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
