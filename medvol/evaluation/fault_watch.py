@@ -8,7 +8,6 @@ import threading
 import time
 import traceback
 from datetime import timedelta
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -23,8 +22,11 @@ _COUNT, _TEXT, _CODE = "medvol/faults", "medvol/fault_text", "medvol/fault_code"
 _PACE_S = 0.3
 """Time between two looks."""
 
+_NOTICE_S = 3 * _PACE_S
+"""Time in which every process has looked."""
+
 _PATIENCE_S = 15.0
-"""A process that failed, or that lost the first one, may take so long to end by itself."""
+"""A process that lost the first one may take so long to end by itself."""
 
 
 class FaultWatch(Callback):
@@ -37,6 +39,7 @@ class FaultWatch(Callback):
         self._store: TCPStore | None = None
         self._is_first = True
         self._over = threading.Event()
+        self._known = threading.Event()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to look, now that the processes have found one another."""
@@ -47,6 +50,7 @@ class FaultWatch(Callback):
         self._is_first = trainer.is_global_zero
         self._store = TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=60))
         self._over.clear()
+        self._known.clear()
         threading.Thread(target=self._watch, args=(self._store,), name="medvol-fault-watch", daemon=True).start()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -60,36 +64,38 @@ class FaultWatch(Callback):
         if self._store is None or stopped:
             return
         text, code = describe_fault(exception)
-        try:
-            first = self._store.add(_COUNT, 1) == 1
-            if first:
-                self._store.set(_CODE, str(code))
-                self._store.set(_TEXT, text)
-        except RuntimeError:  # the first process is gone; it has said why
-            os._exit(code)
-        if not (first and self._is_first):  # else the exception is told on its way out
-            time.sleep(2 * _PATIENCE_S)  # until the watch ends this process
-            os._exit(code)
+        if not self._known.is_set():
+            try:
+                first = self._store.add(_COUNT, 1) == 1
+                if first:
+                    self._store.set(_CODE, str(code))
+                    self._store.set(_TEXT, text)
+            except RuntimeError:  # the first process is gone
+                os._exit(code)
+            if first and self._is_first:
+                self._over.set()  # the exception is told on its way out
+                time.sleep(_NOTICE_S)
+                return
+        time.sleep(_PATIENCE_S)  # the watch ends this process
+        os._exit(code)
 
     def _watch(self, store: TCPStore) -> None:
         while not self._over.wait(_PACE_S):
             try:
                 if not store.check([_TEXT]):
                     continue
+                self._known.set()
                 text, code = store.get(_TEXT).decode(), int(store.get(_CODE))
             except RuntimeError:  # the first process is gone
                 if not self._over.wait(_PATIENCE_S):
                     os._exit(1)
                 return
-            self._end(store, text, code)
-
-    def _end(self, store: TCPStore, text: str, code: int) -> None:
-        if not self._is_first:  # the launcher kills the first process when another one goes before it
-            _wait_for_end(store)
-        elif not self._over.is_set():
-            print(text, file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(code)
+            if self._is_first and not self._over.is_set():
+                print(text, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            # The launcher kills the first process when another one ends before it, and those wait for words of it.
+            time.sleep(_NOTICE_S if self._is_first else 4 * _NOTICE_S)
+            os._exit(code)
 
 
 def describe_fault(error: BaseException) -> tuple[str, int]:
@@ -99,13 +105,3 @@ def describe_fault(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         return f"medvol: {explain_os_error(error)}", 2
     return "".join(traceback.format_exception(error)).rstrip(), 1
-
-
-def _wait_for_end(store: Any) -> None:
-    end = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < end:
-        try:
-            store.check([_TEXT])
-        except RuntimeError:
-            return
-        time.sleep(_PACE_S)
