@@ -17,23 +17,12 @@ from importlib.metadata import version
 
 from medvol.cli.json_document import keep_stdout
 from medvol.cli.streams import prepare_streams
-from medvol.core.errors import (
-    ConfigError,
-    EvidenceParseError,
-    MedvolError,
-    OutputError,
-    PolicyError,
-    PropagationError,
-    UntrustedAnswerError,
-    explain_os_error,
-)
+from medvol.core.errors import CASE_ERRORS, ConfigError, MedvolError, explain_os_error
 from medvol.core.suggestions import suggest
 from medvol.core.visible_text import show
 from medvol.terminal.displays import StderrDisplay
 from medvol.terminal.progress import show_progress
 from medvol.terminal.stops import Terminated, hear_stops
-
-_CASE_ERRORS = EvidenceParseError | OutputError | PolicyError | PropagationError | UntrustedAnswerError
 
 CASE_FAILED = 1
 USER_ERROR = 2
@@ -92,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with show_progress(StderrDisplay()):
             return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:
-        failed_case = isinstance(error, _CASE_ERRORS)
+        failed_case = isinstance(error, CASE_ERRORS)
         return _refuse(error, " ".join(str(error).split()), debug, CASE_FAILED if failed_case else USER_ERROR)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader has gone; nothing more can be said to it

@@ -44,7 +44,7 @@ def _checkpoint(trainer: Trainer, name: str) -> Path | None:
 
 
 def _config(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir) / "fit.yaml"
+    return Path(trainer.default_root_dir) / "fit.yaml"
 
 
 def _quote(path: Path) -> str:

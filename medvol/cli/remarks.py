@@ -12,7 +12,7 @@ _REMARKS = (
     "LightningCLI's args parameter is intended",  # this module is the command line
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning calls what torch deprecates
     "You have overridden `transfer_batch_to_device`",  # on purpose: cases stay as they are
-    "You are using a custom batch sampler",  # it yields every case
+    "Couldn't infer the batch indices",  # predictions are written by the module
     "Be aware that when using `ckpt_path`, callbacks",  # a test needs no callback that saves
     ".*does not have many workers",  # num_workers is the user's choice
     "Total length of `list` across ranks is zero",  # validation cases are optional
@@ -20,6 +20,7 @@ _REMARKS = (
 )
 
 _CONSOLES = (
+    "lightning.fabric.utilities.distributed",
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
     "lightning.fabric.utilities.seed",

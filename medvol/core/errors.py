@@ -137,6 +137,10 @@ class CheckpointError(MedvolError, ValueError):
     """A checkpoint or a model folder cannot be used."""
 
 
+CASE_ERRORS = (EvidenceParseError, OutputError, PolicyError, PropagationError, UntrustedAnswerError)
+"""Those of one case: the command line ends with 1 and not with 2."""
+
+
 def explain_error(error: Exception) -> str:
     """What went wrong, in one sentence; of a library's own error its name comes first."""
     if isinstance(error, MedvolError):

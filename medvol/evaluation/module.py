@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
+from torch.utils.data import DistributedSampler
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.reprs import describe_settings
@@ -18,7 +19,9 @@ from medvol.core.roles import Policy, Propagator, TrainablePolicy
 from medvol.core.types import Case, Evidence, Sampling, require_target
 from medvol.evaluation.archive import write_evaluation
 from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.fault_watch import FaultWatch
 from medvol.evaluation.kept_masks import KeptMasks
+from medvol.evaluation.ranks import gather_ranks
 from medvol.evaluation.report import report_runs, show_means
 from medvol.evaluation.scoring import Keeper, score_groups
 from medvol.evaluation.settings import EvaluationSettings
@@ -40,6 +43,9 @@ Batch = list[list[Case]]
 
 Row = TypeVar("Row")
 
+Placed = tuple[int, Row]
+"""A row of results with the number of its batch."""
+
 
 class EvaluationModule(LightningModule):
     """Answers, propagates and scores; ``medvol validate``, ``test`` and ``predict`` run it as it is.
@@ -58,16 +64,20 @@ class EvaluationModule(LightningModule):
         self.propagator = propagator
         self.evaluation = evaluation
         self.network: torch.nn.Module | None = None
-        self._scores: list[CaseScore] = []
+        self._scores: list[Placed[CaseScore]] = []
         self._masks = KeptMasks(Path(), 0.0)
         self.validated: dict[str, float] = {}
         """Means of the last validation."""
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[Placed[Outcome]] = []
         self.failed = False
         """True when a case of the last prediction gave no mask."""
 
     def __repr__(self) -> str:
         return describe_settings(self)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """End all processes when one fails; Lightning asks."""
+        return [FaultWatch()] if self.trainer.world_size > 1 else []
 
     @property
     def is_trial(self) -> bool:
@@ -127,7 +137,7 @@ class EvaluationModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch."""
         for cases in batch:
-            self._scores.extend(self.score_group(cases))
+            self._scores += [(batch_idx, score) for score in self.score_group(cases)]
 
     def on_validation_epoch_end(self) -> None:
         """Log the means as ``val/...``; ``medvol validate`` also prints them.
@@ -135,7 +145,7 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        scores = self._gather_scores()
+        scores = self._gather_scores(self.trainer.val_dataloaders)
         _require_answers(self.policy, [score.failure for score in scores])
         means = self._log_means("val", scores)
         if not self.trainer.sanity_checking:
@@ -156,7 +166,8 @@ class EvaluationModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch thoroughly, and keep its masks."""
         for cases in batch:
-            self._scores.extend(self.score_group(cases, thorough=True, keep=self._masks.keep))
+            scores = self.score_group(cases, thorough=True, keep=self._masks.keep)
+            self._scores += [(batch_idx, score) for score in scores]
 
     def on_test_epoch_end(self) -> None:
         """Log the means as ``test/...``, print a table; write masks, ``cases.json`` and ``evaluation.json``.
@@ -164,7 +175,7 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        scores = self._gather_scores()
+        scores = self._gather_scores(self.trainer.test_dataloaders)
         _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
         if self.trainer.is_global_zero and scores and not self.is_trial:
@@ -190,7 +201,7 @@ class EvaluationModule(LightningModule):
         answered = []
         for cases in batch:
             for case, outcome in zip(cases, self._predict(cases), strict=True):
-                self._outcomes.append(outcome)
+                self._outcomes.append((batch_idx, outcome))
                 answered += [case.case_id] if outcome.status == "done" else []
         return answered
 
@@ -200,7 +211,7 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        outcomes = self._gather(self._outcomes, lambda outcome: outcome.name)
+        outcomes = list({outcome.name: outcome for outcome in _gather_in_order(self._outcomes)}.values())
         self.failed = any(outcome.status == "failed" for outcome in outcomes)
         if self.trainer.is_global_zero:
             summary = Summary(tuple(outcomes), self._components())
@@ -250,24 +261,25 @@ class EvaluationModule(LightningModule):
     def _components(self) -> dict[str, Any]:
         return plain_values({"policy": identify(self.policy), "propagator": identify(self.propagator)})
 
-    def _gather_scores(self) -> list[CaseScore]:
-        """Scores of all ranks.
+    def _gather_scores(self, loader: Any) -> list[CaseScore]:
+        """Scores of all processes, each case once.
 
         Raises:
-            DatasetError: Two cases of one rank have the same id, so that one would be lost.
+            DatasetError: Two cases have the same id, so that one would be lost.
         """
-        repeated = [case_id for case_id, count in Counter(s.case_id for s in self._scores).items() if count > 1]
+        scores = _gather_in_order(self._scores)
+        if type(getattr(loader, "sampler", None)) is DistributedSampler:  # Lightning's own hands some cases out twice
+            return list({score.case_id: score for score in scores}.values())
+        repeated = [case_id for case_id, count in Counter(s.case_id for s in scores).items() if count > 1]
         if repeated:
             raise DatasetError(f"several cases have the id {repeated[0]!r}; ids must be unique within a data set")
-        return self._gather(self._scores, lambda score: score.case_id)
+        return scores
 
-    def _gather(self, rows: list[Row], key: Callable[[Row], str]) -> list[Row]:
-        """Rows of all ranks; a case that a sampler handed to two ranks counts once."""
-        gathered: list[list[Row] | None] = [rows]
-        if self.trainer.world_size > 1:
-            gathered = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, rows)
-        return list({key(row): row for part in gathered if part for row in part}.values())
+
+def _gather_in_order(rows: Sequence[Placed[Row]]) -> list[Row]:
+    """Rows of all processes in the order of the data set, of which each batch holds one part a process."""
+    placed = [(batch, rank, row) for rank, part in enumerate(gather_ranks(rows)) for batch, row in part]
+    return [row for _, _, row in sorted(placed, key=lambda own: own[:2])]
 
 
 def _require_answers(policy: Policy, failures: Sequence[str | None]) -> None:

@@ -19,6 +19,7 @@ from medvol.core.ranges import require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.terminal.stops import Stops
+from medvol.training.accumulation import within_accumulation
 from medvol.training.checkpoint_files import use_whole_files
 from medvol.training.gathering import read_trained_on
 from medvol.weights.model_loading import require_same_kinds
@@ -120,13 +121,13 @@ class SpecCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Keep the last checkpoint when it is time, when the fit ends here, or when a stop is asked for."""
-        if not _within_accumulation(trainer):
+        if not within_accumulation(trainer):
             self._reach_boundary(trainer, self._is_due(trainer) or _is_ending(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best checkpoint, and the last one with what is the best."""
         super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _within_accumulation(trainer):
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not within_accumulation(trainer):
             self._reach_boundary(trainer, True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,11 +176,6 @@ class SpecCheckpoint(ModelCheckpoint):
 
 def _stops_of_fit() -> Stops:
     return Stops(terminated=SIGTERMException, place="at the end of this step")
-
-
-def _within_accumulation(trainer: Trainer) -> bool:
-    """Whether gradients wait for further batches: no checkpoint holds them."""
-    return not trainer.is_last_batch and (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
 
 def _is_ending(trainer: Trainer) -> bool:

@@ -3,141 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from medvol.checking.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.ranges import require_least
 from medvol.core.roles import CaseDataset
-from medvol.core.types import Case
-from medvol.guarding.guard import list_volumes, look_up
-from medvol.terminal.stops import leave_stops_to_main
 from medvol.training.volume_augmentation import VolumeAugmentation
+from medvol.training.volume_loader import VolumeGroups, VolumeLoader, VolumeSampler, group_by_volume, load_volumes
 
 log = logging.getLogger(__name__)
-
-
-def group_by_volume(dataset: CaseDataset) -> list[list[int]]:
-    """Indices of the cases of each volume, in order of first appearance; reads no volume."""
-    groups: dict[str, list[int]] = {}
-    for index, key in enumerate(list_volumes(dataset)):
-        groups.setdefault(key, []).append(index)
-    return list(groups.values())
-
-
-class VolumeBatchSampler(Sampler[list[list[int]]]):
-    """Yields batches of volumes, each a list of case indices.
-
-    The order depends on the seed and the epoch only, so a resumed run sees what an uninterrupted one would. Setting
-    ``skipped`` leaves out the first batches of the next pass.
-
-    Args:
-        groups: Case indices of each volume.
-        batch_size: Volumes a batch.
-        queries_per_volume: Draw at most this many cases of a volume each time; all when None.
-        shuffle: Draw the order of volumes anew in every epoch.
-        seed: Seed of the draws.
-    """
-
-    def __init__(
-        self, groups: Sequence[list[int]], batch_size: int, queries_per_volume: int | None, shuffle: bool, seed: int
-    ) -> None:
-        self.groups = groups
-        self.batch_size = batch_size
-        self.queries_per_volume = queries_per_volume
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-        self.skipped = 0
-
-    @property
-    def sampler(self) -> VolumeBatchSampler:
-        """Itself: where Lightning looks for ``set_epoch``."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls it."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.groups) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[list[int]]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.groups)) if self.shuffle else np.arange(len(self.groups))
-        chosen = [self._draw(self.groups[i], rng) for i in order]
-        first, self.skipped = self.skipped * self.batch_size, 0
-        for start in range(first, len(chosen), self.batch_size):
-            yield chosen[start : start + self.batch_size]
-
-    def _draw(self, group: list[int], rng: np.random.Generator) -> list[int]:
-        if self.queries_per_volume is None or len(group) <= self.queries_per_volume:
-            return group
-        return sorted(rng.choice(group, self.queries_per_volume, replace=False).tolist())
-
-
-class VolumeGroups(Dataset[list[Case]]):
-    """Looks a case data set up by lists of indices, each of one volume.
-
-    Args:
-        dataset: The cases.
-        augmentation: Applied to the cases of a volume together; None leaves them as they are.
-        seed: Seed of the augmentation; with the epoch and the first index it decides a draw.
-    """
-
-    def __init__(self, dataset: CaseDataset, augmentation: VolumeAugmentation | None = None, seed: int = 0) -> None:
-        self.dataset = dataset
-        self.augmentation = augmentation
-        self.seed = seed
-        self.epoch = 0
-
-    def __getitem__(self, indices: list[int]) -> list[Case]:
-        cases = [look_up(self.dataset, index) for index in indices]
-        if self.augmentation is None:
-            return cases
-        return self.augmentation.apply(cases, (self.seed, self.epoch, indices[0]))
-
-
-class VolumeLoader(DataLoader[Any]):
-    """A loader that remembers how far it came in an epoch, so that a run stopped in the middle goes on there.
-
-    Its batch sampler is a ``VolumeBatchSampler``.
-    """
-
-    _yielded = 0
-    trained: Callable[[], int] | None = None
-    """Tells how many batches of the epoch a fit has trained on; without a fit, those handed out count."""
-
-    def __iter__(self) -> Any:
-        sampler = cast(VolumeBatchSampler, self.batch_sampler)
-        cast(VolumeGroups, self.dataset).epoch = sampler.epoch
-        if self.trained:  # Lightning gives the state back too late where it counts batches to plan the schedule
-            sampler.skipped = self.trained()
-        self._yielded = sampler.skipped
-        for batch in super().__iter__():
-            self._yielded += 1
-            yield batch
-        self._yielded = 0
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches of the current epoch that are done with; a finished epoch is followed by a whole one."""
-        done = self.trained() if self.trained else self._yielded
-        return {"yielded": done % len(cast(VolumeBatchSampler, self.batch_sampler))}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were done with."""
-        cast(VolumeBatchSampler, self.batch_sampler).skipped = state["yielded"]
-
-
-def keep_batch(batch: list[list[Case]]) -> list[list[Case]]:
-    """Collate nothing: volumes differ in size."""
-    return batch
 
 
 class CaseDataModule(LightningDataModule):
@@ -148,7 +28,8 @@ class CaseDataModule(LightningDataModule):
         val: Cases that alone serve for choices.
         test: Cases to report on.
         predict: Cases to answer; they need no masks.
-        batch_size: Volumes a training batch.
+        batch_size: Volumes a training batch, of all devices together: each device gets its part of every batch, so
+            training goes the same way on any number of devices. At least one a device.
         queries_per_volume: Draw at most this many training queries a volume each time; all when None.
         num_workers: Processes that prepare cases; 0 prepares them in the main one.
         seed: Seed of the order.
@@ -192,7 +73,8 @@ class CaseDataModule(LightningDataModule):
         """Look at the splits before a run starts.
 
         Raises:
-            ConfigError: The one that the stage needs is missing, or a transform cannot be built.
+            ConfigError: The one that the stage needs is missing, a transform cannot be built, or there are more devices
+                than volumes in a batch.
             DatasetError: It is empty, or two splits share a patient or a scan and ``allow_shared_patients`` is off.
         """
         stage = TrainerFn(stage).value
@@ -200,6 +82,12 @@ class CaseDataModule(LightningDataModule):
         dataset = self.splits[needed]
         if dataset is None:
             raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
+        ranks = self.trainer.world_size if self.trainer else 1
+        if stage == "fit" and self.batch_size < ranks:
+            raise ConfigError(
+                f"data.batch_size is {self.batch_size}, and {ranks} devices share each batch, so that some would never "
+                f"have anything to do; set data.batch_size to {ranks} or more, or use fewer devices"
+            )
         for name in ("train", "val") if stage == "fit" else (needed,):
             chosen = self.splits[name]
             if chosen is not None and len(chosen) == 0:
@@ -254,19 +142,16 @@ class CaseDataModule(LightningDataModule):
         return self._loader("predict")
 
     def _loader(
-        self, split: str, batch_size: int = 1, queries: int | None = None, shuffle: bool = False
+        self, split: str, batch_size: int | None = None, queries: int | None = None, shuffle: bool = False
     ) -> VolumeLoader:
+        """A loader of this process's part; of one volume for each process at a time when no batch size is given."""
         dataset = self.splits[split]
         assert dataset is not None, "setup has looked"
-        sampler = VolumeBatchSampler(group_by_volume(dataset), batch_size, queries, shuffle, self.seed)
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        volumes = group_by_volume(dataset)
+        sampler = VolumeSampler(volumes, batch_size or ranks, queries, shuffle, self.seed, rank, ranks)
         groups = VolumeGroups(dataset, self.augmentation if split == "train" else None, self.seed)
-        return VolumeLoader(
-            groups,
-            batch_sampler=sampler,
-            collate_fn=keep_batch,
-            num_workers=self.num_workers,
-            worker_init_fn=leave_stops_to_main,
-        )
+        return load_volumes(groups, sampler, self.num_workers)
 
     def _count_trained(self) -> int:
         """Batches of the epoch that the fit is done with: not one that a step is busy with, nor one drawn ahead."""

@@ -8,15 +8,16 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 
 from medvol.core.publishers import owner_of
 from medvol.core.roles import CaseDataset, TrainablePolicy
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.types import Case
+from medvol.evaluation.ranks import gather_ranks
 from medvol.training.augmentation import CARRIERS
-from medvol.training.data import CaseDataModule, group_by_volume
+from medvol.training.data import CaseDataModule
+from medvol.training.volume_loader import group_by_volume
 
 TRAINING_DATA = "medvol_training_data"
 """Key of the training data in a checkpoint."""
@@ -69,12 +70,8 @@ class Gatherer:
             scores: Means of the last validation.
         """
         own = self.data or TrainingData()
-        parts: list[Any] = [own]
-        if trainer.world_size > 1:
-            parts = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, own)
         joined = TrainingData(stages=own.stages)
-        for part in parts:
+        for part in gather_ranks(own):
             joined = joined.join(part)
         joined.add_stage(self._describe_run(trainer, scores))
         return joined

@@ -21,15 +21,18 @@ from medvol.core.errors import ConfigError
 from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
 from medvol.core.types import Case, Sampling, require_target
 from medvol.evaluation.module import Batch
+from medvol.evaluation.ranks import gather_ranks, one_stream, own_rank
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.guarding.guard import require_ready
 from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
 from medvol.training.augmentation import reword_query
+from medvol.training.gradients import sum_gradients
+from medvol.training.group_notes import GroupNotes, note_group
 from medvol.training.inspector import draw_rollouts
 from medvol.training.losses import LossTerms, policy_loss
-from medvol.training.measures import measure_rollouts, measure_update
+from medvol.training.measures import measure_rollouts, measure_update, sum_update
 from medvol.training.module import TrainingModule
 from medvol.training.settings import (
     AdvantageSettings,
@@ -111,33 +114,47 @@ class GRPOModule(TrainingModule):
             DatasetError: A case has no target mask.
             RewardError: A term fails, or scores outside [0, 1].
         """
-        rng = np.random.default_rng([self.seed, self.global_step])
-        groups = [group for cases in batch for group in self._draw(cases, rng)]
+        with one_stream(self.seed, self.global_step) as rng:
+            draws = [self._choose(cases, rng) for cases in batch]
+        groups = [g for cases, chosen in zip(batch, draws, strict=True) for g in self._draw(cases, *chosen)]
+        parts = gather_ranks([note_group(group) for group in groups])
+        notes = [group for part in parts for group in part]
         if self.global_step == 0:
-            require_good_start(self.policy, groups, self.start, self.evaluation.max_new_tokens)
-        self._log_all(measure_rollouts(groups), len(groups))
+            prompts = [group.prompt for group in groups]
+            require_good_start(self.policy, prompts, notes, self.start, self.evaluation.max_new_tokens)
+        self._log_all(measure_rollouts(notes), len(notes))
         self._inspect(groups)
-        rewards = torch.tensor([[reward.total for reward in group.rewards] for group in groups], device=self.device)
-        taught = torch.ones(len(groups), dtype=torch.bool)
-        if self.advantages.skip_zero_spread:
-            taught = ~zero_spread(rewards)
-        advantages = group_advantages(rewards, self.advantages.scale)
-        longest, size = self.evaluation.max_new_tokens, self.optimizer.volumes_per_pass
-        tables = make_tables(groups, advantages, taught, self.loss.kind, longest, size)
+        tables = self._make_tables(groups, notes, first=sum(map(len, parts[: own_rank()])))
         references = [self._refer(table) for table in tables]
         old: list[torch.Tensor] = []
         for _ in range(self.optimizer.updates_per_rollout):
             self._update(tables, old, references)
 
-    def _draw(self, cases: Sequence[Case], rng: np.random.Generator) -> list[Group]:
-        """Draw, follow and score the rollouts of one volume."""
+    def _choose(self, cases: Sequence[Case], rng: np.random.Generator) -> tuple[list[str], Sampling]:
+        """Choose how the queries of one volume are worded, and the seed of the completions."""
         for case in cases:
             require_target(case)
         queries = [reword_query(case.query.text, rng, self.reword) for case in cases]
-        sampling = Sampling(self.rollouts.temperature, self.evaluation.max_new_tokens, int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        return queries, Sampling(self.rollouts.temperature, self.evaluation.max_new_tokens, seed)
+
+    def _draw(self, cases: Sequence[Case], queries: Sequence[str], sampling: Sampling) -> list[Group]:
+        """Draw, follow and score the rollouts of one volume."""
         groups = ask(self.policy, cases, sampling, self.rollouts.group_size, queries)
         require_answers(groups)  # what a policy cannot do, it cannot learn from
         return self.scorer.score_groups(groups, self.propagator)
+
+    def _make_tables(self, groups: Sequence[Group], notes: Sequence[GroupNotes], first: int) -> list[TokenTable]:
+        """Lay out the groups of this process, which begin at ``first`` among those of the batch."""
+        rewards = torch.tensor([[rollout.total for rollout in group] for group in notes], device=self.device)
+        own = slice(first, first + len(groups))
+        advantages = group_advantages(rewards, self.advantages.scale)[own]
+        taught = torch.ones(len(groups), dtype=torch.bool)
+        if self.advantages.skip_zero_spread:
+            taught = ~zero_spread(rewards)[own]
+        lengths = [rollout.tokens for group in notes for rollout in group]
+        longest, size = self.evaluation.max_new_tokens, self.optimizer.volumes_per_pass
+        return make_tables(groups, advantages, taught, self.loss.kind, longest, size, lengths)
 
     def _refer(self, table: TokenTable) -> torch.Tensor | None:
         """Log-probabilities under the reference policy."""
@@ -160,10 +177,12 @@ class GRPOModule(TrainingModule):
             found = policy_loss(new, before, table.advantages, table.mask, table.weights, self.loss, reference)
             self.manual_backward(found.loss)
             terms.append(found._replace(loss=found.loss.detach()))
+        sum_gradients(self.policy.trainable_parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
-        self._log_all({**measure_update(tables, terms, old), "grad_norm": float(norm)}, 1)
+        parts = gather_ranks(sum_update(tables, terms, old))
+        self._log_all({**measure_update(parts), "grad_norm": float(norm)}, 1)
 
     def _inspect(self, groups: Sequence[Group]) -> None:
         every = self.rollouts.inspect_every

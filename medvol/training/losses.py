@@ -6,6 +6,7 @@ on the completions' lengths only. So a batch can be worked through in pieces: th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,20 +30,25 @@ class LossTerms(NamedTuple):
     clipped: torch.Tensor
 
 
-def token_weights(mask: torch.Tensor, kind: LossKind, max_new_tokens: int) -> torch.Tensor:
+def token_weights(
+    mask: torch.Tensor, kind: LossKind, max_new_tokens: int, batch_lengths: Sequence[int] | None = None
+) -> torch.Tensor:
     """Weight (N, T) of each token of a batch.
 
     Args:
         mask: (N, T) 1 for tokens of a completion, 0 for padding.
         kind: See ``LossSettings``.
         max_new_tokens: Longest allowed completion.
+        batch_lengths: Tokens of each completion of the batch, of which these may be a part; these alone when None.
     """
     mask = mask.float()
+    count = len(mask) if batch_lengths is None else len(batch_lengths)
     if kind == "grpo":
-        return mask / mask.sum(dim=1, keepdim=True).clamp(min=1) / len(mask)
+        return mask / mask.sum(dim=1, keepdim=True).clamp(min=1) / count
     if kind == "dr_grpo":
-        return mask / (len(mask) * max_new_tokens)
-    return mask / mask.sum().clamp(min=1)
+        return mask / (count * max_new_tokens)
+    tokens = mask.sum() if batch_lengths is None else mask.new_tensor(float(sum(batch_lengths)))
+    return mask / tokens.clamp(min=1)
 
 
 def policy_loss(

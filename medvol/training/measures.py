@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from medvol.core.types import Rollout
-from medvol.rollouts.groups import Group
 from medvol.training.advantages import zero_spread
+from medvol.training.group_notes import GroupNotes
 from medvol.training.losses import LossTerms
 from medvol.training.token_table import TokenTable
 
-_WHOLE = 0.9
-"""A box that covers this share of a slice is called a whole-image box."""
 
-
-def measure_rollouts(groups: Sequence[Group]) -> dict[str, float]:
+def measure_rollouts(groups: Sequence[GroupNotes]) -> dict[str, float]:
     """Means over a batch of scored groups.
 
     Returns:
@@ -27,26 +24,68 @@ def measure_rollouts(groups: Sequence[Group]) -> dict[str, float]:
         nearly the whole slice; ``length``: tokens a completion; ``distinct``: share of different completions in a
         group; ``propagation_failures``: share of rollouts.
     """
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    totals = np.array([[reward.total for reward in group.rewards] for group in groups])
+    rollouts = [rollout for group in groups for rollout in group]
+    totals = np.array([[rollout.total for rollout in group] for group in groups])
     measures = {
         "reward": float(totals.mean()),
         "spread": float(totals.std(axis=1, ddof=1).mean()),
         "zero_spread": float(zero_spread(torch.from_numpy(totals)).float().mean()),
         "parse_rate": parse_rate(groups),
-        "absent_rate": _share(rollout.evidence is not None and rollout.evidence.absent for rollout in rollouts),
-        "whole_image": _whole_image_share(groups),
-        "length": float(np.mean([len(rollout.completion.token_ids) for rollout in rollouts])),
-        "distinct": float(np.mean([len({r.completion.text for r in g.rollouts}) / len(g.rollouts) for g in groups])),
-        "propagation_failures": _share(r.evidence is not None and r.failure is not None for r in rollouts),
+        "absent_rate": _share(rollout.absent for rollout in rollouts),
+        "whole_image": _share(whole for rollout in rollouts for whole in rollout.whole),
+        "length": float(np.mean([rollout.tokens for rollout in rollouts])),
+        "distinct": float(np.mean([len({rollout.text for rollout in group}) / len(group) for group in groups])),
+        "propagation_failures": _share(rollout.parsed and rollout.failure is not None for rollout in rollouts),
     }
     return {**measures, **_measure_terms(groups)}
 
 
-def measure_update(
-    tables: Sequence[TokenTable], terms: Sequence[LossTerms], old: Sequence[torch.Tensor]
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class UpdateSums:
+    """Sums over the tokens that one process has of a batch, at one update.
+
+    Args:
+        tokens: How many there are.
+        loss: Its part of the loss of the batch.
+        kl: Divergence from the reference.
+        clipped: Tokens whose gradient was cut off.
+        ratio: Probability ratio to the policy that drew the completions.
+        surprise: Negative log-probabilities.
+        gap: Largest difference between the log-probabilities at sampling and those of training.
+    """
+
+    tokens: float = 0.0
+    loss: float = 0.0
+    kl: float = 0.0
+    clipped: float = 0.0
+    ratio: float = 0.0
+    surprise: float = 0.0
+    gap: float = 0.0
+
+
+def sum_update(tables: Sequence[TokenTable], terms: Sequence[LossTerms], old: Sequence[torch.Tensor]) -> UpdateSums:
+    """Sum what an update says over the tokens of some tables."""
+    masks = [table.mask for table in tables]
+
+    def add(values: Iterable[torch.Tensor]) -> float:
+        return sum(float((value * mask).sum()) for value, mask in zip(values, masks, strict=True))
+
+    return UpdateSums(
+        tokens=float(sum(mask.sum() for mask in masks)),
+        loss=sum(float(term.loss) for term in terms),
+        kl=add(term.kl for term in terms),
+        clipped=add(term.clipped for term in terms),
+        ratio=add(term.ratio for term in terms),
+        surprise=add(-before for before in old),
+        gap=max((_sampling_gap(table, before) for table, before in zip(tables, old, strict=True)), default=0.0),
+    )
+
+
+def measure_update(parts: Sequence[UpdateSums]) -> dict[str, float]:
     """Means over the tokens of a batch at one update.
+
+    Args:
+        parts: What each process has of it.
 
     Returns:
         ``loss``; ``kl``: divergence from the reference; ``clip_fraction``: share of tokens whose gradient was cut off;
@@ -54,21 +93,16 @@ def measure_update(
         drawn, estimated as the mean of their negative log-probabilities; ``sampling_gap``: largest difference between
         the log-probabilities at sampling and those of training, which should be rounding only.
     """
-    if not tables:
+    tokens = sum(part.tokens for part in parts)
+    if not tokens:
         return {"loss": 0.0}
-    masks = [table.mask for table in tables]
-    tokens = float(sum(mask.sum() for mask in masks))
-
-    def mean(values: Iterable[torch.Tensor]) -> float:
-        return sum(float((value * mask).sum()) for value, mask in zip(values, masks, strict=True)) / tokens
-
     return {
-        "loss": sum(float(term.loss) for term in terms),
-        "kl": mean(term.kl for term in terms),
-        "clip_fraction": mean(term.clipped for term in terms),
-        "ratio": mean(term.ratio for term in terms),
-        "entropy": mean(-before for before in old),
-        "sampling_gap": max(_sampling_gap(table, before) for table, before in zip(tables, old, strict=True)),
+        "loss": sum(part.loss for part in parts),
+        "kl": sum(part.kl for part in parts) / tokens,
+        "clip_fraction": sum(part.clipped for part in parts) / tokens,
+        "ratio": sum(part.ratio for part in parts) / tokens,
+        "entropy": sum(part.surprise for part in parts) / tokens,
+        "sampling_gap": max(part.gap for part in parts),
     }
 
 
@@ -81,32 +115,18 @@ def _sampling_gap(table: TokenTable, before: torch.Tensor) -> float:
     return max(gaps, default=0.0)
 
 
-def parse_rate(groups: Sequence[Group]) -> float:
+def parse_rate(groups: Sequence[GroupNotes]) -> float:
     """Share of the completions that follow the answer grammar."""
-    return _share(rollout.evidence is not None for group in groups for rollout in group.rollouts)
+    return _share(rollout.parsed for group in groups for rollout in group)
 
 
-def _measure_terms(groups: Sequence[Group]) -> Mapping[str, float]:
+def _measure_terms(groups: Sequence[GroupNotes]) -> Mapping[str, float]:
     measures = {}
-    for name in groups[0].rewards[0].scores:
-        scores = np.array([[reward.scores[name] for reward in group.rewards] for group in groups])
+    for name in groups[0][0].scores:
+        scores = np.array([[rollout.scores[name] for rollout in group] for group in groups])
         measures[f"reward_{name}"] = float(scores.mean())
         measures[f"spread_{name}"] = float(scores.std(axis=1, ddof=1).mean())
     return measures
-
-
-def _whole_image_share(groups: Sequence[Group]) -> float:
-    def covers(rollout: Rollout, size: int) -> list[bool]:
-        boxes = np.empty((0, 4)) if rollout.evidence is None else rollout.evidence.boxes
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        return [bool(area >= _WHOLE * size) for area in areas]
-
-    return _share(
-        whole
-        for group in groups
-        for rollout in group.rollouts
-        for whole in covers(rollout, int(np.prod(group.case.volume.shape[1:])))
-    )
 
 
 def _share(marks: Iterable[bool]) -> float:

@@ -18,8 +18,10 @@ from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.evaluation.module import Batch, EvaluationModule
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.terminal.progress import say
+from medvol.training.accumulation import within_accumulation
 from medvol.training.export import export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
+from medvol.training.gradients import keep_gradients_apart, sum_gradients
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
@@ -103,8 +105,14 @@ class TrainingModule(EvaluationModule, ABC):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Note what is about to be learned from."""
+        keep_gradients_apart(self.trainer.strategy.model)
         for cases in batch:
             self.gatherer.meet(cases)
+
+    def on_after_backward(self) -> None:
+        """Add up the gradients of all processes when an optimiser step comes next; a module may do so itself."""
+        if self.automatic_optimization and not within_accumulation(self.trainer):
+            sum_gradients(self.parameters())
 
     def on_fit_end(self) -> None:
         """Export the trained policy to ``model`` in the run folder, with its training data; not after a trial run."""

@@ -16,6 +16,7 @@ from medvol.core.prompts import Prompt
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.types import Case, Completion, SliceStack, require_target
 from medvol.evaluation.module import Batch
+from medvol.evaluation.ranks import gather_ranks, one_stream, share_of_ranks, sum_ranks, whole_loss
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.grounding.prompts import build_prompts
 from medvol.training.augmentation import reword_query
@@ -96,51 +97,58 @@ class SFTModule(TrainingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Loss of the true answers; None when nothing in the batch can be taught."""
-        rng = self.make_rng()
-        lessons = [
-            self._prepare(case, row, rng)
-            for cases in batch
-            for row in self.choose_rows(cases, rng)
-            for case in row.taught
-        ]
-        return self.measure_loss(lessons) if lessons else None
+        drawings = [self.draw(cases) for cases in batch]
+        with one_stream(self.seed, self.global_step) as rng:
+            lessons = [
+                self._prepare(case, row, rng)
+                for cases, slices in zip(batch, drawings, strict=True)
+                for row in self.choose_rows(cases, slices, rng)
+                for case in row.taught
+            ]
+        if not any(gather_ranks(len(lessons))):
+            return None
+        return whole_loss(self.measure_loss(lessons))
 
-    def make_rng(self) -> np.random.Generator:
-        """Source of this step's draws."""
-        return np.random.default_rng([self.seed, self.global_step])
-
-    def choose_rows(self, cases: Sequence[Case], rng: np.random.Generator) -> list[Row]:
+    def choose_rows(self, cases: Sequence[Case], slices: SliceStack, rng: np.random.Generator) -> list[Row]:
         """Choose what is shown of a volume, and which cases are asked of it: here all of its drawing, and all cases.
 
         Args:
             cases: Cases that share one volume, each with its target mask.
+            slices: The full drawing.
             rng: Source of draws.
+        """
+        return [Row(cases, slices, [case for case in cases if is_taught(case, slices)])]
+
+    def measure_loss(self, lessons: Sequence[Lesson]) -> torch.Tensor:
+        """Measure this process's part of the negative log-likelihood of the true answers: a mean over all tokens."""
+        if not lessons:
+            return self.mean_loss([])
+        prompts, answers = [lesson.prompt for lesson in lessons], [[lesson.answer] for lesson in lessons]
+        return self.mean_loss([rows[0] for rows in self.policy.log_probs(prompts, answers)])
+
+    def mean_loss(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Negative mean over the tokens of all answers, of which this process has a part; logged as a whole.
+
+        Args:
+            scores: For each answer, (T,) log-probabilities of its tokens.
+        """
+        share = share_of_ranks(sum(map(len, scores)))
+        loss = -torch.cat([*scores]).mean() * share if scores else self.no_loss()
+        self.log("train/answer_loss", sum_ranks(loss.detach()), batch_size=max(1, len(scores)))
+        return loss
+
+    def no_loss(self) -> torch.Tensor:
+        """Nothing to learn for this process, as a loss with a gradient of 0."""
+        return 0.0 * next(iter(self.trained_parameters())).sum()
+
+    def draw(self, cases: Sequence[Case]) -> SliceStack:
+        """The full drawing of the volume that the cases share.
 
         Raises:
             DatasetError: A case has no target mask.
         """
         for case in cases:
             require_target(case)
-        slices = self.draw(cases)
-        return [Row(cases, slices, [case for case in cases if is_taught(case, slices)])]
-
-    def measure_loss(self, lessons: Sequence[Lesson]) -> torch.Tensor:
-        """Measure the negative log-likelihood of the true answers: a mean over their tokens."""
-        prompts, answers = [lesson.prompt for lesson in lessons], [[lesson.answer] for lesson in lessons]
-        return self.mean_loss([rows[0] for rows in self.policy.log_probs(prompts, answers)])
-
-    def mean_loss(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Negative mean over the tokens of all answers, logged.
-
-        Args:
-            scores: For each answer, (T,) log-probabilities of its tokens.
-        """
-        loss = -torch.cat([*scores]).mean()
-        self.log("train/answer_loss", loss.detach(), batch_size=len(scores))
-        return loss
-
-    def draw(self, cases: Sequence[Case]) -> SliceStack:
-        """The full drawing of the volume that the cases share."""
         return build_prompts(cases[0].volume, [cases[0].query.text], self.policy.template)[0].slices
 
     def _prepare(self, case: Case, row: Row, rng: np.random.Generator) -> Lesson:

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.prompts import Prompt
 from medvol.core.roles import TrainablePolicy
 from medvol.rollouts.failures import PROPAGATION_FAILED
-from medvol.rollouts.groups import Group
+from medvol.training.group_notes import GroupNotes
 from medvol.training.measures import parse_rate
 from medvol.training.settings import StartSettings
 
 
 def require_good_start(
-    policy: TrainablePolicy, groups: Sequence[Group], start: StartSettings, max_new_tokens: int
+    policy: TrainablePolicy,
+    prompts: Sequence[Prompt],
+    groups: Sequence[GroupNotes],
+    start: StartSettings,
+    max_new_tokens: int,
 ) -> None:
     """Refuse a run that cannot go well, before its first update.
 
     Args:
         policy: As training starts.
-        groups: The first rollouts.
+        prompts: The first ones of this process.
+        groups: The first rollouts of all processes.
         start: What must hold.
         max_new_tokens: Longest allowed answer.
 
@@ -27,20 +33,20 @@ def require_good_start(
         ConfigError: Image tokens and features disagree, prompt and answer do not fit, or too few answers are parsed.
         PropagationError: The propagator failed on every anchor, so that no answer could earn anything.
     """
-    require_room(policy, groups, start.max_prompt_tokens, max_new_tokens)
+    require_room(policy, prompts, start.max_prompt_tokens, max_new_tokens)
     rate = parse_rate(groups)
     if rate < start.min_parse_rate:
-        failures = sorted({rollout.failure for group in groups for rollout in group.rollouts if rollout.failure})
+        failures = sorted({rollout.failure for group in groups for rollout in group if rollout.failure})
         raise ConfigError(
-            f"only {rate:.0%} of the first {sum(len(group.rollouts) for group in groups)} answers follow the grammar "
+            f"only {rate:.0%} of the first {sum(map(len, groups))} answers follow the grammar "
             f"({', '.join(failures)}), and start.min_parse_rate is {start.min_parse_rate:.0%}: cold-start the "
             "policy with SFTModule first and name its model folder, or lower start.min_parse_rate"
         )
     _require_masks(groups)
 
 
-def _require_masks(groups: Sequence[Group]) -> None:
-    anchored = [r for group in groups for r in group.rollouts if r.evidence is not None and not r.evidence.absent]
+def _require_masks(groups: Sequence[GroupNotes]) -> None:
+    anchored = [rollout for group in groups for rollout in group if rollout.parsed and not rollout.absent]
     if anchored and all(rollout.failure == PROPAGATION_FAILED for rollout in anchored):
         raise PropagationError(
             f"nothing could be propagated from any of the first {len(anchored)} anchors: {anchored[0].detail}"
@@ -48,14 +54,14 @@ def _require_masks(groups: Sequence[Group]) -> None:
 
 
 def require_room(
-    policy: TrainablePolicy, groups: Sequence[Group], max_prompt_tokens: int | None, max_new_tokens: int
+    policy: TrainablePolicy, prompts: Sequence[Prompt], max_prompt_tokens: int | None, max_new_tokens: int
 ) -> None:
     """Refuse prompts that the model cannot read whole; nothing is ever cut off a prompt.
 
     Raises:
         ConfigError: Image tokens and features disagree, or prompt and answer do not fit.
     """
-    for prompt in (group.prompt for group in groups):
+    for prompt in prompts:
         size = policy.measure_prompt(prompt)
         if size is None:
             return

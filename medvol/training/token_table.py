@@ -54,20 +54,24 @@ def make_tables(
     kind: LossKind,
     max_new_tokens: int,
     volumes_per_table: int | None = None,
+    batch_lengths: Sequence[int] | None = None,
 ) -> list[TokenTable]:
     """Cut a batch into tables whose losses add up to the loss of the batch.
 
     Args:
-        groups: All groups of the batch, those of a volume next to one another.
+        groups: All groups of the batch that this process has, those of a volume next to one another.
         advantages: (groups, G).
         taught: (groups,) bool; the others are left out, but count in every mean.
         kind: How tokens are averaged.
         max_new_tokens: Longest allowed completion.
         volumes_per_table: All volumes in one table when None.
+        batch_lengths: Tokens of each completion of the batch, of all processes; these groups are the batch when None.
     """
+    if not groups:
+        return []
     lengths = torch.tensor([[len(completion.token_ids) for completion in group.completions] for group in groups])
     mask = (torch.arange(int(lengths.max())) < lengths.flatten()[:, None]).float().to(advantages.device)
-    weights = token_weights(mask, kind, max_new_tokens)
+    weights = token_weights(mask, kind, max_new_tokens, batch_lengths)
     size = lengths.shape[1]
     volumes: dict[int, list[int]] = {}
     for i, group in enumerate(groups):

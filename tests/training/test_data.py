@@ -2,6 +2,7 @@
 
 import itertools
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from medvol.core.errors import ConfigError, DatasetError
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings
 from medvol.training.augmentation import KEPT_WORDS, reword_query
-from medvol.training.data import CaseDataModule, VolumeBatchSampler, group_by_volume
+from medvol.training.data import CaseDataModule
+from medvol.training.volume_loader import VolumeSampler, group_by_volume
 
 SHAPE = (8, 32, 32)
 
@@ -41,8 +43,8 @@ def test_a_batch_holds_groups_that_share_one_volume_object():
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_the_order_depends_on_seed_and_epoch_alone(epoch):
     groups = [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(11)]
-    first = VolumeBatchSampler(groups, 4, 2, True, seed=5)
-    second = VolumeBatchSampler(groups, 4, 2, True, seed=5)
+    first = VolumeSampler(groups, 4, 2, True, seed=5)
+    second = VolumeSampler(groups, 4, 2, True, seed=5)
     list(first)
     list(first)
     first.set_epoch(epoch)
@@ -51,6 +53,47 @@ def test_the_order_depends_on_seed_and_epoch_alone(epoch):
     second.set_epoch(epoch + 1)
     assert list(first) != list(second)
     assert len(list(first)) == len(first) == 3
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_ranks_share_the_batches_of_one_process(ranks, shuffle):
+    """Any size from 1 to 17 and any batch: as many batches everywhere, each volume once, whole, and in order."""
+    for size, batch in itertools.product(range(1, 18), (1, 2, 3, 5)):
+        groups = [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(size)]
+        alone = list(VolumeSampler(groups, batch, 2, shuffle, seed=5))
+        samplers = [VolumeSampler(groups, batch, 2, shuffle, 5, rank, ranks) for rank in range(ranks)]
+        parts = [list(sampler) for sampler in samplers]
+        assert {len(part) for part in parts} == {len(sampler) for sampler in samplers} == {len(alone)}
+        for whole, *shares in zip(alone, *parts, strict=True):
+            assert [volume for share in shares for volume in share] == whole
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        for sampler in samplers:
+            sampler.skipped = 1
+        rests = [list(sampler) for sampler in samplers]
+        assert rests == [part[1:] for part in parts]
+
+
+def test_more_devices_than_volumes_in_a_batch_are_refused():
+    module = CaseDataModule(phantoms(), batch_size=2)
+    module.trainer = SimpleNamespace(world_size=3, global_rank=0)
+    with pytest.raises(ConfigError, match=r"data.batch_size is 2, and 3 devices share each batch.* to 3 or more"):
+        module.setup("fit")
+
+
+@pytest.mark.parametrize("size", range(1, 18))
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_an_evaluation_deals_every_case_once(size, ranks):
+    loaders = []
+    for rank in range(ranks):
+        module = CaseDataModule(test=PhantomDataset("test", size, shape=(8, 8, 8)))
+        module.trainer = SimpleNamespace(world_size=ranks, global_rank=rank)
+        module.setup("test")
+        loaders.append(module.test_dataloader())
+    assert {len(loader) for loader in loaders} == {-(-size // ranks)}
+    rounds = zip(*(loader.sampler for loader in loaders), strict=True)
+    dealt = [index for parts in rounds for part in parts for volume in part for index in volume]
+    assert dealt == list(range(len(module.splits["test"])))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a machine may have one core
@@ -85,7 +128,7 @@ def test_lightning_sets_the_epoch():
     module.setup("fit")
     loader = module.train_dataloader()
     _set_sampler_epoch(loader, 6)
-    assert loader.batch_sampler.epoch == 6
+    assert loader.sampler.epoch == 6
 
 
 def test_a_shared_patient_is_refused_by_name():

@@ -8,6 +8,7 @@ from medvol.grounding.grammar import format_evidence
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.rollouts.groups import Group, RewardBreakdown, ask
 from medvol.testing import make_case
+from medvol.training.group_notes import note_group
 from medvol.training.inspector import draw_rollouts
 from medvol.training.measures import measure_rollouts
 
@@ -38,7 +39,7 @@ def test_measures_by_hand(case):
     groups = [scored(case, [2, 2, None, -1], [1.0, 0.5, 0.0, 0.5]), scored(case, [1, 1, 1, 2], [0.5] * 4)]
     (wide,) = ask(ScriptedPolicy([whole] * 4), [case], n=4)
     groups.append(Group(wide.case, wide.prompt, wide.rollouts, groups[1].rewards))
-    measures = measure_rollouts(groups)
+    measures = measure_rollouts([note_group(group) for group in groups])
     assert measures["reward"] == pytest.approx((2 + 2 + 2) / 12)
     assert measures["reward_Term"] == measures["reward"]
     assert measures["spread"] == pytest.approx(np.std([1, 0.5, 0, 0.5], ddof=1) / 3)

@@ -100,7 +100,7 @@ def test_a_target_on_no_slice_shown_is_not_taught_as_absent(caplog):
     thin[hidden, 10:20, 10:20] = True
     unseen = replace(case, case_id="thin", target=thin)
     absent = replace(unseen, query=replace(case.query, kind="absent"), target=np.zeros_like(thin))
-    [row] = module.choose_rows([case, unseen, absent], np.random.default_rng(0))
+    [row] = module.choose_rows([case, unseen, absent], module.draw([case]), np.random.default_rng(0))
     assert [one.case_id for one in row.taught] == [case.case_id, absent.case_id]
     assert "thin: its target lies on none of the 24 slices shown" in caplog.text
     assert module.training_step([[unseen]], 0) is None

@@ -179,7 +179,7 @@ class Cases(CaseDataset):
 def epoch_of(module: CaseDataModule, epoch: int, state: dict | None = None) -> list[tuple[str, float]]:
     """What an epoch hands out."""
     loader = module.train_dataloader()
-    loader.batch_sampler.set_epoch(epoch)
+    loader.sampler.set_epoch(epoch)
     if state is not None:
         loader.load_state_dict(state)
     return [(case.case_id, float(case.volume.voxels.sum())) for batch in loader for cases in batch for case in cases]

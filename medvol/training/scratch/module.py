@@ -17,6 +17,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.roles import Propagator
 from medvol.core.types import Case, SliceStack, require_target
 from medvol.evaluation.module import Batch
+from medvol.evaluation.ranks import gather_ranks, one_stream, share_of_ranks, sum_ranks, whole_loss
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.scratch import ScratchPolicy
 from medvol.policies.slice_subset import keep_slices
@@ -102,16 +103,14 @@ class ScratchModule(SFTModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Loss of what the slice encoder sees in the stage of perception, and of the true answers afterwards."""
         if self.global_step < self.perception.steps:
-            return self._perceive(batch, self.make_rng())
+            return self._perceive(batch)
         return super().training_step(batch, batch_idx)
 
-    def choose_rows(self, cases: Sequence[Case], rng: np.random.Generator) -> list[Row]:
+    def choose_rows(self, cases: Sequence[Case], slices: SliceStack, rng: np.random.Generator) -> list[Row]:
         """Choose all of the drawing, or, in the curriculum, parts of it."""
         if not self.is_early:
-            return super().choose_rows(cases, rng)
-        for case in cases:
-            require_target(case)
-        return deal_rows(cases, self.draw(cases), self.curriculum, rng)
+            return super().choose_rows(cases, slices, rng)
+        return deal_rows(cases, slices, self.curriculum, rng)
 
     def measure_loss(self, lessons: Sequence[Lesson]) -> torch.Tensor:
         """Measure the loss of the answers, and those of gaze and occupancy where they are weighted."""
@@ -125,16 +124,18 @@ class ScratchModule(SFTModule):
         seen = self._occupancy_loss([occupancy_labels(row.cases) for row in rows], [row.slices for row in rows])
         return loss + self.occupancy.weight * (1.0 if self.is_early else 1 / 3) * seen
 
-    def _perceive(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+    def _perceive(self, batch: Batch) -> torch.Tensor:
         """Occupancy loss of chosen slices of every volume; the language model does not run."""
         labels = [occupancy_labels(cases) for cases in batch]
         drawings = [self.draw(cases) for cases in batch]
-        stacks = [
-            keep_slices(drawing, rarest_slices(label, drawing, self.perception.slices, rng))
-            for label, drawing in zip(labels, drawings, strict=True)
-        ]
-        self.policy.encode_slices(stacks)
-        return self._occupancy_loss(labels, stacks)
+        with one_stream(self.seed, self.global_step) as rng:
+            stacks = [
+                keep_slices(drawing, rarest_slices(label, drawing, self.perception.slices, rng))
+                for label, drawing in zip(labels, drawings, strict=True)
+            ]
+        if stacks:
+            self.policy.encode_slices(stacks)
+        return whole_loss(self._occupancy_loss(labels, stacks))
 
     def _gaze_loss(self, lessons: Sequence[Lesson]) -> torch.Tensor:
         """Loss of the answers, and of where the policy looks while it writes them."""
@@ -149,16 +150,17 @@ class ScratchModule(SFTModule):
             )
             for lesson in lessons
         ]
-        scores, shares = self.policy.log_probs_and_gaze(prompts, answers, gazes)
+        scores, shares = self.policy.log_probs_and_gaze(prompts, answers, gazes) if lessons else ([], torch.empty(0))
         loss = self.mean_loss(scores)
-        if not len(shares):
-            return loss
-        self.log("train/gaze_loss", -shares.detach().mean(), batch_size=len(lessons))
-        return loss - self.gaze.weight * shares.mean()
+        part = share_of_ranks(len(shares))
+        gaze = shares.mean() * part if len(shares) else torch.zeros((), device=self.device)
+        if any(gather_ranks(len(shares))):
+            self.log("train/gaze_loss", -sum_ranks(gaze.detach()), batch_size=max(1, len(lessons)))
+        return loss - self.gaze.weight * gaze if len(shares) else loss
 
     def _occupancy_loss(self, labels: Sequence[NDArray[np.uint8]], stacks: Sequence[SliceStack]) -> torch.Tensor:
-        """Loss of what the slice encoder just saw."""
+        """Loss of what the slice encoder just saw, of which this process has a part; logged as a whole."""
         assert self.occupancy_head is not None, "configure_model built it"
         loss = self.occupancy_head.loss(labels, stacks)
-        self.log("train/occupancy_loss", loss.detach(), batch_size=len(stacks))
+        self.log("train/occupancy_loss", sum_ranks(loss.detach()), batch_size=max(1, len(stacks)))
         return loss

@@ -19,6 +19,7 @@ from medvol.core.errors import ConfigError
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Case, SliceStack, require_target
 from medvol.datasets.labelled_case import LabelledCase
+from medvol.evaluation.ranks import share_of_ranks, sum_ranks
 from medvol.policies.scratch import ScratchPolicy
 from medvol.training.scratch.settings import OccupancySettings
 
@@ -63,17 +64,18 @@ class OccupancyHead(nn.Module):
     def loss(self, labels: Sequence[NDArray[np.uint8]], stacks: Sequence[SliceStack]) -> torch.Tensor:
         """Cross-entropy over all points, and over all boxes, of all slices of the last forward pass.
 
+        It is a mean over what all processes have, of which this one gives its part.
+
         Args:
             labels: Label map (Z, Y, X) of each stack's volume.
             stacks: The slices that were encoded, in that order.
         """
-        features = torch.cat(self._heard)
-        self._heard.clear()
-        template_shape = stacks[0].pixels.shape
-        tokens = features.shape[0] // sum(len(stack.indices) for stack in stacks)
-        rows = round((tokens * template_shape[2] / template_shape[3]) ** 0.5)
-        columns = tokens // rows
+        heard, self._heard = self._heard, []
         classes = self.settings.classes
+        if not stacks:
+            return self._nothing()
+        features = torch.cat(heard)
+        rows, columns = _token_grid(len(features), stacks)
         shown = [label[list(stack.indices)] for label, stack in zip(labels, stacks, strict=True)]
         planes = [np.where(label < classes, label, 0) for label in shown]
         truth = np.concatenate([self._sample(own, rows, columns) for own in planes])
@@ -81,13 +83,26 @@ class OccupancyHead(nn.Module):
         # Normalised, as a language model reads them: features that may grow would drown what its layers add to them.
         normed = rms_norm(features.float(), features.shape[-1:])
         scores = self.linear(normed).view(-1, classes)
-        weight = target.bincount(minlength=classes).clamp(min=1).float() ** -self.settings.balance
-        weight[0] *= BACKGROUND_WEIGHT
-        loss = cross_entropy(scores, target, weight=weight)
+        weight = self._class_weights(target.bincount(minlength=classes))
+        loss = cross_entropy(scores, target, weight=weight) * share_of_ranks(float(weight[target].sum()))
         if self.edges is None:
             return loss
         boxes = np.concatenate([region_boxes(own, rows, columns) for own in planes])
         return loss + self.settings.extent_weight * _edge_loss(self.edges(normed), boxes)
+
+    def _class_weights(self, counts: torch.Tensor) -> torch.Tensor:
+        """Weight of each class from how often it is seen in the batch, of which this process counts a part."""
+        weight: torch.Tensor = sum_ranks(counts).clamp(min=1).float() ** -self.settings.balance
+        weight[0] *= BACKGROUND_WEIGHT
+        return weight
+
+    def _nothing(self) -> torch.Tensor:
+        """The loss of a process that has no slices, while others have."""
+        self._class_weights(torch.zeros(self.settings.classes, dtype=torch.long, device=self.linear.weight.device))
+        share_of_ranks(0.0)
+        if self.edges is not None:
+            share_of_ranks(0.0)
+        return 0.0 * self.linear.weight.sum()
 
     def forget(self) -> None:
         """Drop what was heard in a pass that has no loss."""
@@ -142,10 +157,20 @@ def _edge_loss(scores: torch.Tensor, boxes: NDArray[np.int64]) -> torch.Tensor:
     """Cross-entropy of the edges of all boxes there are; a place next to the true one is nearly right."""
     truth = torch.from_numpy(boxes).to(scores.device)
     there = truth[:, 0] >= 0
+    count = int(there.sum())
     away = (torch.arange(BINS, device=scores.device) - truth[there][..., None]).abs()
-    return cross_entropy(
+    loss = cross_entropy(
         scores[there].view(-1, BINS), (-away.float()).softmax(-1).view(-1, BINS), reduction="sum"
-    ) / max(1, 4 * int(there.sum()))
+    ) / max(1, 4 * count)
+    return loss * share_of_ranks(count)
+
+
+def _token_grid(count: int, stacks: Sequence[SliceStack]) -> tuple[int, int]:
+    """Image tokens along y and x of a slice, of so many tokens of all slices."""
+    _, _, height, width = stacks[0].pixels.shape
+    tokens = count // sum(len(stack.indices) for stack in stacks)
+    rows = round((tokens * height / width) ** 0.5)
+    return rows, tokens // rows
 
 
 def rarest_slices(labels: NDArray[np.uint8], stack: SliceStack, count: int, rng: np.random.Generator) -> list[int]:

@@ -111,7 +111,7 @@ def test_the_curriculum_shows_every_slice_once_and_asks_only_what_is_seen():
     data = PhantomDataset("train", 1, shape=SHAPE)
     cases = [data[i] for i in range(len(data))]
     module.__dict__["_trainer"] = type("Stub", (), {"global_step": 4})()
-    rows = module.choose_rows(cases, np.random.default_rng(0))
+    rows = module.choose_rows(cases, module.draw(cases), np.random.default_rng(0))
     shown = [z for row in rows for z in row.slices.indices]
     assert len(shown) == len(set(shown))
     for row in rows:
@@ -120,7 +120,7 @@ def test_the_curriculum_shows_every_slice_once_and_asks_only_what_is_seen():
         for case in row.taught:
             assert case.target[list(row.slices.indices)].any()
     module.__dict__["_trainer"] = type("Stub", (), {"global_step": 5})()
-    [row] = module.choose_rows(cases, np.random.default_rng(0))
+    [row] = module.choose_rows(cases, module.draw(cases), np.random.default_rng(0))
     assert row.slices.indices == tuple(range(8))
 
 

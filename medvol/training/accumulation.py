@@ -1,0 +1,10 @@
+"""Batches whose gradients are added up before one optimiser step."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+
+
+def within_accumulation(trainer: Trainer) -> bool:
+    """Whether the gradients of the present batch wait for further batches: no checkpoint holds them."""
+    return not trainer.is_last_batch and (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches != 0

@@ -1,0 +1,58 @@
+"""Gradients of several processes: each works on its part of a batch, and their sum is the gradient of the batch.
+
+A loss is always normalised over the whole batch before its gradient is taken, so sums are right and means are not: a
+process may have fewer answers than another, or none. The sum is taken once, when all parts of a step are done, so
+processes may go through the network as often as they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from medvol.evaluation.ranks import count_ranks
+
+_BUCKET = 64 * 2**20
+"""Values that are summed at a time; they are copied for it."""
+
+
+def keep_gradients_apart(wrapped: torch.nn.Module | None) -> None:
+    """Keep a wrapper of a module from taking the mean of gradients in every backward pass of the step that follows."""
+    if isinstance(wrapped, DistributedDataParallel):
+        wrapped.require_backward_grad_sync = False
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Give every process the sum of the gradients of all; a parameter that none has a gradient for stays without."""
+    if count_ranks() == 1:
+        return
+    own = [parameter for parameter in parameters if parameter.requires_grad]
+    if not own:
+        return
+    felt = torch.tensor([parameter.grad is not None for parameter in own], dtype=torch.int32, device=own[0].device)
+    distributed.all_reduce(felt, distributed.ReduceOp.MAX)
+    learning = [parameter for parameter, known in zip(own, felt.tolist(), strict=True) if known]
+    for parameter in learning:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    for bucket in _buckets([parameter.grad for parameter in learning if parameter.grad is not None]):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        distributed.all_reduce(flat)
+        for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Neighbours of one type, so many that their copy stays small."""
+    bucket: list[torch.Tensor] = []
+    for gradient in gradients:
+        full = sum(other.numel() for other in bucket) + gradient.numel() > _BUCKET
+        if bucket and (full or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
