@@ -92,11 +92,12 @@ def time_page(folder: Path) -> dict[str, float]:
             box = page.locator("#axial").bounding_box()
             page.mouse.move(box["x"] + 40, box["y"] + 40)
             began = time.monotonic()
-            depth = int(page.get_attribute("#slice", "max"))
-            for _ in range(depth // 2):
+            steps = min(100, int(page.get_attribute("body", "data-drawn")))
+            last = int(page.get_attribute("body", "data-drawn")) - steps
+            for _ in range(steps):
                 page.mouse.wheel(0, 100)
-            page.wait_for_selector("body[data-drawn='0']", timeout=60_000)
-            scroll = (time.monotonic() - began) / max(1, depth // 2)
+            page.wait_for_selector(f"body[data-drawn='{last}']", timeout=60_000)
+            scroll = (time.monotonic() - began) / max(1, steps)
     finally:
         server.should_exit = True
         thread.join()
