@@ -27,6 +27,8 @@ from medvol.viewing.opening import open_target
 from medvol.viewing.reading_folder import ReadingFolder
 
 QUERY, TARGET = "the organ that produces bile", "liver"
+OTHER_QUERY, OTHER_TARGET = "the spleen", "spleen"
+"""Asked of the same policy, and never corrected: what is forgotten."""
 KEY = "round"
 
 
@@ -70,14 +72,14 @@ def train_more(model: Path, dataset: medvol.CaseDataset, steps: int, folder: Pat
     quiet_trainer(steps, folder).fit(module, medvol.CaseDataModule(train=dataset, batch_size=2))
 
 
-def write_scans(split: str, count: int, folder: Path) -> dict[Path, np.ndarray]:
-    """Drawn scans as files, each with the true mask of the target."""
+def write_scans(split: str, count: int, folder: Path, target: str = TARGET) -> dict[Path, np.ndarray]:
+    """Drawn scans as files, each with the true mask of a target."""
     dataset = medvol.DATASETS.get("PhantomDataset")(split=split, num_volumes=count)
     truths: dict[Path, np.ndarray] = {}
     for index in range(len(dataset)):
         case = dataset[index]
         path = folder / f"{case.volume.volume_id.replace('/', '-')}.nii.gz"
-        if case.query.target != TARGET or path in truths or not case.target.any():
+        if case.query.target != target or path in truths or not case.target.any():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         voxels = np.rint(case.volume.voxels).astype(np.int16).transpose(2, 1, 0)
@@ -86,13 +88,13 @@ def write_scans(split: str, count: int, folder: Path) -> dict[Path, np.ndarray]:
     return truths
 
 
-def score(model: Path, truths: dict[Path, np.ndarray]) -> dict[str, float]:
+def score(model: Path, truths: dict[Path, np.ndarray], query: str = QUERY) -> dict[str, float]:
     """Means over scans; an answer that cannot be used scores 0."""
     segmenter = medvol.Segmenter(str(model), medvol.PROPAGATORS.get("RegionPropagator")())
     rows = []
     for path, truth in truths.items():
         try:
-            found = segmenter.segment(medvol.read_volume(path, modality="CT"), QUERY)
+            found = segmenter.segment(medvol.read_volume(path, modality="CT"), query)
         except medvol.MedvolError:
             rows.append((0.0, 0.0))
             continue
@@ -135,6 +137,7 @@ def run(folder: Path, base_steps: int, more_steps: int) -> dict[str, object]:
     if not base.is_dir():
         train_base(base_steps, folder / "base")
     read, held_out = write_scans("val", 10, folder / "read"), write_scans("test", 16, folder / "held_out")
+    others = write_scans("test", 16, folder / "others", OTHER_TARGET)
     began = time.monotonic()
     segmenter = medvol.Segmenter(str(base), medvol.PROPAGATORS.get("RegionPropagator")())
     for number, path in enumerate(read):
@@ -155,6 +158,7 @@ def run(folder: Path, base_steps: int, more_steps: int) -> dict[str, object]:
         "seconds": round(time.monotonic() - began, 1),
         "corrected_scans": {name: score(model, read) for name, model in models.items()},
         "other_scans": {name: score(model, held_out) for name, model in models.items()},
+        "other_question": {name: score(model, others, OTHER_QUERY) for name, model in models.items()},
     }
 
 

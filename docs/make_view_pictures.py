@@ -29,22 +29,21 @@ def write_answers(folder: Path) -> Path:
     volume = cases["liver"].volume
     nib.save(nib.Nifti1Image(np.rint(volume.voxels).astype(np.int16).transpose(2, 1, 0), volume.affine), scan)
     _, height, width = volume.shape
-    for target, query in QUERIES.items():
+    for number, (target, query) in enumerate(QUERIES.items()):
         truth = medvol.label_anchor(cases[target].target)
         if target == "liver":
             boxes = truth.boxes * 1.0
-            boxes[:, 3] = (boxes[:, 1] + boxes[:, 3]) / 2
+            boxes[:, 3] -= 30
             truth = medvol.Evidence(truth.key_slice, boxes, "the liver is the large organ on the right")
         text = medvol.format_evidence(truth, height, width)
         segmenter = medvol.Segmenter(medvol.POLICIES.get("ScriptedPolicy")([text]))
-        segmenter.segment(medvol.read_volume(scan, modality="CT"), query).save(folder / "answers", target)
+        segmenter.segment(medvol.read_volume(scan, modality="CT"), query).save(folder / "answers", f"{number}_{target}")
     return folder / "answers"
 
 
 def drag_lower_edge(page: Page) -> None:
     """Pull the lower edge of the first box down, as a person would."""
-    page.click("#axial", position={"x": 4, "y": 4})
-    for _ in range(4):
+    for _ in range(3):
         page.keyboard.press("Alt+Control+ArrowDown")
         page.wait_for_timeout(700)
     page.wait_for_selector("#measures:not(.stale)")

@@ -15,8 +15,8 @@ from medvol.grounding.box_text import write_boxes
 from medvol.viewing.entries import Entry
 from medvol.viewing.reading_folder import Head, ReadingFolder
 
-COLUMNS = ("image", "mask", "query", "patient", "modality", "case", "absent", "key_slice", "boxes", "verdict", "reader")
-"""Columns of the table: those of ``NiftiDataset``, and two for people."""
+COLUMNS = ("image", "mask", "query", "patient", "modality", "case", "absent", "key_slice", "boxes")
+"""Columns of the table, as ``NiftiDataset`` reads them; a case is called as its reading is."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ def _why_not(head: Head) -> str:
 
 
 def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
-    record, reading = head.record, head.record.reading
-    assert reading is not None, "_why_not has looked"
+    record = head.record
     assert record.scan_path is not None, "_why_not has looked"
     assert head.folder is not None, "a reading has a folder"
     evidence, image = record.evidence, _relative(Path(record.scan_path), root)
@@ -99,12 +98,10 @@ def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
         "query": record.query,
         "patient": entry.patient,
         "modality": record.modality or "",
-        "case": entry.name,
+        "case": Path(head.file).stem,
         "absent": "yes" if evidence.absent else "",
         "key_slice": "" if evidence.key_slice is None else str(evidence.key_slice),
         "boxes": write_boxes(evidence.boxes.tolist()),
-        "verdict": reading.verdict,
-        "reader": reading.reader,
     }
 
 

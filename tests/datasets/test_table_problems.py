@@ -110,8 +110,8 @@ KIDNEYS = ((2, "right kidney"), (3, "left kidney"))
 
 
 def test_columns_that_nothing_reads_are_named(root):
-    found = check(root, f"{HEAD},key_slice,comment\n{GOOD},4,fine\n")
-    assert found == [("unread_column", "", "nothing reads the column 'key_slice', 'comment'")]
+    found = check(root, f"{HEAD},verdict,comment\n{GOOD},corrected,fine\n")
+    assert found == [("unread_column", "", "nothing reads the column 'verdict', 'comment'")]
     for head, near in (("Image,target", "image"), ("image,patient_id", "patient"), ("image,querry", "query")):
         found = check(root, f"{head}\na.nii.gz,b\n")
         assert [one[0] for one in found] == ["bad_layout"]

@@ -1,5 +1,6 @@
 """Answers about two small scans in a folder, and a desk over them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from medvol.imaging.reading import read_volume
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
-from medvol.terminal.progress import show_progress
+from medvol.terminal.progress import counted, show_progress
 from medvol.viewing.desk import Desk
 from medvol.viewing.interface import Interface
 from medvol.viewing.jobs import Jobs
@@ -53,6 +54,21 @@ def answer_folder(place: Path) -> Path:
 @pytest.fixture
 def answers(tmp_path: Path) -> Path:
     return answer_folder(tmp_path)
+
+
+class SlowPropagator(ExtrudePropagator):
+    """Counts how often it is called, and says how far it is, slice after slice."""
+
+    def __init__(self, pause_s: float = 0.05, half_depth_slices: int = 1) -> None:
+        super().__init__(half_depth_slices)
+        self.pause_s = pause_s
+        self.calls = 0
+
+    def propagate(self, volume, evidence, z_range=None):
+        self.calls += 1
+        for _ in counted(range(100), "slowly", 100, "slices"):
+            time.sleep(self.pause_s)
+        return super().propagate(volume, evidence, z_range)
 
 
 def make_desk(target: Path, **others: Any) -> Desk:

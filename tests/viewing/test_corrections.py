@@ -56,6 +56,8 @@ def test_a_table_holds_what_was_accepted_and_corrected(read_folder: Path, capsys
     assert second.anchor is None
     assert second.target is not None
     assert not second.target.any()
+    assert dataset.find_problems() == []
+    assert first.case_id.startswith("case0a_corrected_")
     assert main(["view", str(read_folder), "--export", str(table)]) == 2
     assert "--overwrite" in capsys.readouterr().err
 

@@ -11,8 +11,9 @@ from medvol.imaging.reading import read_mask, read_volume
 from medvol.inference.records import read_record
 from medvol.inference.repropagation import repropagate
 from medvol.propagators.extrude import ExtrudePropagator
+from medvol.terminal.progress import show_progress
 from medvol.viewing.packing import unpack_mask
-from tests.viewing.conftest import HOSTILE, Api, make_desk, write_scan
+from tests.viewing.conftest import HOSTILE, Api, SlowPropagator, make_desk, write_scan
 
 
 def moved_anchor() -> dict[str, object]:
@@ -274,4 +275,33 @@ def test_a_damaged_record_is_named_and_the_rest_opens(answers: Path) -> None:
     problems = made.get("api/session").json()["problems"]
     assert len(problems) == 2
     assert "case0a.json" in problems[0]
+    made.close()
+
+
+def test_what_was_followed_is_not_followed_again_when_it_is_saved(answers: Path) -> None:
+    propagator = SlowPropagator(pause_s=0)
+    made = Api(make_desk(answers, propagator=propagator))
+    opened = made.first("the block")
+    assert propagator.calls == 0, "the mask of an answer lies on the disk"
+    for _ in range(2):
+        assert made.post(f"api/answers/{opened['id']}/mask", {"anchor": moved_anchor()}).status_code == 200
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", **parent(opened)}
+    assert made.post(f"api/answers/{opened['id']}/readings", body).status_code == 200
+    assert propagator.calls == 1
+    made.close()
+
+
+def test_a_long_propagation_tells_how_far_it_is_and_can_be_cancelled(answers: Path) -> None:
+    propagator = SlowPropagator()
+    made = Api(make_desk(answers, propagator=propagator))
+    with show_progress(made.jobs.display):
+        opened = made.first("the block")
+        begun = made.post(f"api/answers/{opened['id']}/mask", {"anchor": moved_anchor()})
+        assert begun.status_code == 202
+        told = begun.json()
+        assert 0 < told["progress"]["share"] < 1
+        assert told["progress"]["text"].startswith("slowly: ")
+        assert made.client.delete(f"api/jobs/{told['job']}").json()["state"] == "cancelled"
+        again = made.post(f"api/answers/{opened['id']}/open")
+        assert again.status_code == 200, "the worker is free again"
     made.close()

@@ -15,10 +15,11 @@ from medvol.core.types import Evidence
 from medvol.imaging.reading import read_volume
 from medvol.inference.records import read_record
 from medvol.propagators.extrude import ExtrudePropagator
+from medvol.terminal.progress import show_progress
 from medvol.viewing.interface import Interface
 from medvol.viewing.jobs import Jobs
 from medvol.viewing.packing import unpack_mask
-from tests.viewing.conftest import HOSTILE, KEY, answer_folder, make_desk
+from tests.viewing.conftest import HOSTILE, KEY, SlowPropagator, answer_folder, make_desk
 
 BLOCK = (10.0, 6.0, 30.0, 18.0)
 """The answer's box on its key slice 3."""
@@ -310,3 +311,29 @@ def test_planes_and_3d_are_drawn(page: Any) -> None:
         pixels = f"document.getElementById('{name}').getContext('2d').getImageData(0, 0, 200, 200).data"
         assert page.evaluate(f"() => new Set({pixels}).size") > 3
     assert page.faults == []
+
+
+def test_progress_is_shown_and_esc_cancels(browser: Any, tmp_path: Path) -> None:
+    served = Live(answer_folder(tmp_path), propagator=SlowPropagator())
+    with show_progress(served.jobs.display):
+        for tab in open_page(browser, served):
+            drag(tab, (20, 12), (22, 12))
+            tab.locator("#work-text", has_text="slowly").wait_for(timeout=WAIT_MS)
+            assert tab.locator("#work-bar").get_attribute("value") is not None
+            tab.keyboard.press("Escape")
+            tab.locator("#work").wait_for(state="hidden", timeout=WAIT_MS)
+            assert anchor(tab)["boxes_px"] == [list(BLOCK)]
+            tab.locator("#measures:not(.stale)").wait_for(timeout=WAIT_MS)
+            assert tab.faults == []
+    served.stop()
+
+
+def test_an_answer_is_rejected_with_a_remark(page: Any, tmp_path: Path) -> None:
+    page.fill("#remark", "that is the <stomach>")
+    page.click("#reject:not([disabled])")
+    page.wait_for_selector("#answers .state.rejected", timeout=WAIT_MS)
+    assert page.inner_text("#query") == "the tail", "the next one is opened"
+    assert page.input_value("#remark") == ""
+    page.keyboard.press(",")
+    page.locator("#verdict", has_text="rejected by A. Reader").wait_for(timeout=WAIT_MS)
+    assert "that is the <stomach>" in page.inner_text("#verdict")

@@ -1,6 +1,6 @@
 // A plane through the scan on a canvas: voxels in a window, masks as outlines, exact to the pixel.
 
-const COLOURS = { mask: "#06d6a0", original: "#ffd166", truth: "#4cc9f0", cross: "rgba(255,255,255,.35)" };
+const COLOURS = { mask: "#06d6a0", original: "#ff8fab", truth: "#4cc9f0", cross: "rgba(255,255,255,.35)" };
 const EDGES = { axial: "RLAP", coronal: "RLHF", sagittal: "APHF" };
 
 export class Plane {

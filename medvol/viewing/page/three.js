@@ -1,6 +1,7 @@
-// The mask in 3D by NiiVue, which is loaded once, when there is a mask to show. Both volumes are thinned out to a bound.
+// The mask in 3D by NiiVue, which is loaded once, when there is a mask to show.
 
 const MOST = 128;
+const MARGIN = 2;
 let viewer = null;
 
 function load() {
@@ -49,19 +50,19 @@ export async function show(place, scan, mask) {
   view.drawScene();
 }
 
-// The mask on a grid of at most 128 voxels an axis; a voxel is set when one of those it stands for is.
+// The mask in its bounding box, with a margin, on at most 128 voxels an axis; a voxel is set when one of those it stands
+// for is.
 function thin(scan, mask) {
-  const size = [scan.depth, scan.height, scan.width];
-  const step = size.map((n) => Math.ceil(n / MOST));
-  const shape = size.map((n, axis) => Math.ceil(n / step[axis]));
+  const step = mask.shape.map((n) => Math.ceil(n / (MOST - 2 * MARGIN)));
+  const shape = mask.shape.map((n, axis) => Math.ceil(n / step[axis]) + 2 * MARGIN);
   const values = new Uint8Array(shape[0] * shape[1] * shape[2]);
-  const [oz, oy, ox] = mask.origin;
   const [depth, height, width] = mask.shape;
   let place = 0;
-  for (let z = oz; z < oz + depth; z++)
-    for (let y = oy; y < oy + height; y++) {
-      const row = (Math.floor(z / step[0]) * shape[1] + Math.floor(y / step[1])) * shape[2];
-      for (let x = ox; x < ox + width; x++) if (mask.values[place++]) values[row + Math.floor(x / step[2])] = 1;
+  for (let z = 0; z < depth; z++)
+    for (let y = 0; y < height; y++) {
+      const [a, b] = [Math.floor(z / step[0]) + MARGIN, Math.floor(y / step[1]) + MARGIN];
+      const row = (a * shape[1] + b) * shape[2] + MARGIN;
+      for (let x = 0; x < width; x++) if (mask.values[place++]) values[row + Math.floor(x / step[2])] = 1;
     }
   return { values, shape, spacing: scan.spacing.map((mm, axis) => mm * step[axis]) };
 }
