@@ -87,44 +87,12 @@ def test_a_bound_leaves_the_evaluation_of_what_was_answered(experiment, caplog):
     assert [case["failure"] for case in cases] == [None, None, "policy_failed"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        (
-            {"key_variable": "NO_SUCH_KEY"},
-            "policy.key_variable names the environment variable NO_SUCH_KEY, which is not",
-        ),
-        (
-            {},
-            'answered 401 (Unauthorized): "who?"; '
-            "put a key of this server into the environment variable OPENAI_API_KEY",
-        ),
-    ],
-)
-def test_a_run_without_its_key_does_not_begin(experiment, capsys, settings, sentence):
-    with ChatServer(listing=Reply({"error": "who?"}, 401)) as server:
-        assert main(["test", "--config", experiment("served", served(server, **settings))]) == 2
-    assert server.requests == []
-    assert sentence in capsys.readouterr().err
-    assert not Path("runs/served/evaluation.json").exists()
-
-
-@pytest.mark.parametrize("status", [403, 404, 500, 501])
-def test_a_server_that_does_not_tell_its_models_is_asked(experiment, status):
-    with ChatServer(chat(ANSWER), listing=Reply(status=status)) as server:
-        assert main(["test", "--config", experiment("served", served(server))]) == 0
-    assert server.paths == ["/v1/models", *["/v1/chat/completions"] * 3]
-
-
 def test_a_run_does_not_begin_where_the_server_is_not(experiment, capsys):
     with ChatServer() as server:
-        config = experiment("served", served(server))
+        url, config = server.url, experiment("served", served(server))
     assert main(["test", "--config", config]) == 2
-    assert f"{server_url(config)} cannot be reached" in capsys.readouterr().err
-
-
-def server_url(config: str) -> str:
-    return yaml.safe_load(Path(config).read_text())["model"]["init_args"]["policy"]["init_args"]["url"]
+    assert f"{url} cannot be reached" in capsys.readouterr().err
+    assert not Path("runs/served/evaluation.json").exists()
 
 
 def test_predictions_are_written(experiment):
