@@ -4,6 +4,7 @@ import ast
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from subprocess import run
 
@@ -229,3 +230,24 @@ def test_the_sample_is_what_it_says_it_is(plugins: dict[str, Path]) -> None:
         assert mask.sum() * 2.5 == pytest.approx(4 / 3 * 3.14159 * radius**3, rel=0.05)
         sizes.append(int(mask.sum()))
     assert len(set(sizes)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("roles", "verb", "config"),
+    [("propagator", "fit", "experiment"), ("dataset", "fit", "experiment"), ("policy", "test", "evaluate")],
+)
+def test_an_experiment_runs_with_one_role_alone(
+    plugins: dict[str, Path], roles: str, verb: str, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All four together, installed, are in ``tests/packaging``."""
+    folder = plugins[roles]
+    monkeypatch.syspath_prepend(str(folder))
+    module = import_module(f"{module_of(folder.name)}.{roles}")
+    name = f"{prefix_of(folder.name)}{ROLES[roles]}"
+    registry = {"policy": medvol.POLICIES, "propagator": medvol.PROPAGATORS, "dataset": medvol.DATASETS}[roles]
+    with registry.registered(name, getattr(module, name)):
+        out = f"--trainer.default_root_dir={tmp_path / 'run'}"
+        assert main([verb, "--config", str(folder / f"{config}.yaml"), out]) == 0
+    written = {"fit": Path("model") / "model.safetensors", "test": Path("evaluation.json")}
+    assert (tmp_path / "run" / written[verb]).is_file()
