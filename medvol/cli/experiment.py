@@ -42,8 +42,9 @@ from medvol.training.progress import TrainingProgress
 from medvol.training.run_folder import RunFolder
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.sft import SFTModule
+from medvol.training.strategies import FSDP2Strategy
 
-MODULES = (EvaluationModule, GRPOModule, SFTModule, ScratchModule, CaseDataModule)
+MODULES = (EvaluationModule, GRPOModule, SFTModule, ScratchModule, CaseDataModule, FSDP2Strategy)
 """Their bare names work in YAML because they are imported here; they need no registry."""
 
 INTERRUPTED = 130

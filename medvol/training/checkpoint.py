@@ -21,6 +21,7 @@ from medvol.core.specs import describe_component, rebuild
 from medvol.terminal.stops import Stops
 from medvol.training.accumulation import within_accumulation
 from medvol.training.checkpoint_files import use_whole_files
+from medvol.training.export import NETWORK
 from medvol.training.gathering import read_trained_on
 from medvol.weights.model_loading import require_same_kinds
 from medvol.weights.tensor_file import read_tensors
@@ -30,8 +31,6 @@ Network = TypeVar("Network")
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
 
-_NETWORK = "network."
-"""Start of the names of the policy's weights in a module."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 
@@ -215,9 +214,9 @@ def load_policy(path: str | Path) -> TrainablePolicy:
     if not isinstance(policy, TrainablePolicy):
         raise CheckpointError(f"{str(path)!r} holds a {type(policy).__name__}, which has no weights to write")
     own = {
-        name.removeprefix(_NETWORK): value
+        name.removeprefix(NETWORK): value
         for name, value in checkpoint["state_dict"].items()
-        if name.startswith(_NETWORK)
+        if name.startswith(NETWORK)
     }
     _load_weights(_build_network(policy.load_for_training, path), own, path)
     policy.training_data = read_trained_on(checkpoint) or policy.training_data

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from medvol.core.atomic_files import write_whole_folder
 from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import TrainablePolicy
+from medvol.core.specs import describe_component, rebuild
 from medvol.core.training_data import TrainingData
 from medvol.evaluation.archive import SUMMARY_FILE, Evaluation, read_evaluation
 from medvol.training.base_model import CARD_FILE, find_base
 from medvol.training.card import CardFacts, write_card
 
 log = logging.getLogger(__name__)
+
+NETWORK = "network."
+"""Start of the names of the policy's weights in a module."""
 
 
 def export_model(
@@ -45,6 +51,14 @@ def export_model(
         policy.save(partial, adapter)
         facts = CardFacts(data or TrainingData(), find_base(policy), find_evaluation(policy, run), adapter)
         write_card(partial / CARD_FILE, facts)
+
+
+def copy_policy(policy: TrainablePolicy, weights: Mapping[str, torch.Tensor]) -> TrainablePolicy:
+    """Build the policy anew with weights of a module, on this device and whole, where the first one is sharded."""
+    fresh: TrainablePolicy = rebuild(describe_component(policy))
+    own = {name.removeprefix(NETWORK): value for name, value in weights.items() if name.startswith(NETWORK)}
+    fresh.load_for_training().load_state_dict(own)
+    return fresh
 
 
 def find_evaluation(policy: TrainablePolicy, run: Path | None) -> Evaluation | None:

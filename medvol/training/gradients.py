@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from medvol.evaluation.ranks import count_ranks
 
@@ -26,10 +28,13 @@ def keep_gradients_apart(wrapped: torch.nn.Module | None) -> None:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Give every process the sum of the gradients of all; a parameter that none has a gradient for stays without."""
+    """Give every process the sum of the gradients of all; a parameter that none has a gradient for stays without.
+
+    Sharded parameters have theirs already.
+    """
     if count_ranks() == 1:
         return
-    own = [parameter for parameter in parameters if parameter.requires_grad]
+    own = [parameter for parameter in parameters if parameter.requires_grad and not isinstance(parameter, DTensor)]
     if not own:
         return
     felt = torch.tensor([parameter.grad is not None for parameter in own], dtype=torch.int32, device=own[0].device)
@@ -43,6 +48,24 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         distributed.all_reduce(flat)
         for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], largest: float) -> float:
+    """Scale gradients down to a norm, over sharded and whole parameters together.
+
+    Returns:
+        Their norm before.
+    """
+    own = [parameter for parameter in parameters if parameter.grad is not None]
+    sharded = [parameter for parameter in own if isinstance(parameter, DTensor)]
+    if not sharded:
+        return float(clip_grad_norm_(own, largest))
+    entire = [parameter for parameter in own if not isinstance(parameter, DTensor)]
+    parts = [get_total_norm([p.grad for p in part if p.grad is not None]) for part in (sharded, entire) if part]
+    norm = torch.stack([part.full_tensor() if isinstance(part, DTensor) else part for part in parts]).norm()
+    for part in (sharded, entire):
+        clip_grads_with_norm_(part, largest, norm)
+    return float(norm)
 
 
 def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

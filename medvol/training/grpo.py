@@ -28,7 +28,7 @@ from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
 from medvol.training.augmentation import reword_query
-from medvol.training.gradients import sum_gradients
+from medvol.training.gradients import clip_gradients, sum_gradients
 from medvol.training.group_notes import GroupNotes, note_group
 from medvol.training.inspector import draw_rollouts
 from medvol.training.losses import LossTerms, policy_loss
@@ -42,6 +42,7 @@ from medvol.training.settings import (
     StartSettings,
 )
 from medvol.training.start_check import require_good_start
+from medvol.training.strategies import whole_layers
 from medvol.training.token_table import TokenTable, make_tables
 
 
@@ -116,19 +117,24 @@ class GRPOModule(TrainingModule):
         """
         with one_stream(self.seed, self.global_step) as rng:
             draws = [self._choose(cases, rng) for cases in batch]
-        groups = [g for cases, chosen in zip(batch, draws, strict=True) for g in self._draw(cases, *chosen)]
-        parts = gather_ranks([note_group(group) for group in groups])
-        notes = [group for part in parts for group in part]
-        if self.global_step == 0:
-            prompts = [group.prompt for group in groups]
-            require_good_start(self.policy, prompts, notes, self.start, self.evaluation.max_new_tokens)
+        with whole_layers(self.network):
+            groups = [g for cases, chosen in zip(batch, draws, strict=True) for g in self._draw(cases, *chosen)]
+            parts = gather_ranks([note_group(group) for group in groups])
+            notes = [group for part in parts for group in part]
+            if self.global_step == 0:
+                prompts = [group.prompt for group in groups]
+                require_good_start(self.policy, prompts, notes, self.start, self.evaluation.max_new_tokens)
         self._log_all(measure_rollouts(notes), len(notes))
         self._inspect(groups)
         tables = self._make_tables(groups, notes, first=sum(map(len, parts[: own_rank()])))
         references = [self._refer(table) for table in tables]
+        idle = self.idle_passes(len(tables))
+        if self.loss.beta:
+            for _ in range(idle):
+                self.policy.reference_log_probs(*self.idle_question())
         old: list[torch.Tensor] = []
         for _ in range(self.optimizer.updates_per_rollout):
-            self._update(tables, old, references)
+            self._update(tables, old, references, idle)
 
     def _choose(self, cases: Sequence[Case], rng: np.random.Generator) -> tuple[list[str], Sampling]:
         """Choose how the queries of one volume are worded, and the seed of the completions."""
@@ -163,7 +169,11 @@ class GRPOModule(TrainingModule):
         return table.pad(self.policy.reference_log_probs(table.prompts, table.completions, self.rollouts.temperature))
 
     def _update(
-        self, tables: Sequence[TokenTable], old: list[torch.Tensor], references: Sequence[torch.Tensor | None]
+        self,
+        tables: Sequence[TokenTable],
+        old: list[torch.Tensor],
+        references: Sequence[torch.Tensor | None],
+        idle: int,
     ) -> None:
         """One optimiser step; the first one on a batch fills ``old``, as the policy still is what drew it."""
         optimizer = cast(LightningOptimizer, self.optimizers())
@@ -177,12 +187,14 @@ class GRPOModule(TrainingModule):
             found = policy_loss(new, before, table.advantages, table.mask, table.weights, self.loss, reference)
             self.manual_backward(found.loss)
             terms.append(found._replace(loss=found.loss.detach()))
+        for _ in range(idle):
+            self.manual_backward(self.idle_loss())
         sum_gradients(self.policy.trainable_parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
+        norm = clip_gradients(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         parts = gather_ranks(sum_update(tables, terms, old))
-        self._log_all({**measure_update(parts), "grad_norm": float(norm)}, 1)
+        self._log_all({**measure_update(parts), "grad_norm": norm}, 1)
 
     def _inspect(self, groups: Sequence[Group]) -> None:
         every = self.rollouts.inspect_every

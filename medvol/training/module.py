@@ -8,23 +8,28 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
 from medvol.core.model_folder import require_replaceable
+from medvol.core.prompts import Prompt
 from medvol.core.ranges import require_share
 from medvol.core.roles import Propagator, TrainablePolicy
+from medvol.core.types import Completion, SliceStack
 from medvol.evaluation.module import Batch, EvaluationModule
+from medvol.evaluation.ranks import gather_ranks
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.terminal.progress import say
 from medvol.training.accumulation import within_accumulation
-from medvol.training.export import export_model
+from medvol.training.export import copy_policy, export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
-from medvol.training.gradients import keep_gradients_apart, sum_gradients
+from medvol.training.gradients import clip_gradients, keep_gradients_apart, sum_gradients
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
+from medvol.training.strategies import sharded_layers, whole_layers
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +108,11 @@ class TrainingModule(EvaluationModule, ABC):
         self.gatherer.start(self.policy)
         self.train()
 
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch."""
+        with whole_layers(self.network):
+            super().validation_step(batch, batch_idx)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Note what is about to be learned from."""
         keep_gradients_apart(self.trainer.strategy.model)
@@ -114,12 +124,45 @@ class TrainingModule(EvaluationModule, ABC):
         if self.automatic_optimization and not within_accumulation(self.trainer):
             sum_gradients(self.parameters())
 
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip as the trainer is set to; over sharded and whole parameters together."""
+        if sharded_layers(self.network) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            clip_gradients(self.parameters(), float(gradient_clip_val))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def idle_passes(self, own: int) -> int:
+        """Passes through the network that keep this process in step with one that has more of them.
+
+        Only sharded layers need that: all processes have to run them together.
+        """
+        return max(gather_ranks(own)) - own if sharded_layers(self.network) else 0
+
+    def idle_question(self) -> tuple[list[Prompt], list[list[Completion]]]:
+        """Something small to read that nothing is learned from."""
+        template = self.policy.template
+        height, width = template.height_px, template.width_px
+        blank = SliceStack((0,), np.zeros((1, 3, height, width), np.float32), (1, height, width))
+        return [Prompt(blank, "", template)], [[self.policy.encode("")]]
+
+    def idle_loss(self) -> torch.Tensor:
+        """The loss of a process that has nothing to learn while others have: a gradient of 0."""
+        if not sharded_layers(self.network):
+            return 0.0 * next(parameter for parameter in self.parameters() if parameter.requires_grad).sum()
+        ((scores,),) = self.policy.log_probs(*self.idle_question())
+        return 0.0 * scores.sum()
+
     def on_fit_end(self) -> None:
         """Export the trained policy to ``model`` in the run folder, with its training data; not after a trial run."""
         data = self.gatherer.finish(self.trainer, self.validated)
         self.gatherer.data = data
+        weights = self.trainer.strategy.lightning_module_state_dict() if sharded_layers(self.network) else None
         if self.trainer.is_global_zero and not self.is_trial:
-            export_model(self.policy, self._model_folder, data)
+            export_model(
+                self.policy if weights is None else copy_policy(self.policy, weights), self._model_folder, data
+            )
 
     def _tell_movement(self, movement: Movement) -> None:
         """Say once, at the first step, how many weights moved."""

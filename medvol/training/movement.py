@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch.distributed.tensor import DTensor
 
 from medvol.core.errors import ConfigError
 
@@ -142,6 +143,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _look(tensor: torch.Tensor) -> torch.Tensor:
-    """Values of a parameter, evenly spread, at most ``_LOOKED_AT``."""
-    flat = tensor.detach().flatten()
+    """Values of a parameter, evenly spread, at most ``_LOOKED_AT``; of a sharded one those of this device."""
+    own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    flat = own.detach().flatten()
     return flat[:: -(-max(1, flat.numel()) // _LOOKED_AT)]

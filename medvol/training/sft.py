@@ -132,14 +132,10 @@ class SFTModule(TrainingModule):
         Args:
             scores: For each answer, (T,) log-probabilities of its tokens.
         """
-        share = share_of_ranks(sum(map(len, scores)))
-        loss = -torch.cat([*scores]).mean() * share if scores else self.no_loss()
+        mean = -torch.cat([*scores]).mean() if scores else self.idle_loss()
+        loss = mean * share_of_ranks(sum(map(len, scores)))
         self.log("train/answer_loss", sum_ranks(loss.detach()), batch_size=max(1, len(scores)))
         return loss
-
-    def no_loss(self) -> torch.Tensor:
-        """Nothing to learn for this process, as a loss with a gradient of 0."""
-        return 0.0 * next(iter(self.trained_parameters())).sum()
 
     def draw(self, cases: Sequence[Case]) -> SliceStack:
         """The full drawing of the volume that the cases share.

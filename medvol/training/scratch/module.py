@@ -27,6 +27,7 @@ from medvol.training.scratch.occupancy import OccupancyHead, occupancy_labels, r
 from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings, PerceptionSettings
 from medvol.training.settings import AnswerSettings, OptimizerSettings
 from medvol.training.sft import Lesson, Row, SFTModule
+from medvol.training.strategies import sharded_layers
 
 
 class ScratchModule(SFTModule):
@@ -89,6 +90,18 @@ class ScratchModule(SFTModule):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.occupancy_head = OccupancyHead(self.policy, self.occupancy)
+
+    def on_fit_start(self) -> None:
+        """Refuse to shard what one device holds many times over.
+
+        Raises:
+            ConfigError: The trainer's strategy shards layers.
+        """
+        super().on_fit_start()
+        if sharded_layers(self.network):
+            raise ConfigError(
+                "ScratchModule trains small policies, which need no sharding; set trainer.strategy to ddp"
+            )
 
     def trained_parameters(self) -> Iterable[torch.nn.Parameter]:
         """The policy's, and those of the occupancy head."""
