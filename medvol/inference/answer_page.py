@@ -64,7 +64,8 @@ def show_answer(
     """
     query, filled = str(record["query"]), int(mask.any(axis=(1, 2)).sum())
     picture, stack, notes = _draw(volume, query, mask, evidence, bool(record.get("edited")))
-    notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in dict(record.get("not_written") or {}).items())
+    missing = dict(record.get("not_written") or {})
+    notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in missing.items())
     facts = () if evidence.absent else measured_facts(record, filled)
     return PageAnswer(
         query=query,
@@ -132,8 +133,8 @@ def _caption(evidence: Evidence, volume: Volume) -> str:
     if evidence.key_slice is None:
         return f"The middle slice, {depth // 2} of 0 to {depth - 1}. The patient's left is on the right."
     return (
-        f"The evidence: key slice {evidence.key_slice} with the boxes (yellow) and the outline of the mask (green). The "
-        "patient's left is on the right."
+        f"The evidence: key slice {evidence.key_slice} with the boxes (yellow) and the outline of the mask (green). "
+        "The patient's left is on the right."
     )
 
 

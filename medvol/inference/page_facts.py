@@ -113,7 +113,8 @@ def confidence_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
 def correction(record: Mapping[str, Any], record_file: str) -> Correction:
     """The command that gives the mask of an edited record, with the propagator that made the first one."""
     depth, height, width = record["scan"]["shape_zyx"]
-    words = ["medvol", "segment", scan_name(record), "--evidence", record_file, *_propagator_options(record)]
+    scan = scan_name(record) if record["scan"].get("path") else "SCAN"
+    words = ["medvol", "segment", scan, "--evidence", record_file, *_propagator_options(record)]
     return Correction(record_file, shlex.join([*words, "--out", "."]), depth - 1, width, height)
 
 

@@ -12,7 +12,7 @@ from medvol.pages.document import read_asset
 NIIVUE_VERSION = "0.69.0"
 NIIVUE_SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
-SCRIPTS = ("unpack.js", "slices.js", "planes.js")
+SCRIPTS = ("unpack.js", "slices.js", "surface.js", "planes.js")
 """What runs the viewer, in this order."""
 
 

@@ -1,5 +1,8 @@
 // Planes and 3D by NiiVue: one canvas and one program for the whole page; it moves to the answer that asks for it.
-const viewerState = { niivue: null, canvas: null, view: null, owner: null };
+const CLEAR = "medvolScan"; // grey in the planes, nothing in 3D
+const MASK = "medvolMask";
+const MASK_RGBA = new Uint8Array([6, 214, 160, 255]);
+const shown = { niivue: null, view: null, canvas: null, section: null };
 
 function hasWebGL() {
   return Boolean(document.createElement("canvas").getContext("webgl2"));
@@ -13,104 +16,119 @@ async function loadNiivue() {
   return window.niivue;
 }
 
-async function openView(section) {
-  viewerState.niivue ??= loadNiivue();
-  const niivue = await viewerState.niivue;
-  giveBack(viewerState.owner);
-  viewerState.owner = section;
-  if (viewerState.canvas === null) {
-    viewerState.canvas = document.createElement("canvas");
-    viewerState.canvas.setAttribute("aria-label", "Axial, coronal and sagittal planes and a 3D view of the mask");
-    section.querySelector(".stage").append(viewerState.canvas);
-    viewerState.view = await startView(niivue);
-  } else {
-    section.querySelector(".stage").append(viewerState.canvas);
+async function openPlanes(section) {
+  const before = shown.section;
+  shown.section = section;
+  if (before !== null) setOpened(before, false);
+  shown.niivue ??= loadNiivue();
+  const niivue = await shown.niivue;
+  if (shown.canvas === null) {
+    shown.canvas = document.createElement("canvas");
+    shown.canvas.setAttribute("role", "img");
+    shown.canvas.tabIndex = 0;
+    shown.canvas.setAttribute("aria-label", "Axial, coronal and sagittal planes through the mask, and its surface in 3D");
   }
-  await showStack(niivue, viewerState.view, section);
+  section.querySelector(".stage").append(shown.canvas);
+  setOpened(section, true);
+  const view = await (shown.view ??= makeView(niivue));
+  await showStack(niivue, view, section);
+  section.dataset.ready = "yes";
 }
 
-function giveBack(section) {
-  if (section === null) return;
-  section.querySelector(".open").hidden = false;
-  section.querySelector(".tools").hidden = true;
-  section.querySelector(".hint").textContent = "";
-  section.classList.remove("opened");
+function setOpened(section, opened) {
+  section.classList.toggle("opened", opened);
+  section.querySelector(".open").hidden = opened;
+  section.querySelector(".tools").hidden = !opened;
+  section.querySelector(".hint").hidden = !opened;
+  delete section.dataset.ready;
 }
 
-async function startView(niivue) {
+async function makeView(niivue) {
   const view = new niivue.Niivue({
     isRadiologicalConvention: true,
     dragAndDropEnabled: false,
     logLevel: "warn",
     backColor: [0, 0, 0, 1],
-    crosshairColor: [1, 0.82, 0.4, 0.55],
-    crosshairWidth: 1,
-    fontMinPx: 13,
+    crosshairColor: [1, 0.82, 0.4, 0.6],
+    crosshairWidth: 0.25,
+    crosshairWidthUnit: "percent",
+    fontColor: [0.95, 0.95, 0.95, 1],
+    fontMinPx: 14,
+    showAllOrientationMarkers: true,
     show3Dcrosshair: false,
     multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
-    multiplanarLayout: niivue.MULTIPLANAR_TYPE.AUTO,
-    multiplanarEqualSize: true,
+    multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
+    renderOverlayBlend: 0,
+    meshThicknessOn2D: 0,
     tileMargin: 4,
   });
-  await view.attachToCanvas(viewerState.canvas);
-  view.addColormap("medvolMask", { R: [0, 6], G: [0, 214], B: [0, 160], A: [0, 255], I: [0, 255] });
+  await view.attachToCanvas(shown.canvas);
+  view.addColormap(CLEAR, { R: [0, 255], G: [0, 255], B: [0, 255], A: [0, 0], I: [0, 255] });
+  view.addColormap(MASK, { R: [0, 6], G: [0, 214], B: [0, 160], A: [0, 255], I: [0, 255] });
   view.setSliceType(view.sliceTypeMultiplanar);
   return view;
 }
 
 async function showStack(niivue, view, section) {
   const stack = JSON.parse(section.closest("article").querySelector(".viewer").dataset.stack);
+  const [scan, mask] = await Promise.all([unpack(stack.scan), unpack(stack.mask)]);
+  for (const mesh of [...view.meshes]) view.removeMesh(mesh);
   for (const volume of [...view.volumes]) view.removeVolume(volume);
-  const load = async (id, name, colormap, opacity, max) => {
-    const volume = await niivue.NVImage.new(await unpack(id), `${name}.nii`, colormap, opacity, null, 0, max);
-    view.addVolume(volume);
-  };
-  await load(stack.scan, "scan", "gray", 1, 255);
-  await load(stack.mask, "mask", "medvolMask", opacityOf(section), 1);
-  view.setRenderAzimuthElevation(150, 15);
-  moveTo(view, stack);
-  setRender(view, section);
-  section.querySelector(".open").hidden = true;
-  section.querySelector(".tools").hidden = false;
-  section.querySelector(".hint").textContent =
-    "Click or drag to move the crosshair, turn the wheel to go through a plane, drag the 3D view to turn it.";
-  section.classList.add("opened");
+  view.addVolume(await niivue.NVImage.new(scan, "scan.nii", CLEAR, 1, null, 0, 255));
+  view.addVolume(await niivue.NVImage.new(mask, "mask.nii", MASK, opacityOf(section), null, 0, 1));
+  const { points, triangles } = surfaceOf(new Uint8Array(mask, 352), stack.shape);
+  view.addMesh(new niivue.NVMesh(toWorld(points, mask), triangles, "mask", MASK_RGBA, 1, true, view.gl));
+  view.setRenderAzimuthElevation(160, 15);
+  view.setScale(1.25);
+  showScan3D(view, section);
+  moveToEvidence(view, stack, mask);
 }
 
-// The crosshair goes to the middle of the boxes on the key slice.
-function moveTo(view, stack) {
-  if (stack.key === null || stack.boxes.length === 0) return;
+// The crosshair goes to the middle of the first box on the key slice.
+function moveToEvidence(view, stack, header) {
   const [x1, y1, x2, y2] = stack.boxes[0];
-  const voxel = [(x1 + x2) / 2 - 0.5, (y1 + y2) / 2 - 0.5, stack.key];
-  view.scene.crosshairPos = view.vox2frac(voxel.map((v, i) => Math.round(Math.min(v, stack.shape[2 - i] - 1))));
+  const middle = toWorld([(x1 + x2) / 2 - 0.5, (y1 + y2) / 2 - 0.5, stack.key], header);
+  view.scene.crosshairPos = view.mm2frac([...middle]);
   view.drawScene();
+}
+
+// The wheel scrolls the page until somebody has clicked into the planes.
+function leaveWheel(event) {
+  if (document.activeElement !== shown.canvas) event.stopPropagation();
 }
 
 function opacityOf(section) {
   return Number(section.querySelector(".opacity").value) / 100;
 }
 
-function setRender(view, section) {
-  view.setVolumeRenderIllumination(0.6);
-  view.drawScene();
+function showScan3D(view, section) {
+  const withScan = section.querySelector(".with-scan").checked;
+  view.opts.meshXRay = withScan ? 0.6 : 0;
+  view.setColormap(view.volumes[0].id, withScan ? "gray" : CLEAR);
 }
 
-const sections = [...document.querySelectorAll(".planes")];
-const ready = "DecompressionStream" in window && sections.length > 0;
-const drawn = ready && hasWebGL();
-for (const section of sections) {
-  section.hidden = false;
-  if (!drawn) {
-    section.querySelector(".stage").remove();
-    section.querySelector(".hint").textContent =
-      "This browser has no WebGL 2, so planes and 3D are not shown. The pictures and the text are complete.";
-    continue;
+function startPlanes() {
+  const sections = [...document.querySelectorAll(".planes")];
+  const able = "DecompressionStream" in window && sections.length > 0 && hasWebGL();
+  for (const section of sections) {
+    section.hidden = false;
+    if (!able) {
+      section.querySelector(".stage").remove();
+      section.querySelector(".hint").textContent =
+        "This browser cannot draw planes and 3D, which need WebGL 2. The pictures and the text are complete.";
+      section.querySelector(".hint").hidden = false;
+      continue;
+    }
+    offer(section.querySelector(".open"), () => openPlanes(section));
+    section.querySelector(".stage").addEventListener("wheel", leaveWheel, { capture: true });
+    section.querySelector(".opacity").addEventListener("input", async () => {
+      (await shown.view).setOpacity(1, opacityOf(section));
+    });
+    section.querySelector(".with-scan").addEventListener("change", async () => {
+      showScan3D(await shown.view, section);
+    });
   }
-  const open = () => openView(section);
-  offer(section.querySelector(".open"), open);
-  section.querySelector(".opacity").addEventListener("input", () => {
-    viewerState.view.setOpacity(1, opacityOf(section));
-  });
-  section.querySelector(".only-mask").addEventListener("change", () => setRender(viewerState.view, section));
+  if (able && document.querySelectorAll("article.answer").length === 1) openPlanes(sections[0]);
 }
-if (drawn && document.querySelectorAll("article.answer").length === 1) openView(sections[0]);
+
+startPlanes();
