@@ -41,9 +41,9 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Any]:
-    """The driver of browsers, one for all tests: two of them cannot run in one process."""
+    """The driver of browsers: one at a time, and none while other tests run, since it keeps an event loop going."""
     from chromium import start_playwright
 
     with start_playwright() as driver:

@@ -52,7 +52,7 @@ def many_page(
     return medvol.write_answer_page(answers, tmp_path_factory.mktemp("pages") / "many.html")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Any) -> Iterator[Browser]:
     """Chromium with WebGL in software."""
     with launch(playwright, *SOFTWARE_WEBGL) as started:
