@@ -66,7 +66,7 @@ def renderer_mib() -> float:
 
 def time_page(folder: Path) -> dict[str, float]:
     """Seconds from the page's load to the first slice and to the last voxel; MiB of the page and of the server."""
-    from chromium import chromium
+    from chromium import SOFTWARE_WEBGL, find_chromium, start_playwright
 
     opened = open_target(folder, medvol.read_volume)
     propagator = medvol.PROPAGATORS.get("RegionPropagator")()
@@ -80,7 +80,9 @@ def time_page(folder: Path) -> dict[str, float]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        with chromium() as browser:
+        with start_playwright() as playwright:
+            flags = ["--no-sandbox", *SOFTWARE_WEBGL]
+            browser = playwright.chromium.launch(executable_path=find_chromium(), args=flags)
             page = browser.new_page(viewport={"width": 1366, "height": 768})
             began = time.monotonic()
             page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/{KEY}/")
@@ -98,6 +100,7 @@ def time_page(folder: Path) -> dict[str, float]:
                 page.mouse.wheel(0, 100)
             page.wait_for_selector(f"body[data-drawn='{last}']", timeout=60_000)
             scroll = (time.monotonic() - began) / max(1, steps)
+            browser.close()
     finally:
         server.should_exit = True
         thread.join()

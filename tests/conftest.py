@@ -1,7 +1,7 @@
 """Fixtures that every test may use, and how hypothesis runs: the same examples everywhere, no clock."""
 
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real scans are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Any]:
+    """The driver of browsers: one at a time, and none while other tests run, since it keeps an event loop going."""
+    from chromium import start_playwright
+
+    with start_playwright() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,8 @@ def collect(entries: Iterable[Entry], readings: ReadingFolder, root: Path) -> Co
     """
     rows: list[dict[str, str]] = []
     left_out: Counter[str] = Counter()
-    for entry in entries:
-        head = readings.head(entry)
+    listed = list(entries)
+    for entry, head in zip(listed, readings.heads(listed), strict=True):
         reason = _why_not(head)
         if reason:
             left_out[reason] += 1

@@ -95,7 +95,9 @@ class Desk:
 
     def list_entries(self) -> list[dict[str, Any]]:
         """The work list: every answer with where it stands."""
-        return [{**entry.describe(), **self._standing(entry)} for entry in list(self.entries.values())]
+        entries = list(self.entries.values())
+        heads = self.readings.heads(entries)
+        return [{**entry.describe(), **self._standing(entry, head)} for entry, head in zip(entries, heads, strict=True)]
 
     def open(self, entry: Entry) -> dict[str, Any]:
         """Everything about an answer: its scan, the policy's anchor and mask, the last reading, the draft, the truth.
@@ -214,9 +216,8 @@ class Desk:
         with self._lock:
             return self.entries.setdefault(entry.entry_id, entry)
 
-    def _standing(self, entry: Entry, head: Head | None = None) -> dict[str, Any]:
+    def _standing(self, entry: Entry, head: Head) -> dict[str, Any]:
         """Where an answer stands: the last verdict, and whether something is not finished."""
-        head = head or self.readings.head(entry)
         reading = head.record.reading
         return {
             "verdict": None if reading is None else reading.verdict,

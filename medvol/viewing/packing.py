@@ -50,9 +50,9 @@ def pack_slab(volume: Volume, scale: Scale, first: int, count: int) -> bytes:
         first: Index of the first slice.
         count: Slices; fewer are sent where the scan ends.
     """
-    slab = volume.voxels[first : first + count].astype(np.float64 if scale.slope < 1e-30 else np.float32)
-    slab -= slab.dtype.type(scale.intercept)
-    slab /= slab.dtype.type(scale.slope)
+    slab = volume.voxels[first : first + count]
+    if scale.slope != 1.0 or scale.intercept != 0.0:
+        slab = ((slab.astype(np.float64) - scale.intercept) / scale.slope).astype(np.float32)
     packed: bytes = np.rint(slab).clip(_LEAST, _MOST).astype("<i2").tobytes()
     return packed
 

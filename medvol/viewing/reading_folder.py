@@ -8,7 +8,7 @@ one, somebody else was there first, and nothing is saved.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -49,6 +49,16 @@ class Head:
     others: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A reading on the disk: the name of its record, the digest of its bytes, and what it says."""
+
+    file: str
+    sha256: str
+    record: EvidenceRecord
+    reading: Reading
+
+
 class ReadingFolder:
     """Readings and drafts of a session on the disk; safe for threads, and for other processes where disks can lock.
 
@@ -63,20 +73,15 @@ class ReadingFolder:
 
     def head(self, entry: Entry) -> Head:
         """The last word on an answer: the reading that no other one names."""
+        return self.heads([entry])[0]
+
+    def heads(self, entries: Iterable[Entry]) -> list[Head]:
+        """The last word on each of some answers; the folder is looked through once."""
+        children: dict[str, list[_Kept]] = {}
         with self._lock:
-            children: dict[str, list[tuple[str, str, EvidenceRecord]]] = {}
-            for file, digest, record in self._readings():
-                if record.reading is not None:
-                    children.setdefault(record.reading.parent_sha256, []).append((file, digest, record))
-        head = Head(entry.record, entry.sha256, entry.file, entry.folder)
-        for _ in range(len(children)):
-            found = children.get(head.sha256)
-            if not found:
-                break
-            found = sorted(found, key=lambda row: (row[2].reading.time if row[2].reading else "", row[0]))
-            file, digest, record = found[-1]
-            head = Head(record, digest, file, self.path, (*head.others, *(row[0] for row in found[:-1])))
-        return head
+            for kept in self._readings():
+                children.setdefault(kept.reading.parent_sha256, []).append(kept)
+        return [_last(entry, children, self.path) for entry in entries]
 
     def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str) -> Head:
         """Write a reading with its mask and its picture.
@@ -160,8 +165,8 @@ class ReadingFolder:
         with self._lock, hold(lock):
             yield
 
-    def _readings(self) -> Iterator[tuple[str, str, EvidenceRecord]]:
-        """Every record of the folder: its name, the digest of its bytes, and what it says; each is read once."""
+    def _readings(self) -> Iterator[_Kept]:
+        """Every reading of the folder; each file is read once."""
         if not self.path.is_dir():
             return
         for path in sorted(self.path.glob("*.json")):
@@ -174,7 +179,19 @@ class ReadingFolder:
                 self._known[key] = sha256(content).hexdigest(), read_record(path)
             digest, record = self._known[key]
             if record.reading is not None:
-                yield path.name, digest, record
+                yield _Kept(path.name, digest, record, record.reading)
+
+
+def _last(entry: Entry, children: Mapping[str, list[_Kept]], folder: Path) -> Head:
+    """Follow the readings of an answer from parent to child."""
+    head = Head(entry.record, entry.sha256, entry.file, entry.folder)
+    for _ in range(len(children)):  # a chain is no longer, and a circle does not hold it
+        found = sorted(children.get(head.sha256, []), key=lambda kept: (kept.reading.time, kept.file))
+        if not found:
+            break
+        last = found[-1]
+        head = Head(last.record, last.sha256, last.file, folder, (*head.others, *(kept.file for kept in found[:-1])))
+    return head
 
 
 def _who(head: Head) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import RecordError
 from medvol.core.json_file import parse_json
@@ -59,7 +59,7 @@ class Body:
         verdict = self._fields.text("verdict")
         if verdict not in VERDICTS:
             raise RecordError(f"the request: verdict is {verdict[:80]!r}; it is one of {', '.join(VERDICTS)}")
-        return cast(Verdict, verdict)
+        return verdict
 
     def revision(self) -> int:
         """Number of the draft that the client had."""

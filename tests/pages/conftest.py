@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import SOFTWARE_WEBGL, Browser, launch, start_playwright
+from chromium import SOFTWARE_WEBGL, Browser, launch
 from left_block import HOSTILE, HOSTILE_WORDS, anchor, write_left_block
 
 import medvol
@@ -52,13 +52,7 @@ def many_page(
     return medvol.write_answer_page(answers, tmp_path_factory.mktemp("pages") / "many.html")
 
 
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Any]:
-    with start_playwright() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Any) -> Iterator[Browser]:
     """Chromium with WebGL in software."""
     with launch(playwright, *SOFTWARE_WEBGL) as started:

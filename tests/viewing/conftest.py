@@ -1,6 +1,10 @@
 """Answers about two small scans in a folder, and a desk over them."""
 
+import atexit
+import shutil
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,18 @@ def write_scan(path: Path, offset: float = 0.0) -> Path:
 
 
 def answer_folder(place: Path) -> Path:
-    """Three answers and a failed one about two scans."""
+    """Three answers about two scans, in folders of their own."""
+    shutil.copytree(_drawn(), place, dirs_exist_ok=True)
+    for record in (place / "answers").glob("*.json"):
+        record.write_text(record.read_text().replace(str(_drawn()), str(place)))
+    return place / "answers"
+
+
+@cache
+def _drawn() -> Path:
+    """The same three answers, made once."""
+    place = Path(tempfile.mkdtemp(prefix="medvol-view-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     policy = ScriptedPolicy([BOX], {"the tail": "<answer>[]</answer>"})
     segmenter = Segmenter(policy, ExtrudePropagator(half_depth_slices=1))
     folder = place / "answers"
@@ -48,7 +63,7 @@ def answer_folder(place: Path) -> Path:
         answered = segmenter.segment_many(read_volume(scan, modality="CT"), queries)
         for letter, answer in zip("ab", answered, strict=False):
             answer.save(folder, f"case{number}{letter}")
-    return folder
+    return place
 
 
 @pytest.fixture

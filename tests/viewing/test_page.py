@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
-from chromium import chromium
+from chromium import SOFTWARE_WEBGL, find_chromium
 
 from medvol.core.types import Evidence
 from medvol.imaging.reading import read_volume
@@ -54,9 +54,10 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
+def browser(playwright: Any):
+    opened = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", *SOFTWARE_WEBGL])
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
