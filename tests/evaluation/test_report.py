@@ -105,7 +105,7 @@ def test_p_values_are_raised_over_the_runs(make_scores, tmp_path):
     for name, width in {"first": 10, "a": 20, "b": 14}.items():
         write_evaluation(tmp_path / name, make_scores(width), ABOUT)
     report = report_runs([tmp_path / name for name in ("first", "a", "b")])
-    rows = dict(row[:1] + [row[1:]] for row in report.sheets[1].rows)
+    rows = {row[0]: row[1:] for row in report.sheets[1].rows}
     assert [cell.split(" p ")[1] for cell in rows["DSC"]] == ["0.500", "0.500"]
 
 
