@@ -36,7 +36,9 @@ PURE = (
     "grounding/grammar.py",
     "grounding/anchors.py",
     "core/metrics.py",
+    "evaluation/lesions.py",
     "evaluation/statistics.py",
+    "evaluation/surfaces.py",
 )
 UNSAFE = {"eval", "exec", "os.system", "pickle.load", "yaml.load", "yaml.unsafe_load"}
 MAX_LINES = 300

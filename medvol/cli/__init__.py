@@ -59,6 +59,8 @@ VERBS = {
     "convert": Verb("write a checkpoint as a model folder: medvol convert FILE FOLDER", "convert"),
     "push": Verb("publish a model folder on the Hugging Face hub: medvol push FOLDER OWNER/NAME", "push"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
+    "evaluate": Verb("score masks of any system: medvol evaluate --predictions DIR --data FILE", "evaluate"),
+    "rescore": Verb("score a run again from what it kept, without its model", "rescore"),
     "report": Verb("lay the evaluations of one or several runs side by side", "report"),
     "completion": Verb("print what a shell completes commands with: medvol completion bash", "completion"),
     "new": Verb("write a plug-in with components of your own: medvol new plugin NAME", "new"),

@@ -81,12 +81,22 @@ def _by_name(names: Sequence[str]) -> list[RewardTerm]:
 
 
 def _read_experiment(names: Sequence[str]) -> tuple[list[RewardTerm], Mapping[str, float] | None]:
-    """Rewards and weights of a ``GRPOModule`` in YAML; nothing else of the experiment is built."""
     path, *others = names
+    if others:
+        raise ConfigError(f"{path!r} must be the only one to audit; leave {others[0]!r} out")
+    return read_rewards(path)
+
+
+def read_rewards(path: str) -> tuple[list[RewardTerm], Mapping[str, float] | None]:
+    """Rewards and weights of a ``GRPOModule`` in YAML; nothing else of the experiment is built.
+
+    Raises:
+        ConfigError: It has none, or a setting of theirs is at fault.
+    """
     model = read_config(path).get("model")
     settings = model.get("init_args", model) if isinstance(model, dict) else {}
-    if others or not settings.get("rewards"):
-        raise ConfigError(f"{path!r} must be the only one to audit and have model.rewards, as GRPOModule takes them")
+    if not settings.get("rewards"):
+        raise ConfigError(f"{path!r} has no model.rewards, as GRPOModule takes them; name an experiment that has them")
     given = {key: settings[key] for key in ("rewards", "reward_weights") if key in settings}
     return _build(given)
 

@@ -86,6 +86,19 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     return Evaluation(folder, {**about, **summarise(scores, about["bootstrap_seed"])}, scores)
 
 
+def about_run(evaluation: Evaluation) -> dict[str, Any]:
+    """What ``write_evaluation`` was told about a run, to write it again.
+
+    Raises:
+        RecordError: The run does not say with which settings it was scored.
+    """
+    computed = {"schema", "bootstrap_seed", "versions", *summarise(evaluation.scores[:1])}
+    about = {key: value for key, value in evaluation.summary.items() if key not in computed}
+    if not isinstance(about.get("settings"), dict):
+        raise RecordError(f"{evaluation.folder} does not say with which settings it was scored; run the test again")
+    return about
+
+
 def _read_score(row: Any, path: Path) -> CaseScore:
     try:
         fields = {**row}

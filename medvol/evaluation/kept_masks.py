@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,18 @@ class KeptMasks:
         """Delete what an earlier run that was interrupted has collected."""
         shutil.rmtree(self.run / _STAGED, ignore_errors=True)
 
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Start, and leave nothing behind when the block fails before ``finish``."""
+        new = not self.run.exists()
+        self.start()
+        try:
+            yield
+        finally:
+            self.start()
+            if new and self.run.is_dir() and not any(self.run.iterdir()):
+                self.run.rmdir()
+
     def keep(self, case: Case, mask: Mask) -> str:
         """Write a mask in the scan's own grid.
 
@@ -63,6 +77,8 @@ class KeptMasks:
 
     def finish(self) -> None:
         """Replace the masks that were there before."""
+        if self.left_out:
+            log.warning("%s: %d masks are not kept, as masks_gib allows no more", self.run, self.left_out)
         shutil.rmtree(self.run / MASKS, ignore_errors=True)
         if (self.run / _STAGED).is_dir():
             (self.run / _STAGED).rename(self.run / MASKS)

@@ -93,10 +93,10 @@ def test_several_groups_on_the_command_line(experiment: Write) -> None:
 
 def test_a_second_file_changes_only_what_it_names(experiment: Write, tmp_path: Path) -> None:
     more = tmp_path / "more.yaml"
-    more.write_text("model: {init_args: {optimizer: {final_share: 0.5}, evaluation: {surface: true}}}\n")
+    more.write_text("model: {init_args: {optimizer: {final_share: 0.5}, evaluation: {surface: voxels}}}\n")
     module = built("--config", experiment(), "--config", more)
     assert module.optimizer == medvol.OptimizerSettings(learning_rate=0.1, final_share=0.5)
-    assert module.evaluation == medvol.EvaluationSettings(surface=True)
+    assert module.evaluation == medvol.EvaluationSettings(surface="voxels")
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -1,0 +1,188 @@
+"""``medvol evaluate``: masks of any system, scored on the cases of an experiment under the rules of our own runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from rich.text import Text
+
+from medvol.cli.measures import add_measures, parse_over, read_measures
+from medvol.cli.parsing import ComponentParser
+from medvol.cli.settings import FILE_SUFFIXES, read_config
+from medvol.core.errors import ConfigError
+from medvol.core.json_file import parse_json, read_json
+from medvol.terminal.console import Console
+from medvol.terminal.progress import Work
+
+if TYPE_CHECKING:
+    from medvol.core.roles import CaseDataset
+    from medvol.evaluation.case_score import CaseScore
+    from medvol.evaluation.imported.matching import MaskIndex
+
+Split = Literal["train", "val", "test", "predict"]
+
+MEASURES = ("surface", "tolerance_mm", "lesions", "masks_gib")
+
+_LISTED = 100
+"""Unused masks that ``evaluation.json`` names; it counts all."""
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Score the masks of a folder and write a run that ``medvol report`` reads.
+
+    Raises:
+        ConfigError: A setting is at fault, or the run folder is not free.
+        DatasetError: No mask fits a question, or several fit one.
+        ScanError: A mask cannot be read.
+        GeometryError: A mask lies on another grid than its scan.
+    """
+    parser = _parser(verb)
+    options = parser.parse_args(list(arguments))
+    options = parse_over(parser, arguments, _settings_of(options.data))
+    folder = Path(options.predictions)
+    out = Path(options.out or Path("runs") / folder.resolve().name)
+    _require_free(out, folder)
+    settings = read_measures({name: options[name] for name in MEASURES})
+    dataset = _choose_split(options)
+
+    from medvol.evaluation.archive import write_evaluation
+    from medvol.evaluation.imported.layouts import LAYOUTS, find_masks
+    from medvol.evaluation.imported.matching import MaskIndex
+    from medvol.evaluation.imported.scoring import score_masks
+    from medvol.evaluation.kept_masks import KeptMasks
+    from medvol.evaluation.report import report_runs
+
+    layout, found = find_masks(folder, options.layout)
+    index = MaskIndex(found, dataset, _read_names(options.names))
+    kept = KeptMasks(out, settings.masks_gib)
+    with kept.collecting(), Work("scoring", len(dataset), "cases") as work:
+        scores = score_masks(dataset, index, settings, kept, options.resample, lambda done: work.advance())
+        _require_used(index, scores)
+        kept.finish()
+    about = {
+        "predictions": {
+            "folder": str(folder),
+            "layout": layout,
+            "resample": options.resample,
+            "unused": index.unused[:_LISTED],
+            "unused_count": len(index.unused),
+        },
+        "data": {"config": options.data, "split": options.split},
+        "settings": settings.measures,
+    }
+    path = write_evaluation(out, scores, about)
+    console = Console()
+    console.print(Text(f"layout {layout}: {LAYOUTS[layout]}"), soft_wrap=True)
+    console.print(report_runs([out]))
+    for line in _remarks(index, scores):
+        console.print(Text(line), soft_wrap=True)
+    console.print(Text(f"means and intervals: {path}; beside other runs: medvol report RUN {out}"), soft_wrap=True)
+    return 0
+
+
+def _parser(verb: str) -> ComponentParser:
+    from medvol.evaluation.imported.layouts import LayoutName
+
+    parser = ComponentParser(
+        prog=f"medvol {verb}", description="Score masks that any system wrote on the cases of an experiment."
+    )
+    parser.add_argument("--predictions", type=str, required=True, help="folder of the masks")
+    parser.add_argument("--data", type=str, required=True, help="YAML file of an experiment, whose data are asked")
+    parser.add_argument("--split", type=Split, default="test", help="cases of the data that are scored")
+    parser.add_argument(
+        "--layout", type=LayoutName | None, default=None, help="how the masks are laid out; told by the folder else"
+    )
+    parser.add_argument(
+        "--names",
+        type=str | None,
+        default=None,
+        help='what the system calls targets: JSON such as {"kidneys": ["kidney_left", "kidney_right"]}, or its file',
+    )
+    parser.add_argument("--resample", action="store_true", help="take the nearest label of masks on another grid")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="run folder; runs/ and the name of the masks' else"
+    )
+    add_measures(parser, *MEASURES)
+    return parser
+
+
+def _settings_of(config: str) -> dict[str, Any]:
+    """Settings of the evaluation that the experiment's own model has, so that both are measured alike."""
+    model = read_config(config).get("model")
+    settings = model.get("init_args", model) if isinstance(model, dict) else {}
+    evaluation = settings.get("evaluation") if isinstance(settings, dict) else None
+    return evaluation if isinstance(evaluation, dict) else {}
+
+
+def _choose_split(options: Any) -> CaseDataset:
+    from medvol.cli.experiment_data import build_data
+
+    dataset = build_data(options.data).splits[options.split]
+    if dataset is None:
+        raise ConfigError(
+            f"{options.data!r} has no {options.split} cases; choose another --split of {', '.join(get_args(Split))}"
+        )
+    return dataset
+
+
+def _read_names(given: str | None) -> dict[str, list[str]]:
+    """Names by target, from JSON or from a file of it.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
+    if given is None:
+        return {}
+    try:
+        content = read_config(given) if given.endswith(FILE_SUFFIXES) else parse_json(given)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"--names is JSON or a file of it; got {given!r} ({error})") from error
+    names = {key: [value] if isinstance(value, str) else value for key, value in _items(content)}
+    for target, parts in names.items():
+        if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part for part in parts):
+            raise ConfigError(f"--names says {parts!r} for {target!r}; give a name, or a list of names")
+    return names
+
+
+def _items(content: Any) -> list[tuple[str, Any]]:
+    if not isinstance(content, dict) or not all(key.strip(" _") for key in content):
+        raise ConfigError(f"--names holds {content!r:.80}; give names by target")
+    return list(content.items())
+
+
+def _require_free(out: Path, predictions: Path) -> None:
+    """Refuse a run folder that holds something else than an earlier evaluation of masks."""
+    if out.resolve().is_relative_to(predictions.resolve()):
+        raise ConfigError(f"--out {str(out)!r} lies in the folder of the masks; choose another folder")
+    summary = out / "evaluation.json"
+    if summary.is_file():
+        about = read_json(summary, "", "choose another folder")
+        if isinstance(about, dict) and "predictions" in about:
+            return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {str(out)!r} holds something else than an evaluation of masks; choose another folder")
+
+
+def _require_used(index: MaskIndex, scores: Sequence[CaseScore]) -> None:
+    if not index.is_used:
+        raise ConfigError(
+            f"no mask answers any of {len(scores)} questions: masks are called {index.called}, and the first question "
+            f"is {scores[0].case_id!r} about {scores[0].target or scores[0].query!r}; --names maps targets to names"
+        )
+
+
+def _remarks(index: MaskIndex, scores: Sequence[CaseScore]) -> list[str]:
+    """What has no mask, and what answers nothing."""
+    missing = [score for score in scores if score.failure]
+    lines = []
+    if missing:
+        first = f"{missing[0].case_id}: {missing[0].detail}"
+        lines.append(f"{len(missing)} of {len(scores)} questions have no mask and count as 0, such as {first}")
+    if index.unused:
+        some = ", ".join(index.unused[:5]) + (", ..." if len(index.unused) > 5 else "")
+        lines.append(f"{len(index.unused)} masks answer no question: {some}")
+    return lines

@@ -1,0 +1,107 @@
+"""``medvol rescore``: metrics and rewards of a run again, from what it kept and without its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from medvol.cli.measures import add_measures, parse_over, read_measures
+from medvol.cli.parsing import ComponentParser
+from medvol.cli.settings import read_config
+from medvol.core.errors import ConfigError
+from medvol.terminal.console import Console
+from medvol.terminal.progress import Work
+
+if TYPE_CHECKING:
+    from medvol.core.roles import CaseDataset
+    from medvol.evaluation.archive import Evaluation
+    from medvol.rollouts.scorer import RewardScorer
+
+MEASURES = ("surface", "tolerance_mm", "lesions")
+
+_TEST = "test.yaml"
+
+
+def run(verb: str, arguments: Sequence[str]) -> int:
+    """Score a run again and write its files anew.
+
+    Raises:
+        RecordError: The run has no evaluation, or has not kept what is needed.
+        ConfigError: A setting is at fault.
+        DatasetError: The cases cannot be read.
+    """
+    from medvol.evaluation.archive import about_run, read_evaluation, write_evaluation
+    from medvol.evaluation.report import report_runs
+    from medvol.evaluation.rescoring import rescore
+
+    parser = _parser(verb)
+    options = parser.parse_args(list(arguments))
+    evaluation = read_evaluation(options.run)
+    about = about_run(evaluation)
+    options = parse_over(parser, arguments, about["settings"])
+    settings = read_measures({**about["settings"], **{name: options[name] for name in MEASURES}})
+    dataset = _choose_data(options.data, evaluation, about)
+    rewards = _choose_rewards(options.rewards, evaluation.folder)
+    with Work("scoring", len(dataset), "cases") as work:
+        scores = rescore(evaluation, dataset, settings, rewards, lambda done: work.advance())
+    about["settings"] |= settings.measures
+    about.pop("reward_weights", None)
+    if rewards is not None:
+        about["reward_weights"] = rewards.weights
+    path = write_evaluation(evaluation.folder, scores, about, evaluation.summary["bootstrap_seed"])
+    console = Console()
+    console.print(report_runs([evaluation.folder]))
+    console.print(Text(f"scored again: {path}"), soft_wrap=True)
+    return 0
+
+
+def _parser(verb: str) -> ComponentParser:
+    parser = ComponentParser(prog=f"medvol {verb}", description="Score a run again from the words and masks it kept.")
+    parser.add_argument("run", type=str, help="run folder with evaluation.json and masks")
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="YAML file with the data of the test; that of the run else"
+    )
+    parser.add_argument(
+        "--rewards", type=str | None, default=None, help="YAML file with model.rewards; those of the run else"
+    )
+    add_measures(parser, *MEASURES)
+    return parser
+
+
+def _choose_data(given: str | None, evaluation: Evaluation, about: Mapping[str, Any]) -> CaseDataset:
+    """The cases that the run scored: from the file that is given, that it names, or that it keeps of itself."""
+    from medvol.cli.experiment_data import build_data
+
+    named = about.get("data") or {}
+    config = given or named.get("config") or evaluation.folder / _TEST
+    if not Path(config).is_file():
+        raise ConfigError(
+            f"{str(config)!r}, with the data of the run, is not there; name another (--data)"
+        )
+    split = named.get("split", "test")
+    dataset = build_data(config).splits.get(split)
+    if dataset is None:
+        raise ConfigError(f"{str(config)!r} has no {split} cases; name the file with the data of the run (--data)")
+    return dataset
+
+
+def _choose_rewards(given: str | None, folder: Path) -> RewardScorer | None:
+    """The reward terms of the file that is given, or of the run's own configuration; None where there are none."""
+    from medvol.cli.audit import read_rewards
+    from medvol.rollouts.scorer import RewardScorer
+
+    config = given or str(folder / _TEST)
+    if given is None and not _has_rewards(folder / _TEST):
+        return None
+    return RewardScorer(*read_rewards(config))
+
+
+def _has_rewards(config: Path) -> bool:
+    if not config.is_file():
+        return False
+    model = read_config(str(config)).get("model")
+    settings = model.get("init_args", model) if isinstance(model, dict) else {}
+    return isinstance(settings, dict) and bool(settings.get("rewards"))

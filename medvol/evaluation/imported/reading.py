@@ -1,0 +1,106 @@
+"""Reading masks of other systems onto the grid of a scan."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medvol.core.errors import DatasetError, GeometryError
+from medvol.core.types import Volume
+from medvol.imaging.file_names import ends_in
+from medvol.imaging.geometry import place_tolerance_mm, voxel_to_world
+from medvol.imaging.label_values import to_labels
+from medvol.imaging.reading import read_label_map
+
+SEGS = "segs"
+"""Key of the label map in an archive of the challenge."""
+
+_HEADER_BYTES = 4096
+_VALUE_BYTES = 8
+_DAMAGED = (ValueError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What Python raises for an archive that is cut, locked, or holds objects."""
+
+
+def read_labels_on(path: Path, volume: Volume, resample: bool = False) -> NDArray[np.int32]:
+    """Read a label map on the grid of a scan.
+
+    Args:
+        path: NIfTI, NRRD or MetaImage; or ``.npz`` with ``segs`` (Z, Y, X) in the axis order of the scan's file.
+        volume: The scan.
+        resample: Take the nearest label of another grid, and 0 outside of it.
+
+    Returns:
+        Labels (Z, Y, X).
+
+    Raises:
+        ScanError: The file is refused.
+        DatasetError: An archive holds no label map.
+        GeometryError: It lies on another grid, and ``resample`` is off or it does not say where.
+    """
+    if ends_in(path, ".npz"):
+        return _read_archive(path, volume)
+    labels, affine = read_label_map(path)
+    corners = [_corners(affine, labels.shape), _corners(volume.affine, volume.shape)]
+    apart = float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
+    if labels.shape == volume.shape and apart <= place_tolerance_mm(volume.affine):
+        return labels
+    if not resample:
+        raise GeometryError(
+            f"{path} lies on another grid than its scan: {labels.shape} and {volume.shape} voxels (Z, Y, X), corners "
+            f"up to {apart:.3g} mm apart; pass --resample to take the nearest label of it"
+        )
+    return _resample(labels, affine, volume)
+
+
+def _corners(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return voxel_to_world(affine, list(product(*((0, side - 1) for side in shape[::-1]))))
+
+
+def _resample(labels: NDArray[np.int32], affine: NDArray[np.float64], volume: Volume) -> NDArray[np.int32]:
+    to_stored = np.linalg.inv(affine) @ volume.affine
+    turned = to_stored[:3, :3][::-1, ::-1], to_stored[:3, 3][::-1]
+    placed: NDArray[np.int32] = ndimage.affine_transform(labels, *turned, output_shape=volume.shape, order=0)
+    return placed
+
+
+def _read_archive(path: Path, volume: Volume) -> NDArray[np.int32]:
+    loaded, source = _load(path, volume), volume.source
+    expected = volume.shape if source is None else source.shape[::-1]
+    if loaded.shape != expected:
+        raise GeometryError(
+            f"{path} has {loaded.shape} voxels (Z, Y, X) and the file of its scan {expected}; an archive does not say "
+            "where it lies, so save it on the grid of its scan"
+        )
+    stored = to_labels(path, loaded)
+    if source is None:
+        return stored
+    turned: NDArray[np.int32] = nib.orientations.apply_orientation(stored.transpose(2, 1, 0), source.orientation)
+    return np.ascontiguousarray(turned.transpose(2, 1, 0))
+
+
+def _load(path: Path, volume: Volume) -> NDArray[Any]:
+    """The label map of an archive, which may come from anywhere: no pickle, and no more than its scan has voxels."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(f"{SEGS}.npy").file_size
+        if size > volume.voxels.size * _VALUE_BYTES + _HEADER_BYTES:
+            raise ValueError(f"it holds {size} bytes of labels, too many for {volume.voxels.size} voxels")
+        with np.load(path, allow_pickle=False) as content:
+            labels: NDArray[Any] = content[SEGS]
+        if labels.dtype.kind not in "biuf":
+            raise ValueError(f"its labels are of type {labels.dtype}")
+    except KeyError as error:
+        raise DatasetError(
+            f"{path} has no label map {SEGS!r}; save it as np.savez_compressed(..., segs=map)"
+        ) from error
+    except _DAMAGED as error:
+        raise DatasetError(f"{path} cannot be read as an archive of labels ({error}); save it again") from error
+    return labels

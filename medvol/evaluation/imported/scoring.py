@@ -1,0 +1,75 @@
+"""Scores of masks that another system made, under the failure rule of our own runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvol.core.errors import DatasetError
+from medvol.core.metrics import Mask
+from medvol.core.roles import CaseDataset
+from medvol.core.types import Volume
+from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.imported.matching import Answer, MaskIndex
+from medvol.evaluation.imported.reading import read_labels_on
+from medvol.evaluation.kept_masks import KeptMasks
+from medvol.evaluation.scoring import score_mask
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.guarding.guard import list_volumes, look_up
+
+
+def score_masks(
+    dataset: CaseDataset,
+    index: MaskIndex,
+    settings: EvaluationSettings,
+    kept: KeptMasks,
+    resample: bool = False,
+    hear: Callable[[int], None] = lambda done: None,
+) -> list[CaseScore]:
+    """Score the mask of every question; one that has none is a failure, which counts as 0.
+
+    Args:
+        dataset: The questions, with their true masks.
+        index: Masks of the other system.
+        settings: What is measured.
+        kept: Keeps the masks, on the grid of their scans.
+        resample: See ``read_labels_on``.
+        hear: Told how many are done.
+
+    Raises:
+        DatasetError: A question has no true mask, two have one id, or a mask cannot be matched or read.
+        ScanError: A file is refused.
+        GeometryError: A mask lies on another grid than its scan.
+    """
+    scores: dict[str, CaseScore] = {}
+    read: dict[Path, NDArray[np.int32]] = {}
+    former = None
+    for place, key in enumerate(list_volumes(dataset)):
+        if key != former:
+            read, former = {}, key
+        case = look_up(dataset, place)
+        if case.case_id in scores:
+            raise DatasetError(f"several cases have the id {case.case_id!r}; ids must be unique within a data set")
+        answer = index.answer(place, case.case_id, case.query)
+        mask = _unite(answer, case.volume, read, resample)
+        score = score_mask(mask, case, settings, answer.missing)
+        scores[case.case_id] = score if mask is None else replace(score, mask_file=kept.keep(case, mask))
+        hear(place + 1)
+    return list(scores.values())
+
+
+def _unite(answer: Answer, volume: Volume, read: dict[Path, NDArray[np.int32]], resample: bool) -> Mask | None:
+    """The union of the masks of an answer; None where one is missing. Files that were read are kept in ``read``."""
+    if not answer.masks:
+        return None
+    united = np.zeros(volume.shape, bool)
+    for mask in answer.masks:
+        if mask.path not in read:
+            read[mask.path] = read_labels_on(mask.path, volume, resample)
+        labels = read[mask.path]
+        united |= np.isin(labels, mask.labels) if mask.labels else labels > 0
+    return united

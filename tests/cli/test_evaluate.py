@@ -1,0 +1,194 @@
+"""``medvol evaluate`` and ``medvol rescore``: masks of other systems beside our runs, and runs scored again."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medvol.cli import main
+
+AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+
+
+def cube(first=1, last=4):
+    mask = np.zeros((4, 8, 8), np.uint8)
+    mask[first:last, 2:6, 2:6] = 1
+    return mask
+
+
+def save(path: Path, mask, affine=AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(np.ascontiguousarray(mask.transpose(2, 1, 0)), affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Masks of both test cases of the toys, a file a prompt; the second lacks a slice."""
+    save(tmp_path / "peer" / "volume20_cube.nii.gz", cube())
+    save(tmp_path / "peer" / "volume21_cube.nii.gz", cube(first=2))
+    return tmp_path / "peer"
+
+
+@pytest.fixture
+def tested(experiment, tmp_path):
+    """A tested toy whose answers reach slices 1 to 3."""
+    config = experiment(model__class_path="EvaluationModule", model__init_args__optimizer=None)
+    assert main(["test", "--config", str(config)]) == 0
+    return tmp_path / "run"
+
+
+def evaluate(masks, config, out, *more):
+    return main(["evaluate", "--predictions", str(masks), "--data", str(config), "--out", str(out), *more])
+
+
+def read(folder, name="cases.json"):
+    return json.loads((folder / name).read_text())
+
+
+def test_masks_of_another_system_stand_beside_our_run(masks, tested, tmp_path, capsys):
+    out = tmp_path / "runs" / "peer"
+    assert evaluate(masks, tmp_path / "exp.yaml", out) == 0
+    printed = capsys.readouterr().out
+    assert "layout prompts" in printed
+    assert [case["dsc"] for case in read(out)] == pytest.approx([1.0, 2 * 32 / (32 + 48)])
+    assert read(out, "evaluation.json")["predictions"]["layout"] == "prompts"
+    assert {path.name for path in out.iterdir()} == {"cases.json", "evaluation.json", "masks"}
+    assert main(["report", str(tested), str(out)]) == 0
+    report = capsys.readouterr().out
+    assert "difference to run" in report
+    assert "did not answer the same cases" not in report
+
+
+def test_what_is_missing_and_unused_is_said(masks, experiment, tmp_path, capsys):
+    (masks / "volume21_cube.nii.gz").rename(masks / "volume21_heart.nii.gz")
+    assert evaluate(masks, experiment(), tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "1 of 2 questions have no mask and count as 0, such as case1: there is no mask of 'cube' for its scan"
+        in printed
+    )
+    assert f"1 masks answer no question: {masks / 'volume21_heart.nii.gz'}" in printed
+    summary = read(tmp_path / "out", "evaluation.json")
+    assert summary["failures"] == {"missing_mask": 1}
+    assert summary["all"]["metrics"]["dsc"]["mean"] == 0.5
+    assert summary["predictions"]["unused_count"] == 1
+
+
+def test_the_settings_of_the_experiment_count_unless_others_are_given(masks, experiment, tmp_path):
+    config = experiment(model__init_args__evaluation={"tolerance_mm": 5.0, "surface": "voxels"})
+    for name, more in {"own": (), "given": ("--tolerance_mm", "1", "--lesions", "all")}.items():
+        assert evaluate(masks, config, tmp_path / name, *more) == 0
+    own, given = (read(tmp_path / name, "evaluation.json")["settings"] for name in ("own", "given"))
+    assert (own["tolerance_mm"], own["surface"], own["lesions"]) == (5.0, "voxels", "named")
+    assert (given["tolerance_mm"], given["surface"], given["lesions"]) == (1.0, "voxels", "all")
+    assert read(tmp_path / "given")[1]["lesions"]["found"] == 1
+
+
+def test_names_say_what_targets_are_called(masks, experiment, tmp_path):
+    for path in masks.iterdir():
+        path.rename(path.with_name(path.name.replace("cube", "box")))
+    assert evaluate(masks, experiment(), tmp_path / "out", "--names", '{"cube": "box"}') == 0
+    assert read(tmp_path / "out")[0]["dsc"] == 1.0
+    (tmp_path / "names.yaml").write_text("cube: [box]\n")
+    assert evaluate(masks, experiment(), tmp_path / "out", "--names", str(tmp_path / "names.yaml")) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--layout", "nnunet"), ["dataset.json"]),
+        (("--layout", "own"), ["layout", "'own'"]),
+        (("--names", "{"), ["--names", "'{'"]),
+        (("--names", '{"cube": 3}'), ["--names", "3", "'cube'"]),
+        (("--names", '{"cube": "sphere"}'), ["no mask answers any of 2 questions", "volume20: cube"]),
+        (("--split", "predict"), ["no predict cases"]),
+        (("--tolerance_mm", "-1"), ["tolerance_mm is -1.0"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_nothing_is_written(more, words, masks, experiment, tmp_path, refused):
+    arguments = ["--predictions", masks, "--data", experiment(), "--out", tmp_path / "out", *more]
+    sentence = refused("evaluate", *arguments)
+    assert all(word in sentence for word in words), sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_grid_is_refused_and_resampled_when_asked(masks, experiment, tmp_path, refused):
+    moved = AFFINE.copy()
+    moved[2, 3] = 5.0
+    save(masks / "volume20_cube.nii.gz", cube()[1:], moved)
+    arguments = ["--predictions", masks, "--data", experiment(), "--out", tmp_path / "out"]
+    sentence = refused("evaluate", *arguments)
+    assert "up to 5 mm apart; pass --resample" in sentence
+    assert not (tmp_path / "out").exists()
+    assert main(["evaluate", *map(str, arguments), "--resample"]) == 0
+    assert read(tmp_path / "out")[0]["dsc"] == 1.0
+
+
+def test_a_run_of_ours_is_not_replaced(masks, tested, tmp_path, refused):
+    before = (tested / "cases.json").read_bytes()
+    sentence = refused("evaluate", "--predictions", masks, "--data", tmp_path / "exp.yaml", "--out", tested)
+    assert "holds something else than an evaluation of masks" in sentence
+    assert (tested / "cases.json").read_bytes() == before
+    assert "lies in the folder of the masks" in refused(
+        "evaluate", "--predictions", masks, "--data", tmp_path / "exp.yaml", "--out", masks / "out"
+    )
+
+
+def test_a_run_scored_again_is_the_same_to_the_bit(tested):
+    before = {name: (tested / name).read_bytes() for name in ("cases.json", "evaluation.json")}
+    (tested / "cases.json").write_bytes(before["cases.json"].replace(b'"dsc": 1.0', b'"dsc": 0.25'))
+    assert main(["rescore", str(tested)]) == 0
+    assert {name: (tested / name).read_bytes() for name in before} == before
+
+
+def test_other_measures_need_no_model(tested):
+    assert main(["rescore", str(tested), "--surface", "voxels", "--lesions", "all"]) == 0
+    settings = read(tested, "evaluation.json")["settings"]
+    assert (settings["surface"], settings["lesions"]) == ("voxels", "all")
+    assert read(tested)[0]["lesions"]["f1"] == 1.0
+
+
+def test_rewards_are_paid_for_kept_answers(tested, tmp_path):
+    rewards = {"rewards": ["FormatReward", "VolumeDiceReward"], "reward_weights": {"FormatReward": 0.5}}
+    (tmp_path / "rewards.json").write_text(json.dumps({"model": {"init_args": rewards}}))
+    assert main(["rescore", str(tested), "--rewards", str(tmp_path / "rewards.json")]) == 0
+    case = read(tested)[0]
+    assert case["rewards"] == {"FormatReward": 1.0, "VolumeDiceReward": case["dsc"], "total": 0.5 + case["dsc"]}
+    assert read(tested, "evaluation.json")["all"]["metrics"]["reward"]["mean"] == 0.5 + case["dsc"]
+
+
+def test_masks_of_another_system_are_scored_again(masks, experiment, tmp_path, refused):
+    out = tmp_path / "out"
+    config = experiment()
+    (masks / "volume21_cube.nii.gz").unlink()
+    assert evaluate(masks, config, out) == 0
+    before = {name: (out / name).read_bytes() for name in ("cases.json", "evaluation.json")}
+    assert main(["rescore", str(out)]) == 0
+    assert {name: (out / name).read_bytes() for name in before} == before
+    (tmp_path / "rewards.json").write_text('{"model": {"rewards": ["FormatReward"]}}')
+    assert "no answers to reward" in refused("rescore", out, "--rewards", tmp_path / "rewards.json")
+
+
+def test_a_run_that_kept_no_masks_cannot_be_scored_again(experiment, tmp_path, refused):
+    changes = {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
+    config = experiment(**changes, model__init_args__evaluation={"masks_gib": 0.0})
+    assert main(["test", "--config", str(config)]) == 0
+    assert not (tmp_path / "run" / "masks").exists()
+    assert "has not kept the mask of case 'case0'" in refused("rescore", tmp_path / "run")
+
+
+def test_a_mask_outside_of_the_run_is_not_read(tested, tmp_path, refused):
+    text = (tested / "cases.json").read_text()
+    (tested / "cases.json").write_text(text.replace("masks/case0", "../elsewhere"))
+    assert "does not lie in it" in refused("rescore", tested)
+
+
+def test_other_data_are_refused(tested, experiment, refused):
+    other = experiment("other.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 3}})
+    assert "has not scored case 'case2'" in refused("rescore", tested, "--data", other)
+    fewer = experiment("fewer.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 1}})
+    assert "the data have no case 'case1'" in refused("rescore", tested, "--data", fewer)
