@@ -1,6 +1,6 @@
 """Draw ``docs/images/coordinates.png``: one slice with its axes and a box, in the units of an answer and in pixels.
 
-    python docs/make_coordinates_picture.py
+python docs/make_coordinates_picture.py
 """
 
 from pathlib import Path

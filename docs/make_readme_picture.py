@@ -63,7 +63,9 @@ def make_steps(case: medvol.Case) -> list[Step]:
     before, after = (f"Dice {dice(mask, case.target):.2f}" for mask in (first, second))
     return [
         Step("1  The policy writes evidence", f'"{QUERY}": slice {said.key_slice}, one box', said),
-        Step("2  The propagator makes a 3D mask", f"You see the lesion in the box: wrong kidney, {before}", said, first),
+        Step(
+            "2  The propagator makes a 3D mask", f"You see the lesion in the box: wrong kidney, {before}", said, first
+        ),
         Step("3  You move the box", f"A new mask, without asking the policy: {after}", mended, second),
     ]
 

@@ -1,11 +1,11 @@
-"""Pages that ``mkdocs build`` makes from the source: the API reference, the changelog and the guide for contributors.
+"""Pages that ``mkdocs build`` makes from the source: API reference, tutorial, changelog and guide for contributors.
 
-The reference is made from ``medvol.__all__``, so that it cannot fall behind the package. Nothing of medvol is imported
-but the list of its names.
+The reference is made from ``medvol.__all__``, so that it cannot fall behind the package.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -37,31 +37,50 @@ OTHER = "Other"
 def group_names() -> dict[str, list[str]]:
     """Public names by section, in the order of ``GROUPS``; every name is in one of them."""
     found: dict[str, list[str]] = defaultdict(list)
-    for name in medvol.__all__:
-        home = medvol._HOME.get(name)
-        if home is not None and name != "testing":
+    for name, home in medvol._HOME.items():
+        if name != "testing":
             found[_section(home.removeprefix("medvol."))].append(name)
     return {title: found[title] for title in (*GROUPS, OTHER) if found[title]}
 
 
 def _section(module: str) -> str:
-    fitting = {start: title for title, starts in GROUPS.items() for start in starts if f"{module}.".startswith(f"{start}.")}
-    return fitting[max(fitting, key=len)] if fitting else OTHER
+    starts = {start: title for title, starts in GROUPS.items() for start in starts}
+    fitting = [start for start in starts if f"{module}.".startswith(f"{start}.")]
+    return starts[max(fitting, key=len)] if fitting else OTHER
 
 
 def make_reference() -> dict[str, str]:
     """Text of each page of the reference, by its address."""
-    pages = {f"api/{title.lower()}.md": _page(title, names) for title, names in group_names().items()}
-    lines = [f"| [{title}]({title.lower()}.md) | {', '.join(f'`{name}`' for name in names)} |" for title, names in group_names().items()]
-    lines.append("| [Contract checks](testing.md) | `medvol.testing` |")
-    intro = "# API\n\nThese are all public names of `medvol`. They load at first use, so `import medvol` is fast.\n\n"
-    pages["api/index.md"] = f"{intro}| page | names |\n|---|---|\n" + "\n".join(lines) + "\n"
-    pages["api/testing.md"] = "# Contract checks\n\n::: medvol.testing\n    options:\n      show_root_heading: false\n"
+    groups = group_names()
+    pages = {
+        f"api/{title.lower()}.md": f"# {title}\n\n" + "\n\n".join(f"::: medvol.{name}" for name in names) + "\n"
+        for title, names in groups.items()
+    }
+    rows = [f"| [{title}]({title.lower()}.md) | {', '.join(map(_code, names))} |" for title, names in groups.items()]
+    rows.append(f"| [Contract checks](testing.md) | {', '.join(map(_code, medvol.testing.__all__))} |")
+    pages["api/index.md"] = (
+        "# API\n\nThese are all public names of `medvol`. They load at first use, so `import medvol` is fast.\n\n"
+        "| page | names |\n|---|---|\n" + "\n".join(rows) + "\n"
+    )
+    checks = "\n\n".join(f"::: medvol.testing.{name}" for name in medvol.testing.__all__)
+    pages["api/testing.md"] = f"# Contract checks\n\nThe public names of `medvol.testing`.\n\n{checks}\n"
     return pages
 
 
-def _page(title: str, names: list[str]) -> str:
-    return f"# {title}\n\n" + "\n\n".join(f"::: medvol.{name}" for name in names) + "\n"
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
+def make_tutorial() -> str:
+    """The notebook as a page: its texts and its code."""
+    cells = json.loads((ROOT / "examples" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    parts = [
+        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for cell in cells
+        for text in ["".join(cell["source"])]
+    ]
+    note = "This page is the notebook `examples/tutorial.ipynb`. Open it in Jupyter to run it and to see its pictures."
+    return "\n\n".join([parts[0], note, *parts[1:]]) + "\n"
 
 
 def read_root_page(name: str) -> str:
@@ -71,7 +90,12 @@ def read_root_page(name: str) -> str:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made; called by mkdocs."""
-    made = make_reference() | {"changelog.md": read_root_page("CHANGELOG.md"), "contributing.md": read_root_page("CONTRIBUTING.md")}
+    made = {
+        **make_reference(),
+        "tutorial.md": make_tutorial(),
+        "changelog.md": read_root_page("CHANGELOG.md"),
+        "contributing.md": read_root_page("CONTRIBUTING.md"),
+    }
     for address, text in made.items():
         files.append(File.generated(config, address, content=text))
     return files
