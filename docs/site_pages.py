@@ -79,7 +79,10 @@ def make_tutorial() -> str:
         for cell in cells
         for text in ["".join(cell["source"])]
     ]
-    note = "This page is the notebook `examples/tutorial.ipynb`. Open it in Jupyter to run it and to see its pictures."
+    note = (
+        "This page is the notebook `examples/tutorial.ipynb`. Open it in Jupyter to run it.\n\n"
+        "![What the notebook shows: the evidence, its mask, and the mask of the corrected box](images/evidence.png)"
+    )
     return "\n\n".join([parts[0], note, *parts[1:]]) + "\n"
 
 
