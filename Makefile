@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Both set up everything by themselves.
+# `make demo` and `make test` set up everything by themselves; so do `make lint` and `make docs`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ RUN := runs/demo
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 $(VENV)/.user: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,7 @@ $(VENV)/.user: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.user
-	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,endpoint,litemedsam,plugin,qwen,smolvlm,torchio,trl]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,docs,endpoint,litemedsam,plugin,qwen,smolvlm,torchio,trl]"
 # sam2 is built against the torch that is there by now; its CUDA kernel is not needed.
 	$(BIN)/python -m pip install --quiet editables hatchling setuptools wheel
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[sam2]"
@@ -40,5 +40,9 @@ lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.dev  ## the site, in build/site; a broken link stops it
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build runs .mypy_cache .pytest_cache .ruff_cache
