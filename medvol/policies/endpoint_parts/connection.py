@@ -69,36 +69,31 @@ class Connection:
         Raises:
             RequestFaultError: Anything else came, or nothing.
         """
-        async with self._exchange("POST", "chat/completions", self._timeout_s, body) as answer:
+        async with self._exchange("POST", "chat/completions", body) as answer:
             return await self._read(answer, limit)
 
-    async def knock(self, longest_s: float = 20.0) -> None:
+    async def knock(self) -> None:
         """See that the server is there and takes the key, by asking which models it has; not all servers tell.
-
-        Args:
-            longest_s: Time that is waited for an answer, where ``timeout_s`` is not shorter.
 
         Raises:
             RequestFaultError: It is not there, or wants another key.
         """
-        async with self._exchange("GET", "models", min(longest_s, self._timeout_s)) as answer:
+        async with self._exchange("GET", "models") as answer:
             if answer.status_code == HTTPStatus.UNAUTHORIZED:
                 await self._read(answer, _FAULT_BYTES)
 
     @asynccontextmanager
-    async def _exchange(
-        self, method: str, place: str, timeout_s: float, body: bytes | None = None
-    ) -> AsyncIterator[httpx.Response]:
+    async def _exchange(self, method: str, place: str, body: bytes | None = None) -> AsyncIterator[httpx.Response]:
         """Send a request, and have its answer read within the time."""
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(self._timeout_s),
                 self._client.stream(method, f"{self.url.rstrip('/')}/{place}", content=body) as answer,
             ):
                 yield answer
         except TimeoutError:
             raise RequestFaultError(
-                f"did not answer within {timeout_s:g} s", "raise policy.requests.timeout_s", again=True
+                f"did not answer within {self._timeout_s:g} s", "raise policy.requests.timeout_s", again=True
             ) from None
         except httpx.HTTPError as error:
             raise self._explain(error) from None

@@ -162,15 +162,15 @@ def plain_log_probs(opened: Opened, inputs: dict[str, Any], completion: Completi
     return scores[:-1].gather(-1, answer.T)[:, 0]
 
 
-def count_equal_greedy(opened: Opened) -> int:
+def count_equal_greedy(opened: Opened, tokens: int = TOKENS) -> int:
     """Prompts whose greedy answer has the tokens of ``generate``."""
-    network, sampling = opened.policy.load(), Sampling(max_new_tokens=TOKENS)
+    network, sampling = opened.policy.load(), Sampling(max_new_tokens=tokens)
     equal = 0
     for prompt, (completion,) in zip(opened.prompts, opened.policy.generate(opened.prompts, 1, sampling), strict=True):
         inputs = prepare(opened.processor, prompt)
         output = opened.model.generate(
             **inputs,
-            max_new_tokens=TOKENS,
+            max_new_tokens=tokens,
             do_sample=False,
             eos_token_id=network.end_id,
             pad_token_id=network.end_id,

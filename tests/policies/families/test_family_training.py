@@ -1,13 +1,12 @@
 """Every family keeps the contract of a policy and is trained by SFT and by GRPO."""
 
 from pathlib import Path
-from typing import ClassVar
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from digit_reward import DigitReward
 
-from medvol.core.roles import RewardTerm
 from medvol.datasets.phantom import PhantomDataset
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.vision_language import VisionLanguagePolicy
@@ -23,15 +22,6 @@ from medvol.training.settings import (
     StartSettings,
 )
 from medvol.training.sft import SFTModule
-
-
-class DigitReward(RewardTerm):
-    """Share of the answer's characters that are digits: what random weights can learn to earn."""
-
-    needs: ClassVar = frozenset({"text"})
-
-    def __call__(self, rollout, case):
-        return sum(letter.isdigit() for letter in rollout.completion.text) / max(1, len(rollout.completion.text))
 
 
 def open_policy(published: tuple, **settings) -> VisionLanguagePolicy:
