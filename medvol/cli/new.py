@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.text import Text
 
@@ -30,7 +30,7 @@ ROLES = {"policy": "Policy", "propagator": "Propagator", "reward": "Reward", "da
 Role = Literal["policy", "propagator", "reward", "dataset"]
 License = Literal["Apache-2.0", "BSD-3-Clause", "MIT"]
 
-_ACCEPTED = {
+_ACCEPTED: dict[str, Any] = {
     "what": Literal["plugin"],
     "roles": list[Role],
     "license": License,

@@ -145,6 +145,17 @@ def test_segment_a_batch(document: Document, scan: Path, toy: Path, tmp_path: Pa
     assert [case["status"] for case in content["cases"]] == ["failed", "done"]
 
 
+def test_a_file_of_options_may_ask_for_json(
+    scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text("json: true\npolicy: ToyPolicy\npropagator: ToyPropagator\n")
+    assert main(["segment", str(scan), "the cube", "--config", str(options), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert parse_json(printed.out)["counts"]["done"] == 1
+    assert "the cube: slice 2" in printed.err
+
+
 def test_an_error_leaves_standard_output_empty(
     scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
