@@ -100,6 +100,11 @@ def test_a_case_that_one_process_cannot_read_ends_all_with_one_sentence(evaluati
     assert not (folder / "evaluation.json").exists()
 
 
+def test_what_every_process_refuses_is_said_once(evaluation):
+    done, _ = evaluation("test", 2, count=0)
+    assert (done.code, done.lines) == (2, ["medvol: the test data set holds no case; look at data.init_args.test"])
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     (path,) = folder.glob("metrics/*/metrics.csv")
     with path.open() as file:
