@@ -56,12 +56,12 @@ class FaultWatch(Callback):
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit | SIGTERMException)
         if stopped or not distributed.is_initialized():
             return
-        self._connect(trainer)  # where the data were refused, before any callback was set up
-        if self._store is None:
-            return
         text, code = describe_fault(exception)
         if not self._known.is_set():
             try:
+                self._connect(trainer)  # where the data were refused, before any callback was set up
+                if self._store is None:
+                    return
                 first = self._store.add(_COUNT, 1) == 1
                 if first:
                     self._store.set(_CODE, str(code))
@@ -81,7 +81,7 @@ class FaultWatch(Callback):
         if trainer.world_size == 1 or self._store is not None or forked or place is None:
             return
         self._is_first = trainer.is_global_zero
-        self._store = TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=60))
+        self._store = TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=_PATIENCE_S))
         self._over.clear()
         self._known.clear()
         threading.Thread(target=self._watch, args=(self._store,), name="medvol-fault-watch", daemon=True).start()
