@@ -136,15 +136,15 @@ def require_alike(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def fit(tmp_path):
+def fit(tmp_path, site):
     """Fit a module for four steps or so, and go on from a checkpoint where one is given."""
 
-    def run(module: dict, name: str, devices: int, start: Path | None = None, **trainer: object) -> Path:
+    def run(module: dict, name: str, devices: int, start: Path | None = None, code: int = 0, **trainer: object) -> Path:
         data = {"train": phantoms("train", 5), "val": phantoms("val", 1), "batch_size": 3, "queries_per_volume": 2}
         path = write(tmp_path / f"{name}.yaml", module, data, max_steps=4, val_check_interval=1, **trainer)
         options = [f"--trainer.default_root_dir={tmp_path / name}", *([f"--ckpt_path={start}"] if start else [])]
-        done = medvol("fit", "--config", path, *options, devices=devices)
-        assert done.code == 0, done.lines
+        done = medvol("fit", "--config", path, *options, devices=devices, site=site)
+        assert done.code == code, done.lines
         return tmp_path / name
 
     return run
@@ -187,3 +187,15 @@ def test_sharded_layers_learn_what_whole_ones_learn_and_go_on_in_one_process(fit
     assert (three / "model" / "model.safetensors").stat().st_size == (
         one / "model" / "model.safetensors"
     ).stat().st_size
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_end_of_a_step(fit):
+    stop = {"class_path": "faulty.StopOne", "init_args": {"rank": 1, "step": 2}}
+    stopped = fit(SFT, "stopped", 2, code=143, callbacks=[stop])
+    assert torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert not (stopped / "model").exists()
+    whole, resumed = fit(SFT, "whole", 1), fit(SFT, "stopped", 2, stopped / "checkpoints" / "last.ckpt")
+    ours, theirs = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, resumed))
+    for key, value in ours["state_dict"].items():
+        torch.testing.assert_close(theirs["state_dict"][key], value, atol=1e-5, rtol=0)
