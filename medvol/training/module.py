@@ -151,7 +151,7 @@ class TrainingModule(EvaluationModule, ABC):
     def idle_loss(self) -> torch.Tensor:
         """The loss of a process that has nothing to learn while others have: a gradient of 0."""
         if not sharded_layers(self.network):
-            return 0.0 * next(parameter for parameter in self.parameters() if parameter.requires_grad).sum()
+            return torch.zeros((), device=self.device, requires_grad=True)
         ((scores,),) = self.policy.log_probs(*self.idle_question())
         return 0.0 * scores.sum()
 
