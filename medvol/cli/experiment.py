@@ -260,6 +260,8 @@ class ExperimentCLI(LightningCLI):
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Run the verb; 1 when a case of a prediction failed. An interrupted fit has saved its last checkpoint.
 
+    Of several processes the first one tells how it went: it would be killed if another one ended with a code before it.
+
     Raises:
         ConfigError: A setting is at fault.
         CheckpointError: A checkpoint does not fit the module.
@@ -268,16 +270,18 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         with calm(), ExitStack() as screen:
             module = ExperimentCLI(verb, arguments, screen).model
     except SIGTERMException:
-        return TERMINATED
+        return TERMINATED if is_first_process() else 0
     except SystemExit as stop:
-        return INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return INTERRUPTED if is_first_process() else 0
+        return int(stop.code or 0)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
         raise CheckpointError(
             "the checkpoint does not fit the module; use the configuration it was made with"
         ) from error
-    return int(isinstance(module, EvaluationModule) and module.failed)
+    return int(isinstance(module, EvaluationModule) and module.failed and is_first_process())
 
 
 def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import distributed
 from torch.distributed import TCPStore
 
 from medvol.core.errors import CASE_ERRORS, MedvolError, explain_os_error
@@ -43,15 +44,7 @@ class FaultWatch(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to look, now that the processes have found one another."""
-        place = getattr(trainer.strategy, "cluster_environment", None)
-        forked = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)  # it ends its processes itself
-        if trainer.world_size == 1 or self._store is not None or forked or place is None:
-            return
-        self._is_first = trainer.is_global_zero
-        self._store = TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=60))
-        self._over.clear()
-        self._known.clear()
-        threading.Thread(target=self._watch, args=(self._store,), name="medvol-fault-watch", daemon=True).start()
+        self._connect(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look no more."""
@@ -61,11 +54,14 @@ class FaultWatch(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the others; a stop that was asked for is no fault."""
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit | SIGTERMException)
-        if self._store is None or stopped:
+        if stopped or not distributed.is_initialized():
             return
         text, code = describe_fault(exception)
         if not self._known.is_set():
             try:
+                self._connect(trainer)  # where the data were refused, before any callback was set up
+                if self._store is None:
+                    return
                 first = self._store.add(_COUNT, 1) == 1
                 if first:
                     self._store.set(_CODE, str(code))
@@ -78,6 +74,17 @@ class FaultWatch(Callback):
                 return
         time.sleep(_PATIENCE_S)  # the watch ends this process
         os._exit(code)
+
+    def _connect(self, trainer: Trainer) -> None:
+        place = getattr(trainer.strategy, "cluster_environment", None)
+        forked = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)  # it ends its processes itself
+        if trainer.world_size == 1 or self._store is not None or forked or place is None:
+            return
+        self._is_first = trainer.is_global_zero
+        self._store = TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=_PATIENCE_S))
+        self._over.clear()
+        self._known.clear()
+        threading.Thread(target=self._watch, args=(self._store,), name="medvol-fault-watch", daemon=True).start()
 
     def _watch(self, store: TCPStore) -> None:
         while not self._over.wait(_PACE_S):

@@ -92,7 +92,8 @@ class CaseDataModule(LightningDataModule):
             chosen = self.splits[name]
             if chosen is not None and len(chosen) == 0:
                 raise DatasetError(f"the {name} data set holds no case; look at data.init_args.{name}")
-        self._tell_dropped(("train", "val") if stage == "fit" else (needed,))
+        if self.trainer is None or self.trainer.is_global_zero:
+            self._tell_dropped(("train", "val") if stage == "fit" else (needed,))
         if stage == "fit" and self.augmentation is not None:
             self.augmentation.load()
         if not self.allow_shared_patients:

@@ -29,7 +29,7 @@ from medvol.training.gradients import clip_gradients, keep_gradients_apart, sum_
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
-from medvol.training.strategies import sharded_layers, whole_layers
+from medvol.training.strategies import require_proven, sharded_layers, whole_layers
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,12 @@ class TrainingModule(EvaluationModule, ABC):
         """See that nothing is missing; in a fit, keep what is trained in float32 from the beginning.
 
         Raises:
-            ConfigError: The trainer's precision would undo that.
+            ConfigError: The trainer's precision would undo that, or its strategy is none that training here knows.
         """
         super().setup(stage)
         if stage == "fit":
             require_wide(self.trainer)
+            require_proven(self.trainer.strategy)
             self.policy.load_for_training()
 
     def on_fit_start(self) -> None:
@@ -150,7 +151,7 @@ class TrainingModule(EvaluationModule, ABC):
     def idle_loss(self) -> torch.Tensor:
         """The loss of a process that has nothing to learn while others have: a gradient of 0."""
         if not sharded_layers(self.network):
-            return 0.0 * next(parameter for parameter in self.parameters() if parameter.requires_grad).sum()
+            return torch.zeros((), device=self.device, requires_grad=True)
         ((scores,),) = self.policy.log_probs(*self.idle_question())
         return 0.0 * scores.sum()
 

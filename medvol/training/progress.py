@@ -68,7 +68,7 @@ class TrainingProgress(ProgressBar):
             self._part = Work("first validation, a trial" if trainer.sanity_checking else "validation")
             self._part.start()
         batches = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
-        self._counted.count(_sum(batches), "volumes")
+        self._counted.count(_sum(batches), _unit(trainer))
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a volume."""
@@ -87,7 +87,7 @@ class TrainingProgress(ProgressBar):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the volumes."""
-        self._work.count(_sum(trainer.num_test_batches), "volumes")
+        self._work.count(_sum(trainer.num_test_batches), _unit(trainer))
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a volume."""
@@ -95,7 +95,7 @@ class TrainingProgress(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the volumes."""
-        self._work.count(_sum(trainer.num_predict_batches), "volumes")
+        self._work.count(_sum(trainer.num_predict_batches), _unit(trainer))
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a volume."""
@@ -145,6 +145,11 @@ def _planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
     if trainer.max_steps >= 0:
         steps = min(steps, trainer.max_steps)
     return int(steps) if math.isfinite(steps) else None
+
+
+def _unit(trainer: Trainer) -> str:
+    """What a batch of an evaluation is: a volume for each process."""
+    return "volumes" if trainer.world_size == 1 else f"rounds of {trainer.world_size} volumes"
 
 
 def _sum(batches: int | float | list[int | float]) -> int | None:

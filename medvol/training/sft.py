@@ -16,7 +16,7 @@ from medvol.core.prompts import Prompt
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.types import Case, Completion, SliceStack, require_target
 from medvol.evaluation.module import Batch
-from medvol.evaluation.ranks import gather_ranks, one_stream, share_of_ranks, sum_ranks, whole_loss
+from medvol.evaluation.ranks import count_ranks, gather_ranks, one_stream, share_of_ranks, sum_ranks, whole_loss
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.grounding.prompts import build_prompts
 from medvol.training.augmentation import reword_query
@@ -106,7 +106,7 @@ class SFTModule(TrainingModule):
                 for case in row.taught
             ]
         if not any(gather_ranks(len(lessons))):
-            return None
+            return None if count_ranks() == 1 else self.idle_loss()  # Lightning takes None from a process alone
         return whole_loss(self.measure_loss(lessons))
 
     def choose_rows(self, cases: Sequence[Case], slices: SliceStack, rng: np.random.Generator) -> list[Row]:

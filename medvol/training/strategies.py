@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -81,6 +87,20 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Shards the layers of the language model with FSDP2")
+
+
+def require_proven(strategy: Strategy) -> None:
+    """Refuse a strategy that treats gradients in another way than training here expects.
+
+    Raises:
+        ConfigError: It takes means over the devices, or keeps parts of the weights by rules of its own.
+    """
+    others = FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy
+    if isinstance(strategy, others) and not isinstance(strategy, FSDP2Strategy):
+        raise ConfigError(
+            f"trainer.strategy is {type(strategy).__name__}, whose gradients are means over the devices, and a batch "
+            "whose answers differ in length needs sums; choose ddp, or fsdp2 to share the memory of the layers"
+        )
 
 
 def shard_layers(network: nn.Module, mesh: Any) -> list[FSDPModule]:

@@ -87,7 +87,7 @@ def test_an_evaluation_deals_every_case_once(size, ranks):
     loaders = []
     for rank in range(ranks):
         module = CaseDataModule(test=PhantomDataset("test", size, shape=(8, 8, 8)))
-        module.trainer = SimpleNamespace(world_size=ranks, global_rank=rank)
+        module.trainer = SimpleNamespace(world_size=ranks, global_rank=rank, is_global_zero=rank == 0)
         module.setup("test")
         loaders.append(module.test_dataloader())
     assert {len(loader) for loader in loaders} == {-(-size // ranks)}

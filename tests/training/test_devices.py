@@ -100,6 +100,11 @@ def test_a_case_that_one_process_cannot_read_ends_all_with_one_sentence(evaluati
     assert not (folder / "evaluation.json").exists()
 
 
+def test_what_every_process_refuses_is_said_once(evaluation):
+    done, _ = evaluation("test", 2, count=0)
+    assert (done.code, done.lines) == (2, ["medvol: the test data set holds no case; look at data.init_args.test"])
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     (path,) = folder.glob("metrics/*/metrics.csv")
     with path.open() as file:
@@ -131,15 +136,15 @@ def require_alike(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def fit(tmp_path):
+def fit(tmp_path, site):
     """Fit a module for four steps or so, and go on from a checkpoint where one is given."""
 
-    def run(module: dict, name: str, devices: int, steps: int = 4, start: Path | None = None) -> Path:
+    def run(module: dict, name: str, devices: int, start: Path | None = None, code: int = 0, **trainer: object) -> Path:
         data = {"train": phantoms("train", 5), "val": phantoms("val", 1), "batch_size": 3, "queries_per_volume": 2}
-        path = write(tmp_path / f"{name}.yaml", module, data, max_steps=steps, val_check_interval=1)
+        path = write(tmp_path / f"{name}.yaml", module, data, max_steps=4, val_check_interval=1, **trainer)
         options = [f"--trainer.default_root_dir={tmp_path / name}", *([f"--ckpt_path={start}"] if start else [])]
-        done = medvol("fit", "--config", path, *options, devices=devices)
-        assert done.code == 0, done.lines
+        done = medvol("fit", "--config", path, *options, devices=devices, site=site)
+        assert done.code == code, done.lines
         return tmp_path / name
 
     return run
@@ -163,8 +168,34 @@ def test_grpo_on_two_processes_learns_what_one_learns_and_goes_on_with_another_n
     require_alike(one, two)
     middle = two / "checkpoints" / "best.ckpt"  # of the first of two equal validations
     assert torch.load(middle, weights_only=True)["global_step"] == 2
-    resumed = fit(GRPO, "resumed", 3, start=middle)
+    resumed = fit(GRPO, "resumed", 3, middle)
     ours, theirs = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, resumed))
     assert (ours["global_step"], theirs["global_step"]) == (4, 4)
+    for key, value in ours["state_dict"].items():
+        torch.testing.assert_close(theirs["state_dict"][key], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_sharded_layers_learn_what_whole_ones_learn_and_go_on_in_one_process(fit):
+    """GRPO with a reference; the second batch has two volumes for three processes."""
+    one, three = fit(GRPO, "one", 1), fit(GRPO, "three", 3, strategy="fsdp2")
+    require_alike(one, three)
+    resumed = fit(GRPO, "resumed", 1, three / "checkpoints" / "best.ckpt")
+    ours, theirs = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, resumed))
+    for key, value in ours["state_dict"].items():
+        torch.testing.assert_close(theirs["state_dict"][key], value, atol=1e-5, rtol=0)
+    assert (three / "model" / "model.safetensors").stat().st_size == (
+        one / "model" / "model.safetensors"
+    ).stat().st_size
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_end_of_a_step(fit):
+    stop = {"class_path": "faulty.StopOne", "init_args": {"rank": 1, "step": 2}}
+    stopped = fit(SFT, "stopped", 2, code=143, callbacks=[stop])
+    assert torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert not (stopped / "model").exists()
+    whole, resumed = fit(SFT, "whole", 1), fit(SFT, "stopped", 2, stopped / "checkpoints" / "last.ckpt")
+    ours, theirs = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, resumed))
     for key, value in ours["state_dict"].items():
         torch.testing.assert_close(theirs["state_dict"][key], value, atol=1e-5, rtol=0)
