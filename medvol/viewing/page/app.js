@@ -122,13 +122,13 @@ class Desk {
     this.views.goTo(anchor.key_slice ?? otherwise);
   }
 
-  // What the planes show: masks in order, the chosen one last.
+  // What the planes show, from below to above.
   masks() {
     const { original, now, truth } = this.followed;
     return [
+      { mask: byId("show-mask").checked ? now : null, colour: "mask", dashed: false },
       { mask: byId("show-truth").checked ? truth : null, colour: "truth", dashed: true },
       { mask: byId("show-original").checked ? original : null, colour: "original", dashed: true },
-      { mask: byId("show-mask").checked ? now : null, colour: "mask", dashed: false },
     ];
   }
 
@@ -202,6 +202,9 @@ class Desk {
         this.revision = (await put(path, body)).revision;
       }
       byId("kept").textContent = "draft kept";
+      const listed = this.answers.find(({ id }) => id === answer.id);
+      if (listed) listed.unfinished = this.revision > 0;
+      this.list();
       if (this.gone) this.back();
     } catch (error) {
       this.kept = false;
