@@ -78,9 +78,7 @@ def _choose_data(given: str | None, evaluation: Evaluation, about: Mapping[str, 
     named = about.get("data") or {}
     config = given or named.get("config") or evaluation.folder / _TEST
     if not Path(config).is_file():
-        raise ConfigError(
-            f"{str(config)!r}, with the data of the run, is not there; name another (--data)"
-        )
+        raise ConfigError(f"{str(config)!r}, with the data of the run, is not there; name another (--data)")
     split = named.get("split", "test")
     dataset = build_data(config).splits.get(split)
     if dataset is None:

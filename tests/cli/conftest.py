@@ -118,7 +118,7 @@ class ToyDataset(CaseDataset):
         target = np.zeros(voxels.shape, bool)
         target[1:4, 2:6, 2:6] = True
         voxels[target] = 60
-        volume = Volume(voxels, np.diag([2.0, 2.0, 5.0, 1.0]), volume_id=self.volume_key(index))
+        volume = Volume(voxels, np.diag([-2.0, -2.0, 5.0, 1.0]), volume_id=self.volume_key(index))
         return Case(f"case{index}", volume, Query("the cube", "cube"), target, self.patient_id(index))
 
     def volume_key(self, index):

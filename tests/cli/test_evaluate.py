@@ -9,7 +9,8 @@ import pytest
 
 from medvol.cli import main
 
-AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])
+"""Of the toys: LPS, as every volume."""
 
 
 def cube(first=1, last=4):

@@ -57,8 +57,8 @@ WRONG_SETTINGS = {
         ["anchor_rule", "'paper', 'largest'", "'biggest'"],
     ),
     "wrong flag": (
-        {"model__init_args__evaluation__surface": "perhaps"},
-        ["model.init_args.evaluation.surface", "bool", "'perhaps'"],
+        {"model__init_args__evaluation__error_budget": "perhaps"},
+        ["model.init_args.evaluation.error_budget", "bool", "'perhaps'"],
     ),
     "wrong seed": ({"seed_everything": "x"}, ["seed_everything", "'x'"]),
     "wrong precision": ({"trainer__precision": "17-bit"}, ["trainer.precision", "'17-bit'", "bf16-mixed"]),

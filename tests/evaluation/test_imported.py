@@ -13,6 +13,7 @@ from medvol.core.errors import DatasetError, GeometryError, ScanError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query, Volume
 from medvol.datasets.kits23 import CLASSES, TARGETS_OF_CLASSES, KiTS23Dataset
+from medvol.datasets.settings import QuestionSettings
 from medvol.evaluation.imported.layouts import find_masks
 from medvol.evaluation.imported.matching import MaskIndex
 from medvol.evaluation.imported.reading import read_labels_on
@@ -375,7 +376,7 @@ def test_kept_masks_are_those_that_were_scored(scans, tmp_path):
 def test_the_classes_of_kits23_give_its_numbers(tmp_path, monkeypatch):
     """A label map a case, wrong in places; the challenge's Dice and surface Dice of its three hierarchical classes."""
     releases.write_kits23(tmp_path / "kits", count=2)
-    dataset = KiTS23Dataset(str(tmp_path / "kits"))
+    dataset = KiTS23Dataset(str(tmp_path / "kits"), questions=QuestionSettings(min_voxels=20))
     rng, expected = np.random.default_rng(0), {}
     for place in sorted((tmp_path / "kits" / "dataset").iterdir()):
         truth = nib.load(place / "segmentation.nii.gz")

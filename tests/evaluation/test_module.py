@@ -95,6 +95,25 @@ def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
     assert "dsc" not in summary["groups"]["kind"]["absent"]["metrics"]
 
 
+def test_a_test_keeps_masks_until_there_is_no_room_and_replaces_those_before(study, box_propagator, tmp_path, caplog):
+    groups, policy = study
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "former.nii.gz").write_bytes(b"")
+    run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    cases = {case["case_id"]: case for case in json.loads((tmp_path / "cases.json").read_text())}
+    kept = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    assert kept == ["half.nii.gz", "other.nii.gz", "right.nii.gz"]  # empty masks need no file
+    assert cases["half"]["mask_file"] == "masks/half.nii.gz"
+    assert cases["missed"]["mask_file"] == cases["garbled"]["mask_file"] == ""
+    mask = np.asarray(nib.load(tmp_path / "masks" / "half.nii.gz").dataobj).T > 0
+    assert mask.sum() == 500
+    one = (tmp_path / "masks" / "half.nii.gz").stat().st_size
+    few = EvaluationSettings(masks_gib=1.5 * one / 2**30)
+    run("test", EvaluationModule(policy, box_propagator(), few), groups, tmp_path)
+    assert len(list((tmp_path / "masks").iterdir())) == 1
+    assert "2 masks are not kept" in caplog.text
+
+
 def test_validation_logs_but_writes_nothing_and_measures_no_budget(study, box_propagator, tmp_path):
     groups, policy = study
     propagator = box_propagator()

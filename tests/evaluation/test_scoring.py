@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from medvol.core.errors import DatasetError, MissingExtraError, PolicyError
-from medvol.core.types import Completion, Rollout
-from medvol.evaluation.scoring import score_groups
+from medvol.core.types import Case, Completion, Query, Rollout, Volume
+from medvol.evaluation.scoring import score_groups, score_mask
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.summary import UNBOUNDED, mean_scores
 from medvol.evaluation.surfaces import diagonal_mm
 from medvol.rollouts.failures import POLICY_FAILED, PROPAGATION_FAILED
 from medvol.rollouts.groups import Group
@@ -143,3 +145,21 @@ def test_a_case_may_bring_its_own_surface_tolerance(make_case, write_answer, box
     setting = EvaluationSettings(surface="surfels", tolerance_mm=4.5)
     score = score_answer(case, write_answer(7, TRUE_BOX), box_propagator(), setting)
     assert (score.nsd == 1.0) == (nsd == 1.0)
+
+
+@pytest.mark.parametrize("kind", ["surfels", "voxels"])
+def test_an_empty_mask_in_place_of_another_never_improves_a_mean(kind):
+    """150 studies of three random masks each, of every density; one mask is emptied, then one is missing."""
+    settings = EvaluationSettings(surface=kind, lesions="all")
+    volume = Volume(np.zeros((3, 5, 6), np.float32), np.diag([1.0, 2.0, 4.0, 1.0]))
+    empty = np.zeros(volume.shape, bool)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        true, predicted = rng.random((2, 3, *volume.shape)) < rng.uniform(0.02, 0.9, (2, 3, 1, 1, 1))
+        true[:, 0, 0, 0] = True
+        cases = [Case(str(i), volume, Query("q", "lesion"), mask) for i, mask in enumerate(true)]
+        before = [score_mask(mask, case, settings) for mask, case in zip(predicted, cases, strict=True)]
+        for instead in (empty, None):
+            after = mean_scores([score_mask(instead, cases[0], settings), *before[1:]])
+            for name, mean in mean_scores(before).items():
+                assert after[name] >= mean if name in UNBOUNDED else after[name] <= mean, (seed, name)
