@@ -125,7 +125,8 @@ def _verdict(evidence: Evidence, facts: Sequence[Fact]) -> str:
     if evidence.absent:
         return "The answer says that this is not in the scan. The mask is empty."
     values = {fact.label: fact.value for fact in facts}
-    return f"Found on key slice {values['Key slice']}; the mask has {values['Volume']}."
+    mask = "the mask is empty" if values["Volume"] == "0 ml" else f"the mask has {values['Volume']}"
+    return f"Found on key slice {values['Key slice']}; {mask}."
 
 
 def _caption(evidence: Evidence, volume: Volume) -> str:

@@ -20,6 +20,8 @@ from medvol.pages.answers import PageAnswer
 PAGE_FILE = "answers.html"
 """The page of a batch, beside its summary."""
 
+_REMEDY = "segment the scan again"
+
 
 def write_answer_page(
     answers: Iterable[Segmentation | tuple[str, MedvolError]],
@@ -74,7 +76,7 @@ def show_earlier(volume: Volume, answer: Answer) -> PageAnswer:
         GeometryError: The mask lies on another grid than the scan.
     """
     path, record = answer
-    content = read_json(path, "segment the scan again", "segment the scan again")
+    content = read_json(path, _REMEDY, _REMEDY)
     mask = read_mask(path.with_name(record.mask_file), volume)
     return show_answer(volume, mask, record.evidence, content, path.name)
 
@@ -94,17 +96,18 @@ class BatchPage:
         """Keep what was said where it is no answer."""
         self._words[job] = words
 
-    def show(self, job: Job, answer: PageAnswer) -> None:
-        """Show the answer to a job."""
-        self._shown[job] = self._page.fit(answer)
+    def show_written(self, job: Job, answer: Segmentation, path: Path) -> None:
+        """Show an answer whose record was just written to a path."""
+        record = read_json(path, _REMEDY, _REMEDY)
+        self._show(job, show_answer(answer.volume, answer.mask, answer.evidence, record, path.name))
 
     def show_earlier(self, job: Job, volume: Volume, answer: Answer) -> None:
         """Show an answer of an earlier run; where its mask cannot be read, the page says so."""
         try:
-            self.show(job, show_earlier(volume, answer))
+            self._show(job, show_earlier(volume, answer))
         except Exception as error:  # whatever is wrong with one mask, the page shows the others
             reason = f"There is an answer, and it cannot be shown: {explain_error(error)}"
-            self.show(job, _fail(job, reason, "", ""))
+            self._show(job, _fail(job, reason, "", ""))
 
     def write(self, folder: Path, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Path:
         """Write the page.
@@ -122,6 +125,9 @@ class BatchPage:
             for job, outcome in zip(jobs, outcomes, strict=True)
         ]
         return write_page(self._page, folder / PAGE_FILE)
+
+    def _show(self, job: Job, answer: PageAnswer) -> None:
+        self._shown[job] = self._page.fit(answer)
 
 
 def _explain(outcome: Outcome) -> tuple[str, str]:

@@ -70,7 +70,7 @@ def _write_answer(
         with hold():
             paths, failure = _save(answer, question, dicom_seg)
         if page is not None:
-            page.show(job, answer.show(question.name, dicom_seg, failure.failures if failure else None))
+            page.show_written(job, answer, paths["record"])
         status: Status = "done" if failure is None else "failed"
         return tell_answer(job, status, (paths["record"], read_record(paths["record"])), failure)
     except Exception as error:  # the disk's, or a library's

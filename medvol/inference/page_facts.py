@@ -124,9 +124,8 @@ def _propagator_options(record: Mapping[str, Any]) -> list[str]:
     name = identity.get("name") if isinstance(identity, dict) else None
     if not isinstance(name, str) or not isinstance(identity, dict):
         return []
-    changed = {
-        key: value for key, value in identity.items() if key in (known := _defaults(name)) and value != known[key]
-    }
+    known = _defaults(name)
+    changed = {key: value for key, value in identity.items() if key in known and value != known[key]}
     options = [] if name == PROPAGATOR and not changed else ["--propagator", name]
     for key, value in changed.items():
         options += [f"--propagator.{key}", value if isinstance(value, str) else json.dumps(value)]

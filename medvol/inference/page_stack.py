@@ -58,18 +58,18 @@ def make_stack(
     limits = window_limits(volume, get_window(name))
     scan, small_mask = _average(volume, mask, part, limits)
     affine = _affine(volume, part)
-    factor = np.array(part.factor)
-    offset, scale = np.array(part.start)[[2, 1, 2, 1]], factor[[2, 1, 2, 1]]
+    offset, scale = np.array(part.start)[[2, 1, 2, 1]], np.array(part.factor)[[2, 1, 2, 1]]
+    spacing_z, spacing_y, spacing_x = (side * f for side, f in zip(volume.spacing, part.factor, strict=True))
     stack = Stack(
         scan_nii_gz=pack_nifti(scan, affine),
         mask_nii_gz=pack_nifti(small_mask, affine) if mask.any() else None,
         shape_zyx=part.shape,
-        spacing_zyx_mm=tuple((np.array(volume.spacing) * factor).tolist()),
+        spacing_zyx_mm=(spacing_z, spacing_y, spacing_x),
         start_zyx=part.start,
         factor_zyx=part.factor,
         scan_shape_zyx=volume.shape,
         key=None if evidence.key_slice is None else (evidence.key_slice - part.start[0]) // part.factor[0],
-        boxes=tuple(tuple(box) for box in ((evidence.boxes - offset) / scale).tolist()),
+        boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in ((evidence.boxes - offset) / scale).tolist()),
     )
     return stack, tuple(_tell(volume, part, name, limits))
 
@@ -96,8 +96,9 @@ def _around(volume: Volume, mask: NDArray[np.bool_], key: int, boxes: NDArray[np
         low = np.minimum(low, [side.start for side in sides])
         high = np.maximum(high, [side.stop for side in sides])
     margin = np.ceil(MARGIN_MM / np.array(volume.spacing)).astype(int)
-    start, stop = np.maximum(low - margin, 0), np.minimum(high + margin, volume.shape)
-    return tuple(start.tolist()), tuple(stop.tolist())
+    z1, y1, x1 = np.maximum(low - margin, 0).tolist()
+    z2, y2, x2 = np.minimum(high + margin, volume.shape).tolist()
+    return (z1, y1, x1), (z2, y2, x2)
 
 
 def _average(

@@ -82,14 +82,11 @@ class Segmentation(Brief):
         """What a notebook shows of it."""
         return show_in_notebook(self.picture)
 
-    def show(
-        self, name: str, dicom_seg: DicomSegKind | None = None, not_written: Mapping[str, str] | None = None
-    ) -> PageAnswer:
+    def show(self, name: str) -> PageAnswer:
         """What an answer page shows of it, when it is saved under a name."""
-        paths = answer_paths(Path(), name, mask_suffix(self.volume))
-        overlay = None if "overlay" in (not_written or {}) else paths["overlay"].name
-        record = describe_segmentation(self, paths["mask"].name, overlay, not_written, dicom_seg)
-        return show_answer(self.volume, self.mask, self.evidence, record, paths["record"].name)
+        files = {kind: path.name for kind, path in answer_paths(Path(), name, mask_suffix(self.volume)).items()}
+        record = describe_segmentation(self, files["mask"], files["overlay"])
+        return show_answer(self.volume, self.mask, self.evidence, record, files["record"])
 
     def save(
         self,
@@ -134,17 +131,18 @@ def save_segmentation(
     }
     if dicom_seg is not None:
         extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
+    record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, dicom_seg)
     failures: dict[str, str] = {}
     if html:
-        extras["page"] = lambda path: _write_page(path, segmentation.show(name, dicom_seg, failures))
+        extras["page"] = lambda path: _write_page(path, segmentation, _note(failures, record), paths["record"].name)
     earlier = find_record(paths["record"])
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
         write_mask(partial["mask"], mask, volume)
-        _write_record(partial["record"], segmentation, paths, {}, dicom_seg)
+        partial["record"].write_bytes(to_json(record))
         _write_extras(extras, partial, paths, failures)
         if failures:
-            _write_record(partial["record"], segmentation, paths, failures, dicom_seg)
+            partial["record"].write_bytes(to_json(_note(failures, record)))
     written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
     replaced = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
     replaced += ["page"] if not html and earlier is not None else []
@@ -156,10 +154,17 @@ def save_segmentation(
     return written
 
 
-def _write_page(path: Path, answer: PageAnswer) -> None:
+def _write_page(path: Path, answer: Segmentation, record: Mapping[str, Any], record_file: str) -> None:
     page = new_page()
-    page.add(answer)
+    page.add(show_answer(answer.volume, answer.mask, answer.evidence, record, record_file))
     write_page(page, path)
+
+
+def _note(failures: Mapping[str, str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of an answer of which some files are not there."""
+    overlay = {"file": None} if "overlay" in failures else record["overlay"]
+    dicom_seg = None if "dicom_seg" in failures else record["dicom_seg"]
+    return {**record, "overlay": overlay, "dicom_seg": dicom_seg, "not_written": dict(failures)}
 
 
 def _write_extras(
@@ -179,8 +184,7 @@ def _write_extras(
 def describe_segmentation(
     segmentation: Segmentation,
     mask_file: str,
-    overlay_file: str | None,
-    not_written: Mapping[str, str] | None = None,
+    overlay_file: str,
     dicom_seg: DicomSegKind | None = None,
 ) -> dict[str, Any]:
     """Content of the record, as plain values; the same segmentation always gives the same content.
@@ -188,8 +192,7 @@ def describe_segmentation(
     Args:
         segmentation: The answer.
         mask_file: Name of its mask.
-        overlay_file: Name of its picture; None when there is none.
-        not_written: Why files that were asked for are not there, by their kind.
+        overlay_file: Name of its picture.
         dicom_seg: Kind of the DICOM segmentation that was asked for; None when there is none.
     """
     provenance, volume = segmentation.provenance, segmentation.volume
@@ -203,10 +206,10 @@ def describe_segmentation(
         "completion": segmentation.completion.text,
         "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
-        "dicom_seg": None if "dicom_seg" in (not_written or {}) else dicom_seg,
+        "dicom_seg": dicom_seg,
         "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
         "reading": None if segmentation.reading is None else segmentation.reading.to_dict(),
-        "not_written": dict(not_written or {}),
+        "not_written": {},
         "scan": _describe_scan(volume),
         **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
     }
@@ -248,14 +251,3 @@ def _describe_scan(volume: Volume) -> dict[str, Any]:
 def _rounded(values: NDArray[np.float64]) -> list[Any]:
     rounded: list[Any] = (np.round(values, _DECIMALS) + 0.0).tolist()
     return rounded
-
-
-def _write_record(
-    path: Path,
-    segmentation: Segmentation,
-    paths: Mapping[str, Path],
-    failures: Mapping[str, str],
-    dicom_seg: DicomSegKind | None,
-) -> None:
-    overlay = None if "overlay" in failures else paths["overlay"].name
-    path.write_bytes(to_json(describe_segmentation(segmentation, paths["mask"].name, overlay, failures, dicom_seg)))

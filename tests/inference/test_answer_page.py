@@ -166,10 +166,11 @@ def describe(volume: Volume, modality: str) -> list[str]:
 
 @pytest.mark.parametrize(("modality", "mean"), [("CT", ["Mean density: 7 HU"]), ("MR", []), ("other", [])])
 def test_only_a_ct_has_a_mean_in_hounsfield_units(modality: str, mean: list[str]) -> None:
-    """2 x 2 x 3 voxels of 5 x 1 x 1 mm; the ends of 2 x 3 pixels lie as test_measurements says."""
+    """2 x 2 x 3 voxels of 5 x 1 x 1 mm. On the outline of 2 x 3 pixels the farthest points are (0, -0.5) and (1, 2.5),
+    so sqrt(10) mm apart; (1.5, 0) and (-0.5, 2) are the farthest across, (3 * 2 + 2) / sqrt(10) mm."""
     volume = make_volume(np.full((4, 6, 8), 7.0, np.float32), (5.0, 1.0, 1.0), modality)
     assert describe(volume, modality) == [
-        "Key slice: 1", "Volume: 0.06 ml", "Longest diameter: 3.2 mm", "Diameter across it: 2.2 mm", *mean,
+        "Key slice: 1", "Volume: 0.06 ml", "Longest diameter: 3.2 mm", "Diameter across it: 2.5 mm", *mean,
     ]  # fmt: skip
 
 

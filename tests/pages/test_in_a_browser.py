@@ -3,18 +3,21 @@
 import io
 import re
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Browser, Opened
+from chromium import Browser, Opened, start_playwright
 from left_block import BLOCK, BOX, HOSTILE, HOSTILE_WORDS, KEY, SHAPE
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 import medvol
+
+pytestmark = pytest.mark.xdist_group("browser")
 
 GREEN = (6, 214, 160)
 YELLOW = (255, 209, 102)
@@ -291,3 +294,31 @@ def test_the_record_can_be_saved_and_copied(browser: Browser, one_page: Path, le
         command = opened.page.evaluate("navigator.clipboard.readText()")
         assert command.startswith("medvol segment 'ct scan.nii.gz' --evidence answer-1.json")
         assert opened.errors == []
+
+
+def test_without_a_browser_the_reason_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chromium.shutil.which", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"), start_playwright():
+        pytest.fail("started without a browser")
+
+
+def test_a_mask_that_is_empty_has_slices_and_no_planes(
+    browser: Browser, left_answer: medvol.Segmentation, tmp_path: Path
+) -> None:
+    empty = replace(left_answer, mask=np.zeros_like(left_answer.mask))
+    with browser.open(medvol.write_answer_page([empty], tmp_path / "empty.html")) as opened:
+        wait_for_slices(opened)
+        assert is_colour(canvas(opened), YELLOW).any()
+        assert "the mask is empty" in opened.page.inner_text("main")
+        assert opened.page.locator(".planes").count() == 0
+        assert opened.errors == []
+
+
+def test_a_failing_viewer_says_so(browser: Browser, many_page: Path) -> None:
+    with browser.open(many_page) as opened:
+        opened.page.evaluate("document.getElementById('niivue').textContent = 'nothing'")
+        opened.page.click("#answer-1 .open")
+        opened.page.wait_for_function(
+            "document.querySelector('.planes .hint').textContent.includes('could not be drawn')"
+        )
+        assert opened.page.locator("#answer-1 .open").is_visible()

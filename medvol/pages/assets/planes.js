@@ -17,22 +17,33 @@ async function loadNiivue() {
 }
 
 async function openPlanes(section) {
-  const before = shown.section;
+  if (shown.section !== null) setOpened(shown.section, false);
   shown.section = section;
-  if (before !== null) setOpened(before, false);
-  shown.niivue ??= loadNiivue();
-  const niivue = await shown.niivue;
+  try {
+    await drawPlanes(section);
+  } catch (error) {
+    setOpened(section, false);
+    tell(section, `Planes and 3D could not be drawn: ${error.message}. The pictures and the text are complete.`);
+  }
+}
+
+async function drawPlanes(section) {
+  const niivue = await (shown.niivue ??= loadNiivue());
   if (shown.canvas === null) {
     shown.canvas = document.createElement("canvas");
-    shown.canvas.setAttribute("role", "img");
     shown.canvas.tabIndex = 0;
+    shown.canvas.setAttribute("role", "img");
     shown.canvas.setAttribute("aria-label", "Axial, coronal and sagittal planes through the mask, and its surface in 3D");
   }
   section.querySelector(".stage").append(shown.canvas);
   setOpened(section, true);
-  const view = await (shown.view ??= makeView(niivue));
-  await showStack(niivue, view, section);
-  section.dataset.ready = "yes";
+  await showStack(niivue, await (shown.view ??= makeView(niivue)), section);
+}
+
+function tell(section, text) {
+  const hint = section.querySelector(".hint");
+  hint.textContent = text;
+  hint.hidden = false;
 }
 
 function setOpened(section, opened) {
@@ -69,19 +80,25 @@ async function makeView(niivue) {
   return view;
 }
 
+// Somebody may ask for another answer while this one is unpacked; then it is not shown.
 async function showStack(niivue, view, section) {
   const stack = JSON.parse(section.closest("article").querySelector(".viewer").dataset.stack);
   const [scan, mask] = await Promise.all([unpack(stack.scan), unpack(stack.mask)]);
+  const volumes = [
+    await niivue.NVImage.new(scan, "scan.nii", CLEAR, 1, null, 0, 255),
+    await niivue.NVImage.new(mask, "mask.nii", MASK, opacityOf(section), null, 0, 1),
+  ];
+  if (shown.section !== section) return;
   for (const mesh of [...view.meshes]) view.removeMesh(mesh);
   for (const volume of [...view.volumes]) view.removeVolume(volume);
-  view.addVolume(await niivue.NVImage.new(scan, "scan.nii", CLEAR, 1, null, 0, 255));
-  view.addVolume(await niivue.NVImage.new(mask, "mask.nii", MASK, opacityOf(section), null, 0, 1));
+  for (const volume of volumes) view.addVolume(volume);
   const { points, triangles } = surfaceOf(new Uint8Array(mask, 352), stack.shape);
   view.addMesh(new niivue.NVMesh(toWorld(points, mask), triangles, "mask", MASK_RGBA, 1, true, view.gl));
   view.setRenderAzimuthElevation(160, 15);
   view.setScale(1.25);
   showScan3D(view, section);
   moveToEvidence(view, stack, mask);
+  section.dataset.ready = "yes";
 }
 
 // The crosshair goes to the middle of the first box on the key slice.
@@ -114,9 +131,7 @@ function startPlanes() {
     section.hidden = false;
     if (!able) {
       section.querySelector(".stage").remove();
-      section.querySelector(".hint").textContent =
-        "This browser cannot draw planes and 3D, which need WebGL 2. The pictures and the text are complete.";
-      section.querySelector(".hint").hidden = false;
+      tell(section, "This browser cannot draw planes and 3D, which need WebGL 2. The pictures and the text are complete.");
       continue;
     }
     offer(section.querySelector(".open"), () => openPlanes(section));

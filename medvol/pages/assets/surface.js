@@ -9,7 +9,12 @@ function boxOf(mask, [depth, height, width]) {
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++, i++) {
         if (mask[i] === 0) continue;
-        [x, y, z].forEach((v, k) => { low[k] = Math.min(low[k], v); high[k] = Math.max(high[k], v + 1); });
+        if (x < low[0]) low[0] = x;
+        if (y < low[1]) low[1] = y;
+        if (z < low[2]) low[2] = z;
+        if (x >= high[0]) high[0] = x + 1;
+        if (y >= high[1]) high[1] = y + 1;
+        if (z >= high[2]) high[2] = z + 1;
       }
     }
   }

@@ -57,4 +57,3 @@ for (const button of document.querySelectorAll("button.save")) {
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
 }
-addEventListener("hashchange", () => document.querySelector(":target")?.focus?.());
