@@ -145,7 +145,7 @@ class CaseDataModule(LightningDataModule):
 
     Args:
         train: Cases to learn from.
-        val: Cases that alone serve for choices.
+        val: Cases for choices, such as the best checkpoint.
         test: Cases to report on.
         predict: Cases to answer; they need no masks.
         batch_size: Volumes a training batch.
@@ -189,7 +189,7 @@ class CaseDataModule(LightningDataModule):
         self.compare_scans = compare_scans
 
     def setup(self, stage: str) -> None:
-        """Look at the splits before a run starts.
+        """Check the splits before a run starts.
 
         Raises:
             ConfigError: The one that the stage needs is missing, or a transform cannot be built.

@@ -29,7 +29,7 @@ from medvol.training.sft import Lesson, Row, SFTModule
 
 
 class ScratchModule(SFTModule):
-    """Teaches a policy from random weights to see, then to write true anchors.
+    """Trains a policy from random weights: first to see, then to write the true anchors.
 
     Args:
         policy: Trained; one that starts from random weights.
