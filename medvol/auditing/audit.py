@@ -30,16 +30,17 @@ def audit_rewards(
 ) -> RewardAudit:
     """Rank true answers, altered ones and exploits by what they earn.
 
-    A term is held to the aspects that it ``judges``. Where an answer is worse in one of them, the term has to pay less
-    than for the truth, and for an exploit less than for an honest, mediocre answer. Where it is worse in nothing that
-    the term judges, the term must not pay more than for the truth. The weighted sum is held to what any term judges.
+    A term is tested on the aspects that it ``judges``. If an answer is worse in one of them, the term has to pay less
+    than for the truth. For an exploit it has to pay less than for an honest, mediocre answer. If an answer is worse in
+    nothing that the term judges, the term must not pay more than for the truth. The weighted sum is tested on all that
+    any term judges.
 
     Args:
         rewards: The terms, a plug-in's too.
         weights: Weight of each term by its name, as in ``RewardScorer``.
         cases: Questions with masks; small ones made in memory when None.
         propagator: Turns answers into masks when a weighted term reads them; when None a perfect one, which knows the
-            targets of all cases, so that the ranks tell about the rewards alone.
+            targets of all cases, so that the ranks depend on the rewards alone.
 
     Returns:
         The audit; nothing is raised for what is violated.

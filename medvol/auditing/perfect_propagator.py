@@ -1,4 +1,4 @@
-"""A propagator that knows the answers, so that ranks tell about rewards and not about a propagator."""
+"""A propagator that knows the answers, so that ranks depend on the rewards alone."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class RewardAudit:
 
     Args:
         ranks: One for each case, answer and term.
-        judged: Aspects that each term is held to.
+        judged: Aspects that each term is tested on.
     """
 
     ranks: tuple[Rank, ...]

@@ -1,1 +1,1 @@
-"""Findings about scans, label maps, data sets and splits, and mended copies."""
+"""Findings about scans, label maps, data sets and splits, and corrected copies."""

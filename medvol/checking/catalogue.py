@@ -22,7 +22,7 @@ class Problem:
         name: In a word or two; for a file that the reading gate refuses, the gate's own code.
         meaning: What it means for a user.
         fix: What to do.
-        mended: How ``--fix`` mends a copy; empty when it does not.
+        mended: How ``--fix`` corrects a copy; empty when it does not.
         warning: True when the file can be used all the same.
     """
 
@@ -43,7 +43,9 @@ _FOUND = (
         "written as its name says",
         warning=True,
     ),
-    Problem("MV302", "constant", "every voxel has one value: there is nothing to see", "export it again", warning=True),
+    Problem(
+        "MV302", "constant", "every voxel has the same value: there is nothing to see", "export it again", warning=True
+    ),
     Problem(
         "MV303",
         "windowed",
@@ -64,7 +66,7 @@ _FOUND = (
     Problem("MV403", "negative_label", "a label is negative", "save labels above 0; 0 is the background"),
     Problem("MV404", "fractions", "a label map holds no whole numbers", "resample it by nearest neighbour"),
     Problem("MV405", "unnamed_label", "labels.json has no name for a label", "add it"),
-    Problem("MV406", "swapped_sides", "left lies to the right of right", "swap the names, or mend the affine"),
+    Problem("MV406", "swapped_sides", "left lies to the right of right", "swap the names, or correct the affine"),
     Problem("MV407", "empty_labels", "a label map without a label", "check that it is the right file", warning=True),
     Problem(
         "MV408", "many_labels", "more than a thousand values: a scan, not labels", "check that it is the right file"
@@ -78,7 +80,7 @@ _FOUND = (
         warning=True,
     ),
     Problem("MV501", "bad_layout", "the data set's files or settings do not fit together", "see the detail"),
-    Problem("MV502", "bad_row", "a row of a table cannot be used", "mend the cell"),
+    Problem("MV502", "bad_row", "a row of a table cannot be used", "correct the cell"),
     Problem("MV503", "bad_case", "a case cannot be read", "see the detail"),
     Problem("MV504", "no_target", "a case that is scored has no target mask", "give it one, or use predict"),
     Problem("MV505", "empty_query", "a case asks nothing", "write a query or a target"),

@@ -1,4 +1,4 @@
-"""Mended copies: what is wrong with a file is put right, one problem after the other, and kept when the gate agrees."""
+"""Corrected copies: problems of a file are corrected one after the other; the copy is kept if the reader accepts it."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ VERBS = {
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
     "evaluate": Verb("score masks of any system: medvol evaluate --predictions DIR --data FILE", "evaluate"),
     "rescore": Verb("score a run again from what it kept, without its model", "rescore"),
-    "report": Verb("lay the evaluations of one or several runs side by side", "report"),
+    "report": Verb("show the evaluations of one or several runs side by side", "report"),
     "completion": Verb("print what a shell completes commands with: medvol completion bash", "completion"),
     "new": Verb("write a plug-in with components of your own: medvol new plugin NAME", "new"),
 }
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process when None.
 
     Returns:
-        Exit code: 0 done, 1 a case failed, 2 an error that the user can mend, 130 and 143 interrupted.
+        Exit code: 0 done, 1 a case failed, 2 an error that the user can correct, 130 and 143 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
@@ -127,7 +127,7 @@ def _help() -> str:
         "A query about a 3D scan, evidence a person can check, a 3D mask.\n\n"
         f"verbs:\n{verbs}\n\n"
         "options:\n"
-        "  --help     this text; medvol VERB --help tells about a verb\n"
+        "  --help     this text; medvol VERB --help explains a verb\n"
         "  --version  the version\n"
         "  --debug    show the traceback of an error (or set MEDVOL_DEBUG=1)"
     )

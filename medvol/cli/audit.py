@@ -38,9 +38,13 @@ def add_options(parser: ComponentParser) -> None:
     """Add the options of the audit to the parser of ``describe``."""
     parser.add_argument("--audit", action="store_true", help="rank altered answers by what the rewards pay for them")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--num_cases", type=int, default=8, help="cases of --cases that are looked at, from the first")
-    parser.add_subclass_arguments(CaseDataset, "cases", required=False, help="data set of the audit; small cases else")
-    parser.add_subclass_arguments(Propagator, "propagator", required=False, help="of the audit; a perfect one else")
+    parser.add_argument("--num_cases", type=int, default=8, help="how many cases of --cases are used, from the first")
+    parser.add_subclass_arguments(
+        CaseDataset, "cases", required=False, help="data set of the audit; small cases made in memory by default"
+    )
+    parser.add_subclass_arguments(
+        Propagator, "propagator", required=False, help="of the audit; by default one that knows the answers"
+    )
 
 
 def audit(names: Sequence[str], built: Namespace, console: Console) -> int:

@@ -70,13 +70,19 @@ def _parser(verb: str) -> ComponentParser:
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--root", type=str | None, default=None, help="folder that the paths of a table start at")
-    parser.add_argument("--fix", type=str | None, default=None, help="write mended copies into this folder")
-    parser.add_argument("--nan_to", type=float | None, default=None, help="value of NaN voxels in mended copies")
+    parser.add_argument("--fix", type=str | None, default=None, help="write corrected copies into this folder")
+    parser.add_argument("--nan_to", type=float | None, default=None, help="value of NaN voxels in corrected copies")
     parser.add_argument(
-        "--assume_orientation", type=str | None, default=None, help="axes of mended copies that had none, such as LPS"
+        "--assume_orientation",
+        type=str | None,
+        default=None,
+        help="axes of corrected copies that had none, such as LPS",
     )
     parser.add_argument(
-        "--hu_offset", type=float | None, default=None, help="added in mended copies of a CT with another zero: -1024"
+        "--hu_offset",
+        type=float | None,
+        default=None,
+        help="added in corrected copies of a CT with another zero: -1024",
     )
     return parser
 
@@ -130,14 +136,16 @@ def _read(splits: dict[str, CaseDataset], options: Any) -> CheckReport:
 
 
 def _mend(path: Path, report: CheckReport, options: Any) -> CheckReport:
-    """Write mended copies of files with findings; the report then names them."""
+    """Write corrected copies of files with findings; the report then names them."""
     from medvol.checking.header_mending import Mending
     from medvol.checking.mending import mend_copy
 
     folder = Path(options.fix)
     source = path if path.is_dir() else path.parent
     if folder.resolve().is_relative_to(source.resolve()) and (path.is_dir() or folder.resolve() == source.resolve()):
-        raise ConfigError(f"--fix never mends in place; give a folder outside {str(source)!r}, not {options.fix!r}")
+        raise ConfigError(
+            f"--fix never changes the original; give a folder outside {str(source)!r}, not {options.fix!r}"
+        )
     mending = Mending(options.nan_to, options.assume_orientation, options.hu_offset)
     files = dict.fromkeys(finding.place for finding in report.findings if Path(finding.place).is_file())
     mended = {}
@@ -181,7 +189,7 @@ def show_report(report: CheckReport, path: Path) -> None:
     if report.findings:
         _show_findings(report, path, console)
     for place, copy in report.mended.items():
-        console.print(Text(f"{_short(place, path)}: mended as {show(copy)}"), soft_wrap=True)
+        console.print(Text(f"{_short(place, path)}: corrected copy: {show(copy)}"), soft_wrap=True)
     if path.is_dir():
         places = {fingerprint.place for fingerprint in report.fingerprints} | refused
         console.print(Text(f"{len(places - refused)} of {len(places)} scans can be used"))

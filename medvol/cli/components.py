@@ -55,7 +55,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _run_list(arguments: Sequence[str]) -> int:
-    parser = ComponentParser(prog="medvol list", description="List everything that a name in YAML can mean.")
+    parser = ComponentParser(prog="medvol list", description="List all names that can be used in YAML.")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
     options = parser.parse_args(list(arguments))
     rows = [*module_rows(), *probe([row for registry in REGISTRIES for row in registry.describe()])]
@@ -67,7 +67,7 @@ def _run_list(arguments: Sequence[str]) -> int:
         console.print(Text(kind, style="bold"))
         for row in group:
             _print(_row_lines(row), console)
-    console.print(Text("medvol describe NAME tells about one of them"))
+    console.print(Text("medvol describe NAME explains one of them"))
     return 0
 
 

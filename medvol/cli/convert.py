@@ -29,10 +29,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("checkpoint", type=str, help=".ckpt of a run, upstream .pt file, or name of published weights")
     parser.add_argument("folder", type=str, help="folder to write; must not exist")
-    parser.add_argument("--component", type=str | None, help="whose weights they are, where several convert theirs")
+    parser.add_argument(
+        "--component", type=str | None, help="component that the weights belong to, if several are possible"
+    )
     parser.add_argument("--image_size", type=int | None, help="side of the network's square; 512 for MedSAM2")
-    parser.add_argument("--adapter", action="store_true", help="write the adapter of a run alone, in the form of peft")
-    parser.add_argument("--download", action="store_true", help="fetch published weights that are not here")
+    parser.add_argument("--adapter", action="store_true", help="write only the adapter of a run, in the form of peft")
+    parser.add_argument(
+        "--download", action="store_true", help="download published weights that are not on this machine"
+    )
     options = parser.parse_args(list(arguments))
     if options.checkpoint.endswith(_CHECKPOINT_SUFFIX):
         _export_policy(Path(options.checkpoint), Path(options.folder), options.adapter)
@@ -63,7 +67,7 @@ def _find_converter(name: str | None) -> type[WeightsConverter]:
                     converters.append(component)
     if len(converters) != 1:
         names = ", ".join(converter.__name__ for converter in converters) or "no component"
-        raise ConfigError(f"weights are converted by {names}; say whose they are: --component NAME")
+        raise ConfigError(f"weights are converted by {names}; choose one: --component NAME")
     return converters[0]
 
 

@@ -1,4 +1,4 @@
-"""Leaves out Lightning's remarks for whoever writes a training script, and advertisements; medvol says the rest."""
+"""Hides Lightning's advertisements, and its remarks that are meant for authors of training scripts."""
 
 from __future__ import annotations
 

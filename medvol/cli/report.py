@@ -21,7 +21,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: A run is named twice.
         RecordError: A run has no evaluation, or a damaged one.
     """
-    parser = ComponentParser(prog=f"medvol {verb}", description="Lay evaluations side by side.")
+    parser = ComponentParser(prog=f"medvol {verb}", description="Show evaluations side by side.")
     parser.add_argument("runs", nargs="+", type=str, help="run folders with evaluation.json; the first is compared to")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of tables for the terminal")
     parser.add_argument("--json", action="store_true", help="print JSON instead")

@@ -33,9 +33,9 @@ _DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 _EDITED = "_edited"
 
 _MEANINGS = {
-    "dicom_seg": "; anonymous leaves out what tells who the patient is, with_patient copies what an archive files it by"
+    "dicom_seg": "; anonymous leaves out who the patient is, with_patient copies what an archive needs to file it"
 }
-"""What the choices of an option mean, for whoever wrote none of them."""
+"""What the choices of an option mean, for a user who gave none of them."""
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def _require_question(options: Namespace) -> None:
     if options.jobs and (options.scan or options.query):
         raise ConfigError("--jobs names the scans and the queries; leave SCAN and QUERY out")
     if not options.jobs and not (options.scan and options.query is not None):
-        raise ConfigError('what to segment is not complete; give SCAN "QUERY", or --jobs FILE, or --evidence RECORD')
+        raise ConfigError('the command is not complete; give SCAN "QUERY", or --jobs FILE, or --evidence RECORD')
     if not options.jobs:
         require_query(options.query)
 
@@ -83,17 +83,19 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--jobs", type=str | None, help="JSON file of scans and queries")
     parser.add_argument("--evidence", type=str | None, help="edited evidence record to propagate without a policy")
     parser.add_argument("--out", type=str, default="segmentations", help="folder of the masks, records and pictures")
-    parser.add_argument("--overwrite", action="store_true", help="answer again what is answered")
-    parser.add_argument("--modality", type=Literal["CT", "MR", "other"] | None, help="kind of scan; guessed otherwise")
+    parser.add_argument("--overwrite", action="store_true", help="answer again, and replace earlier answers")
+    parser.add_argument("--modality", type=Literal["CT", "MR", "other"] | None, help="kind of scan; guessed by default")
     parser.add_argument("--assume_orientation", type=str | None, help="axes of a scan that does not say, such as LPS")
     parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
     parser.add_argument(
         "--dicom_seg",
         type=Literal["anonymous", "with_patient"] | None,
-        help="write a DICOM segmentation too: without the patient's data, or with what an archive files it by",
+        help="write a DICOM segmentation too: without the patient's data, or with what an archive needs to file it",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=0, help="draw this many more answers, and say how well they agree"
     )
     parser.add_argument("--html", action="store_true", help="write a page that shows the answer, or all of a batch")
-    parser.add_argument("--samples", type=int, default=0, help="draw so many more answers, and tell how far they agree")
     parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--allow_other_scan", action="store_true", help="use a record on another scan than its own")

@@ -1,4 +1,4 @@
-"""Warnings about what holds for a file, each told once however often the file is read."""
+"""Warnings about a file, each given once, however often the file is read."""
 
 from __future__ import annotations
 

@@ -229,9 +229,9 @@ class RewardTerm(Component):
     """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
 
     judges: ClassVar[frozenset[Aspect] | None] = None
-    """Aspects by which a worse answer has to score less; ``medvol.audit_rewards`` holds the term to them.
+    """Aspects in which a worse answer has to score less; ``medvol.audit_rewards`` tests the term on them.
 
-    None where a term does not say: it is held to the aspects that it is seen to react to.
+    None if a term does not say: it is then tested on the aspects that it reacts to.
     """
 
     @property
@@ -253,10 +253,10 @@ class CaseDataset(Component):
     component_kind = "datasets"
 
     drawn: ClassVar[bool] = False
-    """True where a program draws the scans: a policy that learned from these alone knows no real scan."""
+    """True if a program draws the scans: a policy that was trained on these alone knows no real scan."""
 
     licence: ClassVar[str] = ""
-    """Terms of the data, as whoever publishes it states them; model cards repeat it. Empty where it is not known."""
+    """Terms of the data, as their publisher states them; model cards repeat it. Empty if they are not known."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Traits of a scan: the few numbers by which a scan that is unlike others is told, measured in milliseconds.
+"""Traits of a scan: a few numbers that show whether it is unlike other scans, measured in milliseconds.
 
 Lengths are in mm. Tissue shares are parts of the tissue of a CT, so that air around the body does not count. Scans
 without units have shares of their own range of intensities, so that neither scale nor offset counts.

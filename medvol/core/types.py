@@ -144,8 +144,8 @@ def require_target(case: Case) -> NDArray[np.bool_]:
     """
     if case.target is not None and case.query.kind != "absent" and not case.target.any():
         raise DatasetError(
-            f"case {case.case_id!r} asks for {case.query.target or case.query.text!r}, and its mask is empty; mend the "
-            "mask, or let query.kind be 'absent' where the scan does not show it"
+            f"case {case.case_id!r} asks for {case.query.target or case.query.text!r}, and its mask is empty; "
+            "correct the mask, or let query.kind be 'absent' where the scan does not show it"
         )
     if case.target is None:
         raise DatasetError(
@@ -213,7 +213,7 @@ class Completion(Brief):
         token_ids: (T,) int64, with the end token when it was written; empty for a policy without tokens, -1 where
             a server does not tell.
         log_probs: (T,) float32 log-probability of each token when it was drawn, or None.
-        samples: Further answers to the same prompt, drawn at random, which tell how sure the policy is.
+        samples: Further answers to the same prompt, drawn at random, to see how sure the policy is.
     """
 
     text: str
@@ -233,7 +233,7 @@ class Rollout(Brief):
         failure: Name of the failure of the policy, the parser or the propagator; None when there was none.
         mask: (Z, Y, X) bool propagated from the evidence; None when nothing needed it or the answer failed.
         detail: The failure in words; empty when there was none.
-        error: What the policy or the propagator raised, for whoever raises it again; None otherwise.
+        error: What the policy or the propagator raised; None if they raised nothing.
     """
 
     case_id: str

@@ -118,7 +118,7 @@ class M3DSegDataset(ReleaseDataset):
         if questions.relations:
             raise ConfigError("M3D-Seg has lost sides and distances, so no relation is asked; leave relations out")
         if cache.folder is not None:
-            raise ConfigError("M3D-Seg is read as it lies, and cache.folder keeps nothing of it; leave it out")
+            raise ConfigError("cache.folder does not work with M3D-Seg, whose files are read directly; leave it out")
         self.set_id = set_id
         self.orientation = orientation
         self.layout = M3DSegLayout(set_id, orientation)

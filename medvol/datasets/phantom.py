@@ -95,7 +95,7 @@ class PhantomDataset(CaseDataset):
         if not 0 <= lesion_share <= 1:
             raise ConfigError(f"lesion_share is in [0, 1]; got {lesion_share}")
         if cache.folder is not None:
-            raise ConfigError("phantoms are drawn, and cache.folder keeps nothing of them; leave it out")
+            raise ConfigError("cache.folder does not work with phantoms, which are drawn; leave it out")
         self.split = split
         self.num_volumes = num_volumes
         self.seed = seed

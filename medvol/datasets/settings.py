@@ -15,10 +15,10 @@ from medvol.queries.query_bank import RELEASE_BANK, Phrasing, QueryBank
 
 @dataclass(frozen=True, repr=False)
 class PatientSettings(Brief):
-    """Whose scans are taken, and who is trained, validated and tested on.
+    """Which patients are used, and how they are divided into training, validation and test.
 
-    Patients are dealt in the order of a seeded hash of their names: splits with one seed and the same shares never
-    have a patient in common. Where the publisher has parts of its own, those count.
+    Patients are divided in the order of a seeded hash of their names: splits with one seed and the same shares never
+    have a patient in common. If the publisher has its own parts, those are used.
 
     Args:
         val_share: Share of the patients that are validated on, where the publisher names none.
@@ -108,7 +108,7 @@ class QuestionSettings(PhrasingSettings):
 
 @dataclass(frozen=True, repr=False)
 class CacheSettings(Brief):
-    """What is kept of scans that were read.
+    """How scans that were read are kept for the next time.
 
     Args:
         scans: Scans kept in memory, at least one.

@@ -104,7 +104,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
     except csv.Error as error:
         open_quote = "unexpected end of data" in str(error)
         reason = "a quote is opened and not closed" if open_quote else str(error)
-        raise DatasetError(f"{path}: not a CSV table (row {number + 1}: {reason}); mend its quotes") from error
+        raise DatasetError(f"{path}: not a CSV table (row {number + 1}: {reason}); correct its quotes") from error
 
 
 def _reader(text: str, delimiter: str) -> Iterator[list[str]]:

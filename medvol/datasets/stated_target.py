@@ -35,7 +35,7 @@ def require_stated(row: TargetRow, mask: NDArray[np.bool_], values: Callable[[Pa
     count, name = int(np.count_nonzero(mask)), row.target or row.query
     if row.absent and count:
         raise DatasetError(
-            f"{name!r} is said to be absent, and {row.mask} holds {count:,} voxels of it; mend label, mask or absent"
+            f"{name!r} is said to be absent, and {row.mask} holds {count:,} voxels of it; correct label, mask or absent"
         )
     if not row.absent and not count:
         raise DatasetError(_missing(row, name, values(row.mask)))
@@ -81,5 +81,5 @@ def _missing(row: TargetRow, name: str, held: list[int]) -> str:
     some = ", ".join(map(str, held[:12])) + (" and more" if len(held) > 12 else "")
     what = f"label {' or '.join(map(str, row.labels))} of {name!r} is not in" if row.labels else f"{name!r} is empty in"
     labels = f", which holds {some}" if held else ", which holds 0 alone"
-    mend = "; mend it, or write yes under 'absent' where the scan does not show it" if row.where else ""
+    mend = "; correct it, or write yes under 'absent' where the scan does not show it" if row.where else ""
     return f"{what} {row.mask}{labels}{mend}"

@@ -48,7 +48,7 @@ Placed = tuple[int, Row]
 
 
 class EvaluationModule(LightningModule):
-    """Answers, propagates and scores; ``medvol validate``, ``test`` and ``predict`` run it as it is.
+    """Answers, propagates and scores; ``medvol validate``, ``test`` and ``predict`` run it.
 
     Args:
         policy: Answers greedily.
@@ -85,7 +85,7 @@ class EvaluationModule(LightningModule):
         return bool(getattr(self.trainer, "fast_dev_run", False))
 
     def setup(self, stage: str) -> None:
-        """See that policy and propagator lack nothing, before anything is loaded."""
+        """Check that policy and propagator have all they need, before anything is loaded."""
         require_ready(self.propagator, self.policy)
 
     def configure_model(self) -> None:

@@ -61,7 +61,7 @@ def label_anchor(
     rng: np.random.Generator | None = None,
     rationale: str = "",
 ) -> Evidence:
-    """Work out the anchor of a target from its mask.
+    """Compute the anchor of a target from its mask.
 
     Args:
         mask: (Z, Y, X) bool.

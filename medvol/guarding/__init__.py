@@ -1,1 +1,1 @@
-"""Where components are called, and what they do is looked at."""
+"""Where components are called, and what they do is checked."""

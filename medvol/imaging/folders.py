@@ -32,7 +32,7 @@ class FolderContents:
 
 
 def find_scans(folder: Path) -> list[Path]:
-    """Scans of a folder, decided by what it holds; what else lies there is told in a warning.
+    """Find the scans of a folder by its content; a warning names what is not used.
 
     Files that are read by name (NIfTI, NRRD, MetaImage) and archives of DICOM are one scan each, but label maps beside
     their scans are none. Without any of them, a folder of DICOM is one scan, its subfolders included, unless its

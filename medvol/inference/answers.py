@@ -86,7 +86,7 @@ class Question:
             return there
         record = find_record(self.paths["record"])
         if record is None and self.paths["record"].exists():
-            raise RecordError(f"{self.paths['record']} is there already and cannot be read; mend it, or {_WAYS_OUT}")
+            raise RecordError(f"{self.paths['record']} is there already and cannot be read; correct it, or {_WAYS_OUT}")
         if not self.job.named:
             return there
         if record is None:

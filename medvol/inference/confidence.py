@@ -98,7 +98,7 @@ def require_trust(confidence: Confidence, query: str) -> None:
     if not confidence.training_known:
         reasons.append("it is not known what the policy was trained on")
     if reasons:
-        raise UntrustedAnswerError(f"the answer to {query!r} is refused, as strict asks: {'; '.join(reasons)}")
+        raise UntrustedAnswerError(f"the answer to {query!r} is refused by --strict: {'; '.join(reasons)}")
 
 
 def _mean_log_prob(completion: Completion) -> float | None:

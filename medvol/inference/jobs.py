@@ -91,7 +91,7 @@ def read_jobs(path: str | Path, out: str | Path) -> list[Job]:
             others go on.
     """
     path, out = Path(path), Path(out)
-    entries = read_json(path, "name a jobs file", "mend it")
+    entries = read_json(path, "name a jobs file", "correct it")
     if not isinstance(entries, list) or not entries:
         raise RecordError(f'{path} holds no list of jobs; write [{{"scan": "ct.nii.gz", "query": "the spleen"}}]')
     wanted: list[_Wanted] = []

@@ -31,7 +31,7 @@ PAGE_SUFFIX = ".html"
 FAILED_SUFFIX = ".failed.json"
 """Ending of the file that keeps the words of an answer without a mask."""
 
-_REMEDY = "mend it, or segment the scan again"
+_REMEDY = "correct it, or segment the scan again"
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ScratchPolicy(TrainablePolicy):
-    """A policy that can be taught to see and where to look, before and while it learns to answer."""
+    """A policy from random weights, which can be taught to see and where to look."""
 
     @abstractmethod
     def log_probs_and_gaze(

@@ -1,4 +1,4 @@
-"""SAM 2 by its own package: the second implementation, and the one that MedSAM2Propagator is held to."""
+"""SAM 2 by its own package: a second implementation, with which MedSAM2Propagator is compared."""
 
 from __future__ import annotations
 

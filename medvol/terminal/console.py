@@ -1,4 +1,4 @@
-"""The console that everything of medvol's is printed with: what it is given is plain text, whoever wrote it."""
+"""The console for all of medvol's output: text is printed as plain text, never as markup."""
 
 from __future__ import annotations
 

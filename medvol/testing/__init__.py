@@ -1,4 +1,4 @@
-"""Contract checks for components, medvol's own and anybody else's; none of it needs pytest but the decorator.
+"""Contract checks for all components. Only the decorator needs pytest.
 
     from medvol.testing import check_reward, parametrize_with_checks
 

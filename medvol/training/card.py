@@ -88,16 +88,16 @@ def render_card(facts: CardFacts, hashes: dict[str, str]) -> str:
 
 def _limits(data: TrainingData) -> Iterator[str]:
     """What the model cannot do, in plain words."""
-    yield "It is for research. It is no medical device, and nobody may be treated by what it says."
+    yield "It is for research only. It is not a medical device. Do not use it for diagnosis or treatment."
     if data.drawn:
         yield (
-            "**It knows drawn scans only.** No scan of a person was in its training, and what it answers about one is "
-            "worth nothing."
+            "**It knows drawn scans only.** It was never trained on a scan of a person. Its answers about real "
+            "scans are worth nothing."
         )
     kinds = ", ".join(sorted(data.ranges))
     if kinds:
         yield f"It was trained on {kinds} only. `medvol segment` warns of other scans, and of words that are new to it."
-    yield "It always names a place or says that there is none, also where it has not understood the query."
+    yield "It always names a place or says that there is none, even if it has not understood the query."
     if not any(stage.scores for stage in data.stages):
         yield "It was not validated while it was trained."
 
@@ -150,12 +150,12 @@ def _licences(facts: CardFacts) -> str:
     rows = [("base model", _plain(facts.base.name), facts.base.licence)] if facts.base is not None else []
     rows += [("training data", _plain(name), licence) for name, licence in sorted(sets.items())]
     known = [(what, name, _plain(licence) or "not known") for what, name, licence in rows]
-    text = "Not chosen yet. Whoever publishes this model writes its licence here and above, in `license`."
+    text = "Not chosen yet. Before you publish this model, write its licence here and above, in `license`."
     if facts.licence:
         text = f"{_plain(facts.licence)}."
     if not known:
         return text
-    remark = "What it is made of, with the terms that were stated for it; read them at their source:"
+    remark = "What it was made from, with the terms that were stated. Read them at their source:"
     return f"{text} {remark}\n\n{_table(('part', 'name', 'licence'), known)}"
 
 

@@ -42,8 +42,9 @@ class SpecCheckpoint(ModelCheckpoint):
     """Keeps the best checkpoint by validation DSC and the last one, each with the spec of its module.
 
     ``last.ckpt`` is only ever written between two steps, so a run that goes on from it is the run that was not
-    stopped: after each validation, at intervals, at the end, and when SIGINT or SIGTERM asks for a stop. A signal is
-    obeyed at the next such moment, when ``last.ckpt`` holds it; a second one at once, and then the former file stays.
+    stopped: after each validation, at intervals, at the end, and when SIGINT or SIGTERM asks for a stop. A
+    signal acts at the next such moment, when ``last.ckpt`` is written. A second one acts at once, and the earlier file
+    stays.
 
     Args:
         every_n_train_steps: Also keep the last one after this many optimiser steps; None leaves it to the clock.

@@ -46,8 +46,8 @@ class CheckpointFiles(TorchCheckpointIO):
             if reason is None:
                 raise
             raise CheckpointError(
-                f"cannot write the checkpoint {str(path)!r}: {reason.strerror}; a former one of that name is whole. "
-                "Make room, then go on with --ckpt_path last"
+                f"cannot write the checkpoint {str(path)!r}: {reason.strerror}; an earlier one of that name "
+                "is complete. Make room, then go on with --ckpt_path last"
             ) from error
 
     def load_checkpoint(

@@ -25,7 +25,7 @@ class CaseDataModule(LightningDataModule):
 
     Args:
         train: Cases to learn from.
-        val: Cases that alone serve for choices.
+        val: Cases for choices, such as the best checkpoint.
         test: Cases to report on.
         predict: Cases to answer; they need no masks.
         batch_size: Volumes a training batch, of all devices together: each device gets its part of every batch, so
@@ -70,7 +70,7 @@ class CaseDataModule(LightningDataModule):
         self.compare_scans = compare_scans
 
     def setup(self, stage: str) -> None:
-        """Look at the splits before a run starts.
+        """Check the splits before a run starts.
 
         Raises:
             ConfigError: The one that the stage needs is missing, a transform cannot be built, or there are more devices

@@ -47,7 +47,7 @@ from medvol.training.token_table import TokenTable, make_tables
 
 
 class GRPOModule(TrainingModule):
-    """Teaches a policy by what its own answers earn.
+    """Trains a policy by the rewards of its own answers (GRPO).
 
     Args:
         policy: Trained; it should already answer in the grammar (cold-start SFT first).
@@ -96,7 +96,7 @@ class GRPOModule(TrainingModule):
         self.automatic_optimization = False  # one rollout batch may be worth several updates
 
     def setup(self, stage: str) -> None:
-        """See that no reward lacks anything either."""
+        """Check that the rewards have all they need, too."""
         require_ready(*self.rewards)
         super().setup(stage)
 

@@ -63,7 +63,7 @@ class Publication:
             api.create_repo(self.repository, private=private, exist_ok=True)
             found = api.create_commit(self.repository, operations, commit_message=_MESSAGE)
         except LocalTokenNotFoundError as error:
-            raise ConfigError("the hub wants to know who you are; run `hf auth login` first") from error
+            raise ConfigError("you are not logged in to the hub; run `hf auth login` first") from error
         except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ConfigError(f"the hub did not take {str(self.folder)!r} as {self.repository}: {reason}") from error
@@ -98,7 +98,7 @@ def plan_publication(folder: str | Path, repository: str) -> Publication:
 def _remarks(folder: Path, names: Sequence[str]) -> list[str]:
     remarks = []
     if CARD_FILE not in names:
-        remarks.append(f"there is no card, {CARD_FILE}: nobody will know what this is; `medvol convert` writes one")
+        remarks.append(f"there is no card, {CARD_FILE}, that says what this model is; `medvol convert` writes one")
     elif not read_licence(folder / CARD_FILE):
         remarks.append(f"no licence is chosen: write it in {CARD_FILE}, under `license` and in its last section")
     if TRAINING_DATA_FILE in names:

@@ -43,7 +43,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class GRPOOptimizerSettings(OptimizerSettings):
-    """The same with other defaults for GRPO, which makes its own optimiser steps.
+    """``OptimizerSettings`` with other defaults for GRPO, which makes its own optimiser steps.
 
     Args:
         max_grad_norm: Gradients are scaled down to this norm.
@@ -74,7 +74,7 @@ class GRPOOptimizerSettings(OptimizerSettings):
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """The true answers that SFT teaches.
+    """How the true answers for SFT are made.
 
     Args:
         label_rule: How the key slice of a training answer is chosen among the slices shown.
@@ -125,13 +125,13 @@ class RolloutSettings:
 
 @dataclass(frozen=True)
 class AdvantageSettings:
-    """How much better a completion did than its siblings.
+    """How the advantage of a completion over the others in its group is computed.
 
     Args:
         scale: Divide by the standard deviation of the ``group`` (DeepSeekMath, eq. 3), of the whole ``batch``, or by
             nothing (``none``, Dr. GRPO).
-        skip_zero_spread: Leave groups whose completions all earn the same out of the update. They have no gradient but
-            that of the divergence.
+        skip_zero_spread: Leave groups out of the update if all of their completions have the same reward. Their only
+            gradient is that of the divergence.
     """
 
     scale: AdvantageScale = "group"
@@ -148,9 +148,9 @@ class LossSettings:
             averaged. ``dr_grpo``: sums over the longest allowed length, so that length is not rewarded (Dr. GRPO).
         importance: Clip the probability ratio of each ``token``, or of the whole ``sequence`` (GSPO: its geometric
             mean).
-        epsilon_low: A ratio below 1 minus this brings nothing further.
-        epsilon_high: Nor one above 1 plus this.
-        ratio_cap: Also bound the ratio of completions that did worse than their siblings, where clipping does not (dual
+        epsilon_low: Ratios below 1 minus this are clipped.
+        epsilon_high: Ratios above 1 plus this are clipped.
+        ratio_cap: Also bound the ratio of completions that are worse than their group, where clipping does not (dual
             clip; 3 in EasyR1, ``delta`` of TRL); None leaves it unbounded.
         beta: Weight of the divergence from the policy that training started from; 0 leaves the reference out.
         corrected_kl: Weight the divergence by the probability ratio, which makes its gradient unbiased after the first
@@ -182,7 +182,7 @@ class StartSettings:
 
     Args:
         min_parse_rate: Least share of the first answers that follows the grammar. Without a cold start, GRPO does not
-            converge (MedVol-R1, Table 2): a policy that never earns anything is taught nothing.
+            converge (MedVol-R1, Table 2): without any reward there is nothing to learn from.
         max_prompt_tokens: Longest allowed prompt; None allows what the model does.
     """
 

@@ -60,7 +60,7 @@ class Lesson:
 
 
 class SFTModule(TrainingModule):
-    """Teaches a policy to write true anchors.
+    """Trains a policy to write the true anchors (SFT).
 
     Args:
         policy: Trained.

@@ -39,8 +39,8 @@ def require_good_start(
         failures = sorted({rollout.failure for group in groups for rollout in group if rollout.failure})
         raise ConfigError(
             f"only {rate:.0%} of the first {sum(map(len, groups))} answers follow the grammar "
-            f"({', '.join(failures)}), and start.min_parse_rate is {start.min_parse_rate:.0%}: cold-start the "
-            "policy with SFTModule first and name its model folder, or lower start.min_parse_rate"
+            f"({', '.join(failures)}), and start.min_parse_rate is {start.min_parse_rate:.0%}: train the "
+            "policy with SFTModule first and give its model folder, or lower start.min_parse_rate"
         )
     _require_masks(groups)
 

@@ -11,7 +11,7 @@ import torch
 from medvol.core.errors import CheckpointError
 
 MAX_DEPTH = 64
-"""Values nested deeper than this are no settings of anybody's."""
+"""Values that are nested deeper than this are not settings."""
 
 MAX_VALUES = 200_000
 """Most values beside the tensors' own; one that is named twice counts twice."""

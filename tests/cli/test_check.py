@@ -195,8 +195,8 @@ def test_mended_copies_go_to_another_folder(tmp_path: Path, capsys: pytest.Captu
     assert main(["check", str(bad), "--fix", str(tmp_path / "one")]) == 0
     assert (tmp_path / "one" / "bad.nii.gz").is_file()
     for place in (folder, folder / "inner", folder / "new"):
-        assert "never mends in place" in refused("check", folder, "--fix", place)
-    assert "never mends in place" in refused("check", bad, "--fix", bad.parent)
+        assert "never changes the original" in refused("check", folder, "--fix", place)
+    assert "never changes the original" in refused("check", bad, "--fix", bad.parent)
 
 
 def test_what_only_the_user_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def test_list_shows_every_name_with_its_distribution(
     place = lines.index("  LightReward  lightdist 0.3")
     assert lines[place + 1] == "      Pays for being there."
     place = lines.index(f"  SFTModule  medvol-r1 {version('medvol-r1')}")
-    assert lines[place + 1] == "      Teaches a policy to write true anchors."
+    assert lines[place + 1] == "      Trains a policy to write the true anchors (SFT)."
 
 
 LIGHT = '''

@@ -37,7 +37,7 @@ def test_a_strangers_weights_are_converted(copier: None, tmp_path: Path, capsys:
 
 def test_of_several_that_convert_one_is_named(copier: None, refused: Callable[..., str]) -> None:
     said = refused("convert", "w.bin", "out")
-    assert said == ("weights are converted by CopyPropagator, MedSAM2Propagator; say whose they are: --component NAME")
+    assert said == ("weights are converted by CopyPropagator, MedSAM2Propagator; choose one: --component NAME")
 
 
 def test_who_converts_nothing_says_so(refused: Callable[..., str]) -> None:

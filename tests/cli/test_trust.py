@@ -147,7 +147,7 @@ def test_strict_refuses_one_answer(
     out = tmp_path / "out"
     assert segment(scan, "das Auto", *toy_that_knows, "--out", out, "--strict") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("medvol: the answer to 'das Auto' is refused, as strict asks: no training query had")
+    assert line.startswith("medvol: the answer to 'das Auto' is refused by --strict: no training query had")
     assert not list(tmp_path.rglob("out/*.nii.gz"))
     assert segment(scan, "the cube", *toy_that_knows, "--out", out, "--strict") == 0
 

@@ -121,7 +121,7 @@ def test_without_a_mask_the_truth_is_unknown_and_absent_targets_are_asked_for_by
 
 
 MISSTATED = {
-    "no_such_label": ({"label": "77"}, "label 77 of 'right kidney' is not in MASK, which holds 2, 3, 5, 9; mend it"),
+    "no_such_label": ({"label": "77"}, "label 77 of 'right kidney' is not in MASK, which holds 2, 3, 5, 9; correct it"),
     "labels": ({"label": "7;8"}, "label 7 or 8 of 'right kidney' is not in MASK"),
     "absent_and_there": ({"absent": "yes"}, "'right kidney' is said to be absent, and MASK holds 108 voxels of it"),
 }

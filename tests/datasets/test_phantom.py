@@ -285,7 +285,7 @@ def test_index_out_of_range_ends_iteration():
         ({"shape": (4, 96, 96)}, "at least 8"),
         ({"num_volumes": 0}, "num_volumes"),
         ({"lesion_share": 1.5}, "lesion_share"),
-        ({"cache": CacheSettings(folder="cache")}, "phantoms are drawn, and cache.folder keeps nothing of them"),
+        ({"cache": CacheSettings(folder="cache")}, "cache.folder does not work with phantoms"),
     ],
 )
 def test_settings_are_checked(settings, message):

@@ -142,7 +142,7 @@ def test_the_repr_tells_what_is_not_at_its_default() -> None:
     ("settings", "message"),
     [
         ({"questions": QuestionSettings(relations=True)}, "no relation is asked; leave relations out"),
-        ({"cache": CacheSettings(folder="kept")}, "cache.folder keeps nothing of it"),
+        ({"cache": CacheSettings(folder="kept")}, "cache.folder does not work with M3D-Seg"),
     ],
 )
 def test_what_arrays_have_lost_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -111,7 +111,7 @@ def test_a_record_that_somebody_broke_while_editing_is_kept(write_block, tmp_pat
     kept = contents(out)
     summary = run(out, asked)
     assert statuses(summary) == ["failed"]
-    assert "cannot be read; mend it" in summary.outcomes[0].detail
+    assert "cannot be read; correct it" in summary.outcomes[0].detail
     assert contents(out) == kept
     assert statuses(run(out, asked, overwrite=True)) == ["done"]
 

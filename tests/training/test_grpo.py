@@ -198,7 +198,7 @@ def test_a_batch_without_spread_changes_nothing_and_still_counts(tmp_path):
 
 
 def test_a_run_without_cold_start_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"only 0% of the first 16 answers .* cold-start the policy"):
+    with pytest.raises(ConfigError, match=r"only 0% of the first 16 answers .* train the policy with SFTModule"):
         fit(tmp_path, 1, start={"min_parse_rate": 0.5})
     assert not (tmp_path / "model").exists()
 

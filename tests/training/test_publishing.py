@@ -101,7 +101,7 @@ def test_what_is_no_model_folder_or_was_changed_is_refused(folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("refusal", "said"),
     [
-        (LocalTokenNotFoundError("no token"), "the hub wants to know who you are; run `hf auth login` first"),
+        (LocalTokenNotFoundError("no token"), "you are not logged in to the hub; run `hf auth login` first"),
         (
             HfHubHTTPError("403 Forbidden", response=httpx.Response(403, request=httpx.Request("POST", "https://hub"))),
             "the hub did not take",

@@ -1,4 +1,4 @@
-"""A zip archive as a source of files, for those that nobody trusts.
+"""A zip archive as a source of files, judged before anything in it is unpacked.
 
 Nothing is ever extracted and no name in an archive is used as a path, so an archive cannot write anywhere. What it
 declares is judged before a byte is inflated: the size of its table, every member, all members together, and whether

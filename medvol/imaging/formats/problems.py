@@ -1,4 +1,4 @@
-"""Why a scan is refused: one named error for each reason, which says by itself what ``medvol check`` tells of it.
+"""Why a scan is refused: one named error for each reason, with all that ``medvol check`` says about it.
 
 ``docs/reference.md`` lists them, written from these classes.
 """
@@ -26,7 +26,7 @@ class RefusedScanError(ScanError):
     fix: ClassVar[str] = ""
     """What to do, where the detail says no more."""
     mended: ClassVar[str] = ""
-    """How ``medvol check --fix`` mends a copy; empty when it does not."""
+    """How ``medvol check --fix`` corrects a copy; empty when it does not."""
 
     def __init_subclass__(cls, number: str, code: str, fix: str, mended: str = "") -> None:
         super().__init_subclass__()

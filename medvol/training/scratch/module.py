@@ -31,7 +31,7 @@ from medvol.training.strategies import sharded_layers
 
 
 class ScratchModule(SFTModule):
-    """Teaches a policy from random weights to see, then to write true anchors.
+    """Trains a policy from random weights: first to see, then to write the true anchors.
 
     Args:
         policy: Trained; one that starts from random weights.

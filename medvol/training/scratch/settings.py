@@ -9,7 +9,7 @@ from medvol.core.ranges import require_least
 
 @dataclass(frozen=True)
 class PerceptionSettings:
-    """The first stage, in which the slice encoder alone learns, by the occupancy loss.
+    """The perception stage: at first only the slice encoder learns, by the occupancy loss.
 
     Args:
         steps: First steps of the training; 0 leaves the stage out.
@@ -31,7 +31,7 @@ class PerceptionSettings:
 
 @dataclass(frozen=True)
 class CurriculumSettings:
-    """The stage after it, in which a few slices are shown at a time, each at its place in the full drawing.
+    """The curriculum: after the perception stage, a few slices are shown at a time, each at its place in the drawing.
 
     Args:
         steps: Steps after those of perception; 0 leaves the stage out.
@@ -58,7 +58,7 @@ class CurriculumSettings:
 
 @dataclass(frozen=True)
 class OccupancySettings:
-    """The occupancy loss: image tokens tell what lies on them.
+    """The occupancy loss: image tokens learn which labels lie on them.
 
     Args:
         weight: Weight of the loss in the curriculum; a third of it afterwards; 0 leaves it out.
