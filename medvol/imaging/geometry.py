@@ -7,6 +7,7 @@ convention (RAS+). Inside medvol arrays are (Z, Y, X) in LPS orientation, and th
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -105,6 +106,17 @@ def invert_orientation(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
     for source, (target, flip) in enumerate(orientation):
         inverse[int(target)] = (source, flip)
     return inverse
+
+
+def turn_to_lps(stored: NDArray[Any], orientation: NDArray[np.float64]) -> NDArray[Any]:
+    """See an array (I, J, K) of a file as (Z, Y, X) in LPS.
+
+    Args:
+        stored: In the axis order of the file.
+        orientation: From ``orientation_to_lps``.
+    """
+    turned: NDArray[Any] = nib.orientations.apply_orientation(stored, orientation)
+    return turned.transpose(2, 1, 0)
 
 
 def axis_codes(affine: NDArray[np.float64]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +28,13 @@ from medvol.imaging.formats.problems import (
     UnreadableScanError,
 )
 from medvol.imaging.formats.stored_scan import MAX_BYTES, StoredScan, fill_non_finite, is_finite
-from medvol.imaging.geometry import corner_distance_mm, orientation_to_lps, place_tolerance_mm, reorient_affine
+from medvol.imaging.geometry import (
+    corner_distance_mm,
+    orientation_to_lps,
+    place_tolerance_mm,
+    reorient_affine,
+    turn_to_lps,
+)
 from medvol.imaging.hounsfield import find_shift, guess_modality
 from medvol.imaging.label_values import label_values, to_labels
 from medvol.imaging.volume_hash import hash_voxels, remember_hash
@@ -252,6 +257,6 @@ def _to_lps(
     """Voxels (Z, Y, X) in LPS, their affine, and the way back."""
     i, j, k = stored.voxels.shape
     orientation = orientation_to_lps(stored.affine)
-    voxels = nib.orientations.apply_orientation(stored.voxels, orientation).transpose(2, 1, 0)
+    voxels = turn_to_lps(stored.voxels, orientation)
     affine = reorient_affine(stored.affine, orientation, (i, j, k))
     return voxels, affine, Source(path, stored.affine, (i, j, k), orientation, stored.header, series)

@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -16,7 +15,7 @@ from scipy import ndimage
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Volume
 from medvol.imaging.file_names import ends_in
-from medvol.imaging.geometry import place_tolerance_mm, voxel_to_world
+from medvol.imaging.geometry import place_tolerance_mm, turn_to_lps, voxel_to_world
 from medvol.imaging.label_values import to_labels
 from medvol.imaging.reading import read_label_map
 
@@ -82,8 +81,7 @@ def _read_archive(path: Path, volume: Volume) -> NDArray[np.int32]:
     stored = to_labels(path, loaded)
     if source is None:
         return stored
-    turned: NDArray[np.int32] = nib.orientations.apply_orientation(stored.transpose(2, 1, 0), source.orientation)
-    return np.ascontiguousarray(turned.transpose(2, 1, 0))
+    return np.ascontiguousarray(turn_to_lps(stored.transpose(2, 1, 0), source.orientation))
 
 
 def _load(path: Path, volume: Volume) -> NDArray[Any]:
