@@ -8,6 +8,7 @@ import pytest
 import torch
 from device_runs import FAULTY, TINY, Run, medvol, phantoms, write
 
+from medvol.cli import main
 from medvol.training.checkpoint import load_module
 
 MOST_SECONDS = 60
@@ -54,7 +55,7 @@ def site(tmp_path) -> Path:
 
 
 @pytest.fixture
-def evaluation(tmp_path, site):
+def evaluation(tmp_path, site, monkeypatch):
     """Run a verb that scores or answers cubes, on so many processes, into a folder of that name."""
 
     def run(verb: str, devices: int, count: int = 4, broken: int = -1, rank: int = -1) -> tuple[Run, Path]:
@@ -67,9 +68,11 @@ def evaluation(tmp_path, site):
             {"val": cubes, "test": cubes, "predict": cubes, "allow_shared_patients": True},
         )
         folder = tmp_path / f"{verb}-{devices}"
-        return medvol(
-            verb, "--config", path, f"--trainer.default_root_dir={folder}", devices=devices, site=site
-        ), folder
+        command = [verb, "--config", path, f"--trainer.default_root_dir={folder}"]
+        if devices > 1:
+            return medvol(*command, devices=devices, site=site), folder
+        monkeypatch.syspath_prepend(str(site))
+        return Run(main([str(word) for word in command]), [], 0.0), folder
 
     return run
 
@@ -83,6 +86,7 @@ def test_three_processes_write_what_one_writes(evaluation):
     assert len(json.loads((three / "cases.json").read_text())) == 4
 
 
+@pytest.mark.slow
 def test_two_processes_answer_every_case_once(evaluation):
     done, folder = evaluation("predict", 2, count=3)
     assert done.code == 0, done.lines
@@ -91,7 +95,7 @@ def test_two_processes_answer_every_case_once(evaluation):
     assert summary["counts"]["done"] == len(list((folder / "predictions").glob("*.nii.gz"))) == 3
 
 
-@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize("broken", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_case_that_one_process_cannot_read_ends_all_with_one_sentence(evaluation, broken):
     done, folder = evaluation("test", 2, broken=broken)
     assert done.code == 2
