@@ -34,7 +34,7 @@ from medvol.inference.segmenter import Segmenter
 from medvol.rollouts.masks import follow_anchors
 from medvol.terminal.progress import Work
 from medvol.viewing.entries import Entry, Reader, open_answer, open_failure, question_about, question_entry
-from medvol.viewing.packing import pack_mask, unpack_mask
+from medvol.viewing.packing import bounding_box, pack_mask, unpack_mask
 from medvol.viewing.reading_folder import Head, ReadingFolder
 from medvol.viewing.scans import OpenScan, Scan, Shelf
 
@@ -97,7 +97,10 @@ class Desk:
         """The work list: every answer with where it stands."""
         entries = list(self.entries.values())
         heads = self.readings.heads(entries)
-        return [{**entry.describe(), **self._standing(entry, head)} for entry, head in zip(entries, heads, strict=True)]
+        return [
+            {**entry.describe(), "anchor": _describe_anchor(head.record.evidence), **self._standing(entry, head)}
+            for entry, head in zip(entries, heads, strict=True)
+        ]
 
     def open(self, entry: Entry) -> dict[str, Any]:
         """Everything about an answer: its scan, the policy's anchor and mask, the last reading, the draft, the truth.
@@ -270,10 +273,12 @@ def _describe_anchor(evidence: Evidence) -> dict[str, Any]:
 
 
 def _measure(opened: OpenScan, mask: Mask) -> dict[str, Any]:
-    volume = opened.volume
-    unit = "HU" if volume.modality == "CT" else None
+    volume, box = opened.volume, bounding_box(mask)
+    measures = measure_mask(volume.voxels[box], mask[box], volume.spacing, "HU" if volume.modality == "CT" else None)
+    if measures["diameter_slice"] is not None:
+        measures["diameter_slice"] += box[0].start
     return {
         "mask": pack_mask(mask),
-        "measures": measure_mask(volume.voxels, mask, volume.spacing, unit),
+        "measures": measures,
         "dice": None if opened.truth is None else round(dice(mask, opened.truth), 4),
     }

@@ -74,6 +74,7 @@ class Interface:
             Route(f"{answer}/readings", self.add_reading, methods=["POST"]),
             Route(f"{answer}/draft", self.keep_draft, methods=["PUT"]),
             Route(f"{answer}/draft", self.drop_draft, methods=["DELETE"]),
+            Route(f"{scan}/open", self.open_scan, methods=["POST"]),
             Route(f"{scan}/voxels", self.voxels),
             Route("/api/jobs/{job}", self.job),
             Route("/api/jobs/{job}", self.cancel, methods=["DELETE"]),
@@ -145,6 +146,12 @@ class Interface:
         entry, revision = self._entry(request), read_number(request, "revision", 0, 0, 10**8)
         await asyncio.to_thread(self.desk.readings.drop_draft, entry, revision)
         return _json({})
+
+    async def open_scan(self, request: Request) -> Response:
+        """Geometry, windows and scale of a scan, which is read where it is not in memory."""
+        scan = self._scan(request.path_params["scan"])
+        await read_body(request)
+        return await self._do("reading the scan", lambda: self.desk.shelf.get(scan).describe())
 
     async def voxels(self, request: Request) -> Response:
         """Slices as 16-bit little-endian numbers."""

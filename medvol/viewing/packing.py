@@ -63,14 +63,25 @@ def pack_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     The bits are in C order, the first voxel in the lowest bit of the first byte, gzip-compressed, in base64; an empty
     mask has the shape [0, 0, 0].
     """
-    rows = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not len(rows[0]):
+    box = bounding_box(mask)
+    part = mask[box]
+    if not part.size:
         return {"origin_zyx": [0, 0, 0], "shape_zyx": [0, 0, 0], "bits": ""}
-    start, stop = [int(found[0]) for found in rows], [int(found[-1]) + 1 for found in rows]
-    part = mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     bits = gzip.compress(np.packbits(part, bitorder="little").tobytes(), 1, mtime=0)
-    shape = [b - a for a, b in zip(start, stop, strict=True)]
-    return {"origin_zyx": start, "shape_zyx": shape, "bits": b64encode(bits).decode("ascii")}
+    origin = [side.start for side in box]
+    return {"origin_zyx": origin, "shape_zyx": list(part.shape), "bits": b64encode(bits).decode("ascii")}
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """The smallest box (Z, Y, X) that holds a mask; an empty one for an empty mask."""
+    z = _extent(mask.any(axis=(1, 2)))
+    plane = mask[z].any(axis=0)
+    return z, _extent(plane.any(axis=1)), _extent(plane.any(axis=0))
+
+
+def _extent(filled: NDArray[np.bool_]) -> slice:
+    places = np.flatnonzero(filled)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def unpack_mask(packed: Mapping[str, Any], shape: tuple[int, int, int]) -> NDArray[np.bool_]:

@@ -63,6 +63,7 @@ class Desk {
     await this.keepNow();
     const turn = ++this.turn;
     showBanner(null);
+    await this.preview(this.answers.find((listed) => listed.id === id), turn);
     const answer = await this.work(`api/answers/${id}/open`, {});
     if (turn !== this.turn) return;
     this.answer = answer;
@@ -86,7 +87,6 @@ class Desk {
     };
     this.now = answer.current;
     this.views.chosen = 0;
-    this.useScan(answer.scan);
     const span = this.followed.now.span;
     const middle = span === null ? Math.floor(this.scan.depth / 2) : Math.floor((span[0] + span[1]) / 2);
     this.aimAt(this.anchor, middle);
@@ -95,9 +95,23 @@ class Desk {
     this.setWindow(answer.scan.windows.find(({ name }) => name === answer.window) ?? answer.scan.windows[0]);
     this.refreshPanel();
     this.list();
-    this.scan.load(this.views.cross[2]).catch((error) => this.explain(error));
     if (answer.draft !== null) this.follow();
     else this.draw3D();
+  }
+
+  // The scan and the boxes at once; masks and measures follow.
+  async preview(listed, turn) {
+    this.answer = null;
+    this.now = null;
+    this.followed = { original: null, now: null, truth: null };
+    const about = await this.work(`api/scans/${listed.scan}/open`, {});
+    if (turn !== this.turn) return;
+    byId("query").textContent = listed.query;
+    this.history = new History(listed.anchor);
+    this.useScan(about);
+    this.setWindow(about.windows[0]);
+    this.aimAt(this.anchor, Math.floor(this.scan.depth / 2));
+    this.scan.load(this.views.cross[2]).catch((error) => this.explain(error));
   }
 
   useScan(about) {

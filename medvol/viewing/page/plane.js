@@ -8,6 +8,8 @@ export class Plane {
     this.canvas = canvas;
     this.kind = kind;
     this.paper = document.createElement("canvas");
+    this.painted = null;
+    this.paths = new Map();
     this.zoom = 1;
     this.pan = [0, 0];
   }
@@ -63,7 +65,15 @@ export class Plane {
     return { context, place };
   }
 
+  // Where the plane lies: only what changes that is painted and outlined anew.
+  depth(cross) {
+    return { axial: cross[2], coronal: cross[1], sagittal: cross[0] }[this.kind];
+  }
+
   paint(scan, cross, [low, high], { columns, rows }) {
+    const key = [scan.about.scan, this.depth(cross), low, high, scan.received].join();
+    if (key === this.painted) return;
+    this.painted = key;
     if (this.paper.width !== columns || this.paper.height !== rows || this.image === undefined) {
       this.paper.width = columns;
       this.paper.height = rows;
@@ -97,8 +107,30 @@ export class Plane {
   }
 
   // The outline runs along the edges between voxels of the mask and the others.
-  outline(context, { sx, sy, x, y, rows }, mask, [cx, cy, cz], colour, dashed) {
+  outline(context, place, mask, cross, colour, dashed) {
     if (mask === null || mask.empty) return;
+    const key = [this.depth(cross), ...Object.values(place)].join();
+    let kept = this.paths.get(colour);
+    if (kept === undefined || kept.mask !== mask || kept.key !== key) {
+      kept = { mask, key, ...this.trace(place, mask, cross) };
+      this.paths.set(colour, kept);
+    }
+    const { edges, fill } = kept;
+    context.save();
+    if (!dashed) {
+      context.globalAlpha = 0.18;
+      context.fillStyle = colour;
+      context.fill(fill);
+      context.globalAlpha = 1;
+    }
+    context.strokeStyle = colour;
+    context.lineWidth = 1.5 * (window.devicePixelRatio || 1);
+    if (dashed) context.setLineDash([5, 4]);
+    context.stroke(edges);
+    context.restore();
+  }
+
+  trace({ sx, sy, x, y, rows }, mask, [cx, cy, cz]) {
     const axial = this.kind === "axial";
     const inside = axial
       ? (c, r) => mask.at(cz, r, c)
@@ -124,18 +156,7 @@ export class Plane {
         }
       }
     }
-    context.save();
-    if (!dashed) {
-      context.globalAlpha = 0.18;
-      context.fillStyle = colour;
-      context.fill(fill);
-      context.globalAlpha = 1;
-    }
-    context.strokeStyle = colour;
-    context.lineWidth = 1.5 * (window.devicePixelRatio || 1);
-    if (dashed) context.setLineDash([5, 4]);
-    context.stroke(edges);
-    context.restore();
+    return { edges, fill };
   }
 
   cross(context, { sx, sy, x, y, columns, rows }, [cx, cy, cz]) {

@@ -15,6 +15,7 @@ export class Scan {
     this.coming = new Map();
     this.changed = changed;
     this.closed = false;
+    this.received = 0;
     const slab = this.perSlab * this.height * this.width * 2;
     this.mostSlabs = Math.max(4, Math.floor(MOST_BYTES / slab));
     this.count = Math.ceil(this.depth / this.perSlab);
@@ -73,6 +74,7 @@ export class Scan {
           .then((values) => {
             if (this.closed) return;
             this.slabs.set(number, values);
+            this.received++;
             while (this.slabs.size > this.mostSlabs) this.slabs.delete(this.slabs.keys().next().value);
             this.changed();
           })

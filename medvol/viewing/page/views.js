@@ -110,7 +110,8 @@ export class Views {
     else if (plane !== this.axial) {
       this.hold = { ...start, kind: "cross" };
       this.aim(plane, at);
-    } else if (this.tool === "add") this.hold = this.desk.mayAdd() ? { ...start, kind: "new" } : undefined;
+    } else if (!this.desk.answer) return;
+    else if (this.tool === "add") this.hold = this.desk.mayAdd() ? { ...start, kind: "new" } : undefined;
     else {
       const found = this.find(at);
       if (found === null) {
