@@ -1,7 +1,7 @@
 """The documented way of a published model, through the command line, on folders of published form.
 
-Each has the configuration classes, processor files, chat template and two shards of the published models, one also their
-vocabulary at full size; few layers and random weights. Taught one answer by heart, it segments a scan.
+Each has the configuration classes, processor files, chat template and two shards of the published models, and one also
+their vocabulary at full size; few layers and random weights. Taught one answer by heart, it segments a scan.
 """
 
 import json
