@@ -47,7 +47,7 @@ class ComponentParsing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"parser_mode": MODE, "allow_abbrev": False, **kwargs})
 
-    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse; of two classes of one name the registered one is meant."""
         flags = {word for word, action in self._option_string_actions.items() if action.nargs == 0}  # type: ignore[attr-defined]
         cleared = clear_arguments(args, flags) if isinstance(args, list) else args

@@ -39,6 +39,6 @@ class RequestSettings:
         """
         require_least(1, "requests", concurrency=self.concurrency)
         require_least(1, "requests", max_requests=self.max_requests, max_tokens=self.max_tokens)
-        limits_s = {"timeout_s": self.timeout_s, "case_timeout_s": self.case_timeout_s, "max_time_s": self.max_time_s}
-        require_least(0.1, "requests", **limits_s)
+        require_least(0.1, "requests", timeout_s=self.timeout_s, case_timeout_s=self.case_timeout_s)
+        require_least(0.1, "requests", max_time_s=self.max_time_s)
         require_least(0, "requests", retries=self.retries)

@@ -40,7 +40,7 @@ class Spending:
         """
         now_s = self._clock()
         self._begun_s = now_s if self._begun_s is None else self._begun_s
-        bounds = {
+        bounds: dict[str, tuple[float, float | None]] = {
             "max_requests": (self.requests, self._settings.max_requests),
             "max_tokens": (self.tokens, self._settings.max_tokens),
             "max_time_s": (now_s - self._begun_s, self._settings.max_time_s),

@@ -100,9 +100,14 @@ def test_a_saved_folder_opens_in_plain_transformers(opened, tmp_path):
     with torch.no_grad():
         logits = [one(**inputs, logits_to_keep=32).logits for one, inputs in ((model, after), (opened.model, before))]
     torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
-    again = VisionLanguagePolicy(str(folder))
-    assert again.template == opened.policy.template
-    assert again.identity()["sha256"] == opened.policy.identity()["sha256"]
+
+
+def test_a_saved_folder_opens_again(published, tmp_path):
+    policy = VisionLanguagePolicy(str(published[0]), template=published[1], box_units="thousandths")
+    policy.save(tmp_path / "saved")
+    again = VisionLanguagePolicy(str(tmp_path / "saved"))
+    assert again.template == policy.template
+    assert again.identity()["sha256"] == policy.identity()["sha256"]
 
 
 def test_the_system_turn_of_a_template_is_part_of_the_prompt(publish):
