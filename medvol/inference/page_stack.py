@@ -124,7 +124,7 @@ def _block_means(slab: NDArray[np.float32], factor: _Three) -> NDArray[np.float3
     for axis in (0, 1):
         starts = np.arange(0, means.shape[axis], factor[axis + 1])
         counts = np.diff([*starts, means.shape[axis]]).reshape((-1, 1) if axis == 0 else (1, -1))
-        means = np.add.reduceat(means, starts, axis=axis) / counts.astype(np.float32)
+        means = (np.add.reduceat(means, starts, axis=axis) / counts).astype(np.float32)
     return means
 
 

@@ -11,6 +11,7 @@ README = REPOSITORY / "README.md"
 MOST_WORDS = 800
 PICTURES = {"make_readme_picture.py": "evidence.png", "make_coordinates_picture.py": "coordinates.png"}
 
+
 def anchors(page: Path) -> set[str]:
     """Addresses of the headings of a page, as GitHub and the site make them."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)

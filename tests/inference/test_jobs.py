@@ -190,6 +190,7 @@ def test_two_questions_of_one_name_are_refused(tmp_path: Path, second):
     assert len(read_jobs(write_jobs(tmp_path, entries), tmp_path / "out")) == 2
 
 
-def test_the_name_of_the_summary_is_taken(tmp_path: Path):
-    with pytest.raises(RecordError, match="a file of the batch itself"):
-        read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": "Summary"}]), tmp_path)
+@pytest.mark.parametrize("name", ["Summary", "answers"])
+def test_the_names_of_the_batch_itself_are_taken(tmp_path: Path, name: str):
+    with pytest.raises(RecordError, match="file of the batch itself"):
+        read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": name}]), tmp_path)
