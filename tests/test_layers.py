@@ -26,7 +26,7 @@ OWNERS = {
     "nibabel": ("imaging/", "datasets/", "checking/"),
     "jsonargparse": ("cli/",),
     "rich": ("cli/", "evaluation/", "auditing/", "inference/summary.py", "terminal/"),
-    "lightning": ("cli/", "training/", "evaluation/module.py"),
+    "lightning": ("cli/", "training/", "evaluation/module.py", "evaluation/fault_watch.py"),
 }
 PURE = (
     "grounding/boxes.py",
