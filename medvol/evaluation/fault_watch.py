@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch exports it without saying so
 
 from medvol.core.errors import CASE_ERRORS, MedvolError, explain_os_error
 from medvol.core.visible_text import show
@@ -36,7 +37,7 @@ class FaultWatch(Callback):
     """
 
     def __init__(self) -> None:
-        self._store: distributed.TCPStore | None = None
+        self._store: TCPStore | None = None
         self._is_first = True
         self._over = threading.Event()
         self._known = threading.Event()
@@ -80,12 +81,12 @@ class FaultWatch(Callback):
         if trainer.world_size == 1 or self._store is not None or forked or place is None:
             return
         self._is_first = trainer.is_global_zero
-        self._store = distributed.TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=_PATIENCE_S))
+        self._store = TCPStore(place.main_address, place.main_port, timeout=timedelta(seconds=_PATIENCE_S))
         self._over.clear()
         self._known.clear()
         threading.Thread(target=self._watch, args=(self._store,), name="medvol-fault-watch", daemon=True).start()
 
-    def _watch(self, store: distributed.TCPStore) -> None:
+    def _watch(self, store: TCPStore) -> None:
         while not self._over.wait(_PACE_S):
             try:
                 if not store.check([_TEXT]):
