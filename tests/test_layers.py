@@ -29,7 +29,7 @@ OWNERS = {
     "starlette": ("viewing/",),
     "uvicorn": ("viewing/",),
     "rich": ("cli/", "evaluation/", "auditing/", "inference/summary.py", "terminal/"),
-    "lightning": ("cli/", "training/", "evaluation/module.py"),
+    "lightning": ("cli/", "training/", "evaluation/module.py", "evaluation/fault_watch.py"),
 }
 PURE = (
     "grounding/boxes.py",

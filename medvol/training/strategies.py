@@ -119,9 +119,11 @@ def shard_layers(network: nn.Module, mesh: Any) -> list[FSDPModule]:
         raise ConfigError("trainer.strategy is fsdp2, and the policy's network has no stack of layers; choose ddp")
     for layer in max(stacks, key=lambda stack: sum(parameter.numel() for parameter in stack.parameters())):
         fully_shard(layer, mesh=mesh)
-        layer.set_gradient_divide_factor(1.0)
-        layer.set_force_sum_reduction_for_comms(True)
-    return sharded_layers(network)
+    layers = sharded_layers(network)
+    for shard in layers:
+        shard.set_gradient_divide_factor(1.0)
+        shard.set_force_sum_reduction_for_comms(True)
+    return layers
 
 
 def sharded_layers(module: nn.Module | None) -> list[FSDPModule]:

@@ -70,7 +70,7 @@ class VolumeSampler(DistributedSampler[list[list[int]]]):
     def __len__(self) -> int:
         return -(-len(self.groups) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[list[int]]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[list[list[int]]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.groups)) if self.shuffle else np.arange(len(self.groups))
         chosen = [self._draw(self.groups[i], rng) for i in order]
