@@ -101,6 +101,7 @@ class Desk {
 
   // The scan and the boxes at once; masks and measures follow.
   async preview(listed, turn) {
+    clearTimeout(this.third);
     this.answer = null;
     this.now = null;
     this.followed = { original: null, now: null, truth: null };
@@ -423,9 +424,12 @@ class Desk {
       byId("three-note").textContent = "This browser has no WebGL 2, so there is no 3D view.";
       return;
     }
+    const { scan } = this;
+    const { now } = this.followed;
+    if (now === null) return;
     this.third = setTimeout(() => {
-      show(place, this.scan, this.followed.now).then(
-        () => (byId("three-note").textContent = this.followed.now.empty ? "no mask" : ""),
+      show(place, scan, now).then(
+        () => (byId("three-note").textContent = now.empty ? "no mask" : ""),
         (error) => (byId("three-note").textContent = error.message),
       );
     }, 250);
