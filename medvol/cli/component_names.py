@@ -53,7 +53,8 @@ def _import_component(word: str) -> str:
 
 
 def _find_subclasses(cls: type) -> Iterator[type]:
-    for child in cls.__subclasses__():
+    children: list[type] = cls.__subclasses__()
+    for child in children:
         yield child
         yield from _find_subclasses(child)
 
