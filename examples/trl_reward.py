@@ -1,6 +1,6 @@
 """The rewards of medvol in TRL's own GRPOTrainer, with its prompt, its sampling and its loss.
 
-    python examples/trl_reward.py --model box:best
+    python examples/trl_reward.py --model bundled:best
 
 It wants ``pip install "medvol-r1[trl]"``. Without a model it takes random weights, whose answers earn nothing. A
 published Qwen-VL is given in the same way; its folder brings its processor.
@@ -38,7 +38,7 @@ def main() -> None:
     """Show what the truth earns, then train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--model", help="box:best or the folder of a Qwen-VL; random weights when left out")
+    parser.add_argument("--model", help="bundled:best or the folder of a Qwen-VL; random weights when left out")
     options = parser.parse_args()
 
     cases = medvol.DATASETS.get("PhantomDataset")(split="train", num_volumes=1)

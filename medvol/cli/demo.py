@@ -1,4 +1,4 @@
-"""``medvol demo``: a scan is drawn, the policy in the box answers three questions about it, and the files are shown."""
+"""``medvol demo``: a scan is drawn, the bundled policy answers three questions about it, and the files are shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvol.cli.parsing import ComponentParser
-from medvol.core.box import BEST
+from medvol.core.bundled import BEST
 from medvol.core.errors import ConfigError
 from medvol.core.registry import DATASETS
 from medvol.core.visible_text import show
@@ -111,7 +111,9 @@ def _answer(jobs: list[Job], masks: Mapping[str, NDArray[np.bool_]], overwrite: 
         segmenter = Segmenter(BEST)
         segmenter.policy.require_ready()
     with Work("answering", len(jobs), "questions") as work:
-        summary = run_jobs(jobs, segmenter, jobs[0].folder, overwrite, progress=lambda outcome: work.advance())
+        summary = run_jobs(
+            jobs, segmenter, jobs[0].folder, overwrite, progress=lambda outcome: work.advance(), html=True
+        )
     for number, (question, outcome) in enumerate(zip(_QUESTIONS, summary.outcomes, strict=True), start=1):
         console.print(f"\n{number}. {question.text} ({question.kind}: the {question.target})", soft_wrap=True)
         for line in _describe(outcome, masks.get(question.target)):
@@ -144,10 +146,12 @@ def _describe(outcome: Outcome, truth: NDArray[np.bool_] | None) -> list[str]:
 
 
 def _tell_next(folder: Path, console: Console) -> None:
+    from medvol.inference.batch_page import PAGE_FILE
+
     record = shlex.quote(f"{folder / _ANSWERS}/NAME.json")
     rows = {
-        "look": f"at the pictures in {folder / _ANSWERS}: the key slice, the policy's box, and the mask made from it",
-        "correct": f"a box in a record, then: medvol segment --evidence {record}",
+        "look": f"open {folder / _ANSWERS / PAGE_FILE} in a browser: key slices, boxes, slices, planes and the masks in 3D",
+        "correct": f"`medvol view {folder / _ANSWERS}`, or a box in a record and then: medvol segment --evidence {record}",
         "your own": 'medvol segment SCAN "QUERY" --policy MODEL, with a policy that was trained on scans of that kind',
         "train": "medvol fit --config examples/demo_sft.yaml, in a clone of medvol; `make demo` there does all of it",
     }

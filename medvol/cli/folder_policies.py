@@ -1,4 +1,4 @@
-"""Models in place of a policy's name: ``policy: FOLDER`` or ``box:base`` in YAML, ``--policy FOLDER`` elsewhere."""
+"""Models in place of a policy's name: ``policy: FOLDER`` or ``bundled:base`` in YAML, ``--policy FOLDER`` elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from os.path import isfile
 from typing import Any
 
-from medvol.core.box import is_model
+from medvol.core.bundled import is_model
 from medvol.core.errors import CheckpointError
 from medvol.core.specs import short_name
 from medvol.weights.folder_policy import find_policy

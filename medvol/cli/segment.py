@@ -14,7 +14,7 @@ from medvol.cli.folder_policies import expand_folders
 from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_configs
-from medvol.core.box import BEST
+from medvol.core.bundled import BEST
 from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry

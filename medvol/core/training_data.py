@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from medvol.core.box import model_folder
+from medvol.core.bundled import model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.json_file import read_json, write_json
 from medvol.core.traits import TRAITS, measure_traits
@@ -179,7 +179,7 @@ def write_training_data(folder: Path, data: TrainingData) -> None:
 
 
 def read_training_data(model: str | Path) -> TrainingData | None:
-    """Read the file of a model folder, or of a model in the box; None when it has none.
+    """Read the file of a model folder, or of a bundled model; None when it has none.
 
     Raises:
         CheckpointError: It is there and does not hold what it should.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medvol.core.box import BEST, is_model
+from medvol.core.bundled import BEST, is_model
 from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.registry import POLICIES, PROPAGATORS

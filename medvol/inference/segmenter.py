@@ -33,8 +33,8 @@ class Segmenter:
     """Answers queries about scans.
 
     Args:
-        policy: Writes the evidence anchor: a policy, the path of a model folder, ``box:best``, or the name of a
-            registered policy. None takes ``box:best``, which comes with medvol and knows drawn scans only.
+        policy: Writes the evidence anchor: a policy, the path of a model folder, ``bundled:best``, or the name of a
+            registered policy. None takes ``bundled:best``, which comes with medvol and knows drawn scans only.
         propagator: Turns it into a mask: a propagator or its name; ``RegionPropagator`` when None.
         samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
             how far it agrees with itself; 0 draws none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medvol.core.box import model_folder
+from medvol.core.bundled import model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Completion, SliceStack
@@ -24,7 +24,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
     """A small vision-language model that needs no download; it runs the code that the published Qwen models run.
 
     Args:
-        model: Folder of a tiny policy that was trained before, or ``box:base`` or ``box:best``, which come with medvol;
+        model: Folder of a tiny policy that was trained before, or ``bundled:base`` or ``bundled:best``, which come with medvol;
             None builds one with random weights.
         template: Layout of the prompts; the sides of a slice are multiples of 24 px. A folder brings its own.
         seed: Seed of the random weights.

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from huggingface_hub import try_to_load_from_cache
 
-from medvol.core.box import model_folder
+from medvol.core.bundled import model_folder
 from medvol.core.roles import TrainablePolicy
 
 CARD_FILE = "README.md"

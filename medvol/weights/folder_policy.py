@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medvol.core.box import model_folder
+from medvol.core.bundled import model_folder
 from medvol.core.defaults import FOLDER_POLICY
 from medvol.core.errors import CheckpointError
 from medvol.core.model_folder import ADAPTER_CONFIG, CONFIG
@@ -20,7 +20,7 @@ def find_policy(model: str | Path) -> dict[str, Any]:
     The folder may come from anywhere: only a registered policy, or one that is imported already, is taken.
 
     Args:
-        model: The folder, or a name in the box, which the spec keeps.
+        model: The folder, or the name of a bundled model, which the spec keeps.
 
     Raises:
         CheckpointError: It is no model folder, a file is not as medvol wrote it, or its policy is not installed.

@@ -83,19 +83,19 @@ def test_segment_without_a_policy_takes_the_box_and_says_so(
     (said,) = [record.getMessage() for record in caplog.records]
     assert (
         said
-        == "no policy was chosen, so the one that comes with medvol answers: box:best, which knows drawn scans only"
+        == "no policy was chosen, so the one that comes with medvol answers: bundled:best, which knows drawn scans only"
     )
     assert "warning: the policy was trained on drawn scans only" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.json")
     record = json.loads(path.read_text())
-    assert record["policy"]["model"] == "box:best"
+    assert record["policy"]["model"] == "bundled:best"
     assert "drawn_scans_only" in {row["code"] for row in record["confidence"]["warnings"]}
     assert record["mask"] == {**records(demo)[QUERIES[0]]["mask"], "file": record["mask"]["file"]}
 
 
 def test_a_segmenter_without_a_policy(demo: Path, caplog: pytest.LogCaptureFixture) -> None:
     answer = medvol.Segmenter().segment(demo / "scan.nii.gz", QUERIES[0])
-    assert "box:best" in caplog.text
+    assert "bundled:best" in caplog.text
     assert np.array_equal(answer.mask.transpose(2, 1, 0), mask_of(demo, records(demo)[QUERIES[0]]))
 
 
@@ -104,6 +104,14 @@ def test_a_real_looking_scan_is_warned_of(tmp_path: Path, capsys: pytest.Capture
     volume = medvol.DATASETS.get("PhantomDataset")(split="val", num_volumes=1)[0].volume
     write_volume(tmp_path / "large.nii.gz", replace(volume, affine=volume.affine @ np.diag([2, 2, 2, 1])))
     main(
-        ["segment", str(tmp_path / "large.nii.gz"), "the liver", "--policy", "box:best", "--out", str(tmp_path / "out")]
+        [
+            "segment",
+            str(tmp_path / "large.nii.gz"),
+            "the liver",
+            "--policy",
+            "bundled:best",
+            "--out",
+            str(tmp_path / "out"),
+        ]
     )
     assert "field of view unlike anything" in capsys.readouterr().out

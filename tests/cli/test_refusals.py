@@ -276,7 +276,7 @@ WRONG_LINES = {
     "check of an empty folder": (["check", "{run}"], ["no scan"]),
     "segment nothing": (["segment"], ["SCAN"]),
     "segment without a query": (["segment", "{scan}"], ['SCAN "QUERY"']),
-    "a model that is not in the box": (["segment", "{scan}", "the cube", "--policy", "box:bast"], ["box:best'"]),
+    "a model that is not bundled": (["segment", "{scan}", "the cube", "--policy", "bundled:bast"], ["bundled:best'"]),
     "segment a missing scan": (["segment", "no.nii.gz", "the cube", "--policy", "ToyPolicy"], ["no.nii.gz"]),
     "segment no scan": (["segment", "{config}", "the cube", "--policy", "ToyPolicy"], ["exp.yaml"]),
     "segment a damaged scan": (["segment", "{damaged}", "the cube", "--policy", "ToyPolicy"], ["damaged.nii.gz"]),

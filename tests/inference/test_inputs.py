@@ -36,7 +36,7 @@ def test_a_folder_is_a_model_folder(tmp_path: Path):
     ("given", "words"),
     [
         (3, "policy is 3; give a Policy"),
-        ("box:none", "the box holds box:base and box:best"),
+        ("bundled:none", "medvol comes with bundled:base and bundled:best"),
         (CentreBoxPolicy, "the class CentreBoxPolicy"),
         (ExtrudePropagator(), "ExtrudePropagator|medvol"),
         ("runs/none/model", "no model folder 'runs/none/model'"),

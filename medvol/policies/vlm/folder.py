@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from medvol.core.box import model_folder
+from medvol.core.bundled import model_folder
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.model_folder import judge_folder
@@ -165,7 +165,7 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def find_folder(model: str) -> Path:
-    """A model folder or one of the box, or that of a model of the hub when no such folder exists.
+    """A model folder or a bundled one, or that of a model of the hub when no such folder exists.
 
     Raises:
         CheckpointError: There is neither.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medvol.cli.folder_policies import name_policies
-from medvol.core.box import BASE, BEST, is_model, model_folder
+from medvol.core.bundled import BASE, BEST, is_model, model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.model_folder import count_numbers, judge_folder
 from medvol.core.sidecar import SIDECAR, read_sidecar
@@ -33,14 +33,16 @@ def test_any_other_name_is_a_path(tmp_path: Path) -> None:
     assert model_folder(tmp_path) == tmp_path
     assert is_model(tmp_path)
     assert not is_model(tmp_path / "nothing")
-    assert is_model("box:anything"), "so that what is wrong with it is said"
+    assert is_model("bundled:anything"), "so that what is wrong with it is said"
 
 
 def test_a_name_that_the_box_lacks() -> None:
-    with pytest.raises(CheckpointError, match="no model 'box:bast'; the box holds box:base and box:best; did you mean"):
-        model_folder("box:bast")
-    with pytest.raises(CheckpointError, match="the box holds"):
-        TinyPolicy("box:").require_ready()
+    with pytest.raises(
+        CheckpointError, match="no model 'bundled:bast'; medvol comes with bundled:base and bundled:best; did you mean"
+    ):
+        model_folder("bundled:bast")
+    with pytest.raises(CheckpointError, match="medvol comes with"):
+        TinyPolicy("bundled:").require_ready()
 
 
 def test_the_box_is_small() -> None:
@@ -64,7 +66,7 @@ def test_a_card_says_what_was_measured_and_how_it_is_made(name: str) -> None:
     card = (model_folder(name) / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     for words in (
-        f"python benchmarks/box.py --names {name.partition(':')[2]}",
+        f"python benchmarks/bundled.py --names {name.partition(':')[2]}",
         "drawn scans only",
         "36 patients",
         "held-out phrasings",

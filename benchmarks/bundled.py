@@ -1,9 +1,9 @@
-"""Makes the models in the box again, from nothing: trained on drawn scans, halved, and tested as they are kept.
+"""Makes the bundled models again, from nothing: trained on drawn scans, halved, and tested as they are kept.
 
-    python benchmarks/box.py                     # both, some hours on one core; what is trained already is not again
-    python benchmarks/box.py --names base        # one of them
+    python benchmarks/bundled.py                     # both, some hours on one core; what is trained already is not again
+    python benchmarks/bundled.py --names base        # one of them
 
-``box:base`` is the base of ``miniature.py``: it reads single slices. ``box:best`` goes on from a row of that table, or
+``bundled:base`` is the base of ``miniature.py``: it reads single slices. ``bundled:best`` goes on from a row of that table, or
 from the quickstart, for a few steps that also ask for what a scan does not show, since those never do. Both are
 written into the package with a card. What the card says was measured with the weights as they are kept, on 36 test
 volumes, with phrasings that were heard in training and with held-out ones; one question in six is about something
@@ -20,7 +20,7 @@ from cells import be_quiet, evaluate, train
 from miniature import ROWS, model_of, sft
 
 from medvol.cli import main as main_of_medvol
-from medvol.core.box import BASE, BEST, model_folder
+from medvol.core.bundled import BASE, BEST, model_folder
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
 from medvol.evaluation.archive import read_evaluation
@@ -78,9 +78,9 @@ def describe(folder: Path, name: str, options: argparse.Namespace) -> None:
     policy = TinyPolicy(model=str(folder))
     questions = PhrasingSettings(phrasing="both", absent_share=ABSENT_SHARE)
     cases = PhantomDataset("test", num_volumes=1 if options.quick else 36, questions=questions)
-    scores = options.out / "box" / f"{name}-{policy.identity()['sha256'][:12]}"
+    scores = options.out / "bundled" / f"{name}-{policy.identity()['sha256'][:12]}"
     evaluate(policy, RegionPropagator(), cases, scores)
-    command = f"python benchmarks/box.py --names {name}"
+    command = f"python benchmarks/bundled.py --names {name}"
     if name == "best":
         command += f" --row {options.row} --seed {options.seed}"
     facts = CardFacts(policy.training_data, None, read_evaluation(scores), licence=LICENCE, command=command)
@@ -93,10 +93,12 @@ def main() -> None:
     names = [name.partition(":")[2] for name in (BASE, BEST)]
     parser.add_argument("--names", nargs="+", choices=names, default=names)
     rows = [name for name, row in ROWS.items() if row.make is not None and not row.shared]
-    parser.add_argument("--row", choices=[*rows, QUICKSTART], default="longest_dice", help="what box:best goes on from")
+    parser.add_argument(
+        "--row", choices=[*rows, QUICKSTART], default="longest_dice", help="what bundled:best goes on from"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"))
-    parser.add_argument("--box", type=Path, help="where the models go; into the package when left out")
+    parser.add_argument("--folder", type=Path, help="where the models go; into the package when left out")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare volumes; 0: the main one")
     parser.add_argument("--quick", action="store_true", help="two steps a row, to see that everything runs")
     options = parser.parse_args()
@@ -104,7 +106,7 @@ def main() -> None:
     for name in options.names:
         model = start_of("point" if name == "base" else options.row, options)
         model = finish(model, options) if name == "best" else model
-        folder = options.box / name if options.box else model_folder(f"box:{name}")
+        folder = options.folder / name if options.folder else model_folder(f"bundled:{name}")
         halve(model, folder)
         describe(folder, name, options)
         print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.1f} MB")

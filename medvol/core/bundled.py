@@ -1,4 +1,4 @@
-"""The box: trained policies that come with medvol. ``box:NAME`` stands for one wherever a model folder is asked for."""
+"""Bundled models: trained policies that come with medvol. ``bundled:NAME`` stands for one wherever a model folder is asked for."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from pathlib import Path
 from medvol.core.errors import CheckpointError
 from medvol.core.suggestions import suggest
 
-BASE = "box:base"
+BASE = "bundled:base"
 """It reads single slices of drawn scans: a start for training, as a published vision-language model is one."""
 
-BEST = "box:best"
+BEST = "bundled:best"
 """It answers questions about drawn scans, and is taken where no policy is named."""
 
-_PREFIX = "box:"
-_PLACE = Path(__file__).parents[1] / "box"
+_PREFIX = "bundled:"
+_PLACE = Path(__file__).parents[1] / "bundled"
 
 
 def is_model(name: str | Path) -> bool:
-    """True for a name in the box, known or not, and for the path of a folder."""
+    """True for the name of a bundled model, known or not, and for the path of a folder."""
     return str(name).startswith(_PREFIX) or Path(name).is_dir()
 
 
 def model_folder(name: str | Path) -> Path:
-    """Folder of a model in the box; any other path as it is, whether it is there or not.
+    """Folder of a bundled model; any other path as it is, whether it is there or not.
 
     Args:
-        name: ``box:base``, ``box:best``, or a path.
+        name: ``bundled:base``, ``bundled:best``, or a path.
 
     Raises:
-        CheckpointError: The box holds no such model.
+        CheckpointError: There is no such bundled model.
     """
     if not str(name).startswith(_PREFIX):
         return Path(name)
     if str(name) not in (BASE, BEST):
         near = suggest(str(name), (BASE, BEST))
-        raise CheckpointError(f"there is no model {str(name)!r}; the box holds {BASE} and {BEST}{near}")
+        raise CheckpointError(f"there is no model {str(name)!r}; medvol comes with {BASE} and {BEST}{near}")
     return _PLACE / str(name).removeprefix(_PREFIX)
