@@ -33,7 +33,8 @@ def parse_over(parser: ComponentParser, arguments: Sequence[str], known: Mapping
     Raises:
         ConfigError: An argument, or a setting, is at fault.
     """
-    return parser.parse_args([*_as_arguments(known), *arguments])
+    options: Namespace = parser.parse_args([*_as_arguments(known), *arguments])
+    return options
 
 
 def read_measures(settings: Mapping[str, Any]) -> EvaluationSettings:

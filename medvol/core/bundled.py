@@ -1,4 +1,4 @@
-"""Bundled models: trained policies that come with medvol. ``bundled:NAME`` stands for one wherever a model folder is asked for."""
+"""Trained policies that come with medvol. ``bundled:NAME`` stands for one wherever a model folder is asked for."""
 
 from __future__ import annotations
 

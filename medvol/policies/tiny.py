@@ -24,8 +24,8 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
     """A small vision-language model that needs no download; it runs the code that the published Qwen models run.
 
     Args:
-        model: Folder of a tiny policy that was trained before, or ``bundled:base`` or ``bundled:best``, which come with medvol;
-            None builds one with random weights.
+        model: Folder of a tiny policy that was trained before, or ``bundled:base`` or ``bundled:best``, which come with
+            medvol; None builds one with random weights.
         template: Layout of the prompts; the sides of a slice are multiples of 24 px. A folder brings its own.
         seed: Seed of the random weights.
         query_banks: YAML files of queries whose words the tokenizer should know too, when it is built.

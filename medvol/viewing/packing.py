@@ -74,13 +74,12 @@ def pack_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     """The smallest box (Z, Y, X) that holds a mask; an empty one for an empty mask."""
-    z = _extent(mask.any(axis=(1, 2)))
-    plane = mask[z].any(axis=0)
-    return z, _extent(plane.any(axis=1)), _extent(plane.any(axis=0))
+    z = _extent(mask, (1, 2))
+    return z, _extent(mask[z], (0, 2)), _extent(mask[z], (0, 1))
 
 
-def _extent(filled: NDArray[np.bool_]) -> slice:
-    places = np.flatnonzero(filled)
+def _extent(mask: NDArray[np.bool_], axes: tuple[int, int]) -> slice:
+    places = np.flatnonzero(mask.any(axis=axes))
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 

@@ -16,7 +16,7 @@ from medvol.core.errors import DatasetError, EvidenceParseError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Volume
 from medvol.evaluation.archive import CASES_FILE, read_evaluation
-from medvol.evaluation.scoring import CaseScore
+from medvol.evaluation.case_score import CaseScore
 from medvol.grounding.grammar import parse_evidence
 from medvol.inference.names import cut, readable
 from medvol.inference.records import EvidenceRecord
