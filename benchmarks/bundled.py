@@ -6,8 +6,8 @@
 What was trained already is not trained again.
 
 ``bundled:base`` is the base of ``miniature.py``: it reads single slices. ``bundled:best`` goes on from a row of that
-table, or from the quickstart, for a few steps that also ask for what a scan does not show, since those never do. Both are
-written into the package with a card. What the card says was measured with the weights as they are kept, on 36 test
+table, or from the quickstart, for a few steps that also ask for what a scan does not show, since those never do. Both
+are written into the package with a card. What the card says was measured with the weights as they are kept, on 36 test
 volumes, with phrasings that were heard in training and with held-out ones; one question in six is about something
 absent.
 """
