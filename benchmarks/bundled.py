@@ -34,8 +34,8 @@ from medvol.training.data import CaseDataModule
 from medvol.training.export import export_model
 
 LICENCE = "apache-2.0"
-FINISH_STEPS, FINISH_SEED = 100, 1000
-ABSENT_SHARE = 1 / 6
+FINISH_STEPS, FINISH_SEED = 250, 1000
+ABSENT_SHARE, TEST_ABSENT_SHARE = 1 / 4, 1 / 6
 QUICKSTART = "quickstart"
 
 
@@ -78,7 +78,7 @@ def halve(model: Path, folder: Path) -> None:
 def describe(folder: Path, name: str, options: argparse.Namespace) -> None:
     """Test what is kept, and write it into the card."""
     policy = TinyPolicy(model=str(folder))
-    questions = PhrasingSettings(phrasing="both", absent_share=ABSENT_SHARE)
+    questions = PhrasingSettings(phrasing="both", absent_share=TEST_ABSENT_SHARE)
     cases = PhantomDataset("test", num_volumes=1 if options.quick else 36, questions=questions)
     scores = options.out / "bundled" / f"{name}-{policy.identity()['sha256'][:12]}"
     evaluate(policy, RegionPropagator(), cases, scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from medvol.core.errors import CheckpointError
@@ -19,7 +20,7 @@ _PLACE = Path(__file__).parents[1] / "bundled"
 
 def is_model(name: str | Path) -> bool:
     """True for the name of a bundled model, known or not, and for the path of a folder."""
-    return str(name).startswith(_PREFIX) or Path(name).is_dir()
+    return str(name).startswith(_PREFIX) or os.path.isdir(name)
 
 
 def model_folder(name: str | Path) -> Path:

@@ -71,12 +71,12 @@ def test_a_demo_that_is_there_is_refused_and_made_again_with_overwrite(
     assert main(["demo", str(demo), "--overwrite"]) == 0
     assert before == {path.name: path.read_bytes() for path in demo.rglob("*") if path.suffix in (".gz", ".png")}
     text = capsys.readouterr().out
-    assert text.count("picture") == 4
+    assert text.count("picture") == 3
     assert "it is not in the scan, which is right" in text
     assert "medvol segment --evidence" in text
 
 
-def test_segment_without_a_policy_takes_the_box_and_says_so(
+def test_segment_without_a_policy_takes_the_bundled_one_and_says_so(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["segment", str(demo / "scan.nii.gz"), QUERIES[0], "--out", str(tmp_path)]) == 0

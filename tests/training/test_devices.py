@@ -9,7 +9,7 @@ import torch
 from device_runs import FAULTY, TINY, Run, medvol, phantoms, write
 
 from medvol.cli import main
-from medvol.training.checkpoint import load_module
+from medvol.training.checkpoint import load_policy
 
 MOST_SECONDS = 60
 
@@ -160,8 +160,8 @@ def test_sft_on_three_processes_learns_what_one_learns(fit):
     one, three = (fit(SFT, name, devices) for name, devices in (("one", 1), ("three", 3)))
     require_alike(one, three)
     assert sorted(path.name for path in (three / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    module = load_module(three / "checkpoints" / "best.ckpt")
-    assert module.policy.training_data.stages[-1].train.volumes == 5
+    policy = load_policy(three / "checkpoints" / "best.ckpt")
+    assert policy.training_data.stages[-1].train.volumes == 5
     cards = [(folder / "model" / "README.md").read_text().splitlines() for folder in (one, three)]
     assert len(cards[0]) == len(cards[1])
 
