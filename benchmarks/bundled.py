@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", choices=names, default=names)
     rows = [name for name, row in ROWS.items() if row.make is not None and not row.shared]
     parser.add_argument(
-        "--row", choices=[*rows, QUICKSTART], default="longest_dice", help="what bundled:best goes on from"
+        "--row", choices=[*rows, QUICKSTART], default="long_same", help="what bundled:best goes on from"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/miniature"))
