@@ -146,12 +146,14 @@ def require_option(settings: dict[str, Any], path: list[str]) -> None:
 def require_extras(arguments: list[str]) -> None:
     """Refuse extras that the package does not have."""
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for asked in re.findall(r"\[([\w,]+)\]", " ".join(arguments)):
+    for asked in re.findall(r"medvol-r1\[([\w,]+)\]", " ".join(arguments)):
         assert set(asked.split(",")) <= set(extras), f"there is no such extra: {asked}"
 
 
 def find_class(name: str) -> type | None:
     """A component, or a public class; None for a path into another package."""
+    if name.startswith("bundled:"):
+        return medvol.POLICIES["TinyPolicy"]
     for registry in REGISTRIES:
         if name in registry.names():
             found: type = registry.get(name)
