@@ -44,7 +44,7 @@ def run(tmp_path: Path, phantoms: PhantomDataset) -> Path:
         except ValueError as error:
             evidence, failure, detail, mask = None, "no_answer", str(error), None
         rollout = Rollout(case.case_id, Completion(said), evidence, failure, mask, detail)
-        scores.append(score_rollout(rollout, case, EvaluationSettings(surface=False)))
+        scores.append(score_rollout(rollout, case, EvaluationSettings(surface=None)))
     write_evaluation(tmp_path, scores, {"propagator": {"name": "ExtrudePropagator"}})
     return tmp_path
 

@@ -47,7 +47,7 @@ class Workshop:
 
     def run(self, verb: str, name: str, module: str, steps: int, *words: str, **settings: Any) -> Path:
         """Run an experiment on drawn cubes; gives its folder."""
-        evaluation = {"max_new_tokens": 40, "surface": False, "error_budget": False}
+        evaluation = {"max_new_tokens": 40, "surface": None, "error_budget": False}
         data = {
             part: {"class_path": "light_policy.LightDataset", "init_args": {"count": 2, "first": first}}
             for part, first in (("train", 0), ("test", 4))
