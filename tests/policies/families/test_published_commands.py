@@ -167,7 +167,7 @@ def test_it_is_scored_and_trained_on_by_rewards(taught, workshop):
         1,
         policy=str(taught / "model"),
         start={"min_parse_rate": 0.0},
-        rewards=["digit_reward.DigitReward", "FormatReward"],
+        rewards=["digit_reward.EvenReward", "FormatReward"],
         rollouts={"group_size": 4, "temperature": 3.0},
         loss={"beta": 0.1},
         optimizer={"learning_rate": 1e-4, "warmup_steps": 0},
