@@ -272,9 +272,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except SIGTERMException:
         return TERMINATED if is_first_process() else 0
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return INTERRUPTED if is_first_process() else 0
-        return int(stop.code or 0)
+        code = INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
+        return code if is_first_process() or code != INTERRUPTED else 0
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
