@@ -112,9 +112,9 @@ def test_a_card_tells_what_was_measured_of_these_weights_and_of_no_others(
 
 def test_phrasings_are_told_apart_where_there_are_two(tmp_path: Path) -> None:
     """One seen query found whole, one held-out query not at all."""
-    found = ("CT", True, True, None, "", False, 1)
     scores = [
-        CaseScore(f"c{i}", "p", "q", "liver", "", bool(i), *found, *[float(1 - i)] * 4, 1.0, 1.0) for i in range(2)
+        CaseScore(f"c{i}", "p", "q", "liver", "", bool(i), "CT", True, *[float(1 - i)] * 2, 1.0, 1.0, parsed=True)
+        for i in range(2)
     ]
     write_evaluation(tmp_path, scores, {})
     card = render_card(CardFacts(make(), evaluation=read_evaluation(tmp_path)), {})
