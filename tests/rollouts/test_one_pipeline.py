@@ -153,7 +153,8 @@ def draw(scan, policy, propagator, queries):
     drawn = RolloutSettings(group_size=2)
     object.__setattr__(drawn, "temperature", 0.0)  # training refuses it
     module = GRPOModule(policy, propagator, [VolumeDiceReward()], rollouts=drawn)
-    groups = module._draw(make_cases(scan, queries), np.random.default_rng(0))
+    cases = make_cases(scan, queries)
+    groups = module._draw(cases, *module._choose(cases, np.random.default_rng(0)))
     return {group.case.query.text: group for group in groups}
 
 
