@@ -348,6 +348,6 @@ def test_an_answer_is_rejected_with_a_remark(page: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#answers .state.rejected", timeout=WAIT_MS)
     page.locator("#query", has_text="the tail").wait_for(timeout=WAIT_MS)  # the next one is opened
     page.wait_for_function("document.querySelector('#remark').value === ''", timeout=WAIT_MS)
-    page.keyboard.press(",")
+    page.click("#answers button:has(.state.rejected)")
     page.locator("#verdict", has_text="rejected by A. Reader").wait_for(timeout=WAIT_MS)
     assert "that is the <stomach>" in page.inner_text("#verdict")
