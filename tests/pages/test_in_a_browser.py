@@ -290,7 +290,7 @@ def test_the_record_can_be_saved_and_copied(browser: Browser, one_page: Path, le
         saved = Path(download.value.path()).read_text(encoding="utf-8")
         assert f'"query": "{left_answer.query}"' in saved
         opened.page.click(".command .copy")
-        opened.page.wait_for_function("document.querySelector('.command .copy').textContent === 'Copied'")
+        opened.page.locator(".command .copy", has_text="Copied").wait_for()
         command = opened.page.evaluate("navigator.clipboard.readText()")
         assert command.startswith("medvol segment 'ct scan.nii.gz' --evidence answer-1.json")
         assert opened.errors == []

@@ -184,9 +184,7 @@ def test_undo_and_redo(page: Any) -> None:
     assert moved["boxes_px"] != first["boxes_px"]
     page.keyboard.press("z")
     wait_for_anchor(page, first)
-    page.wait_for_function(
-        "text => document.querySelector('#measures').innerText === text", arg=before, timeout=WAIT_MS
-    )
+    until(page, lambda: page.inner_text("#measures"), before)
     page.keyboard.press("Shift+Z")
     wait_for_anchor(page, moved)
     page.click("#undo")
