@@ -1,6 +1,6 @@
 """One round of corrections: a policy answers, a script corrects ten answers over HTTP, the policy learns from them.
 
-    python benchmarks/correction_round.py --folder /tmp/round
+    python benchmarks/correction_round.py --folder runs/round
 
 The "reader" is a script that knows the truth: it sends the true key slice and boxes. So the result is what a perfect
 reader brings, on drawn scans, to the tiny policy; it says nothing about patients.

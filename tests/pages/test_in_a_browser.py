@@ -318,7 +318,5 @@ def test_a_failing_viewer_says_so(browser: Browser, many_page: Path) -> None:
     with browser.open(many_page) as opened:
         opened.page.evaluate("document.getElementById('niivue').textContent = 'nothing'")
         opened.page.click("#answer-1 .open")
-        opened.page.wait_for_function(
-            "document.querySelector('.planes .hint').textContent.includes('could not be drawn')"
-        )
+        opened.page.locator(".planes .hint", has_text="could not be drawn").first.wait_for()
         assert opened.page.locator("#answer-1 .open").is_visible()
