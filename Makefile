@@ -7,7 +7,7 @@ RUN := runs/demo
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test slow lint docs clean
 
 $(VENV)/.user: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,8 +32,11 @@ demo: $(VENV)/.user  ## answer three questions about a drawn scan; then the meth
 	$(BIN)/medvol test --config examples/demo_grpo.yaml --model.policy.model $(RUN)/grpo/model
 	$(BIN)/medvol report $(RUN)/sft $(RUN)/grpo
 
-test: $(VENV)/.dev  ## the whole suite, every example included
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+test: $(VENV)/.dev  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
+
+slow: $(VENV)/.dev  ## the slow tests: every example, every command of the pages, published model folders
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadgroup
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

@@ -65,10 +65,16 @@ def check_constructor_is_offline(component: Any) -> None:
 def check_constructor_is_cheap(component: Any) -> None:
     """The constructor only stores settings: it takes little processor time."""
     spec, _ = _copy(component)
-    start = time.process_time()
-    rebuild(spec)
-    taken = time.process_time() - start
+    # The fastest of three: what else the process does, such as collecting garbage, is not the constructor's.
+    taken = min(_time(lambda: rebuild(spec)) for _ in range(3))
     require(taken < _CHEAP_S, f"a constructor within {_CHEAP_S} s", f"{taken:.2f} s", "load and compute at first use")
+
+
+def _time(build: Callable[[], object]) -> float:
+    """Seconds of processor time."""
+    start = time.process_time()
+    build()
+    return time.process_time() - start
 
 
 def check_module_is_light(component: Any) -> None:

@@ -35,6 +35,6 @@ def test_a_row_is_finished_halved_tested_and_described(monkeypatch: pytest.Monke
     assert all((base[name] == tensor.half()).all() for name, tensor in began.items()), "the base is the row itself"
     assert any((best[name] != tensor.half()).any() for name, tensor in began.items()), "the best learned on"
     card = (tmp_path / "bundled" / "best" / "README.md").read_text()
-    assert "python benchmarks/bundled.py --names best --row longest_dice --seed 0" in card
+    assert "python benchmarks/bundled.py --names best --row long_same --seed 0" in card
     assert "| score | all queries | held-out phrasings | seen phrasings |" in card
     assert "ScratchModule | 2 |" in card

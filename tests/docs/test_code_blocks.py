@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import jsonargparse
-import nibabel as nib
-import numpy as np
 import pytest
 import yaml
 from lightning.pytorch import Trainer
@@ -47,17 +45,9 @@ class Parsed(Exception):
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the pages name."""
-    folder = tmp_path_factory.mktemp("pages")
-    shutil.copytree(REPOSITORY / "examples", folder / "examples")
-    for name in ("experiment.yaml", "exp.yaml", "served.yaml", "grpo.yaml"):
-        shutil.copy(REPOSITORY / "examples" / "quickstart.yaml", folder / name)
-    medvol.POLICIES["TinyPolicy"]().save(folder / "runs" / "quickstart" / "model")
-    voxels = np.random.default_rng(0).normal(0, 20, (32, 32, 12)).astype(np.int16)
-    image = nib.Nifti1Image(voxels, np.diag([3.0, 3.0, 5.0, 1.0]))
-    nib.save(image, folder / "ct.nii.gz")
-    return folder
+def workspace(reader_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reader's folder, for blocks that write next to nothing."""
+    return shutil.copytree(reader_files, tmp_path_factory.mktemp("blocks") / "workspace")
 
 
 @pytest.fixture

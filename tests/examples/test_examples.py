@@ -1,5 +1,7 @@
 """Every example runs: scripts, experiments, jobs."""
 
+import contextlib
+import io
 import json
 import os
 import runpy
@@ -57,9 +59,11 @@ def run(arguments: list, cwd: Path) -> str:
 
 def command(*arguments: object) -> None:
     """Run the command line in this process, with the paths of a clone."""
-    with pytest.MonkeyPatch.context() as patch:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
         patch.chdir(REPOSITORY)
-        assert main(list(map(str, arguments))) == 0
+        code = main(list(map(str, arguments)))
+    assert code == 0, said.getvalue()
 
 
 def mark_experiments() -> list:
