@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributions import forget_modules
 
 import medvol.rewards
 from medvol.core import roles
@@ -39,7 +40,6 @@ class LocalReward(RewardTerm):
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Write a distribution that publishes rewards, given as ``Name=module:Class``."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    modules = set(sys.modules)
 
     def write(name: str, *points: str, source: str = "", version: str = "1.0", kind: str = "rewards") -> None:
         info = tmp_path / f"{name}-{version}.dist-info"
@@ -49,8 +49,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         (tmp_path / f"{name}.py").write_text(source)
 
     yield write
-    for module in set(sys.modules) - modules:
-        del sys.modules[module]
+    forget_modules(tmp_path)
 
 
 def reward(name: str, parameters: str = "weight: float = 1.0") -> str:

@@ -1,12 +1,11 @@
 """Specs: components and modules named as they are published, rebuilt wherever their class lies now."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from distributions import write_distribution
+from distributions import forget_modules, write_distribution
 
 import medvol
 from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
@@ -65,10 +64,7 @@ class Nested(RewardTerm):
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    # Only what lies there: a module of medvol that is imported twice gives two classes of one name.
-    for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
-            del sys.modules[name]
+    forget_modules(tmp_path)
 
 
 def test_a_component_goes_by_its_registered_name() -> None:

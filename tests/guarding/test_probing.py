@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributions import forget_modules
 
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import REWARDS, Registration
@@ -48,7 +49,6 @@ ENDINGS = {
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Write a distribution of one module that publishes rewards by name."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    modules = set(sys.modules)
 
     def write(name: str, *rewards: str, source: str) -> None:
         info = tmp_path / f"{name}-1.5.dist-info"
@@ -70,8 +70,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
             )
 
     yield write
-    for module in set(sys.modules) - modules:
-        del sys.modules[module]
+    forget_modules(tmp_path)
 
 
 def rows_of(distribution: str) -> list[Registration]:
