@@ -40,7 +40,7 @@ def make_module(**settings) -> SFTModule:
 
 def answer_of(module: SFTModule, case, slices) -> str:
     rng = np.random.default_rng(0)
-    return write_answer(case, slices, module.answers, True, module.policy.template.coordinate_step, rng).text
+    return write_answer(case, slices, module.answers, True, module.policy.template, rng).text
 
 
 def make_data(workers: int = 0) -> CaseDataModule:

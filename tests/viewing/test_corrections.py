@@ -7,6 +7,7 @@ import pytest
 
 from medvol.cli import main
 from medvol.core.errors import DatasetError, RecordError
+from medvol.core.prompts import PromptTemplate
 from medvol.core.types import Evidence, SliceStack
 from medvol.datasets.nifti import NiftiDataset
 from medvol.grounding.box_text import read_boxes, write_boxes
@@ -94,7 +95,7 @@ def test_sft_teaches_the_readers_boxes_where_their_slice_is_shown(read_folder: P
 
     def taught(*shown: int) -> Evidence:
         stack = SliceStack(shown, np.zeros((len(shown), 3, 4, 4), np.float32), case.volume.shape)
-        answer = write_answer(case, stack, AnswerSettings(), True, 1, rng)
+        answer = write_answer(case, stack, AnswerSettings(), True, PromptTemplate(), rng)
         return parse_evidence(answer.text, case.volume.shape)
 
     shown = taught(3, 5, 7)
