@@ -15,7 +15,7 @@ from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, Completion, Rollout
 from medvol.guarding.promises import form_of
 from medvol.testing.component_checks import require, require_untouched
-from medvol.testing.fixtures import make_answer, make_case, make_rollout
+from medvol.testing.fixtures import make_answer, make_case, make_rollout, make_scattered_case, write_evidence
 
 SIZES_PX = (8, 12, 20)
 UNPARSABLE = ("", "I cannot tell", "<think>it is there</think><answer>[{</answer>", "<answer>maybe</answer>")
@@ -82,6 +82,18 @@ def check_worse_is_not_better(term: RewardTerm) -> None:
         scores = [term(rollout, case) for rollout in chain]
         falling = all(later <= earlier + _TINY for earlier, later in pairwise(scores))
         require(falling, f"scores that never rise as {name}", scores, "let the score fall with the error")
+
+
+def check_several_anchors(term: RewardTerm) -> None:
+    """Answers with several anchors are scored in [0, 1] too, also by a term that only knows of one."""
+    case = make_scattered_case()
+    perfect = make_rollout(case, coordinate_step=_step(term), max_anchors=4)
+    assert perfect.evidence is not None
+    first = make_rollout(case, write_evidence(case, perfect.evidence.anchors[0]), max_anchors=4)
+    for rollout in (perfect, first):
+        score = term(rollout, case)
+        fine = math.isfinite(score) and 0 <= score <= 1
+        require(fine, "a number in [0, 1] for an answer with several anchors", score, "read evidence.anchors")
 
 
 def check_no_mutation(term: RewardTerm) -> None:
@@ -214,6 +226,7 @@ REWARD_CHECKS: tuple[Callable[[RewardTerm], None], ...] = (
     check_unparsable_answer,
     check_absent_target,
     check_worse_is_not_better,
+    check_several_anchors,
     check_no_mutation,
     check_deterministic,
     check_needs_are_known,
