@@ -90,8 +90,9 @@ def follow_anchors(
     for place, (evidence, own) in enumerate(zip(evidences, ranges, strict=True)):
         equal.setdefault((*anchor_key(evidence), own), []).append(place)
     places = [*equal.values()]
-    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / prod(volume.shape))
-    step = max(1, at_once // max((len(evidence.anchors) for evidence in evidences), default=1))
+    most = max((len(evidence.anchors) for evidence in evidences), default=1)
+    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / prod(volume.shape) / most)
+    step = max(1, at_once)
     for start in range(0, len(places), step):
         part = places[start : start + step]
         firsts = [same[0] for same in part]
