@@ -132,6 +132,10 @@ class PhantomDataset(CaseDataset):
         case_id = f"{key}_{index % len(self):05d}_{query.target.replace(' ', '-')}"
         return LabelledCase(case_id, scan.volume, query, mask, key, labels=scan.labels)
 
+    def target(self, index: int) -> str:
+        """What a case asks for, without drawing its volume."""
+        return self._cases[index].query.target
+
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""
         return self._key(self._cases[index].number)
