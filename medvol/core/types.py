@@ -176,6 +176,11 @@ class Evidence(Brief):
         return (replace(self, further=()), *self.further) if self.further else (self,)
 
     @property
+    def key_slices(self) -> list[int]:
+        """Key slices of all anchors, ascending; none for an absent one."""
+        return sorted(anchor.key_slice for anchor in self.anchors if anchor.key_slice is not None)
+
+    @property
     def absent(self) -> bool:
         """True when the answer says that the target is not in the scan."""
         return self.key_slice is None

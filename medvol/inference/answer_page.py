@@ -134,7 +134,7 @@ def _caption(evidence: Evidence, volume: Volume) -> str:
     depth = volume.shape[0]
     if evidence.key_slice is None:
         return f"The middle slice, {depth // 2} of 0 to {depth - 1}. The patient's left is on the right."
-    keys = ", ".join(str(anchor.key_slice) for anchor in evidence.anchors)
+    keys = ", ".join(map(str, evidence.key_slices))
     return (
         f"The evidence: key slice{'s' if evidence.further else ''} {keys} with the boxes (yellow) and the "
         "outline of the mask (green). The patient's left is on the right."

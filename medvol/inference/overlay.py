@@ -290,6 +290,6 @@ def _caption(picture: Picture, shown: int) -> str:
     amount = volume_ml(picture.mask, picture.volume.spacing)
     filled = int(picture.mask.any(axis=(1, 2)).sum())
     edited = ", anchor edited by hand" if picture.edited else ""
-    keys = ", ".join(str(anchor.key_slice) for anchor in picture.evidence.anchors)
+    keys = ", ".join(map(str, picture.evidence.key_slices))
     name = "key slices" if picture.evidence.further else "key slice"
     return f"{name} {keys} of 0..{depth - 1}, mask {amount:.1f} ml on {filled} slices{edited}"

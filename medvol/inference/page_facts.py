@@ -47,7 +47,7 @@ def measured_facts(record: Mapping[str, Any], filled_slices: int) -> tuple[Fact,
     anchors = [evidence, *evidence.get("further", [])]
     count = sum(len(anchor["boxes_px"]) for anchor in anchors)
     boxes = f"{count} box{'es' if count != 1 else ''}, slices 0 to {depth - 1} from feet to head"
-    keys = ", ".join(str(anchor["key_slice"]) for anchor in anchors)
+    keys = ", ".join(map(str, sorted(anchor["key_slice"] for anchor in anchors)))
     facts = [Fact("Key slice" if len(anchors) == 1 else "Key slices", keys, boxes)]
     if not mask.get("voxels"):
         return (*facts, Fact("Volume", "0 ml", "the mask is empty"))

@@ -98,10 +98,10 @@ def _choose_part(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) ->
 def _around(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) -> tuple[_Three, _Three]:
     """First and last voxel of the box about mask and boxes with a margin, as (z, y, x)."""
     boxes = np.concatenate([anchor.boxes for anchor in evidence.anchors])
-    keys = [anchor.key_slice for anchor in evidence.anchors if anchor.key_slice is not None]
+    keys = evidence.key_slices
     x1, y1 = np.floor(boxes[:, :2].min(axis=0)).astype(int)
     x2, y2 = np.ceil(boxes[:, 2:].max(axis=0)).astype(int)
-    low, high = np.array([min(keys), y1, x1]), np.array([max(keys) + 1, y2, x2])
+    low, high = np.array([keys[0], y1, x1]), np.array([keys[-1] + 1, y2, x2])
     if mask.any():
         sides = ndimage.find_objects(mask.astype(np.uint8))[0]
         low = np.minimum(low, [side.start for side in sides])

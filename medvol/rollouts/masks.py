@@ -143,10 +143,10 @@ def _unite(outcomes: list[Mask | PropagationError]) -> Mask | PropagationError:
 
 
 def _range_around(evidence: Evidence, delta: int | None, depth: int) -> ZRange:
-    keys = [anchor.key_slice for anchor in evidence.anchors if anchor.key_slice is not None]
+    keys = evidence.key_slices
     if delta is None or not keys:
         return None
-    return max(0, min(keys) - delta), min(depth, max(keys) + delta + 1)
+    return max(0, keys[0] - delta), min(depth, keys[-1] + delta + 1)
 
 
 def _add(rollout: Rollout, outcome: Mask | PropagationError) -> Rollout:
