@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from lightning.pytorch import Trainer
 
+from medvol.core.roles import CaseDataset
 from medvol.core.types import Completion
 from medvol.evaluation.archive import read_evaluation
 from medvol.evaluation.module import EvaluationModule
@@ -49,8 +50,14 @@ def test_too_many_anchors_are_a_failure():
     assert (failed.failure, failed.dsc, failed.key_slice_score) == ("bad_anchor_list", 0, 0)
 
 
-class Cases(list):
-    """A data set of one case."""
+class OneCase(CaseDataset):
+    """A data set of the case."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return CASE
 
     def volume_key(self, index):
         return "v"
@@ -65,7 +72,7 @@ def run(policy, folder):
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
     module = EvaluationModule(policy, RegionPropagator(), replace(SETTINGS, error_budget=True))
-    trainer.test(module, CaseDataModule(test=Cases([CASE])), verbose=False)
+    trainer.test(module, CaseDataModule(test=OneCase()), verbose=False)
     return read_evaluation(folder)
 
 
@@ -83,4 +90,4 @@ def test_a_run_is_scored_again_to_the_bit(tmp_path):
     text = write_evidence(CASE, join_anchors(TRUTH.anchors[::-1]))
     found = run(ScriptedPolicy([text], max_anchors=3), tmp_path)
     assert found.scores[0].max_anchors == 3
-    assert rescore(found, Cases([CASE]), SETTINGS) == list(found.scores)
+    assert rescore(found, OneCase(), SETTINGS) == list(found.scores)

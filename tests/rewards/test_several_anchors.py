@@ -78,7 +78,7 @@ def test_missing_surplus_and_twice_spent_anchors_divide_the_score(term):
     assert term(rollout([*TRUTH.anchors, beside]), CASE) == pytest.approx(3 / 4)
     if name(term) != "SpatialReward-labelled-True-1-64":  # the paper's looks at boxes whatever slice they lie on
         assert term(rollout([*truth_at(4, 13), beside], block(4) | block(13)), CASE) <= 2 / 3 + 1e-12
-    assert term(rollout([nothing], np.zeros_like(CASE.target)), CASE) == 0
+        assert term(rollout([nothing], np.zeros_like(CASE.target)), CASE) == 0
 
 
 def test_axial_is_the_mean_share_of_the_parts():
