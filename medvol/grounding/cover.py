@@ -100,7 +100,7 @@ def _measure_parts(
     mask: Mask, slices: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], tuple[slice, ...], NDArray[np.int64]]:
     """Numbered parts of the target, cropped; the crop; and the area (parts, slices) of each part on each slice."""
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    box = _bounding_box(mask)
     labels, count = ndimage.label(mask[box], np.ones((3, 3, 3)), output=np.int32)
     first = box[0].start
     planes = [np.bincount(labels[z - first].ravel(), minlength=count + 1)[1:] for z in slices.tolist()]
@@ -111,6 +111,17 @@ def _measure_parts(
     if not areas.any():  # only specks are shown
         areas = np.stack(planes, axis=1)
     return labels, box, areas
+
+
+def _bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
+    """What a mask that is not empty covers; the slices first, so that the rest of a large scan is read once."""
+    z = _span(mask.any(axis=(1, 2)))
+    return z, _span(mask[z].any(axis=(0, 2))), _span(mask[z].any(axis=(0, 1)))
+
+
+def _span(filled: Mask) -> slice:
+    places = np.flatnonzero(filled)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _choose_groups(areas: NDArray[np.int64], most: int) -> list[list[int]]:

@@ -83,7 +83,7 @@ def test_the_oracle_writes_all_true_anchors(tmp_path):
         assert scores[most].completion.count("slice") == (3 if most == 4 else 1)
         assert scores[most].budget.true_anchor == pytest.approx(scores[most].dsc, abs=0.02)
         assert scores[most].key_slice_score > 0.5
-    assert scores[4].dsc > 2 * scores[1].dsc
+    assert scores[4].dsc > scores[1].dsc + 0.2
 
 
 def test_a_run_is_scored_again_to_the_bit(tmp_path):
