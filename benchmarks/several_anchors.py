@@ -46,8 +46,8 @@ from medvol.training.scratch.settings import GazeSettings
 from medvol.training.settings import AnswerSettings, OptimizerSettings
 
 START = "bundled:best"
-STEPS = 150
-BATCH, QUERIES = 2, 3
+STEPS = 120
+BATCH, QUERIES = 2, 2
 VOLUMES = 16
 TOKENS = 192
 """Room for an answer of four anchors; their second to fourth opening bracket is written letter by letter."""
@@ -134,7 +134,7 @@ def answerer(name: str, seed: int, options: argparse.Namespace) -> tuple[Policy,
     template = template_of(row)
     if row.true:
         return OraclePolicy(template.num_slices, template.coordinate_step, row.max_anchors), 0.0
-    policy = TinyPolicy(model=START, template=template, freeze_vision=True)
+    policy = TinyPolicy(model=START, template=template)
     if not row.steps:
         return policy, 0.0
     module = ScratchModule(
