@@ -166,11 +166,13 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
     return clock.seconds
 
 
-def evaluate(policy: Policy, propagator: Propagator, cases: CaseDataset, folder: Path) -> Sequence[CaseScore]:
+def evaluate(
+    policy: Policy, propagator: Propagator, cases: CaseDataset, folder: Path, max_new_tokens: int = 64
+) -> Sequence[CaseScore]:
     """Answer every case greedily and score it, or read what an earlier run scored."""
     if not (folder / "evaluation.json").exists():
         trainer = make_trainer(folder, enable_checkpointing=False)
-        module = EvaluationModule(policy, propagator, EvaluationSettings(max_new_tokens=64))
+        module = EvaluationModule(policy, propagator, EvaluationSettings(max_new_tokens=max_new_tokens))
         trainer.test(module, CaseDataModule(test=cases), verbose=False)
     return read_evaluation(folder).scores
 

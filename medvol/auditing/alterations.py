@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from medvol.core.metrics import slice_areas
 from medvol.core.prompts import INSTRUCTION
 from medvol.core.roles import Aspect
-from medvol.core.types import Case, require_target
-from medvol.grounding.anchors import label_anchor
+from medvol.core.types import Case, Evidence, require_target
+from medvol.grounding.anchors import join_anchors, label_anchor
 from medvol.grounding.boxes import matched_iou, tight_boxes
-from medvol.testing.fixtures import make_answer
+from medvol.grounding.cover import cover_target
+from medvol.testing.fixtures import make_answer, write_evidence
 
 Boxes = NDArray[np.float64]
 
@@ -38,12 +40,24 @@ class Scene:
         others: Masks (Z, Y, X) of other targets in the same volume.
         step: Coordinates are multiples of this.
         split_boxes: One true box for each part of the target on a slice.
+        max_anchors: Most anchors of an answer.
     """
 
     case: Case
     others: Sequence[NDArray[np.bool_]] = ()
     step: int = 1
     split_boxes: bool = True
+    max_anchors: int = 1
+
+    @cached_property
+    def parts(self) -> list[Scene]:
+        """A scene for each anchor of the true answer, with the part of the target that it answers for."""
+        parts = cover_target(self.target, range(len(self.target)), self.max_anchors)
+        return [replace(self, case=replace(self.case, target=part.mask), max_anchors=1) for part in parts]
+
+    def write(self, anchors: Sequence[Evidence]) -> str:
+        """Answer with anchors."""
+        return write_evidence(self.case, join_anchors(anchors), self.step)
 
     @property
     def target(self) -> NDArray[np.bool_]:
@@ -106,17 +120,25 @@ class Alteration:
     absent: bool = False
 
 
+def read_truth(scene: Scene) -> Evidence:
+    """The best anchors that there are."""
+    return label_anchor(scene.target, None, "largest", scene.split_boxes, max_anchors=scene.max_anchors)
+
+
 def write_truth(scene: Scene) -> str:
     """The best answer that can be written."""
-    anchor = label_anchor(scene.target, rule="largest", split_boxes=scene.split_boxes)
-    return make_answer(scene.case, anchor.key_slice, anchor.boxes, scene.step)
+    return write_evidence(scene.case, read_truth(scene), scene.step)
 
 
 def write_honest(scene: Scene) -> str | None:
-    """An honest, mediocre answer: a slice with about 3/4 of the largest area, its boxes a quarter of their side off."""
+    """An honest, mediocre answer: slices with about 3/4 of the largest area, the boxes a quarter of their side off."""
+    return scene.write([_honest_anchor(part) for part in scene.parts])
+
+
+def _honest_anchor(scene: Scene) -> Evidence:
     key_slice = scene.at_area(0.75)
     key_slice = scene.key if key_slice is None else key_slice
-    return scene.at(key_slice, _aside(scene.boxes(key_slice), scene.case.volume.shape[2]))
+    return Evidence(key_slice, _aside(scene.boxes(key_slice), scene.case.volume.shape[2]))
 
 
 def _aside(boxes: Boxes, width: int) -> Boxes:

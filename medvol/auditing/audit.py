@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvol.auditing.alterations import EXPLOITS, PERTURBATIONS, Alteration, Scene, write_honest, write_truth
 from medvol.auditing.perfect_propagator import PerfectPropagator
 from medvol.auditing.ranks import HONEST, TOTAL, TRUTH, Rank, RewardAudit, State
+from medvol.auditing.several_anchors import SEVERAL_EXPLOITS, SEVERAL_PERTURBATIONS
 from medvol.core.errors import ConfigError
+from medvol.core.ranges import require_least
 from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, Rollout, require_target
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.scorer import RewardScorer
 from medvol.terminal.progress import counted
-from medvol.testing.fixtures import make_case, make_organ_cases
+from medvol.testing.fixtures import make_case, make_organ_cases, make_scattered_case
 
 _HONEST = Alteration(HONEST, frozenset({"boxes"}), write_honest)
 _TINY = 1e-9
@@ -27,6 +30,7 @@ def audit_rewards(
     weights: Mapping[str, float] | None = None,
     cases: Sequence[Case] | CaseDataset | None = None,
     propagator: Propagator | None = None,
+    max_anchors: int = 1,
 ) -> RewardAudit:
     """Rank true answers, altered ones and exploits by what they earn.
 
@@ -41,32 +45,39 @@ def audit_rewards(
         cases: Questions with masks; small ones made in memory when None.
         propagator: Turns answers into masks when a weighted term reads them; when None a perfect one, which knows the
             targets of all cases, so that the ranks depend on the rewards alone.
+        max_anchors: Most anchors of an answer. With more than 1 there are further alterations and exploits, such as one
+            part on many slices.
 
     Returns:
         The audit; nothing is raised for what is violated.
 
     Raises:
-        ConfigError: The weights do not fit the terms, or there is no case.
+        ConfigError: The weights do not fit the terms, there is no case, or ``max_anchors`` is out of range.
         DatasetError: A case has no target mask.
         RewardError: A term failed, or its score is NaN or outside [0, 1].
     """
     scorer = RewardScorer(rewards, weights)
-    questions = default_cases() if cases is None else [cases[index] for index in range(len(cases))]
+    require_least(1, max_anchors=max_anchors)
+    questions = default_cases(max_anchors) if cases is None else [cases[index] for index in range(len(cases))]
     if not questions:
         raise ConfigError("there is no case to audit the rewards on; give at least one")
-    told = counted(_scenes(questions, rewards), "auditing", len(questions), "cases")
+    told = counted(_scenes(questions, rewards, max_anchors), "auditing", len(questions), "cases")
     marked = [_mark(scene, scorer, propagator) for scene in told]
     judged = _judged(scorer, marked)
     ranks = [rank for scene in marked for rank in scene.ranks(judged)]
     return RewardAudit(tuple(ranks), judged)
 
 
-def default_cases() -> list[Case]:
-    """Two masses, and a volume with two organs of two lobes each; every kind of answer finds its place in one."""
-    return [make_case(8), make_case(12), *make_organ_cases()]
+def default_cases(max_anchors: int = 1) -> list[Case]:
+    """Two masses, and a volume with two organs of two lobes each; every kind of answer finds its place in one.
+
+    Where answers may have several anchors, also three masses at different heights.
+    """
+    scattered = [make_scattered_case()] if max_anchors > 1 else []
+    return [make_case(8), make_case(12), *make_organ_cases(), *scattered]
 
 
-def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm]) -> Iterator[Scene]:
+def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm], max_anchors: int) -> Iterator[Scene]:
     """The truth in the terms' own coordinates and boxes; other targets are those of the same volume."""
     step = max(int(getattr(term, "coordinate_step", 1)) for term in rewards)
     split_boxes = all(getattr(term, "split_boxes", True) for term in rewards)
@@ -75,7 +86,7 @@ def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm]) -> Iterator[Sc
         key = case.volume.volume_id
         same = [require_target(other) for other in cases if key and other.volume.volume_id == key]
         others = [mask for mask in same if mask.any() and not (mask & target).any()]
-        yield Scene(case, others, step, split_boxes)
+        yield Scene(case, others, step, split_boxes, max_anchors)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class _Marked:
     def ranks(self, judged: Mapping[str, frozenset[Aspect]]) -> Iterator[Rank]:
         """Ranks of all answers in all terms."""
         for name, alteration in self.altered.items():
-            exploit = alteration in EXPLOITS
+            exploit = alteration in (*EXPLOITS, *SEVERAL_EXPLOITS)
             for term, aspects in judged.items():
                 seen = bool(alteration.spoils & aspects)
                 against = HONEST if exploit and seen and HONEST in self.scores else TRUTH
@@ -124,9 +135,10 @@ def _mark(scene: Scene, scorer: RewardScorer, propagator: Propagator | None) -> 
 def _write_altered(scene: Scene, needs_mask: bool) -> list[tuple[Alteration, str]]:
     """The altered answers that this case leaves room for."""
     present = bool(scene.target.any())
+    several = (*SEVERAL_PERTURBATIONS, *SEVERAL_EXPLOITS) if scene.max_anchors > 1 else ()
     fitting = [
         alteration
-        for alteration in (_HONEST, *PERTURBATIONS, *EXPLOITS)
+        for alteration in (_HONEST, *PERTURBATIONS, *EXPLOITS, *several)
         if alteration.absent != present and (alteration.mask or needs_mask)
     ]
     texts = [(alteration, alteration.write(scene)) for alteration in fitting]
@@ -137,10 +149,15 @@ def _follow(
     scene: Scene, texts: Mapping[str, str], scorer: RewardScorer, propagator: Propagator | None
 ) -> dict[str, Rollout]:
     """Answers by name, followed to their masks where a term reads them."""
-    rollouts = [read_completion(scene.case, Completion(text)) for text in texts.values()]
-    used = propagator or PerfectPropagator([scene.target, *scene.others])
+    rollouts = [read_completion(scene.case, Completion(text), scene.max_anchors) for text in texts.values()]
+    used = propagator or PerfectPropagator([*_targets(scene), *scene.others])
     followed = dict(scorer.follow(scene.case.volume, rollouts, used))
     return {name: followed[place] for place, name in enumerate(texts)}
+
+
+def _targets(scene: Scene) -> list[NDArray[np.bool_]]:
+    """What a propagator can find of the target from one anchor."""
+    return [part.target for part in scene.parts] or [scene.target]
 
 
 def _emptied(rollout: Rollout, case: Case) -> Rollout:

@@ -89,8 +89,11 @@ def _tell(segmentation: Segmentation, paths: Mapping[str, Path], console: Consol
     from medvol.inference.records import read_record
 
     evidence, mask = segmentation.evidence, read_record(paths["record"]).mask
-    boxes = f"{len(evidence.boxes)} box{'es' if len(evidence.boxes) != 1 else ''}"
-    found = "not in the scan" if evidence.absent else f"slice {evidence.key_slice}, {boxes}"
+    anchors = "; ".join(
+        f"slice {anchor.key_slice}, {len(anchor.boxes)} box{'es' if len(anchor.boxes) != 1 else ''}"
+        for anchor in evidence.anchors
+    )
+    found = "not in the scan" if evidence.absent else anchors
     console.print(f"{show(segmentation.query)}: {found}, {mask['voxels']} voxels{_measures(mask)}", soft_wrap=True)
     for sentence in segmentation.confidence.sentences() if segmentation.confidence else ():
         console.print(show(sentence), soft_wrap=True)

@@ -27,6 +27,7 @@ SCHEMA = "medvol-audit/1"
 ACCEPTED: dict[str, Any] = {
     **dict.fromkeys(("audit", "json"), object),  # flags: a word that follows is not theirs
     "num_cases": int,
+    "max_anchors": int,
     "cases": CaseDataset,
     "propagator": Propagator,
     "help": str,
@@ -39,6 +40,7 @@ def add_options(parser: ComponentParser) -> None:
     parser.add_argument("--audit", action="store_true", help="rank altered answers by what the rewards pay for them")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--num_cases", type=int, default=8, help="how many cases of --cases are used, from the first")
+    parser.add_argument("--max_anchors", type=int, default=1, help="most anchors that an answer may have")
     parser.add_subclass_arguments(
         CaseDataset, "cases", required=False, help="data set of the audit; small cases made in memory by default"
     )
@@ -65,7 +67,7 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     require_least(1, num_cases=built.num_cases)
     cases = built.get("cases")
     chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
-    found = audit_rewards(rewards, weights, chosen, built.get("propagator"))
+    found = audit_rewards(rewards, weights, chosen, built.get("propagator"), built.max_anchors)
     if built.json:
         print_document(SCHEMA, found.to_dict())
     else:

@@ -53,6 +53,15 @@ INSTRUCTION = (
 )
 """Default instruction, written for a general vision-language model."""
 
+SEVERAL = (
+    "Where parts of the target lie at different heights, so that no slice shows them all, write up to {count} such "
+    "objects in the list, each with another slice and the parts that are seen best on it."
+)
+"""Added to an instruction where an answer may hold several anchors."""
+
+MAX_ANCHORS = 16
+"""Most anchors that a template may allow in one answer."""
+
 _LARGEST_STEP = 100
 _LARGEST_SIZE = 4096
 _MOST_PIXELS = 2**28
@@ -70,6 +79,7 @@ class PromptTemplate:
         slice_tag: Text before each slice; ``{index}`` is its index in the volume.
         instruction: Text between the slices and the query.
         coordinate_step: Coordinates in training answers are multiples of this.
+        max_anchors: Most anchors, each on a slice of its own, in one answer (1 in the paper).
     """
 
     num_slices: int = 64
@@ -79,6 +89,7 @@ class PromptTemplate:
     slice_tag: str = "<slice {index}>"
     instruction: str = INSTRUCTION
     coordinate_step: int = 1
+    max_anchors: int = 1
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -88,8 +99,9 @@ class PromptTemplate:
                 index.
         """
         sizes = {name: getattr(self, name) for name in ("num_slices", "height_px", "width_px")}
-        for name, value in {**sizes, "coordinate_step": self.coordinate_step}.items():
-            largest = _LARGEST_STEP if name == "coordinate_step" else _LARGEST_SIZE
+        counts = {"coordinate_step": self.coordinate_step, "max_anchors": self.max_anchors}
+        for name, value in {**sizes, **counts}.items():
+            largest = {"coordinate_step": _LARGEST_STEP, "max_anchors": MAX_ANCHORS}.get(name, _LARGEST_SIZE)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
                 raise ConfigError(f"{name} is a whole number in 1..{largest}; got {value!r}")
         if prod(sizes.values()) > _MOST_PIXELS:
@@ -102,6 +114,12 @@ class PromptTemplate:
             raise ConfigError(f"slice_tag and instruction are texts; got {self.slice_tag!r} and {self.instruction!r}")
         if "{index}" not in self.slice_tag or set("{}") & set(self.slice_tag.replace("{index}", "")):
             raise ConfigError(f"slice_tag holds {{index}} and no other braces; got {self.slice_tag!r}")
+
+    @property
+    def request(self) -> str:
+        """The instruction as it is asked: where several anchors are allowed, it says so; an empty one stays empty."""
+        several = self.max_anchors > 1 and self.instruction
+        return f"{self.instruction} {SEVERAL.format(count=self.max_anchors)}" if several else self.instruction
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

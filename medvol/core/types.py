@@ -8,7 +8,7 @@ slice ``voxels[z]`` is ready for display, the patient's left on the image's righ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -162,11 +162,23 @@ class Evidence(Brief):
         key_slice: Index of the slice in the volume; None when the answer says that the target is absent.
         boxes: (N, 4) float64, pixels of the volume's slice, x1, y1, x2, y2, half-open; (0, 4) when absent.
         rationale: The text between the think tags.
+        further: Further anchors of the same answer, each on another slice; only where the prompt allows several.
     """
 
     key_slice: int | None
     boxes: NDArray[np.float64]
     rationale: str = ""
+    further: tuple[Evidence, ...] = ()
+
+    @property
+    def anchors(self) -> tuple[Evidence, ...]:
+        """Each anchor of the answer alone, at least one; an absent one is the only one."""
+        return (replace(self, further=()), *self.further) if self.further else (self,)
+
+    @property
+    def key_slices(self) -> list[int]:
+        """Key slices of all anchors, ascending; none for an absent one."""
+        return sorted(anchor.key_slice for anchor in self.anchors if anchor.key_slice is not None)
 
     @property
     def absent(self) -> bool:
@@ -234,6 +246,7 @@ class Rollout(Brief):
         mask: (Z, Y, X) bool propagated from the evidence; None when nothing needed it or the answer failed.
         detail: The failure in words; empty when there was none.
         error: What the policy or the propagator raised; None if they raised nothing.
+        max_anchors: Most anchors that the prompt allowed in the answer.
     """
 
     case_id: str
@@ -243,3 +256,4 @@ class Rollout(Brief):
     mask: NDArray[np.bool_] | None = None
     detail: str = ""
     error: MedvolError | None = None
+    max_anchors: int = 1

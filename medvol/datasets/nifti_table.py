@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, QueryError
 from medvol.core.types import Evidence, Modality
-from medvol.datasets.reader_anchor import read_key_slice
+from medvol.datasets.reader_anchor import read_anchor, read_key_slices
 from medvol.datasets.sheet import SheetRow, read_sheet
-from medvol.grounding.box_text import read_boxes
+from medvol.grounding.box_text import BETWEEN, read_boxes
 from medvol.imaging.file_names import stem
 from medvol.queries.instances import VoxelIndex
 from medvol.queries.query_bank import target_name
@@ -32,8 +32,8 @@ COLUMNS = {
     "modality": "CT, MR or other; CT promises Hounsfield units",
     "case": "name of the case in results; the image when empty",
     "absent": "yes where the scan does not show the target, so that [] is the right answer; no when empty",
-    "key_slice": "index of the slice that a reader's boxes lie on, from 0 at the feet; needs boxes and a mask",
-    "boxes": "the boxes: x1 y1 x2 y2 in pixels of the slice in LPS, half-open; several with ; between them",
+    "key_slice": "slice that a reader's boxes lie on, from 0 at the feet, or several with |; needs boxes and a mask",
+    "boxes": "x1 y1 x2 y2 in pixels of the slice in LPS, half-open; ; between boxes, | between those of two slices",
 }
 """Columns of a table and what they mean; only ``image`` is needed, and a target or a query. Others are not read."""
 
@@ -211,23 +211,30 @@ class _Row:
 
     def _anchor(self, mask: Path | None) -> Evidence | None:
         """Key slice and boxes of a reader; None where neither is given."""
-        key, boxes = self._cell("key_slice", self._key_slice), self._cell("boxes", self._boxes)
-        if key is None and boxes is None:
+        keys, boxes = self._cell("key_slice", self._key_slices), self._cell("boxes", self._boxes)
+        if keys is None and boxes is None:
             return None
-        for column, value in (("key_slice", key), ("boxes", boxes), ("mask", mask)):
+        for column, value in (("key_slice", keys), ("boxes", boxes), ("mask", mask)):
             if value is None:
                 raise self._error(column, "is empty; key_slice, boxes and mask belong together")
-        return Evidence(key, boxes)
+        anchor = read_anchor(keys, boxes)
+        if anchor is None:
+            lists = f"{len(boxes)} list{'s' if len(boxes) > 1 else ''} of boxes"
+            raise self._error("boxes", f"holds {lists} for {len(keys)} key slices; write one a slice, | between them")
+        return anchor
 
-    def _key_slice(self, column: str, text: str) -> int:
-        key = read_key_slice(text)
-        if key is None:
-            raise self._error(column, f"is {text!r:.200}; write the index of a slice, such as 41")
-        return key
+    def _key_slices(self, column: str, text: str) -> list[int]:
+        keys = read_key_slices(text)
+        if keys is None:
+            raise self._error(
+                column, f"is {text!r:.200}; write the index of a slice, such as 41, or of several, such as 12 | 41"
+            )
+        return keys
 
-    def _boxes(self, column: str, text: str) -> NDArray[np.float64]:
-        boxes = read_boxes(text)
-        if boxes is None:
+    def _boxes(self, column: str, text: str) -> list[NDArray[np.float64]]:
+        lists = [read_boxes(part) for part in text.split(BETWEEN.strip())]
+        boxes = [found for found in lists if found is not None]
+        if len(boxes) < len(lists):
             raise self._error(column, f"is {text!r:.200}; write x1 y1 x2 y2 with x1 < x2 and y1 < y2, ; between boxes")
         return boxes
 

@@ -31,8 +31,11 @@ ORGANS = ("liver", "spleen", "left kidney", "right kidney", "pancreas", "aorta",
 LESION_TARGETS = ("kidney lesion", "kidney without lesion", "kidney with lesion")
 """Targets of a phantom with a renal lesion."""
 
+NODULE_TARGET = "lesion"
+"""Target of a phantom with bright nodules."""
+
 TARGETS = (*ORGANS, "kidneys", *LESION_TARGETS)
-"""Everything a phantom may be asked for."""
+"""Everything that a phantom without nodules may be asked for."""
 
 _NEVER_SHOWN = ("metal implant", "lung nodule", "brain tumour", "prostate", "heart")
 _MIN_SIDE = 8
@@ -60,7 +63,9 @@ class PhantomDataset(CaseDataset):
     """CT-like abdomen scans in Hounsfield units, drawn when they are asked for; the same seed draws the same scans.
 
     Each volume is asked for every organ of ``ORGANS``, for both kidneys together and, when it has a renal lesion, for
-    the lesion and for the kidney with and without it (their masks leave the lesion out).
+    the lesion and for the kidney with and without it (their masks leave the lesion out). When it has bright nodules,
+    two to four at different heights, it is asked for the ``lesion``: all of them, and the renal lesion. No slice shows
+    two nodules well, so one anchor cannot answer for them.
 
     Args:
         split: Splits never share a volume.
@@ -68,6 +73,7 @@ class PhantomDataset(CaseDataset):
         seed: Seed of the scans and the phrasings.
         shape: (Z, Y, X) of a volume; its spacing follows from the size of the body and so is anisotropic.
         lesion_share: Share of volumes with a renal tumour or cyst.
+        nodule_share: Share of volumes with bright nodules.
         questions: How targets are asked for.
         cache: How many drawn volumes are kept in memory; a folder keeps none of them.
     """
@@ -83,6 +89,7 @@ class PhantomDataset(CaseDataset):
         seed: int = 0,
         shape: tuple[int, int, int] = (24, 96, 96),
         lesion_share: float = 0.6,
+        nodule_share: float = 0.0,
         questions: PhrasingSettings = PhrasingSettings(),
         cache: CacheSettings = CacheSettings(scans=16),
     ) -> None:
@@ -92,8 +99,9 @@ class PhantomDataset(CaseDataset):
             raise ConfigError(f"shape is (Z, Y, X) with at least {_MIN_SIDE} voxels a side; got {tuple(shape)}")
         if num_volumes < 1:
             raise ConfigError(f"num_volumes is at least 1; got {num_volumes}")
-        if not 0 <= lesion_share <= 1:
-            raise ConfigError(f"lesion_share is in [0, 1]; got {lesion_share}")
+        for name, share in (("lesion_share", lesion_share), ("nodule_share", nodule_share)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} is in [0, 1]; got {share}")
         if cache.folder is not None:
             raise ConfigError("cache.folder does not work with phantoms, which are drawn; leave it out")
         self.split = split
@@ -101,6 +109,7 @@ class PhantomDataset(CaseDataset):
         self.seed = seed
         self.shape = (shape[0], shape[1], shape[2])
         self.lesion_share = lesion_share
+        self.nodule_share = nodule_share
         self.questions = questions
         self.cache = cache
         self._scans: LastUsed[_Scan] = LastUsed(cache.scans)
@@ -123,6 +132,10 @@ class PhantomDataset(CaseDataset):
         case_id = f"{key}_{index % len(self):05d}_{query.target.replace(' ', '-')}"
         return LabelledCase(case_id, scan.volume, query, mask, key, labels=scan.labels)
 
+    def target(self, index: int) -> str:
+        """What a case asks for, without drawing its volume."""
+        return self._cases[index].query.target
+
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""
         return self._key(self._cases[index].number)
@@ -133,7 +146,8 @@ class PhantomDataset(CaseDataset):
 
     def _key(self, number: int) -> str:
         size = "x".join(map(str, self.shape))
-        return f"phantom-{size}-{self.seed}-{self.split}-{number:04d}"
+        nodules = "-nodules" if self._nodules(number) else ""
+        return f"phantom-{size}-{self.seed}-{self.split}-{number:04d}{nodules}"
 
     def _rng(self, number: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, get_args(Split).index(self.split), number, purpose])
@@ -143,11 +157,17 @@ class PhantomDataset(CaseDataset):
         side = "left kidney" if rng.random() < 0.5 else "right kidney"
         return side if rng.random() < self.lesion_share else None
 
+    def _nodules(self, number: int) -> int:
+        rng = self._rng(number, 3)
+        count = int(rng.integers(2, 5))
+        return count if rng.random() < self.nodule_share else 0
+
     def _draw(self, number: int) -> _Scan:
-        phantom = draw_phantom(self._rng(number, 1), self.shape, self._lesion_side(number))
+        phantom = draw_phantom(self._rng(number, 1), self.shape, self._lesion_side(number), self._nodules(number))
         volume = make_volume(phantom.voxels, phantom.spacing, volume_id=self._key(number))
         masks = {name: phantom.labels == LABELS[name] for name in (*ORGANS, "kidney lesion")}
         masks["kidneys"] = masks["left kidney"] | masks["right kidney"]
+        masks["lesion"] = masks["kidney lesion"] | (phantom.labels == LABELS["nodule"])
         return _Scan(volume, phantom.labels, masks | _relate_kidneys(masks, volume.affine))
 
     @cached_property
@@ -163,6 +183,8 @@ class PhantomDataset(CaseDataset):
         meanings = _relational_meanings(side) if side is not None else {}
         shown = TARGETS if lesion else tuple(t for t in TARGETS if t not in LESION_TARGETS)
         hidden = _NEVER_SHOWN if lesion else (*_NEVER_SHOWN, *LESION_TARGETS)
+        if self._nodules(number):
+            shown = (*shown, NODULE_TARGET)
         wanted = len(shown) * self.questions.absent_share / (1 - self.questions.absent_share)
         count = min(int(wanted + rng.random()), len(hidden))
         absent = rng.choice(hidden, count, replace=False).tolist()

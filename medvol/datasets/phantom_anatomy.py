@@ -27,6 +27,7 @@ LABEL_NAMES = (
     "kidney lesion",
     "spine",
     "inferior vena cava",
+    "nodule",
 )
 """Name of each value of a phantom's label map."""
 
@@ -36,6 +37,7 @@ LABELS = {name: value for value, name in enumerate(LABEL_NAMES)}
 _SIDES = {"left kidney": 1.0, "right kidney": -1.0}
 _MIN_LESION_VOXELS = 60
 _LESION_TRIES = 12
+_NODULE_HEIGHTS = (0.15, 0.85)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +55,16 @@ class Phantom:
     spacing: tuple[float, float, float]
 
 
-def draw_phantom(rng: np.random.Generator, shape: tuple[int, int, int], lesion_side: str | None = None) -> Phantom:
+def draw_phantom(
+    rng: np.random.Generator, shape: tuple[int, int, int], lesion_side: str | None = None, nodules: int = 0
+) -> Phantom:
     """Draw a scan of a random body.
 
     Args:
         rng: Source of everything random.
         shape: (Z, Y, X).
         lesion_side: ``left kidney`` or ``right kidney`` for a tumour or cyst of that kidney; None for none.
+        nodules: Bright nodules between the organs, each at another height.
     """
     painter = _Painter(draw_space(rng, shape), rng)
     painter.paint_frame()
@@ -70,6 +75,7 @@ def draw_phantom(rng: np.random.Generator, shape: tuple[int, int, int], lesion_s
     painter.paint_vessels()
     if lesion_side is not None:
         painter.paint_lesion(lesion_side, *kidneys[lesion_side])
+    painter.paint_nodules(nodules)
     return Phantom(painter.scan(), painter.labels, painter.space.spacing)
 
 
@@ -213,6 +219,22 @@ class _Painter:
             if best.sum() >= _MIN_LESION_VOXELS:
                 break
         self._paint("kidney lesion", best, hounsfield)
+
+    def paint_nodules(self, count: int) -> None:
+        """Bright nodules at even heights, so far apart that no slice shows two clearly; they spare organs and bone.
+
+        The roomiest of many places is taken.
+        """
+        low, high = _NODULE_HEIGHTS
+        step = (high - low) / max(count, 1)
+        for i in range(count):
+            z, radius = low + step * (i + self._draw(0.4, 0.6)), self._draw(0.1, 0.14)
+            free = (self.labels == 0) & self.cavity
+            masks = []
+            for _ in range(2 * _LESION_TRIES):
+                place = self._draw(-0.55, 0.55), self._draw(-0.35, 0.2), z
+                masks.append(self.space.ellipsoid(place, (radius, radius, 0.06)) & free)
+            self._paint("nodule", max(masks, key=np.count_nonzero), self._draw(250, 320))
 
     def scan(self) -> NDArray[np.float32]:
         """Noise, blur within the slice, and rounding to whole Hounsfield units."""

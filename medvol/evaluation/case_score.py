@@ -33,8 +33,11 @@ class CaseScore:
         failure: Name of the failure; None when there was none.
         detail: What went wrong, in words; empty when nothing did.
         answered_absent: True when the answer says that the target is absent.
-        key_slice: Chosen slice; None when there is none.
-        key_slice_score: Target area there over the largest of the volume; None for a mask of another system.
+        max_anchors: Most anchors that the prompt allowed in the answer.
+        key_slice: Chosen slice, of several the first that the answer names; None when there is none.
+        key_slice_score: Target area there over the largest of the volume; None for a mask of another system. Where
+            several anchors are allowed each is compared with its part of the target, see
+            ``medvol.grounding.cover.compare_anchors``, and so are the boxes.
         box_iou: Matched IoU with the true boxes of the chosen slice, in pixels; None for a mask of another system.
         nsd: Normalised surface distance; None when not measured.
         hd95_mm: 95th percentile of the Hausdorff distance; None when not measured.
@@ -61,6 +64,7 @@ class CaseScore:
     failure: str | None = None
     detail: str = ""
     answered_absent: bool = False
+    max_anchors: int = 1
     key_slice: int | None = None
     key_slice_score: float | None = None
     box_iou: float | None = None

@@ -6,7 +6,8 @@ Three masks of one case are compared with its true mask: propagated from (a) the
     1 - c  =  (1 - a)  +  (a - b)  +  (b - c)
               propagation  slice     boxes
 
-A share can be negative: a propagator may do better from another slice than from the labelled one.
+A share can be negative: a propagator may do better from another slice than from the labelled one. Where an answer may
+have several anchors, (a) has as many as the target needs, and (b) the true boxes of every slice that was chosen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from medvol.core.errors import PropagationError
 from medvol.core.metrics import dice
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
+from medvol.grounding.anchors import join_anchors
 from medvol.grounding.boxes import tight_boxes
 from medvol.rollouts.masks import follow_anchors
 
@@ -34,8 +36,8 @@ class ErrorBudget:
 
     Args:
         true_anchor: (a) from the true slice and its true boxes.
-        true_boxes: (b) from the true boxes of the chosen slice; 0 when the answer failed, says that the target is
-            absent, or chose a slice that does not show it.
+        true_boxes: (b) from the true boxes of the chosen slices; 0 when the answer failed, says that the target is
+            absent, or chose no slice that shows it.
         predicted: (c) from the answer as it is; 0 when it failed.
     """
 
@@ -95,11 +97,13 @@ def measure_budget(
 
 
 def true_boxes_at(target: NDArray[np.bool_], answer: Evidence | None, split_boxes: bool = True) -> Evidence | None:
-    """The answer's slice with its true boxes; None where the slice shows no target or there is no slice."""
-    if answer is None or answer.key_slice is None:
+    """The answer's slices with their true boxes, without those that show no target; None where none is left."""
+    if answer is None:
         return None
-    boxes = tight_boxes(target[answer.key_slice], split=split_boxes)
-    return Evidence(answer.key_slice, boxes) if len(boxes) else None
+    keys = [anchor.key_slice for anchor in answer.anchors if anchor.key_slice is not None]
+    found = [(key, tight_boxes(target[key], split=split_boxes)) for key in keys]
+    anchors = [Evidence(key, boxes) for key, boxes in found if len(boxes)]
+    return join_anchors(anchors) if anchors else None
 
 
 def mean_budget(budgets: Iterable[ErrorBudget]) -> ErrorBudget | None:

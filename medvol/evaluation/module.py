@@ -103,14 +103,16 @@ class EvaluationModule(LightningModule):
         return ask(self.policy, cases, self._sampling, truths=truths)
 
     def true_anchor(self, case: Case) -> Evidence:
-        """True anchor of a case among the slices that the policy sees.
+        """True anchor of a case among the slices that the policy sees, or as many as its prompt allows.
 
         Raises:
             DatasetError: The case has no target mask.
         """
-        shown = choose_slices(case.volume.shape[0], read_template(self.policy).num_slices)
+        template = read_template(self.policy)
+        shown = choose_slices(case.volume.shape[0], template.num_slices)
         rule, split_boxes = self.evaluation.anchor_rule, self.evaluation.split_boxes
-        return label_anchor(require_target(case), shown, rule=rule, split_boxes=split_boxes)
+        target, most = require_target(case), template.max_anchors
+        return label_anchor(target, shown, rule=rule, split_boxes=split_boxes, max_anchors=most)
 
     def score_group(self, cases: Sequence[Case], thorough: bool = False, keep: Keeper | None = None) -> list[CaseScore]:
         """Answer and score all queries of one volume.

@@ -78,7 +78,7 @@ def _score_again(
 
 def _restore(former: CaseScore, case: Case, mask: Mask) -> Rollout:
     """The answer as it was followed: read again, with its mask, or with the failure of a component."""
-    rollout = read_completion(case, Completion(former.completion))
+    rollout = read_completion(case, Completion(former.completion), former.max_anchors)
     if former.failure in (POLICY_FAILED, PROPAGATION_FAILED):
         return replace(rollout, failure=former.failure, detail=former.detail)
     return rollout if rollout.failure is not None else replace(rollout, mask=mask)

@@ -18,6 +18,7 @@ from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.surfaces import diagonal_mm, surface_measures
 from medvol.grounding.anchors import settled_score
 from medvol.grounding.boxes import matched_iou, tight_boxes
+from medvol.grounding.cover import compare_anchors
 from medvol.rollouts.failures import warn_of_failures
 from medvol.rollouts.groups import Group
 from medvol.rollouts.masks import HELD_MIB, follow
@@ -76,9 +77,8 @@ def score_rollout(rollout: Rollout, case: Case, settings: EvaluationSettings) ->
     mask = np.zeros_like(target) if rollout.mask is None else rollout.mask
     settled = 0.0 if rollout.failure is not None else settled_score(evidence, target)
     anchor = (settled or 0.0, settled or 0.0)
-    if settled is None and evidence is not None and evidence.key_slice is not None:
-        boxes = tight_boxes(target[evidence.key_slice], split=settings.split_boxes)
-        anchor = key_slice_score(slice_areas(target), evidence.key_slice), matched_iou(evidence.boxes, boxes)
+    if settled is None and evidence is not None:
+        anchor = _compare_anchors(evidence, target, rollout.max_anchors, settings)
     score = _score(case, mask, settled, settings)
     return replace(
         score,
@@ -86,10 +86,29 @@ def score_rollout(rollout: Rollout, case: Case, settings: EvaluationSettings) ->
         failure=rollout.failure,
         detail=rollout.detail,
         answered_absent=evidence is not None and evidence.absent,
+        max_anchors=rollout.max_anchors,
         key_slice=None if evidence is None else evidence.key_slice,
         key_slice_score=anchor[0],
         box_iou=anchor[1],
         completion=rollout.completion.text,
+    )
+
+
+def _compare_anchors(
+    evidence: Evidence, target: Mask, max_anchors: int, settings: EvaluationSettings
+) -> tuple[float, float]:
+    """Score of the key slice and IoU of the boxes, of several anchors by the rule of ``compare_anchors``."""
+
+    def compare_slice(anchor: Evidence, part: Mask) -> float:
+        assert anchor.key_slice is not None
+        return key_slice_score(slice_areas(part), anchor.key_slice)
+
+    def compare_boxes(anchor: Evidence, part: Mask) -> float:
+        return matched_iou(anchor.boxes, tight_boxes(part[anchor.key_slice], split=settings.split_boxes))
+
+    return (
+        compare_anchors(evidence, target, max_anchors, compare_slice),
+        compare_anchors(evidence, target, max_anchors, compare_boxes),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from medvol.core.errors import GeometryError
 from medvol.core.types import Evidence
 from medvol.grounding.boxes import tight_boxes
+from medvol.grounding.cover import cover_target
 
 KeySliceRule = Literal["paper", "largest", "any"]
 """``paper``: upper median of the ten largest; ``largest``: the largest; ``any``: a random visible one."""
@@ -60,8 +62,9 @@ def label_anchor(
     jitter: float = 0.0,
     rng: np.random.Generator | None = None,
     rationale: str = "",
+    max_anchors: int = 1,
 ) -> Evidence:
-    """Compute the anchor of a target from its mask.
+    """Compute the anchor of a target from its mask, or several where its parts lie at different heights.
 
     Args:
         mask: (Z, Y, X) bool.
@@ -71,22 +74,35 @@ def label_anchor(
         jitter: Move every edge by up to this share of the box's side, uniformly (imperfect labels).
         rng: Needed by ``jitter`` and by the rule ``any``.
         rationale: Text of the think block.
+        max_anchors: Most anchors. With more than 1 the target is dealt among them by greedy cover, see
+            ``medvol.grounding.cover``, and each part has a key slice and boxes of its own.
 
     Returns:
-        The anchor; an absent one when no shown slice holds the target.
+        The anchor, with further ones from feet to head; an absent one when no shown slice holds the target.
     """
     if mask.ndim != 3:
         raise GeometryError(f"a mask has three axes (Z, Y, X), this one has shape {mask.shape}")
-    areas = mask.sum(axis=(1, 2))
-    key = choose_key_slice(areas, shown if shown is not None else range(mask.shape[0]), rule, rng)
-    if key is None:
+    parts = cover_target(mask, range(mask.shape[0]) if shown is None else shown, max_anchors)
+    boxes: dict[int, list[NDArray[np.float64]]] = {}
+    for part in parts:
+        key = choose_key_slice(part.mask.sum(axis=(1, 2)), part.slices, rule, rng)
+        assert key is not None, "its slices show it"
+        tight = tight_boxes(part.mask[key], split_boxes)
+        boxes.setdefault(key, []).append(_loosen(tight, jitter, mask.shape[1:], rng))
+    return join_anchors([Evidence(key, np.concatenate(boxes[key])) for key in sorted(boxes)], rationale)
+
+
+def join_anchors(anchors: Sequence[Evidence], rationale: str = "") -> Evidence:
+    """One answer of several anchors, each on another slice; an absent one without any.
+
+    Args:
+        anchors: Anchors, none of them absent.
+        rationale: Text of the think block.
+    """
+    if not anchors:
         return Evidence(None, np.empty((0, 4), np.float64), rationale)
-    boxes = tight_boxes(mask[key], split_boxes)
-    if jitter > 0:
-        if rng is None:
-            raise ValueError("jitter draws and needs a random generator")
-        boxes = _jitter(boxes, jitter, mask.shape[1:], rng)
-    return Evidence(key, boxes, rationale)
+    first, *further = (anchor for answer in anchors for anchor in answer.anchors)
+    return replace(first, rationale=rationale, further=tuple(replace(anchor, rationale="") for anchor in further))
 
 
 def given_anchor(
@@ -100,26 +116,26 @@ def given_anchor(
     """Write an anchor that a reader gave as ``label_anchor`` writes one of a mask.
 
     Args:
-        anchor: Key slice and boxes; not an absent one.
+        anchor: Key slices and boxes; not an absent one.
         shape: Of the volume (Z, Y, X).
-        split_boxes: Keep the boxes apart; one box around all of them when False.
+        split_boxes: Keep the boxes apart; one box around all of those on a slice when False.
         jitter: As for ``label_anchor``.
         rng: Needed by ``jitter``.
         rationale: Text of the think block.
     """
-    boxes = anchor.boxes
-    if not split_boxes:
-        boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
-    if jitter > 0:
-        if rng is None:
-            raise ValueError("jitter draws and needs a random generator")
-        boxes = _jitter(boxes, jitter, shape[1:], rng)
-    return Evidence(anchor.key_slice, boxes, rationale)
+    written = []
+    for one in anchor.anchors:
+        boxes = one.boxes
+        if not split_boxes:
+            boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+        written.append(Evidence(one.key_slice, _loosen(boxes, jitter, shape[1:], rng)))
+    return join_anchors(written, rationale)
 
 
-def anchor_key(evidence: Evidence) -> tuple[int | None, bytes]:
-    """Equal for anchors of one volume that give equal masks; the rationale does not count."""
-    return evidence.key_slice, np.ascontiguousarray(evidence.boxes, np.float64).tobytes()
+def anchor_key(evidence: Evidence) -> tuple[tuple[int | None, bytes], ...]:
+    """Equal for answers about one volume that give equal masks; rationale and order do not count."""
+    anchors = sorted(evidence.anchors, key=lambda anchor: -1 if anchor.key_slice is None else anchor.key_slice)
+    return tuple((anchor.key_slice, np.ascontiguousarray(anchor.boxes, np.float64).tobytes()) for anchor in anchors)
 
 
 def settled_score(evidence: Evidence | None, target: NDArray[np.bool_]) -> float | None:
@@ -137,10 +153,14 @@ def settled_score(evidence: Evidence | None, target: NDArray[np.bool_]) -> float
     return float(evidence.absent and not present)
 
 
-def _jitter(
-    boxes: NDArray[np.float64], share: float, shape: tuple[int, ...], rng: np.random.Generator
+def _loosen(
+    boxes: NDArray[np.float64], share: float, shape: tuple[int, ...], rng: np.random.Generator | None
 ) -> NDArray[np.float64]:
     """Move edges without letting a box leave the slice or lose its area (share below one half)."""
+    if share <= 0:
+        return boxes
+    if rng is None:
+        raise ValueError("jitter draws and needs a random generator")
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     moved = boxes + rng.uniform(-share, share, boxes.shape) * sides
     return np.clip(moved, 0, [shape[1], shape[0], shape[1], shape[0]])

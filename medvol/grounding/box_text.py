@@ -1,4 +1,7 @@
-"""Boxes as one line of text, as tables write them: ``10.5 20 64 80; 90 20 110 41``, in pixels of the key slice."""
+"""Boxes as one line of text, as tables write them: ``10.5 20 64 80; 90 20 110 41``, in pixels of the key slice.
+
+Several anchors of one answer have ``|`` between them, in the cell of their key slices and in that of their boxes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.grounding.grammar import MAX_BOXES
+
+BETWEEN = " | "
+"""Stands between several anchors in a cell."""
 
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 

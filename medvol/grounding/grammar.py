@@ -2,15 +2,17 @@
 
     <think>...</think><answer>[{"slice": N, "bbox_2d_list": [[x1, y1, x2, y2], ...]}]</answer>
 
-Coordinates are integers 0..1000 over the slice's width and height (MedVol-R1, arXiv 2605.26621). An extension:
-``<answer>[]</answer>`` says that the target is absent. The think block may be left out; the cold-start answers of the
-paper have none.
+Coordinates are integers 0..1000 over the slice's width and height (MedVol-R1, arXiv 2605.26621). Two extensions:
+``<answer>[]</answer>`` says that the target is absent, and where the prompt allows several anchors the list holds
+several objects, each with another slice. The think block may be left out; the cold-start answers of the paper have
+none.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,6 +30,8 @@ FAILURES = {
     "too_deep": "the answer is nested deeper than the grammar",
     "bad_json": "the answer is not strict JSON",
     "not_one_object": "the answer is not a list with exactly one object",
+    "bad_anchor_list": "the answer is not a list of one to max_anchors objects, with at most MAX_BOXES boxes in all",
+    "repeated_slice": "two objects name the same slice, whose boxes belong into one list",
     "bad_keys": "the object's keys are not exactly slice and bbox_2d_list",
     "bad_slice": "the slice is not an index of the volume",
     "bad_box_list": "bbox_2d_list is not a list of one to MAX_BOXES boxes",
@@ -47,7 +51,7 @@ def format_evidence(evidence: Evidence, height: int, width: int, step: int = 1) 
     """Write an anchor as the policy should answer it, the inverse of ``parse_evidence``.
 
     Args:
-        evidence: The anchor; its rationale becomes the think block, which is left out when it is empty.
+        evidence: The anchors; the rationale becomes the think block, which is left out when it is empty.
         height: Rows of the volume's slices.
         width: Columns of the volume's slices.
         step: Coordinates are multiples of this.
@@ -55,20 +59,23 @@ def format_evidence(evidence: Evidence, height: int, width: int, step: int = 1) 
     think = f"<think>{evidence.rationale}</think>" if evidence.rationale else ""
     if evidence.key_slice is None:
         return f"{think}<answer>[]</answer>"
-    boxes = to_norm(evidence.boxes, height, width, step).tolist()
-    answer = json.dumps([{"slice": int(evidence.key_slice), "bbox_2d_list": boxes}])
-    return f"{think}<answer>{answer}</answer>"
+    objects = [
+        {"slice": anchor.key_slice, "bbox_2d_list": to_norm(anchor.boxes, height, width, step).tolist()}
+        for anchor in evidence.anchors
+    ]
+    return f"{think}<answer>{json.dumps(objects, default=int)}</answer>"
 
 
-def parse_evidence(text: str, volume_shape: tuple[int, int, int]) -> Evidence:
-    """Read an anchor from a completion; strict, so that a reward teaches the format.
+def parse_evidence(text: str, volume_shape: tuple[int, int, int], max_anchors: int = 1) -> Evidence:
+    """Read the anchors of a completion; strict, so that a reward teaches the format.
 
     Args:
         text: Any text at all.
         volume_shape: (Z, Y, X) of the volume that was asked about.
+        max_anchors: Most anchors that the prompt allowed.
 
     Returns:
-        The anchor, boxes in pixels of the volume's slice.
+        The anchors in the order in which they were written, boxes in pixels of the volume's slice.
 
     Raises:
         EvidenceParseError: The text is not an answer; ``failure`` is one of ``FAILURES``. Nothing else is raised.
@@ -77,9 +84,26 @@ def parse_evidence(text: str, volume_shape: tuple[int, int, int]) -> Evidence:
     value = _load_json(answer)
     if value == []:
         return Evidence(None, np.empty((0, 4), np.float64), think)
-    if not (isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)):
-        _fail("not_one_object", answer)
-    item = value[0]
+    listed = isinstance(value, list) and len(value) <= max_anchors and all(isinstance(item, dict) for item in value)
+    if not listed:
+        _fail("not_one_object" if max_anchors == 1 else "bad_anchor_list", answer)
+    first, *further = (_read_anchor(item, volume_shape) for item in value)
+    if len({first.key_slice, *(anchor.key_slice for anchor in further)}) != len(value):
+        _fail("repeated_slice", answer)
+    if sum(len(item["bbox_2d_list"]) for item in value) > MAX_BOXES:
+        _fail("bad_anchor_list", answer)
+    return replace(first, rationale=think, further=tuple(further))
+
+
+def find_evidence(text: str, volume_shape: tuple[int, int, int], max_anchors: int = 1) -> Evidence | None:
+    """As ``parse_evidence``; None for a text that is not an answer."""
+    try:
+        return parse_evidence(text, volume_shape, max_anchors)
+    except EvidenceParseError:
+        return None
+
+
+def _read_anchor(item: dict[str, Any], volume_shape: tuple[int, int, int]) -> Evidence:
     if set(item) != {"slice", "bbox_2d_list"}:
         _fail("bad_keys", ", ".join(map(str, item)))
     key_slice = item["slice"]
@@ -91,15 +115,7 @@ def parse_evidence(text: str, volume_shape: tuple[int, int, int]) -> Evidence:
     for box in boxes:
         if not _is_box(box):
             _fail("bad_box", repr(box))
-    return Evidence(key_slice, to_px(boxes, volume_shape[1], volume_shape[2]), think)
-
-
-def find_evidence(text: str, volume_shape: tuple[int, int, int]) -> Evidence | None:
-    """As ``parse_evidence``; None for a text that is not an answer."""
-    try:
-        return parse_evidence(text, volume_shape)
-    except EvidenceParseError:
-        return None
+    return Evidence(key_slice, to_px(boxes, volume_shape[1], volume_shape[2]))
 
 
 def _split_blocks(text: str) -> tuple[str, str]:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
 from medvol.core.types import Completion, Evidence, Volume
 from medvol.grounding.boxes import matched_iou
 from medvol.grounding.grammar import find_evidence
@@ -19,7 +22,8 @@ class Agreement:
     """Means over all pairs of the answers, each in [0, 1].
 
     Two answers that say ``[]`` agree fully; an answer that cannot be parsed agrees with none, and so does ``[]`` with
-    an anchor.
+    an anchor. Anchors of two answers with several are paired so that the products of the pairs sum to the most, and
+    the sums are divided by the larger number of anchors.
 
     Args:
         samples: Answers compared.
@@ -36,18 +40,25 @@ class Agreement:
     anchors: float
 
 
-def measure_agreement(completions: Sequence[Completion], volume: Volume) -> Agreement:
-    """Compare answers to one question about a volume, two or more of them."""
-    anchors = [find_evidence(completion.text, volume.shape) for completion in completions]
+def measure_agreement(completions: Sequence[Completion], volume: Volume, max_anchors: int = 1) -> Agreement:
+    """Compare answers to one question about a volume, two or more of them, each of at most so many anchors."""
+    anchors = [find_evidence(completion.text, volume.shape, max_anchors) for completion in completions]
     pairs = [_compare(first, second, volume.spacing[0]) for first, second in combinations(anchors, 2)]
     slices, boxes, both = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
     return Agreement(len(anchors), sum(anchor is not None for anchor in anchors), slices, boxes, both)
 
 
 def _compare(first: Evidence | None, second: Evidence | None, spacing_mm: float) -> tuple[float, float, float]:
-    """Agreement of two anchors on the slice, on the boxes, and on both."""
+    """Agreement of two answers on the slices, on the boxes, and on both."""
     if first is None or second is None:
         return 0.0, 0.0, 0.0
+    found = np.array([[_compare_anchors(one, two, spacing_mm) for two in second.anchors] for one in first.anchors])
+    rows, columns = linear_sum_assignment(found[..., 2], maximize=True)
+    on_slice, on_boxes, both = (found[rows, columns].sum(axis=0) / max(found.shape[:2])).tolist()
+    return on_slice, on_boxes, both
+
+
+def _compare_anchors(first: Evidence, second: Evidence, spacing_mm: float) -> tuple[float, float, float]:
     if first.key_slice is None or second.key_slice is None:
         same = float(first.absent and second.absent)
         return same, same, same

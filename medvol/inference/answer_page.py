@@ -126,16 +126,18 @@ def _verdict(evidence: Evidence, facts: Sequence[Fact]) -> str:
         return "The answer says that this is not in the scan. The mask is empty."
     values = {fact.label: fact.value for fact in facts}
     mask = "the mask is empty" if values["Volume"] == "0 ml" else f"the mask has {values['Volume']}"
-    return f"Found on key slice {values['Key slice']}; {mask}."
+    found = next(fact for fact in facts if fact.label.startswith("Key slice"))
+    return f"Found on {found.label.lower()} {found.value}; {mask}."
 
 
 def _caption(evidence: Evidence, volume: Volume) -> str:
     depth = volume.shape[0]
     if evidence.key_slice is None:
         return f"The middle slice, {depth // 2} of 0 to {depth - 1}. The patient's left is on the right."
+    keys = ", ".join(map(str, evidence.key_slices))
     return (
-        f"The evidence: key slice {evidence.key_slice} with the boxes (yellow) and the outline of the mask (green). "
-        "The patient's left is on the right."
+        f"The evidence: key slice{'s' if evidence.further else ''} {keys} with the boxes (yellow) and the "
+        "outline of the mask (green). The patient's left is on the right."
     )
 
 
@@ -143,10 +145,15 @@ def _describe(evidence: Evidence, volume: Volume, query: str, mask: NDArray[np.b
     """The picture in words."""
     if evidence.key_slice is None:
         return f"Middle axial slice of the scan, without boxes: the answer to '{query}' is that it is not there."
-    boxes = "; ".join(f"x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}" for x1, y1, x2, y2 in evidence.boxes.tolist())
-    area = int(mask[evidence.key_slice].sum()) if evidence.key_slice < len(mask) else 0
+    return " ".join(_describe_anchor(anchor, volume, query, mask) for anchor in evidence.anchors)
+
+
+def _describe_anchor(anchor: Evidence, volume: Volume, query: str, mask: NDArray[np.bool_]) -> str:
+    key = anchor.key_slice or 0
+    boxes = "; ".join(f"x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}" for x1, y1, x2, y2 in anchor.boxes.tolist())
+    area = int(mask[key].sum()) if key < len(mask) else 0
     return (
-        f"Axial slice {evidence.key_slice} of the scan with the boxes for '{query}', in pixels: {boxes}. The mask "
+        f"Axial slice {key} of the scan with the boxes for '{query}', in pixels: {boxes}. The mask "
         f"covers {area} of its {volume.shape[1] * volume.shape[2]} pixels."
     )
 

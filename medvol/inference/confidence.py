@@ -62,7 +62,12 @@ class Confidence:
 
 
 def judge_answer(
-    completion: Completion, volume: Volume, query: str, training: TrainingData | None, policy: str
+    completion: Completion,
+    volume: Volume,
+    query: str,
+    training: TrainingData | None,
+    policy: str,
+    max_anchors: int = 1,
 ) -> Confidence:
     """Say what is known about an answer.
 
@@ -72,6 +77,7 @@ def judge_answer(
         query: The question.
         training: What the policy was trained on; None when it is not known.
         policy: The policy's name, for the sentences.
+        max_anchors: Most anchors that its prompt allowed.
     """
     mean = _mean_log_prob(completion)
     unknown = [] if mean is not None else [f"{policy} gives no token probabilities"]
@@ -82,7 +88,8 @@ def judge_answer(
         found, missing = find_novelties(volume, query, training)
         warnings += found
         unknown += missing
-    agreement = measure_agreement(completion.samples, volume) if len(completion.samples) > 1 else None
+    compared = len(completion.samples) > 1
+    agreement = measure_agreement(completion.samples, volume, max_anchors) if compared else None
     if agreement is not None and agreement.anchors < LOW_AGREEMENT:
         warnings.append(_disagreement(agreement))
     return Confidence(mean, agreement, tuple(warnings), tuple(unknown), training is not None)

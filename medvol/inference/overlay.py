@@ -1,8 +1,12 @@
-"""The overlay: a picture of the key slice with the boxes, the mask's contour, sides and a scale bar."""
+"""The overlay: a picture of the key slice with the boxes, the mask's contour, sides and a scale bar.
+
+Key slices of an answer with several anchors lie beside and below one another, from feet to head.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -82,7 +86,7 @@ def draw_overlay(picture: Picture, context: bool = True) -> Figure:
     figure = Figure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     tall = _HEIGHT_IN / full_high
-    _draw_key_slice(figure.add_axes((0, 0, wide / full_wide, tall)), picture, shown, limits)
+    _draw_key_slices(figure, (wide / full_wide, tall), picture, limits)
     if context:
         crop = _close_up(picture.mask)
         for row, z in enumerate(_context_slices(picture.mask, shown)):
@@ -102,7 +106,7 @@ def render_key_slice(picture: Picture) -> bytes:
 
     figure = Figure(figsize=(_wide_in(picture.volume), _HEIGHT_IN), dpi=_DPI, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
-    _draw_key_slice(figure.add_axes((0, 0, 1, 1)), picture, _shown_slice(picture), _limits(picture))
+    _draw_key_slices(figure, (1.0, 1.0), picture, _limits(picture))
     return _to_png(figure)
 
 
@@ -184,12 +188,25 @@ def draw_boxes(
         axes.add_patch(frame)
 
 
-def _draw_key_slice(axes: Axes, picture: Picture, z: int, limits: tuple[float, float]) -> None:
+def _draw_key_slices(figure: Figure, size: tuple[float, float], picture: Picture, limits: tuple[float, float]) -> None:
+    """One picture a key slice in a grid at the lower left, of that size in shares of the figure."""
+    anchors = sorted(picture.evidence.anchors, key=lambda anchor: anchor.key_slice or 0)
+    columns = math.ceil(math.sqrt(len(anchors)))
+    wide, high = size[0] / columns, size[1] / math.ceil(len(anchors) / columns)
+    for i, anchor in enumerate(anchors):
+        axes = figure.add_axes((wide * (i % columns), size[1] - high * (1 + i // columns), wide, high))
+        z = _shown_slice(picture) if anchor.key_slice is None else anchor.key_slice
+        _draw_key_slice(axes, picture, anchor, z, limits)
+        if len(anchors) > 1:
+            _label(axes, 0.03, 0.97, f"slice {z}", 9, "left", "top")
+
+
+def _draw_key_slice(axes: Axes, picture: Picture, anchor: Evidence, z: int, limits: tuple[float, float]) -> None:
     volume = picture.volume
     _show(axes, volume, z, limits)
     _outline(axes, picture.mask[z], 1.6)
-    if picture.evidence.key_slice is not None:
-        draw_boxes(axes, picture.evidence.boxes, BOX_COLOUR, linewidth=1.6)
+    if anchor.key_slice is not None:
+        draw_boxes(axes, anchor.boxes, BOX_COLOUR, linewidth=1.6)
     for text, x, y, across, along in (
         ("R", 0.015, 0.5, "left", "center"),
         ("L", 0.985, 0.5, "right", "center"),
@@ -273,4 +290,6 @@ def _caption(picture: Picture, shown: int) -> str:
     amount = volume_ml(picture.mask, picture.volume.spacing)
     filled = int(picture.mask.any(axis=(1, 2)).sum())
     edited = ", anchor edited by hand" if picture.edited else ""
-    return f"key slice {shown} of 0..{depth - 1}, mask {amount:.1f} ml on {filled} slices{edited}"
+    keys = ", ".join(map(str, picture.evidence.key_slices))
+    name = "key slices" if picture.evidence.further else "key slice"
+    return f"{name} {keys} of 0..{depth - 1}, mask {amount:.1f} ml on {filled} slices{edited}"

@@ -44,9 +44,11 @@ def measured_facts(record: Mapping[str, Any], filled_slices: int) -> tuple[Fact,
         filled_slices: Slices that the mask lies on.
     """
     mask, evidence, depth = record["mask"], record["evidence"], record["scan"]["shape_zyx"][0]
-    count = len(evidence["boxes_px"])
+    anchors = [evidence, *evidence.get("further", [])]
+    count = sum(len(anchor["boxes_px"]) for anchor in anchors)
     boxes = f"{count} box{'es' if count != 1 else ''}, slices 0 to {depth - 1} from feet to head"
-    facts = [Fact("Key slice", str(evidence["key_slice"]), boxes)]
+    keys = ", ".join(map(str, sorted(anchor["key_slice"] for anchor in anchors)))
+    facts = [Fact("Key slice" if len(anchors) == 1 else "Key slices", keys, boxes)]
     if not mask.get("voxels"):
         return (*facts, Fact("Volume", "0 ml", "the mask is empty"))
     extent = f"{mask['voxels']:,} voxels on {filled_slices} slice{'s' if filled_slices != 1 else ''}"

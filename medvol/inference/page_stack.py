@@ -59,6 +59,14 @@ def make_stack(
     scan, small_mask = _average(volume, mask, part, limits)
     affine = _affine(volume, part)
     offset, scale = np.array(part.start)[[2, 1, 2, 1]], np.array(part.factor)[[2, 1, 2, 1]]
+    placed = [
+        (
+            (anchor.key_slice - part.start[0]) // part.factor[0],
+            tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in ((anchor.boxes - offset) / scale).tolist()),
+        )
+        for anchor in evidence.anchors
+        if anchor.key_slice is not None
+    ]
     spacing_z, spacing_y, spacing_x = (side * f for side, f in zip(volume.spacing, part.factor, strict=True))
     stack = Stack(
         scan_nii_gz=pack_nifti(scan, affine),
@@ -68,8 +76,9 @@ def make_stack(
         start_zyx=part.start,
         factor_zyx=part.factor,
         scan_shape_zyx=volume.shape,
-        key=None if evidence.key_slice is None else (evidence.key_slice - part.start[0]) // part.factor[0],
-        boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in ((evidence.boxes - offset) / scale).tolist()),
+        key=None if evidence.absent else placed[0][0],
+        boxes=placed[0][1] if placed else (),
+        further=tuple(placed[1:]),
     )
     return stack, tuple(_tell(volume, part, name, limits))
 
@@ -77,8 +86,8 @@ def make_stack(
 def _choose_part(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) -> _Part:
     """The whole scan where it is small enough, else what lies around mask and boxes."""
     start, stop = (0, 0, 0), volume.shape
-    if math.prod(stop) > MAX_VOXELS and evidence.key_slice is not None:
-        start, stop = _around(volume, mask, evidence.key_slice, evidence.boxes)
+    if math.prod(stop) > MAX_VOXELS and not evidence.absent:
+        start, stop = _around(volume, mask, evidence)
     factor = [1, 1, 1]
     while math.prod((part := _Part(start, stop, (factor[0], factor[1], factor[2]))).shape) > MAX_VOXELS:
         sizes = [volume.spacing[i] * factor[i] if part.shape[i] > 1 else math.inf for i in range(3)]
@@ -86,11 +95,13 @@ def _choose_part(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) ->
     return part
 
 
-def _around(volume: Volume, mask: NDArray[np.bool_], key: int, boxes: NDArray[np.float64]) -> tuple[_Three, _Three]:
+def _around(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) -> tuple[_Three, _Three]:
     """First and last voxel of the box about mask and boxes with a margin, as (z, y, x)."""
+    boxes = np.concatenate([anchor.boxes for anchor in evidence.anchors])
+    keys = evidence.key_slices
     x1, y1 = np.floor(boxes[:, :2].min(axis=0)).astype(int)
     x2, y2 = np.ceil(boxes[:, 2:].max(axis=0)).astype(int)
-    low, high = np.array([key, y1, x1]), np.array([key + 1, y2, x2])
+    low, high = np.array([keys[0], y1, x1]), np.array([keys[-1] + 1, y2, x2])
     if mask.any():
         sides = ndimage.find_objects(mask.astype(np.uint8))[0]
         low = np.minimum(low, [side.start for side in sides])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import RecordError
+from medvol.core.prompts import MAX_ANCHORS
 from medvol.core.types import Evidence
 from medvol.grounding.grammar import MAX_BOXES
 
@@ -77,17 +79,31 @@ class RecordFields:
         return value
 
     def evidence(self, name: str) -> Evidence:
-        """An anchor: key slice and pixel boxes, or both empty when the target is absent."""
+        """Anchors: key slice and pixel boxes, both empty when the target is absent; ``further`` lists further ones."""
+        given = self.mapping(name)
+        first = self._anchor(name)
+        rationale = self.text(f"{name}.rationale", may_be_empty=True)
+        listed = given.get("further", [])
+        if not isinstance(listed, list) or len(listed) >= MAX_ANCHORS or (listed and first.absent):
+            self._refuse(f"{name}.further", listed, f"a list of at most {MAX_ANCHORS - 1} anchors beside a first one")
+        nested = RecordFields(self.path, {name: {f"further[{i}]": item for i, item in enumerate(listed)}})
+        further = tuple(nested._anchor(f"{name}.further[{i}]") for i in range(len(listed)))
+        keys = [anchor.key_slice for anchor in (first, *further)]
+        if further and (None in keys or len(set(keys)) < len(keys)):
+            self._refuse(f"{name}.further", keys[1:], "anchors of which each names another slice")
+        return replace(first, rationale=rationale, further=further)
+
+    def _anchor(self, name: str) -> Evidence:
+        """One anchor, without its rationale."""
         key = self.get(f"{name}.key_slice")
         boxes = self.get(f"{name}.boxes_px")
-        rationale = self.text(f"{name}.rationale", may_be_empty=True)
         if key is None:
             if boxes != []:
                 self._refuse(f"{name}.boxes_px", boxes, "[] where key_slice is null, which says that nothing is there")
-            return Evidence(None, np.empty((0, 4), np.float64), rationale)
+            return Evidence(None, np.empty((0, 4), np.float64))
         if type(key) is not int or key < 0:
             self._refuse(f"{name}.key_slice", key, "the index of a slice, 0 or more, or null for an absent target")
-        return Evidence(key, self._boxes(f"{name}.boxes_px", boxes), rationale)
+        return Evidence(key, self._boxes(f"{name}.boxes_px", boxes))
 
     def _boxes(self, name: str, value: Any) -> NDArray[np.float64]:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_BOXES:

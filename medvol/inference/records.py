@@ -1,7 +1,8 @@
 """Evidence records: a JSON file beside every mask that a person can read, check and edit.
 
 What counts when an edited record is read is ``evidence.key_slice`` and ``evidence.boxes_px``; the same place in the
-stored file's axes, in the grammar's integers and in world millimetres is written beside it for other programs.
+stored file's axes, in the grammar's integers and in world millimetres is written beside it for other programs. An
+answer with several anchors has the others under ``evidence.further``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class EvidenceRecord:
 
     Args:
         query: Text of the question.
-        evidence: The anchor, boxes in pixels of the LPS volume's slice.
+        evidence: The anchors, boxes in pixels of the LPS volume's slice.
         completion: The policy's own words.
         scan_path: Scan it was written for; None for a volume made in memory.
         scan_sha256: Hash of that scan's voxels and geometry, see ``hash_volume``.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError, RecordError
+from medvol.core.prompts import MAX_ANCHORS
 from medvol.core.roles import Propagator
 from medvol.core.types import Completion, Evidence, Volume
 from medvol.grounding.grammar import find_evidence
@@ -86,25 +87,25 @@ def require_inside(volume: Volume, evidence: Evidence) -> None:
     Raises:
         RecordError: The key slice is not one of the scan's, or a box leaves it.
     """
-    if evidence.key_slice is None:
-        return
     depth, height, width = volume.shape
-    if evidence.key_slice >= depth:
-        raise RecordError(f"evidence.key_slice is {evidence.key_slice}; the scan has the slices 0 to {depth - 1}")
-    for box in evidence.boxes.tolist():
-        if box[2] > width or box[3] > height:
-            raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
+    for anchor in evidence.anchors:
+        if anchor.key_slice is not None and anchor.key_slice >= depth:
+            raise RecordError(f"evidence.key_slice is {anchor.key_slice}; the scan has the slices 0 to {depth - 1}")
+        for box in anchor.boxes.tolist():
+            if box[2] > width or box[3] > height:
+                raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
 
 
 def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
     """True when the anchor is what the policy's completion says."""
-    written = find_evidence(record.completion, volume.shape)
+    written = find_evidence(record.completion, volume.shape, MAX_ANCHORS)
     return written is not None and same_anchor(written, record.evidence)
 
 
 def same_anchor(one: Evidence, other: Evidence) -> bool:
-    """True for one key slice and boxes that differ by no more than a record rounds."""
-    same_boxes = one.boxes.shape == other.boxes.shape and bool(
-        np.allclose(one.boxes, other.boxes, rtol=0, atol=_SAME_PX)
+    """True for the same key slices, in any order, with boxes that differ by no more than a record rounds."""
+    mine, theirs = ({anchor.key_slice: anchor.boxes for anchor in said.anchors} for said in (one, other))
+    return mine.keys() == theirs.keys() and all(
+        boxes.shape == theirs[key].shape and bool(np.allclose(boxes, theirs[key], rtol=0, atol=_SAME_PX))
+        for key, boxes in mine.items()
     )
-    return one.key_slice == other.key_slice and same_boxes

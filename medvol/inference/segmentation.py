@@ -218,19 +218,28 @@ def describe_segmentation(
 def _describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:
     if evidence.key_slice is None:
         return {"absent": True, "key_slice": None, "boxes_px": [], "rationale": evidence.rationale}
+    said, *further = [
+        (
+            {"key_slice": key, "boxes_px": _rounded(anchor.boxes)},
+            _place_anchor(volume, key, anchor.boxes),
+        )
+        for anchor in evidence.anchors
+        if (key := anchor.key_slice) is not None
+    ]
+    listed = {"further": [{**boxes, **place} for boxes, place in further]} if further else {}
+    return {"absent": False, **said[0], "rationale": evidence.rationale, **said[1], **listed}
+
+
+def _place_anchor(volume: Volume, key: int, boxes: NDArray[np.float64]) -> dict[str, Any]:
+    """Where an anchor lies in the stored file, in the grammar's integers and in the world."""
     _, height, width = volume.shape
-    key = evidence.key_slice
     axis, index = stored_slice(volume, key)
     centre = voxel_to_world(volume.affine, [[(width - 1) / 2, (height - 1) / 2, key]])
     return {
-        "absent": False,
-        "key_slice": key,
-        "boxes_px": _rounded(evidence.boxes),
-        "rationale": evidence.rationale,
         "stored_slice": {"axis": axis, "index": index},
         "slice_centre_mm": _rounded(centre[0]),
-        "boxes_norm": to_norm(evidence.boxes, height, width).tolist(),
-        "box_corners_mm": _rounded(box_corners_mm(volume, key, evidence.boxes)),
+        "boxes_norm": to_norm(boxes, height, width).tolist(),
+        "box_corners_mm": _rounded(box_corners_mm(volume, key, boxes)),
     }
 
 

@@ -195,7 +195,7 @@ def _judge(group: Group, policy: Policy, strict: bool) -> Confidence | MedvolErr
     if rollout.evidence is None:
         return rollout.error or _quote(rollout, query)
     training, name = read_knowledge(policy), type(policy).__name__
-    confidence = judge_answer(rollout.completion, group.case.volume, query, training, name)
+    confidence = judge_answer(rollout.completion, group.case.volume, query, training, name, rollout.max_anchors)
     if strict:
         try:
             require_trust(confidence, query)

@@ -16,6 +16,9 @@ SCRIPTS = ("unpack.js", "slices.js", "surface.js", "planes.js")
 """What runs the viewer, in this order."""
 
 
+Boxes = tuple[tuple[float, float, float, float], ...]
+
+
 @dataclass(frozen=True)
 class Stack:
     """The part of a scan that a page carries, with a mask on the same grid.
@@ -31,6 +34,7 @@ class Stack:
         scan_shape_zyx: Shape of the scan.
         key: Key slice as an index of the part; None where there is none.
         boxes: Boxes x1, y1, x2, y2 on the key slice, half-open, in pixels of the part.
+        further: Further key slices, each with its boxes.
     """
 
     scan_nii_gz: bytes
@@ -41,7 +45,8 @@ class Stack:
     factor_zyx: tuple[int, int, int]
     scan_shape_zyx: tuple[int, int, int]
     key: int | None
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: Boxes
+    further: tuple[tuple[int, Boxes], ...] = ()
 
     @property
     def size(self) -> int:
@@ -50,6 +55,7 @@ class Stack:
 
     def to_dict(self, scan_id: str, mask_id: str | None) -> dict[str, Any]:
         """What the scripts of a page read; the ids name the elements that hold the voxels."""
+        further = [{"key": key, "boxes": [list(box) for box in boxes]} for key, boxes in self.further]
         return {
             "scan": scan_id,
             "mask": mask_id,
@@ -60,6 +66,7 @@ class Stack:
             "scanShape": list(self.scan_shape_zyx),
             "key": self.key,
             "boxes": [list(box) for box in self.boxes],
+            **({"further": further} if further else {}),
         }
 
 

@@ -18,18 +18,22 @@ class OraclePolicy(Policy):
     Args:
         num_slices: Slices shown in a prompt; the key slice is one of them.
         coordinate_step: Coordinates are multiples of this, as a policy with a small vocabulary writes them.
+        max_anchors: Most anchors in one answer.
     """
 
     needs_truth: ClassVar[bool] = True
 
-    def __init__(self, num_slices: int = 64, coordinate_step: int = 1) -> None:
+    def __init__(self, num_slices: int = 64, coordinate_step: int = 1, max_anchors: int = 1) -> None:
         self.num_slices = num_slices
         self.coordinate_step = coordinate_step
+        self.max_anchors = max_anchors
 
     @property
     def template(self) -> PromptTemplate:
-        """The default layout with the chosen number of slices."""
-        return PromptTemplate(num_slices=self.num_slices, coordinate_step=self.coordinate_step)
+        """The default layout with the chosen numbers of slices and anchors."""
+        return PromptTemplate(
+            num_slices=self.num_slices, coordinate_step=self.coordinate_step, max_anchors=self.max_anchors
+        )
 
     def generate(
         self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None

@@ -17,6 +17,7 @@ class ScriptedPolicy(Policy):
         answers: Completions written one after another, for every prompt anew; the script starts over at its end.
         by_query: Answer to a query, looked up by its exact text before the script.
         num_slices: Slices shown in a prompt.
+        max_anchors: Most anchors in one answer.
     """
 
     def __init__(
@@ -24,17 +25,19 @@ class ScriptedPolicy(Policy):
         answers: Sequence[str] = ("<think>nothing is there</think><answer>[]</answer>",),
         by_query: Mapping[str, str] | None = None,
         num_slices: int = 64,
+        max_anchors: int = 1,
     ) -> None:
         if not answers:
             raise ConfigError("ScriptedPolicy needs at least one answer, answers is empty")
         self.answers = tuple(answers)
         self.by_query = dict(by_query or {})
         self.num_slices = num_slices
+        self.max_anchors = max_anchors
 
     @property
     def template(self) -> PromptTemplate:
-        """The default layout with the chosen number of slices."""
-        return PromptTemplate(num_slices=self.num_slices)
+        """The default layout with the chosen numbers of slices and anchors."""
+        return PromptTemplate(num_slices=self.num_slices, max_anchors=self.max_anchors)
 
     def generate(
         self, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None

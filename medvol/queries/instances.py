@@ -98,7 +98,7 @@ def split_instance(whole: Instance, min_voxels: int = 1) -> list[Instance]:
     """Split an instance into its connected parts; see ``find_instances``."""
     import cc3d
 
-    parts = cc3d.connected_components(np.ascontiguousarray(whole.mask), connectivity=26)
+    parts = _label_parts(whole.mask)
     statistics = cc3d.statistics(parts)
     counts, boxes = statistics["voxel_counts"], statistics["bounding_boxes"]
     found = [
@@ -111,13 +111,20 @@ def split_instance(whole: Instance, min_voxels: int = 1) -> list[Instance]:
 
 def part_at(mask: NDArray[np.bool_], seed: VoxelIndex) -> NDArray[np.bool_]:
     """The connected part (26 neighbours) of a mask that holds a voxel; (Z, Y, X) bool, empty where the voxel is not."""
-    import cc3d
-
     if not mask[seed]:
         return np.zeros_like(mask)
-    parts = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
+    parts = _label_parts(mask)
     chosen: NDArray[np.bool_] = parts == parts[seed]
     return chosen
+
+
+def _label_parts(mask: NDArray[np.bool_]) -> NDArray[np.unsignedinteger[Any]]:
+    """Number the connected parts (26 neighbours) of a mask (Z, Y, X) from 1; 0 where there is none."""
+    import cc3d
+
+    padded = np.pad(mask, 1)  # cc3d fails on some arrays that are one voxel thin
+    parts: NDArray[np.unsignedinteger[Any]] = cc3d.connected_components(padded, connectivity=26)
+    return np.ascontiguousarray(parts[1:-1, 1:-1, 1:-1])
 
 
 def whole_mask(mask: NDArray[np.bool_], affine: NDArray[np.float64], name: str = "") -> Instance | None:

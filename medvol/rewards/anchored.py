@@ -10,19 +10,21 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import RewardError
 from medvol.core.roles import RewardTerm
-from medvol.core.types import Case, Rollout, require_target
+from medvol.core.types import Case, Evidence, Rollout, require_target
 from medvol.grounding.anchors import settled_score
+from medvol.grounding.cover import compare_anchors
 
 _NOTHING = np.zeros((0, 0, 0), bool)
 
 
 class Anchor(NamedTuple):
-    """An answer that names a slice, about a target that is present.
+    """An anchor that names a slice, about a target that is present.
 
     Args:
         key_slice: Chosen index in the volume.
         boxes: (N, 4) pixels.
-        mask: (Z, Y, X) propagated from them; (0, 0, 0) for a term that does not need the mask.
+        mask: (Z, Y, X) propagated from the answer; (0, 0, 0) for a term that does not need the mask. Where an answer
+            may have several anchors, what it holds of the parts that other anchors answer for is left out.
     """
 
     key_slice: int
@@ -40,6 +42,10 @@ class AnchoredReward(RewardTerm):
     - boxes about an absent target score 0, whatever was propagated from them: that a propagator found nothing does
       not make the answer right;
     - an anchor whose propagation failed scores 0 in a term that needs the mask, and is compared by the others.
+
+    Where the prompt allows several anchors, each is compared with the part of the target that it fits, by the rule of
+    ``medvol.grounding.cover.compare_anchors``: the sum over the pairs, divided by the number of anchors or of parts,
+    whichever is larger.
     """
 
     @abstractmethod
@@ -48,7 +54,7 @@ class AnchoredReward(RewardTerm):
 
         Args:
             anchor: What was answered.
-            target: True mask (Z, Y, X), not empty.
+            target: True mask (Z, Y, X), not empty; the anchor's part of it where there may be several anchors.
         """
 
     def __call__(self, rollout: Rollout, case: Case) -> float:
@@ -67,4 +73,10 @@ class AnchoredReward(RewardTerm):
             if rollout.failure is None:
                 raise RewardError(f"{type(self).__name__} needs the propagated mask of case {case.case_id!r}; got none")
             return 0.0
-        return self.compare(Anchor(rollout.evidence.key_slice, rollout.evidence.boxes, mask), target)
+
+        def compare(evidence: Evidence, part: NDArray[np.bool_]) -> float:
+            assert evidence.key_slice is not None
+            own = mask if part is target or mask is _NOTHING else mask & ~(target & ~part)
+            return self.compare(Anchor(evidence.key_slice, evidence.boxes, own), part)
+
+        return compare_anchors(rollout.evidence, target, rollout.max_anchors, compare)

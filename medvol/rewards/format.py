@@ -17,11 +17,13 @@ MAX_BRACKETS = 200
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
-def format_parts(text: str) -> tuple[float, float, float, float]:
+def format_parts(text: str, max_anchors: int = 1) -> tuple[float, float, float, float]:
     """Grade the form of an answer in four parts.
 
     Args:
         text: A completion, of any content.
+        max_anchors: Most objects that the prompt allowed in the list. With 1 the boxes of the first object count, else
+            those of all; an object without a box counts as a wrong one, and so does every object beyond the number.
 
     Returns:
         Each in [0, 1]. Layout: 1 when the text is one think block followed by one answer block and nothing else.
@@ -36,7 +38,12 @@ def format_parts(text: str) -> tuple[float, float, float, float]:
     thought, answer = (_between(text, *tags) for tags in (_TAGS[:2], _TAGS[2:]))
     content = _decode(text if answer is None else answer)
     structured = isinstance(content, (list, dict))
-    return float(_is_laid_out(text)), float(bool(thought and thought.strip())), float(structured), _valid_boxes(content)
+    return (
+        float(_is_laid_out(text)),
+        float(bool(thought and thought.strip())),
+        float(structured),
+        _valid_boxes(content, max_anchors),
+    )
 
 
 def _is_laid_out(text: str) -> bool:
@@ -66,14 +73,19 @@ def _decode(text: str) -> Any:
     return content
 
 
-def _valid_boxes(content: Any) -> float:
+def _valid_boxes(content: Any, max_anchors: int) -> float:
     if content == []:
         return 1.0
-    first = content[0] if isinstance(content, list) else content
-    boxes = first.get("bbox_2d_list") if isinstance(first, dict) else None
-    if not isinstance(boxes, list) or not boxes:
-        return 0.0
-    return sum(_is_box(box) for box in boxes) / len(boxes)
+    objects = content if isinstance(content, list) else [content]
+    listed = [_listed_boxes(item) for item in (objects if max_anchors > 1 else objects[:1])]
+    listed[max_anchors:] = [[None]] * len(listed[max_anchors:])
+    return sum(_is_box(box) for boxes in listed for box in boxes) / sum(map(len, listed))
+
+
+def _listed_boxes(item: Any) -> list[Any]:
+    """What an object of the answer holds as boxes; a wrong one where it holds none."""
+    boxes = item.get("bbox_2d_list") if isinstance(item, dict) else None
+    return boxes if isinstance(boxes, list) and boxes else [None]
 
 
 def _is_box(box: Any) -> bool:
@@ -102,11 +114,11 @@ class FormatReward(RewardTerm):
 
     def __call__(self, rollout: Rollout, case: Case) -> float:
         """Score the form of the answer."""
-        grade = sum(format_parts(rollout.completion.text)) / 4
+        grade = sum(format_parts(rollout.completion.text, rollout.max_anchors)) / 4
         if not self.strict:
             return grade
         try:
-            parse_evidence(rollout.completion.text, case.volume.shape)
+            parse_evidence(rollout.completion.text, case.volume.shape, rollout.max_anchors)
         except EvidenceParseError:
             return 0.0
         return float(grade == 1.0)

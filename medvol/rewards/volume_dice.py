@@ -17,7 +17,8 @@ class VolumeDiceReward(AnchoredReward):
 
     It is what an evaluation measures, so it cannot be raised by a mask that is right around the key slice alone; the
     whole volume is propagated for it. See ``AnchoredReward`` for answers without an anchor and absent targets. A mask
-    and a target that are both empty are never compared: the rule for absent targets has settled them.
+    and a target that are both empty are never compared: the rule for absent targets has settled them. Where the prompt
+    allows several anchors it is a mean over the parts of the target, which an evaluation's Dice of the union is not.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence", "mask"})

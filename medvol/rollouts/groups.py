@@ -114,11 +114,14 @@ def _ask(
 ) -> list[Group]:
     groups = []
     for case, prompt, said in zip(cases, prompts, _ask_each(policy, prompts, n, sampling), strict=True):
+        most = prompt.template.max_anchors
         if isinstance(said, PolicyError):
-            failed = Rollout(case.case_id, Completion(""), failure=POLICY_FAILED, detail=str(said), error=said)
+            failed = Rollout(
+                case.case_id, Completion(""), None, POLICY_FAILED, detail=str(said), error=said, max_anchors=most
+            )
             groups.append(Group(case, prompt, (failed,) * n))
         else:
-            groups.append(Group(case, prompt, tuple(read_completion(case, completion) for completion in said)))
+            groups.append(Group(case, prompt, tuple(read_completion(case, completion, most) for completion in said)))
     return groups
 
 

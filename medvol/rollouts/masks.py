@@ -1,4 +1,8 @@
-"""Masks: anchors of one volume are followed together, equal ones once, and one that fails harms no other."""
+"""Masks: anchors of one volume are followed together, equal ones once, and one that fails harms no other.
+
+The mask of an answer with several anchors is the union of theirs; it fails when one of them does. Propagators only see
+single anchors.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,8 @@ def follow(
         volume: The scan.
         rollouts: Answers to any queries about it.
         propagator: Turns anchors into masks.
-        delta: Slices on either side of the key slice that are wanted; the whole volume when None.
+        delta: Slices on either side of the key slice that are wanted; the whole volume when None. Of an answer with
+            several key slices also those between them.
         held_mib: Most memory for masks at once, at least that of one; all anchors are followed together when None.
 
     Yields:
@@ -71,13 +76,13 @@ def follow_anchors(
 
     Args:
         volume: The scan.
-        evidences: Anchors.
+        evidences: Answers, each with one anchor or several.
         propagator: Turns anchors into masks.
         z_ranges: Half-open range of slices that is wanted of each; the whole volume for all when None.
         held_mib: See ``follow``.
 
     Yields:
-        For anchors that are equal, in equal ranges, their places among ``evidences``, and their mask (Z, Y, X) or what
+        For answers that are equal, in equal ranges, their places among ``evidences``, and their mask (Z, Y, X) or what
         kept it from being made.
     """
     equal: dict[tuple[object, ...], list[int]] = {}
@@ -85,7 +90,8 @@ def follow_anchors(
     for place, (evidence, own) in enumerate(zip(evidences, ranges, strict=True)):
         equal.setdefault((*anchor_key(evidence), own), []).append(place)
     places = [*equal.values()]
-    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / prod(volume.shape))
+    most = max((len(evidence.anchors) for evidence in evidences), default=1)
+    at_once = len(places) if held_mib is None else int(held_mib * 2**20 / prod(volume.shape) / most)
     step = max(1, at_once)
     for start in range(0, len(places), step):
         part = places[start : start + step]
@@ -98,20 +104,49 @@ def follow_anchors(
 def _follow_each(
     volume: Volume, evidences: list[Evidence], propagator: Propagator, ranges: list[ZRange]
 ) -> list[Mask | PropagationError]:
+    """Follow each anchor of the answers once, and unite those of an answer."""
+    known = {}
+    for evidence, own in zip(evidences, ranges, strict=True):
+        known.update({(anchor_key(anchor), own): (anchor, own) for anchor in evidence.anchors})
+    anchors, wanted = map(list, zip(*known.values(), strict=True))
+    outcomes = dict(zip(known, _follow_anchors_each(volume, anchors, propagator, wanted), strict=True))
+    return [
+        _unite([outcomes[anchor_key(anchor), own] for anchor in evidence.anchors])
+        for evidence, own in zip(evidences, ranges, strict=True)
+    ]
+
+
+def _follow_anchors_each(
+    volume: Volume, anchors: list[Evidence], propagator: Propagator, ranges: list[ZRange]
+) -> list[Mask | PropagationError]:
     """All anchors together; where that fails each alone, so that one harms no other."""
     try:
-        return [*propagate_many(propagator, volume, evidences, ranges)]
+        return [*propagate_many(propagator, volume, anchors, ranges)]
     except PropagationError as error:
-        if len(evidences) == 1:
+        if len(anchors) == 1:
             return [error]
-    pairs = zip(evidences, ranges, strict=True)
-    return [_follow_each(volume, [evidence], propagator, [own])[0] for evidence, own in pairs]
+    pairs = zip(anchors, ranges, strict=True)
+    return [_follow_anchors_each(volume, [anchor], propagator, [own])[0] for anchor, own in pairs]
+
+
+def _unite(outcomes: list[Mask | PropagationError]) -> Mask | PropagationError:
+    """The union of the masks of an answer; the first failure where there is one."""
+    first, *further = outcomes
+    if not further or isinstance(first, PropagationError):
+        return first
+    union = first.copy()
+    for outcome in further:
+        if isinstance(outcome, PropagationError):
+            return outcome
+        union |= outcome
+    return union
 
 
 def _range_around(evidence: Evidence, delta: int | None, depth: int) -> ZRange:
-    if delta is None or evidence.key_slice is None:
+    keys = evidence.key_slices
+    if delta is None or not keys:
         return None
-    return max(0, evidence.key_slice - delta), min(depth, evidence.key_slice + delta + 1)
+    return max(0, keys[0] - delta), min(depth, keys[-1] + delta + 1)
 
 
 def _add(rollout: Rollout, outcome: Mask | PropagationError) -> Rollout:

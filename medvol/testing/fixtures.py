@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ _REST_HU = -60.0
 _NOISE_HU = 4.0
 _REACH = 3
 _ORGANS_SHAPE = (32, 48, 64)
+_SCATTERED_SHAPE = (28, 48, 64)
 
 
 def make_target(shape: tuple[int, int, int] = SHAPE, size_px: int = 12) -> NDArray[np.bool_]:
@@ -107,14 +110,44 @@ def make_organ_cases(seed: int = 0) -> list[Case]:
     return [Case(f"case-{name}", volume, query, target, "patient-2") for name, query, target in named]
 
 
+def make_scattered_case(seed: int = 0) -> Case:
+    """A question about three bright blocks at different heights, which no slice shows together.
+
+    The blocks lie about the slices 4, 13 and 22 of 28, on five slices each, and lose two pixels a side on each slice
+    away from the middle.
+
+    Args:
+        seed: Seed of the noise.
+    """
+    target = np.zeros(_SCATTERED_SHAPE, bool)
+    for middle, side, place in ((4, 12, 0.25), (13, 16, 0.7), (22, 14, 0.4)):
+        for z in range(middle - 2, middle + 3):
+            half = side / 2 - 2 * abs(z - middle)
+            rows, columns = (_span(length, place, half) for length in _SCATTERED_SHAPE[1:])
+            target[z, rows, columns] = True
+    noise = np.random.default_rng(seed).normal(0, _NOISE_HU, _SCATTERED_SHAPE)
+    voxels = (np.where(target, _TARGET_HU, _REST_HU) + noise).astype(np.float32)
+    volume = volume_of(voxels, SPACING, "CT", f"scattered-{seed}")
+    return Case("case-scattered", volume, Query("the bright masses", "masses"), target, "patient-3")
+
+
 def make_answer(case: Case, key_slice: int | None, boxes: NDArray[np.float64], step: int = 1) -> str:
     """Write an answer about a case, with a rationale; ``[]`` when the key slice is None."""
+    return write_evidence(case, Evidence(key_slice, boxes), step)
+
+
+def write_evidence(case: Case, evidence: Evidence, step: int = 1) -> str:
+    """Write anchors as an answer about a case, with a rationale."""
     _, height, width = case.volume.shape
-    return format_evidence(Evidence(key_slice, boxes, "it is brighter than the rest"), height, width, step)
+    return format_evidence(replace(evidence, rationale="it is brighter than the rest"), height, width, step)
 
 
 def make_rollout(
-    case: Case, text: str | None = None, mask: NDArray[np.bool_] | None = None, coordinate_step: int = 1
+    case: Case,
+    text: str | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    coordinate_step: int = 1,
+    max_anchors: int = 1,
 ) -> Rollout:
     """Follow an answer to its rollout.
 
@@ -123,17 +156,20 @@ def make_rollout(
         text: The answer; the perfect one when None.
         mask: What was propagated from it; the true mask when None. Left out when the text cannot be parsed.
         coordinate_step: Coordinates of the perfect answer are multiples of this.
+        max_anchors: Most anchors of the answer.
     """
     target = np.zeros(case.volume.shape, bool) if case.target is None else case.target
     if text is None:
-        anchor = label_anchor(target, rule="largest")
-        text = make_answer(case, anchor.key_slice, anchor.boxes, coordinate_step)
+        text = write_evidence(case, label_anchor(target, rule="largest", max_anchors=max_anchors), coordinate_step)
     try:
-        evidence = parse_evidence(text, case.volume.shape)
+        evidence = parse_evidence(text, case.volume.shape, max_anchors)
     except EvidenceParseError as error:
-        return Rollout(case.case_id, Completion(text), failure=error.failure, detail=str(error))
+        failed = Rollout(case.case_id, Completion(text), failure=error.failure, detail=str(error))
+        return replace(failed, max_anchors=max_anchors)
     followed = target if mask is None else mask
-    return Rollout(case.case_id, Completion(text), evidence, mask=followed & (not evidence.absent))
+    return Rollout(
+        case.case_id, Completion(text), evidence, mask=followed & (not evidence.absent), max_anchors=max_anchors
+    )
 
 
 def _span(length: int, place: float, half: float) -> slice:

@@ -15,7 +15,7 @@ from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, Completion, Rollout
 from medvol.guarding.promises import form_of
 from medvol.testing.component_checks import require, require_untouched
-from medvol.testing.fixtures import make_answer, make_case, make_rollout
+from medvol.testing.fixtures import make_answer, make_case, make_rollout, make_scattered_case, write_evidence
 
 SIZES_PX = (8, 12, 20)
 UNPARSABLE = ("", "I cannot tell", "<think>it is there</think><answer>[{</answer>", "<answer>maybe</answer>")
@@ -177,7 +177,17 @@ def _parsed() -> list[tuple[Rollout, Case]]:
 
 def _assorted() -> list[tuple[Rollout, Case]]:
     cases = make_case(), make_case(absent=True)
-    return [*_parsed(), *((make_rollout(case, text), case) for case in cases for text in UNPARSABLE)]
+    unparsable = ((make_rollout(case, text), case) for case in cases for text in UNPARSABLE)
+    return [*_parsed(), *unparsable, *_several()]
+
+
+def _several() -> list[tuple[Rollout, Case]]:
+    """Answers of three anchors and of one, where several are allowed: a term may read the first one alone."""
+    case = make_scattered_case()
+    perfect = make_rollout(case, max_anchors=4)
+    assert perfect.evidence is not None
+    first = write_evidence(case, perfect.evidence.anchors[0])
+    return [(perfect, case), (make_rollout(case, first, max_anchors=4), case)]
 
 
 def _worse_and_worse(case: Case, step: int) -> dict[str, list[Rollout]]:

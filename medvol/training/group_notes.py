@@ -65,6 +65,7 @@ def note_group(group: Group) -> GroupNotes:
 
 
 def _cover(rollout: Rollout, size: int) -> tuple[bool, ...]:
-    boxes = np.empty((0, 4)) if rollout.evidence is None else rollout.evidence.boxes
+    anchors = () if rollout.evidence is None else rollout.evidence.anchors
+    boxes = np.concatenate([np.empty((0, 4)), *(anchor.boxes for anchor in anchors)])
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return tuple(bool(area >= _WHOLE * size) for area in areas)

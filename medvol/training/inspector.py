@@ -69,7 +69,9 @@ def _draw(axes: Axes, group: Group, k: int, split_boxes: bool) -> None:
     draw_boxes(axes, tight_boxes(require_target(case)[z], split=split_boxes), MASK_COLOUR)
     if evidence is not None:
         draw_boxes(axes, evidence.boxes, BOX_COLOUR, linestyle="--")
+    others = () if evidence is None else evidence.further
     said = rollout.failure or ("absent" if key is None else f"slice {z}")
+    said += f" of {1 + len(others)}" if others else ""
     scores = "  ".join(f"{name.removesuffix('Reward').lower()} {score:.2f}" for name, score in reward.scores.items())
     query = textwrap.wrap(group.prompt.query, 40, max_lines=2, placeholder=" ...")
     lines = (*query, f"{said}, reward {reward.total:.2f}", scores)

@@ -54,6 +54,7 @@ def score(
     text: str,
     rewards: Reward | Sequence[Reward] | Mapping[Any, float],
     propagator: Propagator | str | None = None,
+    max_anchors: int = 1,
 ) -> ScoredAnswer:
     """Score an answer to a case, as GRPO does in training.
 
@@ -62,6 +63,7 @@ def score(
         text: The answer, as a policy would write it; see ``format_evidence``.
         rewards: One or several rewards, by name or as objects, each of weight 1; or a mapping of these to weights.
         propagator: Turns the anchor into a mask, by name or as an object; needed by rewards that read the mask.
+        max_anchors: Most anchors that the prompt allows in an answer.
 
     Raises:
         ConfigError: A reward reads the mask and there is no propagator; or an argument is of the wrong kind.
@@ -79,7 +81,8 @@ def score(
         reading = ", ".join(name for name, term in scorer.terms.items() if "mask" in term.needs)
         raise ConfigError(f"{reading} reads the mask, and there is no propagator to make one; give one to score")
     used = take_propagator(propagator) if scorer.needs_mask else None
-    ((_, rollout),) = scorer.follow(case.volume, [read_completion(case, Completion(text))], used)
+    read = read_completion(case, Completion(text), max_anchors)
+    ((_, rollout),) = scorer.follow(case.volume, [read], used)
     found = scorer.score(rollout, case)
     return ScoredAnswer(found.scores, found.weights, rollout.evidence, rollout.failure, rollout.detail, rollout.mask)
 

@@ -20,7 +20,9 @@ CASE_COLUMN = "case"
 class TRLReward:
     """A reward term that TRL's GRPOTrainer calls; see ``as_trl_reward``."""
 
-    def __init__(self, term: RewardTerm, cases: CaseDataset | Sequence[Case], propagator: Propagator | None) -> None:
+    def __init__(
+        self, term: RewardTerm, cases: CaseDataset | Sequence[Case], propagator: Propagator | None, max_anchors: int
+    ) -> None:
         if propagator is None and "mask" in term.needs:
             raise ConfigError(f"{type(term).__name__} scores the mask; give as_trl_reward a propagator")
         require_ready(term, *([] if propagator is None else [propagator]))
@@ -28,6 +30,7 @@ class TRLReward:
         self._scorer = RewardScorer([term])
         self._cases = cases
         self._propagator = propagator
+        self._max_anchors = max_anchors
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float]:
         """Score a batch.
@@ -50,7 +53,7 @@ class TRLReward:
         found = {index: self._find(index) for index in dict.fromkeys(indices)}
         cases = [found[index] for index in indices]
         rollouts = [
-            read_completion(case, Completion(_answer(completion)))
+            read_completion(case, Completion(_answer(completion)), self._max_anchors)
             for case, completion in zip(cases, completions, strict=True)
         ]
         scores = {}
@@ -69,7 +72,10 @@ class TRLReward:
 
 
 def as_trl_reward(
-    term: RewardTerm, cases: CaseDataset | Sequence[Case], propagator: Propagator | None = None
+    term: RewardTerm,
+    cases: CaseDataset | Sequence[Case],
+    propagator: Propagator | None = None,
+    max_anchors: int = 1,
 ) -> TRLReward:
     """Turn a reward term into a reward function of TRL.
 
@@ -78,6 +84,7 @@ def as_trl_reward(
         cases: What the rows of the training set ask about: column ``case`` of it holds an index into them.
         propagator: Turns anchors into masks; needed by terms that read the mask, which is propagated once for equal
             anchors and only as far as the term reads it.
+        max_anchors: Most anchors that the prompt allows in an answer.
 
     Returns:
         A function for ``reward_funcs`` of ``trl.GRPOTrainer``; TRL logs it under the name of the term. Weights belong
@@ -89,7 +96,7 @@ def as_trl_reward(
 
     Source: https://huggingface.co/docs/trl/grpo_trainer, "Using a custom reward function".
     """
-    return TRLReward(term, cases, propagator)
+    return TRLReward(term, cases, propagator, max_anchors)
 
 
 def _by_volume(cases: Sequence[Case]) -> list[list[int]]:

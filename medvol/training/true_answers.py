@@ -9,6 +9,7 @@ import numpy as np
 
 from medvol.core.metrics import slice_areas
 from medvol.core.notices import tell_once
+from medvol.core.prompts import PromptTemplate
 from medvol.core.types import Case, Evidence, SliceStack, require_target
 from medvol.grounding.anchors import given_anchor, label_anchor
 from medvol.grounding.grammar import format_evidence
@@ -38,19 +39,20 @@ def write_answer(
     slices: SliceStack,
     settings: AnswerSettings,
     split_boxes: bool,
-    coordinate_step: int,
+    template: PromptTemplate,
     rng: np.random.Generator,
 ) -> TrueAnswer:
     """Write the true answer to a case among the slices shown.
 
-    A reader's own key slice and boxes are taught where that slice is shown; else the anchor comes from the mask.
+    A reader's own key slices and boxes are taught where these slices are shown and the template allows as many; else
+    the anchors come from the mask.
 
     Args:
         case: The question with its target mask.
         slices: What is shown.
         settings: How it is written.
         split_boxes: One box for each part of the target on the slice; one box of the whole target otherwise.
-        coordinate_step: Coordinates are multiples of this, in thousandths.
+        template: Says the step of coordinates, and how many anchors an answer may have.
         rng: Source of the jitter.
 
     Raises:
@@ -64,20 +66,31 @@ def write_answer(
         name = case.query.meaning or case.query.target or "target"
         span = (clear[0], clear[-1]) if clear else ()
         rationale = f"the {name} spans slices {clear[0]} to {clear[-1]}" if clear else f"the {name} is not in the scan"
-    shown = case.anchor is not None and case.anchor.key_slice in slices.indices
-    if case.anchor is not None and not shown:
-        tell_once(
-            f"{case.case_id}: its reader's key slice {case.anchor.key_slice} is not among the slices shown; the "
-            "boxes come from its mask"
-        )
-    if case.anchor is not None and shown:
-        evidence = given_anchor(case.anchor, target.shape, split_boxes, settings.jitter, rng, rationale)
+    given = _taught_anchor(case, slices, template.max_anchors)
+    if given is not None:
+        evidence = given_anchor(given, target.shape, split_boxes, settings.jitter, rng, rationale)
     else:
-        evidence = label_anchor(
-            target, slices.indices, settings.label_rule, split_boxes, settings.jitter, rng, rationale=rationale
-        )
+        rule, jitter, most = settings.label_rule, settings.jitter, template.max_anchors
+        evidence = label_anchor(target, slices.indices, rule, split_boxes, jitter, rng, rationale, most)
     _, height, width = target.shape
-    return TrueAnswer(format_evidence(evidence, height, width, coordinate_step), evidence, span)
+    return TrueAnswer(format_evidence(evidence, height, width, template.coordinate_step), evidence, span)
+
+
+def _taught_anchor(case: Case, slices: SliceStack, max_anchors: int) -> Evidence | None:
+    """What a reader gave, where it can be taught; it is told once where it cannot."""
+    if case.anchor is None:
+        return None
+    anchors = case.anchor.anchors
+    hidden = next((anchor.key_slice for anchor in anchors if anchor.key_slice not in slices.indices), None)
+    reason = ""
+    if hidden is not None:
+        reason = f"key slice {hidden} is not among the slices shown"
+    elif len(anchors) > max_anchors:
+        reason = f"{len(anchors)} anchors are more than the {max_anchors} of the prompt (max_anchors)"
+    if reason:
+        tell_once(f"{case.case_id}: its reader's {reason}; the boxes come from its mask")
+        return None
+    return case.anchor
 
 
 def clear_slices(case: Case, shown: Sequence[int]) -> list[int]:

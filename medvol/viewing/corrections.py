@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medvol.core.atomic_files import write_whole
 from medvol.core.errors import RecordError
-from medvol.grounding.box_text import write_boxes
+from medvol.grounding.box_text import BETWEEN, write_boxes
 from medvol.viewing.entries import Entry
 from medvol.viewing.reading_folder import Head, ReadingFolder
 
@@ -100,8 +100,8 @@ def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
         "modality": record.modality or "",
         "case": Path(head.file).stem,
         "absent": "yes" if evidence.absent else "",
-        "key_slice": "" if evidence.key_slice is None else str(evidence.key_slice),
-        "boxes": write_boxes(evidence.boxes.tolist()),
+        "key_slice": "" if evidence.absent else BETWEEN.join(str(anchor.key_slice) for anchor in evidence.anchors),
+        "boxes": BETWEEN.join(write_boxes(anchor.boxes.tolist()) for anchor in evidence.anchors),
     }
 
 

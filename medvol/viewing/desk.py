@@ -36,6 +36,7 @@ from medvol.terminal.progress import Work
 from medvol.viewing.entries import Entry, Reader, open_answer, open_failure, question_about, question_entry
 from medvol.viewing.packing import bounding_box, pack_mask, unpack_mask
 from medvol.viewing.reading_folder import Head, ReadingFolder
+from medvol.viewing.requests import write_anchor
 from medvol.viewing.scans import OpenScan, Scan, Shelf
 
 _MASKS = 8
@@ -98,7 +99,7 @@ class Desk:
         entries = list(self.entries.values())
         heads = self.readings.heads(entries)
         return [
-            {**entry.describe(), "anchor": _describe_anchor(head.record.evidence), **self._standing(entry, head)}
+            {**entry.describe(), "anchor": write_anchor(head.record.evidence), **self._standing(entry, head)}
             for entry, head in zip(entries, heads, strict=True)
         ]
 
@@ -235,10 +236,10 @@ class Desk:
         """An anchor with its mask as it lies on the disk; where there is none it is followed now."""
         mask = self._stored_mask(opened.volume, place)
         if mask is not None:
-            return {**_describe_anchor(evidence), **_measure(opened, mask)}
+            return {**write_anchor(evidence), **_measure(opened, mask)}
         if entry.failure or evidence.absent:
-            return {**_describe_anchor(evidence), **_measure(opened, np.zeros(opened.volume.shape, bool))}
-        return {**_describe_anchor(evidence), **self._followed(opened, evidence)}
+            return {**write_anchor(evidence), **_measure(opened, np.zeros(opened.volume.shape, bool))}
+        return {**write_anchor(evidence), **self._followed(opened, evidence)}
 
     def _stored_mask(self, volume: Volume, place: Entry | Head) -> Mask | None:
         """The mask beside a record; None where there is none."""
@@ -266,10 +267,6 @@ def _file_of(scan: Scan) -> Path:
     if scan.path is None:
         raise RecordError(f"{scan.name} lies in no file, so an answer could not be found again; ask about a file")
     return scan.path
-
-
-def _describe_anchor(evidence: Evidence) -> dict[str, Any]:
-    return {"key_slice": evidence.key_slice, "boxes_px": evidence.boxes.tolist()}
 
 
 def _measure(opened: OpenScan, mask: Mask) -> dict[str, Any]:

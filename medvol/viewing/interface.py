@@ -14,7 +14,7 @@ from medvol.viewing.entries import Entry
 from medvol.viewing.gate import Gate
 from medvol.viewing.jobs import ConflictError, Job, Jobs
 from medvol.viewing.packing import pack_slab
-from medvol.viewing.requests import MAX_QUERY, MAX_REMARK, read_body, read_number
+from medvol.viewing.requests import MAX_QUERY, MAX_REMARK, read_body, read_number, write_anchor
 from medvol.viewing.scans import Scan
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ class Interface:
         anchor, revision = body.anchor(), body.revision()
         content = {
             "parent_sha256": body.text("parent_sha256", 64),
-            "key_slice": anchor.key_slice,
-            "boxes_px": anchor.boxes.tolist(),
+            **write_anchor(anchor),
             "remark": body.text("remark", MAX_REMARK, may_be_empty=True),
         }
         return _json(await asyncio.to_thread(self.desk.readings.write_draft, entry, content, revision))

@@ -203,4 +203,6 @@ def _digest(entry: Entry, segmentation: Segmentation, reading: Reading) -> str:
     """Digits that no other reading has: what it says, about which record, and when."""
     evidence = segmentation.evidence
     said = {**reading.to_dict(), "entry": entry.sha256, "key": evidence.key_slice, "boxes": evidence.boxes.tolist()}
+    if evidence.further:
+        said["further"] = [[anchor.key_slice, anchor.boxes.tolist()] for anchor in evidence.further]
     return sha256(to_json(said)).hexdigest()[:_DIGITS]

@@ -69,12 +69,25 @@ class Body:
         return value
 
     def anchor(self) -> Evidence:
-        """``{"key_slice": 41, "boxes_px": [[x1, y1, x2, y2]]}``, or ``null`` and no box for an absent target."""
+        """``{"key_slice": 41, "boxes_px": [[x1, y1, x2, y2]]}``, or ``null`` and no box for an absent target.
+
+        ``further`` lists further such anchors, each on another slice.
+        """
         given = self._fields.mapping("anchor")
         for key in given:
-            if key not in ("key_slice", "boxes_px"):
-                raise RecordError(f"the request: anchor has an unknown key {key[:80]!r}; it has key_slice and boxes_px")
+            if key not in ("key_slice", "boxes_px", "further"):
+                raise RecordError(
+                    f"the request: anchor has an unknown key {key[:80]!r}; it has key_slice, boxes_px and further"
+                )
         return RecordFields(_REQUEST, {"anchor": {**given, "rationale": ""}}).evidence("anchor")
+
+
+def write_anchor(evidence: Evidence) -> dict[str, Any]:
+    """Anchors as plain values, as ``Body.anchor`` reads them."""
+    first, *further = (
+        {"key_slice": anchor.key_slice, "boxes_px": anchor.boxes.tolist()} for anchor in evidence.anchors
+    )
+    return {**first, "further": further} if further else first
 
 
 async def read_body(request: Request, *allowed: str) -> Body:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,14 @@ def _entry(score: CaseScore, place: int, finder: _CaseFinder, about: Mapping[str
         propagator=_identity(about, "propagator"),
     )
     scan = Scan(entry_id, score.case_id, read)
-    return Entry(entry_id, name, scan, record, digest, None, CASES_FILE, score.detail, score.patient_id, _settle)
+    settle = partial(_settle, score.max_anchors)
+    return Entry(entry_id, name, scan, record, digest, None, CASES_FILE, score.detail, score.patient_id, settle)
 
 
-def _settle(record: EvidenceRecord, volume: Volume) -> EvidenceRecord:
+def _settle(max_anchors: int, record: EvidenceRecord, volume: Volume) -> EvidenceRecord:
     """The record of a case whose scan is read: only then it is known where its boxes lie."""
     try:
-        evidence = parse_evidence(record.completion, volume.shape)
+        evidence = parse_evidence(record.completion, volume.shape, max_anchors)
     except EvidenceParseError:
         evidence = NOTHING
     asked = question_about(volume, record.query)

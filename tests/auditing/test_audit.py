@@ -12,6 +12,7 @@ from medvol import audit_rewards
 from medvol.auditing.alterations import EXPLOITS, PERTURBATIONS
 from medvol.auditing.perfect_propagator import PerfectPropagator
 from medvol.auditing.ranks import HONEST, TRUTH
+from medvol.auditing.several_anchors import SEVERAL_EXPLOITS, SEVERAL_PERTURBATIONS
 from medvol.core.errors import ConfigError, InvalidComponentError, RewardError
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.types import Evidence, require_target
@@ -234,3 +235,40 @@ def test_the_audit_is_printed_with_every_mark_and_goes_into_json():
     assert "ConsistencyReward judges mask" in text
     assert f"{len(audit.violations)} of {len(audit.ranks)} ranks are violated" in text
     assert len(audit.to_dict()["ranks"]) == len(audit.ranks)
+
+
+@pytest.mark.parametrize("most", [2, 4, 12])
+def test_several_anchors_are_audited_too(most):
+    audit = audit_rewards([*FOUR, VolumeDiceReward()], max_anchors=most)
+    assert not audit.violations
+    several = {alteration.name for alteration in (*SEVERAL_PERTURBATIONS, *SEVERAL_EXPLOITS)}
+    answers = {rank.answer for rank in audit.ranks}
+    little = {"one part on many slices", "one box cut over many slices"} if most == 2 else set()
+    assert several - little <= answers
+    for name in ("one part on many slices", "anchors on nothing", "one anchor, many times"):
+        for term in ("AxialReward", "SpatialReward", "ConsistencyReward", "VolumeDiceReward"):
+            assert name in little or audit.worst(name, term).score <= 1 / 3
+
+
+class KindReward(AxialReward):
+    """Pays for the best anchor alone, so that further ones cost nothing."""
+
+    def __call__(self, rollout, case):
+        if rollout.evidence is None:
+            return 0.0
+        return max(
+            super(KindReward, self).__call__(replace(rollout, evidence=anchor, max_anchors=1), case)
+            for anchor in rollout.evidence.anchors
+        )
+
+
+def test_a_reward_that_pays_for_the_best_anchor_is_found_out():
+    assert not audit_rewards([KindReward()]).violations
+    assert {"one part on many slices", "a needless anchor on nothing", "one anchor too few"} <= violated(
+        audit_rewards([KindReward()], max_anchors=4), "KindReward"
+    )
+
+
+def test_one_anchor_at_least():
+    with pytest.raises(ConfigError, match="max_anchors"):
+        audit_rewards([AxialReward()], max_anchors=0)

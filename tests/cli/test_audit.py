@@ -79,3 +79,11 @@ def test_a_setting_of_a_reward_is_checked(tmp_path: Path, refused: Callable[...,
     text = refused("describe", "--audit", path)
     assert "'dela'" in text
     assert "'delta'" in text
+
+
+def test_answers_of_several_anchors_are_audited(capsys: pytest.CaptureFixture[str]) -> None:
+    assert violations(capsys, *FOUR, "--max_anchors", "4") == set()
+    assert main(["describe", "AxialReward", "--audit", "--max_anchors", "3"]) == 0
+    assert "one part on many slices" in capsys.readouterr().out
+    assert main(["describe", "AxialReward", "--audit", "--max_anchors", "0"]) == 2
+    assert "max_anchors" in capsys.readouterr().err

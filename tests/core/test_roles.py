@@ -44,7 +44,7 @@ def test_ranges_that_do_not_pair_are_refused():
     ("component", "settings"),
     [
         (POLICIES.get("CentreBoxPolicy")(share=0.25), {"share": 0.25, "num_slices": 64}),
-        (POLICIES.get("OraclePolicy")(), {"num_slices": 64, "coordinate_step": 1}),
+        (POLICIES.get("OraclePolicy")(), {"num_slices": 64, "coordinate_step": 1, "max_anchors": 1}),
         (PROPAGATORS.get("ExtrudePropagator")(3.0), {"half_depth_mm": 3.0, "half_depth_slices": None}),
     ],
     ids=lambda value: type(value).__name__,

@@ -10,11 +10,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from medvol.core.errors import ConfigError, QueryError
 from medvol.datasets.phantom import LESION_TARGETS, ORGANS, TARGETS, PhantomDataset
 from medvol.datasets.phantom_anatomy import LABEL_NAMES, LABELS
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
+from medvol.grounding.anchors import label_anchor
 from medvol.queries.query_bank import QueryBank
 from medvol.queries.sides import check_sides
 
@@ -171,7 +173,7 @@ def test_spacing_is_anisotropic_and_the_volume_is_lps(forty):
 
 
 def test_label_map_and_targets_agree(forty):
-    assert len(LABEL_NAMES) == len(LABELS) == 13
+    assert len(LABEL_NAMES) == len(LABELS) == 14
     assert PhantomDataset.label_names == LABEL_NAMES
     for case in forty:
         if case.query.target in LABELS:
@@ -303,3 +305,28 @@ def test_a_relation_means_the_kidney_whose_mask_it_has():
         assert (meant & case.target).sum() == case.target.sum() > 0
     assert {case.query.meaning for case in relations} == {"left kidney", "right kidney"}
     assert all(not c.query.meaning for c in cases.values() if not c.query.target.startswith("kidney with"))
+
+
+def test_nodules_lie_at_different_heights_and_change_nothing_else():
+    plain = PhantomDataset("val", 8, seed=4)
+    dataset = PhantomDataset("val", 8, seed=4, nodule_share=0.75, lesion_share=0.0)
+    asked = [dataset[i] for i in range(len(dataset)) if dataset[i].query.target == "lesion"]
+    assert 3 <= len(asked) <= 8
+    for case in asked:
+        labels, count = ndimage.label(case.target, np.ones((3, 3, 3)))
+        assert 2 <= count <= 4
+        areas = np.array([(labels == part).sum(axis=(1, 2)) for part in range(1, count + 1)])
+        clear = 2 * areas >= areas.max(axis=1, keepdims=True)
+        assert (clear.sum(axis=0) <= 1).all()
+        assert label_anchor(case.target, max_anchors=4).key_slice is not None
+        assert len(label_anchor(case.target, max_anchors=4).anchors) == count
+        assert 225 < np.median(case.volume.voxels[case.target]) < 345
+        np.testing.assert_array_equal(case.labels == LABELS["nodule"], case.target)
+        assert case.volume.volume_id.endswith("-nodules")
+    assert {d.volume_key(0).removesuffix("-nodules") for d in (plain, dataset)} == {plain.volume_key(0)}
+    assert all(case.query.target != "lesion" for case in (plain[i] for i in range(len(plain))))
+
+
+def test_a_share_of_nodules_is_a_share():
+    with pytest.raises(ConfigError, match=r"nodule_share is in \[0, 1\]; got 2"):
+        PhantomDataset(nodule_share=2)

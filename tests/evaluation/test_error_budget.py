@@ -5,7 +5,7 @@ import pytest
 
 from medvol.core.types import Evidence
 from medvol.evaluation.error_budget import ErrorBudget, mean_budget, true_boxes_at
-from medvol.grounding.anchors import label_anchor
+from medvol.grounding.anchors import join_anchors, label_anchor
 
 TRUE_BOX = (15, 10, 35, 20)
 
@@ -65,3 +65,16 @@ def test_means_still_add_up():
     assert mean.slice_loss == pytest.approx(np.mean([row.slice_loss for row in rows]))
     assert mean.propagation_loss + mean.slice_loss + mean.box_loss == pytest.approx(1 - mean.predicted)
     assert mean_budget([]) is None
+
+
+def test_true_boxes_of_several_chosen_slices():
+    target = np.zeros((4, 20, 20), bool)
+    target[0, 2:8, 3:9] = True
+    target[2, 4:10, 5:17] = True
+    wrong = np.array([[0.0, 0.0, 1.0, 1.0]])
+    found = true_boxes_at(target, join_anchors([Evidence(z, wrong) for z in (2, 1, 0)]))
+    assert [(anchor.key_slice, anchor.boxes.tolist()) for anchor in found.anchors] == [
+        (2, [[5, 4, 17, 10]]),
+        (0, [[3, 2, 9, 8]]),
+    ]
+    assert true_boxes_at(target, join_anchors([Evidence(z, wrong) for z in (1, 3)])) is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from medvol.core.errors import EvidenceParseError
 from medvol.core.types import Evidence
+from medvol.grounding.anchors import anchor_key, join_anchors
 from medvol.grounding.grammar import FAILURES, MAX_BOXES, MAX_CHARACTERS, format_evidence, parse_evidence
 
 SHAPE = (20, 100, 200)
@@ -190,8 +191,48 @@ def test_refuses_with_the_name_of_the_failure(name):
     assert "\n" not in message
 
 
+def anchors(*slices, boxes=f"[{BOX}]"):
+    return answer("[" + ", ".join(f'{{"slice": {z}, "bbox_2d_list": {boxes}}}' for z in slices) + "]")
+
+
+REFUSED_OF_THREE = {
+    "too many": (anchors(1, 2, 3, 4), "bad_anchor_list"),
+    "no list": (answer(ONE[1:-1]), "bad_anchor_list"),
+    "a number among them": (answer(f"[{ONE[1:-1]}, 7]"), "bad_anchor_list"),
+    "too many boxes in all": (anchors(1, 2, boxes="[" + ", ".join([BOX] * 40) + "]"), "bad_anchor_list"),
+    "a slice twice": (anchors(7, 3, 7), "repeated_slice"),
+    "the second without boxes": (answer(f'[{ONE[1:-1]}, {{"slice": 0}}]'), "bad_keys"),
+    "the second outside the volume": (anchors(7, 20), "bad_slice"),
+    "the second with a bad box": (answer(f'[{ONE[1:-1]}, {{"slice": 0, "bbox_2d_list": [[5, 5, 5, 9]]}}]'), "bad_box"),
+    "the second without a box": (answer(f'[{ONE[1:-1]}, {{"slice": 0, "bbox_2d_list": []}}]'), "bad_box_list"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_THREE)
+def test_refuses_answers_where_three_anchors_are_allowed(name):
+    text, failure = REFUSED_OF_THREE[name]
+    with pytest.raises(EvidenceParseError) as caught:
+        parse_evidence(text, SHAPE, max_anchors=3)
+    assert caught.value.failure == failure
+
+
+def test_several_anchors_are_read_in_their_order():
+    read = parse_evidence(anchors(7, 2, 11), SHAPE, max_anchors=3)
+    assert [anchor.key_slice for anchor in read.anchors] == [7, 2, 11]
+    assert all(anchor.boxes.tolist() == [BOX_PX] and not anchor.further for anchor in read.anchors)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_one_anchor_is_read_alike_where_several_are_allowed(name):
+    text = ACCEPTED[name][0]
+    one, several = parse_evidence(text, SHAPE), parse_evidence(text, SHAPE, max_anchors=4)
+    assert (one.key_slice, one.rationale, one.further) == (several.key_slice, several.rationale, several.further)
+    np.testing.assert_array_equal(one.boxes, several.boxes)
+
+
 def test_every_declared_failure_is_reached():
-    assert {failure for _, failure in REFUSED.values()} == set(FAILURES)
+    reached = {failure for _, failure in (*REFUSED.values(), *REFUSED_OF_THREE.values())}
+    assert reached == set(FAILURES)
 
 
 def test_says_what_was_received():
@@ -211,6 +252,21 @@ def test_reads_back_what_it_writes(norm, key_slice, rationale):
     read = parse_evidence(format_evidence(Evidence(key_slice, px, rationale), 100, 200), SHAPE)
     assert (read.key_slice, read.rationale) == (key_slice, rationale)
     np.testing.assert_allclose(read.boxes, px, atol=1e-9)
+
+
+@given(
+    st.dictionaries(st.integers(0, 19), st.lists(unit_boxes, min_size=1, max_size=3), min_size=1, max_size=5),
+    rationales,
+)
+def test_reads_back_several_anchors(norm, rationale):
+    px = {key: np.array(own, np.float64) * [0.2, 0.1, 0.2, 0.1] for key, own in norm.items()}
+    written = join_anchors([Evidence(key, own) for key, own in px.items()], rationale)
+    read = parse_evidence(format_evidence(written, 100, 200), SHAPE, max_anchors=5)
+    assert read.rationale == rationale
+    assert [anchor.key_slice for anchor in read.anchors] == list(px)
+    for anchor, own in zip(read.anchors, px.values(), strict=True):
+        np.testing.assert_allclose(anchor.boxes, own, atol=1e-9)
+    assert anchor_key(read) == anchor_key(join_anchors(read.anchors[::-1]))
 
 
 @given(st.sampled_from([1, 5, 10, 20]), st.lists(unit_boxes, min_size=1, max_size=4))

@@ -59,3 +59,18 @@ def test_a_template_comes_back_from_json():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ConfigError, match=message):
         PromptTemplate(**settings)
+
+
+def test_an_instruction_asks_for_several_anchors_where_they_are_allowed():
+    assert PromptTemplate().request == PromptTemplate().instruction
+    several = PromptTemplate(max_anchors=4)
+    assert several.instruction == PromptTemplate().instruction
+    assert several.request.startswith(several.instruction)
+    assert "up to 4 such objects" in several.request
+    assert PromptTemplate(max_anchors=4, instruction="").request == ""
+
+
+@pytest.mark.parametrize("most", [0, 17, 1.5, True])
+def test_the_number_of_anchors_is_bounded(most):
+    with pytest.raises(ConfigError, match=r"max_anchors is a whole number in 1\.\.16"):
+        PromptTemplate(max_anchors=most)

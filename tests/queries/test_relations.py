@@ -268,3 +268,17 @@ def test_patterns_are_extended_by_a_users_file(tmp_path):
     assert "{name} beside {other}" in bank.patterns
     assert not any("{" in text for text in bank.texts())
     assert "largest {name}" not in bank.targets
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 9])
+def test_parts_of_arrays_one_voxel_thin(axis: int, length: int) -> None:
+    """cc3d alone fails on some of them: "Label 2 cannot be mapped"."""
+    shape = [1, 1, 1]
+    shape[axis] = length
+    mask = (np.arange(length) % 2 == 0).reshape(shape)
+    found = find_instances(mask, LPS)
+    assert len(found) == (length + 1) // 2
+    assert sorted(part.corner[axis] for part in found) == list(range(0, length, 2))
+    for part in found:
+        assert part_at(mask, part.seed).sum() == 1

@@ -8,6 +8,7 @@ import pytest
 from medvol.core.errors import CheckpointError, InvalidComponentError, PropagationError
 from medvol.core.roles import Propagator
 from medvol.core.types import Completion, Evidence, Rollout
+from medvol.grounding.anchors import join_anchors
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.rollouts.failures import PROPAGATION_FAILED, warn_of_failures
 from medvol.rollouts.masks import follow, follow_anchors
@@ -152,3 +153,52 @@ def test_anchors_differ_by_their_range(volume):
     assert [int(np.flatnonzero(mask.any(axis=(1, 2)))[-1]) for _, mask in found] == [1, 2]
     assert list(follow_anchors(volume, [], counting)) == []
     assert counting.calls == [[1, 1]]
+
+
+def answer_at(*slices):
+    return Rollout("a", Completion(""), join_anchors([anchor(z) for z in slices]), max_anchors=4)
+
+
+def test_the_mask_of_several_anchors_is_the_union_of_theirs(volume):
+    counting = Counting(fails_at=None)
+    short = ExtrudePropagator(half_depth_slices=1)
+    counting.propagate = lambda volume, evidence, z_range=None: short.propagate(volume, evidence, z_range)
+    alone = {z: short.propagate(volume, anchor(z)) for z in (0, 3, 7)}
+    followed = in_order(follow(volume, [answer_at(3, 7), answer_at(0), answer_at(7, 3), answer_at(7, 0)], counting))
+    for rollout, keys in zip(followed, ((3, 7), (0,), (7, 3), (7, 0)), strict=True):
+        np.testing.assert_array_equal(rollout.mask, np.logical_or.reduce([alone[z] for z in keys]))
+    assert counting.calls == [[3, 7, 0]], "each anchor is followed once, and alone"
+
+
+def test_a_propagator_sees_single_anchors(volume):
+    seen = []
+
+    class Watching(Counting):
+        def propagate(self, volume, evidence, z_range=None):
+            seen.append(evidence.further)
+            return super().propagate(volume, evidence, z_range)
+
+    in_order(follow(volume, [answer_at(3, 7), answer_at(1)], Watching(None)))
+    assert seen == [(), (), ()]
+
+
+def test_an_answer_fails_with_one_of_its_anchors_and_harms_no_other(volume):
+    failed, fine = in_order(follow(volume, [answer_at(3, 8), answer_at(3, 7)], Counting(fails_at=8)))
+    assert (failed.failure, failed.mask) == (PROPAGATION_FAILED, None)
+    assert fine.failure is None
+    assert fine.mask.any()
+
+
+@pytest.mark.parametrize(("delta", "wanted"), [(1, (1, 9)), (2, (0, 9)), (None, None)])
+def test_the_range_of_several_anchors_spans_them(volume, delta, wanted):
+    counting = Counting(None)
+    in_order(follow(volume, [answer_at(7, 2)], counting, delta))
+    assert counting.asked == [(7, wanted), (2, wanted)]
+
+
+@pytest.mark.parametrize(("masks", "sizes"), [(1, [2, 2]), (3, [2, 2]), (4, [4])])
+def test_memory_counts_the_masks_of_all_anchors(volume, masks, sizes):
+    counting = Counting(None)
+    held_mib = masks * np.prod(volume.shape) / 2**20
+    in_order(follow(volume, [answer_at(1, 2), answer_at(3, 4)], counting, held_mib=held_mib))
+    assert [len(call) for call in counting.calls] == sizes

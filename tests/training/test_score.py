@@ -11,6 +11,7 @@ from medvol.grounding.anchors import label_anchor
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.testing.fixtures import make_scattered_case
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,10 @@ def test_an_answer_with_a_mask_is_shown_in_one_short_line(case, truth):
     assert shown.startswith("ScoredAnswer(scores=")
     assert "\n" not in shown
     assert len(shown) <= 200
+
+
+def test_several_anchors_are_scored():
+    case = make_scattered_case()
+    text = medvol.format_evidence(label_anchor(case.target, rule="largest", max_anchors=3), 48, 64)
+    assert medvol.score(case, text, ["AxialReward"]).failure == "not_one_object"
+    assert medvol.score(case, text, ["AxialReward", "SpatialReward"], max_anchors=3).total == 2

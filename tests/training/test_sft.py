@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from medvol.cli import main
 from medvol.core.errors import CheckpointError, ConfigError
@@ -18,6 +19,7 @@ from medvol.grounding.grammar import parse_evidence
 from medvol.grounding.prompts import build_prompts
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
+from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.checkpoint import SpecCheckpoint, load_policy, read_checkpoint
 from medvol.training.data import CaseDataModule
@@ -40,7 +42,7 @@ def make_module(**settings) -> SFTModule:
 
 def answer_of(module: SFTModule, case, slices) -> str:
     rng = np.random.default_rng(0)
-    return write_answer(case, slices, module.answers, True, module.policy.template.coordinate_step, rng).text
+    return write_answer(case, slices, module.answers, True, module.policy.template, rng).text
 
 
 def make_data(workers: int = 0) -> CaseDataModule:
@@ -184,3 +186,26 @@ def test_warm_up_then_cosine():
     assert share(60) == pytest.approx(0.1 + 0.9 * 0.5)
     assert share(110) == share(500) == pytest.approx(0.1)
     assert warm_up_then_cosine(0, 10, 0.0)(0) == 1.0
+
+
+def test_sft_teaches_as_many_anchors_as_the_template_allows():
+    dataset = PhantomDataset("train", 2, shape=(24, 48, 48), lesion_share=0.0, nodule_share=1.0)
+    case = next(dataset[i] for i in range(len(dataset)) if dataset[i].query.target == "lesion")
+    _, parts = ndimage.label(case.target, np.ones((3, 3, 3)))
+    template = replace(TINY_TEMPLATE, max_anchors=4)
+    slices = build_prompts(case.volume, [case.query.text], template)[0].slices
+    for most in (1, 4):
+        rng = np.random.default_rng(0)
+        truth = write_answer(case, slices, AnswerSettings(), True, replace(template, max_anchors=most), rng)
+        read = parse_evidence(truth.text, case.volume.shape, most)
+        keys = [anchor.key_slice for anchor in read.anchors]
+        assert keys == sorted(keys)
+        assert len(keys) == (parts if most == 4 else 1) > 0
+        for anchor in read.anchors:
+            assert case.target[anchor.key_slice].any()
+    given = replace(case, anchor=read)
+    again = write_answer(given, slices, AnswerSettings(think=False), True, template, np.random.default_rng(0))
+    assert [anchor.key_slice for anchor in again.evidence.anchors] == keys
+    fewer = replace(template, max_anchors=parts - 1)
+    taught = write_answer(given, slices, AnswerSettings(), True, fewer, np.random.default_rng(0)).evidence
+    assert len(taught.anchors) == parts - 1

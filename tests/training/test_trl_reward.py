@@ -15,6 +15,7 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.testing import make_case
+from medvol.testing.fixtures import make_scattered_case
 
 
 class Counting(ExtrudePropagator):
@@ -106,3 +107,11 @@ def test_a_term_that_leaves_its_range_is_named(cases):
 
     with pytest.raises(RewardError, match="Broken"):
         medvol.as_trl_reward(Broken(), cases)(completions=[write(cases[0], 4)], case=[0])
+
+
+def test_several_anchors_where_the_prompt_allows_them():
+    case = make_scattered_case()
+    text = format_evidence(medvol.label_anchor(case.target, rule="largest", max_anchors=3), 48, 64)
+    batch = {"completions": [text], "case": [0]}
+    assert medvol.as_trl_reward(AxialReward(), [case])(**batch) == [0]
+    assert medvol.as_trl_reward(AxialReward(), [case], max_anchors=3)(**batch) == [1]

@@ -7,8 +7,10 @@ import pytest
 
 from medvol.cli import main
 from medvol.core.errors import DatasetError, RecordError
+from medvol.core.prompts import PromptTemplate
 from medvol.core.types import Evidence, SliceStack
 from medvol.datasets.nifti import NiftiDataset
+from medvol.grounding.anchors import join_anchors
 from medvol.grounding.box_text import read_boxes, write_boxes
 from medvol.grounding.grammar import parse_evidence
 from medvol.imaging.reading import read_mask, read_volume
@@ -94,7 +96,7 @@ def test_sft_teaches_the_readers_boxes_where_their_slice_is_shown(read_folder: P
 
     def taught(*shown: int) -> Evidence:
         stack = SliceStack(shown, np.zeros((len(shown), 3, 4, 4), np.float32), case.volume.shape)
-        answer = write_answer(case, stack, AnswerSettings(), True, 1, rng)
+        answer = write_answer(case, stack, AnswerSettings(), True, PromptTemplate(), rng)
         return parse_evidence(answer.text, case.volume.shape)
 
     shown = taught(3, 5, 7)
@@ -116,6 +118,11 @@ def test_sft_teaches_the_readers_boxes_where_their_slice_is_shown(read_folder: P
         ("3,3 2 1 4,mask.nii.gz", "boxes is '3 2 1 4'"),
         ("3,nan 2 inf 4,mask.nii.gz", "boxes is 'nan 2 inf 4'"),
         ("12,1 2 3 4,mask.nii.gz", "key_slice is 12"),
+        ("3|12,1 2 3 4|1 2 3 4,mask.nii.gz", "key_slice is 12"),
+        ("3|5,1 2 3 4,mask.nii.gz", "holds 1 list of boxes for 2 key slices"),
+        ("3|3,1 2 3 4|1 2 3 4,mask.nii.gz", r"key_slice is '3\|3'"),
+        ("3|,1 2 3 4|1 2 3 4,mask.nii.gz", r"key_slice is '3\|'"),
+        ("3|5,1 2 3 4|,mask.nii.gz", r"boxes is '1 2 3 4\|'"),
         ("3,1 2 41 4,mask.nii.gz", "leave slices of 40 x 30"),
     ],
 )
@@ -139,3 +146,16 @@ def test_a_volume_is_read_as_the_record_says(read_folder: Path) -> None:
     assert read_volume(read_folder.parent / "scans" / "scan0.nii.gz").modality == "other", "what a guess would be"
     desk = make_desk(read_folder)
     assert desk.shelf.get(entry_of(desk, "the block").scan).volume.modality == "CT"
+
+
+def test_several_anchors_survive_the_table(answers: Path) -> None:
+    desk = make_desk(answers)
+    keep(desk, "the block", "corrected", join_anchors([MOVED, Evidence(8, np.array([[1.0, 2, 3, 4], [5, 6, 7, 8]]))]))
+    corrections = collect(desk.entries.values(), desk.readings, answers)
+    assert corrections.rows[0]["key_slice"] == "5 | 8"
+    assert corrections.rows[0]["boxes"] == "12.5 4 20 10 | 1 2 3 4; 5 6 7 8"
+    write_corrections(answers / "c.csv", corrections)
+    case = NiftiDataset(root=str(answers), table=str(answers / "c.csv"))[0]
+    assert case.anchor is not None
+    assert [anchor.key_slice for anchor in case.anchor.anchors] == [5, 8]
+    assert case.anchor.anchors[1].boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]

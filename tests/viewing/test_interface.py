@@ -305,3 +305,31 @@ def test_a_long_propagation_tells_how_far_it_is_and_can_be_cancelled(answers: Pa
         again = made.post(f"api/answers/{opened['id']}/open")
         assert again.status_code == 200, "the worker is free again"
     made.close()
+
+
+def test_several_anchors_are_followed_saved_and_kept(api: Api, answers: Path) -> None:
+    opened = api.first("the block")
+    further = [{"key_slice": 9, "boxes_px": [[1.0, 2.0, 8.0, 9.0]]}]
+    wanted = {**moved_anchor(), "further": further}
+    followed = api.post(f"api/answers/{opened['id']}/mask", {"anchor": wanted}).json()["result"]
+    volume = read_volume(answers.parent / "scans" / "scan0.nii.gz")
+    propagator = ExtrudePropagator(half_depth_slices=1)
+    parts = [Evidence(5, np.array([[12.5, 4.0, 20.0, 10.0]])), Evidence(9, np.array([[1.0, 2.0, 8.0, 9.0]]))]
+    expected = propagator.propagate(volume, parts[0]) | propagator.propagate(volume, parts[1])
+    np.testing.assert_array_equal(unpack_mask(followed["mask"], volume.shape), expected)
+    body = {"anchor": wanted, "remark": "", "revision": 0, **parent(opened)}
+    assert api.client.put(f"api/answers/{opened['id']}/draft", json=body).status_code == 200
+    assert api.first("the block")["draft"]["further"] == further
+    body = {"verdict": "corrected", "anchor": wanted, "remark": "two", **parent(opened)}
+    reply = api.post(f"api/answers/{opened['id']}/readings", body)
+    if reply.status_code == 202:  # a slow machine
+        reply = api.get(f"api/jobs/{reply.json()['job']}", params={"wait": 20})
+    record = read_record(answers / "readings" / reply.json()["result"]["file"])
+    assert [anchor.key_slice for anchor in record.evidence.anchors] == [5, 9]
+    assert api.first("the block")["current"]["further"] == further
+    assert "further" not in api.first("the block")["original"]
+    row = next(row for row in api.get("api/answers").json()["answers"] if row["query"] == "the block")
+    assert row["anchor"]["further"] == further
+    for bad in ([{"key_slice": 5, "boxes_px": [[1, 2, 3, 4]]}], [{"key_slice": 40, "boxes_px": [[1, 2, 3, 4]]}], 7):
+        refused = api.post(f"api/answers/{opened['id']}/mask", {"anchor": {**moved_anchor(), "further": bad}})
+        assert refused.status_code == 422

@@ -354,3 +354,47 @@ def test_an_answer_is_rejected_with_a_remark(page: Any, tmp_path: Path) -> None:
     page.click("#answers button:has(.state.rejected)")
     page.locator("#verdict", has_text="rejected by A. Reader").wait_for(timeout=WAIT_MS)
     assert "that is the <stomach>" in page.inner_text("#verdict")
+
+
+@pytest.fixture
+def two_anchors(browser: Any, tmp_path: Path):
+    """A tab whose first answer has a second anchor on slice 8, and the folder of its answers."""
+    folder = answer_folder(tmp_path)
+    record = folder / "case0a.json"
+    content = json.loads(record.read_text())
+    content["evidence"]["further"] = [{"key_slice": 8, "boxes_px": [[2.0, 2.0, 12.0, 12.0]]}]
+    record.write_text(json.dumps(content))
+    served = Live(folder)
+    yield from ((tab, folder) for tab in open_page(browser, served))
+    served.stop()
+
+
+def test_several_anchors_are_shown_moved_added_and_deleted(two_anchors: tuple[Any, Path]) -> None:
+    page, folder = two_anchors
+    first, second = {"key_slice": 3, "boxes_px": [list(BLOCK)]}, {"key_slice": 8, "boxes_px": [[2, 2, 12, 12]]}
+    assert anchor(page) == {**first, "further": [second]}
+    page.click("#to-key")
+    until(page, lambda: page.inner_text("#place"), "key slice 8")
+    drag(page, (7, 7), (9, 8))
+    moved = {"key_slice": 8, "boxes_px": [[4, 3, 14, 13]]}
+    wait_for_anchor(page, {**first, "further": [moved]})
+    page.click("#to-key")
+    until(page, lambda: page.inner_text("#place"), "key slice 3")
+    page.locator("#axial").focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowUp")
+    until(page, lambda: page.inner_text("#place"), "slice 5")
+    page.keyboard.press("b")
+    drag(page, (20, 20), (30, 28))
+    third = {"key_slice": 5, "boxes_px": [[20, 20, 30, 28]]}
+    wait_for_anchor(page, {**first, "further": [moved, third]})
+    page.keyboard.press("Delete")
+    wait_for_anchor(page, {**first, "further": [moved]})
+    page.keyboard.press("z")
+    wait_for_anchor(page, {**first, "further": [moved, third]})
+    page.locator("#correct:not([disabled])").wait_for(timeout=WAIT_MS)
+    page.click("#correct")
+    page.wait_for_selector("body[data-saved]", timeout=WAIT_MS)
+    saved = read_record(folder / "readings" / (page.get_attribute("body", "data-saved") or ""))
+    assert [one.key_slice for one in saved.evidence.anchors] == [3, 8, 5]
+    assert page.faults == []

@@ -72,9 +72,9 @@ function sliceView(root) {
     drawScan(z);
     context.lineWidth = 2.5;
     if (mask && outline.checked) drawOutline(context, z);
-    if (z === stack.key) {
-      context.strokeStyle = COLOURS.box;
-      for (const [x1, y1, x2, y2] of stack.boxes) {
+    context.strokeStyle = COLOURS.box;
+    for (const { boxes } of [stack, ...(stack.further ?? [])].filter(({ key }) => key === z)) {
+      for (const [x1, y1, x2, y2] of boxes) {
         context.strokeRect(x1 * toX, y1 * toY, (x2 - x1) * toX, (y2 - y1) * toY);
       }
     }
@@ -86,13 +86,16 @@ function sliceView(root) {
 
   slider.min = 0;
   slider.max = depth - 1;
-  slider.value = stack.key ?? Math.floor(depth / 2);
+  const keys = keysOf(stack);
+  slider.value = keys[0] ?? Math.floor(depth / 2);
   slider.addEventListener("input", draw);
   outline.addEventListener("change", draw);
   root.querySelector(".with-mask").hidden = stack.mask === null;
   canvas.addEventListener("keydown", (event) => step(event, slider, depth));
-  if (stack.key !== null) {
-    offer(root.querySelector(".to-key"), () => { slider.value = stack.key; draw(); });
+  // Of several key slices the next one towards the head, and from the last the first.
+  const nextKey = () => [...keys].sort((a, b) => a - b).find((key) => key > Number(slider.value)) ?? Math.min(...keys);
+  if (keys.length > 0) {
+    offer(root.querySelector(".to-key"), () => { slider.value = nextKey(); draw(); });
   }
   return async () => {
     scan = await voxelsOf(stack.scan);
@@ -102,11 +105,15 @@ function sliceView(root) {
   };
 }
 
+function keysOf(stack) {
+  return stack.key === null ? [] : [stack, ...(stack.further ?? [])].map(({ key }) => key);
+}
+
 function nameSlice(stack, z) {
   const first = stack.start[0] + z * stack.factor[0];
   const last = Math.min(first + stack.factor[0], stack.scanShape[0]) - 1;
   const name = first === last ? `slice ${first}` : `slices ${first}–${last}`;
-  return `${name} of 0–${stack.scanShape[0] - 1}${z === stack.key ? ", key slice" : ""}`;
+  return `${name} of 0–${stack.scanShape[0] - 1}${keysOf(stack).includes(z) ? ", key slice" : ""}`;
 }
 
 function step(event, slider, depth) {

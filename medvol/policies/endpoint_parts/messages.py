@@ -31,7 +31,7 @@ def write_messages(prompt: Prompt, images: Sequence[str]) -> bytes:
     for index, image in zip(prompt.slices.indices, images, strict=True):
         parts.append({"type": "text", "text": prompt.template.slice_tag.format(index=index)})
         parts.append({"type": "image_url", "image_url": {"url": image}})
-    parts.append({"type": "text", "text": f"{prompt.template.instruction}\n{prompt.query}"})
+    parts.append({"type": "text", "text": f"{prompt.template.request}\n{prompt.query}"})
     return json.dumps([{"role": "user", "content": parts}]).encode()
 
 

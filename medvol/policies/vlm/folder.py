@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,7 +127,7 @@ def choose_template(folder: Path, template: PromptTemplate | None, units: BoxUni
 
     Raises:
         CheckpointError: The folder's file does not hold one.
-        ConfigError: A template was given though the folder has its own.
+        ConfigError: A template was given though the folder has its own; ``max_anchors`` alone may be another one.
     """
     sidecar = folder / SIDECAR
     if not sidecar.is_file():
@@ -135,9 +136,13 @@ def choose_template(folder: Path, template: PromptTemplate | None, units: BoxUni
         stored = PromptTemplate.from_dict(parse_json(sidecar.read_text(encoding="utf-8"))["template"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{sidecar} does not hold a prompt template: {error}") from error
-    if template is not None and ask_in(units, template) != stored:
-        raise ConfigError(f"the model was trained with the template in {sidecar}; leave template out")
-    return stored
+    if template is None:
+        return stored
+    if ask_in(units, replace(template, max_anchors=stored.max_anchors)) != stored:
+        raise ConfigError(
+            f"the model was trained with the template in {sidecar}; leave template out, or change max_anchors alone"
+        )
+    return replace(stored, max_anchors=template.max_anchors)
 
 
 def write_network(network: VLMNetwork, folder: Path) -> None:

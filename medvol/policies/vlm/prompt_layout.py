@@ -84,7 +84,7 @@ class PromptLayout:
 
     def _content(self, indices: tuple[int, ...]) -> list[dict[str, str]]:
         tags = [f"{_STOP}{self.template.slice_tag.format(index=index)}" for index in indices]
-        ending = f"{_STOP}{self.template.instruction}\n{_QUERY}"
+        ending = f"{_STOP}{self.template.request}\n{_QUERY}"
         if self.inline is not None:
             return [{"type": "text", "text": "".join([*(f"{tag}{self.inline}" for tag in tags), ending])}]
         slices = [part for tag in tags for part in ({"type": "text", "text": tag}, {"type": "image"})]

@@ -37,16 +37,18 @@ def answer_gazes(
     Returns:
         One gaze a number; none for an absent target.
     """
-    if evidence.key_slice is None:
+    if evidence.absent:
         return []
     opening = text.index(_ANSWER)
     thought = list(_NUMBER.finditer(text, 0, opening))[-len(spanned) :] if spanned else []
     written = list(_NUMBER.finditer(text, opening))
-    key = evidence.key_slice
-    places = [(z, target[z]) for z in spanned] + [(key, target[key])]
-    for box in evidence.boxes:
-        inside = _inside(box, target[key])
-        places += [(key, inside)] * 4
+    places = [(z, target[z]) for z in spanned]
+    for anchor in evidence.anchors:
+        assert anchor.key_slice is not None
+        key = anchor.key_slice
+        places.append((key, target[key]))
+        for box in anchor.boxes:
+            places += [(key, _inside(box, target[key]))] * 4
     position = {z: i for i, z in enumerate(shown)}
     return [
         Gaze(match.start(), match.end(), position[z], mask)

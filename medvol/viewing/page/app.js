@@ -1,6 +1,7 @@
 // The page: one answer at a time, its boxes, its masks, and what the server knows of it.
 import { Cancelled, Gone, Refusal, cancel, drop, get, put, run } from "./api.js";
-import { History, sameAnchor } from "./history.js";
+import { anchorIn, anchorsOf, sameAnchor, withAnchor } from "./anchors.js";
+import { History } from "./history.js";
 import { KEYS, listen } from "./keys.js";
 import { Mask } from "./mask.js";
 import { element, showAnswer, showBanner, showList, showMeasures, showWindows } from "./panel.js";
@@ -67,14 +68,13 @@ class Desk {
     const answer = await this.work(`api/answers/${id}/open`, {});
     if (turn !== this.turn) return;
     this.answer = answer;
-    const { key_slice, boxes_px } = answer.current;
-    this.history = new History({ key_slice, boxes_px });
+    this.history = new History(anchorIn(answer.current));
     this.revision = answer.draft?.revision ?? 0;
     this.kept = true;
     this.torn = false;
     byId("remark").value = answer.draft?.remark ?? "";
     if (answer.draft !== null) {
-      this.history.push({ key_slice: answer.draft.key_slice, boxes_px: answer.draft.boxes_px });
+      this.history.push(anchorIn(answer.draft));
       const stale = answer.draft.parent_sha256 !== answer.current.sha256;
       if (stale) this.say("This draft was begun before the last reading; it lies on top of it, and Z takes it back.");
     }
@@ -149,13 +149,16 @@ class Desk {
 
   // An anchor that the reader made: kept in the history, as a draft, and followed to its mask.
   change(anchor) {
-    if (!this.answer) return;
-    const next = anchor.boxes_px.length === 0 ? { key_slice: null, boxes_px: [] } : anchor;
-    if (this.history.push(next)) this.settle();
+    if (this.answer && this.history.push(anchor)) this.settle();
+  }
+
+  // Boxes on the slice in view: those of the anchor there, of one that moves to it, or of a new one.
+  put(boxes_px, old = this.views.onKey ? this.views.near : undefined) {
+    this.change(withAnchor(this.anchor, old, { key_slice: this.views.cross[2], boxes_px }));
   }
 
   settle() {
-    this.views.chosen = Math.min(this.views.chosen, Math.max(0, this.anchor.boxes_px.length - 1));
+    this.views.chosen = Math.min(this.views.chosen, Math.max(0, this.views.boxes.length - 1));
     this.keep();
     this.follow();
     this.refreshPanel();
@@ -293,6 +296,12 @@ class Desk {
     if (this.history?.canRedo) this.to(this.history.redo());
   }
 
+  // To the key slice; of several to the next one towards the head, and from the last to the first.
+  toKey() {
+    const keys = anchorsOf(this.anchor).map(({ key_slice }) => key_slice).sort((a, b) => a - b);
+    if (keys.length > 0) this.views.goTo(keys.find((key) => key > this.views.cross[2]) ?? keys[0]);
+  }
+
   to(anchor) {
     if (anchor.key_slice !== null) this.views.goTo(anchor.key_slice);
     this.settle();
@@ -305,37 +314,37 @@ class Desk {
     const [w, h] = [Math.max(2, Math.round(width / 8)), Math.max(2, Math.round(height / 8))];
     const left = Math.max(0, Math.min(width - w, x - (w >> 1)));
     const top = Math.max(0, Math.min(height - h, y - (h >> 1)));
-    const boxes_px = [...this.anchor.boxes_px, [left, top, left + w, top + h]];
+    const boxes_px = [...(this.views.onKey ? this.views.boxes : []), [left, top, left + w, top + h]];
     this.views.chosen = boxes_px.length - 1;
-    this.change({ key_slice: this.views.cross[2], boxes_px });
+    this.put(boxes_px);
   }
 
   remove() {
     if (!this.answer || !this.views.onKey) return;
-    const boxes_px = this.anchor.boxes_px.filter((_, index) => index !== this.views.chosen);
-    this.change({ key_slice: this.anchor.key_slice, boxes_px });
+    this.put(this.views.boxes.filter((_, index) => index !== this.views.chosen));
   }
 
   makeKey() {
     if (!this.answer || this.anchor.boxes_px.length === 0) return;
-    this.change({ key_slice: this.views.cross[2], boxes_px: this.anchor.boxes_px });
+    this.put(this.views.near.boxes_px, this.views.near);
   }
 
+  // An answer of several anchors may get one more; that of one anchor keeps its slice.
   mayAdd() {
-    const free = this.anchor.boxes_px.length === 0 || this.views.onKey;
+    const free = anchorsOf(this.anchor).length !== 1 || this.views.onKey;
     if (!free) this.say(`The boxes lie on slice ${this.anchor.key_slice}; press K to put them on this one, or Home to go there.`);
     return free;
   }
 
   nudge(dx, dy, resize) {
-    const boxes = this.views.nudge(dx, dy, resize);
+    const [boxes, moved] = [this.views.nudge(dx, dy, resize), this.views.near];
     if (boxes === null) return;
     this.views.preview = boxes;
     this.views.redraw();
     clearTimeout(this.nudged);
     this.nudged = setTimeout(() => {
       this.views.preview = null;
-      this.change({ key_slice: this.views.cross[2], boxes_px: boxes });
+      this.put(boxes, moved);
     }, NUDGE_MS);
   }
 
@@ -379,7 +388,7 @@ class Desk {
     byId("slice-number").textContent = `${z} / ${this.scan.depth - 1}`;
     byId("place").textContent = this.views.onKey ? `key slice ${z}` : `slice ${z}`;
     byId("place").classList.toggle("key", this.views.onKey);
-    const key = this.anchor?.key_slice;
+    const key = this.views.near?.key_slice;
     byId("slice").style.setProperty("--key", key === null || key === undefined ? "-1" : String(key / Math.max(1, this.scan.depth - 1)));
     this.progress();
   }
@@ -515,7 +524,7 @@ const toggleList = () => {
 const acts = {
   step: (slices) => desk.views.step(slices),
   window: (index) => desk.answer?.scan.windows[index] && desk.setWindow(desk.answer.scan.windows[index]),
-  toKey: () => desk.anchor?.key_slice !== null && desk.anchor && desk.views.goTo(desk.anchor.key_slice),
+  toKey: () => desk.toKey(),
   remove: () => desk.remove(),
   cancel: () => desk.try(() => desk.cancel()),
   help: () => byId("help").showModal(),

@@ -1,4 +1,5 @@
-// Undo and redo of anchors: each state is {key_slice, boxes_px}, never changed once it is here.
+// Undo and redo of anchors: each state is as in anchors.js, never changed once it is here.
+import { sameAnchor } from "./anchors.js";
 
 export class History {
   constructor(first) {
@@ -34,8 +35,4 @@ export class History {
     if (this.canRedo) this.place++;
     return this.now;
   }
-}
-
-export function sameAnchor(one, other) {
-  return one.key_slice === other.key_slice && JSON.stringify(one.boxes_px) === JSON.stringify(other.boxes_px);
 }

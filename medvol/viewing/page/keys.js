@@ -3,7 +3,7 @@
 export const KEYS = [
   ["↑ ↓", "next slice towards head or feet; PageUp and PageDown go ten"],
   ["Home", "the key slice"],
-  ["K", "put the boxes on this slice: it becomes the key slice"],
+  ["K", "put the boxes on this slice: it becomes the key slice; of several anchors the nearest moves"],
   ["N", "add a box in the middle of the slice"],
   ["[ ]", "choose another box"],
   ["Shift + arrows", "move the chosen box by a pixel, with Ctrl by ten"],

@@ -1,4 +1,5 @@
 // The three planes: what they show, and what the pointer does in them.
+import { nearest } from "./anchors.js";
 import { between, boxAt, cursorOf, dragged, drawBoxes } from "./boxes.js";
 import { Plane } from "./plane.js";
 
@@ -25,11 +26,16 @@ export class Views {
   }
 
   get boxes() {
-    return this.preview ?? this.desk.anchor?.boxes_px ?? [];
+    return this.preview ?? this.near?.boxes_px ?? [];
+  }
+
+  // Of several anchors the one that lies nearest is shown.
+  get near() {
+    return nearest(this.desk.anchor, this.cross[2]);
   }
 
   get onKey() {
-    return this.desk.anchor?.key_slice === this.cross[2];
+    return this.near?.key_slice === this.cross[2];
   }
 
   goTo(z) {
@@ -103,7 +109,8 @@ export class Views {
     plane.canvas.setPointerCapture(event.pointerId);
     plane.canvas.focus({ preventScroll: true });
     const at = plane.at(this.scan, event.clientX, event.clientY);
-    const start = { at, x: event.clientX, y: event.clientY, plane, id: event.pointerId };
+    const anchor = this.onKey ? this.near : undefined;
+    const start = { at, x: event.clientX, y: event.clientY, plane, id: event.pointerId, anchor };
     if (event.button === 1) this.hold = { ...start, kind: "pan", pan: [...plane.pan] };
     else if (event.button === 2 || event.shiftKey || this.tool === "window")
       this.hold = { ...start, kind: "window", window: [...this.desk.window] };
@@ -161,7 +168,7 @@ export class Views {
       );
     } else if (kind === "new") {
       const box = between(from, at, width, height);
-      this.preview = box === null ? null : [...(this.desk.anchor?.boxes_px ?? []), box];
+      this.preview = box === null ? null : [...(this.hold.anchor?.boxes_px ?? []), box];
       if (box !== null) this.chosen = this.preview.length - 1;
     } else if (kind === "window") this.desk.drag(this.hold.window, event.clientX - this.hold.x, event.clientY - this.hold.y);
     else if (kind === "pan") {
@@ -183,11 +190,11 @@ export class Views {
     if (!this.hold || this.hold.id !== event.pointerId) return;
     const boxes = this.preview;
     this.preview = null;
-    const added = this.hold.kind === "new";
+    const { kind, anchor } = this.hold;
     this.hold = undefined;
     if (boxes !== null && !cancelled) {
-      if (added) this.desk.choose("move");
-      this.desk.change({ key_slice: this.cross[2], boxes_px: boxes });
+      if (kind === "new") this.desk.choose("move");
+      this.desk.put(boxes, anchor);
     }
     this.redraw();
   }

@@ -1,6 +1,7 @@
 """Packing, decoding and storing of vision-language policies, held to transformers' own single-sequence path."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,17 @@ def test_a_second_template_is_refused(policy, tmp_path):
     policy.save(tmp_path / "model")
     with pytest.raises(ConfigError, match="leave template out"):
         TinyPolicy(model=str(tmp_path / "model"), template=PromptTemplate(num_slices=3)).load()
+
+
+def test_a_model_may_be_trained_on_with_more_anchors(policy, tmp_path):
+    policy.save(tmp_path / "model")
+    template = replace(policy.template, max_anchors=4)
+    other = TinyPolicy(model=str(tmp_path / "model"), template=template)
+    assert other.template == template
+    with pytest.raises(ConfigError, match="change max_anchors alone"):
+        TinyPolicy(model=str(tmp_path / "model"), template=replace(template, coordinate_step=10)).load()
+    other.save(tmp_path / "again")
+    assert TinyPolicy(model=str(tmp_path / "again")).template == template
 
 
 def count_encoded(policy: TinyPolicy) -> list[int]:

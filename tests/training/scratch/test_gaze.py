@@ -116,3 +116,13 @@ def test_an_answer_without_gazes_is_scored_alone():
     scores, shares = policy.log_probs_and_gaze(prompts, answers, [[] for _ in prompts])
     assert len(scores) == len(prompts)
     assert len(shares) == 0
+
+
+def test_every_anchor_has_its_gazes():
+    target = np.zeros((8, 12, 12), bool)
+    target[1, 2:6, 2:6] = target[6, 7:10, 1:9] = True
+    answer = label_anchor(target, rule="largest", max_anchors=3)
+    gazes = answer_gazes(format_evidence(answer, 12, 12), answer, target, range(8))
+    assert [gaze.position for gaze in gazes] == [1] * 5 + [6] * 5
+    for gaze in gazes:
+        np.testing.assert_array_equal(gaze.mask, target[gaze.position])
