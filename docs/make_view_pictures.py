@@ -1,4 +1,6 @@
-"""Draw the pictures of docs/how-to/view.md: a drawn scan, three answers with one wrong box, read in a real Chromium.
+"""Draw the pictures of docs/how-to/view.md and the film of README in a real Chromium.
+
+They show a drawn scan and three answers, one of them with a wrong box.
 
 python docs/make_view_pictures.py docs/images
 """
@@ -8,16 +10,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 import medvol
 
 SHAPE = (60, 256, 256)
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+FILM_SIZE, FILM_COLOURS, FILM_BYTES = (1000, 562), 128, 600_000
 QUERIES = {"liver": "the organ that produces bile", "spleen": "the spleen", "left kidney": "the left kidney"}
 
 
@@ -41,23 +46,41 @@ def write_answers(folder: Path) -> Path:
     return folder / "answers"
 
 
-def drag_lower_edge(page: Page) -> None:
-    """Pull the lower edge of the first box down, as a person would."""
+def drag_lower_edge(page: Page) -> list[bytes]:
+    """Pull the lower edge of the first box down, as a person would; what is seen before, meanwhile and after."""
+    seen = [page.screenshot()]
     for _ in range(3):
         page.keyboard.press("Alt+Control+ArrowDown")
-        page.wait_for_timeout(700)
+        page.wait_for_timeout(150)
+        seen.append(page.screenshot())
+        page.wait_for_timeout(550)
     page.wait_for_selector("#measures:not(.stale)")
     page.wait_for_timeout(1500)
+    return [*seen, page.screenshot()]
+
+
+def save_film(seen: list[bytes], path: Path) -> None:
+    """A film of at most 600 KB: the question with its evidence, the box that is moved, the mask that follows."""
+    frames = [
+        Image.open(BytesIO(picture)).convert("RGB").resize(FILM_SIZE, Image.Resampling.LANCZOS) for picture in seen
+    ]
+    palette = frames[-1].quantize(FILM_COLOURS)
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times = [2500, *[700] * (len(others) - 1), 3500]
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0, optimize=True)
+    if path.stat().st_size > FILM_BYTES:
+        raise SystemExit(f"{path} has {path.stat().st_size:,} bytes; a README holds {FILM_BYTES:,}")
 
 
 def draw(address: str, out: Path) -> None:
-    """The three pictures."""
+    """The three pictures, and the film."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1366, "height": 768})
         page.goto(address)
         page.wait_for_selector("body[data-answer][data-loaded='1']")
-        drag_lower_edge(page)
+        page.wait_for_timeout(2000)
+        save_film(drag_lower_edge(page), out / "view-film.gif")
         page.keyboard.press("o")
         page.wait_for_timeout(500)
         page.screenshot(path=str(out / "view-corrected.png"))

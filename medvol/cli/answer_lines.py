@@ -11,7 +11,8 @@ from medvol.core.visible_text import show
 from medvol.terminal.console import Console
 
 if TYPE_CHECKING:
-    from medvol.core.types import DicomSegKind, Volume
+    from medvol.core.types import Volume
+    from medvol.imaging.dicom.outputs import DicomOutputs
     from medvol.inference.answers import Answer
     from medvol.inference.segmentation import Segmentation
     from medvol.inference.summary import Status, Summary
@@ -27,7 +28,7 @@ def save_and_tell(
     segmentation: Segmentation,
     folder: Path,
     name: str,
-    dicom_seg: DicomSegKind | None,
+    dicom: DicomOutputs,
     console: Console,
     html: bool = False,
 ) -> Path:
@@ -37,15 +38,17 @@ def save_and_tell(
         segmentation: The answer.
         folder: Where its files go.
         name: Their stem.
-        dicom_seg: Write a DICOM segmentation object too.
+        dicom: DICOM outputs to write too.
         console: Where it is told.
         html: Write a page that shows it too.
 
     Raises:
         OutputError: Something beside mask and record could not be written; raised when the rest is told.
     """
+    from medvol.inference.segmentation import save_segmentation
+
     try:
-        paths = segmentation.save(folder, name, dicom_seg, html)
+        paths = save_segmentation(segmentation, folder, name, dicom, html)
     except OutputError as error:
         _tell(segmentation, error.paths, console)
         raise

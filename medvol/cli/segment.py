@@ -19,6 +19,7 @@ from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
+from medvol.imaging.dicom.outputs import DicomKind, DicomOutputs, ask_for
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 from medvol.terminal.stops import Stops, hear_stops
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 _EDITED = "_edited"
-
-_MEANINGS = {
-    "dicom_seg": "; anonymous leaves out who the patient is, with_patient copies what an archive needs to file it"
-}
-"""What the choices of an option mean, for a user who gave none of them."""
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -50,6 +46,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.inference.summary import SCHEMA
 
     options, parser = _parse(verb, expand_folders(arguments))
+    dicom = ask_for(options.dicom, options.with_patient)
     options.series = None if options.series is None else str(options.series)
     if options.evidence:
         answer = _run_evidence
@@ -57,7 +54,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         _require_question(options)
         answer = _run_many if options.jobs or is_batch(Path(options.scan)) else _run_one
     with keep_stdout(options.json):  # a file of options may ask for it too
-        summary = answer(options, parser)
+        summary = answer(options, parser, dicom)
         if options.json:
             print_document(SCHEMA, summary.to_dict())
     return summary.exit_code
@@ -88,9 +85,16 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--assume_orientation", type=str | None, help="axes of a scan that does not say, such as LPS")
     parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
     parser.add_argument(
-        "--dicom_seg",
-        type=Literal["anonymous", "with_patient"] | None,
-        help="write a DICOM segmentation too: without the patient's data, or with what an archive needs to file it",
+        "--dicom",
+        type=DicomKind,
+        nargs="+",
+        metavar="KIND",
+        help="write DICOM too: seg (mask), sr (report of its measures), rtstruct (contours), capture (picture)",
+    )
+    parser.add_argument(
+        "--with_patient",
+        action="store_true",
+        help="let DICOM outputs say who the patient is, as an archive needs it to file them; UIDs alone otherwise",
     )
     parser.add_argument(
         "--samples", type=int, default=0, help="draw this many more answers, and say how well they agree"
@@ -113,8 +117,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     try:
         return parser.parse_args(list(arguments)), parser
     except RefusedSettingsError as refusal:
-        explained = explain_refusal(refusal, read_configs(arguments), _accepted_keys())
-        raise ConfigError(f"{explained}{_MEANINGS.get(str(explained).partition(' ')[0], '')}") from refusal
+        raise explain_refusal(refusal, read_configs(arguments), _accepted_keys()) from refusal
 
 
 def _choices(what: str, registry: Registry, key: str) -> str:
@@ -125,7 +128,7 @@ def _choices(what: str, registry: Registry, key: str) -> str:
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan", "strict", "html", "json")
+    flags = ("overwrite", "allow_other_scan", "strict", "html", "json", "with_patient")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
@@ -133,7 +136,7 @@ def _accepted_keys() -> dict[str, Any]:
         "nan_to": float | None,
         "samples": int,
         "series": str | int | None,
-        "dicom_seg": Literal["anonymous", "with_patient"] | None,
+        "dicom": list[DicomKind] | None,
         "policy": Policy,
         "propagator": Propagator,
     }
@@ -147,9 +150,9 @@ def _reader(options: Namespace) -> Callable[..., Volume]:
     )
 
 
-def _run_one(options: Namespace, parser: ComponentParser) -> Summary:
+def _run_one(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -> Summary:
     """Answer one query; a scan that is refused stops it before a model is loaded."""
-    from medvol.imaging.dicom.segmentation import require_dicom_seg
+    from medvol.imaging.dicom.segmentation import require_dicom
     from medvol.inference.answers import pose
     from medvol.inference.jobs import Job, answer_stem, case_name
     from medvol.inference.records import plain_values
@@ -157,20 +160,19 @@ def _run_one(options: Namespace, parser: ComponentParser) -> Summary:
     scan, query, console = Path(options.scan), options.query.strip(), Console()
     with hear_stops(at_once=True) as stops:
         volume = _reader(options)(scan, series=options.series)
-        if options.dicom_seg is not None:
-            require_dicom_seg(volume, options.dicom_seg)
+        require_dicom(volume, dicom)
         segmenter = _build_segmenter(options, parser)
         stem = answer_stem(case_name(scan, options.series), query)
         job = Job(scan, query, Path(options.out), stem, options.series)
         question = pose(job, volume, plain_values(segmenter.identity()))
-        answer = None if options.overwrite else question.find(options.dicom_seg)
+        answer = None if options.overwrite else question.find(dicom)
         if answer is not None and segmenter.accepts(answer[1]):
             console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
             if options.html:
                 show_before(answer, volume, question.paths["page"], console)
             return sum_up(scan, answer[0], "skipped")
-        say_replaced(question.require_free(options.overwrite), console)
-        record = _answer(question, segmenter, volume, options, stops, console)
+        say_replaced(question.require_free(options.overwrite, dicom), console)
+        record = _answer(question, segmenter, volume, options, dicom, stops, console)
     return sum_up(scan, record, "done")
 
 
@@ -179,6 +181,7 @@ def _answer(
     segmenter: Segmenter,
     volume: Volume,
     options: Namespace,
+    dicom: DicomOutputs,
     stops: Stops,
     console: Console,
 ) -> Path:
@@ -196,12 +199,12 @@ def _answer(
         raise answer
     stops.check()
     with stops.hold():
-        record = save_and_tell(answer, question.job.folder, question.name, options.dicom_seg, console, options.html)
+        record = save_and_tell(answer, question.job.folder, question.name, dicom, console, options.html)
     stops.check()
     return record
 
 
-def _run_many(options: Namespace, parser: ComponentParser) -> Summary:
+def _run_many(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -> Summary:
     """Answer the queries of a folder or a jobs file; go on after a case that fails."""
     from medvol.inference.batch import run_jobs
     from medvol.inference.jobs import find_jobs, read_jobs
@@ -222,7 +225,7 @@ def _run_many(options: Namespace, parser: ComponentParser) -> Summary:
             options.overwrite,
             read,
             lambda outcome: work.advance(),
-            options.dicom_seg,
+            dicom,
             read_otherwise,
             options.html,
         )
@@ -250,9 +253,9 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
     return built
 
 
-def _run_evidence(options: Namespace, parser: ComponentParser) -> Summary:
+def _run_evidence(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -> Summary:
     """Propagate the anchor of a record; its scan is the one it names unless another is given."""
-    from medvol.imaging.dicom.segmentation import require_dicom_seg
+    from medvol.imaging.dicom.segmentation import require_dicom
     from medvol.inference.names import MAX_NAME_BYTES, cut
     from medvol.inference.records import answer_paths, mask_suffix, read_record
     from medvol.inference.repropagation import repropagate
@@ -265,8 +268,7 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> Summary:
         raise ConfigError(f"{options.evidence} names no scan; give it: medvol segment SCAN --evidence RECORD")
     with hear_stops(at_once=True) as stops:
         volume = _reader(options)(Path(scan), series=options.series or record.series)
-        if options.dicom_seg is not None:
-            require_dicom_seg(volume, options.dicom_seg)
+        require_dicom(volume, dicom)
         stem = Path(options.evidence).stem.removesuffix(_EDITED)
         name = f"{cut(stem, MAX_NAME_BYTES - len(_EDITED))}{_EDITED}"
         paths = answer_paths(Path(options.out), name, mask_suffix(volume))
@@ -279,5 +281,5 @@ def _run_evidence(options: Namespace, parser: ComponentParser) -> Summary:
         segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
         stops.check()
         with stops.hold():
-            saved = save_and_tell(segmentation, Path(options.out), name, options.dicom_seg, console, options.html)
+            saved = save_and_tell(segmentation, Path(options.out), name, dicom, console, options.html)
     return sum_up(Path(scan), saved, "done")

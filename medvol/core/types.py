@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from medvol.core.reprs import Brief
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
-DicomSegKind = Literal["anonymous", "with_patient"]  # what a segmentation object says of the patient: UIDs, or a name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,6 +82,26 @@ class Volume(Brief):
     def percentiles(self, shares: Sequence[float]) -> list[float]:
         """Intensities at shares of 0 to 100, see ``voxel_percentiles``."""
         return voxel_percentiles(self.voxels, shares)
+
+    @property
+    def summary(self) -> str:
+        """Kind, size and spacing in words."""
+        shape, spacing = (" x ".join(f"{side:.4g}" for side in sides) for sides in (self.shape, self.spacing))
+        return f"{self.modality}, {shape} voxels of {spacing} mm (z, y, x)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: three slices from feet to head, and what they are; no file name."""
+        from medvol.core.volume_picture import draw_slices
+
+        low, dark, bright, high = self.percentiles((0.0, 1.0, 99.0, 100.0))
+        shown = [int(share * (self.shape[0] - 1)) for share in (0.25, 0.5, 0.75)]
+        data = draw_slices([self.axial(z) for z in shown], (dark, bright), self.spacing[1:])
+        facts = f"{escape(self.summary)}, {low:.4g} to {high:.4g}{' HU' if self.modality == 'CT' else ''}"
+        return (
+            f'<figure style="margin:0"><img style="max-width:100%" alt="three axial slices" '
+            f'src="data:image/png;base64,{data}"><figcaption>{facts}; slices {", ".join(map(str, shown))}</figcaption>'
+            "</figure>"
+        )
 
 
 def voxel_percentiles(voxels: NDArray[Any], shares: Sequence[float]) -> list[float]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import RecordError
-from medvol.core.types import DicomSegKind, Volume
+from medvol.core.types import Volume
+from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.imaging.folders import newest_change
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.jobs import Job
 from medvol.inference.names import digest_question, place, require_not_scan
-from medvol.inference.records import DICOM_SEG_SUFFIX, EvidenceRecord, answer_paths, find_record, mask_suffix
+from medvol.inference.records import DICOM_SUFFIXES, EvidenceRecord, answer_paths, find_record, mask_suffix
 
 Answer = tuple[Path, EvidenceRecord]
 """Path of a record, and what it says."""
@@ -53,23 +54,24 @@ class Question:
         """Where the files of the answer belong, by their kind."""
         return answer_paths(self.job.folder, self.name, self.suffix)
 
-    def find(self, dicom_seg: DicomSegKind | None = None) -> Answer | None:
+    def find(self, dicom: DicomOutputs = NO_DICOM) -> Answer | None:
         """The answer, when it is there and whole.
 
         Args:
-            dicom_seg: Ask for a DICOM segmentation too.
+            dicom: DICOM outputs that it must have.
         """
         path = self.paths["record"]
         record = find_record(path)
-        if record is None or not self._is_of(record) or not _is_whole(path, record, dicom_seg):
+        if record is None or not self._is_of(record) or not _is_whole(path, record, dicom):
             return None
         return path, record
 
-    def require_free(self, overwrite: bool = False) -> Path | None:
+    def require_free(self, overwrite: bool = False, dicom: DicomOutputs = NO_DICOM) -> Path | None:
         """Refuse to replace what is not an answer to this question.
 
         Args:
             overwrite: Whatever is there may be replaced, but never the scan itself.
+            dicom: DICOM outputs that will be written.
 
         Returns:
             A file that will be replaced; None when nothing is there.
@@ -78,7 +80,7 @@ class Question:
             RecordError: Files of that name hold something else.
         """
         require_not_scan(self.paths.values(), self.job.scan)
-        for kind in ("mask", "record"):
+        for kind in ("mask", "record", *dicom.kinds):
             if self.paths[kind].is_dir():
                 raise RecordError(f"{self.paths[kind]} is a folder; move it away, or choose another --out")
         there = next((path for path in self.paths.values() if path.exists()), None)
@@ -127,19 +129,19 @@ class EarlierAnswers:
                 key = place(Path(record.scan_path)), record.series, record.query
                 self._found.setdefault(key, []).append((path, record))
 
-    def find(self, job: Job, identity: Mapping[str, Any], dicom_seg: DicomSegKind | None = None) -> Answer | None:
+    def find(self, job: Job, identity: Mapping[str, Any], dicom: DicomOutputs = NO_DICOM) -> Answer | None:
         """The answer to a job whose scan is where it was, and older than the record.
 
         Args:
             job: One query about one scan.
             identity: Of the policy and the propagator, as plain values.
-            dicom_seg: Ask for a DICOM segmentation too.
+            dicom: DICOM outputs that it must have.
         """
         for path, record in self._found.get((place(job.scan), job.series, job.query), []):
             placed = path.stem == job.name if job.named else path.stem.startswith(f"{job.name}_")
             if not (placed and path.parent == job.folder and _is_asked(record, job, identity)):
                 continue
-            if _is_whole(path, record, dicom_seg) and _is_newer(path, job):
+            if _is_whole(path, record, dicom) and _is_newer(path, job):
                 return path, record
         return None
 
@@ -149,13 +151,13 @@ def _is_asked(record: EvidenceRecord, job: Job, identity: Mapping[str, Any]) -> 
     return same_words and record.policy == identity["policy"] and record.propagator == identity["propagator"]
 
 
-def _is_whole(path: Path, record: EvidenceRecord, dicom_seg: DicomSegKind | None) -> bool:
+def _is_whole(path: Path, record: EvidenceRecord, dicom: DicomOutputs) -> bool:
     """True when nothing that was asked for is missing."""
     wanted = [path.with_name(record.mask_file)]
-    if dicom_seg is not None:
-        if record.dicom_seg != dicom_seg:
+    if dicom:
+        if record.with_patient != dicom.with_patient or not record.dicom.issuperset(dicom.kinds):
             return False  # an anonymous one is not one with the patient's data, nor the other way round
-        wanted.append(path.with_suffix(DICOM_SEG_SUFFIX))
+        wanted += [path.with_name(f"{path.stem}{DICOM_SUFFIXES[kind]}") for kind in dicom.kinds]
     return "overlay" not in record.not_written and all(file.is_file() for file in wanted)
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import ConfigError, MissingExtraError, explain_os_error
-from medvol.core.types import DicomSegKind, Volume
+from medvol.core.types import Volume
 from medvol.grounding.prompts import require_query
 from medvol.guarding.guard import require_ready
-from medvol.imaging.dicom.segmentation import require_dicom_seg
+from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
+from medvol.imaging.dicom.segmentation import require_dicom
 from medvol.imaging.file_names import is_scan
 from medvol.imaging.reading import read_volume
 from medvol.inference.answers import Answer, EarlierAnswers, Question, pose
@@ -39,7 +40,7 @@ class Batch:
         stops: Where a stop is heard.
         overwrite: Answer again what is done.
         read: Reads a scan.
-        dicom_seg: Write a DICOM segmentation object beside every mask.
+        dicom: DICOM outputs to write beside every mask.
         page: Shows every answer; None when no page is asked for.
     """
 
@@ -49,7 +50,7 @@ class Batch:
     stops: Stops
     overwrite: bool
     read: Callable[..., Volume]
-    dicom_seg: DicomSegKind | None
+    dicom: DicomOutputs
     page: BatchPage | None
 
     def accept(self, answer: Answer | None) -> Answer | None:
@@ -64,7 +65,7 @@ def run_jobs(
     overwrite: bool = False,
     read: Callable[..., Volume] = read_volume,
     progress: Callable[[Outcome], None] = lambda outcome: None,
-    dicom_seg: DicomSegKind | None = None,
+    dicom: DicomOutputs = NO_DICOM,
     read_all: bool = False,
     html: bool = False,
 ) -> Summary:
@@ -82,24 +83,24 @@ def run_jobs(
         overwrite: Answer again what is done.
         read: Reads a scan; called with its path, and with ``series`` when a job names one.
         progress: Called after every job.
-        dicom_seg: Write a DICOM segmentation object beside every mask, see ``write_dicom_seg``.
+        dicom: DICOM outputs to write beside every mask.
         read_all: Read every scan, also one that did not change since it was answered: it may now be read differently.
         html: Write ``answers.html``, one page that shows every answer, those of earlier runs too; it reads every scan.
 
     Raises:
         CheckpointError: The segmenter lacks weights.
-        ConfigError: A DICOM segmentation is asked for, and no scan is DICOM.
-        MissingExtraError: It is asked for, and what writes it is not installed.
+        ConfigError: DICOM outputs are asked for, and no scan is DICOM.
+        MissingExtraError: They are asked for, and what writes them is not installed.
         KeyboardInterrupt: After a stop, when the summary has been written.
     """
-    _require_dicom(jobs, dicom_seg)
+    _require_dicom(jobs, dicom)
     require_ready(segmenter.propagator, segmenter.policy)
     with hear_stops() as stops:
         identity = plain_values(segmenter.identity())
         Path(out).mkdir(parents=True, exist_ok=True)
         earlier = None if read_all else EarlierAnswers(job.folder for job in jobs)
         page = BatchPage() if html else None
-        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom_seg, page)
+        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom, page)
         _announce(jobs, batch)
         outcomes: dict[Job, Outcome] = {}
         try:
@@ -117,14 +118,14 @@ def run_jobs(
     return summary
 
 
-def _require_dicom(jobs: Sequence[Job], dicom_seg: DicomSegKind | None) -> None:
-    """Refuse a segmentation object that no job can have, before a model is loaded."""
-    if dicom_seg is None:
+def _require_dicom(jobs: Sequence[Job], dicom: DicomOutputs) -> None:
+    """Refuse DICOM outputs that no job can have, before a model is loaded."""
+    if not dicom:
         return
     if find_spec("highdicom") is None:
         raise MissingExtraError("highdicom", "dicom")
     if all(is_scan(job.scan) for job in jobs):
-        raise ConfigError(f"--dicom_seg needs DICOM, and none of the scans is, such as {jobs[0].scan}; leave it out")
+        raise ConfigError(f"--dicom needs DICOM, and none of the scans is, such as {jobs[0].scan}; leave it out")
 
 
 def _announce(jobs: Sequence[Job], batch: Batch) -> None:
@@ -177,7 +178,7 @@ def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
 
 def _find_earlier(job: Job, batch: Batch) -> Answer | None:
     assert batch.earlier is not None
-    return batch.accept(batch.earlier.find(job, batch.identity, batch.dicom_seg))
+    return batch.accept(batch.earlier.find(job, batch.identity, batch.dicom))
 
 
 def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
@@ -192,16 +193,15 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     batch.stops.check()
     asked = []
     for question in questions:
-        answer = None if batch.overwrite else batch.accept(question.find(batch.dicom_seg))
+        answer = None if batch.overwrite else batch.accept(question.find(batch.dicom))
         if answer is not None:
             if batch.page is not None:
                 batch.page.show_earlier(question.job, volume, answer)
             yield question.job, tell_answer(question.job, "skipped", answer)
             continue
         try:
-            replaced = question.require_free(batch.overwrite)
-            if batch.dicom_seg is not None:
-                require_dicom_seg(volume, batch.dicom_seg)
+            replaced = question.require_free(batch.overwrite, batch.dicom)
+            require_dicom(volume, batch.dicom)
         except Exception as error:
             yield question.job, tell_failure(question.job, error)
             continue
@@ -220,5 +220,5 @@ def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterato
         yield from ((question.job, tell_failure(question.job, error)) for question in questions)
         return
     answers = batch.segmenter.follow(groups)
-    for place, outcome in write_answers(questions, groups, answers, batch.dicom_seg, batch.stops.hold, batch.page):
+    for place, outcome in write_answers(questions, groups, answers, batch.dicom, batch.stops.hold, batch.page):
         yield questions[place].job, outcome

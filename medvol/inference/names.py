@@ -16,8 +16,8 @@ from typing import Any
 from medvol.core.errors import RecordError
 from medvol.core.visible_text import show
 
-MAX_NAME_BYTES = 243
-"""Longest stem: disks take 255 bytes, and the longest ending, ``.failed.json``, has 12."""
+MAX_NAME_BYTES = 242
+"""Longest stem: disks take 255 bytes, and the longest ending, ``.rtstruct.dcm``, has 13."""
 
 DIGEST_LENGTH = 12
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import MedvolError, OutputError, explain_os_error
-from medvol.core.types import DicomSegKind
+from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.inference.answers import Answer, Question
 from medvol.inference.batch_page import BatchPage
 from medvol.inference.failures import save_failure
@@ -26,7 +26,7 @@ def write_answers(
     questions: Sequence[Question],
     groups: Sequence[Group],
     answers: Iterator[tuple[int, Segmentation | MedvolError]],
-    dicom_seg: DicomSegKind | None = None,
+    dicom: DicomOutputs = NO_DICOM,
     hold: Callable[[], AbstractContextManager[None]] = nullcontext,
     page: BatchPage | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
@@ -36,7 +36,7 @@ def write_answers(
         questions: What was asked.
         groups: What was said to each.
         answers: Place of a question, and its answer or why there is none, see ``follow_answers``.
-        dicom_seg: Write a DICOM segmentation object too.
+        dicom: DICOM outputs to write too.
         hold: Keeps stops away while files are written that belong together.
         page: Shows the answers too.
 
@@ -46,7 +46,7 @@ def write_answers(
     left = dict(enumerate(questions))
     try:
         for place, answer in answers:
-            outcome = _write_answer(questions[place], groups[place], answer, dicom_seg, hold, page)
+            outcome = _write_answer(questions[place], groups[place], answer, dicom, hold, page)
             del left[place]
             yield place, outcome
     except Exception as error:  # a plug-in may fail in any way; the other scans go on and the summary names it
@@ -57,7 +57,7 @@ def _write_answer(
     question: Question,
     group: Group,
     answer: Segmentation | MedvolError,
-    dicom_seg: DicomSegKind | None,
+    dicom: DicomOutputs,
     hold: Callable[[], AbstractContextManager[None]],
     page: BatchPage | None,
 ) -> Outcome:
@@ -68,7 +68,7 @@ def _write_answer(
         return tell_failure(job, answer, save_failure(question, group.answer.completion, answer))
     try:
         with hold():
-            paths, failure = _save(answer, question, dicom_seg)
+            paths, failure = _save(answer, question, dicom)
         if page is not None:
             page.show_written(job, answer, paths["record"])
         status: Status = "done" if failure is None else "failed"
@@ -78,11 +78,11 @@ def _write_answer(
 
 
 def _save(
-    answer: Segmentation, question: Question, dicom_seg: DicomSegKind | None
+    answer: Segmentation, question: Question, dicom: DicomOutputs
 ) -> tuple[Mapping[str, Path], OutputError | None]:
     """Write an answer: the files, and what was not written beside mask and record."""
     try:
-        return save_segmentation(answer, question.job.folder, question.name, dicom_seg), None
+        return save_segmentation(answer, question.job.folder, question.name, dicom), None
     except OutputError as error:
         log.warning("%s, %r: %s", question.job.scan, question.job.query, error)
         return error.paths, error

@@ -62,20 +62,22 @@ class Picture:
     edited: bool = False
 
 
-def render_overlay(picture: Picture, context: bool = True) -> bytes:
+def render_overlay(picture: Picture, context: bool = True, dpi: int = _DPI) -> bytes:
     """Draw an answer as PNG; the same answer always gives the same bytes.
 
     Args:
         picture: The answer; of an absent one the middle slice is shown.
         context: Also show three slices through the mask's extent, close up, so that a leak is seen.
+        dpi: Pixels for each of the six inches that the key slice is high.
     """
-    return _to_png(draw_overlay(picture, context))
+    return _to_png(draw_overlay(picture, context), dpi)
 
 
 def draw_overlay(picture: Picture, context: bool = True) -> Figure:
     """Draw an answer as a figure of matplotlib; arguments as of ``render_overlay``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from medvol.inference.shown_figure import ShownFigure
 
     shown, limits, wide = _shown_slice(picture), _limits(picture), _wide_in(picture.volume)
     title = _wrap(picture.query, wide)
@@ -83,7 +85,7 @@ def draw_overlay(picture: Picture, context: bool = True) -> Figure:
     full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
     below = 0.1 + 0.22 * (title.count("\n") + 1)
     full_high = _HEIGHT_IN + 0.3 + below + 0.18 * len(banner.splitlines())
-    figure = Figure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
+    figure = ShownFigure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     tall = _HEIGHT_IN / full_high
     _draw_key_slices(figure, (wide / full_wide, tall), picture, limits)
@@ -126,11 +128,11 @@ def _wide_in(volume: Volume) -> float:
     return _HEIGHT_IN * min(max(width * spacing_x / (height * spacing_y), 0.5), 2.0)
 
 
-def _to_png(figure: Figure) -> bytes:
+def _to_png(figure: Figure, dpi: int = _DPI) -> bytes:
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a query in a script that the font lacks
-        figure.savefig(picture, format="png", facecolor=_BACKGROUND, metadata={"Software": None})
+        figure.savefig(picture, format="png", dpi=dpi, facecolor=_BACKGROUND, metadata={"Software": None})
     return picture.getvalue()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
 from medvol.core.types import Evidence, Volume
+from medvol.imaging.dicom.outputs import KINDS
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
 from medvol.inference.readings import Reading, take_reading
 from medvol.inference.record_fields import RecordFields
@@ -23,8 +24,8 @@ from medvol.inference.record_fields import RecordFields
 SCHEMA = "medvol-evidence/1"
 """Version of the record's layout."""
 
-DICOM_SEG_SUFFIX = ".dcm"
-"""Ending of a DICOM segmentation object beside a record."""
+DICOM_SUFFIXES: dict[str, str] = {kind: f".{kind}.dcm" for kind in KINDS}
+"""Endings of the DICOM outputs beside a record."""
 
 PAGE_SUFFIX = ".html"
 """Ending of the page that shows an answer."""
@@ -54,7 +55,8 @@ class EvidenceRecord:
         sampling: How the completion was drawn.
         edited: True when the anchor is no longer what the completion says.
         confidence: What was known about how far it can be trusted; empty where the anchor came from a record.
-        dicom_seg: Kind of the DICOM segmentation beside it, ``anonymous`` or ``with_patient``; None when there is none.
+        dicom: Kinds of the DICOM outputs beside it.
+        with_patient: True when they say who the patient is.
         modality: What the scan was read as; None where the record does not say.
         reading: What a person made of an answer; None for a policy's own.
     """
@@ -73,14 +75,21 @@ class EvidenceRecord:
     mask: Mapping[str, Any] = field(default_factory=dict)
     not_written: Mapping[str, Any] = field(default_factory=dict)
     confidence: Mapping[str, Any] = field(default_factory=dict)
-    dicom_seg: str | None = None
+    dicom: frozenset[str] = frozenset()
+    with_patient: bool = False
     modality: str | None = None
     reading: Reading | None = None
 
 
 def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
     """Where the files of an answer lie, by their kind; ``suffix`` is the mask's, see ``mask_suffix``."""
-    endings = {"mask": suffix, "record": ".json", "overlay": ".png", "dicom_seg": DICOM_SEG_SUFFIX, "page": PAGE_SUFFIX}
+    endings: dict[str, str] = {
+        "mask": suffix,
+        "record": ".json",
+        "overlay": ".png",
+        "page": PAGE_SUFFIX,
+        **DICOM_SUFFIXES,
+    }
     return {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
 
 
@@ -96,6 +105,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
     schema = fields.text("schema")
     if schema != SCHEMA:
         raise RecordError(f"{path}: schema is {schema!r}; this version of medvol reads {SCHEMA!r}")
+    says_dicom = fields.content.get("dicom") is not None
     return EvidenceRecord(
         query=fields.text("query"),
         evidence=fields.evidence("evidence"),
@@ -111,7 +121,8 @@ def read_record(path: str | Path) -> EvidenceRecord:
         sampling=fields.mapping("sampling"),
         edited=fields.flag("edited"),
         confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
-        dicom_seg=fields.optional_text("dicom_seg") if "dicom_seg" in fields.content else None,
+        dicom=frozenset(fields.mapping("dicom.files")).intersection(KINDS) if says_dicom else frozenset(),
+        with_patient=fields.flag("dicom.with_patient") if says_dicom else False,
         modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
         reading=_read_reading(fields),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,18 +15,20 @@ from medvol.core.atomic_files import require_no_folder, write_together
 from medvol.core.errors import OutputError, explain_error
 from medvol.core.json_file import to_json
 from medvol.core.reprs import Brief
-from medvol.core.types import Completion, DicomSegKind, Evidence, Volume
+from medvol.core.types import Completion, Evidence, Volume
 from medvol.grounding.boxes import to_norm
-from medvol.imaging.dicom.segmentation import write_dicom_seg
+from medvol.imaging.dicom.links import require_origin
+from medvol.imaging.dicom.outputs import NO_DICOM, DicomKind, DicomOutputs, ask_for
 from medvol.imaging.geometry import voxel_to_world
 from medvol.imaging.volume_hash import hash_volume
 from medvol.imaging.writing import write_mask
 from medvol.inference.answer_page import new_page, show_answer, write_page
 from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
+from medvol.inference.dicom_writers import dicom_writers
 from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan
-from medvol.inference.notebook import show_in_notebook
+from medvol.inference.notebook import NotebookView, show_in_notebook
 from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
@@ -78,6 +80,16 @@ class Segmentation(Brief):
         """
         return draw_overlay(self.picture, context)
 
+    def view(self, height_px: int = 800) -> NotebookView:
+        """The answer page for a notebook: slices to scroll, planes and 3D; at most about 8 MB.
+
+        Args:
+            height_px: Height of its frame.
+        """
+        page = new_page()
+        page.add(self.show("segmentation"))
+        return NotebookView(page.render(), height_px)
+
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""
         return show_in_notebook(self.picture)
@@ -92,66 +104,87 @@ class Segmentation(Brief):
         self,
         folder: str | Path,
         name: str = "segmentation",
-        dicom_seg: DicomSegKind | None = None,
+        dicom: Sequence[DicomKind] = (),
+        with_patient: bool = False,
         html: bool = False,
     ) -> dict[str, Path]:
-        """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``."""
-        return save_segmentation(self, Path(folder), name, dicom_seg, html)
+        """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``.
+
+        Args:
+            folder: Created when it does not exist.
+            name: Stem of the files; earlier ones of that name are replaced.
+            dicom: DICOM outputs to write too: ``seg``, ``sr`` (which needs ``seg``), ``rtstruct``, ``capture``.
+            with_patient: Let them say who the patient is, as an archive needs it to file them.
+            html: Write a page that shows the answer too.
+        """
+        return save_segmentation(self, Path(folder), name, ask_for(dicom, with_patient), html)
 
 
 def save_segmentation(
-    segmentation: Segmentation, folder: Path, name: str, dicom_seg: DicomSegKind | None = None, html: bool = False
+    segmentation: Segmentation, folder: Path, name: str, dicom: DicomOutputs = NO_DICOM, html: bool = False
 ) -> dict[str, Path]:
     """Write mask, record and overlay together; the record appears last, so where it is the rest is too.
 
-    Mask and record do not depend on the others: when the picture, the DICOM segmentation or the page cannot be made or
-    written, the record says so under ``not_written``.
+    Mask and record do not depend on the others: when the picture, a DICOM output or the page cannot be made or written,
+    the record says so under ``not_written``.
 
     Args:
         segmentation: What to write.
         folder: Created when it does not exist.
         name: Stem of the files; earlier ones of that name are replaced.
-        dicom_seg: Write a DICOM segmentation object too, see ``write_dicom_seg``.
+        dicom: DICOM outputs to write too.
         html: Write a page that shows the answer too, see ``write_answer_page``.
 
     Returns:
-        Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` and ``page`` when they were asked for.
+        Path of each file: ``mask``, ``record``, ``overlay``, and ``page`` and each DICOM output when it was asked for.
 
     Raises:
+        ConfigError: DICOM outputs are asked for, and the scan was not read from DICOM.
         RecordError: The name cannot be a file name, or is the scan's own.
         OSError: Mask and record cannot be written; nothing is.
         OutputError: They were written, but something beside them could not be.
     """
     require_name(name, "the name of the files")
     paths = answer_paths(folder := Path(folder), name, mask_suffix(segmentation.volume))
-    volume, mask = segmentation.volume, segmentation.mask
+    volume, picture = segmentation.volume, segmentation.picture
     require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
-    extras: dict[str, Callable[[Path], object]] = {
-        "overlay": lambda path: path.write_bytes(render_overlay(segmentation.picture))
-    }
-    if dicom_seg is not None:
-        extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
-    record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, dicom_seg)
+    if dicom:
+        require_origin(volume)
+    outputs = _describe_dicom(dicom, paths)
+    record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, outputs)
     failures: dict[str, str] = {}
-    if html:
-        extras["page"] = lambda path: _write_page(path, segmentation, _note(failures, record), paths["record"].name)
+    extras: _Extras = {"overlay": lambda path: path.write_bytes(render_overlay(picture))}
     earlier = find_record(paths["record"])
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
-        write_mask(partial["mask"], mask, volume)
+        write_mask(partial["mask"], segmentation.mask, volume)
         partial["record"].write_bytes(to_json(record))
+        extras |= dicom_writers(picture, record["mask"], dicom, partial)
+        if html:
+            extras["page"] = lambda path: _write_page(path, segmentation, _note(failures, record), paths["record"].name)
         _write_extras(extras, partial, paths, failures)
         if failures:
             partial["record"].write_bytes(to_json(_note(failures, record)))
     written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
-    replaced = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
-    replaced += ["page"] if not html and earlier is not None else []
-    for path in (paths[kind] for kind in (*failures, *replaced) if not paths[kind].is_dir()):
-        path.unlink(missing_ok=True)  # of an earlier answer that was replaced
-    (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
+    former = set() if earlier is None else {*earlier.dicom, "page"}.difference(extras)
+    _remove(paths[kind] for kind in (*failures, *former))
+    _remove([folder / f"{name}{FAILED_SUFFIX}"])
     if failures:
         raise OutputError(written, failures)
     return written
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove files of an earlier answer that was replaced."""
+    for path in paths:
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+def _describe_dicom(dicom: DicomOutputs, paths: Mapping[str, Path]) -> dict[str, Any] | None:
+    """What a record says of DICOM outputs; None when there are none."""
+    files = {kind: paths[kind].name for kind in dicom.kinds}
+    return {"files": files, "with_patient": dicom.with_patient} if files else None
 
 
 def _write_page(path: Path, answer: Segmentation, record: Mapping[str, Any], record_file: str) -> None:
@@ -163,8 +196,11 @@ def _write_page(path: Path, answer: Segmentation, record: Mapping[str, Any], rec
 def _note(failures: Mapping[str, str], record: Mapping[str, Any]) -> dict[str, Any]:
     """The record of an answer of which some files are not there."""
     overlay = {"file": None} if "overlay" in failures else record["overlay"]
-    dicom_seg = None if "dicom_seg" in failures else record["dicom_seg"]
-    return {**record, "overlay": overlay, "dicom_seg": dicom_seg, "not_written": dict(failures)}
+    dicom = record["dicom"]
+    if dicom is not None:
+        files = {kind: file for kind, file in dicom["files"].items() if kind not in failures}
+        dicom = {**dicom, "files": files} if files else None
+    return {**record, "overlay": overlay, "dicom": dicom, "not_written": dict(failures)}
 
 
 def _write_extras(
@@ -185,7 +221,7 @@ def describe_segmentation(
     segmentation: Segmentation,
     mask_file: str,
     overlay_file: str,
-    dicom_seg: DicomSegKind | None = None,
+    dicom: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Content of the record, as plain values; the same segmentation always gives the same content.
 
@@ -193,7 +229,7 @@ def describe_segmentation(
         segmentation: The answer.
         mask_file: Name of its mask.
         overlay_file: Name of its picture.
-        dicom_seg: Kind of the DICOM segmentation that was asked for; None when there is none.
+        dicom: Names of the DICOM outputs by their kind, and whether they say who the patient is; None without any.
     """
     provenance, volume = segmentation.provenance, segmentation.volume
     unit = "HU" if volume.modality == "CT" else None
@@ -206,7 +242,7 @@ def describe_segmentation(
         "completion": segmentation.completion.text,
         "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
-        "dicom_seg": dicom_seg,
+        "dicom": None if dicom is None else dict(dicom),
         "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
         "reading": None if segmentation.reading is None else segmentation.reading.to_dict(),
         "not_written": {},

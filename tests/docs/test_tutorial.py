@@ -34,9 +34,15 @@ def test_the_corrected_box_gives_the_better_mask(ran: nbformat.NotebookNode) -> 
     assert second > first + 0.2
 
 
-def test_it_shows_two_pictures(ran: nbformat.NotebookNode) -> None:
-    outputs = [output for cell in ran.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+def test_it_shows_scan_answer_view_and_figure(ran: nbformat.NotebookNode) -> None:
+    """All of them lie in the notebook, which stays small enough to be opened."""
+    outputs = [output.get("data", {}) for cell in ran.cells if cell.cell_type == "code" for output in cell.outputs]
+    pages = [data["text/html"] for data in outputs if "text/html" in data]
+    assert [page.partition(" ")[0] for page in pages] == ["<figure", "<figure", "<iframe"]
+    assert "HU; slices" in pages[0]
+    assert "the kidney with no visible lesion" in pages[1]
+    assert sum("image/png" in data for data in outputs) == 1
+    assert len(nbformat.writes(ran)) < 5_000_000
 
 
 def test_it_is_kept_without_outputs() -> None:

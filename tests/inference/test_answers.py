@@ -12,6 +12,7 @@ import pytest
 
 from medvol.core.errors import ConfigError, OutputError
 from medvol.core.roles import Propagator
+from medvol.imaging.dicom.outputs import DicomOutputs
 from medvol.imaging.reading import read_volume
 from medvol.inference import records, segmentation
 from medvol.inference.batch import run_jobs
@@ -150,7 +151,7 @@ def test_a_given_name_is_not_taken_from_another_question(write_block, tmp_path: 
     assert records.read_record(out / "mine.json").query == "the rest"
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".json", ".png", ".dcm"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".json", ".png", ".seg.dcm", ".rtstruct.dcm"])
 def test_a_given_name_does_not_replace_somebodys_file(write_block, tmp_path: Path, ending):
     out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
     out.mkdir()
@@ -204,7 +205,7 @@ def test_an_answer_without_its_picture_is_told_and_done_again(write_block, tmp_p
     assert statuses(run(out, job(scan, "the block", out))) == ["done"]
 
 
-def test_no_scan_that_can_have_a_dicom_segmentation_is_refused_at_once(write_block, tmp_path: Path):
+def test_no_scan_that_can_have_dicom_outputs_is_refused_at_once(write_block, tmp_path: Path):
     class Unloaded(ScriptedPolicy):
         def identity(self):
             raise AssertionError("the model is loaded")
@@ -215,7 +216,7 @@ def test_no_scan_that_can_have_a_dicom_segmentation_is_refused_at_once(write_blo
             tmp_path,
             job(scan, "q", tmp_path),
             by=Segmenter(Unloaded([BOX]), ExtrudePropagator()),
-            dicom_seg="anonymous",
+            dicom=DicomOutputs(("seg",)),
         )
 
 

@@ -127,7 +127,7 @@ class Series:
         return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_series() -> type[Series]:
     """Makes synthetic series."""
     return Series

@@ -23,9 +23,9 @@ from medvol.imaging.cache.slice_archive import SliceArchive
 from medvol.imaging.cache.slice_cache import SliceCache
 from medvol.imaging.dicom.segmentation import write_dicom_seg
 from medvol.imaging.folders import find_all_scans, find_scans, is_batch
-from medvol.imaging.reading import read_label_map, read_volume
+from medvol.imaging.reading import read_label_map, read_mask, read_volume
 from medvol.imaging.writing import write_mask
-from medvol.inference import batch, segmentation
+from medvol.inference import batch, dicom_writers, segmentation
 from medvol.inference.jobs import find_jobs
 from medvol.policies.scripted import ScriptedPolicy
 
@@ -108,8 +108,10 @@ def test_scans_at_every_depth(make_series, tmp_path):
 def test_one_study_is_one_scan(make_series, tmp_path, capsys):
     folder = make_series().write(tmp_path / "1.2.840.5")
     out = tmp_path / "out"
-    assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
-    assert set(out.iterdir()) == {file_of(out, "1.2.840.5_the-liver", end) for end in ("nii.gz", "json", "png", "dcm")}
+    assert segment(folder, "the liver", "--out", out, "--dicom", "seg") == 0
+    assert set(out.iterdir()) == {
+        file_of(out, "1.2.840.5_the-liver", end) for end in ("nii.gz", "json", "png", "seg.dcm")
+    }
     mask = nib.load(file_of(out, "1.2.840.5_the-liver", "nii.gz"))
     volume = read_volume(folder)
     assert np.array_equal(mask.affine, volume.source.affine)
@@ -117,11 +119,11 @@ def test_one_study_is_one_scan(make_series, tmp_path, capsys):
     assert np.argwhere(np.asarray(mask.dataobj))[:, :2].min(axis=0).tolist() == [2, 2]
     assert np.argwhere(np.asarray(mask.dataobj))[:, :2].max(axis=0).tolist() == [7, 5]
     capsys.readouterr()
-    assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
+    assert segment(folder, "the liver", "--out", out, "--dicom", "seg") == 0
     assert "answered before" in capsys.readouterr().out
-    file_of(out, "1.2.840.5_the-liver", "dcm").unlink()
-    assert segment(folder, "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
-    assert file_of(out, "1.2.840.5_the-liver", "dcm").is_file()
+    file_of(out, "1.2.840.5_the-liver", "seg.dcm").unlink()
+    assert segment(folder, "the liver", "--out", out, "--dicom", "seg") == 0
+    assert file_of(out, "1.2.840.5_the-liver", "seg.dcm").is_file()
     later = file_of(out, "1.2.840.5_the-liver").stat().st_mtime + 10
     os.utime(folder / "IM003", (later, later))
     capsys.readouterr()
@@ -166,26 +168,26 @@ def test_studies_in_a_batch(make_series, tmp_path):
         make_series().write(tmp_path / "scans" / name)
     make_series(count=1).write(tmp_path / "scans" / "c")
     out = tmp_path / "out"
-    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "with_patient") == 1
+    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom", "seg", "--with_patient") == 1
     summary = json.loads((out / "summary.json").read_text())
     assert summary["counts"] == {"done": 2, "skipped": 0, "failed": 1, "not run": 0}
     assert [case["error"] for case in summary["cases"]] == ["", "", "TooFewSlicesError"]
-    assert set(out.glob("*.dcm")) == {file_of(out, f"{name}_the-liver", "dcm") for name in "ab"}
-    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "with_patient") == 1
+    assert set(out.glob("*.dcm")) == {file_of(out, f"{name}_the-liver", "seg.dcm") for name in "ab"}
+    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom", "seg", "--with_patient") == 1
     assert json.loads((out / "summary.json").read_text())["counts"]["skipped"] == 2
 
 
 def test_an_archive(make_series, tmp_path):
     archive = pack(make_series().write(tmp_path / "scan"), tmp_path / "study.zip")
-    assert segment(archive, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 0
-    assert file_of(tmp_path / "out", "study_the-liver", "dcm").is_file()
+    assert segment(archive, "the liver", "--out", tmp_path / "out", "--dicom", "seg") == 0
+    assert file_of(tmp_path / "out", "study_the-liver", "seg.dcm").is_file()
     [job] = find_jobs(tmp_path, ["q"], tmp_path / "out")
     assert job.scan == archive
 
 
 def test_a_segmentation_needs_dicom(tmp_path, capsys):
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
-    assert segment(tmp_path / "ct.nii.gz", "q", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 2
+    assert segment(tmp_path / "ct.nii.gz", "q", "--out", tmp_path / "out", "--dicom", "seg") == 2
     assert "this scan is none" in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))
     assert segment(tmp_path / "ct.nii.gz", "q", "--out", tmp_path / "out", "--series", "3") == 2
@@ -206,7 +208,7 @@ def test_a_series_that_can_have_no_segmentation_is_refused_before_the_work(
     folder = make_series().each(**{uid: ""}).write(tmp_path / "scan")
     with monkeypatch.context() as patch:
         patch.setattr(ScriptedPolicy, "identity", Unloaded.identity)
-        assert segment(folder, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 2
+        assert segment(folder, "the liver", "--out", tmp_path / "out", "--dicom", "seg") == 2
     error = capsys.readouterr().err
     assert uid in error
     assert len(error.splitlines()) == 1
@@ -218,11 +220,11 @@ def test_in_a_batch_only_the_scans_that_can_have_no_segmentation_fail(make_serie
     make_series().write(tmp_path / "scans" / "a")
     make_series().each(FrameOfReferenceUID="").write(tmp_path / "scans" / "b")
     out = tmp_path / "out"
-    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom_seg", "anonymous") == 1
+    assert segment(tmp_path / "scans", "the liver", "--out", out, "--dicom", "seg") == 1
     cases = json.loads((out / "summary.json").read_text())["cases"]
     assert [case["status"] for case in cases] == ["done", "failed"]
     assert "FrameOfReferenceUID" in cases[1]["detail"]
-    assert file_of(out, "a_the-liver", "dcm").is_file()
+    assert file_of(out, "a_the-liver", "seg.dcm").is_file()
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -230,16 +232,16 @@ def test_a_segmentation_that_fails_costs_neither_mask_nor_record(make_series, tm
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(segmentation, "write_dicom_seg", fail)
+    monkeypatch.setattr(dicom_writers, "write_dicom_seg", fail)
     for name in ("a", "b") if many else ("a",):
         make_series().write(tmp_path / "scans" / name)
     out, scan = tmp_path / "out", tmp_path / "scans" / ("" if many else "a")
-    assert segment(scan, "the liver", "--out", out, "--dicom_seg", "anonymous") == 1
+    assert segment(scan, "the liver", "--out", out, "--dicom", "seg") == 1
     captured = capsys.readouterr()
     said = (out / "summary.json").read_text() if many else captured.err
-    assert "dicom_seg: No space left on device" in said
+    assert "seg: No space left on device" in said
     record = file_of(out, "a_the-liver")
-    assert json.loads(record.read_text())["not_written"] == {"dicom_seg": "No space left on device"}
+    assert json.loads(record.read_text())["not_written"] == {"seg": "No space left on device"}
     assert all(file_of(out, "a_the-liver", end).is_file() for end in ("nii.gz", "png"))
     assert not list(out.glob("*.dcm"))
     assert (str(record) in captured.out) is not many
@@ -253,20 +255,48 @@ def test_a_segmentation_of_the_other_kind_is_no_answer(make_series, tmp_path, ma
 
     def patient(*options):
         assert segment(scan, "the liver", "--out", out, *options) == 0
-        return str(pydicom.dcmread(file_of(out, "a_the-liver", "dcm")).PatientID)
+        return str(pydicom.dcmread(file_of(out, "a_the-liver", "seg.dcm")).PatientID)
 
-    assert patient("--dicom_seg", "with_patient") == "4711"
+    assert patient("--dicom", "seg", "--with_patient") == "4711"
     assert patient() == "4711", "what is answered stays"
-    assert patient("--dicom_seg", "anonymous") != "4711"
-    assert patient("--dicom_seg", "with_patient") == "4711"
+    assert patient("--dicom", "seg") != "4711"
+    assert patient("--dicom", "seg", "--with_patient") == "4711"
 
 
 def test_an_answer_that_is_replaced_leaves_no_segmentation_of_the_former(make_series, tmp_path):
     make_series().write(tmp_path / "a")
     out = tmp_path / "out"
-    assert segment(tmp_path / "a", "the liver", "--out", out, "--dicom_seg", "anonymous") == 0
+    assert segment(tmp_path / "a", "the liver", "--out", out, "--dicom", "seg") == 0
     assert segment(tmp_path / "a", "the liver", "--out", out, "--overwrite") == 0
     assert not list(out.glob("*.dcm"))
+
+
+def test_a_folder_in_the_place_of_an_output_is_refused_before_the_policy_is_asked(make_series, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the policy is asked")
+
+    make_series().write(tmp_path / "scan")
+    jobs, out = tmp_path / "jobs.json", tmp_path / "out"
+    jobs.write_text(json.dumps([{"scan": "scan", "query": "the liver", "name": "mine"}]))
+    (out / "mine.sr.dcm").mkdir(parents=True)
+    monkeypatch.setattr(ScriptedPolicy, "generate", refuse)
+    assert segment("--jobs", jobs, "--out", out, "--dicom", "seg", "sr") == 1
+    [case] = json.loads((out / "summary.json").read_text())["cases"]
+    assert case["error"] == "RecordError"
+    assert "mine.sr.dcm is a folder" in case["detail"]
+
+
+def test_dicom_of_a_corrected_record(make_series, tmp_path):
+    """What a reader corrected becomes DICOM without the policy."""
+    folder, out = make_series().write(tmp_path / "scan"), tmp_path / "out"
+    assert segment(folder, "the liver", "--out", out) == 0
+    record = file_of(out, "scan_the-liver")
+    arguments = ["--evidence", str(record), "--out", str(out), "--propagator", "ExtrudePropagator"]
+    assert main(["segment", *arguments, "--dicom", "seg", "rtstruct"]) == 0
+    mask = nib.load(out / f"{record.stem}_edited.nii.gz")
+    again = read_mask(out / f"{record.stem}_edited.seg.dcm", read_volume(folder))
+    assert again.sum() == np.asarray(mask.dataobj).sum() > 0
+    assert (out / f"{record.stem}_edited.rtstruct.dcm").is_file()
 
 
 def test_a_missing_writer_is_said_before_the_work(make_series, tmp_path, capsys, monkeypatch):
@@ -276,7 +306,7 @@ def test_a_missing_writer_is_said_before_the_work(make_series, tmp_path, capsys,
     monkeypatch.setitem(sys.modules, "highdicom", None)
     monkeypatch.setattr(batch, "find_spec", lambda name: None)
     for scan in (tmp_path / "scans", tmp_path / "scans" / "a"):
-        assert segment(scan, "the liver", "--out", tmp_path / "out", "--dicom_seg", "anonymous") == 2
+        assert segment(scan, "the liver", "--out", tmp_path / "out", "--dicom", "seg") == 2
         assert 'pip install "medvol-r1[dicom]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

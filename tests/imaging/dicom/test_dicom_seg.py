@@ -1,23 +1,19 @@
 """Segmentation objects, read back by highdicom and by pydicom alone; and read onto the grid of a scan."""
 
-import shutil
 import subprocess
-import sys
 from itertools import product
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
-from dicom_tables import read_tables
+from dicom_judges import dicom_validator, find_program
 from pydicom import dcmread
 from pydicom.pixels import pixel_array
-from pydicom.uid import SegmentationStorage as SEGMENTATION_STORAGE
 from pydicom.uid import generate_uid
 
 from medvol.core.errors import ConfigError, GeometryError, ScanError
-from medvol.core.types import DicomSegKind
-from medvol.imaging.dicom.segmentation import read_dicom_seg, require_dicom_seg, write_dicom_seg
+from medvol.imaging.dicom.outputs import DicomOutputs
+from medvol.imaging.dicom.segmentation import read_dicom_seg, require_dicom, write_dicom_seg
 from medvol.imaging.geometry import make_volume, voxel_to_world
 from medvol.imaging.reading import read_labels, read_mask, read_volume
 
@@ -39,11 +35,6 @@ def some_mask(shape: tuple[int, ...]) -> np.ndarray:
     mask = np.random.default_rng(0).random(shape) < 0.3
     mask[0] = mask[4] = False
     return mask
-
-
-def find_program(name: str) -> str | None:
-    """A program of this environment, or of the machine."""
-    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def places(mask: np.ndarray, volume) -> set[tuple[float, ...]]:
@@ -123,7 +114,7 @@ def test_what_it_says_of_the_patient(make_series, folder, tmp_path):
     assert [bare.PatientName, bare.PatientID, bare.AccessionNumber, bare.StudyDate] == ["", "", "", ""]
     assert bare.StudyInstanceUID == volume.source.header.slices[0].study
     assert bare.SegmentSequence[0].SegmentLabel == "q" * 64
-    named = dcmread(write_dicom_seg(tmp_path / "b.dcm", mask, volume, "back\\slash 肝臓", "with_patient"))
+    named = dcmread(write_dicom_seg(tmp_path / "b.dcm", mask, volume, "back\\slash 肝臓", True))
     assert [named.PatientName, named.PatientID, named.AccessionNumber] == ["Doe^Jane", "4711", "A1"]
     assert named.SegmentSequence[0].SegmentLabel == "back slash 肝臓"
     assert "InstitutionName" not in named
@@ -175,7 +166,7 @@ def test_what_a_mask_refers_to_is_asked_for_before_the_work(make_series, folder,
         dataset.save_as(path)
     volume = read_volume(folder)
     with pytest.raises(ScanError, match=f"has no {keyword}") as before:
-        require_dicom_seg(volume)
+        require_dicom(volume, DicomOutputs(("seg",)))
     with pytest.raises(ScanError) as after:
         write_dicom_seg(tmp_path / "mask.dcm", some_mask(volume.shape), volume, "q")
     assert str(before.value) == str(after.value)
@@ -183,9 +174,9 @@ def test_what_a_mask_refers_to_is_asked_for_before_the_work(make_series, folder,
 
 def test_a_mask_that_can_be_written_is_not_refused_before(make_series, folder):
     volume = read_volume(make_series().write(folder))
-    assert require_dicom_seg(volume, "with_patient") is None
+    assert require_dicom(volume, DicomOutputs(("seg",), True)) is None
     with pytest.raises(ConfigError, match="this scan is none"):
-        require_dicom_seg(make_volume(np.zeros((2, 3, 4), np.float32), (1, 1, 1)))
+        require_dicom(make_volume(np.zeros((2, 3, 4), np.float32), (1, 1, 1)), DicomOutputs(("seg",)))
 
 
 def test_a_label_map_of_segments(make_series, folder, tmp_path):
@@ -242,8 +233,6 @@ def test_over_a_real_scan(shared_data, tmp_path):
 @pytest.mark.parametrize("orientation", DIRECTIONS, ids=str)
 def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
     program = find_program("segimage2itkimage")
-    if program is None:
-        pytest.skip("segimage2itkimage of dcmqi is not installed")
     volume = read_volume(make_series(orientation=orientation).write(folder))
     mask = some_mask(volume.shape)
     path = write_dicom_seg(tmp_path / "mask.dcm", mask, volume, "the liver")
@@ -253,42 +242,7 @@ def test_equal_for_dcmqi(make_series, folder, tmp_path, orientation):
     assert np.array_equal(read_mask(written, volume), mask)
 
 
-def test_the_standard_as_dicom3tools_knows_it(make_series, folder, tmp_path):
-    program = find_program("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy of dicom3tools is not installed")
-    volume = read_volume(make_series().write(folder))
-    for kind in get_args(DicomSegKind):
-        path = write_dicom_seg(tmp_path / f"{kind}.dcm", some_mask(volume.shape), volume, "the liver", kind)
-        found = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
-        assert found.returncode == 0
-        assert "Error" not in found.stderr + found.stdout
-        assert "Segmentation" in found.stderr + found.stdout
-
-
-def validate(path: Path, standard) -> int:
-    from dicom_validator.validator.dicom_file_validator import DicomFileValidator
-
-    [result] = DicomFileValidator(standard).validate(str(path)).values()
-    return result.errors
-
-
-@pytest.fixture(scope="module")
-def standard():
-    """Modules and macros of the segmentation object in the standard of 2020."""
-    pytest.importorskip("dicom_validator", reason="dicom-validator is not installed")
-    return read_tables("segmentation", SEGMENTATION_STORAGE)
-
-
-def test_the_standard_as_dicom_validator_knows_it(make_series, folder, tmp_path, standard):
-    volume = read_volume(make_series().write(folder))
-    for kind in get_args(DicomSegKind):
-        path = write_dicom_seg(tmp_path / f"{kind}.dcm", some_mask(volume.shape), volume, "the liver", kind)
-        assert validate(path, standard) == 0
-        assert dcmread(path)["ContentCreatorName"].is_empty
-
-
-def test_dicom_validator_finds_what_is_wrong(make_series, folder, tmp_path, standard):
+def test_dicom_validator_finds_what_is_wrong(make_series, folder, tmp_path):
     volume = read_volume(make_series().write(folder))
     path = write_dicom_seg(tmp_path / "mask.dcm", some_mask(volume.shape), volume, "the liver")
     spoilt = dcmread(path)
@@ -298,4 +252,4 @@ def test_dicom_validator_finds_what_is_wrong(make_series, folder, tmp_path, stan
     spoilt.SegmentationType = "BINARI"
     spoilt.RepetitionTime = 3
     spoilt.save_as(path)
-    assert validate(path, standard) == 5
+    assert dicom_validator(path, "seg") == 5

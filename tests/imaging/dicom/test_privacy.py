@@ -87,8 +87,9 @@ def segment(scan: Path, out: Path, *more: str) -> int:
 def test_nothing_leaves(scan, tmp_path, capfd, caplog):
     out = tmp_path / "out"
     with caplog.at_level(logging.DEBUG):
-        assert segment(scan, out, "--dicom_seg", "anonymous") == 0
-    assert set(out.iterdir()) == {file_of(out, "scan_the-liver", end) for end in ("nii.gz", "json", "png", "dcm")}
+        assert segment(scan, out, "--dicom", "seg", "sr", "rtstruct", "capture") == 0
+    endings = ("nii.gz", "json", "png", "seg.dcm", "sr.dcm", "rtstruct.dcm", "capture.dcm")
+    assert set(out.iterdir()) == {file_of(out, "scan_the-liver", end) for end in endings}
     record = json.loads(file_of(out, "scan_the-liver").read_text())
     assert record["scan"]["shape_zyx"] == [6, 8, 10]
     captured = capfd.readouterr()
@@ -108,7 +109,7 @@ def test_nothing_leaves_in_a_batch_that_fails(scan, tmp_path, capfd, caplog):
     damaged.unlink()
     arguments = ["--policy", "ScriptedPolicy", "--policy.answers", json.dumps([BOX]), "--out", str(out)]
     with caplog.at_level(logging.DEBUG):
-        assert main(["segment", "--jobs", str(jobs), *arguments, "--dicom_seg", "anonymous"]) == 1
+        assert main(["segment", "--jobs", str(jobs), *arguments, "--dicom", "seg"]) == 1
         summary = json.loads((out / "summary.json").read_text())
         assert [case["status"] for case in summary["cases"]] == ["done", "failed", "failed"]
         assert [case["error"] for case in summary["cases"]] == ["", "MissingSlicesError", "NoSuchSeriesError"]
@@ -150,9 +151,9 @@ def test_what_an_archive_files_it_by_leaves_only_when_asked(scan, tmp_path):
     from pydicom import dcmread
 
     out = tmp_path / "out"
-    assert segment(scan, out, "--dicom_seg", "with_patient") == 0
-    stored = dcmread(file_of(out, "scan_the-liver", "dcm"))
+    assert segment(scan, out, "--dicom", "seg", "--with_patient") == 0
+    stored = dcmread(file_of(out, "scan_the-liver", "seg.dcm"))
     assert str(stored.PatientName) == PLANTED["PatientName"]
     assert stored.PatientID == PLANTED["PatientID"]
-    file_of(out, "scan_the-liver", "dcm").unlink()
+    file_of(out, "scan_the-liver", "seg.dcm").unlink()
     check_clean(everything_in(out))
