@@ -80,6 +80,10 @@ class _MeasuredModule(GRPOModule):
     def on_fit_end(self) -> None:
         """Write nothing."""
 
+    def cpu(self) -> _MeasuredModule:
+        """Stay on the device: other programs use the same frozen weights, which a trainer would move at its end."""
+        return self
+
 
 class OurSteps:
     """Steps of GRPOModule in Lightning's trainer, which waits in a thread of its own.
@@ -129,7 +133,8 @@ class OurSteps:
             default_root_dir=folder,
         )
         self._loader = DataLoader([[case]], batch_size=1, collate_fn=list)
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """What a step raised; there are no further ones."""
         self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._thread.start()
@@ -138,12 +143,13 @@ class OurSteps:
         """Let one step happen.
 
         Raises:
-            BaseException: What the step raised.
+            BaseException: What this step, or an earlier one, raised.
         """
-        self._module.wanted.release()
-        self._module.taken.acquire()
-        if self._error is not None:
-            raise self._error
+        if self.error is None:
+            self._module.wanted.release()
+            self._module.taken.acquire()
+        if self.error is not None:
+            raise self.error
 
     def finish(self) -> None:
         """End the run."""
@@ -156,7 +162,7 @@ class OurSteps:
         try:
             self._trainer.fit(self._module, self._loader)
         except BaseException as error:
-            self._error = error
+            self.error = error
             self._module.taken.release()
 
 
@@ -270,7 +276,7 @@ def make_trainer(
 
 def train_in_turns(trainer: Any, meter: Meter, between: Callable[[], None]) -> None:
     """Run a trainer of TRL to its end; ``between`` is called after every step."""
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     class Turns(TrainerCallback):
         def on_train_begin(self, *arguments: Any, optimizer: Any = None, **named: Any) -> None:
@@ -284,4 +290,5 @@ def train_in_turns(trainer: Any, meter: Meter, between: Callable[[], None]) -> N
             between()
 
     trainer.add_callback(Turns())
+    trainer.remove_callback(PrinterCallback)
     trainer.train()

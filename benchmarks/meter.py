@@ -134,11 +134,6 @@ class Meter:
         self._open = []
         self.steps.append(Step(dict(self._seconds), self._ledger.end(self.name)))
 
-    def drop(self) -> None:
-        """Forget a step that failed."""
-        self._open = []
-        self._ledger.end(self.name)
-
     @contextmanager
     def step(self) -> Iterator[None]:
         """Measure a block as one step."""

@@ -17,6 +17,7 @@ def program(monkeypatch):
     """The program's own modules, which have names that others may have, too."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     own = ("agreement", "gpu_step", "grouped_training", "grpo_turns", "large_layout", "meter", "peers", "propagation")
+    own += ("step_rows",)
     for name in own:
         monkeypatch.delitem(sys.modules, name, raising=False)
     import gpu_step
@@ -39,7 +40,8 @@ def test_quick():
     assert found["peak_ratio_trl"] is None
     assert found["reasons"] == {"peak_ratio_trl": "memory is counted on a GPU only"}
     said = found["rows"]["agreement"]
-    assert said["trl"]["largest"] < 1e-4 and said["prefix_grouper"]["largest"] < 1e-4
+    assert said["trl"]["largest"] < 1e-4
+    assert said["prefix_grouper"]["largest"] < 1e-4
     assert said["other_slices_mean"] > 100 * said["trl"]["mean"], "the comparison would not notice another prompt"
     steps = found["rows"]["steps of 12 tokens"]
     assert {"1 at a time", "8 at a time, checkpointing"} <= steps["ways"].keys()
@@ -75,15 +77,19 @@ def test_no_gpu_is_one_sentence(program, monkeypatch, capsys):
         program.main()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "has no CUDA device" in line and "--quick" in line
+    assert "has no CUDA device" in line
+    assert "--quick" in line
 
 
 def test_missing_peers_and_a_spent_budget_are_reasons(program):
     figures = program.Figures(minutes=0.0)
     figures.miss(("propagation_ratio",), "sam2 is needed here but is not installed")
-    figures.measure("steps of 64 tokens", ("step_ratio_trl",), lambda: pytest.fail("it started after the time was over"))
+    figures.measure(
+        "steps of 64 tokens", ("step_ratio_trl",), lambda: pytest.fail("it started after the time was over")
+    )
     found = json.loads(figures.to_json())
-    assert found["propagation_ratio"] is None and found["step_ratio_trl"] is None
+    assert found["propagation_ratio"] is None
+    assert found["step_ratio_trl"] is None
     assert found["reasons"]["propagation_ratio"] == "sam2 is needed here but is not installed"
     assert "0 minutes were over" in found["reasons"]["step_ratio_trl"]
 

@@ -106,14 +106,3 @@ def test_a_peak_leaves_out_what_another_program_keeps(meter):
         pile.add(200)
         pile.add(-200)
     assert [step.peak for step in watch.steps] == [1230, 1240]
-
-
-def test_a_step_that_failed_is_forgotten(meter):
-    clock = Clock()
-    worker = Worker(clock)
-    watch = meter.Meter("ours", clock, meter.Ledger(None))
-    watch.wrap(worker, "generate", "decode")
-    watch.start()
-    watch.drop()
-    worker.generate()
-    assert watch.steps == []
