@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAM = BENCHMARKS / "gpu_step.py"
@@ -55,7 +56,6 @@ def test_quick():
 
 def test_the_layout_is_that_of_the_published_model(program):
     pytest.importorskip("peft", reason="the extra qwen is not installed")
-    import torch
     from large_layout import QWEN3_VL_4B, make_tokenizer
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -112,3 +112,78 @@ def test_of_two_lengths_the_worse_ratio_counts(program):
         figures.keep(row, {"step_ratio_trl": step, "peak_ratio_trl": peak})
     found = json.loads(figures.to_json())
     assert (found["step_ratio_trl"], found["peak_ratio_trl"]) == (5.0, 0.4)
+
+
+@pytest.fixture
+def bench(program, tmp_path):
+    pytest.importorskip("peft", reason="the extra qwen is not installed")
+    from large_layout import SMALL
+
+    return program.Bench(SMALL, "cpu", tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_a_step_that_does_not_fit_is_tried_with_checkpointing(bench, monkeypatch):
+    from large_layout import LayoutPolicy
+    from step_rows import our_steps
+
+    score = LayoutPolicy.log_probs
+
+    def log_probs(policy, *arguments):
+        if not policy.gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(policy, *arguments)
+
+    monkeypatch.setattr(LayoutPolicy, "log_probs", log_probs)
+    before = {name: tensor.clone() for name, tensor in bench.base.state_dict().items()}
+    with our_steps(bench, 4) as (steps, policy):
+        assert policy.gradient_checkpointing
+        adapters = [parameter.detach().clone() for parameter in policy.trainable_parameters()]
+        steps.take()
+        assert len(steps.meter.steps) == 2
+        assert any(not torch.equal(a, b) for a, b in zip(adapters, policy.trainable_parameters(), strict=True))
+    torch.testing.assert_close(dict(bench.base.state_dict()), before, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_of_the_ways_of_trl_that_fit_the_fastest_counts(bench, monkeypatch):
+    import step_rows
+    from meter import Step
+
+    seconds = {"1 at a time": 40.0, "8 at a time, checkpointing": None, "2 at a time": 30.0}
+
+    def run_trl(bench, length, policy, arrangement, ours):
+        taken = seconds[str(arrangement)]
+        ours.take()
+        if taken is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        ours.take()
+        return [Step({"rest": taken}, 3 * 2**30)]
+
+    monkeypatch.setattr(step_rows, "run_trl", run_trl)
+    found = step_rows.compare_steps(bench, 4, lambda: True)
+    assert found["fastest"] == "2 at a time"
+    assert found["ways"].keys() == {"1 at a time", "2 at a time"}
+    ours = found["ways"]["2 at a time"]["ours"]["seconds"]
+    assert found["step_ratio_trl"] == pytest.approx(30 / ours, rel=0.1)
+
+
+@pytest.mark.slow
+def test_other_weights_are_noticed(bench):
+    pytest.importorskip("prefix_grouper", reason="the extra bench is not installed")
+    from agreement import compare_scores
+
+    built = []
+
+    def build():
+        policy = bench.policy()
+        if built:
+            with torch.no_grad():
+                for parameter in policy.trainable_parameters():
+                    parameter.mul_(1.1)
+        built.append(policy)
+        return policy
+
+    found = compare_scores(build, bench.base, ["prefix_grouper"], bench.case, bench.folder)
+    assert len(built) == 2
+    assert found["prefix_grouper"]["agrees"] is False
