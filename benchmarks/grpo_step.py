@@ -21,32 +21,23 @@ import logging
 import multiprocessing
 import os
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any
 
-import lightning.pytorch as pl
-import numpy as np
 import torch
+from grpo_turns import Arrangement, OurSteps, ask, make_trainer, train_in_turns
+from meter import Ledger, Meter
 from peers import need
-from torch.utils.data import DataLoader
 
 from medvol.core.prompts import Prompt, PromptTemplate
-from medvol.core.roles import RewardTerm
 from medvol.core.types import Case, Completion, Sampling
 from medvol.datasets.phantom import PhantomDataset
-from medvol.evaluation.settings import EvaluationSettings
-from medvol.grounding.prompts import build_prompts
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
-from medvol.propagators.extrude import ExtrudePropagator
-from medvol.training.grpo import GRPOModule
-from medvol.training.settings import GRPOOptimizerSettings, LossSettings, RolloutSettings, StartSettings
 
 G, C = 8, 64
 SIDE = 192
@@ -70,172 +61,34 @@ def make_policy(slices: int) -> TinyPolicy:
     return policy
 
 
-def letters(text: str) -> float:
-    """A reward of no cost that differs between completions."""
-    return len(set(text)) / 100
-
-
-class Letters(RewardTerm):
-    """Number of different letters, over a hundred."""
-
-    needs: ClassVar = frozenset({"text"})
-
-    def __call__(self, rollout: Any, case: Case) -> float:
-        """Score a rollout."""
-        return letters(rollout.completion.text)
-
-
-class OurSteps(pl.Callback):
-    """Steps of GRPOModule in Lightning's trainer, which waits in a thread of its own until it is asked for one.
-
-    The first step of a run also looks at the prompt before it starts; it is not counted.
-    """
-
-    def __init__(self, slices: int, steps: int, folder: Path) -> None:
-        self.seconds: list[float] = []
-        self._wanted, self._taken = threading.Semaphore(0), threading.Semaphore(0)
-        policy = make_policy(slices)
-        prompt = build_prompts(make_case(slices).volume, ["the liver"], template(slices))[0]
-        self.prompt_tokens = policy.measure_prompt(prompt).tokens
-        self._module = GRPOModule(
-            policy,
-            ExtrudePropagator(),
-            [Letters()],
-            rollouts=RolloutSettings(group_size=G),
-            loss=LossSettings(beta=0.0),
-            optimizer=GRPOOptimizerSettings(learning_rate=1e-5),
-            start=StartSettings(min_parse_rate=0.0),
-            evaluation=EvaluationSettings(max_new_tokens=C),
-        )
-        self._trainer = pl.Trainer(
-            max_steps=steps + 1,
-            max_epochs=-1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-            callbacks=[self],
-        )
-        self._loader = DataLoader([[make_case(slices)]], batch_size=1, collate_fn=list)
-        self._thread = threading.Thread(target=self._fit, daemon=True)
-        self._thread.start()
-
-    def take(self) -> None:
-        """Let one step happen."""
-        self._wanted.release()
-        self._taken.acquire()
-
-    def finish(self) -> None:
-        """Wait for the end of the run."""
-        self._thread.join()
-
-    def _fit(self) -> None:
-        torch.set_num_threads(1)
-        self._trainer.fit(self._module, self._loader)
-
-    def on_train_batch_start(self, *args: Any) -> None:
-        """Wait, then start the clock."""
-        self._wanted.acquire()
-        self._started = time.process_time()
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Stop the clock."""
-        self.seconds.append(time.process_time() - self._started)
-        self._taken.release()
-
-
-def trl_steps(slices: int, steps: int, folder: Path, between: Callable[[], None]) -> tuple[list[float], int]:
-    """Processor seconds of TRL's steps, and the tokens of its prompt; ``between`` is called after every step."""
-    from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    network = make_policy(slices).load()
-    model, processor = network.model, network.processor
-    for part in (model.model.visual, model.model.language_model):
-        part.config._attn_implementation = "sdpa"
-    processor.tokenizer.padding_side = "left"
-    pictures = make_pictures(slices)
-    question = " ".join([*(str(i) for i in range(slices)), "the liver"])
-    rows = [{"prompt": [{"role": "user", "content": question}], "images": pictures} for _ in range(steps + 1)]
-    config = GRPOConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        report_to=[],
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=G,
-        num_generations=G,
-        max_completion_length=C,
-        max_steps=steps + 1,
-        save_strategy="no",
-        beta=0.0,
-        loss_type="grpo",
-        top_k=0,
-        gradient_checkpointing=False,
-        generation_kwargs={"min_new_tokens": C},
-        disable_tqdm=True,
-        learning_rate=1e-5,
-        shuffle_dataset=False,
-    )
-    seconds: list[float] = []
-
-    class StepClock(TrainerCallback):
-        started = 0.0
-
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.started = time.process_time()
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            seconds.append(time.process_time() - self.started)
-            between()
-
-    def reward(completions: list[Any], **_: Any) -> list[float]:
-        return [letters(completion[0]["content"]) for completion in completions]
-
-    trainer = GRPOTrainer(
-        model=model, reward_funcs=reward, args=config, train_dataset=Dataset.from_list(rows), processing_class=processor
-    )
-    trainer.add_callback(StepClock())
-    trainer.train()
-    content = [*({"type": "image", "image": picture} for picture in pictures), {"type": "text", "text": question}]
-    message = [{"role": "user", "content": content}]
-    tokens = processor.apply_chat_template([message], tokenize=True, return_dict=True, add_generation_prompt=True)
-    return seconds[1:], len(tokens["input_ids"][0])
-
-
-def make_pictures(slices: int) -> list[Any]:
-    """Pictures of noise."""
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in range(slices)]
-
-
 def compare_steps(slices: int, steps: int) -> dict[str, Any]:
     """TRL's step over ours."""
+    ledger = Ledger(None)
+    mine, theirs = (Meter(name, time.process_time, ledger) for name in ("medvol", "trl"))
+    policy, other, case = make_policy(slices), make_policy(slices), make_case(slices)
+    prompt = ask(policy, case)
+    model = other.load().model
+    for part in (model.model.visual, model.model.language_model):
+        part.config._attn_implementation = "sdpa"
     with tempfile.TemporaryDirectory() as folder:
-        ours = OurSteps(slices, steps, Path(folder))
-        theirs, tokens = trl_steps(slices, steps, Path(folder), ours.take)
+        ours = OurSteps(policy, case, G, C, mine, Path(folder), "cpu")
+        trainer = make_trainer(other, model, prompt, G, C, Arrangement(1, False), steps + 1, Path(folder), theirs)
+        train_in_turns(trainer, theirs, ours.take)
         ours.finish()
-    mine = ours.seconds[1:]
-    ratios = [their / my for their, my in zip(theirs, mine, strict=True)]
+    pairs = [(their.seconds, my.seconds) for their, my in zip(theirs.steps, mine.steps, strict=True)][1:]
     return {
-        "prompt_tokens": ours.prompt_tokens,
-        "trl_prompt_tokens": tokens,
-        "trl_seconds": round(median(theirs), 2),
-        "seconds": round(median(mine), 2),
-        "ratio": round(median(ratios), 2),
-        "ratios": [round(ratio, 2) for ratio in ratios],
+        "prompt_tokens": policy.measure_prompt(prompt).tokens,
+        "trl_seconds": round(median(their for their, _ in pairs), 2),
+        "seconds": round(median(my for _, my in pairs), 2),
+        "ratio": round(median(their / my for their, my in pairs), 2),
+        "ratios": [round(their / my, 2) for their, my in pairs],
     }
 
 
 def draw_prompt(slices: int) -> tuple[TinyPolicy, Prompt, list[Completion]]:
     """A policy, a prompt, and a group of completions that it wrote."""
     policy = make_policy(slices)
-    prompt = build_prompts(make_case(slices).volume, ["the liver"], policy.template)[0]
+    prompt = ask(policy, make_case(slices))
     return policy, prompt, policy.generate([prompt], G, Sampling(1.0, C))[0]
 
 

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import NoReturn
 
 
+def missing(*libraries: str) -> str | None:
+    """Say which of these libraries, named as they are imported, are not installed; None when all are."""
+    gone = ", ".join(name for name in libraries if find_spec(name) is None)
+    return f'{gone} is needed here but is not installed; run: pip install "medvol-r1[bench]"' if gone else None
+
+
 def need(*libraries: str) -> None:
     """End the program when one of these libraries, named as they are imported, is not installed."""
-    missing = [name for name in libraries if find_spec(name) is None]
-    if missing:
-        refuse(f'{", ".join(missing)} is needed here but is not installed; run: pip install "medvol-r1[bench]"')
+    sentence = missing(*libraries)
+    if sentence:
+        refuse(sentence)
 
 
 def need_folder(path: Path, option: str) -> None:

@@ -47,6 +47,6 @@ def test_the_extra_holds_every_library_that_a_program_needs():
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     held = {re.split(r"[<>=;\[]", line)[0].replace("-", "_") for line in extras["bench"]}
     texts = [path.read_text() for path in BENCHMARKS.glob("*.py") if path.name != "peers.py"]
-    calls = [call for text in texts for call in re.findall(r"\bneed\((.*)\)", text)]
-    named = {name for call in calls for name in re.findall(r'"(\w+)"', call)} | {"monai", "torchio"}
+    calls = [call for text in texts for call in re.findall(r"\bneed\((.*)\)|\bmissing\(([^()]*)\)", text)]
+    named = {name for call in calls for name in re.findall(r'"(\w+)"', "".join(call))} | {"monai", "torchio"}
     assert named <= held
