@@ -158,7 +158,7 @@ class Desk:
         entry = entry.settled(opened.volume)
         require_same_scan(opened.volume, entry.record)
         require_inside(opened.volume, evidence)
-        head = self.readings.head(entry)
+        head = self.readings.require_head(entry, parent_sha256)
         moved = not same_anchor(evidence, head.record.evidence)
         if verdict == "corrected" and not (moved or not same_anchor(evidence, entry.record.evidence)):
             raise RecordError("nothing was corrected: slice and boxes are those of the answer; accept or reject it")

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import uvicorn
-from MedVolViewLib.geometry import draw_regions, ijk_to_ras
+from MedVolViewLib.geometry import draw_regions
 from MedVolViewLib.interface.anchors import Anchor
 from MedVolViewLib.interface.client import Client, ClientError, ConflictError, GoneError, Progress, finish
 from MedVolViewLib.logic import Bench, Stepper
@@ -96,7 +96,7 @@ def test_the_label_map_lies_where_nibabel_puts_the_mask(bench: Bench, answers: P
     expected = nib.affines.apply_affine(written.affine, np.argwhere(np.asarray(written.dataobj)))
     found = nib.affines.apply_affine(matrix, np.argwhere(values)[:, ::-1])
     np.testing.assert_allclose(sorted(found.tolist()), sorted(expected.tolist()), atol=1e-4)
-    np.testing.assert_allclose(bench.key_point(), (ijk_to_ras(bench.scan) @ [19.5, 14.5, 3, 1])[:3])
+    np.testing.assert_allclose(bench.key_point(), (bench.scan.affine_ras @ [19.5, 14.5, 3, 1])[:3])
 
 
 def test_the_mask_of_a_moved_box_is_the_librarys(bench: Bench, answers: Path) -> None:
@@ -253,7 +253,7 @@ SCAN = {
     "windows": [],
     "shape_zyx": [2, 2, 2],
     "spacing_zyx_mm": [1, 1, 1],
-    "affine_lps": np.eye(4).tolist(),
+    "affine_ras": np.eye(4).tolist(),
 }
 NO_BITS = {"origin_zyx": [0, 0, 0], "shape_zyx": [0, 0, 0], "bits": ""}
 EMPTY = {"key_slice": None, "boxes_px": [], "mask": NO_BITS, "measures": {}, "sha256": ""}
@@ -294,7 +294,7 @@ BOMB = "H4sIAAAAAAACA+3BMQEAAADCoPVPbQwfoAAAAAAAAAAAAAAAAAAAAIC3AYbSVKsAQAAA"
         done({}),
         done({**ANSWER, "scan": {**SCAN, "shape_zyx": [10**9, 10**9, 10**9]}}),
         done({**ANSWER, "scan": {**SCAN, "shape_zyx": [2, 2, -2]}}),
-        done({**ANSWER, "scan": {**SCAN, "affine_lps": [[1]]}}),
+        done({**ANSWER, "scan": {**SCAN, "affine_ras": [[1]]}}),
         done({**ANSWER, "scan": {**SCAN, "spacing_zyx_mm": [1, 1, "NaN"]}}),
         done({**ANSWER, "original": {**EMPTY, "key_slice": 1}}),
         done({**ANSWER, "original": {**EMPTY, "key_slice": 1, "boxes_px": [[1, 2, 3]]}}),

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 POLICY = "bundled:best"
 """Answers where the reader names no other, as with `medvol segment`."""
+ABOUT_POLICY = f"{POLICY} comes with medvol and knows drawn scans only: do not trust it on others"
 USUAL = "as medvol chooses"
 
 
@@ -31,6 +32,9 @@ class SessionControls(QGroupBox):
         self.file, self.folder, self.layer = (QPushButton(text) for text in ("File...", "Folder...", "Layer"))
         self.layer.setToolTip("take the file that the selected layer was read from")
         self.policy = _line("model folder, or policy; empty: nobody answers", POLICY)
+        self.about_policy = QLabel(ABOUT_POLICY)
+        self.about_policy.setWordWrap(True)
+        self.policy.textChanged.connect(lambda text: self.about_policy.setVisible(text.strip() == POLICY))
         self.propagator = QComboBox()
         names = sorted({entry.name for entry in entry_points(group="medvol.propagators")})
         self.propagator.addItems([USUAL, *names])
@@ -43,6 +47,7 @@ class SessionControls(QGroupBox):
         form.addRow("Open", self.target)
         form.addRow("", _row(self.file, self.folder, self.layer))
         form.addRow("Policy", self.policy)
+        form.addRow("", self.about_policy)
         form.addRow("Propagator", self.propagator)
         form.addRow("Readings", self.readings)
         form.addRow("Reader", self.reader)

@@ -27,7 +27,8 @@ def place(scan: Scan) -> dict[str, Any]:
 
     A scan that lies obliquely is shown along its own axes, from its own first voxel.
     """
-    return {"scale": scan.spacing_mm, "translate": tuple(float(scan.affine_lps[axis, 3]) for axis in (2, 1, 0))}
+    x, y, z = (float(value) for value in scan.affine_ras[:3, 3])
+    return {"scale": scan.spacing_mm, "translate": (z, -y, -x)}
 
 
 def draw_boxes(anchor: Anchor) -> list[NDArray[np.float64]]:

@@ -71,14 +71,14 @@ class Shown:
                 name="evidence",
                 edge_color=_EDGE,
                 face_color="transparent",
-                edge_width=1,
+                edge_width=0.5,
                 **place(self.scan),
             )
         rectangles = draw_boxes(anchor)
         self.evidence.selected_data = set()
         self.evidence.data = []
         if rectangles:
-            self.evidence.add_rectangles(rectangles, edge_color=_EDGE, face_color="transparent", edge_width=1)
+            self.evidence.add_rectangles(rectangles, edge_color=_EDGE, face_color="transparent", edge_width=0.5)
         self._viewer.layers.selection.active = self.evidence
         self.evidence.mode = "select"
         if anchor.key_slice is not None:

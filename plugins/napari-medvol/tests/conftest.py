@@ -24,10 +24,17 @@ def scan(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(scan, tmp_path_factory):
-    """`medvol view` on a copy of the scan, which names the policy that comes with medvol."""
+def drawn(scan):
+    """A drawn scan, of the kind that the policy of medvol knows, beside the other."""
+    path = scan.with_name("drawn.nii.gz")
+    return medvol.write_volume(path, medvol.DATASETS.get("PhantomDataset")(split="test", num_volumes=1)[0].volume)
+
+
+@pytest.fixture(scope="session")
+def server(scan, drawn, tmp_path_factory):
+    """`medvol view` on both scans, with the policy that comes with medvol."""
     readings = tmp_path_factory.mktemp("kept") / "readings"
-    running = finish(start_server(str(scan), str(readings), "bundled:best", "", "A. Reader"))
+    running = finish(start_server(str(scan.parent), str(readings), "bundled:best", "", "A. Reader"))
     running.readings = readings
     yield running
     running.stop()

@@ -11,8 +11,8 @@ ANCHOR = Anchor(5, ((10.0, 6.0, 30.0, 18.0), (1.25, 2.5, 3.75, 4.0)))
 
 
 def scan() -> Scan:
-    affine = [[1.5, 0, 0, -20], [0, 2, 0, 30], [0, 0, 4, 356], [0, 0, 0, 1]]
-    content = {"scan": "a", "name": "a", "shape_zyx": SHAPE, "spacing_zyx_mm": [4, 2, 1.5], "affine_lps": affine}
+    affine = [[-1.5, 0, 0, 20], [0, -2, 0, -30], [0, 0, 4, 356], [0, 0, 0, 1]]
+    content = {"scan": "a", "name": "a", "shape_zyx": SHAPE, "spacing_zyx_mm": [4, 2, 1.5], "affine_ras": affine}
     return Scan.read({**content, "unit": "HU", "slope": 1, "intercept": 0, "windows": []})
 
 

@@ -11,7 +11,7 @@ import ctk
 import qt
 import slicer
 from MedVolViewLib import scene
-from MedVolViewLib.geometry import Region, ijk_to_ras
+from MedVolViewLib.geometry import Region
 from MedVolViewLib.interface.client import ClientError, Progress
 from MedVolViewLib.logic import Bench, Stepper
 from slicer.i18n import tr as _
@@ -59,7 +59,7 @@ class MedVolViewLogic(ScriptedLoadableModuleLogic):
         self._clear_boxes()
         scan = self.bench.scan
         kept = self._volume if _is_there(self._volume) else None
-        self._volume = scene.show_volume(f"medvol: {scan.name}", voxels, ijk_to_ras(scan), kept)
+        self._volume = scene.show_volume(f"medvol: {scan.name}", voxels, scan.affine_ras, kept)
         slicer.util.setSliceViewerLayers(background=self._volume, fit=True)
 
     def show_window(self) -> None:

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from MedVolViewLib.geometry import Region, draw_regions, ijk_to_ras, put_on_slice, read_regions, slice_at
+from MedVolViewLib.geometry import Region, draw_regions, put_on_slice, read_regions, slice_at
 from MedVolViewLib.interface.anchors import Anchor, AnchorError
 from MedVolViewLib.interface.answers import Scan
 
 SHAPE = (12, 30, 40)
 ANCHOR = Anchor(5, ((10.0, 6.0, 30.0, 18.0), (1.25, 2.5, 3.75, 4.0)))
-STRAIGHT = np.array([[1.5, 0, 0, -20], [0, 2, 0, 30], [0, 0, 4, 356], [0, 0, 0, 1]])
+STRAIGHT = np.array([[-1.5, 0, 0, 20], [0, -2, 0, -30], [0, 0, 4, 356], [0, 0, 0, 1]])
+"""Columns run to the left and rows to the back, so both run against RAS."""
 
 
 def rotation(degrees, axis):
@@ -23,16 +24,12 @@ OBLIQUE = rotation(12, 0) @ rotation(-8, 2) @ STRAIGHT
 
 
 def scan(affine=STRAIGHT):
-    content = {"scan": "a", "name": "a", "shape_zyx": SHAPE, "spacing_zyx_mm": [4, 2, 1.5], "affine_lps": affine}
+    content = {"scan": "a", "name": "a", "shape_zyx": SHAPE, "spacing_zyx_mm": [4, 2, 1.5], "affine_ras": affine}
     return Scan.read({**content, "unit": None, "slope": 1, "intercept": 0, "windows": []})
 
 
-def test_ras_is_lps_with_two_signs():
-    assert (ijk_to_ras(scan()) @ [2, 3, 4, 1]).tolist() == [-(-20 + 3.0), -(30 + 6.0), 356 + 16.0, 1]
-
-
 def test_a_region_has_the_millimetres_of_its_box():
-    """Columns 10 to 30 from edge to edge: their middle is voxel 19.5, at LPS x = -20 + 1.5 * 19.5 = 9.25."""
+    """Columns 10 to 30 from edge to edge: their middle is voxel 19.5, at x = 20 - 1.5 * 19.5 = -9.25."""
     first = draw_regions(ANCHOR, scan())[0]
     assert first.centre_ras.tolist() == [-9.25, -(30 + 2 * 11.5), 376.0]
     assert first.size_mm.tolist() == [30.0, 24.0, 4.0]
@@ -79,6 +76,6 @@ def test_a_region_outside_is_refused():
 
 @pytest.mark.parametrize("affine", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
 def test_a_point_lies_on_a_slice(affine):
-    point = (ijk_to_ras(scan(affine)) @ [3, 4, 8.4, 1])[:3]
+    point = (scan(affine).affine_ras @ [3, 4, 8.4, 1])[:3]
     assert slice_at(point, scan(affine)) == 8
     assert slice_at((0.0, 0.0, 1e6), scan()) == 11

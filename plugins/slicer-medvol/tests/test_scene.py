@@ -8,7 +8,7 @@ import slicer
 import vtk
 import vtk.util.numpy_support
 from MedVolViewLib import scene
-from MedVolViewLib.geometry import draw_regions, ijk_to_ras, put_on_slice, read_regions
+from MedVolViewLib.geometry import draw_regions, put_on_slice, read_regions
 from test_geometry import ANCHOR, OBLIQUE, SHAPE, STRAIGHT, scan
 
 both = pytest.mark.parametrize("affine", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
@@ -25,13 +25,13 @@ def mrml(monkeypatch):
 @both
 def test_a_volume_has_the_voxels_and_the_place_of_the_scan(affine):
     voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
-    node = scene.show_volume("a", voxels, ijk_to_ras(scan(affine)))
+    node = scene.show_volume("a", voxels, scan(affine).affine_ras)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), voxels)
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     point = matrix.MultiplyPoint((2, 3, 4, 1))
-    np.testing.assert_allclose(point, ijk_to_ras(scan(affine)) @ [2, 3, 4, 1], atol=1e-6)
-    assert scene.show_volume("b", voxels + 1, ijk_to_ras(scan(affine)), node) is node
+    np.testing.assert_allclose(point, scan(affine).affine_ras @ [2, 3, 4, 1], atol=1e-6)
+    assert scene.show_volume("b", voxels + 1, scan(affine).affine_ras, node) is node
     assert slicer.util.arrayFromVolume(node)[0, 0, 0] == 1
 
 
@@ -64,9 +64,9 @@ def test_a_region_that_the_reader_dragged_is_another_box():
 def test_a_segment_has_the_voxels_of_the_mask(affine):
     mask = np.zeros(SHAPE, np.uint8)
     mask[3:6, 6:18, 10:30] = 1
-    node = scene.show_mask("the block", mask, ijk_to_ras(scan(affine)))
+    node = scene.show_mask("the block", mask, scan(affine).affine_ras)
     for values in (mask, mask[::-1].copy()):
-        node = scene.show_mask("the block", values, ijk_to_ras(scan(affine)), node)
+        node = scene.show_mask("the block", values, scan(affine).affine_ras, node)
         assert node.GetSegmentation().GetNumberOfSegments() == 1
         image = slicer.vtkOrientedImageData()
         node.GetBinaryLabelmapRepresentation("mask", image)
@@ -78,5 +78,5 @@ def test_a_segment_has_the_voxels_of_the_mask(affine):
         start = np.array(image.GetExtent()[::2])
         places = np.argwhere(found)[:, ::-1] + start
         world = [matrix.MultiplyPoint((*place, 1.0))[:3] for place in places.tolist()]
-        expected = np.argwhere(values)[:, ::-1] @ ijk_to_ras(scan(affine))[:3, :3].T + ijk_to_ras(scan(affine))[:3, 3]
+        expected = np.argwhere(values)[:, ::-1] @ scan(affine).affine_ras[:3, :3].T + scan(affine).affine_ras[:3, 3]
         np.testing.assert_allclose(sorted(world), sorted(expected.tolist()), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Boxes of a record as regions of Slicer and back: LPS and RAS, pixels and millimetres.
+"""Boxes of a record as regions of Slicer and back: pixels of a slice, and RAS millimetres.
 
 A whole number in IJK is the middle of a voxel; a box of a record counts from the voxel's edge. The axes of a scan in
 medvol run to the patient's left, to the back and to the head, which are I, J and K here.
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from .interface.anchors import Anchor, AnchorError, Box, make_anchor
 from .interface.answers import Scan, Shape
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _EDGE = 0.5
 _STRAIGHT = 0.999
 """Cosine of the angle from which on a region counts as turned against the scan, 2.6 degrees."""
@@ -38,14 +37,9 @@ class Region:
     axes_ras: Matrix
 
 
-def ijk_to_ras(scan: Scan) -> Matrix:
-    """4 x 4, from voxel (i, j, k) to RAS millimetres."""
-    return _LPS_TO_RAS @ scan.affine_lps
-
-
 def draw_regions(anchor: Anchor, scan: Scan) -> list[Region]:
     """Boxes as regions that are one slice thick."""
-    matrix = ijk_to_ras(scan)
+    matrix = scan.affine_ras
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     regions = []
     for x1, y1, x2, y2 in anchor.boxes_px:
@@ -63,13 +57,13 @@ def read_regions(regions: Iterable[Region], scan: Scan) -> Anchor:
     Raises:
         AnchorError: A region is turned against the scan, or they lie on several slices.
     """
-    to_ijk = np.linalg.inv(ijk_to_ras(scan))
+    to_ijk = np.linalg.inv(scan.affine_ras)
     return make_anchor(_read_box(number, region, to_ijk, scan.shape) for number, region in enumerate(regions, 1))
 
 
 def put_on_slice(region: Region, index: float, scan: Scan) -> Region:
     """The same region with its middle on another slice."""
-    matrix = ijk_to_ras(scan)
+    matrix = scan.affine_ras
     middle = np.linalg.inv(matrix) @ np.append(region.centre_ras, 1.0)
     middle[2] = index
     return Region((matrix @ middle)[:3], region.size_mm, region.axes_ras)
@@ -77,7 +71,7 @@ def put_on_slice(region: Region, index: float, scan: Scan) -> Region:
 
 def slice_at(point_ras: Iterable[float], scan: Scan) -> int:
     """Index of the slice that a point (RAS, mm) lies on; that of the nearest one for a point outside."""
-    index = (np.linalg.inv(ijk_to_ras(scan)) @ np.array([*point_ras, 1.0]))[2]
+    index = (np.linalg.inv(scan.affine_ras) @ np.array([*point_ras, 1.0]))[2]
     return int(np.clip(round(float(index)), 0, scan.shape[0] - 1))
 
 

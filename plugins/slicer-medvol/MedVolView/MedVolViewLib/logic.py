@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Region, draw_regions, ijk_to_ras, put_on_slice, read_regions, slice_at
+from .geometry import Region, draw_regions, put_on_slice, read_regions, slice_at
 from .interface.anchors import Anchor, AnchorError, settle
 from .interface.answers import Answer, Scan, State
 from .interface.client import Client, ClientError, ConflictError, Progress, Steps
@@ -105,7 +105,7 @@ class Bench:
         """The mask of what is shown as 0 and 1 (K, J, I), and its matrix from IJK to RAS."""
         if self.state is None:
             raise ClientError("no answer is open, so there is no mask; choose an answer, or ask a question")
-        return self.state.mask.astype(np.uint8), ijk_to_ras(self._opened.scan)
+        return self.state.mask.astype(np.uint8), self._opened.scan.affine_ras
 
     def key_point(self) -> NDArray[np.float64] | None:
         """Middle of the key slice in RAS millimetres; None for an answer without a box."""
@@ -113,7 +113,7 @@ class Bench:
             return None
         _, height, width = self._opened.scan.shape
         place = np.array([(width - 1) / 2, (height - 1) / 2, self.state.anchor.key_slice, 1.0])
-        return (ijk_to_ras(self._opened.scan) @ place)[:3]
+        return (self._opened.scan.affine_ras @ place)[:3]
 
     def _keep(self, opened: Opened) -> Opened:
         self.session, self.answer, self.state = opened.session, opened.answer, opened.state

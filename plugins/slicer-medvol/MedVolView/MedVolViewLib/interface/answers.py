@@ -29,7 +29,7 @@ class Scan:
         name: As people see it.
         shape: Voxels (Z, Y, X); the axes run to the head, to the back and to the patient's left.
         spacing_mm: Distance of voxels (z, y, x).
-        affine_lps: 4 x 4, from voxel (x, y, z) to LPS millimetres.
+        affine_ras: 4 x 4, from voxel (x, y, z) to RAS millimetres.
         unit: Of its intensities; empty where they have none.
         slope: Intensity = slope * stored + intercept.
         intercept: See slope.
@@ -40,7 +40,7 @@ class Scan:
     name: str
     shape: Shape
     spacing_mm: tuple[float, float, float]
-    affine_lps: NDArray[np.float64]
+    affine_ras: NDArray[np.float64]
     unit: str
     slope: float
     intercept: float
@@ -55,10 +55,14 @@ class Scan:
         """
         depth, height, width = (int(value) for value in content["shape_zyx"])
         z, y, x = (float(value) for value in content["spacing_zyx_mm"])
-        affine = np.array(content["affine_lps"], np.float64)
+        affine = np.array(content["affine_ras"], np.float64)
         if min(depth, height, width) < 1 or depth * height * width > _MOST_VOXELS:
             raise ValueError(f"a scan of {depth} x {height} x {width} voxels")
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or not min(z, y, x) > 0:
+        if (
+            affine.shape != (4, 4)
+            or not np.isfinite(affine).all()
+            or not all(0 < length < np.inf for length in (z, y, x))
+        ):
             raise ValueError("the geometry of the scan is none")
         windows = {str(item["name"]): (float(item["low"]), float(item["high"])) for item in content["windows"]}
         slope, intercept, unit = float(content["slope"]), float(content["intercept"]), str(content["unit"] or "")

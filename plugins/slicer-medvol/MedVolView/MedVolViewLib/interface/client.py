@@ -69,10 +69,11 @@ class Client:
     def __init__(self, address: str, wait_s: int = 0) -> None:
         self.address = address.strip()
         self.wait_s = wait_s
-        found = re.fullmatch(r"/([\w-]+)/?", urlsplit(self.address).path) if self.address.isascii() else None
+        found = None
         try:
             parts = urlsplit(self.address)
             self._host, self._port = parts.hostname or "", parts.port or 0
+            found = re.fullmatch(r"/([\w-]+)/?", parts.path, re.ASCII)
         except ValueError:
             self._host, self._port = "", 0
         if found is None or not self.address.startswith("http://") or not self._port:
