@@ -95,7 +95,8 @@ def test_the_policys_answer_is_the_librarys(widget, qtbot, drawn):
     widget.question.ask.click()
     wait(qtbot, widget)
     assert errors(widget) == []
-    answer = medvol.Segmenter("bundled:best").segment(drawn, query)
+    segmenter = medvol.Segmenter("bundled:best")
+    answer = segmenter.segment(drawn, query)
     boxes = tuple(tuple(box) for box in answer.evidence.boxes.tolist())
     assert widget.answer.original.anchor == Anchor(answer.evidence.key_slice, boxes)
     assert widget.shown.read_boxes() == widget.answer.original.anchor
