@@ -7,7 +7,7 @@ RUN := runs/demo
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: demo test slow lint docs clean
+.PHONY: demo test slow plugins lint docs clean
 
 $(VENV)/.user: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,19 @@ test: $(VENV)/.dev  ## the tests, without the slow ones
 
 slow: $(VENV)/.dev  ## the slow tests: every example, every command of the pages, published model folders
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadgroup
+
+# napari and Slicer's scene, beside the packages of the main environment, which is not touched.
+$(VENV)/plugins/.ready: $(VENV)/.dev plugins/napari-medvol/pyproject.toml
+	$(BIN)/python -m venv $(VENV)/plugins
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$($(VENV)/plugins/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/medvol.pth
+	$(VENV)/plugins/bin/python -m pip install --quiet --editable "plugins/napari-medvol[test]" "slicer-core>=5.13,<6"
+	touch $@
+
+plugins: export QT_QPA_PLATFORM = offscreen
+plugins: $(VENV)/plugins/.ready  ## the tests of the plug-ins of napari and Slicer, without a screen
+	cd plugins/napari-medvol && ../../$(VENV)/plugins/bin/python -m pytest tests -W ignore
+	cd plugins/slicer-medvol && ../../$(VENV)/plugins/bin/python -m pytest tests -W ignore
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

@@ -159,7 +159,7 @@ class Desk:
         entry = entry.settled(opened.volume)
         require_same_scan(opened.volume, entry.record)
         require_inside(opened.volume, evidence)
-        head = self.readings.head(entry)
+        head = self.readings.require_head(entry, parent_sha256)
         moved = not same_anchor(evidence, head.record.evidence)
         if verdict == "corrected" and not (moved or not same_anchor(evidence, entry.record.evidence)):
             raise RecordError("nothing was corrected: slice and boxes are those of the answer; accept or reject it")
@@ -186,7 +186,7 @@ class Desk:
         """
         require_query(query)
         _file_of(scan)
-        return self._add(question_entry(scan, question_about(self.shelf.get(scan).volume, query.strip())))
+        return self._add(scan, question_entry(scan, question_about(self.shelf.get(scan).volume, query.strip())))
 
     def ask(self, scan: Scan, query: str) -> Entry:
         """Let the policy answer, and write its answer as ``medvol segment`` does.
@@ -206,19 +206,21 @@ class Desk:
         question = pose(job, volume, plain_values(segmenter.identity()))
         found = question.find()
         if found is not None:
-            return self._add(open_answer(found[0], self._read))
+            return self._add(scan, open_answer(found[0], self._read))
         groups = segmenter.ask(volume, [query])
         ((_, answer),) = segmenter.follow(groups)
         if not isinstance(answer, MedvolError):
-            return self._add(open_answer(save_segmentation(answer, job.folder, question.name)["record"], self._read))
+            record = save_segmentation(answer, job.folder, question.name)["record"]
+            return self._add(scan, open_answer(record, self._read))
         kept = save_failure(question, groups[0].answer.completion, answer)
         if kept is None:
             raise answer
-        return self._add(open_failure(kept, self._read))
+        return self._add(scan, open_failure(kept, self._read))
 
-    def _add(self, entry: Entry) -> Entry:
+    def _add(self, scan: Scan, entry: Entry) -> Entry:
+        """Take on an answer about a scan of the session; clients know the voxels by the id of that scan."""
         with self._lock:
-            return self.entries.setdefault(entry.entry_id, entry)
+            return self.entries.setdefault(entry.entry_id, replace(entry, scan=scan))
 
     def _standing(self, entry: Entry, head: Head) -> dict[str, Any]:
         """Where an answer stands: the last verdict, and whether something is not finished."""

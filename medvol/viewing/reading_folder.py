@@ -75,6 +75,17 @@ class ReadingFolder:
         """The last word on an answer: the reading that no other one names."""
         return self.heads([entry])[0]
 
+    def require_head(self, entry: Entry, expected_sha256: str) -> Head:
+        """The last word on an answer, which must be the one that a reader had before them.
+
+        Raises:
+            ConflictError: Somebody else has saved a reading meanwhile.
+        """
+        head = self.head(entry)
+        if head.sha256 != expected_sha256:
+            raise ConflictError(f"{_who(head)} has saved a reading of this answer meanwhile; load it and look again")
+        return head
+
     def heads(self, entries: Iterable[Entry]) -> list[Head]:
         """The last word on each of some answers; the folder is looked through once."""
         children: dict[str, list[_Kept]] = {}
@@ -99,11 +110,7 @@ class ReadingFolder:
         if reading is None:
             raise RecordError("a segmentation without a reading is none; give it one")
         with self._held():
-            head = self.head(entry)
-            if head.sha256 != expected_sha256:
-                raise ConflictError(
-                    f"{_who(head)} has saved a reading of this answer meanwhile; load it and look again"
-                )
+            head = self.require_head(entry, expected_sha256)
             reading = replace(reading, parent=head.file, parent_sha256=head.sha256)
             name = f"{entry.name}_{reading.verdict}_{_digest(entry, segmentation, reading)}"
             with suppress(OutputError):  # of the picture; the record says why it is not there

@@ -75,7 +75,7 @@ class OpenScan:
             "unit": "HU" if volume.modality == "CT" else None,
             "shape_zyx": list(volume.shape),
             "spacing_zyx_mm": list(volume.spacing),
-            "affine_lps": volume.affine.tolist(),
+            "affine_ras": volume.affine.tolist(),
             "slope": self.scale.slope,
             "intercept": self.scale.intercept,
             "windows": [

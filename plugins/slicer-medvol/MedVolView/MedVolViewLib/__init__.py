@@ -1,0 +1,1 @@
+"""What the module MedVolView works with; only `scene` needs Slicer."""
