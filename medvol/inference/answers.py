@@ -13,7 +13,14 @@ from medvol.imaging.folders import newest_change
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.jobs import Job
 from medvol.inference.names import digest_question, place, require_not_scan
-from medvol.inference.records import DICOM_SEG_SUFFIX, EvidenceRecord, answer_paths, find_record, mask_suffix
+from medvol.inference.records import (
+    AGREEMENT_SUFFIX,
+    DICOM_SEG_SUFFIX,
+    EvidenceRecord,
+    answer_paths,
+    find_record,
+    mask_suffix,
+)
 
 Answer = tuple[Path, EvidenceRecord]
 """Path of a record, and what it says."""
@@ -156,6 +163,8 @@ def _is_whole(path: Path, record: EvidenceRecord, dicom_seg: DicomSegKind | None
         if record.dicom_seg != dicom_seg:
             return False  # an anonymous one is not one with the patient's data, nor the other way round
         wanted.append(path.with_suffix(DICOM_SEG_SUFFIX))
+    if record.has_agreement_map:
+        wanted.append(path.with_suffix(AGREEMENT_SUFFIX))
     return "overlay" not in record.not_written and all(file.is_file() for file in wanted)
 
 

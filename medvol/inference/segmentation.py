@@ -20,7 +20,7 @@ from medvol.grounding.boxes import to_norm
 from medvol.imaging.dicom.segmentation import write_dicom_seg
 from medvol.imaging.geometry import voxel_to_world
 from medvol.imaging.volume_hash import hash_volume
-from medvol.imaging.writing import write_mask
+from medvol.imaging.writing import write_map, write_mask
 from medvol.inference.answer_page import new_page, show_answer, write_page
 from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
@@ -52,6 +52,7 @@ class Segmentation(Brief):
         provenance: Identity of the policy and the propagator, as written to the evidence record.
         confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
         reading: What a person made of it; None for an answer that nobody has read.
+        agreement_map: (Z, Y, X) float32: share of the sampled answers whose mask holds a voxel; None without a map.
     """
 
     volume: Volume
@@ -62,6 +63,7 @@ class Segmentation(Brief):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     confidence: Confidence | None = None
     reading: Reading | None = None
+    agreement_map: NDArray[np.float32] | None = None
 
     @property
     def picture(self) -> Picture:
@@ -95,7 +97,7 @@ class Segmentation(Brief):
         dicom_seg: DicomSegKind | None = None,
         html: bool = False,
     ) -> dict[str, Path]:
-        """Write the mask in the scan's grid, the evidence record and the overlay picture, see ``save_segmentation``."""
+        """Write mask, record and picture, and the map where there is one, see ``save_segmentation``."""
         return save_segmentation(self, Path(folder), name, dicom_seg, html)
 
 
@@ -104,8 +106,8 @@ def save_segmentation(
 ) -> dict[str, Path]:
     """Write mask, record and overlay together; the record appears last, so where it is the rest is too.
 
-    Mask and record do not depend on the others: when the picture, the DICOM segmentation or the page cannot be made or
-    written, the record says so under ``not_written``.
+    Mask and record do not depend on the others: when the picture, the map of the agreement, the DICOM segmentation or
+    the page cannot be made or written, the record says so under ``not_written``.
 
     Args:
         segmentation: What to write.
@@ -115,7 +117,8 @@ def save_segmentation(
         html: Write a page that shows the answer too, see ``write_answer_page``.
 
     Returns:
-        Path of each file: ``mask``, ``record``, ``overlay``, and ``dicom_seg`` and ``page`` when they were asked for.
+        Path of each file: ``mask``, ``record``, ``overlay``; ``agreement`` when the segmentation has a map; and
+        ``dicom_seg`` and ``page`` when they were asked for.
 
     Raises:
         RecordError: The name cannot be a file name, or is the scan's own.
@@ -126,11 +129,7 @@ def save_segmentation(
     paths = answer_paths(folder := Path(folder), name, mask_suffix(segmentation.volume))
     volume, mask = segmentation.volume, segmentation.mask
     require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
-    extras: dict[str, Callable[[Path], object]] = {
-        "overlay": lambda path: path.write_bytes(render_overlay(segmentation.picture))
-    }
-    if dicom_seg is not None:
-        extras["dicom_seg"] = lambda path: write_dicom_seg(path, mask, volume, segmentation.query, dicom_seg)
+    extras = _find_extras(segmentation, dicom_seg)
     record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, dicom_seg)
     failures: dict[str, str] = {}
     if html:
@@ -146,12 +145,24 @@ def save_segmentation(
     written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
     replaced = ["dicom_seg"] if dicom_seg is None and earlier is not None and earlier.dicom_seg else []
     replaced += ["page"] if not html and earlier is not None else []
+    replaced += ["agreement"] if "agreement" not in extras and earlier is not None else []
     for path in (paths[kind] for kind in (*failures, *replaced) if not paths[kind].is_dir()):
         path.unlink(missing_ok=True)  # of an earlier answer that was replaced
     (folder / f"{name}{FAILED_SUFFIX}").unlink(missing_ok=True)
     if failures:
         raise OutputError(written, failures)
     return written
+
+
+def _find_extras(answer: Segmentation, dicom_seg: DicomSegKind | None) -> _Extras:
+    """How to write what lies beside mask and record, by its kind."""
+    extras: _Extras = {"overlay": lambda path: path.write_bytes(render_overlay(answer.picture))}
+    shares = answer.agreement_map
+    if shares is not None:
+        extras["agreement"] = lambda path: write_map(path, shares, answer.volume)
+    if dicom_seg is not None:
+        extras["dicom_seg"] = lambda path: write_dicom_seg(path, answer.mask, answer.volume, answer.query, dicom_seg)
+    return extras
 
 
 def _write_page(path: Path, answer: Segmentation, record: Mapping[str, Any], record_file: str) -> None:
