@@ -42,7 +42,7 @@ class ReXGroundingCTDataset(ScanDataset):
 
     Args:
         root: Folder of the release, with its lists and ``segmentations``.
-        scans: Folder of CT-RATE, or one that holds its files side by side; ``root`` when None.
+        ct_rate: Folder of CT-RATE, or one that holds its files side by side; ``root`` when None.
         findings: List in ``root``: ``dataset.json`` has 50 scans in ``val`` and 100 in ``test``,
             ``MICCAI_challenge_dataset.json`` 200 and 300.
     """
@@ -52,7 +52,7 @@ class ReXGroundingCTDataset(ScanDataset):
     def __init__(
         self,
         root: str,
-        scans: str | None = None,
+        ct_rate: str | None = None,
         findings: str = "dataset.json",
         split: Split = "all",
         seed: int = 0,
@@ -65,7 +65,7 @@ class ReXGroundingCTDataset(ScanDataset):
             raise ConfigError("ReXGroundingCT has parts of its own; leave patients.split_file out")
         if questions.relations or questions.absent_share:
             raise ConfigError("findings are asked for in their own words; leave relations and absent_share out")
-        self.scans = scans
+        self.ct_rate = ct_rate
         self.findings = findings
 
     @cached_property
@@ -80,7 +80,7 @@ class ReXGroundingCTDataset(ScanDataset):
         there = [scan for scan in chosen if self._image(scan) is not None]
         if chosen and not there:
             raise DatasetError(
-                f"{self._place}: there is no {chosen[0].file}, nor any other of the {len(chosen)} scans; set scans to "
+                f"{self._place}: there is no {chosen[0].file}, nor any other of the {len(chosen)} scans; set ct_rate to "
                 "the folder of CT-RATE"
             )
         if len(there) < len(chosen):
@@ -119,7 +119,7 @@ class ReXGroundingCTDataset(ScanDataset):
 
     def open_scan(self, row: TargetRow) -> ReXGroundingCTScan:
         """Read the scan of a finding."""
-        return ReXGroundingCTScan(row, self._counts[row.case], self._disk)
+        return ReXGroundingCTScan(row, self._sizes[row.case], self._disk)
 
     def measure(self, predictions: str | Path) -> ReXGroundingCTScores:
         """Measure masks as the leaderboard does, over all findings of the split that have masks.
@@ -205,12 +205,12 @@ class ReXGroundingCTDataset(ScanDataset):
         return self.open_scan(row)
 
     @cached_property
-    def _counts(self) -> dict[str, int]:
-        return {scan.case: len(scan.findings) for scan in self.listed}
+    def _sizes(self) -> dict[str, list[int | None]]:
+        return {scan.case: [finding.voxels for finding in scan.findings] for scan in self.listed}
 
     @property
     def _place(self) -> Path:
-        return Path(self.root if self.scans is None else self.scans)
+        return Path(self.root if self.ct_rate is None else self.ct_rate)
 
     def _image(self, scan: ListedScan) -> Path | None:
         """The scan among those of CT-RATE; None where it is not there."""

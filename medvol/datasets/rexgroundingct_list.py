@@ -122,7 +122,7 @@ def _by_number(where: str, what: str, given: Any) -> dict[int, Any]:
 def _read_finding(where: str, text: Any, code: Any, voxels: Any) -> Finding:
     if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
         raise DatasetError(f"{where} is {text!r:.80}; expected a sentence")
-    if code is not None and code not in CATEGORIES:
+    if code is not None and not (isinstance(code, str) and code in CATEGORIES):
         raise DatasetError(f"{where} has the category {code!r:.40}; there are {', '.join(CATEGORIES)}")
     if voxels is not None and (type(voxels) is not int or voxels < 0):
         raise DatasetError(f"{where} has {voxels!r:.40} pixels; expected a whole number")

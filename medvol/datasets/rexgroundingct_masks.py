@@ -6,6 +6,7 @@ The header of such a file places no voxel (its affine is the identity); the voxe
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,16 +43,16 @@ class ReXGroundingCTScan(LabelledScan):
 
     Args:
         row: A finding of the scan.
-        findings: How many findings the list names.
+        voxels: Size of the mask of each finding as the list states it; None where it does not.
         cache: Keeps scans unpacked.
     """
 
-    def __init__(self, row: TargetRow, findings: int, cache: SliceCache | None = None) -> None:
+    def __init__(self, row: TargetRow, voxels: Sequence[int | None], cache: SliceCache | None = None) -> None:
         from medvol.imaging.reading import read_volume
 
         read = read_volume if cache is None else cache.read_volume
         self.volume: Volume = read(row.image, modality=row.modality)
-        self._findings = findings
+        self._voxels = voxels
         self._read: list[_Entities] | None = None
 
     def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -88,18 +89,30 @@ class ReXGroundingCTScan(LabelledScan):
 
             stored = read_nifti_array(path, MAX_BYTES)
             self._read = [_cut(path, channel) for channel in self._split(path, stored)]
+            self._compare_sizes(path, self._read)
         return self._read
+
+    def _compare_sizes(self, path: Path, found: list[_Entities]) -> None:
+        """Say where a mask is not of the size that the list states: its findings may be in another order."""
+        sizes = [int(np.count_nonzero(one.numbers)) for one in found]
+        for finding, (size, stated) in enumerate(zip(sizes, self._voxels, strict=True)):
+            if stated is not None and size != stated:
+                _log.warning(
+                    "%s: finding %d has %d voxels, and the list says %d; are list and masks of one release?",
+                    *(path, finding, size, stated),
+                )
 
     def _split(self, path: Path, stored: NDArray[Any]) -> NDArray[Any]:
         """Masks (F, I, J, K) of a file; the axis of a single finding may be missing."""
         assert self.volume.source is not None, "the scan was read from a file"
         shape = self.volume.source.shape
-        if stored.shape == shape and self._findings == 1:
+        wanted = (len(self._voxels), *shape)
+        if stored.shape == shape and len(self._voxels) == 1:
             return stored[None]
-        if stored.shape != (self._findings, *shape):
+        if stored.shape != wanted:
             raise DatasetError(
-                f"{path} holds an array of {stored.shape}; {self._findings} findings of a scan of {shape} need "
-                f"{(self._findings, *shape)}: check that scan and masks are of one release"
+                f"{path} holds an array of {stored.shape}; {wanted[0]} findings of a scan of {shape} need {wanted}: "
+                "check that scan and masks are of one release"
             )
         return stored
 

@@ -1,9 +1,9 @@
 """Measures of ReXGroundingCT, as its leaderboard defines them.
 
-Source: rexrank.ai/ReXGroundingCT (Global Dice, HIT rate, instances and their thresholds); the connectivity and the least
-size of a predicted instance are the defaults of its evaluation, as a public runbook states them. How instances are
-paired is not published: here pairs are one to one, chosen so that their Dice sums to the most. Counts are pooled over
-all findings, which "TP / (TP + FP)" says, and which gives the published F1 from the published precision and recall.
+Source: rexrank.ai/ReXGroundingCT (Global Dice, HIT rate, instances and their thresholds); the neighbours and the least
+size of a predicted instance are the defaults of its evaluation, as a public runbook of a participant states them. Two
+things are not known from public text and are decided here: pairs of instances are one to one, chosen so that their Dice
+sums to the most; and counts are pooled over all findings.
 """
 
 from __future__ import annotations
