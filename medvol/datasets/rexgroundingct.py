@@ -80,8 +80,8 @@ class ReXGroundingCTDataset(ScanDataset):
         there = [scan for scan in chosen if self._image(scan) is not None]
         if chosen and not there:
             raise DatasetError(
-                f"{self._place}: there is no {chosen[0].file}, nor any other of the {len(chosen)} scans; set ct_rate to "
-                "the folder of CT-RATE"
+                f"{self._place}: there is no {chosen[0].file}, nor any other of the {len(chosen)} scans; set ct_rate "
+                "to the folder of CT-RATE"
             )
         if len(there) < len(chosen):
             lost = next(scan for scan in chosen if self._image(scan) is None)

@@ -1,5 +1,6 @@
 """ReXGroundingCT on a small copy of its layout: cases, measures by hand, the submission file, and what is refused."""
 
+import gzip
 import json
 import re
 import shutil
@@ -63,7 +64,7 @@ def test_findings_are_asked_in_their_own_words_and_lie_where_they_were_drawn(roo
 
 def test_parts_are_those_of_the_release_and_no_patient_is_trained_and_validated_on(root, caplog):
     parts = {
-        part: {row.case for scan in ReXGroundingCTDataset(root, split=part).listed for row in [scan]}
+        part: {scan.case for scan in ReXGroundingCTDataset(root, split=part).listed}
         for part in ("train", "val", "test", "all")
     }
     assert parts["val"] == set(releases.REX_SCANS["val"])
@@ -106,17 +107,17 @@ def test_a_cache_of_slices_gives_the_same_cases(root, tmp_path):
 def test_scans_may_lie_side_by_side_and_elsewhere(root, tmp_path, caplog):
     folder = tmp_path / "ct"
     folder.mkdir()
-    (path,) = (ReXGroundingCTDataset(root).root and list(shutil.os.scandir(folder))) or [None]
-    assert path is None
     for name in releases.REX_SCANS["val"][:1]:
         kind, number, study, _ = name.split("_")
         nested = f"{root}/{kind}_fixed/{kind}_{number}/{kind}_{number}_{study}/{name}.nii.gz"
         shutil.copy(nested, folder)
-    found = ReXGroundingCTDataset(root, scans=str(folder), split="val")
+    found = ReXGroundingCTDataset(root, ct_rate=str(folder), split="val")
     assert len(found) == 2
     assert "1 of 2 scans are not there and are left out, such as valid_3_a_1.nii.gz" in caplog.text
-    with pytest.raises(DatasetError, match=r"there is no train_1_a_1.nii.gz, nor any other of the 3 scans; set scans"):
-        len(ReXGroundingCTDataset(root, scans=str(folder), split="train"))
+    with pytest.raises(
+        DatasetError, match=r"there is no train_1_a_1.nii.gz, nor any other of the 3 scans; set ct_rate"
+    ):
+        len(ReXGroundingCTDataset(root, ct_rate=str(folder), split="train"))
 
 
 def blob(*ranges):
@@ -126,7 +127,7 @@ def blob(*ranges):
 
 
 def test_measures_of_one_finding_by_hand():
-    """Two true cubes of 27; one is found with Dice 2 * 18 / (27 + 18), a far cube is invented, a speck does not count."""
+    """Two true cubes of 27; one is found, of Dice 2 * 18 / (27 + 18); one is invented; a speck is none."""
     first, second = blob((0, 3), (0, 3), (0, 3)), blob((8, 11), (8, 11), (8, 11))
     entities = (first + 2 * second).astype(np.int32)
     predicted = blob((0, 2), (0, 3), (0, 3)) | blob((5, 8), (0, 3), (9, 12)) | blob((11, 12), (0, 3), (0, 3))
@@ -220,7 +221,7 @@ def test_the_submission_is_the_masks_of_the_release_again(root, tmp_path):
     with zipfile.ZipFile(tmp_path / "sent.zip") as archive:
         assert archive.namelist() == [f"{name}.nii.gz" for name in releases.REX_SCANS["val"]]
         for name in archive.namelist():
-            sent = nib.Nifti1Image.from_bytes(__import__("gzip").decompress(archive.read(name)))
+            sent = nib.Nifti1Image.from_bytes(gzip.decompress(archive.read(name)))
             masks = np.asarray(nib.load(f"{root}/segmentations/{name}").dataobj) > 0
             masks[1] &= name != "valid_3_a_1.nii.gz"
             assert sent.get_data_dtype() == np.uint8
@@ -333,7 +334,7 @@ def write_huge_header(path):
     data = bytearray(image.to_bytes())
     data[40:56] = np.array([4, 9999, 0, 9999, 0, 9999, 0, 9999], "<i2").tobytes()
     buffer = BytesIO()
-    with __import__("gzip").open(buffer, "wb") as file:
+    with gzip.open(buffer, "wb") as file:
         file.write(bytes(data))
     path.write_bytes(buffer.getvalue())
 

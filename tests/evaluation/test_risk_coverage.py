@@ -20,7 +20,7 @@ from medvol.evaluation.statistics import bootstrap_bounds
 
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 def test_areas_of_evenly_spread_errors(n):
-    """Errors 1, 2 ... n: the first k have mean (k + 1) / 2, so the least area is (n + 3) / 4, the random one (n + 1) / 2.
+    """Errors 1 to n: the first k have mean (k + 1) / 2, so the least area is (n + 3) / 4, a random one (n + 1) / 2.
 
     In the reverse order the first k have mean n - (k - 1) / 2, and the area is (3 n + 1) / 4.
     """
