@@ -132,6 +132,22 @@ def measure(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def compare(rows: Sequence[Row], chosen: str) -> dict[str, Any]:
+    """Gain of the chosen score minus that of every other one on the same cases."""
+    patients = [row["patient"] for row in rows]
+
+    def gain(part: NDArray[np.float64], column: int) -> float:
+        return risk_coverage(part[:, column], 1 - part[:, 2]).gain or 0.0
+
+    found = {}
+    for other in SCORES:
+        table = np.array([[row[chosen], row[other], row["dsc"]] for row in rows], np.float64)
+        found |= (
+            {other: interval(table, patients, lambda part: gain(part, 0) - gain(part, 1))} if other != chosen else {}
+        )
+    return found
+
+
 def interval(
     table: NDArray[np.float64], patients: list[str], worth: Callable[[NDArray[np.float64]], float | None]
 ) -> dict[str, float | None]:
@@ -204,6 +220,7 @@ def summarise(options: argparse.Namespace) -> dict[str, Any]:
         "samples": SAMPLES,
         "chosen_on": "phantoms-best-val",
         "chosen": chosen,
+        "chosen_minus_other": {name: compare(study["rows"], chosen) for name, study in kept.items()},
         "studies": worth,
     }
 

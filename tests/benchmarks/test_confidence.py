@@ -42,7 +42,7 @@ def test_a_score_that_knows_gains_all_and_one_that_does_not_gains_nothing(progra
 
 
 def test_a_mask_comes_back_from_another_slice(program):
-    """Extruded two slices to either side, from slice 5: 3 to 7; back from slice 4: 2 to 6, of which 3 to 6 are shared."""
+    """Extruded two slices to either side, slice 5 gives 3 to 7 and slice 4 gives 2 to 6, which share 3 to 6."""
     volume = make_volume(np.zeros((12, 8, 8), np.float32), (5, 1, 1))
     propagator, anchor = ExtrudePropagator(half_depth_slices=2), Evidence(5, np.array([[2.0, 2, 6, 6]]))
     mask = propagator.propagate(volume, anchor)
