@@ -10,7 +10,7 @@ Geifman, Uziel and El-Yaniv, ICLR 2019.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def describe_confidence(scores: Sequence[CaseScore], seed: int = 0) -> dict[str,
     table = np.array([[score.confidence, score.dsc] for score in known], np.float64)
     patients = [score.patient_id for score in known]
     curve = risk_coverage(table[:, 0], 1 - table[:, 1])
-    worth = {
+    worth: dict[str, Callable[[NDArray[np.float64]], float | None]] = {
         "rank_correlation": lambda rows: rank_correlation(rows[:, 0], rows[:, 1]),
         "gain": lambda rows: risk_coverage(rows[:, 0], 1 - rows[:, 1]).gain,
     }

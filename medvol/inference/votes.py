@@ -73,7 +73,8 @@ def count_votes(rollouts: Iterable[Rollout], shape: tuple[int, int, int]) -> Vot
         kept[-1].votes += 1
         empty += kept[-1].size == 0
         counts[kept[-1].box] += kept[-1].voxels
-    return Votes(counts / np.float32(samples), samples, empty, _mean_dice(kept, samples))
+    shares: NDArray[np.float32] = counts.astype(np.float32) / np.float32(samples)
+    return Votes(shares, samples, empty, _mean_dice(kept, samples))
 
 
 class _Crop:
