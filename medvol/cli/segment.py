@@ -48,6 +48,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     options, parser = _parse(verb, expand_folders(arguments))
     dicom = ask_for(options.dicom, options.with_patient)
     options.series = None if options.series is None else str(options.series)
+    if options.agreement_map and (options.evidence or not options.samples):
+        raise ConfigError("--agreement_map compares sampled answers; add --samples 8, and leave --evidence out")
     if options.evidence:
         answer = _run_evidence
     else:
@@ -99,6 +101,9 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument(
         "--samples", type=int, default=0, help="draw this many more answers, and say how well they agree"
     )
+    parser.add_argument(
+        "--agreement_map", action="store_true", help="follow these answers too, and write which share holds each voxel"
+    )
     parser.add_argument("--html", action="store_true", help="write a page that shows the answer, or all of a batch")
     parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
@@ -128,7 +133,7 @@ def _choices(what: str, registry: Registry, key: str) -> str:
 
 def _accepted_keys() -> dict[str, Any]:
     texts = ("scan", "query", "config", "jobs", "evidence", "out", "assume_orientation")
-    flags = ("overwrite", "allow_other_scan", "strict", "html", "json", "with_patient")
+    flags = ("overwrite", "allow_other_scan", "strict", "html", "json", "with_patient", "agreement_map")
     return {
         **dict.fromkeys((*texts, "print_config", "help"), str),
         **dict.fromkeys(flags, bool),
@@ -239,7 +244,7 @@ def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
     from medvol.inference.segmenter import Segmenter
 
     built = _build(options, parser)
-    return Segmenter(built.policy, built.propagator, options.samples, options.strict)
+    return Segmenter(built.policy, built.propagator, options.samples, options.strict, options.agreement_map)
 
 
 def _build(options: Namespace, parser: ComponentParser) -> Namespace:

@@ -46,6 +46,8 @@ class CaseScore:
         rewards: What each reward term pays, and ``total``; None when not scored.
         completion: The policy's own words.
         mask_file: The mask, below the run folder; empty when none is kept.
+        confidence: How far the answer could be trusted before anybody knew the target, in [0, 1]: how well the masks of
+            sampled answers agree, 0 for a failure; None when no samples were drawn.
     """
 
     case_id: str
@@ -75,3 +77,4 @@ class CaseScore:
     rewards: dict[str, float] | None = None
     completion: str = ""
     mask_file: str = ""
+    confidence: float | None = None

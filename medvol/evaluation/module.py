@@ -35,6 +35,7 @@ from medvol.inference.records import plain_values
 from medvol.inference.summary import Outcome, Summary
 from medvol.rollouts.failures import POLICY_FAILED
 from medvol.rollouts.groups import Group, ask
+from medvol.rollouts.samples import draw_samples
 from medvol.terminal.console import Console
 from medvol.terminal.progress import pause_progress
 
@@ -119,7 +120,7 @@ class EvaluationModule(LightningModule):
 
         Args:
             cases: Cases that share one volume, each with its target mask.
-            thorough: Also measure what ``evaluation`` asks for in a test: surfaces, lesions, the error budget.
+            thorough: Also measure what ``evaluation`` asks for in a test: surfaces, lesions, error budget, confidence.
             keep: Keeps masks.
 
         Raises:
@@ -127,10 +128,13 @@ class EvaluationModule(LightningModule):
         """
         for case in cases:
             require_target(case)
-        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False)
+        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False, samples=0)
         settings = self.evaluation if thorough else quick
         truths = [self.true_anchor(case) for case in cases] if settings.error_budget else None
-        return score_groups(self.answer(cases), self.propagator, settings, truths, keep)
+        groups = self.answer(cases)
+        if settings.samples:
+            groups = draw_samples(self.policy, groups, self._sampling, settings.samples)
+        return score_groups(groups, self.propagator, settings, truths, keep)
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh list of scores."""
@@ -234,6 +238,7 @@ class EvaluationModule(LightningModule):
             "settings": {
                 "anchor_rule": self.evaluation.anchor_rule,
                 "max_new_tokens": self.evaluation.max_new_tokens,
+                "samples": self.evaluation.samples,
                 **self.evaluation.measures,
             },
         }

@@ -15,6 +15,7 @@ from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.comparison import Difference, compare_runs, same_cases, surface_of
+from medvol.evaluation.risk_coverage import describe_confidence
 from medvol.evaluation.summary import GROUPINGS, mean_scores
 
 LABELS = {
@@ -101,7 +102,8 @@ def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
     runs = read_runs(folders)
     groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
     return EvaluationReport(
-        [_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)]
+        [_overview(runs), *_differences(runs), *_budgets(runs), *_confidences(runs), *groups],
+        [*_failures(runs), *_unlike(runs)],
     )
 
 
@@ -178,6 +180,41 @@ def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
         )
     ]
     return [Sheet("error budget, cases whose target is present", ["", *budgets], rows)] if budgets else []
+
+
+def _confidences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
+    """What the confidence of each run is worth, and its cases of least confidence; nothing where no run has one."""
+    described = {label: describe_confidence(run.scores, run.summary["bootstrap_seed"]) for label, run in runs.items()}
+    known = {label: found for label, found in described.items() if found is not None}
+    if not known:
+        return []
+    rows = [
+        ["cases with a confidence", *(str(found["cases"]) for found in known.values())],
+        ["rank correlation with DSC", *(_worth(found["rank_correlation"]) for found in known.values())],
+        ["AURC: area of risk and coverage", *(f"{found['curve']['area']:.3f}" for found in known.values())],
+        ["the same in random order", *(f"{found['curve']['random']:.3f}" for found in known.values())],
+        ["the same in perfect order", *(f"{found['curve']['perfect']:.3f}" for found in known.values())],
+        ["gain: 0 random, 1 perfect", *(_worth(found["gain"]) for found in known.values())],
+    ]
+    title = "confidence from sampled answers; risk is 1 - DSC [95 % percentile interval by patient]"
+    return [Sheet(title, ["", *known], rows), *(_look_first(label, found) for label, found in known.items())]
+
+
+def _worth(found: Mapping[str, Any]) -> str:
+    return format_interval(None if found["value"] is None else {"mean": found["value"], **found})
+
+
+def _look_first(label: str, found: Mapping[str, Any]) -> Sheet:
+    rows = [
+        [
+            row["case_id"],
+            row["target"] or row["query"],
+            f"{row['confidence']:.3f}",
+            f"{row['dsc']:.3f}" + (f" ({row['failure']})" if row["failure"] else ""),
+        ]
+        for row in found["look_first"]
+    ]
+    return Sheet(f"look at these first: least confidence in {label}", ["case", "target", "confidence", "DSC"], rows)
 
 
 def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:

@@ -10,6 +10,7 @@ from typing import Any
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.comparison import Difference, compare_runs, same_cases
 from medvol.evaluation.report import read_runs
+from medvol.evaluation.risk_coverage import describe_confidence
 
 _PARTS = ("all", "groups", "failures", "error_budget")
 """Of ``evaluation.json``."""
@@ -45,7 +46,9 @@ def describe_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def _describe(label: str, run: Evaluation) -> dict[str, Any]:
-    return {"run": label, "folder": str(run.folder), **{part: run.summary[part] for part in _PARTS}}
+    parts = {part: run.summary[part] for part in _PARTS}
+    confidence = describe_confidence(run.scores, run.summary["bootstrap_seed"])
+    return {"run": label, "folder": str(run.folder), **parts, "confidence": confidence}
 
 
 def _metrics(found: Mapping[str, Mapping[str, Difference]], label: str) -> dict[str, Any]:

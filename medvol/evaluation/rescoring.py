@@ -29,7 +29,8 @@ def rescore(
 ) -> list[CaseScore]:
     """Score every case of a run again; with the settings of the run, its scores come out to the bit.
 
-    The error budget keeps what was propagated from true anchors; only its predicted part is measured again.
+    The error budget keeps what was propagated from true anchors; only its predicted part is measured again. Confidence
+    is kept, since samples are no longer at hand.
 
     Args:
         evaluation: The run, with the masks that it kept.
@@ -73,7 +74,7 @@ def _score_again(
             paid = rewards.score(rollout, case)
             score = replace(score, rewards={**paid.scores, "total": paid.total})
     budget = former.budget and replace(former.budget, predicted=score.dsc)
-    return replace(score, budget=budget, mask_file=former.mask_file)
+    return replace(score, budget=budget, mask_file=former.mask_file, confidence=former.confidence)
 
 
 def _restore(former: CaseScore, case: Case, mask: Mask) -> Rollout:

@@ -19,6 +19,7 @@ from medvol.evaluation.surfaces import diagonal_mm, surface_measures
 from medvol.grounding.anchors import settled_score
 from medvol.grounding.boxes import matched_iou, tight_boxes
 from medvol.grounding.cover import compare_anchors
+from medvol.inference.votes import take_votes
 from medvol.rollouts.failures import warn_of_failures
 from medvol.rollouts.groups import Group
 from medvol.rollouts.masks import HELD_MIB, follow
@@ -40,7 +41,7 @@ def score_groups(
     """Follow and score the answers to all cases of one volume.
 
     Args:
-        groups: The cases, each with a target mask, and the answer of each.
+        groups: The cases, each with a target mask, and the answer of each, which may carry samples.
         propagator: Turns anchors into masks.
         settings: What is measured.
         truths: True anchor of each case; with them the error budget is measured.
@@ -61,9 +62,25 @@ def score_groups(
             score = _add_budget(score, rollout, case, truths[place], propagator, settings)
         if keep is not None and rollout.mask is not None:
             score = replace(score, mask_file=keep(case, rollout.mask))
+        if settings.samples:
+            score = replace(score, confidence=rate_confidence(groups[place], rollout, propagator))
         scores[place] = score
     warn_of_failures(failed)
     return [scores[place] for place in range(len(groups))]
+
+
+def rate_confidence(group: Group, rollout: Rollout, propagator: Propagator) -> float:
+    """How far an answer can be trusted, without a look at the target.
+
+    Args:
+        group: The question, whose answer carries samples.
+        rollout: The answer, followed to its mask.
+        propagator: Follows the samples.
+
+    Returns:
+        Mean Dice over all pairs of the samples' masks, in [0, 1]; 0 for an answer that gave no mask.
+    """
+    return 0.0 if rollout.mask is None else take_votes(group, propagator).agreement
 
 
 def score_rollout(rollout: Rollout, case: Case, settings: EvaluationSettings) -> CaseScore:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from medvol.core.ranges import require_least
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
+from medvol.rollouts.samples import require_samples
 
 MEASURES = ("split_boxes", "surface", "tolerance_mm", "lesions")
 """Settings of what is measured of a mask or an answer."""
@@ -29,6 +30,8 @@ class EvaluationSettings:
         tolerance_mm: Tolerance of the NSD, for cases that name none.
         lesions: In a test, score these targets lesion by lesion: those that are named after a finding (tumour, cyst,
             lesion, nodule, metastasis, mass, cancer), all, or none.
+        samples: In a test, draw this many more answers to each question and follow them to their masks; how well these
+            agree is the ``confidence`` of the case. 0 draws none.
         masks_gib: In a test, most GiB of masks that are kept in the run folder for ``medvol rescore``; 0 keeps none.
         save_dir: Folder of the masks, records and pictures that ``predict`` writes; ``predictions`` in the run folder
             when None.
@@ -41,6 +44,7 @@ class EvaluationSettings:
     surface: SurfaceKind | None = "surfels"
     tolerance_mm: float = 2.0
     lesions: Literal["named", "all", "none"] = "named"
+    samples: int = 0
     masks_gib: float = 1.0
     save_dir: str | None = None
 
@@ -52,6 +56,7 @@ class EvaluationSettings:
         """
         require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
+        require_samples(self.samples, "evaluation.samples")
 
     @property
     def measures(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ cases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf
@@ -80,6 +80,41 @@ def bootstrap_interval(
     bounds = _studentised_bounds(sums, counts, confidence, resamples, seed)
     low, high = np.clip(bounds, *limits).tolist()
     return Interval(mean, low, high, len(cases), len(sums))
+
+
+def bootstrap_bounds(
+    table: NDArray[np.float64],
+    patients: Sequence[str],
+    measure: Callable[[NDArray[np.float64]], float | None],
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float | None, float | None]:
+    """Percentile interval of a measure that is no mean, such as a correlation, patients being resampled.
+
+    Args:
+        table: One row a case, (N, columns).
+        patients: Patient of each case, length N.
+        measure: Takes rows of the table; None where the measure is not defined.
+        confidence: Share of the resamples that the interval holds.
+        resamples: Draws of as many patients as there are, with replacement. Draws in which the measure is not defined
+            are left out.
+        seed: Seed of the draws.
+
+    Returns:
+        Lower and upper end; None for both with fewer than two patients, or when most draws leave the measure undefined.
+    """
+    names, owner = np.unique(np.asarray(patients), return_inverse=True)
+    if len(names) < 2:
+        return None, None
+    rows = [np.flatnonzero(owner == name) for name in range(len(names))]
+    rng = np.random.default_rng(seed)
+    drawn = (np.concatenate([rows[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(resamples))
+    found = [value for chosen in drawn if (value := measure(table[chosen])) is not None]
+    if len(found) <= resamples / 2:
+        return None, None
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return low, high
 
 
 def paired_difference(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +18,8 @@ from medvol.imaging.file_names import NIFTI, WHOLE_SCANS, ends_in
 from medvol.imaging.formats.itk_geometry import ItkGeometry, itk_geometry, write_itk
 from medvol.imaging.formats.problems import UnknownFormatError
 from medvol.imaging.geometry import invert_orientation
+
+Number = TypeVar("Number", np.uint8, np.float32)
 
 _GEOMETRY = (
     *("xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -75,14 +79,69 @@ def write_mask(path: str | Path, mask: NDArray[np.bool_], volume: Volume) -> Pat
     return path
 
 
+def write_map(path: str | Path, values: NDArray[np.float32], volume: Volume) -> Path:
+    """Write numbers, one a voxel, as float32 NIfTI in the grid and axis order that the volume was read from.
+
+    Args:
+        path: Ends in ``.nii`` or ``.nii.gz``.
+        values: (Z, Y, X) on the volume's grid.
+        volume: Its affine goes back bit-equal when its file is NIfTI.
+
+    Returns:
+        The path.
+
+    Raises:
+        GeometryError: The values have another shape than the volume.
+        UnknownFormatError: The name says another format.
+    """
+    path = Path(path)
+    if values.shape != volume.shape:
+        raise GeometryError(f"the map has shape {values.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
+    if not ends_in(path, NIFTI):
+        raise UnknownFormatError(path, "a map is written as .nii or .nii.gz; choose one of them")
+    with write_whole(path) as partial:
+        _write_nifti(partial, _to_stored(values.astype(np.float32, copy=False), volume), volume)
+    return path
+
+
 def to_stored_axes(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.uint8]:
     """Take a mask (Z, Y, X) back to the axis order of the file, (I, J, K) uint8."""
-    voxels = mask.transpose(2, 1, 0).astype(np.bool_).astype(np.uint8)
+    return _to_stored(mask.astype(np.bool_).astype(np.uint8), volume)
+
+
+def _to_stored(voxels: NDArray[Number], volume: Volume) -> NDArray[Number]:
+    """Voxels (Z, Y, X) in the axis order of the file, (I, J, K)."""
+    turned = voxels.transpose(2, 1, 0)
     if volume.source is None:
-        return voxels
+        return turned
     back = invert_orientation(volume.source.orientation)
-    stored: NDArray[np.uint8] = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, back))
+    stored: NDArray[Number] = np.ascontiguousarray(nib.orientations.apply_orientation(turned, back))
     return stored
+
+
+def write_stack(path: str | Path, masks: Sequence[NDArray[np.bool_]], volume: Volume) -> Path:
+    """Write masks on one grid as uint8 NIfTI (F, I, J, K), one after another along the first axis.
+
+    Args:
+        path: Ends in ``.nii`` or ``.nii.gz``.
+        masks: F masks (Z, Y, X) on the volume's grid, at least one.
+        volume: (I, J, K) are the axes of the file that it was read from. Its affine is written too, although axes of
+            such a stack are one off.
+
+    Returns:
+        The path.
+
+    Raises:
+        GeometryError: A mask has another shape than the volume.
+    """
+    path = Path(path)
+    for mask in masks:
+        if mask.shape != volume.shape:
+            raise GeometryError(f"a mask has shape {mask.shape} (Z, Y, X), its volume {volume.shape}; they must agree")
+    stack = np.stack([to_stored_axes(mask, volume) for mask in masks])
+    with write_whole(path) as partial:
+        partial.write_bytes(_to_bytes(nib.Nifti1Image(stack, _stored_affine(volume)), path))
+    return path
 
 
 def pack_nifti(voxels: NDArray[np.uint8], affine: NDArray[np.float64]) -> bytes:
@@ -97,11 +156,11 @@ def pack_nifti(voxels: NDArray[np.uint8], affine: NDArray[np.float64]) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
-def _write_nifti(path: Path, stored: NDArray[np.uint8], volume: Volume) -> None:
+def _write_nifti(path: Path, stored: NDArray[Number], volume: Volume) -> None:
     header = None if volume.source is None else volume.source.header
     if isinstance(header, nib.Nifti1Header) and (header["sform_code"] > 0 or header["qform_code"] > 0):
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-        image = kind(stored, None, _geometry_header(header))  # type: ignore[no-untyped-call]
+        image = kind(stored, None, _geometry_header(header, stored.dtype))  # type: ignore[no-untyped-call]
     else:
         image = nib.Nifti1Image(stored, _stored_affine(volume))
         image.header.set_xyzt_units("mm")
@@ -114,10 +173,10 @@ def _to_bytes(image: nib.Nifti1Image, path: Path) -> bytes:
     return gzip.compress(data, compresslevel=6, mtime=0) if path.name.lower().endswith(".gz") else data
 
 
-def _geometry_header(header: nib.Nifti1Header) -> nib.Nifti1Header:
+def _geometry_header(header: nib.Nifti1Header, dtype: np.dtype[Any]) -> nib.Nifti1Header:
     """Header of a mask: the scan's geometry and nothing else, since free text may name the patient."""
     bare = type(header)(endianness=header.endianness)
-    bare.set_data_dtype(np.uint8)
+    bare.set_data_dtype(dtype)
     bare["pixdim"][:4] = header["pixdim"][:4]
     for field in _GEOMETRY:
         bare[field] = header[field]

@@ -31,6 +31,8 @@ class Agreement:
         key_slice: 1 for the same slice, falling evenly to 0 for slices ``REACH_MM`` apart.
         boxes: Matched IoU of the boxes, whichever slices they lie on.
         anchors: Of each pair the product of both.
+        masks: Dice of the masks; None where the answers were not followed to masks.
+        support: Share of the answers that hold a voxel of the mask that was given, averaged over it; None likewise.
     """
 
     samples: int
@@ -38,6 +40,8 @@ class Agreement:
     key_slice: float
     boxes: float
     anchors: float
+    masks: float | None = None
+    support: float | None = None
 
 
 def measure_agreement(completions: Sequence[Completion], volume: Volume, max_anchors: int = 1) -> Agreement:

@@ -14,7 +14,14 @@ from medvol.imaging.folders import newest_change
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.jobs import Job
 from medvol.inference.names import digest_question, place, require_not_scan
-from medvol.inference.records import DICOM_SUFFIXES, EvidenceRecord, answer_paths, find_record, mask_suffix
+from medvol.inference.records import (
+    AGREEMENT_SUFFIX,
+    DICOM_SUFFIXES,
+    EvidenceRecord,
+    answer_paths,
+    find_record,
+    mask_suffix,
+)
 
 Answer = tuple[Path, EvidenceRecord]
 """Path of a record, and what it says."""
@@ -158,6 +165,8 @@ def _is_whole(path: Path, record: EvidenceRecord, dicom: DicomOutputs) -> bool:
         if record.with_patient != dicom.with_patient or not record.dicom.issuperset(dicom.kinds):
             return False  # an anonymous one is not one with the patient's data, nor the other way round
         wanted += [path.with_name(f"{path.stem}{DICOM_SUFFIXES[kind]}") for kind in dicom.kinds]
+    if record.has_agreement_map:
+        wanted.append(path.with_suffix(AGREEMENT_SUFFIX))
     return "overlay" not in record.not_written and all(file.is_file() for file in wanted)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from medvol.core.errors import UntrustedAnswerError
+from medvol.core.metrics import Mask
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Completion, Volume
 from medvol.inference.agreement import Agreement, measure_agreement
 from medvol.inference.novelty import AnswerWarning, find_novelties
+from medvol.inference.votes import Votes
 
 LOW_AGREEMENT = 0.5
 """Sampled answers that agree less than this on their anchors are warned of."""
@@ -54,9 +56,10 @@ class Confidence:
         figures = [] if self.mean_log_prob is None else [f"mean token log-probability {self.mean_log_prob:.3f}"]
         if self.agreement is not None:
             found = self.agreement
+            masks = "" if found.masks is None else f", masks {found.masks:.2f}"
             figures.append(
                 f"{found.samples} sampled answers agree {found.anchors:.2f} (key slice {found.key_slice:.2f}, boxes "
-                f"{found.boxes:.2f})"
+                f"{found.boxes:.2f}{masks})"
             )
         return [*lines, *(["confidence: " + "; ".join(figures)] if figures else [])]
 
@@ -95,6 +98,19 @@ def judge_answer(
     return Confidence(mean, agreement, tuple(warnings), tuple(unknown), training is not None)
 
 
+def add_votes(confidence: Confidence, votes: Votes, mask: Mask) -> Confidence:
+    """What is known when the samples were followed to their masks too.
+
+    Args:
+        confidence: What is known of the answer, with the agreement of its samples.
+        votes: Masks of the samples.
+        mask: (Z, Y, X) of the answer itself.
+    """
+    assert confidence.agreement is not None, "votes come from samples, which were compared"
+    agreement = replace(confidence.agreement, masks=votes.agreement, support=votes.support(mask))
+    return replace(confidence, agreement=agreement)
+
+
 def require_trust(confidence: Confidence, query: str) -> None:
     """Refuse an answer that carries a warning, or whose policy does not tell what it was trained on.
 
@@ -126,7 +142,9 @@ def _disagreement(agreement: Agreement) -> AnswerWarning:
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    """Figures that were measured."""
+    known = {name: value for name, value in values.items() if value is not None}
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in known.items()}
 
 
 def read_warnings(confidence: Mapping[str, Any]) -> tuple[str, ...]:

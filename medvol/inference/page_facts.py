@@ -104,6 +104,11 @@ def confidence_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
             f"{agreement.get('samples')} more answers, drawn at random, agree {anchors} of 1 on the anchor (key slice "
             f"{keys}, boxes {boxes})."
         )
+        if "masks" in agreement:
+            masks, support = (_number(agreement.get(name), "", ".2f") for name in ("masks", "support"))
+            sentences.append(
+                f"Their masks agree {masks} of 1, and on average {support} of them hold a voxel of this mask."
+            )
     else:
         sentences.append("No further answers were drawn to compare; --samples 8 draws eight.")
     sentences += [f"Not known: {sentence}." for sentence in unknown or [] if isinstance(sentence, str)]

@@ -30,6 +30,9 @@ DICOM_SUFFIXES: dict[str, str] = {kind: f".{kind}.dcm" for kind in KINDS}
 PAGE_SUFFIX = ".html"
 """Ending of the page that shows an answer."""
 
+AGREEMENT_SUFFIX = ".agreement.nii.gz"
+"""Ending of the map of the agreement of sampled answers."""
+
 FAILED_SUFFIX = ".failed.json"
 """Ending of the file that keeps the words of an answer without a mask."""
 
@@ -80,6 +83,12 @@ class EvidenceRecord:
     modality: str | None = None
     reading: Reading | None = None
 
+    @property
+    def has_agreement_map(self) -> bool:
+        """True when a map of the agreement was written beside it, under its name with ``AGREEMENT_SUFFIX``."""
+        agreement = self.confidence.get("agreement")
+        return isinstance(agreement, dict) and "masks" in agreement and "agreement" not in self.not_written
+
 
 def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
     """Where the files of an answer lie, by their kind; ``suffix`` is the mask's, see ``mask_suffix``."""
@@ -88,6 +97,7 @@ def answer_paths(folder: Path, name: str, suffix: str) -> dict[str, Path]:
         "record": ".json",
         "overlay": ".png",
         "page": PAGE_SUFFIX,
+        "agreement": AGREEMENT_SUFFIX,
         **DICOM_SUFFIXES,
     }
     return {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}

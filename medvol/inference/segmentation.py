@@ -21,7 +21,7 @@ from medvol.imaging.dicom.links import require_origin
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomKind, DicomOutputs, ask_for
 from medvol.imaging.geometry import voxel_to_world
 from medvol.imaging.volume_hash import hash_volume
-from medvol.imaging.writing import write_mask
+from medvol.imaging.writing import write_map, write_mask
 from medvol.inference.answer_page import new_page, show_answer, write_page
 from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
@@ -54,6 +54,7 @@ class Segmentation(Brief):
         provenance: Identity of the policy and the propagator, as written to the evidence record.
         confidence: What is known about how far it can be trusted; None where the anchor comes from a record.
         reading: What a person made of it; None for an answer that nobody has read.
+        agreement_map: (Z, Y, X) float32: share of the sampled answers whose mask holds a voxel; None without a map.
     """
 
     volume: Volume
@@ -64,6 +65,7 @@ class Segmentation(Brief):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     confidence: Confidence | None = None
     reading: Reading | None = None
+    agreement_map: NDArray[np.float32] | None = None
 
     @property
     def picture(self) -> Picture:
@@ -125,8 +127,8 @@ def save_segmentation(
 ) -> dict[str, Path]:
     """Write mask, record and overlay together; the record appears last, so where it is the rest is too.
 
-    Mask and record do not depend on the others: when the picture, a DICOM output or the page cannot be made or written,
-    the record says so under ``not_written``.
+    Mask and record do not depend on the others: when the picture, the map of the agreement, a DICOM output or the page
+    cannot be made or written, the record says so under ``not_written``.
 
     Args:
         segmentation: What to write.
@@ -136,7 +138,8 @@ def save_segmentation(
         html: Write a page that shows the answer too, see ``write_answer_page``.
 
     Returns:
-        Path of each file: ``mask``, ``record``, ``overlay``, and ``page`` and each DICOM output when it was asked for.
+        Path of each file: ``mask``, ``record``, ``overlay``; ``agreement`` when the segmentation has a map; ``page``
+        and each DICOM output when it was asked for.
 
     Raises:
         ConfigError: DICOM outputs are asked for, and the scan was not read from DICOM.
@@ -154,6 +157,8 @@ def save_segmentation(
     record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, outputs)
     failures: dict[str, str] = {}
     extras: _Extras = {"overlay": lambda path: path.write_bytes(render_overlay(picture))}
+    if (shares := segmentation.agreement_map) is not None:
+        extras["agreement"] = lambda path: write_map(path, shares, volume)
     earlier = find_record(paths["record"])
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
@@ -166,7 +171,7 @@ def save_segmentation(
         if failures:
             partial["record"].write_bytes(to_json(_note(failures, record)))
     written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
-    former = set() if earlier is None else {*earlier.dicom, "page"}.difference(extras)
+    former = set() if earlier is None else {*earlier.dicom, "page", "agreement"}.difference(extras)
     _remove(paths[kind] for kind in (*failures, *former))
     _remove([folder / f"{name}{FAILED_SUFFIX}"])
     if failures:

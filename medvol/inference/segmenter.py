@@ -16,17 +16,17 @@ from medvol.core.errors import (
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Query, Rollout, Sampling, Volume
 from medvol.guarding.guard import identify, read_knowledge, require_ready
-from medvol.inference.confidence import Confidence, judge_answer, read_warnings, require_trust
+from medvol.inference.confidence import Confidence, add_votes, judge_answer, read_warnings, require_trust
 from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_volume
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation
-from medvol.rollouts.groups import Group, ask, ask_again
+from medvol.inference.votes import Votes, take_votes
+from medvol.rollouts.groups import Group, ask
 from medvol.rollouts.masks import HELD_MIB, follow
+from medvol.rollouts.samples import draw_samples, require_samples
 from medvol.terminal.progress import Work
 
 _HEAD = 160
-MAX_SAMPLES = 1000
-"""Most further answers to one query; a number with a few zeros too many would fill the memory."""
 
 
 class Segmenter:
@@ -39,6 +39,7 @@ class Segmenter:
         samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
             how far it agrees with itself; 0 draws none.
         strict: Refuse an answer that carries a warning, or whose policy does not tell what it was trained on.
+        agreement_map: Propagate the samples too, and map which share of them holds each voxel.
 
     Raises:
         CheckpointError: There is no such model folder.
@@ -51,6 +52,7 @@ class Segmenter:
         propagator: Propagator | str | None = None,
         samples: int = 0,
         strict: bool = False,
+        agreement_map: bool = False,
     ) -> None:
         self.policy = take_policy(policy)
         if self.policy.needs_truth:
@@ -59,10 +61,12 @@ class Segmenter:
                 "a trained policy, or use `medvol test` on a data set with masks"
             )
         self.propagator = take_propagator(propagator)
-        if type(samples) is not int or samples < 0 or samples == 1 or samples > MAX_SAMPLES:
-            raise ConfigError(f"samples is {samples!r}; it is 0, or 2 to {MAX_SAMPLES} answers to compare")
+        require_samples(samples)
+        if agreement_map and not samples:
+            raise ConfigError("a map of the agreement needs answers to compare; set samples to 2 or more, such as 8")
         self.samples = samples
         self.strict = strict
+        self.agreement_map = agreement_map
 
     def segment(self, scan: Volume | str | Path, query: str, sampling: Sampling | None = None) -> Segmentation:
         """Answer one query.
@@ -116,29 +120,20 @@ class Segmenter:
         cases = [Case("", volume, Query(query)) for query in queries]
         with Work("asking the policy"):
             groups = ask(self.policy, cases, sampling)
-            return self._add_samples(groups, sampling) if self.samples else groups
-
-    def _add_samples(self, groups: list[Group], sampling: Sampling | None) -> list[Group]:
-        """Groups whose answers carry samples; where these cannot be drawn, the answer fails too."""
-        answered = [place for place, group in enumerate(groups) if group.answer.error is None]
-        again = ask_again(self.policy, [groups[place] for place in answered], _at_random(sampling), self.samples)
-        for place, drawn in zip(answered, again, strict=True):
-            said = replace(groups[place].answer.completion, samples=tuple(drawn.completions))
-            answer = replace(groups[place].answer, completion=said)
-            groups[place] = replace(drawn, rollouts=(answer,)) if drawn.answer.error is None else drawn
-        return groups
+            return draw_samples(self.policy, groups, sampling, self.samples) if self.samples else groups
 
     def follow(
         self, groups: Sequence[Group], sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Segmentation | MedvolError]]:
         """Follow answers to their masks, see ``follow_answers``."""
-        return follow_answers(groups, self.policy, self.propagator, sampling, self.strict)
+        return follow_answers(groups, self.policy, self.propagator, sampling, self.strict, self.agreement_map)
 
     def accepts(self, record: EvidenceRecord) -> bool:
         """True when an earlier answer tells as much as is asked now, and is one that would not be refused."""
         agreement = record.confidence.get("agreement")
         drawn = agreement.get("samples") if isinstance(agreement, dict) else 0
         sampled = not self.samples or drawn == self.samples
+        sampled = sampled and (record.has_agreement_map or not self.agreement_map)
         trusted = not read_warnings(record.confidence) and record.confidence.get("training_known") is True
         return sampled and (trusted or not self.strict)
 
@@ -153,6 +148,7 @@ def follow_answers(
     propagator: Propagator,
     sampling: Sampling | None = None,
     strict: bool = False,
+    agreement_map: bool = False,
 ) -> Iterator[tuple[int, Segmentation | MedvolError]]:
     """Judge the answers to queries about one volume, and propagate their anchors together.
 
@@ -162,6 +158,7 @@ def follow_answers(
         propagator: Turns their anchors into masks.
         sampling: How they were drawn; greedy when None.
         strict: Refuse an answer that carries a warning; nothing is propagated from it.
+        agreement_map: Propagate the samples too, and map their agreement.
 
     Yields:
         For each query its place among the groups, and the answer or why there is none: the ``PolicyError`` that kept
@@ -186,7 +183,8 @@ def follow_answers(
     places, volume = list(trusted), groups[0].case.volume
     for i, rollout in follow(volume, [groups[k].answer for k in places], propagator, held_mib=HELD_MIB):
         place = places[i]
-        yield place, rollout.error or _segmentation(groups[place], rollout, provenance, trusted[place])
+        votes = take_votes(groups[place], propagator) if agreement_map and rollout.error is None else None
+        yield place, rollout.error or _segmentation(groups[place], rollout, provenance, trusted[place], votes)
 
 
 def _judge(group: Group, policy: Policy, strict: bool) -> Confidence | MedvolError:
@@ -213,15 +211,14 @@ def _quote(rollout: Rollout, query: str) -> EvidenceParseError:
 
 
 def _segmentation(
-    group: Group, rollout: Rollout, provenance: Mapping[str, Any], confidence: Confidence
+    group: Group, rollout: Rollout, provenance: Mapping[str, Any], confidence: Confidence, votes: Votes | None
 ) -> Segmentation:
     assert rollout.mask is not None
     assert rollout.evidence is not None
-    volume, query = group.case.volume, group.prompt.query
-    return Segmentation(volume, query, rollout.mask, rollout.evidence, rollout.completion, provenance, confidence)
-
-
-def _at_random(sampling: Sampling | None) -> Sampling:
-    """How samples are drawn: as the answer was, but at temperature 1 where that was greedy."""
-    sampling = sampling or Sampling()
-    return replace(sampling, temperature=sampling.temperature or 1.0)
+    volume, query, shares = group.case.volume, group.prompt.query, None
+    if votes is not None:
+        confidence, shares = add_votes(confidence, votes, rollout.mask), votes.shares
+    said = rollout.completion
+    return Segmentation(
+        volume, query, rollout.mask, rollout.evidence, said, provenance, confidence, agreement_map=shares
+    )

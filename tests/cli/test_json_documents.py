@@ -116,6 +116,7 @@ def test_report(
     assert code == 0
     assert [run["run"] for run in content["runs"]] == ["a", "b", "c"]
     assert [run["all"]["metrics"]["dsc"]["mean"] for run in content["runs"]] == [1.0, 0.5, 1.0]
+    assert [run["confidence"] for run in content["runs"]] == [None] * 3
     second, third = content["differences"]
     assert (second["run"], second["against"]) == ("b", "a")
     assert second["metrics"]["dsc"] == {"mean": -0.5, "low": -0.5, "high": -0.5, "cases": 2, "patients": 2, "p": 0.5}

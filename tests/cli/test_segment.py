@@ -70,6 +70,25 @@ def test_an_edited_record_is_propagated_without_a_policy(
     assert segment(*arguments, "--overwrite") == 0
 
 
+def test_a_map_of_the_agreement(
+    scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    out = tmp_path / "out"
+    assert "add --samples 8" in refused("segment", str(scan), "the cube", *TOY, "--agreement_map")
+    assert not out.exists()
+    assert segment(scan, "the cube", *TOY, "--out", out, "--samples", 3, "--agreement_map") == 0
+    path = file_of(out, "ct_the-cube", "agreement.nii.gz")
+    assert str(path) in capsys.readouterr().out.replace("\n", "")
+    mask = nib.load(file_of(out, "ct_the-cube", "nii.gz"))
+    assert np.array_equal(np.asarray(nib.load(path).dataobj) == 1, np.asarray(mask.dataobj) > 0)
+    again = (scan, "the cube", *TOY, "--out", out, "--samples", 3, "--agreement_map")
+    assert segment(*again) == 0
+    assert "answered before" in capsys.readouterr().out
+    path.unlink()
+    assert segment(*again) == 0
+    assert path.exists()
+
+
 def test_a_folder_goes_on_after_a_bad_scan(
     scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ RELEASES = {
     "DecathlonDataset": releases.write_decathlon,
     "KiTS23Dataset": releases.write_kits23,
     "M3DSegDataset": releases.write_m3dseg,
+    "ReXGroundingCTDataset": releases.write_rexgroundingct,
     "TotalSegmentatorDataset": releases.write_totalsegmentator,
 }
 """Makers of a small copy of each published data set."""
@@ -48,6 +49,7 @@ SETTINGS = {
     "M3DSegDataset": [
         {"root": str(SCANS / "M3DSegDataset"), "set_id": "0004", "questions": QuestionSettings(min_voxels=20)}
     ],
+    "ReXGroundingCTDataset": [{"root": str(SCANS / "ReXGroundingCTDataset"), "split": "val"}],
     "AxialReward": [{}, {"normalise": "local", "delta": 2}],
     "ConsistencyReward": [{}, {"delta": None}, {"both_empty": 1.0}],
     "FormatReward": [{}, {"strict": True}],

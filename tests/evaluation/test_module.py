@@ -114,6 +114,39 @@ def test_a_test_keeps_masks_until_there_is_no_room_and_replaces_those_before(stu
     assert "2 masks are not kept" in caplog.text
 
 
+def test_samples_give_every_case_a_confidence_and_change_nothing_else(study, box_propagator, tmp_path, write_answer):
+    """Four samples: one query has two that hold the whole target and two that hold half of it, the others agree."""
+    groups, policy = study
+    run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path / "plain")
+    asked = len(policy.calls)
+    split = [write_answer(6, TRUE_BOX), write_answer(6, (15, 10, 25, 20))] * 2
+    plain, generate = type(policy).generate, []
+
+    def sample(self, prompts, n=1, sampling=None):
+        generate.append((n, None if sampling is None else sampling.temperature))
+        rows = plain(self, prompts, n, sampling)
+        texts = [prompt.query for prompt in prompts]
+        return [
+            [Completion(one) for one in split] if n > 1 and q == "right" else r
+            for q, r in zip(texts, rows, strict=True)
+        ]
+
+    policy.generate = sample.__get__(policy)
+    settings = EvaluationSettings(samples=4)
+    run("test", EvaluationModule(policy, box_propagator(), settings), groups, tmp_path / "sampled")
+    assert generate == [(1, 0.0), (4, 1.0)] * 2
+    assert len(policy.calls) == 3 * asked
+    before, after = (json.loads((tmp_path / name / "cases.json").read_text()) for name in ("plain", "sampled"))
+    assert {case["confidence"] for case in before} == {None}
+    half = 2 * 100 / (100 + 200)
+    known = {case["case_id"]: case.pop("confidence") for case in after}
+    assert known == pytest.approx(
+        {"right": (2 + 4 * half) / 6, "half": 1, "missed": 1, "garbled": 0, "nowhere": 1, "other": 1}
+    )
+    assert [{key: value for key, value in case.items() if key != "confidence"} for case in before] == after
+    assert json.loads((tmp_path / "sampled" / "evaluation.json").read_text())["settings"]["samples"] == 4
+
+
 def test_validation_logs_but_writes_nothing_and_measures_no_budget(study, box_propagator, tmp_path):
     groups, policy = study
     propagator = box_propagator()

@@ -14,7 +14,7 @@ from medvol.core.errors import GeometryError
 from medvol.imaging.formats.problems import UnknownFormatError
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.reading import read_mask, read_volume
-from medvol.imaging.writing import to_stored_axes, write_mask, write_volume, write_whole
+from medvol.imaging.writing import to_stored_axes, write_map, write_mask, write_volume, write_whole
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 GEOMETRY = ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d")
@@ -162,4 +162,27 @@ def test_a_volume_is_read_as_it_was_written(volume, tmp_path, name):
 def test_a_volume_is_written_as_nifti_only(volume, tmp_path):
     with pytest.raises(UnknownFormatError, match=r"\.nii or \.nii\.gz"):
         write_volume(tmp_path / "scan.nrrd", volume)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_map_keeps_its_numbers_in_the_grid_of_the_scan(scans, tmp_path, order):
+    path = tmp_path / "scan.nii"
+    path.write_bytes(scans.nifti(scans.voxels(f"{order}i2"), order=order, scl_slope=2))
+    scan = read_volume(path)
+    values = np.random.default_rng(0).random(scan.shape).astype(np.float32)
+    written = write_map(tmp_path / "map.nii.gz", values, scan)
+    before, after = nib.load(path), nib.load(written)
+    assert after.affine.tobytes() == before.affine.tobytes()
+    assert after.get_data_dtype() == np.dtype(f"{order}f4")
+    back = read_volume(written)
+    np.testing.assert_array_equal(back.voxels, values)
+    assert write_map(tmp_path / "again.nii.gz", values, scan).read_bytes() == written.read_bytes()
+
+
+def test_a_map_of_another_shape_or_format_is_refused(volume, tmp_path):
+    with pytest.raises(GeometryError, match="the map has shape"):
+        write_map(tmp_path / "map.nii.gz", np.zeros((1, 2, 3), np.float32), volume)
+    with pytest.raises(UnknownFormatError, match="a map is written as"):
+        write_map(tmp_path / "map.mha", np.zeros(volume.shape, np.float32), volume)
     assert not list(tmp_path.iterdir())

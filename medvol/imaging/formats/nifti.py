@@ -28,6 +28,7 @@ from medvol.imaging.formats.problems import (
     CorruptStreamError,
     NoOrientationError,
     ShortHeaderError,
+    TooLargeError,
     TruncatedScanError,
     UnknownDatatypeError,
 )
@@ -77,6 +78,36 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
     voxels = data.view(dtype).reshape(shape, order="F")
     return StoredScan(_scale(path, voxels, header), affine, header)
+
+
+def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
+    """Read a NIfTI file of four axes or fewer whose header places no voxels, such as masks stacked along an axis.
+
+    Args:
+        path: The file.
+        max_bytes: Budget for the voxels as stored.
+
+    Returns:
+        The array in the axis order of the file, scaled as the header says.
+
+    Raises:
+        ScanError: One of ``medvol.imaging.formats.problems``.
+    """
+    with _open_stream(path) as stream:
+        try:
+            header = _read_header(path, stream)
+            shape, dtype = tuple(_sizes(path, header)), _voxel_type(path, header)
+            if len(shape) > 4 or min(shape) < 1:
+                raise BadDimensionsError(path, f"its header declares axes of {shape}; four or fewer are read")
+            size = math.prod(shape) * dtype.itemsize
+            if size > max_bytes:
+                raise TooLargeError(path, f"its header declares {size:,} bytes; the budget is {max_bytes:,}")
+            check_possible(path, size, path.stat().st_size, is_gzipped(path))
+            _skip_to_voxels(path, stream, header)
+            data = read_voxel_bytes(path, pieces_of(stream), size)
+        except zlib.error as error:
+            raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
+    return _scale(path, data.view(dtype).reshape(shape, order="F"), header)
 
 
 def _open_stream(path: Path) -> BinaryIO:
