@@ -36,6 +36,9 @@ LABELS = {
 }
 """Column head of every metric, in order."""
 
+TOPICS = ("scores", "differences", "budget", "groups")
+"""Parts of a report that tables belong to; a table may belong to none."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -45,11 +48,13 @@ class Sheet:
         title: What it shows.
         head: Column heads.
         rows: One cell a column.
+        topic: Part of a report that it belongs to, one of ``TOPICS``.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    topic: str = ""
 
     def __rich__(self) -> RenderableType:
         """For the terminal; names from data are never read as markup."""
@@ -98,7 +103,11 @@ def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
         ConfigError: There is no folder, or one is named twice.
         RecordError: A file is missing, damaged, or of another version.
     """
-    runs = read_runs(folders)
+    return lay_out(read_runs(folders))
+
+
+def lay_out(runs: Mapping[str, Evaluation]) -> EvaluationReport:
+    """Lay evaluations by label side by side; the first one is what the others are compared with."""
     groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
     return EvaluationReport(
         [_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)]
@@ -141,7 +150,7 @@ def _overview(runs: Mapping[str, Evaluation]) -> Sheet:
     for name, label in LABELS.items():
         if any(name in part["metrics"] for part in parts):
             rows.append([label, *(format_interval(part["metrics"].get(name)) for part in parts)])
-    return Sheet("mean [95 % interval by patient]; failures count as 0", ["", *runs], rows)
+    return Sheet("mean [95 % interval by patient]; failures count as 0", ["", *runs], rows, "scores")
 
 
 def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
@@ -155,7 +164,7 @@ def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
         if found.get(name)
     ]
     title = f"difference to {first_label}, same cases [95 % interval by patient], p of the permutation test by patient"
-    return [Sheet(f"{title}, after Holm over the runs", ["", *others], rows)] if rows else []
+    return [Sheet(f"{title}, after Holm over the runs", ["", *others], rows, "differences")] if rows else []
 
 
 def _difference_cell(difference: Difference | None) -> str:
@@ -177,7 +186,7 @@ def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
             ("box_loss", "lost by the boxes"),
         )
     ]
-    return [Sheet("error budget, cases whose target is present", ["", *budgets], rows)] if budgets else []
+    return [Sheet("error budget, cases whose target is present", ["", *budgets], rows, "budget")] if budgets else []
 
 
 def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:
@@ -187,7 +196,7 @@ def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:
         [name, *(_group_cell(groups[label].get(name)) for label in runs)]
         for name in sorted({name for members in groups.values() for name in members})
     ]
-    return [Sheet(f"DSC by {grouping}", [grouping, *runs], rows)] if len(rows) > 1 else []
+    return [Sheet(f"DSC by {grouping}", [grouping, *runs], rows, "groups")] if len(rows) > 1 else []
 
 
 def _group_cell(row: Mapping[str, Any] | None) -> str:
