@@ -12,7 +12,7 @@ from medvol.core.roles import CaseDataset
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.learning_curves import draw_curves, read_curves
+from medvol.evaluation.learning_curves import plot_curves, read_curves
 from medvol.evaluation.report import TOPICS, EvaluationReport, format_interval, lay_out, read_runs
 from medvol.evaluation.report_confidence import confidence_blocks
 from medvol.evaluation.report_plots import (
@@ -26,13 +26,13 @@ from medvol.evaluation.report_plots import (
 from medvol.evaluation.run_facts import describe_run, hide_folders
 from medvol.evaluation.shown_cases import RANKS, choose_cases, clip_words, other_scores, show_case
 from medvol.pages.answers import Fact
-from medvol.pages.blocks import Block, CaseBlock, CurvesBlock, Failure, FailuresBlock, Section, TableBlock, WordsBlock
+from medvol.pages.blocks import CaseBlock, Failure, FailuresBlock, Section, TableBlock, WordsBlock
 from medvol.pages.report import ReportPage
 
 MAX_CASES = 1_000
 """Most rows of the table of all cases."""
 
-MAX_FAILURES = 30
+MAX_FAILURES = 20
 """Most failures of a run that are shown with their words."""
 
 MAX_PATIENTS = 20
@@ -109,8 +109,9 @@ def _counts(run: Evaluation) -> str:
 
 def _scores(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Section:
     intro = (
-        "Means over cases. Slice, box and mask scores are over cases whose target is present; a case that failed counts "
-        "as 0 (HD95: the diagonal of the volume). Intervals are 95 % bootstrap-t intervals that resample whole patients."
+        "Means over cases. Slice, box and mask scores are over cases whose target is present; a case that failed "
+        "counts as 0 (HD95: the diagonal of the volume). Intervals are 95 % bootstrap-t intervals that resample whole "
+        "patients."
     )
     remarks = tuple(f"{remark[0].upper()}{remark[1:]}." for remark in report.remarks)
     words = (WordsBlock(remarks),) if remarks else ()
@@ -119,9 +120,9 @@ def _scores(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Section
 
 def _differences(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Section:
     intro = (
-        "Mean of the differences over the same cases, each run less the first one. p is two-sided, of a permutation test "
-        "that changes the sign of whole patients, and is raised after Holm for the number of runs. With few patients p "
-        "cannot be small."
+        "Mean of the differences over the same cases, each run less the first one of these cases. p is two-sided, of a "
+        "permutation test that changes the sign of whole patients, and is raised after Holm for the number of runs. "
+        "With few patients p cannot be small."
     )
     return Section(
         "differences", "Paired differences", intro, (*_tables(report, _is("differences")), *plot_differences(runs))
@@ -130,8 +131,8 @@ def _differences(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Se
 
 def _budget(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Section:
     intro = (
-        "The same propagator from the true anchor, from the true boxes of the chosen slice, and from the answer as it is. "
-        "A loss below 0 is a gain."
+        "The same propagator from the true anchor, from the true boxes of the chosen slice, and from the answer as it "
+        "is. A loss below 0 is a gain."
     )
     return Section("budget", "Error budget", intro, (*plot_budget(runs), *_tables(report, _is("budget"))))
 
@@ -157,19 +158,15 @@ def _curves(runs: Mapping[str, Evaluation]) -> Section:
         except RecordError as error:
             curves[label] = {}
             problems.append(f"{label} has no curves here: {hide_folders(str(error))}.")
-    drawings, left_out = draw_curves(curves)
-    blocks: list[Block] = [WordsBlock(tuple(problems))] if problems else []
-    if drawings:
-        note = f"{left_out} further curves are not drawn." if left_out else ""
-        blocks.append(CurvesBlock("What was logged while training", drawings, note))
-    return Section("curves", "Learning curves", "", tuple(blocks))
+    words = (WordsBlock(tuple(problems)),) if problems else ()
+    return Section("curves", "Learning curves", "", (*words, *plot_curves(curves)))
 
 
 def _cases(runs: Mapping[str, Evaluation], find_data: FindData | None) -> Section:
     """Of every run its worst, median and best case; those of one rank follow one another, so that space is shared."""
     intro = (
-        "Of each run the worst, the median and the best case by DSC, among those whose target is present and whose answer "
-        "did not fail. Pictures and voxels are for looking; every figure is of the scan and the mask as they are."
+        "Of each run the worst, the median and the best case by DSC, among those whose target is present and whose "
+        "answer did not fail. Pictures and voxels are for looking; every figure is of scan and mask as they are."
     )
     finders = {label: _find(run, find_data) for label, run in runs.items()}
     blocks: list[CaseBlock] = []
@@ -197,10 +194,15 @@ def _find(run: Evaluation, find_data: FindData | None) -> CaseFinder | str:
 def _failures(runs: Mapping[str, Evaluation]) -> Section:
     blocks = []
     for number, (label, run) in enumerate(runs.items()):
-        failed = [score for score in run.scores if score.failure]
+        counts = run.summary["failures"]
+        failed = sorted((s for s in run.scores if s.failure), key=lambda score: counts[score.failure])
         if failed:
-            kinds = ", ".join(f"{name} {count}" for name, count in run.summary["failures"].items())
-            note = f"The first {MAX_FAILURES} of {len(failed)}." if len(failed) > MAX_FAILURES else ""
+            kinds = ", ".join(f"{name} {count}" for name, count in counts.items())
+            note = (
+                f"{MAX_FAILURES} of {len(failed)}, the rarest kinds first; the table of all cases has the others."
+                if len(failed) > MAX_FAILURES
+                else ""
+            )
             items = tuple(map(_failure, failed[:MAX_FAILURES]))
             blocks.append(FailuresBlock(f"{label}: {kinds}", number, items, note))
     return Section("failures", "Failures", "Each counts as 0, with what the policy said.", tuple(blocks))

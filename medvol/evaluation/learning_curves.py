@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from medvol.core.errors import RecordError
-from medvol.pages.plots import Drawing, Line, draw_lines
+from medvol.pages.blocks import CurvesBlock
+from medvol.pages.plots import Line, draw_lines
 
 METRICS = "metrics/*/metrics.csv"
 """Tables of a run folder, one for each start."""
@@ -23,8 +24,13 @@ MAX_POINTS = 300
 _MAX_BYTES = 64_000_000
 _MAX_COLUMNS = 500
 _BESIDE = ("epoch", "step")
-_FIRST = ("val/dsc", "val/", "train/loss", "train/reward", "train/")
+_FIRST = ("val/dsc", "train/loss", "train/reward", "train/kl", "val/", "train/")
 """Beginnings of names, in the order of their plots."""
+
+_NOT_TRAINING = "test/"
+
+_SHOWN = 6
+"""Plots that are seen at once; the others are folded."""
 
 Curve = list[tuple[float, float]]
 
@@ -52,14 +58,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 
-def draw_curves(curves: Mapping[str, Mapping[str, Curve]]) -> tuple[tuple[Drawing, ...], int]:
+def plot_curves(curves: Mapping[str, Mapping[str, Curve]]) -> Iterator[CurvesBlock]:
     """Plots of the curves of several runs, one a name.
 
     Args:
         curves: By label of the run; its place gives the colour.
-
-    Returns:
-        The plots, and how many are left out.
     """
     names = sorted({name for known in curves.values() for name in known}, key=_order)
     drawn = []
@@ -70,7 +73,11 @@ def draw_curves(curves: Mapping[str, Mapping[str, Curve]]) -> tuple[tuple[Drawin
             if name in known
         ]
         drawn.append(draw_lines(name, lines, "step"))
-    return tuple(drawn), max(0, len(names) - MAX_CURVES)
+    if drawn:
+        yield CurvesBlock("What was logged while training", tuple(drawn[:_SHOWN]))
+    if drawn[_SHOWN:]:
+        note = f"{len(names) - MAX_CURVES} further ones are not drawn." if len(names) > MAX_CURVES else ""
+        yield CurvesBlock(f"{len(drawn) - _SHOWN} more curves", tuple(drawn[_SHOWN:]), note, folded=True)
 
 
 def _read_table(path: Path) -> dict[str, dict[float, float]]:
@@ -95,7 +102,7 @@ def _read_table(path: Path) -> dict[str, dict[float, float]]:
 def _values(row: Mapping[str | None, str | None]) -> Iterator[tuple[str, float, float]]:
     step = _number(row.get("step"))
     for name, text in row.items():
-        value = _number(text) if name and name not in _BESIDE else None
+        value = _number(text) if name and name not in _BESIDE and not name.startswith(_NOT_TRAINING) else None
         if name and step is not None and value is not None:
             yield name, step, value
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.comparison import Difference, compare_runs, same_cases, surface_of
+from medvol.evaluation.comparison import Difference, alike, compare_runs, same_cases, surface_of
 from medvol.evaluation.summary import GROUPINGS, mean_scores
 
 LABELS = {
@@ -107,7 +107,7 @@ def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
 
 
 def lay_out(runs: Mapping[str, Evaluation]) -> EvaluationReport:
-    """Lay evaluations by label side by side; the first one is what the others are compared with."""
+    """Lay evaluations by label side by side; those of the same cases are compared with the first of them."""
     groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
     return EvaluationReport(
         [_overview(runs), *_differences(runs), *_budgets(runs), *groups], [*_failures(runs), *_unlike(runs)]
@@ -154,9 +154,13 @@ def _overview(runs: Mapping[str, Evaluation]) -> Sheet:
 
 
 def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
-    """Paired differences to the first run, for the runs that answered the same cases."""
-    (first_label, first), *rest = runs.items()
-    others = {label: run for label, run in rest if same_cases(first, run)}
+    """Paired differences among the runs that answered the same cases, to the first of them."""
+    return [sheet for group in alike(runs) for sheet in _differences_to_first(group)]
+
+
+def _differences_to_first(group: Mapping[str, Evaluation]) -> list[Sheet]:
+    (first_label, first), *rest = group.items()
+    others = dict(rest)
     found = compare_runs(first, others)
     rows = [
         [LABELS[name], *(_difference_cell(found[name].get(label)) for label in others)]

@@ -7,14 +7,16 @@ from typing import Any
 
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.comparison import compare_runs, same_cases
+from medvol.evaluation.comparison import alike, compare_runs
 from medvol.evaluation.report import LABELS, format_interval
-from medvol.evaluation.summary import UNBOUNDED
 from medvol.pages.blocks import Strip, StripsBlock
 from medvol.pages.plots import Axis, draw_bar, draw_dots, draw_interval, quantile
 
 MAX_ROWS = 60
 """Most groups of a plot; the largest ones are drawn."""
+
+HEADLINES = ("key_slice_score", "box_iou", "dsc", "nsd", "lesion_hit", "lesion_f1", "absent_accuracy")
+"""Metrics that are drawn, all between 0 and 1; the tables have the others."""
 
 _UNIT = Axis(0.0, 1.0)
 _UNIT_TICKS = ("0", "0.25", "0.5", "0.75", "1")
@@ -27,28 +29,36 @@ _BUDGET = (
 
 
 def plot_means(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
-    """Means of all metrics between 0 and 1, with their intervals."""
-    strips = []
-    for name, label in LABELS.items():
-        if name in UNBOUNDED:
-            continue
-        found = [(number, run.summary["all"]["metrics"].get(name)) for number, run in enumerate(runs.values())]
-        for place, (number, row) in enumerate((number, row) for number, row in found if row is not None):
-            text = format_interval(row)
-            drawing = draw_interval(row["mean"], row["low"], row["high"], _UNIT, f"{label} {text}")
-            strips.append(Strip("" if place else label, number, drawing, (text,), opens=not place))
+    """Means of the headline metrics with their intervals."""
+    strips: list[Strip] = []
+    for name in HEADLINES:
+        rows = [
+            (number, label, run.summary["all"]["metrics"].get(name)) for number, (label, run) in enumerate(runs.items())
+        ]
+        opens = True
+        for number, label, row in rows:
+            if row is not None:
+                text = format_interval(row)
+                drawing = draw_interval(
+                    row["mean"], row["low"], row["high"], _UNIT, f"{LABELS[name]} of {label}: {text}"
+                )
+                strips.append(Strip(LABELS[name] if opens else "", label, number, drawing, (text,), opens))
+                opens = False
     if strips:
-        yield StripsBlock(
-            "Means and 95 % intervals", _UNIT_TICKS, ("metric", "0 is worst, 1 is best", "mean"), tuple(strips)
-        )
+        head = ("metric", "0 is worst, 1 is best", "mean")
+        yield StripsBlock("Means and 95 % intervals", _UNIT_TICKS, head, tuple(strips), several=len(runs) > 1)
 
 
 def plot_differences(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
-    """Differences of the other runs to the first one, with intervals and p."""
-    (first_label, first), *rest = runs.items()
-    others = {label: run for label, run in rest if same_cases(first, run)}
+    """Differences between runs of the same cases, with intervals and p."""
     numbers = {label: number for number, label in enumerate(runs)}
-    found = {name: row for name, row in compare_runs(first, others).items() if row and name not in UNBOUNDED}
+    for group in alike(runs):
+        yield from _plot_group(group, numbers)
+
+
+def _plot_group(group: Mapping[str, Evaluation], numbers: Mapping[str, int]) -> Iterator[StripsBlock]:
+    (first_label, first), *rest = group.items()
+    found = {name: row for name, row in compare_runs(first, dict(rest)).items() if row and name in HEADLINES}
     ends = [
         abs(end)
         for row in found.values()
@@ -67,11 +77,12 @@ def plot_differences(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
             words = f"{LABELS[name]} of {label} less {first_label}: {text}, p {one.p:.3f}"
             drawing = draw_interval(part.mean, part.low, part.high, Axis(-reach, reach), words, zero=True)
             opens = not place
-            strips.append(Strip(LABELS[name] if opens else "", numbers[label], drawing, (text, f"{one.p:.3f}"), opens))
+            cells = (text, f"{one.p:.3f}")
+            strips.append(Strip(LABELS[name] if opens else "", label, numbers[label], drawing, cells, opens))
     low, half = f"\N{MINUS SIGN}{reach:g}", f"{reach / 2:g}"
     ticks = (low, f"\N{MINUS SIGN}{half}", "0", half, f"{reach:g}")
     head = ("metric", f"worse than {first_label} \N{LEFT RIGHT ARROW} better", "difference", "p (Holm)")
-    yield StripsBlock(f"Difference to {first_label}, same cases", ticks, head, tuple(strips))
+    yield StripsBlock(f"Difference to {first_label}, same cases", ticks, head, tuple(strips), several=True)
 
 
 def plot_budget(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
@@ -82,10 +93,11 @@ def plot_budget(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
         for place, (part, name, loss, lost) in enumerate(_BUDGET if budget else ()):
             text = f"{budget[part]:.3f}"
             drawing = draw_bar(budget[part], _UNIT, f"{label}: DSC {text} from {name}")
-            strips.append(Strip(name, number, drawing, (text, f"{budget[loss]:.3f} {lost}"), opens=not place))
+            cells = (text, f"{budget[loss]:.3f} {lost}")
+            strips.append(Strip(name, label, number, drawing, cells, opens=not place))
     if strips:
         head = ("anchor", "DSC", "DSC", "what is lost there")
-        yield StripsBlock("Where the DSC is lost", _UNIT_TICKS, head, tuple(strips))
+        yield StripsBlock("Where the DSC is lost", _UNIT_TICKS, head, tuple(strips), several=len(runs) > 1)
 
 
 def plot_targets(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
@@ -135,13 +147,14 @@ def _spread(
             words = f"{name or label}: {len(values)} values, median {median:.3f}, mean {mean:.3f}"
             cells = (f"{median:.3f}", f"{mean:.3f}", str(len(values)))
             shown = label if group is None else name if opens else ""
-            strips.append(Strip(shown, number, draw_dots(values, _UNIT, words), cells, opens))
+            strips.append(Strip(shown, label, number, draw_dots(values, _UNIT, words), cells, opens))
             opens = False
     if strips:
         note = "The box reaches from the lower to the upper quartile, the bar is the median. Failures count as 0."
         if len(counts) > MAX_ROWS:
             note += f" {len(counts) - MAX_ROWS} smaller groups are not drawn; the tables have all."
-        yield StripsBlock(title, _UNIT_TICKS, (grouping, "DSC", "median", "mean", "n"), tuple(strips), note)
+        head = (grouping, "DSC", "median", "mean", "n")
+        yield StripsBlock(title, _UNIT_TICKS, head, tuple(strips), note, several=group is not None and len(runs) > 1)
 
 
 def _cases(scores: Sequence[CaseScore]) -> list[float]:

@@ -36,7 +36,8 @@ class Strip:
     """A row of a strip plot.
 
     Args:
-        label: What it is of.
+        label: What it is of; empty where the row above says it.
+        whose: Name of the run; empty where there is only one.
         run: Number of the run, which gives the colour.
         drawing: What is drawn.
         cells: The same in figures, one a column.
@@ -44,6 +45,7 @@ class Strip:
     """
 
     label: str
+    whose: str
     run: int
     drawing: Drawing
     cells: tuple[str, ...]
@@ -58,6 +60,7 @@ class StripsBlock:
         title: What it shows.
         ticks: Five values at equal distances along the axis.
         head: Heads of the rows, of the axis and of the figures.
+        several: Rows are of several runs, which are named.
         strips: The rows.
         note: How it is drawn.
     """
@@ -69,6 +72,7 @@ class StripsBlock:
     head: tuple[str, ...]
     strips: tuple[Strip, ...]
     note: str = ""
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class CurvesBlock:
         title: What they show.
         drawings: The plots.
         note: How they are drawn.
+        folded: Shown when they are asked for.
     """
 
     kind: ClassVar[str] = "curves"
@@ -86,6 +91,7 @@ class CurvesBlock:
     title: str
     drawings: tuple[Drawing, ...]
     note: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)

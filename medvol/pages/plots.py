@@ -13,6 +13,9 @@ WIDE, HIGH = 400.0, 26.0
 
 _PLOT_WIDE, _PLOT_HIGH = 340.0, 216.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 12.0, 38.0
+_ROOM = 0.04
+"""Share of a range that is left free at its ends."""
+
 _DOT = 2.7
 _SCATTER = 0.618034
 """Share of the height by which a dot lies above the one before it, around the corner; neighbours stay apart."""
@@ -171,9 +174,10 @@ def _axis(low: float, high: float, name: str = "") -> Axis:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
         pad = abs(low) / 10 or 0.5
         low, high = low - pad, high + pad
-    ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
-    room = 1e-9 * (high - low)
-    return Axis(low, high, name, tuple(tick for tick in ticks if low - room <= tick <= high + room))
+    room = _ROOM * (high - low)
+    low, high = low - room, high + room
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
+    return Axis(low, high, name, tuple(tick for tick in ticks if low <= tick <= high))
 
 
 def _frame(across: Axis, up: Axis) -> list[Mark]:

@@ -4,7 +4,7 @@ const MASK = "medvolMask";
 const TRUTH = "medvolTruth";
 const MASK_RGBA = new Uint8Array([6, 214, 160, 255]);
 const TRUTH_RGBA = new Uint8Array([255, 122, 184, 255]);
-const TRUTH_OPACITY = 0.4; // of the true surface, behind which the mask's is seen
+const TRUTH_OPACITY = 0.6; // of the true surface, behind which the mask's is seen
 const shown = { niivue: null, view: null, canvas: null, section: null };
 
 function hasWebGL() {
