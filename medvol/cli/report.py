@@ -72,7 +72,7 @@ def _refuse(options: Namespace) -> None:
 
 def _write_page(options: Namespace) -> None:
     from medvol.cli.run_data import find_run_data
-    from medvol.evaluation.html_report import write_report
+    from medvol.evaluation.report_page.page import write_report
 
     find_data = None if options.no_scans else partial(find_run_data, given=options.data)
     path = write_report(Path(options.html), options.runs, find_data, options.overwrite)

@@ -36,7 +36,7 @@ LABELS = {
 }
 """Column head of every metric, in order."""
 
-TOPICS = ("scores", "differences", "budget", "groups")
+TOPICS = ("scores", "differences", "budget", "groups", "confidence")
 """Parts of a report that tables belong to; a table may belong to none."""
 
 

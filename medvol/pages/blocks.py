@@ -192,7 +192,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class WordsBlock:
-    """Sentences, each a paragraph."""
+    """Sentences, as a list."""
 
     kind: ClassVar[str] = "words"
 

@@ -12,7 +12,7 @@ WIDE, HIGH = 400.0, 26.0
 """Size of a strip, in its own units."""
 
 _PLOT_WIDE, _PLOT_HIGH = 340.0, 216.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 12.0, 38.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 12.0, 12.0, 38.0
 _ROOM = 0.04
 """Share of a range that is left free at its ends."""
 
@@ -176,8 +176,8 @@ def _axis(low: float, high: float, name: str = "") -> Axis:
         low, high = low - pad, high + pad
     room = _ROOM * (high - low)
     low, high = low - room, high + room
-    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
-    return Axis(low, high, name, tuple(tick for tick in ticks if low <= tick <= high))
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return Axis(low, high, name, tuple(float(tick) for tick in ticks if low <= tick <= high))
 
 
 def _frame(across: Axis, up: Axis) -> list[Mark]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.kept_masks import read_kept_mask
-from medvol.evaluation.run_facts import hide_folders
+from medvol.evaluation.report_page.run_facts import hide_folders
 from medvol.inference.overlay import Picture, render_key_slice
 from medvol.inference.page_stack import make_stack
 from medvol.pages.answers import Fact
@@ -28,7 +27,7 @@ MAX_VOXELS = 1_500_000
 MAX_WORDS = 2_000
 """Most letters of a policy's answer in a report."""
 
-RANKS = ("worst", "median", "best")
+RANKS = ("only", "worst", "median", "best")
 
 _NONE = np.empty((0, 4))
 
@@ -157,11 +156,11 @@ def _facts(score: CaseScore) -> tuple[Fact, ...]:
     return tuple(row for row in rows if row is not None)
 
 
-def other_scores(score: CaseScore, runs: Sequence[tuple[str, Evaluation]], own: Path) -> tuple[Fact, ...]:
+def other_scores(score: CaseScore, own: str, runs: Mapping[str, Evaluation]) -> tuple[Fact, ...]:
     """What other runs earned on a case."""
     facts = []
-    for label, run in runs:
+    for label, run in runs.items():
         found = next((one for one in run.scores if one.case_id == score.case_id), None)
-        if found is not None and run.folder != own:
+        if found is not None and label != own:
             facts.append(Fact(f"DSC of {label}", f"{found.dsc:.3f}", found.failure or ""))
     return tuple(facts)

@@ -12,10 +12,10 @@ from medvol.core.roles import CaseDataset
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.learning_curves import plot_curves, read_curves
 from medvol.evaluation.report import TOPICS, EvaluationReport, format_interval, lay_out, read_runs
-from medvol.evaluation.report_confidence import confidence_blocks
-from medvol.evaluation.report_plots import (
+from medvol.evaluation.report_page.confidence import confidence_blocks
+from medvol.evaluation.report_page.learning_curves import plot_curves, read_curves
+from medvol.evaluation.report_page.plots import (
     plot_budget,
     plot_differences,
     plot_means,
@@ -23,11 +23,12 @@ from medvol.evaluation.report_plots import (
     plot_targets,
     worst_patients,
 )
-from medvol.evaluation.run_facts import describe_run, hide_folders
-from medvol.evaluation.shown_cases import RANKS, choose_cases, clip_words, other_scores, show_case
+from medvol.evaluation.report_page.run_facts import describe_run, hide_folders
+from medvol.evaluation.report_page.shown_cases import RANKS, choose_cases, clip_words, other_scores, show_case
 from medvol.pages.answers import Fact
-from medvol.pages.blocks import CaseBlock, Failure, FailuresBlock, Section, TableBlock, WordsBlock
+from medvol.pages.blocks import Failure, FailuresBlock, Section, TableBlock, WordsBlock
 from medvol.pages.report import ReportPage
+from medvol.terminal.progress import counted
 
 MAX_CASES = 1_000
 """Most rows of the table of all cases."""
@@ -86,7 +87,7 @@ def make_page(runs: Mapping[str, Evaluation], find_data: FindData | None) -> Rep
             "confidence",
             "Confidence",
             "Whether the answers that a run was less sure of are the worse ones.",
-            tuple(confidence_blocks(runs)),
+            (*confidence_blocks(runs), *_tables(report, _is("confidence"))),
         ),
         _cases(runs, find_data),
         _failures(runs),
@@ -113,8 +114,7 @@ def _scores(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Section
         "counts as 0 (HD95: the diagonal of the volume). Intervals are 95 % bootstrap-t intervals that resample whole "
         "patients."
     )
-    remarks = tuple(f"{remark[0].upper()}{remark[1:]}." for remark in report.remarks)
-    words = (WordsBlock(remarks),) if remarks else ()
+    words = (WordsBlock(tuple(f"{remark}." for remark in report.remarks)),) if report.remarks else ()
     return Section("scores", "Scores", intro, (*_tables(report, _is("scores")), *plot_means(runs), *words))
 
 
@@ -169,17 +169,20 @@ def _cases(runs: Mapping[str, Evaluation], find_data: FindData | None) -> Sectio
         "answer did not fail. Pictures and voxels are for looking; every figure is of scan and mask as they are."
     )
     finders = {label: _find(run, find_data) for label, run in runs.items()}
-    blocks: list[CaseBlock] = []
-    for number, (label, run) in enumerate(runs.items()):
-        for chosen in choose_cases(run.scores):
-            elsewhere = other_scores(chosen.score, list(runs.items()), run.folder)
-            blocks.append(show_case(chosen, label, number, run, finders[label], elsewhere))
-    none = [f"No case of {label} has a target and an answer that did not fail." for label, run in runs.items()
-            if not choose_cases(run.scores)]  # fmt: skip
-    blocks.sort(key=lambda block: RANKS.index(block.rank) if block.rank in RANKS else 0)
-    return Section(
-        "cases", "Worst, median and best cases", intro, (*([WordsBlock(tuple(none))] if none else []), *blocks)
+    chosen = [
+        (number, label, one) for number, (label, run) in enumerate(runs.items()) for one in choose_cases(run.scores)
+    ]
+    chosen.sort(key=lambda row: RANKS.index(row[2].rank))
+    blocks = [
+        show_case(one, label, number, runs[label], finders[label], other_scores(one.score, label, runs))
+        for number, label, one in counted(chosen, "drawing", len(chosen), "cases")
+    ]
+    named = {label for _, label, _ in chosen}
+    none = tuple(
+        f"No case of {label} has a target and an answer that did not fail." for label in runs if label not in named
     )
+    words = (WordsBlock(none),) if none else ()
+    return Section("cases", "Worst, median and best cases", intro, (*words, *blocks))
 
 
 def _find(run: Evaluation, find_data: FindData | None) -> CaseFinder | str:
