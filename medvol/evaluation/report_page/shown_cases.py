@@ -50,18 +50,17 @@ class Chosen:
 def choose_cases(scores: Sequence[CaseScore]) -> list[Chosen]:
     """The worst, the median and the best case by DSC among those that have a target and an answer that did not fail.
 
-    Fewer where there are fewer than three; of equal ones the first by id. The median is the lower one of two.
+    Of two cases there is no median, and one alone is ``only``. Equal ones are in the order of their ids, and the median
+    of an even number is the lower one.
     """
-    ranked = [(score.dsc, score.case_id, place) for place, score in enumerate(scores) if score.present]
-    ranked = sorted(row for row in ranked if scores[row[2]].failure is None)
-    if not ranked:
-        return []
+    ranked = sorted(
+        (score.dsc, score.case_id, place)
+        for place, score in enumerate(scores)
+        if score.present and score.failure is None
+    )
     last = len(ranked) - 1
-    best = next(i for i, row in enumerate(ranked) if row[0] == ranked[last][0])
-    places = {0: "worst", best: "best"} if best or last else {0: "only"}
-    if last > 1:
-        places.setdefault(last // 2, "median")
-    return [Chosen(scores[ranked[i][2]], ranked[i][2], places[i]) for i in sorted(places)]
+    places = {last // 2: "median", 0: "worst", last: "best"} if last else {0: "only"}
+    return [Chosen(scores[ranked[i][2]], ranked[i][2], rank) for i, rank in sorted(places.items()) if ranked]
 
 
 def clip_words(words: str) -> str:
