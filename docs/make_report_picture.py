@@ -38,7 +38,7 @@ def write_settings(folder: Path, name: str, policy: str) -> Path:
     """An experiment that tests a policy on phantoms."""
     evaluation = {"max_new_tokens": 64, "error_budget": True}
     model = {"policy": policy, "propagator": "RegionPropagator", "evaluation": evaluation}
-    questions = {"phrasing": "both", "absent_share": 1 / 6}
+    questions = {"phrasing": "both", "absent_share": 0.16}
     test = {"split": "test", "num_volumes": VOLUMES, "questions": questions}
     trainer = {"default_root_dir": str(folder / name), "accelerator": "cpu", "logger": False}
     settings = {
