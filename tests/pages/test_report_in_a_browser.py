@@ -57,7 +57,7 @@ def test_a_whole_reading_asks_nothing_and_goes_well(
             summary.click()
         assert page.locator("#all tbody tr").count() == 6
         assert "tolerance_mm" in page.inner_text("#runs")
-        case = page.locator("#cases article").last
+        case = page.locator("#cases article[aria-label='worst case of worse']")
         case.scroll_into_view_if_needed()
         case.locator(".viewer:not([hidden]) canvas").wait_for()
         case.locator(".open").click()
@@ -65,7 +65,7 @@ def test_a_whole_reading_asks_nothing_and_goes_well(
         page.wait_for_timeout(500)  # NiiVue draws in the next frames
         picture = case.locator(".stage").screenshot()
         assert share_of(picture, GREEN) > 0.01
-        assert share_of(picture, PINK) > 0.001
+        assert share_of(picture, PINK) > 0.01  # the box is 9 of 20 pixels short
         assert page.locator(".stage canvas").count() == 1
         assert opened.errors == []
         assert [url for url in opened.requests[1:] if not url.startswith(("data:", "blob:"))] == []
@@ -77,11 +77,12 @@ def test_the_true_mask_is_outlined_beside_the_answer(browser: Browser, report: P
         case.scroll_into_view_if_needed()
         canvas = case.locator(".viewer:not([hidden]) canvas")
         canvas.wait_for()
-        for picture in (canvas.screenshot(), case.locator("img").screenshot()):
-            assert share_of(picture, GREEN, 60) > 0.001
-            assert share_of(picture, PINK, 60) > 0.001
+        assert share_of(case.locator("img").screenshot(), PINK) > 0.001
+        canvas.press("ArrowUp")  # on the key slice the box lies on the mask's outline
+        assert share_of(canvas.screenshot(), GREEN) > 0.001
+        assert share_of(canvas.screenshot(), PINK) > 0.001
         case.locator(".with-mask input").uncheck()
-        assert share_of(canvas.screenshot(), PINK, 60) == 0
+        assert share_of(canvas.screenshot(), PINK) == 0
 
 
 def test_hostile_text_is_text(browser: Browser, report: Path) -> None:
@@ -109,8 +110,10 @@ def test_it_fits_and_can_be_read(browser: Browser, report: Path, width: int, sch
 def test_the_keyboard_reaches_everything(browser: Browser, report: Path) -> None:
     with browser.open(report) as opened:
         page = opened.page
+        page.locator("#cases article").first.scroll_into_view_if_needed()
+        page.locator(".viewer:not([hidden])").first.wait_for()
         reached = set()
-        for _ in range(200):
+        for _ in range(100):
             page.keyboard.press("Tab")
             reached.add(page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
         assert {"A.skip", "A.", "DIV.sheet", "SUMMARY.", "CANVAS.", "BUTTON.open"} <= reached
