@@ -26,7 +26,7 @@ VOLUMES = 12
 RELATIONAL = ("kidneys", "kidney with lesion", "kidney without lesion")
 """Targets that are no label of a label map."""
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-WIDE, HIGH = 1000, 1180
+WIDE, HIGH = 1000, 1560
 
 
 def run_medvol(*arguments: object) -> None:
@@ -107,7 +107,8 @@ def draw(report: Path) -> Image.Image:
     both = Image.new("RGB", (2 * WIDE, HIGH), "white")
     both.paste(left, (0, 0))
     both.paste(right, (WIDE, 0))
-    return both.resize((2 * WIDE * 7 // 10, HIGH * 7 // 10), Image.Resampling.LANCZOS)
+    small = both.resize((2 * WIDE * 7 // 10, HIGH * 7 // 10), Image.Resampling.LANCZOS)
+    return small.quantize(256, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":

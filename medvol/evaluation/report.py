@@ -144,6 +144,11 @@ def format_interval(interval: Mapping[str, Any] | None) -> str:
     return mean if interval["low"] is None else f"{mean} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
+def format_p(p: float) -> str:
+    """``0.032``; ``<0.001`` for less than that, since no p is 0."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
 def _overview(runs: Mapping[str, Evaluation]) -> Sheet:
     parts = [run.summary["all"] for run in runs.values()]
     rows = [[key, *(str(part[key]) for part in parts)] for key in ("cases", "patients", "present", "failures")]
@@ -174,7 +179,7 @@ def _differences_to_first(group: Mapping[str, Evaluation]) -> list[Sheet]:
 def _difference_cell(difference: Difference | None) -> str:
     if difference is None:
         return "-"
-    return f"{format_interval(asdict(difference.interval))} p {difference.p:.3f}"
+    return f"{format_interval(asdict(difference.interval))} p {format_p(difference.p)}"
 
 
 def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:

@@ -26,7 +26,7 @@ from medvol.core.errors import ConfigError, RecordError
 from medvol.evaluation.archive import read_evaluation, write_evaluation
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.comparison import alike, compare_runs
-from medvol.evaluation.report import LABELS, format_interval, read_runs, report_runs
+from medvol.evaluation.report import LABELS, format_interval, format_p, read_runs, report_runs
 from medvol.evaluation.report_page import learning_curves
 from medvol.evaluation.report_page.confidence import confidence_blocks, risk_curve
 from medvol.evaluation.report_page.learning_curves import plot_curves, read_curves
@@ -110,7 +110,7 @@ def test_differences_hold_interval_and_p(runs, page):
     (first_label, first), *others = loaded.items()
     found = compare_runs(first, dict(others))["dsc"]
     rows = [row for row in Tables(page).of("differences") if row[0] == "DSC"]
-    cells = [f"{format_interval(vars(one.interval))} p {one.p:.3f}" for one in found.values()]
+    cells = [f"{format_interval(vars(one.interval))} p {format_p(one.p)}" for one in found.values()]
     assert rows[0] == ["DSC", *cells]
     assert f"Difference to {first_label}" in page
 

@@ -8,7 +8,7 @@ from typing import Any
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.comparison import alike, compare_runs
-from medvol.evaluation.report import LABELS, format_interval
+from medvol.evaluation.report import LABELS, format_interval, format_p
 from medvol.pages.blocks import Strip, StripsBlock
 from medvol.pages.plots import Axis, draw_bar, draw_dots, draw_interval, quantile
 
@@ -74,10 +74,10 @@ def _plot_group(group: Mapping[str, Evaluation], numbers: Mapping[str, int]) -> 
         for place, (label, one) in enumerate(row.items()):
             part = one.interval
             text = format_interval({"mean": part.mean, "low": part.low, "high": part.high})
-            words = f"{LABELS[name]} of {label} less {first_label}: {text}, p {one.p:.3f}"
+            words = f"{LABELS[name]} of {label} less {first_label}: {text}, p {format_p(one.p)}"
             drawing = draw_interval(part.mean, part.low, part.high, Axis(-reach, reach), words, zero=True)
             opens = not place
-            cells = (text, f"{one.p:.3f}")
+            cells = (text, format_p(one.p))
             strips.append(Strip(LABELS[name] if opens else "", label, numbers[label], drawing, cells, opens))
     low, half = f"\N{MINUS SIGN}{reach:g}", f"{reach / 2:g}"
     ticks = (low, f"\N{MINUS SIGN}{half}", "0", half, f"{reach:g}")
