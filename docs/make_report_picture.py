@@ -107,8 +107,7 @@ def draw(report: Path) -> Image.Image:
     both = Image.new("RGB", (2 * WIDE, HIGH), "white")
     both.paste(left, (0, 0))
     both.paste(right, (WIDE, 0))
-    small = both.resize((2 * WIDE * 7 // 10, HIGH * 7 // 10), Image.Resampling.LANCZOS)
-    return small.quantize(256, dither=Image.Dither.NONE)
+    return both.resize((2 * WIDE * 6 // 10, HIGH * 6 // 10), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":
