@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.run_data import TEST_SETTINGS, find_run_data
 from medvol.cli.settings import read_config
-from medvol.core.errors import ConfigError
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
 if TYPE_CHECKING:
-    from medvol.core.roles import CaseDataset
-    from medvol.evaluation.archive import Evaluation
     from medvol.rollouts.scorer import RewardScorer
 
 MEASURES = ("surface", "tolerance_mm", "lesions")
-
-_TEST = "test.yaml"
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -43,7 +39,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     about = about_run(evaluation)
     options = parse_over(parser, arguments, about["settings"])
     settings = read_measures({**about["settings"], **{name: options[name] for name in MEASURES}})
-    dataset = _choose_data(options.data, evaluation, about)
+    dataset = find_run_data(evaluation, options.data)
     rewards = _choose_rewards(options.rewards, evaluation.folder)
     with Work("scoring", len(dataset), "cases") as work:
         scores = rescore(evaluation, dataset, settings, rewards, lambda done: work.advance())
@@ -71,28 +67,13 @@ def _parser(verb: str) -> ComponentParser:
     return parser
 
 
-def _choose_data(given: str | None, evaluation: Evaluation, about: Mapping[str, Any]) -> CaseDataset:
-    """The cases that the run scored: from the file that is given, that it names, or that it keeps of itself."""
-    from medvol.cli.experiment_data import build_data
-
-    named = about.get("data") or {}
-    config = given or named.get("config") or evaluation.folder / _TEST
-    if not Path(config).is_file():
-        raise ConfigError(f"{str(config)!r}, with the data of the run, is not there; name another (--data)")
-    split = named.get("split", "test")
-    dataset = build_data(config).splits.get(split)
-    if dataset is None:
-        raise ConfigError(f"{str(config)!r} has no {split} cases; name the file with the data of the run (--data)")
-    return dataset
-
-
 def _choose_rewards(given: str | None, folder: Path) -> RewardScorer | None:
     """The reward terms of the file that is given, or of the run's own configuration; None where there are none."""
     from medvol.cli.audit import read_rewards
     from medvol.rollouts.scorer import RewardScorer
 
-    config = given or str(folder / _TEST)
-    if given is None and not _has_rewards(folder / _TEST):
+    config = given or str(folder / TEST_SETTINGS)
+    if given is None and not _has_rewards(folder / TEST_SETTINGS):
         return None
     return RewardScorer(*read_rewards(config))
 

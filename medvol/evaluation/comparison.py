@@ -34,6 +34,18 @@ def same_cases(first: Evaluation, second: Evaluation) -> bool:
     return _cases(first) == _cases(second)
 
 
+def alike(runs: Mapping[str, Evaluation]) -> list[dict[str, Evaluation]]:
+    """Runs that answered the same cases, together; each group in the order of the runs, the first of it first."""
+    groups: list[dict[str, Evaluation]] = []
+    for label, run in runs.items():
+        group = next((group for group in groups if same_cases(next(iter(group.values())), run)), None)
+        if group is None:
+            groups.append({label: run})
+        else:
+            group[label] = run
+    return groups
+
+
 def surface_of(run: Evaluation) -> tuple[Any, Any]:
     """How a run measured surfaces, and its tolerance in mm."""
     settings = run.summary.get("settings", {})

@@ -14,7 +14,7 @@ from rich.text import Text
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.comparison import Difference, compare_runs, same_cases, surface_of
+from medvol.evaluation.comparison import Difference, alike, compare_runs, same_cases, surface_of
 from medvol.evaluation.risk_coverage import describe_confidence
 from medvol.evaluation.summary import GROUPINGS, mean_scores
 
@@ -37,6 +37,9 @@ LABELS = {
 }
 """Column head of every metric, in order."""
 
+TOPICS = ("scores", "differences", "budget", "groups", "confidence")
+"""Parts of a report that tables belong to; a table may belong to none."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -46,11 +49,13 @@ class Sheet:
         title: What it shows.
         head: Column heads.
         rows: One cell a column.
+        topic: Part of a report that it belongs to, one of ``TOPICS``.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    topic: str = ""
 
     def __rich__(self) -> RenderableType:
         """For the terminal; names from data are never read as markup."""
@@ -99,7 +104,11 @@ def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
         ConfigError: There is no folder, or one is named twice.
         RecordError: A file is missing, damaged, or of another version.
     """
-    runs = read_runs(folders)
+    return lay_out(read_runs(folders))
+
+
+def lay_out(runs: Mapping[str, Evaluation]) -> EvaluationReport:
+    """Lay evaluations by label side by side; those of the same cases are compared with the first of them."""
     groups = [sheet for grouping in GROUPINGS for sheet in _groups(runs, grouping)]
     return EvaluationReport(
         [_overview(runs), *_differences(runs), *_budgets(runs), *_confidences(runs), *groups],
@@ -137,19 +146,28 @@ def format_interval(interval: Mapping[str, Any] | None) -> str:
     return mean if interval["low"] is None else f"{mean} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
+def format_p(p: float) -> str:
+    """``0.032``; ``<0.001`` for less than that, since no p is 0."""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
 def _overview(runs: Mapping[str, Evaluation]) -> Sheet:
     parts = [run.summary["all"] for run in runs.values()]
     rows = [[key, *(str(part[key]) for part in parts)] for key in ("cases", "patients", "present", "failures")]
     for name, label in LABELS.items():
         if any(name in part["metrics"] for part in parts):
             rows.append([label, *(format_interval(part["metrics"].get(name)) for part in parts)])
-    return Sheet("mean [95 % interval by patient]; failures count as 0", ["", *runs], rows)
+    return Sheet("mean [95 % interval by patient]; failures count as 0", ["", *runs], rows, "scores")
 
 
 def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
-    """Paired differences to the first run, for the runs that answered the same cases."""
-    (first_label, first), *rest = runs.items()
-    others = {label: run for label, run in rest if same_cases(first, run)}
+    """Paired differences among the runs that answered the same cases, to the first of them."""
+    return [sheet for group in alike(runs) for sheet in _differences_to_first(group)]
+
+
+def _differences_to_first(group: Mapping[str, Evaluation]) -> list[Sheet]:
+    (first_label, first), *rest = group.items()
+    others = dict(rest)
     found = compare_runs(first, others)
     rows = [
         [LABELS[name], *(_difference_cell(found[name].get(label)) for label in others)]
@@ -157,13 +175,13 @@ def _differences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
         if found.get(name)
     ]
     title = f"difference to {first_label}, same cases [95 % interval by patient], p of the permutation test by patient"
-    return [Sheet(f"{title}, after Holm over the runs", ["", *others], rows)] if rows else []
+    return [Sheet(f"{title}, after Holm over the runs", ["", *others], rows, "differences")] if rows else []
 
 
 def _difference_cell(difference: Difference | None) -> str:
     if difference is None:
         return "-"
-    return f"{format_interval(asdict(difference.interval))} p {difference.p:.3f}"
+    return f"{format_interval(asdict(difference.interval))} p {format_p(difference.p)}"
 
 
 def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
@@ -179,7 +197,7 @@ def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
             ("box_loss", "lost by the boxes"),
         )
     ]
-    return [Sheet("error budget, cases whose target is present", ["", *budgets], rows)] if budgets else []
+    return [Sheet("error budget, cases whose target is present", ["", *budgets], rows, "budget")] if budgets else []
 
 
 def _confidences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
@@ -197,7 +215,10 @@ def _confidences(runs: Mapping[str, Evaluation]) -> list[Sheet]:
         ["gain: 0 random, 1 perfect", *(_worth(found["gain"]) for found in known.values())],
     ]
     title = "confidence from sampled answers; risk is 1 - DSC [95 % percentile interval by patient]"
-    return [Sheet(title, ["", *known], rows), *(_look_first(label, found) for label, found in known.items())]
+    return [
+        Sheet(title, ["", *known], rows, "confidence"),
+        *(_look_first(label, found) for label, found in known.items()),
+    ]
 
 
 def _worth(found: Mapping[str, Any]) -> str:
@@ -214,7 +235,8 @@ def _look_first(label: str, found: Mapping[str, Any]) -> Sheet:
         ]
         for row in found["look_first"]
     ]
-    return Sheet(f"look at these first: least confidence in {label}", ["case", "target", "confidence", "DSC"], rows)
+    title = f"look at these first: least confidence in {label}"
+    return Sheet(title, ["case", "target", "confidence", "DSC"], rows, "confidence")
 
 
 def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:
@@ -224,7 +246,7 @@ def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:
         [name, *(_group_cell(groups[label].get(name)) for label in runs)]
         for name in sorted({name for members in groups.values() for name in members})
     ]
-    return [Sheet(f"DSC by {grouping}", [grouping, *runs], rows)] if len(rows) > 1 else []
+    return [Sheet(f"DSC by {grouping}", [grouping, *runs], rows, "groups")] if len(rows) > 1 else []
 
 
 def _group_cell(row: Mapping[str, Any] | None) -> str:

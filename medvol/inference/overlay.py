@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BOX_COLOUR = "#ffd166"
 MASK_COLOUR = "#06d6a0"
+TRUTH_COLOUR = "#ff7ab8"
 _BACKGROUND = "#000000"
 _TEXT = "#f2f2f2"
 _QUIET = "#b0b0b0"
@@ -52,6 +53,8 @@ class Picture:
         evidence: The anchor; of an absent one the middle slice is shown.
         warnings: Why the answer may be worth nothing.
         edited: True when a person changed the anchor.
+        truth: The true mask on the same grid; None where none is shown.
+        shown_slice: Slice that is shown; the key slice, or the middle one, when None.
     """
 
     volume: Volume
@@ -60,6 +63,8 @@ class Picture:
     evidence: Evidence
     warnings: Sequence[AnswerWarning] = ()
     edited: bool = False
+    truth: NDArray[np.bool_] | None = None
+    shown_slice: int | None = None
 
 
 def render_overlay(picture: Picture, context: bool = True, dpi: int = _DPI) -> bytes:
@@ -113,6 +118,8 @@ def render_key_slice(picture: Picture) -> bytes:
 
 
 def _shown_slice(picture: Picture) -> int:
+    if picture.shown_slice is not None:
+        return picture.shown_slice
     key = picture.evidence.key_slice
     return picture.volume.shape[0] // 2 if key is None else key
 
@@ -206,6 +213,8 @@ def _draw_key_slices(figure: Figure, size: tuple[float, float], picture: Picture
 def _draw_key_slice(axes: Axes, picture: Picture, anchor: Evidence, z: int, limits: tuple[float, float]) -> None:
     volume = picture.volume
     _show(axes, volume, z, limits)
+    if picture.truth is not None:
+        _outline(axes, picture.truth[z], 1.6, TRUTH_COLOUR)
     _outline(axes, picture.mask[z], 1.6)
     if anchor.key_slice is not None:
         draw_boxes(axes, anchor.boxes, BOX_COLOUR, linewidth=1.6)
@@ -247,13 +256,13 @@ def _show(axes: Axes, volume: Volume, z: int, limits: tuple[float, float]) -> No
     axes.set_axis_off()
 
 
-def _outline(axes: Axes, mask: NDArray[np.bool_], linewidth: float) -> None:
+def _outline(axes: Axes, mask: NDArray[np.bool_], linewidth: float, colour: str = MASK_COLOUR) -> None:
     """Contour along the mask's pixel edges; the padding closes it at the border of the slice."""
     if not mask.any():
         return
     padded = np.pad(mask, 1).astype(np.float64)
     rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
-    axes.contour(columns, rows, padded, levels=[0.5], colors=[MASK_COLOUR], linewidths=linewidth)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=linewidth)
 
 
 def _scale_bar(axes: Axes, volume: Volume) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +39,21 @@ class _Part:
         z, y, x = (math.ceil((b - a) / f) for a, b, f in zip(self.start, self.stop, self.factor, strict=True))
         return z, y, x
 
+    @property
+    def slabs(self) -> Iterator[tuple[slice, slice, slice]]:
+        """What becomes one slice each, in order."""
+        for first in range(self.start[0], self.stop[0], self.factor[0]):
+            down = slice(first, min(first + self.factor[0], self.stop[0]))
+            yield down, slice(self.start[1], self.stop[1]), slice(self.start[2], self.stop[2])
+
 
 def make_stack(
-    volume: Volume, query: str, mask: NDArray[np.bool_], evidence: Evidence
+    volume: Volume,
+    query: str,
+    mask: NDArray[np.bool_],
+    evidence: Evidence,
+    truth: NDArray[np.bool_] | None = None,
+    max_voxels: int | None = None,
 ) -> tuple[Stack, tuple[str, ...]]:
     """Choose, window and average the part of a scan that is shown, with its mask and its boxes.
 
@@ -49,14 +62,17 @@ def make_stack(
         query: The question, which chooses the intensity window.
         mask: (Z, Y, X).
         evidence: The anchor.
+        truth: The true mask, which is shown too.
+        max_voxels: Most voxels of the part; ``MAX_VOXELS`` when None.
 
     Returns:
         The part, and sentences on what it does not show as it is.
     """
-    part = _choose_part(volume, mask, evidence)
+    seen = mask if truth is None else mask | truth
+    part = _choose_part(volume, seen, evidence, MAX_VOXELS if max_voxels is None else max_voxels)
     name = window_for_target(query)
     limits = window_limits(volume, get_window(name))
-    scan, small_mask = _average(volume, mask, part, limits)
+    scan = _average_scan(volume, part, limits)
     affine = _affine(volume, part)
     offset, scale = np.array(part.start)[[2, 1, 2, 1]], np.array(part.factor)[[2, 1, 2, 1]]
     placed = [
@@ -70,7 +86,7 @@ def make_stack(
     spacing_z, spacing_y, spacing_x = (side * f for side, f in zip(volume.spacing, part.factor, strict=True))
     stack = Stack(
         scan_nii_gz=pack_nifti(scan, affine),
-        mask_nii_gz=pack_nifti(small_mask, affine) if mask.any() else None,
+        mask_nii_gz=pack_nifti(_average_mask(mask, part), affine) if mask.any() else None,
         shape_zyx=part.shape,
         spacing_zyx_mm=(spacing_z, spacing_y, spacing_x),
         start_zyx=part.start,
@@ -79,17 +95,18 @@ def make_stack(
         key=None if evidence.absent else placed[0][0],
         boxes=placed[0][1] if placed else (),
         further=tuple(placed[1:]),
+        truth_nii_gz=None if truth is None or not truth.any() else pack_nifti(_average_mask(truth, part), affine),
     )
     return stack, tuple(_tell(volume, part, name, limits))
 
 
-def _choose_part(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) -> _Part:
+def _choose_part(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence, max_voxels: int) -> _Part:
     """The whole scan where it is small enough, else what lies around mask and boxes."""
     start, stop = (0, 0, 0), volume.shape
-    if math.prod(stop) > MAX_VOXELS and not evidence.absent:
+    if math.prod(stop) > max_voxels and (not evidence.absent or mask.any()):
         start, stop = _around(volume, mask, evidence)
     factor = [1, 1, 1]
-    while math.prod((part := _Part(start, stop, (factor[0], factor[1], factor[2]))).shape) > MAX_VOXELS:
+    while math.prod((part := _Part(start, stop, (factor[0], factor[1], factor[2]))).shape) > max_voxels:
         sizes = [volume.spacing[i] * factor[i] if part.shape[i] > 1 else math.inf for i in range(3)]
         factor[int(np.argmin(sizes))] += 1
     return part
@@ -97,11 +114,13 @@ def _choose_part(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) ->
 
 def _around(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) -> tuple[_Three, _Three]:
     """First and last voxel of the box about mask and boxes with a margin, as (z, y, x)."""
-    boxes = np.concatenate([anchor.boxes for anchor in evidence.anchors])
-    keys = evidence.key_slices
-    x1, y1 = np.floor(boxes[:, :2].min(axis=0)).astype(int)
-    x2, y2 = np.ceil(boxes[:, 2:].max(axis=0)).astype(int)
-    low, high = np.array([keys[0], y1, x1]), np.array([keys[-1] + 1, y2, x2])
+    low, high = np.array(volume.shape), np.zeros(3, int)
+    if not evidence.absent:
+        boxes = np.concatenate([anchor.boxes for anchor in evidence.anchors])
+        keys = evidence.key_slices
+        x1, y1 = np.floor(boxes[:, :2].min(axis=0)).astype(int)
+        x2, y2 = np.ceil(boxes[:, 2:].max(axis=0)).astype(int)
+        low, high = np.array([keys[0], y1, x1]), np.array([keys[-1] + 1, y2, x2])
     if mask.any():
         sides = ndimage.find_objects(mask.astype(np.uint8))[0]
         low = np.minimum(low, [side.start for side in sides])
@@ -112,21 +131,22 @@ def _around(volume: Volume, mask: NDArray[np.bool_], evidence: Evidence) -> tupl
     return (z1, y1, x1), (z2, y2, x2)
 
 
-def _average(
-    volume: Volume, mask: NDArray[np.bool_], part: _Part, limits: tuple[float, float]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Scan in 0 to 255 and mask in 0 or 1, block by block; a mask that no block is half full of keeps every block."""
+def _average_scan(volume: Volume, part: _Part, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Scan in 0 to 255, block by block."""
     scan = np.empty(part.shape, np.uint8)
-    share = np.empty(part.shape, np.float32)
-    rows, columns = slice(part.start[1], part.stop[1]), slice(part.start[2], part.stop[2])
-    for k in range(part.shape[0]):
-        first = part.start[0] + k * part.factor[0]
-        slab = slice(first, min(first + part.factor[0], part.stop[0]))
-        shown = apply_window(np.asarray(volume.voxels[slab, rows, columns]), *limits)
+    for k, slab in enumerate(part.slabs):
+        shown = apply_window(np.asarray(volume.voxels[slab]), *limits)
         scan[k] = np.rint(255 * _block_means(shown, part.factor))
-        share[k] = _block_means(mask[slab, rows, columns].astype(np.float32), part.factor)
+    return scan
+
+
+def _average_mask(mask: NDArray[np.bool_], part: _Part) -> NDArray[np.uint8]:
+    """Mask in 0 or 1, block by block; one that no block is half full of keeps every block."""
+    share = np.empty(part.shape, np.float32)
+    for k, slab in enumerate(part.slabs):
+        share[k] = _block_means(mask[slab].astype(np.float32), part.factor)
     full = share >= 0.5
-    return scan, (full if full.any() else share > 0).astype(np.uint8)
+    return (full if full.any() else share > 0).astype(np.uint8)
 
 
 def _block_means(slab: NDArray[np.float32], factor: _Three) -> NDArray[np.float32]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from medvol.pages.document import render_document
-from medvol.pages.viewer import NIIVUE_VERSION, SCRIPTS, Stack, niivue_licences, niivue_script, packed_niivue
+from medvol.pages.viewer import (
+    NIIVUE_VERSION,
+    SCRIPTS,
+    KeptVoxels,
+    Stack,
+    niivue_licences,
+    niivue_script,
+    packed_niivue,
+)
 
 MAX_SCANS_MIB = 16
 """Most voxels in one page, compressed; answers beyond it have pictures and no viewer."""
@@ -108,7 +114,7 @@ class AnswerPage:
     def __init__(self, version: str) -> None:
         self.version = version
         self.answers: list[PageAnswer] = []
-        self._voxels: dict[str, bytes] = {}
+        self._voxels = KeptVoxels(MAX_SCANS_MIB * _MIB)
         self._pictures_bytes = 0
 
     def add(self, answer: PageAnswer) -> None:
@@ -120,7 +126,7 @@ class AnswerPage:
         if answer.picture is not None and self._pictures_bytes + len(answer.picture) > MAX_PICTURES_MIB * _MIB:
             answer = _without(answer, f"its picture, since a page holds at most {MAX_PICTURES_MIB} MiB of pictures")
             answer = replace(answer, picture=None)
-        if answer.stack is not None and not self._keep_voxels(answer.stack):
+        if answer.stack is not None and not self._voxels.keep(answer.stack):
             answer = _without(answer, f"slices, planes and 3D, since a page holds at most {MAX_SCANS_MIB} MiB of scans")
             answer = replace(answer, stack=None)
         self._pictures_bytes += len(answer.picture or b"")
@@ -131,11 +137,11 @@ class AnswerPage:
         shows_scans = any(answer.stack is not None for answer in self.answers)
         values = {
             "answers": self.answers,
-            "stacks": [None if answer.stack is None else _describe(answer.stack) for answer in self.answers],
+            "stacks": [answer.stack and answer.stack.to_dict() for answer in self.answers],
             "counts": [
                 (status, sum(a.status == status for a in self.answers)) for status in ("found", "absent", "failed")
             ],
-            "voxels": self._voxels,
+            "voxels": self._voxels.by_id,
             "niivue": packed_niivue() if shows_scans else None,
             "niivue_version": NIIVUE_VERSION,
             "licences": niivue_licences() if shows_scans else "",
@@ -143,26 +149,6 @@ class AnswerPage:
         }
         return render_document("answers.html", SCRIPTS, values, [niivue_script()] if shows_scans else [])
 
-    def _keep_voxels(self, stack: Stack) -> bool:
-        """Keep what a stack holds, equal voxels once; False when it does not fit."""
-        new = {_name(data): data for data in _parts(stack) if _name(data) not in self._voxels}
-        if sum(map(len, [*self._voxels.values(), *new.values()])) > MAX_SCANS_MIB * _MIB:
-            return False
-        self._voxels |= new
-        return True
-
 
 def _without(answer: PageAnswer, what: str) -> PageAnswer:
     return replace(answer, notes=(*answer.notes, f"Not shown of this answer: {what}."))
-
-
-def _describe(stack: Stack) -> dict[str, Any]:
-    return stack.to_dict(_name(stack.scan_nii_gz), None if stack.mask_nii_gz is None else _name(stack.mask_nii_gz))
-
-
-def _parts(stack: Stack) -> Sequence[bytes]:
-    return [data for data in (stack.scan_nii_gz, stack.mask_nii_gz) if data is not None]
-
-
-def _name(voxels: bytes) -> str:
-    return f"voxels-{hashlib.sha256(voxels).hexdigest()[:16]}"

@@ -15,11 +15,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from medvol.core.visible_text import show
 
 _HERE = Path(__file__).parent
-_STYLES = ("page.css",)
 
 
 def render_document(
-    template: str, scripts: Sequence[str], values: Mapping[str, Any], late_scripts: Sequence[bytes] = ()
+    template: str,
+    scripts: Sequence[str],
+    values: Mapping[str, Any],
+    late_scripts: Sequence[bytes] = (),
+    styles: Sequence[str] = ("page.css",),
 ) -> str:
     """Render a template; the same values always give the same text.
 
@@ -31,8 +34,9 @@ def render_document(
         scripts: Files of ``assets/`` that run when the page opens, in this order; all of them become one script.
         values: What the template shows, as plain data.
         late_scripts: Scripts that the page itself adds later, to the letter.
+        styles: Files of ``assets/`` that style it, in this order.
     """
-    style = "\n".join(read_asset(name).decode() for name in _STYLES)
+    style = "\n".join(read_asset(name).decode() for name in styles)
     script = "\n".join(read_asset(name).decode() for name in scripts)
     allowed = " ".join(map(_source, [script.encode(), *late_scripts]))
     policy = (

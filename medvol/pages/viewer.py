@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -35,6 +36,7 @@ class Stack:
         key: Key slice as an index of the part; None where there is none.
         boxes: Boxes x1, y1, x2, y2 on the key slice, half-open, in pixels of the part.
         further: Further key slices, each with its boxes.
+        truth_nii_gz: The true mask on the same grid, 0 or 1; None where none is shown.
     """
 
     scan_nii_gz: bytes
@@ -47,18 +49,20 @@ class Stack:
     key: int | None
     boxes: Boxes
     further: tuple[tuple[int, Boxes], ...] = ()
+    truth_nii_gz: bytes | None = None
 
     @property
-    def size(self) -> int:
-        """Bytes of its voxels in a page."""
-        return len(self.scan_nii_gz) + len(self.mask_nii_gz or b"")
+    def parts(self) -> tuple[bytes, ...]:
+        """Everything that it holds, packed."""
+        return tuple(part for part in (self.scan_nii_gz, self.mask_nii_gz, self.truth_nii_gz) if part is not None)
 
-    def to_dict(self, scan_id: str, mask_id: str | None) -> dict[str, Any]:
-        """What the scripts of a page read; the ids name the elements that hold the voxels."""
+    def to_dict(self) -> dict[str, Any]:
+        """What the scripts of a page read; ids name the elements that hold the voxels."""
         further = [{"key": key, "boxes": [list(box) for box in boxes]} for key, boxes in self.further]
         return {
-            "scan": scan_id,
-            "mask": mask_id,
+            "scan": _id(self.scan_nii_gz),
+            "mask": None if self.mask_nii_gz is None else _id(self.mask_nii_gz),
+            "truth": None if self.truth_nii_gz is None else _id(self.truth_nii_gz),
             "shape": list(self.shape_zyx),
             "spacing": list(self.spacing_zyx_mm),
             "start": list(self.start_zyx),
@@ -68,6 +72,36 @@ class Stack:
             "boxes": [list(box) for box in self.boxes],
             **({"further": further} if further else {}),
         }
+
+
+@dataclass
+class KeptVoxels:
+    """Voxels of a page, equal ones once.
+
+    Args:
+        room: Most bytes of them.
+        by_id: The voxels, packed, by the ids of their elements.
+    """
+
+    room: int
+    by_id: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return sum(map(len, self.by_id.values()))
+
+    def keep(self, stack: Stack) -> bool:
+        """Keep what a stack holds; False, and nothing is kept, when it does not fit."""
+        new = {name: part for part in stack.parts if (name := _id(part)) not in self.by_id}
+        if self.size + sum(map(len, new.values())) > self.room:
+            return False
+        self.by_id |= new
+        return True
+
+
+def _id(voxels: bytes) -> str:
+    return f"voxels-{hashlib.sha256(voxels).hexdigest()[:16]}"
 
 
 def niivue_script() -> bytes:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import DatasetError, EvidenceParseError
+from medvol.core.errors import EvidenceParseError
 from medvol.core.roles import CaseDataset
-from medvol.core.types import Case, Volume
+from medvol.core.types import Volume
 from medvol.evaluation.archive import CASES_FILE, read_evaluation
+from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_score import CaseScore
 from medvol.grounding.grammar import parse_evidence
 from medvol.inference.names import cut, readable
@@ -43,43 +44,12 @@ def open_run(folder: Path, dataset: CaseDataset) -> Opened:
         DatasetError: The data set has other cases than the run.
     """
     run = read_evaluation(folder)
-    finder = _CaseFinder(dataset)
+    finder = CaseFinder(dataset)
     entries = [_entry(score, place, finder, run.summary) for place, score in enumerate(run.scores)]
     return Opened(entries, [], folder / READINGS)
 
 
-class _CaseFinder:
-    """Finds cases of a data set by their ids, which only reading them tells; they mostly lie in the run's order."""
-
-    def __init__(self, dataset: CaseDataset) -> None:
-        self._dataset = dataset
-        self._places: dict[str, int] = {}
-
-    def find(self, case_id: str, place: int) -> Case:
-        """The case of that id.
-
-        Args:
-            case_id: Its id.
-            place: Where it lies in the run's list.
-
-        Raises:
-            DatasetError: There is none.
-        """
-        known = self._places.get(case_id)
-        if known is not None:
-            return self._dataset[known]
-        order = sorted(range(len(self._dataset)), key=lambda index: abs(index - place))
-        for index in order:
-            if index in self._places.values():
-                continue
-            case = self._dataset[index]
-            self._places[case.case_id] = index
-            if case.case_id == case_id:
-                return case
-        raise DatasetError(f"the data set of the run has no case {case_id!r}; its data have changed since the test")
-
-
-def _entry(score: CaseScore, place: int, finder: _CaseFinder, about: Mapping[str, Any]) -> Entry:
+def _entry(score: CaseScore, place: int, finder: CaseFinder, about: Mapping[str, Any]) -> Entry:
     content = json.dumps({"case": score.case_id, "query": score.query, "completion": score.completion}, sort_keys=True)
     digest = sha256(content.encode()).hexdigest()
     name = cut(readable(score.case_id), _NAME_BYTES).strip("-. ") or "case"

@@ -10,7 +10,7 @@ from rich.console import Console
 from medvol.core.errors import ConfigError, RecordError
 from medvol.core.json_file import write_json
 from medvol.evaluation.archive import read_evaluation, write_evaluation
-from medvol.evaluation.report import format_interval, report_runs
+from medvol.evaluation.report import format_interval, format_p, report_runs
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.summary import mean_scores, summarise
 from medvol.grounding.anchors import label_anchor
@@ -98,6 +98,10 @@ def test_runs_of_the_same_cases_are_paired(make_scores, tmp_path):
         report.remarks == ("failures of before: no_answer 1", "failures of after: no_answer 1")
         or len(report.remarks) == 2
     )
+
+
+def test_no_p_is_shown_as_nothing():
+    assert [format_p(p) for p in (1.0, 0.0324, 0.001, 0.0009, 1e-9)] == ["1.000", "0.032", "0.001", "<0.001", "<0.001"]
 
 
 def test_p_values_are_raised_over_the_runs(make_scores, tmp_path):

@@ -11,7 +11,14 @@ from PIL import Image
 
 from medvol.core.types import Completion, Evidence
 from medvol.imaging.geometry import make_volume
-from medvol.inference.overlay import BOX_COLOUR, MASK_COLOUR, render_overlay
+from medvol.inference.overlay import (
+    BOX_COLOUR,
+    MASK_COLOUR,
+    TRUTH_COLOUR,
+    Picture,
+    render_key_slice,
+    render_overlay,
+)
 from medvol.inference.segmentation import Segmentation
 
 SHAPE = (9, 60, 80)
@@ -102,3 +109,16 @@ def test_any_shape_and_a_full_mask(shape):
     answer = Segmentation(volume, "all", np.ones(shape, bool), evidence, Completion(""))
     assert pixels(answer, context=True).size
     assert pixels(replace(answer, mask=~answer.mask)).size
+
+
+def test_a_true_mask_is_outlined_on_the_slice_that_is_asked_for():
+    answer = make_answer()
+    truth = np.zeros_like(answer.mask)
+    truth[2, 30:40, 50:60] = True
+    absent = Evidence(None, np.empty((0, 4)))
+    picture = Picture(answer.volume, "the block", ~truth & truth, absent, truth=truth, shown_slice=2)
+    shown = np.asarray(Image.open(io.BytesIO(render_key_slice(picture))).convert("RGB")).astype(int)
+    np.testing.assert_allclose(find(shown, TRUTH_COLOUR), (50, 30, 60, 40), atol=0.3)
+    other = io.BytesIO(render_key_slice(replace(picture, shown_slice=5)))
+    elsewhere = np.asarray(Image.open(other).convert("RGB")).astype(int)
+    assert not (np.abs(elsewhere - colour(TRUTH_COLOUR)).sum(axis=2) < 40).any()

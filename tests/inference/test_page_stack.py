@@ -118,3 +118,17 @@ def test_an_absent_answer_shows_the_whole_scan_without_a_mask(monkeypatch: pytes
 
 def test_the_default_bound_is_what_the_docs_say() -> None:
     assert (page_stack.MAX_VOXELS, page_stack.MARGIN_MM) == (4_000_000, 40.0)
+
+
+def test_a_true_mask_is_carried_too_and_is_cropped_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an anchor, as for masks of other systems, what is around both masks is shown."""
+    monkeypatch.setattr(page_stack, "MARGIN_MM", 0.0)
+    volume, mask, _ = make_scan()
+    truth = np.zeros_like(mask)
+    truth[4:6, 4:14, 12:25] = True
+    nothing = Evidence(None, np.empty((0, 4)))
+    stack, _ = make_stack(volume, "the block", mask, nothing, truth, max_voxels=3000)
+    assert (stack.start_zyx, stack.shape_zyx) == ((2, 4, 10), (4, 10, 15))
+    assert np.array_equal(zyx(read(stack.truth_nii_gz or b"")) > 0, truth[2:6, 4:14, 10:25])
+    assert np.array_equal(zyx(read(stack.mask_nii_gz or b"")) > 0, mask[2:6, 4:14, 10:25])
+    assert make_stack(volume, "the block", mask, nothing)[0].truth_nii_gz is None

@@ -1,15 +1,13 @@
 """The answer page in a real browser: what it shows is what the answer says, and it does nothing else."""
 
 import io
-import re
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Browser, Opened, start_playwright
+from chromium import Browser, Opened, start_playwright, worst_contrast
 from left_block import BLOCK, BOX, HOSTILE, HOSTILE_WORDS, KEY, SHAPE
 from numpy.typing import NDArray
 from PIL import Image
@@ -241,35 +239,8 @@ def test_it_fits_and_can_be_read(browser: Browser, many_page: Path, width: int, 
         wait_for_slices(opened)
         page = opened.page
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert _worst_contrast(page) >= 4.5
+        assert worst_contrast(page) >= 4.5
         assert page.locator("img:not([alt]), img[alt='']").count() == 0
-
-
-def _worst_contrast(page: Any) -> float:
-    """Least contrast of a text with the ground behind it, as WCAG counts it."""
-    script = """() => {
-        const rows = [];
-        for (const node of document.querySelectorAll('main *, header *, footer *')) {
-            const own = [...node.childNodes].some(c => c.nodeType === 3 && c.textContent.trim());
-            if (!own || !node.checkVisibility()) continue;
-            let ground = node;
-            while (getComputedStyle(ground).backgroundColor.endsWith(', 0)')) ground = ground.parentElement;
-            rows.push([getComputedStyle(node).color, getComputedStyle(ground).backgroundColor]);
-        }
-        return rows;
-    }"""
-
-    def luminance(colour: str) -> float:
-        values = np.array([int(v) for v in re.findall(r"\d+", colour)[:3]]) / 255
-        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    contrasts = []
-    for pair in page.evaluate(script):
-        dark, light = sorted(map(luminance, pair))
-        contrasts.append((light + 0.05) / (dark + 0.05))
-    assert len(contrasts) > 40
-    return min(contrasts)
 
 
 def test_it_prints_without_what_needs_a_screen(browser: Browser, one_page: Path) -> None:

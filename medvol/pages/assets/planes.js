@@ -1,7 +1,10 @@
 // Planes and 3D by NiiVue: one canvas and one program for the whole page; it moves to the answer that asks for it.
 const CLEAR = "medvolScan"; // grey in the planes, nothing in 3D
 const MASK = "medvolMask";
+const TRUTH = "medvolTruth";
 const MASK_RGBA = new Uint8Array([6, 214, 160, 255]);
+const TRUTH_RGBA = new Uint8Array([255, 122, 184, 255]);
+const TRUTH_OPACITY = 0.6; // of the true surface, behind which the mask's is seen
 const shown = { niivue: null, view: null, canvas: null, section: null };
 
 function hasWebGL() {
@@ -76,6 +79,7 @@ async function makeView(niivue) {
   await view.attachToCanvas(shown.canvas);
   view.addColormap(CLEAR, { R: [0, 255], G: [0, 255], B: [0, 255], A: [0, 0], I: [0, 255] });
   view.addColormap(MASK, { R: [0, 6], G: [0, 214], B: [0, 160], A: [0, 255], I: [0, 255] });
+  view.addColormap(TRUTH, { R: [0, 255], G: [0, 122], B: [0, 184], A: [0, 255], I: [0, 255] });
   view.setSliceType(view.sliceTypeMultiplanar);
   return view;
 }
@@ -83,30 +87,48 @@ async function makeView(niivue) {
 // Somebody may ask for another answer while this one is unpacked; then it is not shown.
 async function showStack(niivue, view, section) {
   const stack = JSON.parse(section.closest("article").querySelector(".viewer").dataset.stack);
-  const [scan, mask] = await Promise.all([unpack(stack.scan), unpack(stack.mask)]);
-  const volumes = [
-    await niivue.NVImage.new(scan, "scan.nii", CLEAR, 1, null, 0, 255),
-    await niivue.NVImage.new(mask, "mask.nii", MASK, opacityOf(section), null, 0, 1),
-  ];
+  const scan = await unpack(stack.scan);
+  const masks = [];
+  for (const [id, colormap, rgba, opacity] of [
+    [stack.truth, TRUTH, TRUTH_RGBA, stack.mask === null ? 1 : TRUTH_OPACITY],
+    [stack.mask, MASK, MASK_RGBA, 1],
+  ]) {
+    if (id !== null) masks.push({ voxels: await unpack(id), colormap, rgba, opacity });
+  }
+  const volumes = [await niivue.NVImage.new(scan, "scan.nii", CLEAR, 1, null, 0, 255)];
+  for (const { voxels, colormap } of masks) {
+    volumes.push(await niivue.NVImage.new(voxels, "mask.nii", colormap, opacityOf(section), null, 0, 1));
+  }
   if (shown.section !== section) return;
   for (const mesh of [...view.meshes]) view.removeMesh(mesh);
   for (const volume of [...view.volumes]) view.removeVolume(volume);
   for (const volume of volumes) view.addVolume(volume);
-  const { points, triangles } = surfaceOf(new Uint8Array(mask, 352), stack.shape);
-  view.addMesh(new niivue.NVMesh(toWorld(points, mask), triangles, "mask", MASK_RGBA, 1, true, view.gl));
+  for (const { voxels, colormap, rgba, opacity } of masks) {
+    const { points, triangles } = surfaceOf(new Uint8Array(voxels, 352), stack.shape);
+    view.addMesh(new niivue.NVMesh(toWorld(points, voxels), triangles, colormap, rgba, opacity, true, view.gl));
+  }
   view.setRenderAzimuthElevation(160, 15);
   view.setScale(1.25);
   showScan3D(view, section);
-  moveToEvidence(view, stack, mask);
+  moveToEvidence(view, stack, masks[masks.length - 1].voxels);
   section.dataset.ready = "yes";
 }
 
-// The crosshair goes to the middle of the first box on the key slice.
-function moveToEvidence(view, stack, header) {
-  const [x1, y1, x2, y2] = stack.boxes[0];
-  const middle = toWorld([(x1 + x2) / 2 - 0.5, (y1 + y2) / 2 - 0.5, stack.key], header);
+// The crosshair goes to the middle of the first box on the key slice, or of the mask where there is no box.
+function moveToEvidence(view, stack, voxels) {
+  const middle = toWorld(stack.boxes.length > 0 ? middleOfBox(stack) : middleOf(voxels, stack.shape), voxels);
   view.scene.crosshairPos = view.mm2frac([...middle]);
   view.drawScene();
+}
+
+function middleOfBox(stack) {
+  const [x1, y1, x2, y2] = stack.boxes[0];
+  return [(x1 + x2) / 2 - 0.5, (y1 + y2) / 2 - 0.5, stack.key];
+}
+
+function middleOf(voxels, shape) {
+  const [low, high] = boxOf(new Uint8Array(voxels, 352), shape);
+  return low.map((v, k) => Math.round((v + high[k]) / 2));
 }
 
 // The wheel scrolls the page until somebody has clicked into the planes.
@@ -137,7 +159,8 @@ function startPlanes() {
     offer(section.querySelector(".open"), () => openPlanes(section));
     section.querySelector(".stage").addEventListener("wheel", leaveWheel, { capture: true });
     section.querySelector(".opacity").addEventListener("input", async () => {
-      (await shown.view).setOpacity(1, opacityOf(section));
+      const view = await shown.view;
+      for (let k = 1; k < view.volumes.length; k++) view.setOpacity(k, opacityOf(section));
     });
     section.querySelector(".with-scan").addEventListener("change", async () => {
       showScan3D(await shown.view, section);

@@ -1,5 +1,5 @@
 // Slices of a scan with the mask's outline and the boxes; arrow keys, a slider, and no need of WebGL.
-const COLOURS = { box: "#ffd166", mask: "#06d6a0", text: "#f2f2f2" };
+const COLOURS = { box: "#ffd166", mask: "#06d6a0", truth: "#ff7ab8", text: "#f2f2f2" };
 const LONGEST_PX = 900;
 
 function sliceView(root) {
@@ -18,6 +18,7 @@ function sliceView(root) {
   const pixels = new ImageData(width, height);
   let scan = null;
   let mask = null;
+  let truth = null;
 
   function drawScan(z) {
     const start = z * width * height;
@@ -30,9 +31,9 @@ function sliceView(root) {
   }
 
   // The outline runs along the edges between pixels of the mask and the others.
-  function drawOutline(context, z) {
+  function drawOutline(context, z, voxels, colour) {
     const inside = (x, y) =>
-      x >= 0 && y >= 0 && x < width && y < height && mask[(z * height + y) * width + x] > 0;
+      x >= 0 && y >= 0 && x < width && y < height && voxels[(z * height + y) * width + x] > 0;
     context.beginPath();
     for (let y = 0; y <= height; y++) {
       for (let x = 0; x <= width; x++) {
@@ -46,7 +47,7 @@ function sliceView(root) {
         }
       }
     }
-    context.strokeStyle = COLOURS.mask;
+    context.strokeStyle = colour;
     context.stroke();
   }
 
@@ -71,7 +72,8 @@ function sliceView(root) {
     const context = canvas.getContext("2d");
     drawScan(z);
     context.lineWidth = 2.5;
-    if (mask && outline.checked) drawOutline(context, z);
+    if (truth && outline.checked) drawOutline(context, z, truth, COLOURS.truth);
+    if (mask && outline.checked) drawOutline(context, z, mask, COLOURS.mask);
     context.strokeStyle = COLOURS.box;
     for (const { boxes } of [stack, ...(stack.further ?? [])].filter(({ key }) => key === z)) {
       for (const [x1, y1, x2, y2] of boxes) {
@@ -90,7 +92,7 @@ function sliceView(root) {
   slider.value = keys[0] ?? Math.floor(depth / 2);
   slider.addEventListener("input", draw);
   outline.addEventListener("change", draw);
-  root.querySelector(".with-mask").hidden = stack.mask === null;
+  root.querySelector(".with-mask").hidden = stack.mask === null && stack.truth === null;
   canvas.addEventListener("keydown", (event) => step(event, slider, depth));
   // Of several key slices the next one towards the head, and from the last the first.
   const nextKey = () => [...keys].sort((a, b) => a - b).find((key) => key > Number(slider.value)) ?? Math.min(...keys);
@@ -100,6 +102,7 @@ function sliceView(root) {
   return async () => {
     scan = await voxelsOf(stack.scan);
     mask = stack.mask === null ? null : await voxelsOf(stack.mask);
+    truth = stack.truth === null ? null : await voxelsOf(stack.truth);
     root.hidden = false;
     draw();
   };

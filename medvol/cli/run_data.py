@@ -1,0 +1,40 @@
+"""The data of a run: the cases that it scored, from a file that is given, or that the run names or keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medvol.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medvol.core.roles import CaseDataset
+    from medvol.evaluation.archive import Evaluation
+
+TEST_SETTINGS = "test.yaml"
+"""Configuration that a test keeps in the run folder."""
+
+
+def find_run_data(evaluation: Evaluation, given: str | None = None) -> CaseDataset:
+    """The cases that a run scored.
+
+    Args:
+        evaluation: The run.
+        given: YAML file with its data; looked for when None.
+
+    Raises:
+        ConfigError: The file is not there, or has no such cases.
+    """
+    from medvol.cli.experiment_data import build_data
+
+    named = evaluation.summary.get("data")
+    named = named if isinstance(named, Mapping) else {}
+    config = given or named.get("config") or evaluation.folder / TEST_SETTINGS
+    if not Path(config).is_file():
+        raise ConfigError(f"{str(config)!r}, with the data of the run, is not there; name another (--data)")
+    split = named.get("split", "test")
+    dataset = build_data(config).splits.get(split)
+    if dataset is None:
+        raise ConfigError(f"{str(config)!r} has no {split} cases; name the file with the data of the run (--data)")
+    return dataset

@@ -1,0 +1,39 @@
+"""The cases of a run, found again in its data set."""
+
+from __future__ import annotations
+
+from medvol.core.errors import DatasetError
+from medvol.core.roles import CaseDataset
+from medvol.core.types import Case
+from medvol.guarding.guard import look_up
+
+
+class CaseFinder:
+    """Finds cases of a data set by their ids, which only reading them tells; they mostly lie in the run's order."""
+
+    def __init__(self, dataset: CaseDataset) -> None:
+        self._dataset = dataset
+        self._places: dict[str, int] = {}
+
+    def find(self, case_id: str, place: int) -> Case:
+        """The case of that id.
+
+        Args:
+            case_id: Its id.
+            place: Where it lies in the run's list.
+
+        Raises:
+            DatasetError: There is none.
+        """
+        known = self._places.get(case_id)
+        if known is not None:
+            return look_up(self._dataset, known)
+        order = sorted(range(len(self._dataset)), key=lambda index: abs(index - place))
+        for index in order:
+            if index in self._places.values():
+                continue
+            case = look_up(self._dataset, index)
+            self._places[case.case_id] = index
+            if case.case_id == case_id:
+                return case
+        raise DatasetError(f"the data set of the run has no case {case_id!r}; its data have changed since the test")

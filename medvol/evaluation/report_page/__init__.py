@@ -1,0 +1,1 @@
+"""The report page: runs side by side in one HTML file."""
