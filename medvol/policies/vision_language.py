@@ -33,6 +33,8 @@ class VisionLanguagePolicy(VLMPolicy):
         box_units: What the model writes boxes in: ``thousandths`` of the slice, as the grammar does, or ``pixels`` of
             the slice as its processor sizes it, which are brought to the grammar's units. None takes what a folder of
             medvol says, and of a published one the habit of its family; a fit wants to be told.
+        offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
+            is not used. Adapters need no copy.
     """
 
     model: str
@@ -49,6 +51,7 @@ class VisionLanguagePolicy(VLMPolicy):
         gradient_checkpointing: bool = False,
         adapter: str | None = None,
         box_units: BoxUnits | None = None,
+        offload_reference: bool = False,
     ) -> None:
         if box_units is not None:
             require_units(box_units)
@@ -57,6 +60,7 @@ class VisionLanguagePolicy(VLMPolicy):
             freeze_vision=freeze_vision,
             lora_rank=lora_rank,
             gradient_checkpointing=gradient_checkpointing,
+            offload_reference=offload_reference,
         )
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
@@ -118,9 +122,18 @@ class VisionLanguagePolicy(VLMPolicy):
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""
+        from medvol.policies.known_layouts import is_known, outline_known
         from medvol.policies.vlm.adapter_folder import fold_adapter
-        from medvol.policies.vlm.folder import choose_template, find_folder, load_network, read_units
+        from medvol.policies.vlm.folder import (
+            choose_template,
+            find_folder,
+            load_network,
+            read_units,
+            weights_are_left_out,
+        )
 
+        if weights_are_left_out() and is_known(self.model):
+            return outline_known(self.model, self._template, self.dtype)
         base = find_folder(self.model)
         if self.adapter is None:
             return load_network(base, self._template, self.dtype, self.families, self.box_units)
@@ -128,7 +141,8 @@ class VisionLanguagePolicy(VLMPolicy):
         units = self.box_units or read_units(folder)
         template = choose_template(folder, self._template, units or "thousandths")
         network = load_network(base, template, self.dtype, self.families, units)
-        fold_adapter(network, folder)
+        if not weights_are_left_out():
+            fold_adapter(network, folder)
         return network
 
 
@@ -144,6 +158,7 @@ class QwenVLPolicy(VisionLanguagePolicy):
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         adapter: See ``VisionLanguagePolicy``.
         box_units: See ``VisionLanguagePolicy``.
+        offload_reference: See ``VisionLanguagePolicy``.
     """
 
     families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

@@ -35,6 +35,8 @@ class VLMPolicy(TrainablePolicy):
         freeze_vision: Leave the vision tower out of training.
         lora_rank: Train low-rank adapters on the language model and nothing else; 0 trains the weights themselves.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
+            is not used. Adapters need no copy.
     """
 
     model: str | None
@@ -46,12 +48,14 @@ class VLMPolicy(TrainablePolicy):
         freeze_vision: bool = False,
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
+        offload_reference: bool = False,
     ) -> None:
         if lora_rank < 0:
             raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
         self.freeze_vision = freeze_vision
         self.lora_rank = lora_rank
         self.gradient_checkpointing = gradient_checkpointing
+        self.offload_reference = offload_reference
         self._template = template
         self._network: VLMNetwork | None = None
         self._reference: VLMNetwork | None = None
@@ -146,19 +150,32 @@ class VLMPolicy(TrainablePolicy):
         """Score under the weights that this policy was built from: a frozen copy, or those beneath the adapters."""
         import torch
 
+        from medvol.policies.vlm.precision import move_apart
+
         if self.lora_rank:
             from medvol.policies.vlm.low_rank import adapters_off
 
             with torch.no_grad(), adapters_off(self.load().model):
                 return self._score(self.load(), prompts, completions, temperature)
+        reference, network = self.load_reference(), self.load()
+        move_apart(reference, network, network.device)
+        try:
+            with torch.no_grad():
+                return self._score(reference, prompts, completions, temperature)
+        finally:
+            if self.offload_reference:
+                move_apart(reference, network, torch.device("cpu"))
+
+    def load_reference(self) -> VLMNetwork:
+        """Build the frozen copy of the weights that this policy was built from, at the first call."""
         if self._reference is None:
+            network = self.load()
             self._reference = self.build_network().eval()
             self._reference.requires_grad_(False)
-            self._reference.narrow = self.load().narrow
+            self._reference.narrow = network.narrow
             if self.freeze_vision:
-                self._reference.share_vision(self.load())
-        with torch.no_grad():
-            return self._score(self._reference.to(self.load().device), prompts, completions, temperature)
+                self._reference.share_vision(network)
+        return self._reference
 
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Everything that was not frozen."""

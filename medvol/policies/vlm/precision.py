@@ -1,4 +1,4 @@
-"""Precision of training: what learns is kept in float32, and computed with in the type of the published weights."""
+"""Precision and place of weights: what learns is kept in float32, and computed with in the type it was published in."""
 
 from __future__ import annotations
 
@@ -44,3 +44,17 @@ def narrowed(weights: dict[str, torch.Tensor], kind: torch.dtype | None) -> dict
         if tensor.is_floating_point():
             cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(kind))
     return {name: cast.get((tensor.data_ptr(), tensor.shape), tensor) for name, tensor in weights.items()}
+
+
+def move_apart(network: nn.Module, other: nn.Module, device: torch.device) -> None:
+    """Bring a network to a device, but for what it shares with another one.
+
+    Args:
+        network: Changed in place; its parameters stay the same objects.
+        other: Its tensors stay where they are.
+        device: Where to.
+    """
+    shared = {id(tensor) for tensor in (*other.parameters(), *other.buffers())}
+    for tensor in (*network.parameters(), *network.buffers()):
+        if id(tensor) not in shared and tensor.device != device:
+            tensor.data = tensor.data.to(device)
