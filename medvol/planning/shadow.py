@@ -103,8 +103,10 @@ def take_form(network: nn.Module, kept: Container[int] = ()) -> None:
 def forms_of(values: Any) -> Any:
     """Tensors of the same form without content, for those of numbers in a nested value."""
     return tree_map(
-        lambda leaf: torch.empty(leaf.shape, dtype=leaf.dtype)
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
-        else leaf,
+        lambda leaf: (
+            torch.empty(leaf.shape, dtype=leaf.dtype)
+            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+            else leaf
+        ),
         values,
     )

@@ -116,7 +116,9 @@ def attend_packed(
     if record is not None and getattr(module, "layer_idx", None) == record.layer:
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
         record.calls.append((query, key, attention_mask, factor))
-    if query.device.type != "cpu" or _AS_ON_GPU.get():  # elsewhere the fast kernels take no shared key heads beside a mask
+    if (
+        query.device.type != "cpu" or _AS_ON_GPU.get()
+    ):  # elsewhere the fast kernels take no shared key heads beside a mask
         shared = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     attend = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=key.shape[1] != query.shape[1])
