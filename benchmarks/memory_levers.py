@@ -1,9 +1,9 @@
 """Peak memory of a GRPO step on a middle-sized model, with and without each setting that saves memory.
 
 The language model has 12 layers of 1,024 channels and a vocabulary of 32,768, with random weights; a step reads two
-volumes of 64 slices and draws 8 answers to a query about each. Slices are 96 px a side, so that a step takes a minute or
-two on one core; ``medvol plan`` says what the same step needs at 256 px. ``step_memory.py`` says how peaks are
-measured.
+volumes of 64 slices and draws 8 answers to a query about each. Slices are 96 px a side, so that a step takes
+a minute or two on a core; ``medvol plan`` says what the same step needs at 256 px. ``step_memory.py`` says how
+peaks are measured.
 
     python benchmarks/memory_levers.py [--device cuda] [--names ...] [--out benchmarks/results/memory_levers.json]
 
@@ -36,19 +36,19 @@ CHECKPOINTED = {"gradient_checkpointing": True}
 
 SETTINGS = (
     PLAIN,
-    replace(PLAIN, name="scores of all rows at once", score_rows=10**9),
-    replace(PLAIN, name="one volume a pass", volumes_per_pass=1),
     replace(PLAIN, name="gradient checkpointing", policy=CHECKPOINTED),
-    replace(PLAIN, name="frozen vision tower", policy=FROZEN),
-    replace(PLAIN, name="no reference (beta 0)", beta=0.0),
     replace(PLAIN, name="low-rank adapters", policy=LORA),
-    replace(PLAIN, name="low-rank adapters, bfloat16", policy=LORA, dtype="bfloat16"),
     replace(
         PLAIN,
         name="adapters, checkpointing, one volume a pass",
         policy={**LORA, **CHECKPOINTED},
         volumes_per_pass=1,
     ),
+    replace(PLAIN, name="one volume a pass", volumes_per_pass=1),
+    replace(PLAIN, name="frozen vision tower", policy=FROZEN),
+    replace(PLAIN, name="scores of all rows at once", score_rows=10**9),
+    replace(PLAIN, name="no reference (beta 0)", beta=0.0),
+    replace(PLAIN, name="adapters on layers of 4 bits", policy={**LORA, "quantised": True}),
 )
 
 

@@ -13,6 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+REST = "masks and positions"
+"""What is made outside of any part that has a name; masks are the largest of it."""
+
 
 @dataclass
 class Peak:
@@ -42,7 +45,7 @@ class LiveBytes(TorchDispatchMode):
         self.parts: Counter[str] = Counter()
         self.total = 0
         self.peak = Peak()
-        self.part = "other"
+        self.part = REST
         self._known: dict[int, tuple[Any, list[str], int]] = {}
 
     def __torch_dispatch__(

@@ -92,7 +92,7 @@ def take_form(network: nn.Module, kept: Container[int] = ()) -> None:
         for name, parameter in module._parameters.items():
             if parameter is not None and id(parameter) not in kept:
                 if id(parameter) not in made:
-                    empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                    empty = torch.empty(parameter.shape).to(parameter.dtype)
                     made[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
                 module._parameters[name] = made[id(parameter)]
         for name, buffer in module._buffers.items():

@@ -17,7 +17,8 @@ class Step:
         batch: Volumes of a batch, of all devices together.
         queries: Of each volume.
         answers: Of each query: the group in GRPO, 1 in SFT.
-        answer_tokens: Of each answer, end token included; in GRPO the longest that is allowed.
+        answer_tokens: Of each answer, end token included; in GRPO the longest that is allowed. None takes the length of
+            a usual true answer.
         query: Text of a query.
         scan_shape: (Z, Y, X) of a volume in voxels.
         slices: Shown of a volume; those of the template when None.
@@ -34,7 +35,7 @@ class Step:
     batch: int = 1
     queries: int = 1
     answers: int = 1
-    answer_tokens: int = 64
+    answer_tokens: int | None = None
     query: str = "Segment the left kidney in this scan."
     scan_shape: tuple[int, int, int] = (300, 512, 512)
     slices: int | None = None

@@ -5,53 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import BatchFeature, DynamicCache
 
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.prompts import Prompt
-from medvol.core.types import Completion, SliceStack
+from medvol.core.types import Completion
 from medvol.planning.live_bytes import LiveBytes, Peak
-from medvol.planning.shadow import Device, forms_of, shadow, take_form
+from medvol.planning.prompt_tokens import TRUE_ANSWER, PromptTokens, count_tokens, make_prompts
+from medvol.planning.shadow import Device, shadow, take_form
 from medvol.planning.step import Step
+from medvol.planning.watching import NamedCache, watched
 from medvol.policies.vlm.folder import leave_weights_out
+from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.packing import Branch, pack_tree
 from medvol.policies.vlm.policy import VLMPolicy
-from medvol.policies.vlm.precision import arithmetic
+from medvol.policies.vlm.precision import arithmetic, narrowed
 
-
-@dataclass(frozen=True)
-class PromptTokens:
-    """Tokens of a prompt.
-
-    Args:
-        slices: Shown.
-        image: Of all slices.
-        text: Tags of the slices and the instruction.
-        query: Of the query.
-        limit: Most tokens that the model reads and writes.
-    """
-
-    slices: int
-    image: int
-    text: int
-    query: int
-    limit: int
-
-    @property
-    def prefix(self) -> int:
-        """Tokens that all queries of a volume share."""
-        return self.image + self.text
-
-    @property
-    def total(self) -> int:
-        """Tokens before an answer."""
-        return self.prefix + self.query
+DRAWING, REFERRING, LEARNING, STEPPING, WRITING = (
+    "drawing answers",
+    "scoring under the reference",
+    "learning",
+    "optimiser step",
+    "writing the model",
+)
+"""Names of phases."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +54,16 @@ class Trace:
 
     Args:
         tokens: Of a prompt.
+        answer_tokens: Of an answer.
         phases: In order.
-        weights: Bytes of the weights by what they are for; of the layers that ``fsdp2`` shares out alone, too.
+        layers: Bytes of the layers that ``fsdp2`` shares out, by what they are for.
+        largest_layer: Bytes of the largest of them.
+        trained: Number of trained weights.
     """
 
     tokens: PromptTokens
+    answer_tokens: int
     phases: tuple[Phase, ...]
-    weights: dict[str, int]
     layers: dict[str, int]
     largest_layer: int
     trained: int
@@ -108,8 +92,8 @@ def trace(policy: VLMPolicy, step: Step, device: Device) -> Trace:
     try:
         with ExitStack() as watching:
             live = watching.enter_context(shadow(device))
-            for watched in filter(None, (network, reference)):
-                watching.enter_context(_watched(watched, live))
+            for known in filter(None, (network, reference)):
+                watching.enter_context(watched(known, live))
             return _Tracer(policy, network, reference, step, live, device).run()
     except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
         if isinstance(error, MedvolError):
@@ -118,21 +102,6 @@ def trace(policy: VLMPolicy, step: Step, device: Device) -> Trace:
             f"a step of {type(policy).__name__} cannot be planned: its network needs its numbers to go on "
             f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
         ) from error
-
-
-class _NamedCache(DynamicCache):
-    """A cache whose keys and values are counted as such."""
-
-    def __init__(self, live: LiveBytes, **options: Any) -> None:
-        super().__init__(**options)
-        self._live = live
-
-    def update(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep the keys and values of a layer."""
-        kept = super().update(*args, **kwargs)
-        for tensor in kept:
-            self._live.rename(tensor, "key and value cache")
-        return kept
 
 
 class _Tracer:
@@ -149,6 +118,7 @@ class _Tracer:
     ) -> None:
         self.policy, self.network, self.reference = policy, network, reference
         self.step, self.live, self.device = step, live, device
+        self.answer_tokens = step.answer_tokens or len(network.encode(TRUE_ANSWER)) + 1
         self.trained: list[nn.Parameter] = []
         self.phases: list[Phase] = []
 
@@ -157,30 +127,32 @@ class _Tracer:
         self._place_weights()
         volumes = [make_prompts(self.network, self.step) for _ in range(self.step.volumes)]
         tokens = count_tokens(self.network, volumes[0], self.step)
-        weights = {name: size for name, size in self.live.parts.items() if size}
         gradients = self.step.method == "GRPO" or self.step.accumulation > 1
         for parameter in self.trained:
             with self.live.naming("gradients"):
                 parameter.grad = torch.empty_like(parameter)
         if self.step.method == "GRPO":
-            with self._phase("drawing answers"):
+            with self._phase(DRAWING):
                 self._draw(volumes)
             if self.step.reference:
-                with self._phase("scoring under the reference"):
+                with self._phase(REFERRING):
                     for part in self._parts(volumes):
                         self.policy.reference_log_probs(*self._answered(part))
             self._drop_gradients()
-        with self._phase("learning"):
+        with self._phase(LEARNING):
             self._learn(volumes, gradients)
-        with self._phase("optimiser step"), self.live.naming("optimiser's workspace"):
+        with self._phase(STEPPING), self.live.naming("optimiser's workspace"):
             held = self._workspace()
-        del held
+        del held, volumes
+        with self._phase(WRITING), self.live.naming("weights to write"), torch.no_grad():
+            written = self._written()
+        del written
         layers = _longest_stack(self.network)
         ids = {id(parameter) for layer in layers for parameter in layer.parameters()}
         return Trace(
             tokens,
+            self.answer_tokens,
             tuple(self.phases),
-            weights,
             self._bytes_of(ids),
             max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0),
             sum(parameter.numel() for parameter in self.trained),
@@ -206,8 +178,6 @@ class _Tracer:
                 if self.policy.freeze_vision:
                     self.reference.share_vision(self.network)
                 take_form(self.reference.model, {id(p) for p in self.network.parameters()})
-            if self.policy.offload_reference:
-                self.reference_bytes = self.live.parts["reference"]
         with self.live.naming("optimiser"):
             self.moments = [torch.empty_like(p, requires_grad=False) for p in self.trained for _ in range(2)]
 
@@ -227,7 +197,7 @@ class _Tracer:
     def _answered(self, volumes: Sequence[list[Prompt]]) -> tuple[list[Prompt], list[list[Completion]]]:
         prompts = [prompt for volume in volumes for prompt in volume]
         word = self.network.encode("a")[0]
-        answer = Completion("", np.full(self.step.answer_tokens, word, np.int64))
+        answer = Completion("", np.full(self.answer_tokens, word, np.int64))
         return prompts, [[answer] * self.step.answers for _ in prompts]
 
     @torch.no_grad()
@@ -247,12 +217,12 @@ class _Tracer:
         prefix, packs = network.prefix(volume[0].slices), network.packs
         branches = [Branch(network.encode_query(prompt.query)) for prompt in volume]
         row = pack_tree(prefix, branches)
-        cache = _NamedCache(self.live, **({} if packs else {"config": network.model.config.text_config}))
+        cache = NamedCache(self.live, **({} if packs else {"config": network.model.config.text_config}))
         hidden = network.hidden_states([row], network.see([volume[0].slices]), cache)
         lines, width = len(volume) * n, 1 if packs else n
         if not packs:
             cache.reorder_cache(torch.zeros(n, dtype=torch.long))
-        written = (self.step.answer_tokens - 1) * (lines if packs else 1)
+        written = (self.answer_tokens - 1) * (lines if packs else 1)
         with self.live.naming("key and value cache"):
             for layer in cache.layers:
                 if getattr(layer, "keys", None) is not None:
@@ -284,6 +254,12 @@ class _Tracer:
         for parameter in self.trained:
             parameter.grad = None
 
+    def _written(self) -> Sequence[torch.Tensor]:
+        """Weights as they are written: in the memory of the host, and one at a time on a GPU."""
+        if self.device == "cuda":
+            return [torch.empty(max(parameter.numel() for parameter in self.network.parameters()))]
+        return list(narrowed(folded_weights(self.network.model), self.network.narrow).values())
+
     def _workspace(self) -> list[torch.Tensor]:
         """What AdamW makes on its way: on a GPU one value for every weight, else two for each of the largest tensor."""
         sizes = [parameter.numel() for parameter in self.trained]
@@ -291,55 +267,6 @@ class _Tracer:
         if self.step.devices > 1:  # gradients are summed a bucket at a time
             made = [*made, min(sum(sizes), 2**26)]
         return [torch.empty(size) for size in made]
-
-
-def make_prompts(network: VLMNetwork, step: Step) -> list[Prompt]:
-    """Prompts about one made-up volume."""
-    template = network.template
-    count = min(step.slices or template.num_slices, step.scan_shape[0])
-    indices = tuple(int(index) for index in np.linspace(0, step.scan_shape[0] - 1, count))
-    blank = np.broadcast_to(np.float32(0), (count, 3, template.height_px, template.width_px))
-    stack = SliceStack(indices, blank, step.scan_shape)
-    return [Prompt(stack, step.query, template) for _ in range(step.queries)]
-
-
-def count_tokens(network: VLMNetwork, prompts: Sequence[Prompt], step: Step) -> PromptTokens:
-    """Count the tokens of a prompt."""
-    ids = network.prefix(prompts[0].slices).ids
-    image = int((ids == network.image_id).sum())
-    limit = int(network.model.config.text_config.max_position_embeddings)
-    query = len(network.encode_query(step.query))
-    return PromptTokens(len(prompts[0].slices.indices), image, len(ids) - image, query, limit)
-
-
-@contextmanager
-def _watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
-    """Name what the vision tower, the language model and the head make."""
-    see, look, score, run = network.see, network.look, network.token_log_probs, network.run
-
-    def named(part: str, act: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with live.naming(part):
-                return act(*args, **kwargs)
-
-        return call
-
-    def look_at_forms(images: BatchFeature) -> Any:
-        return look(BatchFeature(forms_of(dict(images))))
-
-    watched: dict[str, Any] = {
-        "look": look_at_forms,
-        "see": named("vision", see),
-        "run": named("language model", run),
-        "token_log_probs": named("scores of the vocabulary", score),
-    }
-    for name, act in watched.items():
-        object.__setattr__(network, name, act)
-    try:
-        yield
-    finally:
-        for name in watched:
-            object.__delattr__(network, name)
 
 
 def _longer(kept: torch.Tensor, more: int) -> torch.Tensor:

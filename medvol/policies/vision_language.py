@@ -35,6 +35,8 @@ class VisionLanguagePolicy(VLMPolicy):
             medvol says, and of a published one the habit of its family; a fit wants to be told.
         offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
             is not used. Adapters need no copy.
+        quantised: Keep the frozen layers beneath the adapters in 4 bits (extra ``qlora``); a saved folder holds them as
+            they were rounded. Needs ``lora_rank``.
     """
 
     model: str
@@ -52,6 +54,7 @@ class VisionLanguagePolicy(VLMPolicy):
         adapter: str | None = None,
         box_units: BoxUnits | None = None,
         offload_reference: bool = False,
+        quantised: bool = False,
     ) -> None:
         if box_units is not None:
             require_units(box_units)
@@ -61,6 +64,7 @@ class VisionLanguagePolicy(VLMPolicy):
             lora_rank=lora_rank,
             gradient_checkpointing=gradient_checkpointing,
             offload_reference=offload_reference,
+            quantised=quantised,
         )
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
@@ -98,6 +102,8 @@ class VisionLanguagePolicy(VLMPolicy):
 
         if self.lora_rank and find_spec("peft") is None:
             raise MissingExtraError("peft", "qwen")
+        if self.quantised and find_spec("bitsandbytes") is None:
+            raise MissingExtraError("bitsandbytes", "qlora")
         if self._network is None:
             folder = find_folder(self.model)
             find_family(judge_folder(folder).get("model_type"), str(folder), self.families)
@@ -159,6 +165,7 @@ class QwenVLPolicy(VisionLanguagePolicy):
         adapter: See ``VisionLanguagePolicy``.
         box_units: See ``VisionLanguagePolicy``.
         offload_reference: See ``VisionLanguagePolicy``.
+        quantised: See ``VisionLanguagePolicy``.
     """
 
     families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class VLMPolicy(TrainablePolicy):
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
             is not used. Adapters need no copy.
+        quantised: Keep the layers that get adapters in 4 bits.
     """
 
     model: str | None
@@ -49,17 +51,27 @@ class VLMPolicy(TrainablePolicy):
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
         offload_reference: bool = False,
+        quantised: bool = False,
     ) -> None:
         if lora_rank < 0:
             raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
+        if quantised and not lora_rank:
+            raise ConfigError("quantised is true and lora_rank is 0: weights in 4 bits do not learn; set lora_rank")
         self.freeze_vision = freeze_vision
         self.lora_rank = lora_rank
         self.gradient_checkpointing = gradient_checkpointing
         self.offload_reference = offload_reference
+        self.quantised = quantised
         self._template = template
         self._network: VLMNetwork | None = None
         self._reference: VLMNetwork | None = None
         self._hash: tuple[int, str] | None = None
+
+    def unloaded(self, **changes: Any) -> Self:
+        """A policy of the same settings, but for some, that has loaded nothing yet."""
+        other = copy(self)
+        vars(other).update(changes, _network=None, _reference=None, _hash=None)
+        return other
 
     @abstractmethod
     def build_network(self) -> VLMNetwork:
@@ -88,6 +100,10 @@ class VLMPolicy(TrainablePolicy):
                     "otherwise",
                     self._network.box_units,
                 )
+            if self.quantised:
+                from medvol.policies.vlm.four_bits import quantise_layers
+
+                quantise_layers(self._network.model)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 

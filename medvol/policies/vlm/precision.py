@@ -31,7 +31,7 @@ def arithmetic(device: torch.device, kind: torch.dtype | None) -> AbstractContex
 
 
 def narrowed(weights: dict[str, torch.Tensor], kind: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """Weights in the type in which they are published; those that share memory share it afterwards.
+    """Weights in the type in which they are published, in the memory of the host; those that share memory still do.
 
     Args:
         weights: By name.
@@ -42,7 +42,7 @@ def narrowed(weights: dict[str, torch.Tensor], kind: torch.dtype | None) -> dict
     cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for tensor in weights.values():
         if tensor.is_floating_point():
-            cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(kind))
+            cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to("cpu", kind))
     return {name: cast.get((tensor.data_ptr(), tensor.shape), tensor) for name, tensor in weights.items()}
 
 
