@@ -1,8 +1,8 @@
 """Peak memory of a GRPO step on a middle-sized model, with and without each setting that saves memory.
 
 The language model has 12 layers of 1,024 channels and a vocabulary of 32,768, with random weights; a step reads two
-volumes of 64 slices and draws 8 answers to a query about each. Slices are 96 px a side, so that a step takes
-a minute or two on a core; ``medvol plan`` says what the same step needs at 256 px. ``step_memory.py`` says how
+volumes of 64 slices and draws 8 answers to a query about each. Slices are 64 px a side, so that a step takes
+less than a minute of a core; ``medvol plan`` says what the same step needs at 256 px. ``step_memory.py`` says how
 peaks are measured.
 
     python benchmarks/memory_levers.py [--device cuda] [--names ...] [--out benchmarks/results/memory_levers.json]
@@ -25,7 +25,7 @@ PLAIN = Setting(
     layers=12,
     vision_hidden=256,
     slices=64,
-    side_px=96,
+    side_px=64,
     batch=2,
     answer_tokens=16,
     vocabulary=32_768,

@@ -73,6 +73,10 @@ def read_experiment(path: str, options: Any) -> PlannedExperiment:
             "QwenVLPolicy or TinyPolicy"
         )
     trainer = settings.get("trainer") or {}
+    if not isinstance(trainer, Mapping):
+        raise ConfigError(f"'trainer' in {path!r} holds no keys and values; it needs keys such as 'max_epochs'")
+    if trainer.get("precision", "32-true") not in (32, "32", "32-true"):
+        assumptions.append(f"trainer.precision is {trainer['precision']}; planned in the types of the policy's weights")
     device: Device = options.device or _find_device(trainer, assumptions)
     step = _size_step(module, data, trainer, options, assumptions)
     planned = PlannedExperiment(module, policy, step, device, trainer, assumptions=assumptions)
