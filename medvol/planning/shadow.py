@@ -1,7 +1,8 @@
 """Running a network without its weights: tensors of numbers have a form and no content, those of integers are real.
 
 Integers decide what is computed: token ids, positions, masks, sizes of slices. Numbers only decide what comes out. So
-integers are worked with for real, and all else goes through torch's fake tensors, which know their form alone. The
+integers, and the pixels of blank slices, are worked with for real, and all that meets a weight goes through torch's
+fake tensors, which know their form alone. The
 policy's own code runs, with its packing, its checkpointing and its low-rank adapters, and takes no time or memory.
 """
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from medvol.planning.live_bytes import LiveBytes
 from medvol.policies.vlm.packed_attention import attend_as_on_gpu
@@ -69,7 +70,7 @@ def shadow(device: Device) -> Iterator[LiveBytes]:
     Args:
         device: Where the step would run. On a CPU, integers lie in the same memory and are counted.
     """
-    live = LiveBytes(lambda tensor: device == "cpu" or isinstance(tensor, FakeTensor))
+    live = LiveBytes(lambda tensor: device == "cpu" or tensor.is_floating_point() or isinstance(tensor, FakeTensor))
     with ExitStack() as modes:
         modes.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         modes.enter_context(_RealIntegers())
@@ -98,15 +99,3 @@ def take_form(network: nn.Module, kept: Container[int] = ()) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and (buffer.is_floating_point() or buffer.is_meta):
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-
-
-def forms_of(values: Any) -> Any:
-    """Tensors of the same form without content, for those of numbers in a nested value."""
-    return tree_map(
-        lambda leaf: (
-            torch.empty(leaf.shape, dtype=leaf.dtype)
-            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
-            else leaf
-        ),
-        values,
-    )

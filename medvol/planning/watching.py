@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import BatchFeature, DynamicCache
+from transformers import DynamicCache
 
 from medvol.planning.live_bytes import LiveBytes
-from medvol.planning.shadow import forms_of
 from medvol.policies.vlm.network import VLMNetwork
 
 
@@ -31,7 +30,7 @@ class NamedCache(DynamicCache):
 @contextmanager
 def watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
     """Name what the vision tower, the language model and the head make."""
-    see, look, score, run = network.see, network.look, network.token_log_probs, network.run
+    see, score, run = network.see, network.token_log_probs, network.run
 
     def named(part: str, act: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -40,12 +39,7 @@ def watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
 
         return call
 
-    def look_at_forms(images: BatchFeature) -> Any:
-        images.update(forms_of(dict(images)))  # in place: nothing else holds the real ones
-        return look(images)
-
     parts: dict[str, Any] = {
-        "look": look_at_forms,
         "see": named("vision", see),
         "run": named("language model", run),
         "token_log_probs": named("scores of the vocabulary", score),
