@@ -113,7 +113,7 @@ def _document(plan: Plan, planned: PlannedExperiment, experiment: str) -> Mappin
     return {
         "experiment": experiment,
         "policy": type(planned.policy).__name__,
-        "model": planned.policy.model,
+        "model": vars(planned.policy).get("model"),
         **plan.to_dict(),
         "run": count_steps(plan, planned),
         "assumptions": planned.assumptions,

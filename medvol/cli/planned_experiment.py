@@ -15,9 +15,10 @@ from medvol.cli.experiment import MODULES
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_config
 from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.roles import TrainablePolicy
+from medvol.planning.plan import require_plannable
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step
-from medvol.policies.vlm.policy import VLMPolicy
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
@@ -42,7 +43,7 @@ class PlannedExperiment:
     """
 
     module: TrainingModule
-    policy: VLMPolicy
+    policy: TrainablePolicy
     step: Step
     device: Device
     trainer: Mapping[str, Any]
@@ -67,11 +68,7 @@ def read_experiment(path: str, options: Any) -> PlannedExperiment:
     _choose_model(settings, Path(path), options.model, assumptions)
     module, data = _build(path, settings)
     policy = module.policy
-    if not isinstance(policy, VLMPolicy):
-        raise ConfigError(
-            f"{type(policy).__name__} cannot be planned; a policy that runs a vision-language model can, such as "
-            "QwenVLPolicy or TinyPolicy"
-        )
+    require_plannable(policy)
     trainer = settings.get("trainer") or {}
     if not isinstance(trainer, Mapping):
         raise ConfigError(f"'trainer' in {path!r} holds no keys and values; it needs keys such as 'max_epochs'")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from medvol.core.errors import ConfigError
+from medvol.core.roles import TrainablePolicy
 from medvol.planning.arithmetic import Work, count_work
 from medvol.planning.levers import find_levers
 from medvol.planning.memory import PhaseMemory, divide
@@ -96,8 +98,21 @@ class Plan:
         }
 
 
+def require_plannable(policy: TrainablePolicy) -> None:
+    """Refuse a policy that cannot be planned.
+
+    Raises:
+        ConfigError: It runs no vision-language model.
+    """
+    if not isinstance(policy, VLMPolicy):
+        raise ConfigError(
+            f"{type(policy).__name__} cannot be planned; a policy that runs a vision-language model can, such as "
+            "QwenVLPolicy or TinyPolicy"
+        )
+
+
 def make_plan(
-    policy: VLMPolicy,
+    policy: TrainablePolicy,
     step: Step,
     device: Device,
     propagator: int = 0,
@@ -120,6 +135,8 @@ def make_plan(
         ConfigError: The policy's network cannot be planned.
         CheckpointError: There is no such model.
     """
+    require_plannable(policy)
+    assert isinstance(policy, VLMPolicy)
 
     def run(own: VLMPolicy, size: Step) -> tuple[Any, list[PhaseMemory]]:
         found = trace(own.unloaded(), size, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from medvol.planning.live_bytes import LiveBytes, Peak
 from medvol.planning.prompt_tokens import TRUE_ANSWER, PromptTokens, count_tokens, make_prompts
 from medvol.planning.shadow import Device, shadow, take_form
 from medvol.planning.step import Step
-from medvol.planning.watching import NamedCache, watched
+from medvol.planning.watching import watch_cache, watched
+from medvol.policies.vlm.decoding import new_cache
 from medvol.policies.vlm.folder import leave_weights_out
 from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork
@@ -217,7 +219,8 @@ class _Tracer:
         prefix, packs = network.prefix(volume[0].slices), network.packs
         branches = [Branch(network.encode_query(prompt.query)) for prompt in volume]
         row = pack_tree(prefix, branches)
-        cache = NamedCache(self.live, **({} if packs else {"config": network.model.config.text_config}))
+        cache: Any = new_cache(network)
+        watch_cache(cache, self.live)
         hidden = network.hidden_states([row], network.see([volume[0].slices]), cache)
         lines, width = len(volume) * n, 1 if packs else n
         if not packs:

@@ -6,25 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import DynamicCache
-
 from medvol.planning.live_bytes import LiveBytes
 from medvol.policies.vlm.network import VLMNetwork
 
 
-class NamedCache(DynamicCache):
-    """A cache whose keys and values are counted as such."""
+def watch_cache(cache: Any, live: LiveBytes) -> None:
+    """Count the keys and values that a cache keeps as such."""
+    kind = type(cache)
 
-    def __init__(self, live: LiveBytes, **options: Any) -> None:
-        super().__init__(**options)
-        self._live = live
-
-    def update(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep the keys and values of a layer."""
-        kept = super().update(*args, **kwargs)
+    def update(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kept = kind.update(self, *args, **kwargs)
         for tensor in kept:
-            self._live.rename(tensor, "key and value cache")
+            live.rename(tensor, "key and value cache")
         return kept
+
+    cache.__class__ = type(kind.__name__, (kind,), {"update": update})
 
 
 @contextmanager

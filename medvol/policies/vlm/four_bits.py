@@ -9,22 +9,22 @@ import torch
 from torch import nn
 
 from medvol.core.errors import MissingExtraError
-from medvol.policies.vlm.low_rank import ADAPTED
 
 _BLOCK, _NESTED = 64, 256
 """Values of a block that share a scale, and scales that share one of their own."""
 
 
-def quantise_layers(model: nn.Module) -> None:
-    """Round the layers that get adapters to 4 bits; all others stay as they are.
+def quantise_layers(model: nn.Module, names: str) -> None:
+    """Round linear layers to 4 bits; all others stay as they are.
 
     Args:
         model: Changed in place; a model without weights gets layers of the same form.
+        names: Regular expression of their names.
 
     Raises:
         MissingExtraError: bitsandbytes is not installed.
     """
-    wanted = [(name, layer) for name, layer in model.named_modules() if re.fullmatch(ADAPTED, name)]
+    wanted = [(name, layer) for name, layer in model.named_modules() if re.fullmatch(names, name)]
     for name, layer in wanted:
         if isinstance(layer, nn.Linear):
             place, _, own = name.rpartition(".")
@@ -90,7 +90,8 @@ class Form4Bit(nn.Linear):
     """
 
     def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.in_features, layer.out_features, layer.bias is not None, "meta")
+        sizes = {"in_features": layer.in_features, "out_features": layer.out_features}
+        super().__init__(**sizes, bias=layer.bias is not None, device="meta")
         self.dtype = layer.weight.dtype
         count = layer.weight.numel()
         scales = -(-count // _BLOCK)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from medvol.core.errors import MissingExtraError
+from medvol.policies.vlm.four_bits import whole_weight
 
 ADAPTED = r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Linear layers that get an adapter: all of the language model's. The vision tower is left as it is."""
@@ -68,8 +69,6 @@ def folded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Sums lie in the memory of the host: a GPU may have no room for a second model.
     """
-    from medvol.policies.vlm.four_bits import whole_weight
-
     layers: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     weights = {
         name.replace(".base_layer.", "."): tensor

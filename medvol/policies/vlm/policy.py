@@ -102,8 +102,9 @@ class VLMPolicy(TrainablePolicy):
                 )
             if self.quantised:
                 from medvol.policies.vlm.four_bits import quantise_layers
+                from medvol.policies.vlm.low_rank import ADAPTED
 
-                quantise_layers(self._network.model)
+                quantise_layers(self._network.model, ADAPTED)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
