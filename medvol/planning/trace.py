@@ -258,9 +258,13 @@ class _Tracer:
             parameter.grad = None
 
     def _written(self) -> Sequence[torch.Tensor]:
-        """Weights as they are written: in the memory of the host, and one at a time on a GPU."""
+        """Weights as they are written: in the memory of the host; on a GPU what is made of one of them on its way."""
+        if self.device == "cuda" and self.policy.lora_rank:
+            layers = [layer for layer in self.network.modules() if hasattr(layer, "lora_A")]
+            return [torch.empty(2 * max(layer.in_features * layer.out_features for layer in layers))]
         if self.device == "cuda":
-            return [torch.empty(max(parameter.numel() for parameter in self.network.parameters()))]
+            largest = max(parameter.numel() for parameter in self.trained)
+            return [torch.empty(largest, dtype=self.network.narrow)] if self.network.narrow else []
         return list(narrowed(folded_weights(self.network.model), self.network.narrow).values())
 
     def _workspace(self) -> list[torch.Tensor]:

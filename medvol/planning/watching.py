@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
 from medvol.planning.live_bytes import LiveBytes
 from medvol.policies.vlm.network import VLMNetwork
 
@@ -26,7 +29,7 @@ def watch_cache(cache: Any, live: LiveBytes) -> None:
 @contextmanager
 def watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
     """Name what the vision tower, the language model and the head make."""
-    see, score, run = network.see, network.token_log_probs, network.run
+    see, score, run, prepare = network.see, network.token_log_probs, network.run, network.prepare
 
     def named(part: str, act: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -35,7 +38,12 @@ def watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
 
         return call
 
+    def prepare_for_real(pixels: torch.Tensor) -> Any:
+        with unset_fake_temporarily():
+            return prepare(pixels)
+
     parts: dict[str, Any] = {
+        "prepare": prepare_for_real,
         "see": named("vision", see),
         "run": named("language model", run),
         "token_log_probs": named("scores of the vocabulary", score),
