@@ -40,7 +40,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, counts: Callable[[torch.Tensor], bool] = lambda tensor: True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = counts
         self.parts: Counter[str] = Counter()
         self.total = 0

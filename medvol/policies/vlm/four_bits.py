@@ -60,6 +60,8 @@ def _round(layer: nn.Linear) -> nn.Module:
     class FourBitLinear(Linear4bit):  # type: ignore[misc]
         """A layer that also takes up its rounded weights from a state dictionary."""
 
+        weight: Any
+
         def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
             start = f"{prefix}weight."
             scales = {key.removeprefix(start): state_dict.pop(key) for key in list(state_dict) if key.startswith(start)}
