@@ -77,6 +77,12 @@ class LiveBytes(TorchDispatchMode):
         if self.total > self.peak.total:
             self.peak = Peak(self.total, dict(self.parts))
 
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """Never count the storage of a tensor, such as that of an array, which torch has not allocated."""
+        storage = tensor.untyped_storage()
+        place = storage._cdata
+        self._known[place] = (ref(storage, lambda _: self._known.pop(place, None)), [self.part], 0)
+
     def rename(self, tensor: torch.Tensor, part: str) -> None:
         """Say what a tensor that is counted already is for."""
         known = self._known.get(tensor.untyped_storage()._cdata)

@@ -95,7 +95,7 @@ def trace(policy: VLMPolicy, step: Step, device: Device) -> Trace:
         with ExitStack() as watching:
             live = watching.enter_context(shadow(device))
             for known in filter(None, (network, reference)):
-                watching.enter_context(watched(known, live))
+                watching.enter_context(watched(known, live, device))
             return _Tracer(policy, network, reference, step, live, device).run()
     except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
         if isinstance(error, MedvolError):

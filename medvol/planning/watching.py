@@ -10,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from medvol.planning.live_bytes import LiveBytes
+from medvol.planning.shadow import Device
 from medvol.policies.vlm.network import VLMNetwork
 
 
@@ -27,8 +28,8 @@ def watch_cache(cache: Any, live: LiveBytes) -> None:
 
 
 @contextmanager
-def watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
-    """Name what the vision tower, the language model and the head make."""
+def watched(network: VLMNetwork, live: LiveBytes, device: Device) -> Iterator[None]:
+    """Name what the vision tower, the language model and the head make; on a CPU pixels lie in an array of NumPy."""
     see, score, run, prepare = network.see, network.token_log_probs, network.run, network.prepare
 
     def named(part: str, act: Any) -> Any:
@@ -39,6 +40,8 @@ def watched(network: VLMNetwork, live: LiveBytes) -> Iterator[None]:
         return call
 
     def prepare_for_real(pixels: torch.Tensor) -> Any:
+        if device == "cpu":
+            live.ignore(pixels)
         with unset_fake_temporarily():
             return prepare(pixels)
 

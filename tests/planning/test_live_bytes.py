@@ -1,5 +1,6 @@
 """Counting what is alive: bytes of tensors by hand."""
 
+import numpy as np
 import torch
 
 from medvol.planning.live_bytes import LiveBytes
@@ -34,6 +35,19 @@ def test_parts_are_named_and_renamed():
         assert {name: size for name, size in live.parts.items() if size} == {"a": 16, "c": 16}
         del second
         assert live.parts["c"] == 0
+
+
+def test_what_numpy_holds_is_not_counted():
+    array = np.zeros(100, np.float32)
+    with LiveBytes() as live:
+        tensor = torch.from_numpy(array)
+        live.ignore(tensor)
+        halves = tensor[:50]
+        assert live.total == 0
+        more = halves + 1
+        assert live.total == 200
+        del tensor, halves, more
+    assert live.total == 0
 
 
 def test_a_backward_pass_is_seen():
