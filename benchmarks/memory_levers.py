@@ -2,8 +2,8 @@
 
 The language model has 12 layers of 1,024 channels and a vocabulary of 32,768, with random weights; a step reads two
 volumes of 64 slices and draws 8 answers to a query about each. Slices are 64 px a side, so that a step takes
-less than a minute of a core; ``medvol plan`` says what the same step needs at 256 px. ``step_memory.py`` says how
-peaks are measured.
+less than a minute of a core. What the same step needs at 256 px is planned, for a GPU: ``--plan`` plans all rows and
+runs nothing. ``step_memory.py`` says how peaks are measured.
 
     python benchmarks/memory_levers.py [--device cuda] [--names ...] [--out benchmarks/results/memory_levers.json]
 
@@ -17,7 +17,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from step_memory import Setting, measure_apart
+from step_memory import Setting, measure_apart, plan
 
 PLAIN = Setting(
     "all weights trained",
@@ -58,8 +58,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--names", nargs="*", choices=[setting.name for setting in SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "memory_levers.json")
+    parser.add_argument("--plan", action="store_true", help="plan the steps at 256 px, and measure none")
     options = parser.parse_args()
     rows = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+    if options.plan:
+        planned = {setting.name: plan(replace(setting, side_px=256), "cuda") for setting in SETTINGS}
+        print(json.dumps(planned))
+        return
     for setting in SETTINGS:
         wanted = not options.names or setting.name in options.names
         if wanted and setting.name not in [row["name"] for row in rows]:

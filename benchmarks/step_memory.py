@@ -92,8 +92,8 @@ class Setting:
     score_rows: int | None = None
 
 
-def write_model(setting: Setting, folder: Path) -> None:
-    """Write a Qwen3-VL of that size with random weights."""
+def write_model(setting: Setting, folder: Path, weights: bool = True) -> None:
+    """Write a Qwen3-VL of that size with random weights, or its configuration and processor alone."""
     tokenizer = train_tokenizer(QueryBank.load().texts(held_out=False), vocabulary=1500)
     config = Qwen3VLConfig(
         text_config={
@@ -133,16 +133,24 @@ def write_model(setting: Setting, folder: Path) -> None:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    network = Qwen3VLForConditionalGeneration(config).to(getattr(torch, setting.dtype))
+    with torch.device("cpu" if weights else "meta"):
+        network = Qwen3VLForConditionalGeneration(config).to(getattr(torch, setting.dtype))
     network.generation_config.eos_token_id = tokenizer.eos_token_id
-    network.save_pretrained(folder)
+    if weights:
+        network.save_pretrained(folder)
+    else:
+        network.config.save_pretrained(folder)
     make_processor(network, tokenizer).save_pretrained(folder)
 
 
 def make_policy(setting: Setting, folder: Path) -> QwenVLPolicy:
     """The policy, not loaded."""
     template = PromptTemplate(
-        num_slices=setting.slices, height_px=setting.side_px, width_px=setting.side_px, instruction=""
+        num_slices=setting.slices,
+        height_px=setting.side_px,
+        width_px=setting.side_px,
+        slice_tag="{index}",
+        instruction="",
     )
     return QwenVLPolicy(str(folder), template, setting.dtype, **(setting.policy or {}))  # type: ignore[arg-type]
 
@@ -192,6 +200,29 @@ def make_module(setting: Setting, policy: QwenVLPolicy) -> pl.LightningModule:
     )
 
 
+def size_step(setting: Setting, answer_tokens: int, query: str, shape: tuple[int, int, int]) -> Step:
+    """The step as ``medvol plan`` takes it."""
+    return Step(
+        method=setting.method,  # type: ignore[arg-type]
+        batch=setting.batch,
+        queries=setting.queries,
+        answers=setting.answers if setting.method == "GRPO" else 1,
+        answer_tokens=answer_tokens,
+        query=query,
+        scan_shape=shape,
+        volumes_per_pass=setting.volumes_per_pass,
+        reference=setting.method == "GRPO" and setting.beta > 0,
+    )
+
+
+def plan(setting: Setting, device: str) -> int:
+    """Planned peak in bytes; nothing is run."""
+    with tempfile.TemporaryDirectory() as place:
+        write_model(setting, Path(place), weights=False)
+        step = size_step(setting, setting.answer_tokens, "the left kidney", (300, 512, 512))
+        return trace(make_policy(setting, Path(place)), step, "cpu" if device == "cpu" else "cuda").peak.peak.total
+
+
 def measure(setting: Setting, device: str) -> dict[str, Any]:
     """Take a step; the peak in bytes, and the same as planned."""
     if setting.score_rows is not None:
@@ -223,17 +254,7 @@ def measure(setting: Setting, device: str) -> dict[str, Any]:
         started, resident = time.process_time(), _resident()
         peak = _peak_of_fit(trainer, module, cases, device) + (before if device == "cpu" else 0)
         seconds, grown = time.process_time() - started, _resident() - resident
-        step = Step(
-            method=setting.method,  # type: ignore[arg-type]
-            batch=setting.batch,
-            queries=setting.queries,
-            answers=setting.answers if setting.method == "GRPO" else 1,
-            answer_tokens=round(sum(heard.lengths) / len(heard.lengths)),
-            query=heard.query,
-            scan_shape=shape,
-            volumes_per_pass=setting.volumes_per_pass,
-            reference=setting.method == "GRPO" and setting.beta > 0,
-        )
+        step = size_step(setting, round(sum(heard.lengths) / len(heard.lengths)), heard.query, shape)
         planned = trace(make_policy(setting, folder), step, "cpu" if device == "cpu" else "cuda")
     most = planned.peak.peak.total
     return {
