@@ -46,6 +46,9 @@ from medvol.training.grpo import GRPOModule
 from medvol.training.settings import GRPOOptimizerSettings, LossSettings, RolloutSettings, StartSettings
 from medvol.training.sft import SFTModule
 
+_ROWS = scoring._ROWS
+"""As medvol sets it."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -217,6 +220,7 @@ def size_step(setting: Setting, answer_tokens: int, query: str, shape: tuple[int
 
 def plan(setting: Setting, device: str) -> int:
     """Planned peak in bytes; nothing is run."""
+    scoring._ROWS = setting.score_rows or _ROWS
     with tempfile.TemporaryDirectory() as place:
         write_model(setting, Path(place), weights=False)
         step = size_step(setting, setting.answer_tokens, "the left kidney", (300, 512, 512))
@@ -225,8 +229,7 @@ def plan(setting: Setting, device: str) -> int:
 
 def measure(setting: Setting, device: str) -> dict[str, Any]:
     """Take a step; the peak in bytes, and the same as planned."""
-    if setting.score_rows is not None:
-        scoring._ROWS = setting.score_rows
+    scoring._ROWS = setting.score_rows or _ROWS
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         write_model(setting, folder)
