@@ -81,6 +81,9 @@ class LiveBytes(TorchDispatchMode):
         """Never count the storage of a tensor, such as that of an array, which torch has not allocated."""
         storage = tensor.untyped_storage()
         place = storage._cdata
+        _, part, size = self._known.get(place, (None, [self.part], 0))
+        self.total -= size
+        self.parts[part[0]] -= size
         self._known[place] = (ref(storage, lambda _: self._known.pop(place, None)), [self.part], 0)
 
     def rename(self, tensor: torch.Tensor, part: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from medvol.planning.live_bytes import LiveBytes
 from medvol.policies.vlm.packed_attention import attend_as_on_gpu
@@ -99,3 +99,15 @@ def take_form(network: nn.Module, kept: Container[int] = ()) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and (buffer.is_floating_point() or buffer.is_meta):
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def forms_of(values: Any) -> Any:
+    """Tensors of the same form without content, for those of numbers in a nested value."""
+    return tree_map(
+        lambda leaf: (
+            torch.empty(leaf.shape, dtype=leaf.dtype)
+            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+            else leaf
+        ),
+        values,
+    )

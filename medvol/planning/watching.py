@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from medvol.planning.live_bytes import LiveBytes
-from medvol.planning.shadow import Device
+from medvol.planning.shadow import Device, forms_of
 from medvol.policies.vlm.network import VLMNetwork
 
 
@@ -30,7 +30,8 @@ def watch_cache(cache: Any, live: LiveBytes) -> None:
 @contextmanager
 def watched(network: VLMNetwork, live: LiveBytes, device: Device) -> Iterator[None]:
     """Name what the vision tower, the language model and the head make; on a CPU pixels lie in an array of NumPy."""
-    see, score, run, prepare = network.see, network.token_log_probs, network.run, network.prepare
+    see, look, prepare = network.see, network.look, network.prepare
+    score, run = network.token_log_probs, network.run
 
     def named(part: str, act: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -45,7 +46,13 @@ def watched(network: VLMNetwork, live: LiveBytes, device: Device) -> Iterator[No
         with unset_fake_temporarily():
             return prepare(pixels)
 
+    def look_at_forms(images: Any) -> Any:
+        if not getattr(network, "skips_blanks", False):
+            images.update(forms_of(dict(images)))  # in place: nothing else holds the real ones
+        return look(images)
+
     parts: dict[str, Any] = {
+        "look": look_at_forms,
         "prepare": prepare_for_real,
         "see": named("vision", see),
         "run": named("language model", run),
