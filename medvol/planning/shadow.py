@@ -73,7 +73,7 @@ def shadow(device: Device) -> Iterator[LiveBytes]:
     live = LiveBytes(lambda tensor: device == "cpu" or tensor.is_floating_point() or isinstance(tensor, FakeTensor))
     with ExitStack() as modes:
         modes.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        modes.enter_context(_RealIntegers())
+        modes.enter_context(_RealIntegers())  # type: ignore[no-untyped-call]
         modes.enter_context(live)
         if device == "cuda":
             modes.enter_context(attend_as_on_gpu())

@@ -260,7 +260,7 @@ class _Tracer:
     def _written(self) -> Sequence[torch.Tensor]:
         """Weights as they are written: in the memory of the host; on a GPU what is made of one of them on its way."""
         if self.device == "cuda" and self.policy.lora_rank:
-            layers = [layer for layer in self.network.modules() if hasattr(layer, "lora_A")]
+            layers: list[Any] = [layer for layer in self.network.modules() if hasattr(layer, "lora_A")]
             return [torch.empty(2 * max(layer.in_features * layer.out_features for layer in layers))]
         if self.device == "cuda":
             largest = max(parameter.numel() for parameter in self.trained)
