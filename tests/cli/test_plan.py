@@ -61,6 +61,7 @@ def test_a_plan_as_json(small_grpo, capsys):
     assert plan["memory"]["fits"] is None
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_says_what_to_change(small_grpo, capsys):
     assert main(["plan", str(small_grpo), "--memory", "90MB"]) == 1
     text = capsys.readouterr().out
@@ -68,6 +69,7 @@ def test_what_does_not_fit_says_what_to_change(small_grpo, capsys):
     assert re.search(r"model\.optimizer\.volumes_per_pass: 1 +[\d.]+ MB", text)
 
 
+@pytest.mark.slow
 def test_a_paper_experiment_starts_from_an_earlier_stage(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setitem(known_layouts._TEXT, "num_hidden_layers", 2)

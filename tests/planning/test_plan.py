@@ -88,6 +88,7 @@ def test_settings_come_in_order_and_once():
     assert tiny == ["model.policy.freeze_vision: true", "model.policy.template.num_slices: 12"]
 
 
+@pytest.mark.slow
 def test_a_plan_tries_settings_until_a_step_fits():
     step = Step("SFT", batch=2, scan_shape=(40, 64, 64), workers=1)
     whole = make_plan(TinyPolicy(), step, "cpu")
