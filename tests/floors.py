@@ -15,7 +15,7 @@ FLOORS = (
     ("rollouts",),
     ("policies", "propagators", "rewards", "inference", "testing"),
     ("evaluation",),
-    ("auditing", "training", "viewing"),
+    ("auditing", "planning", "training", "viewing"),
     ("cli",),
 )
 """Rooms from the ground up: each imports only what lies on a lower floor."""

@@ -59,6 +59,7 @@ VERBS = {
     "convert": Verb("write a checkpoint as a model folder: medvol convert FILE FOLDER", "convert"),
     "push": Verb("publish a model folder on the Hugging Face hub: medvol push FOLDER OWNER/NAME", "push"),
     "check": Verb("check a scan, a folder of scans, or the data sets of an experiment", "check"),
+    "plan": Verb("say what a training step needs before it is run: medvol plan experiment.yaml", "plan"),
     "evaluate": Verb("score masks of any system: medvol evaluate --predictions DIR --data FILE", "evaluate"),
     "rescore": Verb("score a run again from what it kept, without its model", "rescore"),
     "report": Verb("show the evaluations of one or several runs side by side", "report"),

@@ -75,8 +75,12 @@ def require_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{str(folder)!r} is there already and is no model folder; choose another folder")
 
 
-def judge_folder(folder: Path) -> dict[str, Any]:
+def judge_folder(folder: Path, weights: bool = True) -> dict[str, Any]:
     """Look at a model folder without loading it.
+
+    Args:
+        folder: The folder.
+        weights: False where its weights are not wanted and may be absent.
 
     Returns:
         Its ``config.json``.
@@ -99,7 +103,11 @@ def judge_folder(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{str(folder / CONFIG)!r} holds no keys and values; give another folder")
     _judge_config(config, folder / CONFIG)
-    _judge_weights(folder, texts.get(_INDEX), config)
+    if not weights:
+        _judge_depth(config, folder, _MAX_TENSORS)
+        return config
+    _judge_weights(folder, texts.get(_INDEX))
+    _judge_depth(config, folder, sum(len(_header(file)) for file in sorted(folder.glob(f"*{_WEIGHTS}"))))
     require_seal(folder, texts.get(SIDECAR))
     return config
 
@@ -137,8 +145,8 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _settings(value)
 
 
-def _judge_weights(folder: Path, index: Any, config: Mapping[str, Any]) -> None:
-    """Every shard is named plainly and there, every header fits its file, and no part has more layers than tensors."""
+def _judge_weights(folder: Path, index: Any) -> None:
+    """Every shard is named plainly and there, and every header fits its file."""
     if index is not None:
         named = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
@@ -147,7 +155,10 @@ def _judge_weights(folder: Path, index: Any, config: Mapping[str, Any]) -> None:
             if Path(name).name != name or "\\" in name or not (folder / name).is_file():
                 raise CheckpointError(f"{str(folder / _INDEX)!r} names the file {name!r}, which is not in the folder")
         _hold_to_index(folder, named)
-    tensors = sum(len(_header(file)) for file in sorted(folder.glob(f"*{_WEIGHTS}")))
+
+
+def _judge_depth(config: Mapping[str, Any], folder: Path, tensors: int) -> None:
+    """No part has more layers than there are tensors."""
     for key, value in _settings(config):
         if re.fullmatch(r"(num|n)_\w*layers|depth", key) and isinstance(value, int) and value > max(tensors, 1):
             raise CheckpointError(

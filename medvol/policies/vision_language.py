@@ -33,6 +33,10 @@ class VisionLanguagePolicy(VLMPolicy):
         box_units: What the model writes boxes in: ``thousandths`` of the slice, as the grammar does, or ``pixels`` of
             the slice as its processor sizes it, which are brought to the grammar's units. None takes what a folder of
             medvol says, and of a published one the habit of its family; a fit wants to be told.
+        offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
+            is not used. Adapters need no copy.
+        quantised: Keep the frozen layers beneath the adapters in 4 bits (extra ``qlora``); a saved folder holds them as
+            they were rounded. Needs ``lora_rank``.
     """
 
     model: str
@@ -49,6 +53,8 @@ class VisionLanguagePolicy(VLMPolicy):
         gradient_checkpointing: bool = False,
         adapter: str | None = None,
         box_units: BoxUnits | None = None,
+        offload_reference: bool = False,
+        quantised: bool = False,
     ) -> None:
         if box_units is not None:
             require_units(box_units)
@@ -57,6 +63,8 @@ class VisionLanguagePolicy(VLMPolicy):
             freeze_vision=freeze_vision,
             lora_rank=lora_rank,
             gradient_checkpointing=gradient_checkpointing,
+            offload_reference=offload_reference,
+            quantised=quantised,
         )
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
@@ -94,6 +102,8 @@ class VisionLanguagePolicy(VLMPolicy):
 
         if self.lora_rank and find_spec("peft") is None:
             raise MissingExtraError("peft", "qwen")
+        if self.quantised and find_spec("bitsandbytes") is None:
+            raise MissingExtraError("bitsandbytes", "qlora")
         if self._network is None:
             folder = find_folder(self.model)
             find_family(judge_folder(folder).get("model_type"), str(folder), self.families)
@@ -118,9 +128,18 @@ class VisionLanguagePolicy(VLMPolicy):
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""
+        from medvol.policies.known_layouts import is_known, outline_known
         from medvol.policies.vlm.adapter_folder import fold_adapter
-        from medvol.policies.vlm.folder import choose_template, find_folder, load_network, read_units
+        from medvol.policies.vlm.folder import (
+            choose_template,
+            find_folder,
+            load_network,
+            read_units,
+            weights_are_left_out,
+        )
 
+        if weights_are_left_out() and is_known(self.model):
+            return outline_known(self.model, self._template, self.dtype)
         base = find_folder(self.model)
         if self.adapter is None:
             return load_network(base, self._template, self.dtype, self.families, self.box_units)
@@ -128,7 +147,8 @@ class VisionLanguagePolicy(VLMPolicy):
         units = self.box_units or read_units(folder)
         template = choose_template(folder, self._template, units or "thousandths")
         network = load_network(base, template, self.dtype, self.families, units)
-        fold_adapter(network, folder)
+        if not weights_are_left_out():
+            fold_adapter(network, folder)
         return network
 
 
@@ -144,6 +164,8 @@ class QwenVLPolicy(VisionLanguagePolicy):
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         adapter: See ``VisionLanguagePolicy``.
         box_units: See ``VisionLanguagePolicy``.
+        offload_reference: See ``VisionLanguagePolicy``.
+        quantised: See ``VisionLanguagePolicy``.
     """
 
     families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

@@ -114,6 +114,8 @@ def shard_layers(network: nn.Module, mesh: Any) -> list[FSDPModule]:
             "trainer.strategy is fsdp2, and this model reads every completion with a prompt of its own, so devices "
             "would wait for one another; choose ddp, or a model whose layers look at all tokens"
         )
+    if any(parameter.dtype == torch.uint8 for parameter in network.parameters()):
+        raise ConfigError("trainer.strategy is fsdp2, which cannot share out layers of 4 bits; choose ddp")
     stacks = [stack for stack in network.modules() if isinstance(stack, nn.ModuleList) and len(stack) > 1]
     if not stacks:
         raise ConfigError("trainer.strategy is fsdp2, and the policy's network has no stack of layers; choose ddp")

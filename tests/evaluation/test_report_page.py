@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -375,21 +375,10 @@ def test_dots_lie_where_their_scores_are(runs):
     assert strip.cells == (f"{np.median(scores):.3f}", f"{np.mean(scores):.3f}", str(len(scores)))
 
 
-@dataclass(frozen=True)
-class Sure(CaseScore):
-    confidence: float | None = None
-
-
-def sure(case_id, dsc, confidence):
-    return Sure(**vars(score(case_id, dsc)), confidence=confidence)
-
-
 def test_confidences_give_a_curve_and_a_list_to_look_at(runs):
     run = read_evaluation(runs[0])
-    scores = tuple(sure(f"c{i}", i / 10, 1 - i / 10) for i in range(4))
-    sections = make_page({"run": replace(run, scores=scores)}, None).sections
-    (blocks,) = (section.blocks for section in sections if section.name == "confidence")
-    curve, _, table = blocks
+    scores = tuple(replace(score(f"c{i}", i / 10), confidence=1 - i / 10) for i in range(4))
+    curve, _, table = blocks_of(make_page({"run": replace(run, scores=scores)}, None), "confidence")
     assert curve.drawings[0].words.startswith("run over share of the cases")
     assert [(row[0], *row[2:]) for row in table.rows] == [
         (f"c{i}", f"{1 - i / 10:.3f}", f"{i / 10:.3f}") for i in (3, 2, 1, 0)

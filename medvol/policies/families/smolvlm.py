@@ -28,6 +28,8 @@ class SmolVLMNetwork(VLMNetwork):
     end_token = "<end_of_utterance>"
     vision_parts = ("model.vision_model", "model.connector")
     language_part = "model.text_model"
+    skips_blanks: ClassVar[bool] = True
+    """The model leaves out images of zeros, so that values of pixels, and not their form alone, decide sizes."""
     image_options: ClassVar[Mapping[str, Any]] = {"do_image_splitting": False}
     """Tiles would make more than a thousand tokens of a slice."""
 

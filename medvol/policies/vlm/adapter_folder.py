@@ -14,6 +14,7 @@ from medvol.core.json_file import parse_json
 from medvol.core.model_folder import ADAPTER_CONFIG
 from medvol.core.sidecar import read_sidecar
 from medvol.policies.vlm.folder import hash_tensors
+from medvol.policies.vlm.four_bits import has_four_bits
 from medvol.policies.vlm.low_rank import adapter_config
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.weights.model_loading import refuse_damage
@@ -117,4 +118,5 @@ def _name_weights(network: VLMNetwork) -> str:
 
 def _kind(network: VLMNetwork) -> str:
     """Type of the weights that an adapter lies beside: two types of one model differ in their bytes."""
-    return str(network.model.get_input_embeddings().weight.dtype)
+    rounded = "-nf4" if has_four_bits(network.model) else ""
+    return f"{network.model.get_input_embeddings().weight.dtype}{rounded}"

@@ -49,7 +49,7 @@ def decode(
     prefix = network.prefix(slices)
     branches = [Branch(network.encode_query(query)) for query in queries]
     row = pack_tree(prefix, branches)
-    cache = DynamicCache()
+    cache = new_cache(network)
     hidden = network.hidden_states([row], network.see([slices]), cache)[0]
     owner = torch.cat(
         [torch.zeros(len(prefix.ids), dtype=torch.long)]
@@ -76,6 +76,11 @@ def decode(
     return [[(line.ids, line.log_probs) for line in lines if line.query == i] for i in range(len(queries))]
 
 
+def new_cache(network: VLMNetwork) -> DynamicCache:
+    """An empty cache of keys and values, of the kinds that the layers of a network want."""
+    return DynamicCache() if network.packs else DynamicCache(config=network.model.config.text_config)
+
+
 def _decode_alone(
     network: VLMNetwork,
     slices: SliceStack,
@@ -87,7 +92,7 @@ def _decode_alone(
     """Write ``n`` completions of one query, each with a copy of the prompt's keys and values."""
     prefix = network.prefix(slices)
     ids = network.encode_query(query)
-    cache = DynamicCache(config=network.model.config.text_config)
+    cache = new_cache(network)
     hidden = network.hidden_states([pack_tree(prefix, [Branch(ids)])], network.see([slices]), cache)[0, -1]
     _keep(cache, [0] * n, network.device)
     first = prefix.next_position + len(ids)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,8 +34,27 @@ from medvol.policies.vlm.precision import narrowed
 from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.weights.progress_bars import hide_progress_bars
 
-_PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+_WEIGHTS = "*.safetensors"
+
+_PUBLISHED = ("*.json", _WEIGHTS, "*.txt", "*.jinja", "*.model")
 """Files of a published model that are fetched."""
+
+_LEFT_OUT: ContextVar[bool] = ContextVar("weights_left_out", default=False)
+
+
+@contextmanager
+def leave_weights_out() -> Iterator[None]:
+    """Build networks on no device in a ``with`` block: they have their form and no weights, which are not fetched."""
+    token = _LEFT_OUT.set(True)
+    try:
+        yield
+    finally:
+        _LEFT_OUT.reset(token)
+
+
+def weights_are_left_out() -> bool:
+    """True within ``leave_weights_out``."""
+    return _LEFT_OUT.get()
 
 
 def load_network(
@@ -56,7 +77,7 @@ def load_network(
         CheckpointError: It cannot be loaded, or is a model of another family.
         ConfigError: A template was given though the folder has its own.
     """
-    family = find_family(judge_folder(folder).get("model_type"), str(folder), only)
+    family = find_family(judge_folder(folder, not weights_are_left_out()).get("model_type"), str(folder), only)
     with refuse_damage(folder):
         model = _load_model(folder, dtype)
         processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -82,16 +103,22 @@ def load_network(
 def _load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        require_size(AutoModelForImageTextToText.from_config(config, trust_remote_code=False), folder)
+        kind, attention = getattr(torch, dtype), "sdpa"
+        outline: PreTrainedModel = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=False, dtype=kind, attn_implementation=attention
+        )
+    if weights_are_left_out():
+        return outline
+    require_size(outline, folder)
     with hide_progress_bars():
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             config=config,
-            dtype=getattr(torch, dtype),
+            dtype=kind,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             output_loading_info=True,
         )
     model: PreTrainedModel
@@ -182,7 +209,8 @@ def find_folder(model: str) -> Path:
         hint = f"; `medvol convert {model} FOLDER` makes one" if place.suffix == ".ckpt" else ""
         raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_PUBLISHED)))
+        wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
+        return Path(snapshot_download(model, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"the model {model!r} is no folder and cannot be fetched: {reason}") from error

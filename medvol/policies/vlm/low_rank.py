@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from medvol.core.errors import MissingExtraError
+from medvol.policies.vlm.four_bits import whole_weight
 
 ADAPTED = r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Linear layers that get an adapter: all of the language model's. The vision tower is left as it is."""
@@ -64,11 +65,17 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def folded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of a plain model that answers as this one does with its adapters; its own weights without any."""
-    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
+    """Weights of a plain model that answers as this one does with its adapters; its own weights without any.
+
+    Sums lie in the memory of the host: a GPU may have no room for a second model.
+    """
+    layers: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     weights = {
-        name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name and ".base_layer.weight." not in name
     }
     for name, layer in layers.items():
-        weights[f"{name}.weight"] = weights[f"{name}.weight"] + layer.get_delta_weight("default")
+        whole = whole_weight(layer.base_layer)
+        weights[f"{name}.weight"] = (whole + layer.get_delta_weight("default")).to("cpu", whole.dtype)
     return weights

@@ -58,6 +58,19 @@ class AttentionRecord:
         return wanted.logsumexp(1) - math.log(wanted.shape[1])
 
 
+_AS_ON_GPU: ContextVar[bool] = ContextVar("attend_as_on_gpu", default=False)
+
+
+@contextmanager
+def attend_as_on_gpu() -> Iterator[None]:
+    """Take the steps of a GPU on a CPU too, in a ``with`` block: to find out what memory they need."""
+    token = _AS_ON_GPU.set(True)
+    try:
+        yield
+    finally:
+        _AS_ON_GPU.reset(token)
+
+
 _RECORD: ContextVar[AttentionRecord | None] = ContextVar("attention_record", default=None)
 
 
@@ -103,7 +116,9 @@ def attend_packed(
     if record is not None and getattr(module, "layer_idx", None) == record.layer:
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
         record.calls.append((query, key, attention_mask, factor))
-    if query.device.type != "cpu":  # elsewhere the fast kernels take no shared key heads beside a mask
+    if (
+        query.device.type != "cpu" or _AS_ON_GPU.get()
+    ):  # elsewhere the fast kernels take no shared key heads beside a mask
         shared = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
     attend = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=key.shape[1] != query.shape[1])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -35,6 +36,9 @@ class VLMPolicy(TrainablePolicy):
         freeze_vision: Leave the vision tower out of training.
         lora_rank: Train low-rank adapters on the language model and nothing else; 0 trains the weights themselves.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
+            is not used. Adapters need no copy.
+        quantised: Keep the layers that get adapters in 4 bits.
     """
 
     model: str | None
@@ -46,16 +50,28 @@ class VLMPolicy(TrainablePolicy):
         freeze_vision: bool = False,
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
+        offload_reference: bool = False,
+        quantised: bool = False,
     ) -> None:
         if lora_rank < 0:
             raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
+        if quantised and not lora_rank:
+            raise ConfigError("quantised is true and lora_rank is 0: weights in 4 bits do not learn; set lora_rank")
         self.freeze_vision = freeze_vision
         self.lora_rank = lora_rank
         self.gradient_checkpointing = gradient_checkpointing
+        self.offload_reference = offload_reference
+        self.quantised = quantised
         self._template = template
         self._network: VLMNetwork | None = None
         self._reference: VLMNetwork | None = None
         self._hash: tuple[int, str] | None = None
+
+    def unloaded(self, **changes: Any) -> Self:
+        """A policy of the same settings, but for some, that has loaded nothing yet."""
+        other = copy(self)
+        vars(other).update(changes, _network=None, _reference=None, _hash=None)
+        return other
 
     @abstractmethod
     def build_network(self) -> VLMNetwork:
@@ -84,6 +100,11 @@ class VLMPolicy(TrainablePolicy):
                     "otherwise",
                     self._network.box_units,
                 )
+            if self.quantised:
+                from medvol.policies.vlm.four_bits import quantise_layers
+                from medvol.policies.vlm.low_rank import ADAPTED
+
+                quantise_layers(self._network.model, ADAPTED)
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
@@ -146,19 +167,32 @@ class VLMPolicy(TrainablePolicy):
         """Score under the weights that this policy was built from: a frozen copy, or those beneath the adapters."""
         import torch
 
+        from medvol.policies.vlm.precision import move_apart
+
         if self.lora_rank:
             from medvol.policies.vlm.low_rank import adapters_off
 
             with torch.no_grad(), adapters_off(self.load().model):
                 return self._score(self.load(), prompts, completions, temperature)
+        reference, network = self.load_reference(), self.load()
+        move_apart(reference, network, network.device)
+        try:
+            with torch.no_grad():
+                return self._score(reference, prompts, completions, temperature)
+        finally:
+            if self.offload_reference:
+                move_apart(reference, network, torch.device("cpu"))
+
+    def load_reference(self) -> VLMNetwork:
+        """Build the frozen copy of the weights that this policy was built from, at the first call."""
         if self._reference is None:
+            network = self.load()
             self._reference = self.build_network().eval()
             self._reference.requires_grad_(False)
-            self._reference.narrow = self.load().narrow
+            self._reference.narrow = network.narrow
             if self.freeze_vision:
-                self._reference.share_vision(self.load())
-        with torch.no_grad():
-            return self._score(self._reference.to(self.load().device), prompts, completions, temperature)
+                self._reference.share_vision(network)
+        return self._reference
 
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Everything that was not frozen."""

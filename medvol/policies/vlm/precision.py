@@ -1,4 +1,4 @@
-"""Precision of training: what learns is kept in float32, and computed with in the type of the published weights."""
+"""Precision and place of weights: what learns is kept in float32, and computed with in the type it was published in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def arithmetic(device: torch.device, kind: torch.dtype | None) -> AbstractContex
 
 
 def narrowed(weights: dict[str, torch.Tensor], kind: torch.dtype | None) -> dict[str, torch.Tensor]:
-    """Weights in the type in which they are published; those that share memory share it afterwards.
+    """Weights in the type in which they are published, in the memory of the host; those that share memory still do.
 
     Args:
         weights: By name.
@@ -42,5 +42,19 @@ def narrowed(weights: dict[str, torch.Tensor], kind: torch.dtype | None) -> dict
     cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for tensor in weights.values():
         if tensor.is_floating_point():
-            cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(kind))
+            cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to("cpu", kind))
     return {name: cast.get((tensor.data_ptr(), tensor.shape), tensor) for name, tensor in weights.items()}
+
+
+def move_apart(network: nn.Module, other: nn.Module, device: torch.device) -> None:
+    """Bring a network to a device, but for what it shares with another one.
+
+    Args:
+        network: Changed in place; its parameters stay the same objects.
+        other: Its tensors stay where they are.
+        device: Where to.
+    """
+    shared = {id(tensor) for tensor in (*other.parameters(), *other.buffers())}
+    for tensor in (*network.parameters(), *network.buffers()):
+        if id(tensor) not in shared and tensor.device != device:
+            tensor.data = tensor.data.to(device)

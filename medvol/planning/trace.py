@@ -1,0 +1,288 @@
+"""The phases of a training step, run without weights: the memory that each of them has alive at its peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from medvol.core.errors import ConfigError, MedvolError
+from medvol.core.prompts import Prompt
+from medvol.core.types import Completion
+from medvol.planning.live_bytes import LiveBytes, Peak
+from medvol.planning.prompt_tokens import TRUE_ANSWER, PromptTokens, count_tokens, make_prompts
+from medvol.planning.shadow import Device, shadow, take_form
+from medvol.planning.step import Step
+from medvol.planning.watching import watch_cache, watched
+from medvol.policies.vlm.decoding import new_cache
+from medvol.policies.vlm.folder import leave_weights_out
+from medvol.policies.vlm.low_rank import folded_weights
+from medvol.policies.vlm.network import VLMNetwork
+from medvol.policies.vlm.packing import Branch, pack_tree
+from medvol.policies.vlm.policy import VLMPolicy
+from medvol.policies.vlm.precision import arithmetic, narrowed
+
+DRAWING, REFERRING, LEARNING, STEPPING, WRITING = (
+    "drawing answers",
+    "scoring under the reference",
+    "learning",
+    "optimiser step",
+    "writing the model",
+)
+"""Names of phases."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training step.
+
+    Args:
+        name: What is done.
+        peak: The moment of most memory.
+    """
+
+    name: str
+    peak: Peak
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a device does in a training step.
+
+    Args:
+        tokens: Of a prompt.
+        answer_tokens: Of an answer.
+        phases: In order.
+        layers: Bytes of the layers that ``fsdp2`` shares out, by what they are for.
+        largest_layer: Bytes of the largest of them.
+        trained: Number of trained weights.
+    """
+
+    tokens: PromptTokens
+    answer_tokens: int
+    phases: tuple[Phase, ...]
+    layers: dict[str, int]
+    largest_layer: int
+    trained: int
+
+    @property
+    def peak(self) -> Phase:
+        """The phase of most memory."""
+        return max(self.phases, key=lambda phase: phase.peak.total)
+
+
+def trace(policy: VLMPolicy, step: Step, device: Device) -> Trace:
+    """Run the phases of a step without weights.
+
+    Args:
+        policy: Not loaded yet; it is of no use for anything else afterwards.
+        step: Sizes of the step.
+        device: Where it would run.
+
+    Raises:
+        ConfigError: The policy's network does something that needs its numbers.
+        MedvolError: The policy's folder is missing or refused.
+    """
+    with leave_weights_out():
+        network = policy.load_for_training()
+        reference = policy.load_reference() if step.reference and not policy.lora_rank else None
+    try:
+        with ExitStack() as watching:
+            live = watching.enter_context(shadow(device))
+            for known in filter(None, (network, reference)):
+                watching.enter_context(watched(known, live, device))
+            return _Tracer(policy, network, reference, step, live, device).run()
+    except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
+        if isinstance(error, MedvolError):
+            raise
+        raise ConfigError(
+            f"a step of {type(policy).__name__} cannot be planned: its network needs its numbers to go on "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
+        ) from error
+
+
+class _Tracer:
+    """Runs the phases of one step."""
+
+    def __init__(
+        self,
+        policy: VLMPolicy,
+        network: VLMNetwork,
+        reference: VLMNetwork | None,
+        step: Step,
+        live: LiveBytes,
+        device: Device,
+    ) -> None:
+        self.policy, self.network, self.reference = policy, network, reference
+        self.step, self.live, self.device = step, live, device
+        self.answer_tokens = step.answer_tokens or len(network.encode(TRUE_ANSWER)) + 1
+        self.trained: list[nn.Parameter] = []
+        self.phases: list[Phase] = []
+
+    def run(self) -> Trace:
+        """All phases, in the order of a step that is not the first one."""
+        self._place_weights()
+        volumes = [make_prompts(self.network, self.step) for _ in range(self.step.volumes)]
+        tokens = count_tokens(self.network, volumes[0], self.step)
+        gradients = self.step.method == "GRPO" or self.step.accumulation > 1
+        for parameter in self.trained:
+            with self.live.naming("gradients"):
+                parameter.grad = torch.empty_like(parameter)
+        if self.step.method == "GRPO":
+            with self._phase(DRAWING):
+                self._draw(volumes)
+            if self.step.reference:
+                with self._phase(REFERRING):
+                    for part in self._parts(volumes):
+                        self.policy.reference_log_probs(*self._answered(part))
+            self._drop_gradients()
+        with self._phase(LEARNING):
+            self._learn(volumes, gradients)
+        with self._phase(STEPPING), self.live.naming("optimiser's workspace"):
+            held = self._workspace()
+        del held, volumes
+        with self._phase(WRITING), self.live.naming("weights to write"), torch.no_grad():
+            written = self._written()
+        del written
+        layers = _longest_stack(self.network)
+        ids = {id(parameter) for layer in layers for parameter in layer.parameters()}
+        return Trace(
+            tokens,
+            self.answer_tokens,
+            tuple(self.phases),
+            self._bytes_of(ids),
+            max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0),
+            sum(parameter.numel() for parameter in self.trained),
+        )
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.live.begin()
+        yield
+        self.phases.append(Phase(name, self.live.peak))
+
+    def _place_weights(self) -> None:
+        with self.live.naming("frozen weights"):
+            take_form(self.network.model)
+        self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        for parameter in self.trained:
+            self.live.rename(parameter, "trained weights")
+            parameter.register_post_accumulate_grad_hook(
+                lambda own: self.live.rename(own.grad, "gradients") if own.grad is not None else None
+            )
+        if self.reference is not None:
+            with self.live.naming("reference"):
+                if self.policy.freeze_vision:
+                    self.reference.share_vision(self.network)
+                take_form(self.reference.model, {id(p) for p in self.network.parameters()})
+        with self.live.naming("optimiser"):
+            self.moments = [torch.empty_like(p, requires_grad=False) for p in self.trained for _ in range(2)]
+
+    def _bytes_of(self, ids: set[int]) -> dict[str, int]:
+        """Bytes of the shared-out layers by what they are for."""
+        own = [parameter for parameter in self.network.parameters() if id(parameter) in ids]
+        trained = sum(parameter.nbytes for parameter in own if parameter.requires_grad)
+        frozen = sum(parameter.nbytes for parameter in own if not parameter.requires_grad)
+        parts = {"frozen weights": frozen, "trained weights": trained, "gradients": trained, "optimiser": 2 * trained}
+        return {**parts, "optimiser's workspace": trained if self.device == "cuda" else 0}
+
+    def _parts(self, volumes: Sequence[list[Prompt]]) -> list[Sequence[list[Prompt]]]:
+        """Volumes that go through the network together; all passes after the second are like it."""
+        size = self.step.at_once
+        return [volumes[start : start + size] for start in range(0, len(volumes), size)][:2]
+
+    def _answered(self, volumes: Sequence[list[Prompt]]) -> tuple[list[Prompt], list[list[Completion]]]:
+        prompts = [prompt for volume in volumes for prompt in volume]
+        word = self.network.encode("a")[0]
+        answer = Completion("", np.full(self.answer_tokens, word, np.int64))
+        return prompts, [[answer] * self.step.answers for _ in prompts]
+
+    @torch.no_grad()
+    def _draw(self, volumes: Sequence[list[Prompt]]) -> None:
+        """Read each prompt into a cache, and write the last token of all of its answers."""
+        self.network.eval()
+        with arithmetic(self.network.device, self.network.narrow):
+            for volume in volumes:
+                if self.network.packs:
+                    self._write_last(volume)
+                else:
+                    self._write_last(volume[:1])
+        self.network.train()
+
+    def _write_last(self, volume: Sequence[Prompt]) -> None:
+        network, n = self.network, self.step.answers
+        prefix, packs = network.prefix(volume[0].slices), network.packs
+        branches = [Branch(network.encode_query(prompt.query)) for prompt in volume]
+        row = pack_tree(prefix, branches)
+        cache: Any = new_cache(network)
+        watch_cache(cache, self.live)
+        hidden = network.hidden_states([row], network.see([volume[0].slices]), cache)
+        lines, width = len(volume) * n, 1 if packs else n
+        if not packs:
+            cache.reorder_cache(torch.zeros(n, dtype=torch.long))
+        written = (self.answer_tokens - 1) * (lines if packs else 1)
+        with self.live.naming("key and value cache"):
+            for layer in cache.layers:
+                if getattr(layer, "keys", None) is not None:
+                    layer.keys, layer.values = (_longer(kept, written) for kept in (layer.keys, layer.values))
+        size = len(row.ids) + written
+        if packs:
+            visible = torch.ones(1, 1, lines, size + lines, dtype=torch.bool)
+            places = torch.zeros(1, size + lines, dtype=torch.long)
+            mask = network.layer_masks(visible, places, torch.zeros(1, size + lines, dtype=torch.bool))
+        else:
+            mask = None
+        ids = torch.zeros(width, lines // width, dtype=torch.long)
+        states = network.run_on(ids, torch.zeros(3, *ids.shape, dtype=torch.long), mask, cache)
+        network.token_log_probs(states.flatten(0, 1)).exp()
+        del hidden
+
+    def _learn(self, volumes: Sequence[list[Prompt]], gradients: bool) -> None:
+        for number, part in enumerate(self._parts(volumes)):
+            scores = self.policy.log_probs(*self._answered(part))
+            flat = torch.cat([row for group in scores for row in group])
+            loss = (flat - flat.detach()).exp().sum()
+            if number == 0 and not gradients:
+                self._drop_gradients()
+            with self.live.naming("backward pass"):
+                loss.backward()
+            del scores, flat, loss
+
+    def _drop_gradients(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = None
+
+    def _written(self) -> Sequence[torch.Tensor]:
+        """Weights as they are written: in the memory of the host; on a GPU what is made of one of them on its way."""
+        if self.device == "cuda" and self.policy.lora_rank:
+            layers: list[Any] = [layer for layer in self.network.modules() if hasattr(layer, "lora_A")]
+            return [torch.empty(2 * max(layer.in_features * layer.out_features for layer in layers))]
+        if self.device == "cuda":
+            largest = max(parameter.numel() for parameter in self.trained)
+            return [torch.empty(largest, dtype=self.network.narrow)] if self.network.narrow else []
+        return list(narrowed(folded_weights(self.network.model), self.network.narrow).values())
+
+    def _workspace(self) -> list[torch.Tensor]:
+        """What AdamW makes on its way: on a GPU one value for every weight, else two for each of the largest tensor."""
+        sizes = [parameter.numel() for parameter in self.trained]
+        made = sizes if self.device == "cuda" else [max(sizes, default=0)] * 2
+        if self.step.devices > 1:  # gradients are summed a bucket at a time
+            made = [*made, min(sum(sizes), 2**26)]
+        return [torch.empty(size) for size in made]
+
+
+def _longer(kept: torch.Tensor, more: int) -> torch.Tensor:
+    shape = list(kept.shape)
+    shape[2] += more
+    return torch.empty(shape, dtype=kept.dtype)
+
+
+def _longest_stack(network: nn.Module) -> list[nn.Module]:
+    """Layers that sharding shares out, as training chooses them."""
+    stacks = [stack for stack in network.modules() if isinstance(stack, nn.ModuleList) and len(stack) > 1]
+    return list(max(stacks, key=lambda stack: sum(p.numel() for p in stack.parameters()), default=[]))

@@ -1,0 +1,116 @@
+"""``medvol plan``: an experiment in, what a step needs out."""
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from medvol.cli import main
+from medvol.cli.plan import read_bytes, say_bytes
+from medvol.core.errors import ConfigError
+from medvol.policies import known_layouts
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "medvol-plan-1.json").read_text())
+
+
+@pytest.fixture
+def small_grpo(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        """
+model:
+  class_path: GRPOModule
+  init_args:
+    policy: TinyPolicy
+    propagator: RegionPropagator
+    rewards: [FormatReward]
+    rollouts: {group_size: 2}
+    evaluation: {max_new_tokens: 8}
+data:
+  class_path: CaseDataModule
+  init_args:
+    train: {class_path: PhantomDataset, init_args: {num_volumes: 5, shape: [24, 32, 32]}}
+    batch_size: 2
+    queries_per_volume: 2
+trainer: {max_epochs: 3, accelerator: cpu}
+"""
+    )
+    return path
+
+
+def test_a_plan_as_json(small_grpo, capsys):
+    assert main(["plan", str(small_grpo), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    jsonschema.validate(plan, SCHEMA, jsonschema.Draft202012Validator)
+    assert plan["prompt"]["image"] == 24 * 16
+    assert plan["step"]["draws"] == 2 * 2 * 2
+    assert plan["step"]["scan_shape"] == [24, 32, 32]
+    assert plan["run"] == {"volumes_per_epoch": 5, "batches_per_epoch": 3, "optimiser_steps": 9}
+    phases = plan["memory"]["phases"]
+    assert [phase["name"] for phase in phases] == [
+        "drawing answers",
+        "scoring under the reference",
+        "learning",
+        "optimiser step",
+        "writing the model",
+    ]
+    assert all(sum(phase["parts"].values()) == phase["total_bytes"] for phase in phases)
+    assert plan["memory"]["fits"] is None
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_says_what_to_change(small_grpo, capsys):
+    assert main(["plan", str(small_grpo), "--memory", "90MB"]) == 1
+    text = capsys.readouterr().out
+    assert "does not fit into 90% of 90.0 MB" in text
+    assert re.search(r"model\.optimizer\.volumes_per_pass: 1 +[\d.]+ MB", text)
+
+
+@pytest.mark.slow
+def test_a_paper_experiment_starts_from_an_earlier_stage(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(known_layouts._TEXT, "num_hidden_layers", 2)
+    assert main(["plan", "examples/paper_ctorg.yaml", "--json", "--answer_tokens", "64"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["model"] == "Qwen/Qwen3-VL-4B-Instruct"
+    assert plan["prompt"]["image"] == 4096
+    assert plan["device"] == "cuda"
+    assert any("runs/paper_sft/model does not exist yet" in sentence for sentence in plan["assumptions"])
+    assert any("cannot be read here" in sentence for sentence in plan["assumptions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "much"], "--memory is 'much'"),
+        (["--devices", "0"], "--devices is 0"),
+        (["--model", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_what_is_refused(small_grpo, arguments, message, capsys):
+    assert main(["plan", str(small_grpo), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_has_no_training_step(small_grpo, capsys):
+    small_grpo.write_text(
+        small_grpo.read_text()
+        .replace("GRPOModule", "EvaluationModule")
+        .replace("    rewards: [FormatReward]\n    rollouts: {group_size: 2}\n", "")
+    )
+    assert main(["plan", str(small_grpo)]) == 2
+    assert "EvaluationModule trains nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "size"), [("24GB", 24 * 10**9), ("80 GiB", 80 * 2**30), ("1.5gb", 15 * 10**8)])
+def test_sizes(text, size):
+    assert read_bytes(text) == size
+
+
+def test_sizes_in_words():
+    assert (say_bytes(0), say_bytes(1_234_000_000), say_bytes(5_600_000)) == ("-", "1.2 GB", "5.6 MB")
+    with pytest.raises(ConfigError):
+        read_bytes("0GB")
