@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Protocol
 
 import torch
@@ -163,6 +164,7 @@ class Meter:
         """
         inner = getattr(owner, method)
 
+        @wraps(inner)  # with its marks: a scheduler looks for the one that it left on an optimiser
         def call(*arguments: Any, **named: Any) -> Any:
             if not self._open or (within is not None and within not in self._open):
                 return inner(*arguments, **named)
