@@ -22,19 +22,23 @@ from medvol.core.visible_text import show
 from medvol.imaging.windows import apply_window, get_window, window_for_target, window_limits
 from medvol.inference.confidence import briefly
 from medvol.inference.novelty import AnswerWarning
+from medvol.inference.overlay_marks import (
+    BACKGROUND,
+    BOX_COLOUR,
+    TEXT_COLOUR,
+    TRUTH_COLOUR,
+    draw_boxes,
+    draw_label,
+    draw_outline,
+    draw_scale_bar,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BOX_COLOUR = "#ffd166"
-MASK_COLOUR = "#06d6a0"
-TRUTH_COLOUR = "#ff7ab8"
-_BACKGROUND = "#000000"
-_TEXT = "#f2f2f2"
 _QUIET = "#b0b0b0"
 _WARNING = "#ff9f1c"
-_BAR_MM = (200, 100, 50, 20, 10, 5, 2, 1)
 _HEIGHT_IN = 6.0
 _GAP_IN = 0.05
 _DPI = 110
@@ -90,7 +94,7 @@ def draw_overlay(picture: Picture, context: bool = True) -> Figure:
     full_wide = wide * (4 / 3 if context else 1) + _GAP_IN * context
     below = 0.1 + 0.22 * (title.count("\n") + 1)
     full_high = _HEIGHT_IN + 0.3 + below + 0.18 * len(banner.splitlines())
-    figure = ShownFigure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=_BACKGROUND)
+    figure = ShownFigure(figsize=(full_wide, full_high), dpi=_DPI, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     tall = _HEIGHT_IN / full_high
     _draw_key_slices(figure, (wide / full_wide, tall), picture, limits)
@@ -100,7 +104,11 @@ def draw_overlay(picture: Picture, context: bool = True) -> Figure:
             place = (1 - wide / 3 / full_wide, tall * (2 - row) / 3, wide / 3 / full_wide, tall / 3 - 0.005)
             _draw_context(figure.add_axes(place), picture, z, limits, crop)
     caption = _caption(picture, shown)
-    for text, inches, size, colour in ((title, 0.1, 12, _TEXT), (banner, below, 10, _WARNING), (caption, 0, 9, _QUIET)):
+    for text, inches, size, colour in (
+        (title, 0.1, 12, TEXT_COLOUR),
+        (banner, below, 10, _WARNING),
+        (caption, 0, 9, _QUIET),
+    ):
         y, along = (1 - inches / full_high, "top") if inches else (tall + 0.08 / full_high, "bottom")
         figure.text(0.12 / full_wide, y, text, color=colour, fontsize=size, va=along, parse_math=False)
     return figure
@@ -111,7 +119,7 @@ def render_key_slice(picture: Picture) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_wide_in(picture.volume), _HEIGHT_IN), dpi=_DPI, facecolor=_BACKGROUND)
+    figure = Figure(figsize=(_wide_in(picture.volume), _HEIGHT_IN), dpi=_DPI, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     _draw_key_slices(figure, (1.0, 1.0), picture, _limits(picture))
     return _to_png(figure)
@@ -139,7 +147,7 @@ def _to_png(figure: Figure, dpi: int = _DPI) -> bytes:
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a query in a script that the font lacks
-        figure.savefig(picture, format="png", dpi=dpi, facecolor=_BACKGROUND, metadata={"Software": None})
+        figure.savefig(picture, format="png", dpi=dpi, facecolor=BACKGROUND, metadata={"Software": None})
     return picture.getvalue()
 
 
@@ -185,18 +193,6 @@ def _interval(centre: float, length: float, size: int) -> tuple[float, float]:
     return start, start + length
 
 
-def draw_boxes(
-    axes: Axes, boxes: NDArray[np.float64], colour: str, linewidth: float = 1.0, linestyle: str = "-"
-) -> None:
-    """Frame half-open boxes (N, 4) along their pixel edges."""
-    from matplotlib.patches import Rectangle
-
-    for x1, y1, x2, y2 in boxes.tolist():
-        frame = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour)
-        frame.set(linewidth=linewidth, linestyle=linestyle)
-        axes.add_patch(frame)
-
-
 def _draw_key_slices(figure: Figure, size: tuple[float, float], picture: Picture, limits: tuple[float, float]) -> None:
     """One picture a key slice in a grid at the lower left, of that size in shares of the figure."""
     anchors = sorted(picture.evidence.anchors, key=lambda anchor: anchor.key_slice or 0)
@@ -207,15 +203,15 @@ def _draw_key_slices(figure: Figure, size: tuple[float, float], picture: Picture
         z = _shown_slice(picture) if anchor.key_slice is None else anchor.key_slice
         _draw_key_slice(axes, picture, anchor, z, limits)
         if len(anchors) > 1:
-            _label(axes, 0.03, 0.97, f"slice {z}", 9, "left", "top")
+            draw_label(axes, 0.03, 0.97, f"slice {z}", 9, "left", "top")
 
 
 def _draw_key_slice(axes: Axes, picture: Picture, anchor: Evidence, z: int, limits: tuple[float, float]) -> None:
     volume = picture.volume
     _show(axes, volume, z, limits)
     if picture.truth is not None:
-        _outline(axes, picture.truth[z], 1.6, TRUTH_COLOUR)
-    _outline(axes, picture.mask[z], 1.6)
+        draw_outline(axes, picture.truth[z], 1.6, TRUTH_COLOUR)
+    draw_outline(axes, picture.mask[z], 1.6)
     if anchor.key_slice is not None:
         draw_boxes(axes, anchor.boxes, BOX_COLOUR, linewidth=1.6)
     for text, x, y, across, along in (
@@ -224,8 +220,8 @@ def _draw_key_slice(axes: Axes, picture: Picture, anchor: Evidence, z: int, limi
         ("A", 0.5, 0.985, "center", "top"),
         ("P", 0.5, 0.015, "center", "bottom"),
     ):
-        _label(axes, x, y, text, 12, across, along)
-    _scale_bar(axes, volume)
+        draw_label(axes, x, y, text, 12, across, along)
+    draw_scale_bar(axes, volume)
 
 
 def _draw_context(
@@ -236,10 +232,10 @@ def _draw_context(
     crop: tuple[float, float, float, float],
 ) -> None:
     _show(axes, picture.volume, z, limits)
-    _outline(axes, picture.mask[z], 1.0)
+    draw_outline(axes, picture.mask[z], 1.0)
     axes.set_xlim(crop[0], crop[1])
     axes.set_ylim(crop[3], crop[2])
-    _label(axes, 0.03, 0.97, f"slice {z}", 8, "left", "top")
+    draw_label(axes, 0.03, 0.97, f"slice {z}", 8, "left", "top")
 
 
 def _show(axes: Axes, volume: Volume, z: int, limits: tuple[float, float]) -> None:
@@ -254,44 +250,6 @@ def _show(axes: Axes, volume: Volume, z: int, limits: tuple[float, float]) -> No
         aspect=spacing_y / spacing_x,
     )
     axes.set_axis_off()
-
-
-def _outline(axes: Axes, mask: NDArray[np.bool_], linewidth: float, colour: str = MASK_COLOUR) -> None:
-    """Contour along the mask's pixel edges; the padding closes it at the border of the slice."""
-    if not mask.any():
-        return
-    padded = np.pad(mask, 1).astype(np.float64)
-    rows, columns = np.arange(-1, mask.shape[0] + 1), np.arange(-1, mask.shape[1] + 1)
-    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=linewidth)
-
-
-def _scale_bar(axes: Axes, volume: Volume) -> None:
-    """A bar of a round length, at most a fifth or so of the slice's width."""
-    _, height, width = volume.shape
-    spacing_x = volume.spacing[2]
-    length_mm = next((mm for mm in _BAR_MM if mm <= 0.22 * width * spacing_x), _BAR_MM[-1])
-    length_px = length_mm / spacing_x
-    right, y = 0.97 * width - 0.5, 0.955 * height - 0.5
-    axes.plot([right - length_px, right], [y, y], color=_TEXT, linewidth=2.2, solid_capstyle="butt")
-    text = f"{length_mm // 10} cm" if length_mm >= 10 else f"{length_mm} mm"
-    _label(axes, 0.97 - length_px / width / 2, 0.055, text, 9, "center", "bottom")
-
-
-def _label(axes: Axes, x: float, y: float, text: str, size: int, across: str, along: str) -> None:
-    from matplotlib.patheffects import withStroke
-
-    axes.text(
-        x,
-        y,
-        text,
-        transform=axes.transAxes,
-        color=_TEXT,
-        fontsize=size,
-        ha=across,
-        va=along,
-        path_effects=[withStroke(linewidth=2, foreground=_BACKGROUND)],
-        parse_math=False,
-    )
 
 
 def _caption(picture: Picture, shown: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +15,24 @@ from medvol.core.errors import OutputError, explain_error
 from medvol.core.json_file import to_json
 from medvol.core.reprs import Brief
 from medvol.core.types import Completion, Evidence, Volume
-from medvol.grounding.boxes import to_norm
 from medvol.imaging.dicom.links import require_origin
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomKind, DicomOutputs, ask_for
-from medvol.imaging.geometry import voxel_to_world
-from medvol.imaging.volume_hash import hash_volume
 from medvol.imaging.writing import write_map, write_mask
 from medvol.inference.answer_page import new_page, show_answer, write_page
-from medvol.inference.box_positions import box_corners_mm, stored_slice
 from medvol.inference.confidence import Confidence
 from medvol.inference.dicom_writers import dicom_writers
-from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan
 from medvol.inference.notebook import NotebookView, show_in_notebook
 from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
-from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
+from medvol.inference.record_content import describe_segmentation
+from medvol.inference.records import FAILED_SUFFIX, answer_paths, find_record, mask_suffix
 from medvol.pages.answers import PageAnswer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Extras = dict[str, Callable[[Path], object]]
-_DECIMALS = 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,8 +147,8 @@ def save_segmentation(
     require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
     if dicom:
         require_origin(volume)
-    outputs = _describe_dicom(dicom, paths)
-    record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, outputs)
+    names = paths["mask"].name, paths["overlay"].name
+    record = describe_segmentation(segmentation, *names, _describe_dicom(dicom, paths))
     failures: dict[str, str] = {}
     extras: _Extras = {"overlay": lambda path: path.write_bytes(render_overlay(picture))}
     if (shares := segmentation.agreement_map) is not None:
@@ -170,10 +164,9 @@ def save_segmentation(
         _write_extras(extras, partial, paths, failures)
         if failures:
             partial["record"].write_bytes(to_json(_note(failures, record)))
-    written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
     former = set() if earlier is None else {*earlier.dicom, "page", "agreement"}.difference(extras)
-    _remove(paths[kind] for kind in (*failures, *former))
-    _remove([folder / f"{name}{FAILED_SUFFIX}"])
+    _remove([*(paths[kind] for kind in (*failures, *former)), folder / f"{name}{FAILED_SUFFIX}"])
+    written = {kind: paths[kind] for kind in ("mask", "record", *extras) if kind not in failures}
     if failures:
         raise OutputError(written, failures)
     return written
@@ -220,84 +213,3 @@ def _write_extras(
             partial[kind].unlink(missing_ok=True)
             refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
             failures[kind] = refused or explain_error(error)
-
-
-def describe_segmentation(
-    segmentation: Segmentation,
-    mask_file: str,
-    overlay_file: str,
-    dicom: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Content of the record, as plain values; the same segmentation always gives the same content.
-
-    Args:
-        segmentation: The answer.
-        mask_file: Name of its mask.
-        overlay_file: Name of its picture.
-        dicom: Names of the DICOM outputs by their kind, and whether they say who the patient is; None without any.
-    """
-    provenance, volume = segmentation.provenance, segmentation.volume
-    unit = "HU" if volume.modality == "CT" else None
-    return {
-        "schema": SCHEMA,
-        "medvol": version("medvol-r1"),
-        "query": segmentation.query,
-        "evidence": _describe_evidence(segmentation.evidence, volume),
-        "edited": bool(provenance.get("edited", False)),
-        "completion": segmentation.completion.text,
-        "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
-        "overlay": {"file": overlay_file},
-        "dicom": None if dicom is None else dict(dicom),
-        "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
-        "reading": None if segmentation.reading is None else segmentation.reading.to_dict(),
-        "not_written": {},
-        "scan": _describe_scan(volume),
-        **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
-    }
-
-
-def _describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:
-    if evidence.key_slice is None:
-        return {"absent": True, "key_slice": None, "boxes_px": [], "rationale": evidence.rationale}
-    said, *further = [
-        (
-            {"key_slice": key, "boxes_px": _rounded(anchor.boxes)},
-            _place_anchor(volume, key, anchor.boxes),
-        )
-        for anchor in evidence.anchors
-        if (key := anchor.key_slice) is not None
-    ]
-    listed = {"further": [{**boxes, **place} for boxes, place in further]} if further else {}
-    return {"absent": False, **said[0], "rationale": evidence.rationale, **said[1], **listed}
-
-
-def _place_anchor(volume: Volume, key: int, boxes: NDArray[np.float64]) -> dict[str, Any]:
-    """Where an anchor lies in the stored file, in the grammar's integers and in the world."""
-    _, height, width = volume.shape
-    axis, index = stored_slice(volume, key)
-    centre = voxel_to_world(volume.affine, [[(width - 1) / 2, (height - 1) / 2, key]])
-    return {
-        "stored_slice": {"axis": axis, "index": index},
-        "slice_centre_mm": _rounded(centre[0]),
-        "boxes_norm": to_norm(boxes, height, width).tolist(),
-        "box_corners_mm": _rounded(box_corners_mm(volume, key, boxes)),
-    }
-
-
-def _describe_scan(volume: Volume) -> dict[str, Any]:
-    source = volume.source
-    return {
-        "path": None if source is None or source.path is None else str(source.path),
-        "series": (source.series or None) if source is not None else None,
-        "sha256": hash_volume(volume),
-        "modality": volume.modality,
-        "shape_zyx": list(volume.shape),
-        "spacing_zyx_mm": list(volume.spacing),
-        "affine_stored": (volume.affine if source is None else source.affine).tolist(),
-        "affine_lps": volume.affine.tolist(),
-    }
-
-
-def _rounded(values: NDArray[np.float64]) -> list[Any]:
-    rounded: list[Any] = (np.round(values, _DECIMALS) + 0.0).tolist()
-    return rounded

@@ -13,7 +13,7 @@ from medvol.core.atomic_files import write_whole
 from medvol.core.types import require_target
 from medvol.grounding.boxes import tight_boxes
 from medvol.imaging.windows import apply_window, get_window, window_for_target, window_limits
-from medvol.inference.overlay import BOX_COLOUR, MASK_COLOUR, draw_boxes
+from medvol.inference.overlay_marks import BOX_COLOUR, MASK_COLOUR, draw_boxes
 from medvol.rollouts.groups import Group
 
 if TYPE_CHECKING:

@@ -11,14 +11,8 @@ from PIL import Image
 
 from medvol.core.types import Completion, Evidence
 from medvol.imaging.geometry import make_volume
-from medvol.inference.overlay import (
-    BOX_COLOUR,
-    MASK_COLOUR,
-    TRUTH_COLOUR,
-    Picture,
-    render_key_slice,
-    render_overlay,
-)
+from medvol.inference.overlay import Picture, render_key_slice, render_overlay
+from medvol.inference.overlay_marks import BOX_COLOUR, MASK_COLOUR, TRUTH_COLOUR
 from medvol.inference.segmentation import Segmentation
 
 SHAPE = (9, 60, 80)
