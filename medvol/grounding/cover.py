@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
@@ -119,7 +119,7 @@ def _bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
     return z, _span(mask[z].any(axis=(0, 2))), _span(mask[z].any(axis=(0, 1)))
 
 
-def _span(filled: Mask) -> slice:
+def _span(filled: ArrayLike) -> slice:
     places = np.flatnonzero(filled)
     return slice(int(places[0]), int(places[-1]) + 1)
 
