@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from medvol.imaging.writing import write_map, write_mask
 from medvol.inference.answer_page import new_page, show_answer, write_page
 from medvol.inference.confidence import Confidence
 from medvol.inference.dicom_writers import dicom_writers
+from medvol.inference.measurements import measure_mask
 from medvol.inference.names import require_name, require_not_scan
 from medvol.inference.notebook import NotebookView, show_in_notebook
 from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
-from medvol.inference.record_content import describe_segmentation
-from medvol.inference.records import FAILED_SUFFIX, answer_paths, find_record, mask_suffix
+from medvol.inference.record_content import describe_evidence, describe_scan
+from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
 from medvol.pages.answers import PageAnswer
 
 if TYPE_CHECKING:
@@ -147,12 +149,10 @@ def save_segmentation(
     require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
     if dicom:
         require_origin(volume)
-    names = paths["mask"].name, paths["overlay"].name
-    record = describe_segmentation(segmentation, *names, _describe_dicom(dicom, paths))
+    outputs = _describe_dicom(dicom, paths)
+    record = describe_segmentation(segmentation, paths["mask"].name, paths["overlay"].name, outputs)
     failures: dict[str, str] = {}
-    extras: _Extras = {"overlay": lambda path: path.write_bytes(render_overlay(picture))}
-    if (shares := segmentation.agreement_map) is not None:
-        extras["agreement"] = lambda path: write_map(path, shares, volume)
+    extras = _find_extras(segmentation, picture)
     earlier = find_record(paths["record"])
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
@@ -170,6 +170,14 @@ def save_segmentation(
     if failures:
         raise OutputError(written, failures)
     return written
+
+
+def _find_extras(answer: Segmentation, picture: Picture) -> _Extras:
+    """How to write picture and map, by their kind."""
+    extras: _Extras = {"overlay": lambda path: path.write_bytes(render_overlay(picture))}
+    if (shares := answer.agreement_map) is not None:
+        extras["agreement"] = lambda path: write_map(path, shares, answer.volume)
+    return extras
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -213,3 +221,37 @@ def _write_extras(
             partial[kind].unlink(missing_ok=True)
             refused = isinstance(error, OSError) and error.strerror  # its file name is the temporary one
             failures[kind] = refused or explain_error(error)
+
+
+def describe_segmentation(
+    segmentation: Segmentation,
+    mask_file: str,
+    overlay_file: str,
+    dicom: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Content of the record, as plain values; the same segmentation always gives the same content.
+
+    Args:
+        segmentation: The answer.
+        mask_file: Name of its mask.
+        overlay_file: Name of its picture.
+        dicom: Names of the DICOM outputs by their kind, and whether they say who the patient is; None without any.
+    """
+    provenance, volume = segmentation.provenance, segmentation.volume
+    unit = "HU" if volume.modality == "CT" else None
+    return {
+        "schema": SCHEMA,
+        "medvol": version("medvol-r1"),
+        "query": segmentation.query,
+        "evidence": describe_evidence(segmentation.evidence, volume),
+        "edited": bool(provenance.get("edited", False)),
+        "completion": segmentation.completion.text,
+        "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
+        "overlay": {"file": overlay_file},
+        "dicom": None if dicom is None else dict(dicom),
+        "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),
+        "reading": None if segmentation.reading is None else segmentation.reading.to_dict(),
+        "not_written": {},
+        "scan": describe_scan(volume),
+        **{key: plain_values(provenance.get(key, {})) for key in ("policy", "propagator", "sampling")},
+    }

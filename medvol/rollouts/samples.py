@@ -58,7 +58,8 @@ def follow_samples(group: Group, propagator: Propagator) -> Iterator[Rollout]:
     Raises:
         InvalidComponentError: The propagator changed what it was given.
     """
-    rollouts = [read_completion(group.case, sample) for sample in group.answer.completion.samples]
+    most = group.prompt.template.max_anchors
+    rollouts = [read_completion(group.case, sample, most) for sample in group.answer.completion.samples]
     for _, rollout in follow(group.case.volume, rollouts, propagator, held_mib=HELD_MIB):
         yield rollout
 

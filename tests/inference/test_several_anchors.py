@@ -18,9 +18,9 @@ from medvol.inference.answer_page import show_answer
 from medvol.inference.overlay import render_key_slice
 from medvol.inference.overlay_marks import BOX_COLOUR
 from medvol.inference.page_stack import make_stack
-from medvol.inference.record_content import describe_segmentation
 from medvol.inference.records import read_record
 from medvol.inference.repropagation import repropagate, same_anchor
+from medvol.inference.segmentation import describe_segmentation
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator

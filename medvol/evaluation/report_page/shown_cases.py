@@ -122,7 +122,9 @@ def _draw(block: CaseBlock, case: Case, mask: Mask, score: CaseScore) -> CaseBlo
 
 def _read_evidence(case: Case, score: CaseScore) -> Evidence:
     """The anchor as it was answered; an absent one for masks of another system."""
-    evidence = read_completion(case, Completion(score.completion)).evidence if score.parsed else None
+    if not score.parsed:
+        return Evidence(None, _NONE)
+    evidence = read_completion(case, Completion(score.completion), score.max_anchors).evidence
     return evidence or Evidence(None, _NONE)
 
 
