@@ -96,7 +96,7 @@ def test_one_anchor_is_written_as_before(volume):
     ]  # fmt: skip
     pictures = [render_key_slice(answer.picture) for answer in (first, second)]
     assert pictures[0] == pictures[1]
-    stacks = [make_stack(volume, "q", answer.mask, answer.evidence)[0].to_dict("a", "b") for answer in (first, second)]
+    stacks = [make_stack(volume, "q", answer.mask, answer.evidence)[0].to_dict() for answer in (first, second)]
     assert stacks[0] == stacks[1]
     assert "further" not in stacks[0]
 
@@ -160,7 +160,7 @@ def test_the_page_tells_of_every_key_slice(answer, volume):
     assert page.picture_text.count("Axial slice") == 2
     assert page.stack is not None
     assert (page.stack.key, page.stack.further[0][0]) == (9, 3)
-    assert page.stack.to_dict("a", "b")["further"] == [
+    assert page.stack.to_dict()["further"] == [
         {"key": 3, "boxes": [[0.0, 0.0, 4.0, 6.0], [20.0, 15.0, 24.0, 21.0]]}
     ]
 
