@@ -245,7 +245,7 @@ WRONG_LINES = {
     "option without a value": (["check", "{scan}", "--fix"], ["--fix needs a value after it"]),
     "report of a file": (["report", "{config}"], ["exp.yaml' is a file; give the run folder"]),
     "audit of no case": (["describe", "ToyReward", "--audit", "--num_cases", "0"], ["num_cases is 0"]),
-    "unknown kind of DICOM": ([*SCRIPTED, "--dicom", "seg", "pdf"], ["'pdf'", "seg, sr, rtstruct, capture"]),
+    "unknown kind of DICOM": ([*SCRIPTED, "--dicom", "seg", "pdf"], ["'pdf'", "'seg', 'sr', 'rtstruct', 'capture'"]),
     "DICOM report without what it refers to": ([*SCRIPTED, "--dicom", "sr"], ["sr needs seg", "ask for both"]),
     "DICOM without a kind": ([*SCRIPTED, "--dicom"], ["--dicom", "value"]),
     "patient in no DICOM": ([*SCRIPTED, "--with_patient"], ["none is asked for"]),

@@ -160,9 +160,7 @@ def test_the_page_tells_of_every_key_slice(answer, volume):
     assert page.picture_text.count("Axial slice") == 2
     assert page.stack is not None
     assert (page.stack.key, page.stack.further[0][0]) == (9, 3)
-    assert page.stack.to_dict()["further"] == [
-        {"key": 3, "boxes": [[0.0, 0.0, 4.0, 6.0], [20.0, 15.0, 24.0, 21.0]]}
-    ]
+    assert page.stack.to_dict()["further"] == [{"key": 3, "boxes": [[0.0, 0.0, 4.0, 6.0], [20.0, 15.0, 24.0, 21.0]]}]
 
 
 def test_order_does_not_matter_for_what_is_the_same(answer):

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 import medvol
+from medvol.inference.notebook import NotebookView
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -291,3 +292,14 @@ def test_a_failing_viewer_says_so(browser: Browser, many_page: Path) -> None:
         opened.page.click("#answer-1 .open")
         opened.page.locator(".planes .hint", has_text="could not be drawn").first.wait_for()
         assert opened.page.locator("#answer-1 .open").is_visible()
+
+
+def test_a_notebook_shows_the_whole_page_in_a_closed_frame(browser: Browser, one_page: Path, tmp_path: Path) -> None:
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!doctype html><meta charset=utf-8>{NotebookView(one_page.read_text(), 900)._repr_html_()}")
+    with browser.open(notebook) as opened:
+        frame = opened.page.frame_locator("iframe")
+        frame.locator(".planes[data-ready]").wait_for(timeout=120_000)
+        assert "11.52 ml" in frame.locator("main").inner_text()
+        assert opened.errors == []
+        assert [url for url in opened.requests[1:] if not url.startswith(("data:", "blob:", "about:srcdoc"))] == []
