@@ -90,6 +90,7 @@ def reader_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(scan, folder / f"{name}.nii.gz")
     write_experiment(folder / "experiment.yaml", "runs/experiment")
     write_experiment(folder / "exp.yaml", "runs/exp")
+    shutil.copy(REPOSITORY / "examples" / "own_data.yaml", folder / "own_data.yaml")
     for name in ("served.yaml", "grpo.yaml"):
         shutil.copy(REPOSITORY / "examples" / "quickstart.yaml", folder / name)
     return folder
