@@ -84,7 +84,8 @@ def reader_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages name; copy it before anything writes into it."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
-    shutil.copytree(REPOSITORY / "medvol" / "bundled" / "best", folder / "runs" / "quickstart" / "model")
+    for run in ("quickstart", "own_data"):
+        shutil.copytree(REPOSITORY / "medvol" / "bundled" / "best", folder / "runs" / run / "model")
     scan = write_scans(folder)
     for name in ("ct", "scan", "phantom"):
         shutil.copy(scan, folder / f"{name}.nii.gz")
