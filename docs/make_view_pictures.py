@@ -1,6 +1,6 @@
 """Draw the pictures of docs/how-to/view.md and the film of README in a real Chromium.
 
-They show a drawn scan and three answers, one of them with a wrong box.
+They show a synthetic scan and three answers, one of them with a wrong box.
 
 python docs/make_view_pictures.py docs/images
 """
@@ -23,11 +23,11 @@ import medvol
 SHAPE = (60, 256, 256)
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 FILM_SIZE, FILM_COLOURS, FILM_BYTES = (1000, 562), 128, 600_000
-QUERIES = {"liver": "the organ that produces bile", "spleen": "the spleen", "left kidney": "the left kidney"}
+QUERIES = {"spleen": "the spleen", "liver": "the organ that produces bile", "left kidney": "the left kidney"}
 
 
 def write_answers(folder: Path) -> Path:
-    """A drawn scan and answers about it; the box of the liver leaves a part of it out."""
+    """A synthetic scan and answers about it; the box of the spleen leaves a part of it out."""
     dataset = medvol.DATASETS.get("PhantomDataset")(split="test", num_volumes=1, shape=SHAPE)
     cases = {dataset[index].query.target: dataset[index] for index in range(len(dataset))}
     scan = folder / "phantom.nii.gz"
@@ -36,10 +36,10 @@ def write_answers(folder: Path) -> Path:
     _, height, width = volume.shape
     for number, (target, query) in enumerate(QUERIES.items()):
         truth = medvol.label_anchor(cases[target].target)
-        if target == "liver":
+        if target == "spleen":
             boxes = truth.boxes * 1.0
             boxes[:, 3] -= 30
-            truth = medvol.Evidence(truth.key_slice, boxes, "the liver is the large organ on the right")
+            truth = medvol.Evidence(truth.key_slice, boxes, "the spleen lies on the left, behind the stomach")
         text = medvol.format_evidence(truth, height, width)
         segmenter = medvol.Segmenter(medvol.POLICIES.get("ScriptedPolicy")([text]))
         segmenter.segment(medvol.read_volume(scan, modality="CT"), query).save(folder / "answers", f"{number}_{target}")
@@ -84,7 +84,7 @@ def draw(address: str, out: Path) -> None:
         page.keyboard.press("o")
         page.wait_for_timeout(500)
         page.screenshot(path=str(out / "view-corrected.png"))
-        page.fill("#remark", "the lower half was cut off")
+        page.fill("#remark", "the lower part was cut off")
         page.click("#correct:not([disabled])")
         page.wait_for_selector("#answers .state.corrected")
         page.click("#accept:not([disabled])")

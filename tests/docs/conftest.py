@@ -84,12 +84,14 @@ def reader_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages name; copy it before anything writes into it."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
-    shutil.copytree(REPOSITORY / "medvol" / "bundled" / "best", folder / "runs" / "quickstart" / "model")
+    for run in ("quickstart", "own_data"):
+        shutil.copytree(REPOSITORY / "medvol" / "bundled" / "best", folder / "runs" / run / "model")
     scan = write_scans(folder)
     for name in ("ct", "scan", "phantom"):
         shutil.copy(scan, folder / f"{name}.nii.gz")
     write_experiment(folder / "experiment.yaml", "runs/experiment")
     write_experiment(folder / "exp.yaml", "runs/exp")
+    shutil.copy(REPOSITORY / "examples" / "own_data.yaml", folder / "own_data.yaml")
     for name in ("served.yaml", "grpo.yaml"):
         shutil.copy(REPOSITORY / "examples" / "quickstart.yaml", folder / name)
     return folder

@@ -29,7 +29,7 @@ from tests.docs.blocks import REPOSITORY, Block, all_blocks, read_blocks
 LANGUAGES = {"bash", "python", "yaml", "toml", "json", "csv", "text"}
 """Those that a block may have; ``text`` is shown and never typed."""
 
-FOREIGN = {"cd", "docker", "git", "hf", "pre-commit", "pytest", "source", "transformers", "vllm"}
+FOREIGN = {"cd", "cp", "docker", "git", "hf", "pre-commit", "pytest", "source", "transformers", "vllm"}
 """Programs of others, whose arguments are not known here."""
 
 ELSEWHERE = {
@@ -83,10 +83,10 @@ def require_command(words: list[str]) -> None:
     elif program == "make":
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), f"the Makefile has no such target: {arguments}"
-    elif program == "python":
+    elif program == "python" and arguments[:2] != ["-m", "venv"]:
         assert (REPOSITORY / arguments[0]).is_file(), f"there is no program {arguments[0]}"
     else:
-        assert program in FOREIGN, f"{program!r} is unknown; mark the block, or add the program to FOREIGN"
+        assert program in {*FOREIGN, "python"}, f"{program!r} is unknown; mark the block, or add the program to FOREIGN"
 
 
 def require_medvol(arguments: list[str]) -> None:

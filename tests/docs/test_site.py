@@ -7,8 +7,10 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chromium import launch
 
 import medvol
 from tests.docs.blocks import REPOSITORY
@@ -102,3 +104,15 @@ def test_the_search_leads_to_pages(site: Path) -> None:
     assert {page for page in pages if not (site / page).is_file()} == set()
     assert {"faq.html", "results.html", "how-to/roles.html", "tutorial.html", "changelog.html"} <= pages
     assert any("half-open" in entry["text"] for entry in index)
+
+
+@pytest.mark.xdist_group("browser")
+def test_the_search_works_from_disk_and_asks_no_network(site: Path, playwright: Any) -> None:
+    """A file gets no worker from a browser; ``docs/iframe-worker.js`` stands in for it."""
+    with launch(playwright) as browser, browser.open(site / "how-to" / "train.html") as opened:
+        opened.page.click("input.md-search__input")
+        opened.page.keyboard.type("half-open")
+        opened.page.wait_for_selector(".md-search-result__link")
+        assert "half-open" in opened.page.inner_text(".md-search-result__list")
+        assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert opened.errors == []

@@ -45,6 +45,8 @@ RELEASES = {
 """Makers of a small copy of each published data set that an example reads."""
 PAPER = {"paper_abdomenct1k": "abdomenct1k", "paper_ctorg": "ctorg", "paper_kits23": "kits23", "paper_sft": "ctorg"}
 """Experiments of the paper, each with the release that it reads."""
+OWN = "own_data"
+"""The file to copy; ``tests/docs`` gives it a reader's scans and runs it."""
 FEW = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
 
 
@@ -73,7 +75,7 @@ def mark_experiments() -> list:
     return [
         pytest.param(path, marks=real if "shared/data" in path.read_text() else [pytest.mark.slow], id=path.name)
         for path in EXPERIMENTS
-        if path.stem not in {*RELEASES, *PAPER}
+        if path.stem not in {*RELEASES, *PAPER, OWN}
     ]
 
 
