@@ -64,7 +64,7 @@ def save_film(seen: list[bytes], path: Path) -> None:
     frames = [
         Image.open(BytesIO(picture)).convert("RGB").resize(FILM_SIZE, Image.Resampling.LANCZOS) for picture in seen
     ]
-    palette = frames[-1].quantize(FILM_COLOURS)
+    palette = frames[-1].quantize(FILM_COLOURS, Image.Quantize.MAXCOVERAGE)  # the few pixels of a box keep their colour
     first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [2500, *[700] * (len(others) - 1), 3500]
     first.save(path, save_all=True, append_images=others, duration=times, loop=0, optimize=True)
