@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/how-to/view.md: a synthetic scan, three answers with one wrong box, read in a real Chromium.
+"""Draw the pictures of docs/how-to/view.md: a synthetic scan, three answers with one wrong box, read in Chromium.
 
 python docs/make_view_pictures.py docs/images
 """
