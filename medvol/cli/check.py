@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from medvol.terminal.progress import Work
 if TYPE_CHECKING:
     from medvol.checking.findings import CheckReport
     from medvol.core.roles import CaseDataset
+    from medvol.core.types import Case
 
 _WIDE = 240
 """Columns of what goes into a file or a pipe, so that no line is broken."""
@@ -108,8 +109,13 @@ def _check(path: Path, options: Any) -> CheckReport:
 
 def _check_experiment(path: Path, options: Any) -> CheckReport:
     from medvol.cli.experiment_data import build_data
+    from medvol.cli.readiness import find_obstacles
 
-    return _read({name: data for name, data in build_data(path).splits.items() if data is not None}, options)
+    data = build_data(path)
+    obstacles = tuple(find_obstacles(path, data))
+    refuse = None if data.augmentation is None else {"train": data.augmentation.require_unturned}
+    report = _read({name: split for name, split in data.splits.items() if split is not None}, options, refuse)
+    return replace(report, findings=(*obstacles, *report.findings))
 
 
 def _check_table(path: Path, options: Any) -> CheckReport:
@@ -120,7 +126,9 @@ def _check_table(path: Path, options: Any) -> CheckReport:
     return _read({"table": dataset(root=root, table=str(path))}, options)
 
 
-def _read(splits: dict[str, CaseDataset], options: Any) -> CheckReport:
+def _read(
+    splits: dict[str, CaseDataset], options: Any, refuse: Mapping[str, Callable[[Case], None]] | None = None
+) -> CheckReport:
     """Read the cases of data sets, and say how far that is."""
     from medvol.checking.splits import check_splits
 
@@ -132,7 +140,7 @@ def _read(splits: dict[str, CaseDataset], options: Any) -> CheckReport:
                 works[split] = shown.enter_context(Work(f"reading {split}", count, "cases"))
             works[split].advance(read - works[split].done)
 
-        return check_splits(splits, options.compare, None if options.all else options.seconds, hear)
+        return check_splits(splits, options.compare, None if options.all else options.seconds, hear, refuse)
 
 
 def _mend(path: Path, report: CheckReport, options: Any) -> CheckReport:

@@ -21,6 +21,6 @@ def require_alone() -> None:
     except PackageNotFoundError:
         return
     raise ConfigError(
-        f"another package, MedVol {other.version}, is installed here and has the same import name, so that files of both "
-        "are mixed; run: pip uninstall medvol, then: pip install --force-reinstall --no-deps medvol-r1"
+        f"another package, MedVol {other.version}, is installed here and has the same import name, so that files of "
+        "both are mixed; run: pip uninstall medvol, then: pip install --force-reinstall --no-deps medvol-r1"
     )

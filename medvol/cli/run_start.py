@@ -37,7 +37,7 @@ def find_start(folder: RunFolder, word: str | None) -> Path | None:
     return path
 
 
-def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace) -> list[Path]:
+def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace) -> dict[str, Any]:
     """Go on with the run in the folder, replace it, or refuse.
 
     Args:
@@ -46,7 +46,8 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
         settings: Of the fit.
 
     Returns:
-        What ``--overwrite`` will delete once everything is built.
+        For ``SaveSettings``: what ``--overwrite`` will delete once everything is built, and whether the run that is in
+        the folder goes on.
 
     Raises:
         ConfigError: The fit would mix with the run that is in the folder, or delete what it reads.
@@ -57,12 +58,12 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
             raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; drop one")
         doomed: list[Any] = folder.find()
         refuse_to_delete_sources(settings.as_dict(), doomed)
-        return doomed
+        return {"doomed": doomed, "goes_on": False}
     if not goes_on:
         folder.require_free()
     elif folder.find(("evaluation.json",)):
         log.warning("%s: evaluation.json is of the weights before this fit; test again after it", folder.path)
-    return []
+    return {"doomed": [], "goes_on": goes_on}
 
 
 def is_first_process() -> bool:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.fixtures.distributions import write_distribution
 
 import medvol
 from medvol.cli import main
+from tests.fixtures.distributions import write_distribution
 
 
 @pytest.fixture
@@ -21,9 +21,7 @@ def namesake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["list"], ["fit", "--config", "none.yaml"]])
-def test_no_verb_runs_beside_it(
-    arguments: list[str], namesake: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_verb_runs_beside_it(arguments: list[str], namesake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, said = capsys.readouterr()
     assert out == ""
