@@ -20,7 +20,7 @@ from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
 if TYPE_CHECKING:
-    from medvol.checking.findings import CheckReport
+    from medvol.checking.findings import CheckReport, Finding
     from medvol.core.roles import CaseDataset
     from medvol.core.types import Case
 
@@ -47,12 +47,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     report = _check(path, options)
     if options.fix is not None:
         report = _mend(path, report, options)
+    refused = next((finding for finding in report.errors if finding.place == str(path)), None)
     if options.json:
         print_document(SCHEMA, report.to_dict())
     else:
-        show_report(report, path)
-    if report.errors and report.errors[0].place == str(path) and not _is_list(path):
-        raise ScanError(f"{path}: {report.errors[0].detail}")
+        show_report(report, path, untold=refused)
+    if refused is not None and not _is_list(path):
+        raise ScanError(f"{path}: {refused.detail}")
     return 1 if report.errors else 0
 
 
@@ -183,8 +184,14 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in _TABLES
 
 
-def show_report(report: CheckReport, path: Path) -> None:
-    """Print a report: what can be used, splits, problems, and what each of them means."""
+def show_report(report: CheckReport, path: Path, untold: Finding | None = None) -> None:
+    """Print a report: what can be used, splits, problems, and what each of them means.
+
+    Args:
+        report: What was found.
+        path: What was asked for.
+        untold: A problem that the error at the end tells; here only what it means is printed.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
@@ -195,7 +202,7 @@ def show_report(report: CheckReport, path: Path) -> None:
     if report.splits:
         _show_splits(report, console)
     if report.findings:
-        _show_findings(report, path, console)
+        _show_findings(report, path, console, untold)
     for place, copy in report.mended.items():
         console.print(Text(f"{_short(place, path)}: corrected copy: {show(copy)}"), soft_wrap=True)
     if path.is_dir():
@@ -222,11 +229,12 @@ def _show_splits(report: CheckReport, console: Console) -> None:
             console.print(Text(f"{split}: relational questions without a single answer: {dropped}"), soft_wrap=True)
 
 
-def _show_findings(report: CheckReport, path: Path, console: Console) -> None:
+def _show_findings(report: CheckReport, path: Path, console: Console, untold: Finding | None) -> None:
     found = _table("code", "where", "what was found")
-    for finding in report.findings:
+    for finding in (one for one in report.findings if one is not untold):
         found.add_row(finding.problem.code, Text(_short(finding.place, path)), Text(finding.detail))
-    console.print(found)
+    if found.rows:
+        console.print(found)
     legend = _table("code", "problem", "means", "what to do", "--fix")
     for problem in dict.fromkeys(finding.problem for finding in report.findings):
         name = f"{problem.name} (warning)" if problem.warning else problem.name

@@ -26,7 +26,7 @@ from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
-from medvol.cli.run_start import enter_folder, find_start, is_first_process
+from medvol.cli.run_start import end_stopped, enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings
 from medvol.cli.settings import read_configs, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
@@ -271,10 +271,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         with calm(), ExitStack() as screen:
             module = ExperimentCLI(verb, arguments, screen).model
     except SIGTERMException:
-        return TERMINATED if is_first_process() else 0
+        return end_stopped(verb, TERMINATED)
     except SystemExit as stop:
-        code = INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
-        return code if is_first_process() or code != INTERRUPTED else 0
+        interrupted = isinstance(stop.__context__, KeyboardInterrupt)
+        return end_stopped(verb, INTERRUPTED) if interrupted else int(stop.code or 0)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from medvol.training.checkpoint import read_checkpoint
 from medvol.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+_LEFT = {
+    "validate": "no scores were written",
+    "test": "no scores were written, and those of an earlier test are as they were",
+    "predict": "the answers that were written are kept",
+}
+"""What a verb leaves when it is stopped."""
 
 
 def find_start(folder: RunFolder, word: str | None) -> Path | None:
@@ -64,6 +72,19 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
     elif folder.find(("evaluation.json",)):
         log.warning("%s: evaluation.json is of the weights before this fit; test again after it", folder.path)
     return {"doomed": [], "goes_on": goes_on}
+
+
+def end_stopped(verb: str, code: int) -> int:
+    """Say what a run leaves that was stopped from outside; a fit says that itself.
+
+    Returns:
+        The exit code: 0 in the processes that do not speak.
+    """
+    if not is_first_process():
+        return 0
+    if verb in _LEFT:
+        print(f"medvol: interrupted; {_LEFT[verb]}", file=sys.stderr)
+    return code
 
 
 def is_first_process() -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from medvol.cli.answer_lines import save_and_tell, say_replaced, show_before, sum_up
+from medvol.cli.answer_lines import save_and_tell, say_replaced, show_before, sum_up, tell_before
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
@@ -172,7 +172,7 @@ def _run_one(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -
         question = pose(job, volume, plain_values(segmenter.identity()))
         answer = None if options.overwrite else question.find(dicom)
         if answer is not None and segmenter.accepts(answer[1]):
-            console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
+            tell_before(answer, console)
             if options.html:
                 show_before(answer, volume, question.paths["page"], console)
             return sum_up(scan, answer[0], "skipped")

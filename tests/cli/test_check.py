@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from medvol.cli import main
+from medvol.core.errors import DatasetError
 from medvol.core.types import Query
+from medvol.datasets.scans import check_known
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.writing import write_mask
 
@@ -371,3 +373,22 @@ def test_a_flip_against_a_question_with_a_side_is_found_once(
     (finding,) = report["findings"]
     assert (finding["code"], finding["place"]) == ("MV801", "train: case0")
     assert "names 'left'" in finding["detail"]
+
+
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Text under the name of a gzipped scan: one line, and no warning about its compression before it."""
+    path = tmp_path / "a.nii.gz"
+    path.write_text("no scan at all")
+    assert main(["check", str(path)]) == 2
+    out, said = capsys.readouterr()
+    assert said.startswith(f"medvol: {path}: it is not NIfTI")
+    assert said.count("\n") == 1
+    assert (out + said).count("it is not NIfTI") == 1
+    assert "MV106" in out
+
+
+def test_a_list_of_names_ends_in_dots_only_when_there_are_more() -> None:
+    for count, end in ((8, ": n0, n1, n2, n3, n4, n5, n6, n7"), (9, ": n0, n1, n2, n3, n4, n5, n6, n7, ...")):
+        with pytest.raises(DatasetError) as caught:
+            check_known("target", ["other"], {f"n{number}" for number in range(count)})
+        assert str(caught.value).endswith(end)
