@@ -1,7 +1,7 @@
 """Every problem that ``medvol check`` names: a stable code, what it means, what to do.
 
 MV1xx a file, MV2xx its geometry, MV3xx its intensities, MV4xx a label map, MV5xx a data set, MV6xx leakage, MV7xx
-DICOM. A code is never given to another problem; a problem that is gone leaves a gap.
+DICOM, MV8xx an experiment. A code is never given to another problem; a problem that is gone leaves a gap.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ _FOUND = (
     Problem("MV602", "shared_file", "one file is in two splits, under one name or two", "leave one of them out"),
     Problem("MV603", "shared_scan", "one scan is in two splits, turned or resampled", "leave one of them out"),
     Problem("MV604", "same_file", "one file under two names", "keep one of them", warning=True),
+    Problem("MV801", "refused_setting", "a setting with which a run is refused before it begins", "see the detail"),
+    Problem("MV802", "not_ready", "an extra or weights that a run needs are not here", "see the detail"),
     Problem("MV605", "same_scan", "one scan under two names, turned or resampled", "keep one of them", warning=True),
 )
 

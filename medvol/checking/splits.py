@@ -78,6 +78,7 @@ def check_splits(
     compare: bool,
     seconds: float | None = SECONDS,
     hear: Hear = lambda split, read, count: None,
+    refuse: Mapping[str, Callable[[Case], None]] | None = None,
 ) -> CheckReport:
     """Look at every case of every split of an experiment, as far as time allows.
 
@@ -87,6 +88,7 @@ def check_splits(
         seconds: Time for reading cases. Where it does not suffice, scans are read that lie spread over the whole split,
             at least one; None reads all.
         hear: Called with the split, the number of cases read and their number in all, for a display of progress.
+        refuse: By split, what raises a ``MedvolError`` for a case that a run would refuse; the first such case is told.
     """
     findings = [*_check_sources(splits)]
     facts: dict[str, dict[str, Any]] = {}
@@ -95,7 +97,7 @@ def check_splits(
     counts = _count(splits, findings)
     end = None if seconds is None else time.monotonic() + seconds
     for done, split in enumerate(sorted(counts, key=lambda name: counts[name])):  # what a small one leaves, a large has
-        reading = _Reading(split, splits[split], _share(end, len(counts) - done), hear)
+        reading = _Reading(split, splits[split], _share(end, len(counts) - done), hear, (refuse or {}).get(split))
         facts[split], found[split] = reading.run()
         usable |= {split: splits[split]} if split != "predict" and counts[split] else {}
     findings += [finding for split in splits if split in found for finding in found[split]]
@@ -150,12 +152,14 @@ class _Reading:
         dataset: Its cases.
         end: Time at which no further scan is begun; None reads all.
         hear: See ``check_splits``.
+        refuse: See ``check_splits``; None refuses no case.
     """
 
     split: str
     dataset: CaseDataset
     end: float | None
     hear: Hear
+    refuse: Callable[[Case], None] | None = None
 
     def run(self) -> tuple[dict[str, Any], list[Finding]]:
         """Counts and ranges of the split, and what was found."""
@@ -189,6 +193,15 @@ class _Reading:
         yield from check_volume(place, case.volume) if fresh else ()
         yield from check_case(place, case, needs_target=self.split != "predict")
         yield from self._sides.add(place, key, case)
+        yield from self._find_refused(place, case)
+
+    def _find_refused(self, place: str, case: Case) -> Iterator[Finding]:
+        try:
+            if self.refuse is not None:
+                self.refuse(case)
+        except MedvolError as error:
+            self.refuse = None
+            yield Finding("refused_setting", place, _tell(error))
 
     def _facts(self, found: dict[int, list[Finding]], scans: Collection[str]) -> dict[str, Any]:
         usable = [own for own in found.values() if all(finding.problem.warning for finding in own)]

@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from medvol.cli.json_document import keep_stdout
+from medvol.cli.namesake import require_alone
 from medvol.cli.streams import prepare_streams
 from medvol.core.errors import CASE_ERRORS, ConfigError, MedvolError, explain_os_error
 from medvol.core.suggestions import suggest
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("MEDVOL_DEBUG", "0") not in ("", "0")
     prepare_streams()
     try:
+        require_alone()
         with show_progress(StderrDisplay()):
             return _dispatch([argument for argument in arguments if argument != "--debug"])
     except MedvolError as error:

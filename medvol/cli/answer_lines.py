@@ -75,6 +75,15 @@ def sum_up(scan: Path, path: Path, status: Status) -> Summary:
     return Summary((tell_answer(job, status, (path, record)),), identity)
 
 
+def tell_before(answer: Answer, console: Console) -> None:
+    """Say that a question was answered before, and where its files lie."""
+    path, record = answer
+    console.print(f"answered before: {show(path)}; --overwrite answers it again", soft_wrap=True)
+    files = {"mask": path.with_name(record.mask_file), "overlay": path.with_suffix(".png")}
+    for kind, file in ((kind, file) for kind, file in files.items() if file.is_file()):
+        console.print(f"{kind:<8} {show(file)}", soft_wrap=True)
+
+
 def show_before(answer: Answer, volume: Volume, path: Path, console: Console) -> None:
     """Write the page of an answer that lies on the disk, unless it is there, and tell where it is."""
     from medvol.inference.answer_page import new_page, write_page

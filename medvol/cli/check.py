@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,9 @@ from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
 if TYPE_CHECKING:
-    from medvol.checking.findings import CheckReport
+    from medvol.checking.findings import CheckReport, Finding
     from medvol.core.roles import CaseDataset
+    from medvol.core.types import Case
 
 _WIDE = 240
 """Columns of what goes into a file or a pipe, so that no line is broken."""
@@ -46,12 +47,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     report = _check(path, options)
     if options.fix is not None:
         report = _mend(path, report, options)
+    refused = next((finding for finding in report.errors if finding.place == str(path)), None)
     if options.json:
         print_document(SCHEMA, report.to_dict())
     else:
-        show_report(report, path)
-    if report.errors and report.errors[0].place == str(path) and not _is_list(path):
-        raise ScanError(f"{path}: {report.errors[0].detail}")
+        show_report(report, path, untold=refused)
+    if refused is not None and not _is_list(path):
+        raise ScanError(f"{path}: {refused.detail}")
     return 1 if report.errors else 0
 
 
@@ -108,8 +110,13 @@ def _check(path: Path, options: Any) -> CheckReport:
 
 def _check_experiment(path: Path, options: Any) -> CheckReport:
     from medvol.cli.experiment_data import build_data
+    from medvol.cli.readiness import find_obstacles
 
-    return _read({name: data for name, data in build_data(path).splits.items() if data is not None}, options)
+    data = build_data(path)
+    obstacles = tuple(find_obstacles(path, data))
+    refuse = None if data.augmentation is None else {"train": data.augmentation.require_unturned}
+    report = _read({name: split for name, split in data.splits.items() if split is not None}, options, refuse)
+    return replace(report, findings=(*obstacles, *report.findings))
 
 
 def _check_table(path: Path, options: Any) -> CheckReport:
@@ -120,7 +127,9 @@ def _check_table(path: Path, options: Any) -> CheckReport:
     return _read({"table": dataset(root=root, table=str(path))}, options)
 
 
-def _read(splits: dict[str, CaseDataset], options: Any) -> CheckReport:
+def _read(
+    splits: dict[str, CaseDataset], options: Any, refuse: Mapping[str, Callable[[Case], None]] | None = None
+) -> CheckReport:
     """Read the cases of data sets, and say how far that is."""
     from medvol.checking.splits import check_splits
 
@@ -132,7 +141,7 @@ def _read(splits: dict[str, CaseDataset], options: Any) -> CheckReport:
                 works[split] = shown.enter_context(Work(f"reading {split}", count, "cases"))
             works[split].advance(read - works[split].done)
 
-        return check_splits(splits, options.compare, None if options.all else options.seconds, hear)
+        return check_splits(splits, options.compare, None if options.all else options.seconds, hear, refuse)
 
 
 def _mend(path: Path, report: CheckReport, options: Any) -> CheckReport:
@@ -175,8 +184,14 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in _TABLES
 
 
-def show_report(report: CheckReport, path: Path) -> None:
-    """Print a report: what can be used, splits, problems, and what each of them means."""
+def show_report(report: CheckReport, path: Path, untold: Finding | None = None) -> None:
+    """Print a report: what can be used, splits, problems, and what each of them means.
+
+    Args:
+        report: What was found.
+        path: What was asked for.
+        untold: A problem that the error at the end tells; here only what it means is printed.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
@@ -187,7 +202,7 @@ def show_report(report: CheckReport, path: Path) -> None:
     if report.splits:
         _show_splits(report, console)
     if report.findings:
-        _show_findings(report, path, console)
+        _show_findings(report, path, console, untold)
     for place, copy in report.mended.items():
         console.print(Text(f"{_short(place, path)}: corrected copy: {show(copy)}"), soft_wrap=True)
     if path.is_dir():
@@ -214,11 +229,12 @@ def _show_splits(report: CheckReport, console: Console) -> None:
             console.print(Text(f"{split}: relational questions without a single answer: {dropped}"), soft_wrap=True)
 
 
-def _show_findings(report: CheckReport, path: Path, console: Console) -> None:
+def _show_findings(report: CheckReport, path: Path, console: Console, untold: Finding | None) -> None:
     found = _table("code", "where", "what was found")
-    for finding in report.findings:
+    for finding in (one for one in report.findings if one is not untold):
         found.add_row(finding.problem.code, Text(_short(finding.place, path)), Text(finding.detail))
-    console.print(found)
+    if found.rows:
+        console.print(found)
     legend = _table("code", "problem", "means", "what to do", "--fix")
     for problem in dict.fromkeys(finding.problem for finding in report.findings):
         name = f"{problem.name} (warning)" if problem.warning else problem.name

@@ -23,7 +23,7 @@ from medvol.core.suggestions import suggest
 _KINDS = {"LightningModule": "module", "LightningDataModule": "data module", "Callback": "callback", "Logger": "logger"}
 
 _STEP = re.compile(r"""Parser key "([^"]+)"|Problem with given class_path '([^']+)'""")
-_UNKNOWN = re.compile(r"(?:Group '([^']+)' does not accept )?[oO]ption '([^']+)'|arguments: --([\w.]+)")
+_UNKNOWN = re.compile(r"(?:Group '([^']+)' does not accept )?[oO]ption '([^']+)'|arguments: --([\w.-]+)")
 _CLASS = re.compile(r"(?:import path(?: string:)?|class, but) (\S+)", re.IGNORECASE)
 _PLAIN = re.compile(r"[\[({].*|-?\d[\d.e+-]*|True|False|None")
 _GOT = re.compile(r"()Got value: (.*)|(load config) \"(.*)\"")

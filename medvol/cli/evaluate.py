@@ -168,6 +168,11 @@ def _require_free(out: Path, predictions: Path) -> None:
 
 
 def _require_used(index: MaskIndex, scores: Sequence[CaseScore]) -> None:
+    if not index.is_used and index.strangers:
+        raise ConfigError(
+            f"no scan is called {index.strangers}; the scans are called {index.scans}: rename the files of the masks "
+            "after their scans"
+        )
     if not index.is_used:
         raise ConfigError(
             f"no mask answers any of {len(scores)} questions: masks are called {index.called}, and the first question "

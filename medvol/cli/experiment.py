@@ -26,7 +26,7 @@ from medvol.cli.next_steps import describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
-from medvol.cli.run_start import enter_folder, find_start, is_first_process
+from medvol.cli.run_start import end_stopped, enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings
 from medvol.cli.settings import read_configs, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
@@ -99,10 +99,10 @@ class ExperimentCLI(LightningCLI):
             ConfigError: A setting is at fault.
             CheckpointError: The checkpoint to load is missing or none.
         """
-        accepted = self._accepted_keys()
+        accepted = accepted_keys(self.verb)
         require_config_option(self.verb or "check", self.arguments)
         written = read_configs(self.arguments)
-        _check_outline(written, accepted)
+        check_outline(written, accepted)
         try:
             super().parse_arguments(parser, args)
         except RefusedSettingsError as refusal:
@@ -138,7 +138,7 @@ class ExperimentCLI(LightningCLI):
         self.folder = RunFolder(settings.trainer.default_root_dir)
         self.checkpoint = find_start(self.folder, settings.get("ckpt_path"))
         if self.verb == "fit" and not settings.trainer.fast_dev_run and is_first_process():
-            self.save_config_kwargs["doomed"] = enter_folder(self.folder, self.checkpoint, settings)
+            self.save_config_kwargs |= enter_folder(self.folder, self.checkpoint, settings)
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer.
@@ -186,7 +186,7 @@ class ExperimentCLI(LightningCLI):
             require_own_steps(self._part(self.config).trainer, type(self.model).__name__)
         alone = self._part(self.config_init).trainer.fast_dev_run or not is_first_process()
         try:
-            with nullcontext() if alone else self.folder.claim():
+            with nullcontext() if alone else self.folder.claim(lambda: self.trainer.global_step > 0):
                 self._call_trainer(**arguments)
         except (KeyboardInterrupt, SystemExit, SIGTERMException):
             if self.trainer.is_global_zero:
@@ -237,24 +237,25 @@ class ExperimentCLI(LightningCLI):
         part: Namespace = config[self.verb] if self.verb else config
         return part
 
-    def _accepted_keys(self) -> dict[str, Any]:
-        """Type hints of the top-level keys."""
-        options: dict[str, Any] = {}
-        if self.verb:
-            left_out = {*self.subcommands()[self.verb], "return"}
-            hints = get_type_hints(getattr(Trainer, self.verb))
-            options = {key: hint for key, hint in hints.items() if key not in left_out}
-        return {
-            "model": LightningModule,
-            "data": LightningDataModule,
-            "trainer": Trainer,
-            "seed_everything": bool | int,
-            **options,
-            **({"overwrite": bool} if self.verb == "fit" else {}),
-            "config": str,
-            "print_config": str,
-            "help": str,
-        }
+
+def accepted_keys(verb: str | None) -> dict[str, Any]:
+    """Type hints of the top-level keys of an experiment for a verb."""
+    options: dict[str, Any] = {}
+    if verb:
+        left_out = {*LightningCLI.subcommands()[verb], "verbose", "return"}
+        hints = get_type_hints(getattr(Trainer, verb))
+        options = {key: hint for key, hint in hints.items() if key not in left_out}
+    return {
+        "model": LightningModule,
+        "data": LightningDataModule,
+        "trainer": Trainer,
+        "seed_everything": bool | int,
+        **options,
+        **({"overwrite": bool} if verb == "fit" else {}),
+        "config": str,
+        "print_config": str,
+        "help": str,
+    }
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -270,10 +271,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         with calm(), ExitStack() as screen:
             module = ExperimentCLI(verb, arguments, screen).model
     except SIGTERMException:
-        return TERMINATED if is_first_process() else 0
+        return end_stopped(verb, TERMINATED)
     except SystemExit as stop:
-        code = INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else int(stop.code or 0)
-        return code if is_first_process() or code != INTERRUPTED else 0
+        interrupted = isinstance(stop.__context__, KeyboardInterrupt)
+        return end_stopped(verb, INTERRUPTED) if interrupted else int(stop.code or 0)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -289,12 +290,11 @@ def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
     return callbacks if saving else [*callbacks, SpecCheckpoint()]
 
 
-def _check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
+def check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:
     """Refuse what jsonargparse passes over: unknown keys without content, and groups that are no mappings."""
     unknown = next((key for key in settings if key not in accepted), None)
     if unknown is not None:
         homes = find_homes(unknown, settings, accepted)
         raise ConfigError(say_unknown(unknown, "", None, accepted, homes))
-    misplaced = find_misplaced(settings, accepted)
-    if misplaced:
+    if misplaced := find_misplaced(settings, accepted):
         raise ConfigError(misplaced)

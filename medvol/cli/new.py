@@ -120,7 +120,7 @@ def write_plugin(folder: Path, name: str, roles: Sequence[str], license: License
     try:
         from copier import run_copy
     except ImportError as error:
-        raise MissingExtraError("copier", "plugin") from error
+        raise MissingExtraError("copier", "plugin", "medvol new plugin") from error
     major, minor, *_ = version("medvol-r1").split(".")
     answers = {"name": name, "roles": list(roles), "license": license, "author": author}
     with write_whole_folder(folder) as partial:

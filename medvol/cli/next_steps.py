@@ -18,9 +18,10 @@ def describe_fit(trainer: Trainer, data: object) -> list[str]:
     rows = [("model", str(run / "model"))] if (run / "model").is_dir() else []
     rows += [(name, str(path)) for name, path in (("last", last), ("best", best)) if path is not None]
     commands = []
-    if last is not None and not (isinstance(data, CaseDataModule) and data.splits["test"] is None):
-        commands.append(f"medvol test --config {_quote(_config(trainer))} --ckpt_path {_quote(last)}")
-    if (run / "model").is_dir():
+    has_model = (run / "model").is_dir()
+    if has_model and not (isinstance(data, CaseDataModule) and data.splits["test"] is None):
+        commands.append(f"medvol test --config {_quote(_config(trainer))} --model.policy {_quote(run / 'model')}")
+    if has_model:
         commands.append(f'medvol segment SCAN "QUERY" --policy {_quote(run / "model")}')
     rows += [("next" if index == 0 else "", command) for index, command in enumerate(commands)]
     return [f"{name:<6} {text}" for name, text in rows]

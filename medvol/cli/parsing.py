@@ -123,7 +123,8 @@ def _shorten(message: str, options: Sequence[str], usage: str) -> str:
     if unknown:
         word = unknown[1].partition("=")[0]
         if not word.startswith("-"):
-            return f"unexpected argument {word!r}; the arguments are: {usage}"
+            quotes = "put the question in quotes; " if usage.endswith(" QUERY") else ""
+            return f"unexpected argument {word!r}; {quotes}the arguments are: {usage}"
         near = suggest(word, [option for option in options if "." in word or "." not in option])
         return f"unknown option {word!r}{near or '; --help lists them'}"
     alone = re.match(r"argument (?:-\w, ?)?(?:-\w/)?(\S+): expected (?:one|at least one) argument", message)

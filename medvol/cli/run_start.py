@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from medvol.training.checkpoint import read_checkpoint
 from medvol.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+_LEFT = {
+    "validate": "no scores were written",
+    "test": "no scores were written, and those of an earlier test are as they were",
+    "predict": "the answers that were written are kept",
+}
+"""What a verb leaves when it is stopped."""
 
 
 def find_start(folder: RunFolder, word: str | None) -> Path | None:
@@ -37,7 +45,7 @@ def find_start(folder: RunFolder, word: str | None) -> Path | None:
     return path
 
 
-def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace) -> list[Path]:
+def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace) -> dict[str, Any]:
     """Go on with the run in the folder, replace it, or refuse.
 
     Args:
@@ -46,7 +54,8 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
         settings: Of the fit.
 
     Returns:
-        What ``--overwrite`` will delete once everything is built.
+        For ``SaveSettings``: what ``--overwrite`` will delete once everything is built, and whether the run that is in
+        the folder goes on.
 
     Raises:
         ConfigError: The fit would mix with the run that is in the folder, or delete what it reads.
@@ -57,12 +66,25 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
             raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; drop one")
         doomed: list[Any] = folder.find()
         refuse_to_delete_sources(settings.as_dict(), doomed)
-        return doomed
+        return {"doomed": doomed, "goes_on": False}
     if not goes_on:
         folder.require_free()
     elif folder.find(("evaluation.json",)):
         log.warning("%s: evaluation.json is of the weights before this fit; test again after it", folder.path)
-    return []
+    return {"doomed": [], "goes_on": goes_on}
+
+
+def end_stopped(verb: str, code: int) -> int:
+    """Say what a run leaves that was stopped from outside; a fit says that itself.
+
+    Returns:
+        The exit code: 0 in the processes that do not speak.
+    """
+    if not is_first_process():
+        return 0
+    if verb in _LEFT:
+        print(f"medvol: interrupted; {_LEFT[verb]}", file=sys.stderr)
+    return code
 
 
 def is_first_process() -> bool:

@@ -27,11 +27,13 @@ class SaveSettings(SaveConfigCallback):
 
     Args:
         doomed: What to delete then: the results of the run that this one replaces.
+        goes_on: The run that is in the folder goes on, so that it is told when the experiment is another one.
     """
 
-    def __init__(self, *args: Any, doomed: Sequence[Path] = (), **kwargs: Any) -> None:
+    def __init__(self, *args: Any, doomed: Sequence[Path] = (), goes_on: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
         self.doomed = list(doomed)
+        self.goes_on = goes_on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save at once, unless it is a fit, which may still be refused."""
@@ -50,7 +52,7 @@ class SaveSettings(SaveConfigCallback):
         settings = self.config.clone()
         settings.pop("overwrite", None)
         text = self.parser.dump(settings, skip_none=False)
-        if stage == "fit" and path.is_file():
+        if self.goes_on and path.is_file():
             _tell_changes(path, yaml.safe_load(text))
         with write_whole(path) as partial:
             partial.write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 
-from medvol.cli.answer_lines import save_and_tell, say_replaced, show_before, sum_up
+from medvol.cli.answer_lines import save_and_tell, say_replaced, show_before, sum_up, tell_before
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
@@ -172,7 +172,7 @@ def _run_one(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -
         question = pose(job, volume, plain_values(segmenter.identity()))
         answer = None if options.overwrite else question.find(dicom)
         if answer is not None and segmenter.accepts(answer[1]):
-            console.print(f"answered before: {question.paths['record']}; --overwrite answers it again", soft_wrap=True)
+            tell_before(answer, console)
             if options.html:
                 show_before(answer, volume, question.paths["page"], console)
             return sum_up(scan, answer[0], "skipped")
@@ -262,15 +262,16 @@ def _run_evidence(options: Namespace, parser: ComponentParser, dicom: DicomOutpu
     """Propagate the anchor of a record; its scan is the one it names unless another is given."""
     from medvol.imaging.dicom.segmentation import require_dicom
     from medvol.inference.names import MAX_NAME_BYTES, cut
+    from medvol.inference.recorded_scan import require_scan
     from medvol.inference.records import answer_paths, mask_suffix, read_record
     from medvol.inference.repropagation import repropagate
 
     if options.query is not None or options.jobs:
         raise ConfigError("--evidence takes query and anchor from the record; leave the query and --jobs out")
     record = read_record(options.evidence)
-    scan = options.scan or record.scan_path
-    if scan is None:
+    if options.scan is None and record.scan_path is None:
         raise ConfigError(f"{options.evidence} names no scan; give it: medvol segment SCAN --evidence RECORD")
+    scan = options.scan or require_scan(str(record.scan_path), Path(options.evidence))
     with hear_stops(at_once=True) as stops:
         volume = _reader(options)(Path(scan), series=options.series or record.series)
         require_dicom(volume, dicom)

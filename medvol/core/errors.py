@@ -51,10 +51,14 @@ class MissingExtraError(MedvolError, ImportError):
     Args:
         package: Import name of the absent package.
         extra: Extra of the distribution that installs it.
+        asked: What the user asked for, such as ``medvol view``; empty where that is not known.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f'{package} is needed here but is not installed; run: pip install "medvol-r1[{extra}]"')
+    def __init__(self, package: str, extra: str, asked: str = "") -> None:
+        lacking = (
+            f"`{asked}` needs the extra {extra}" if asked else f"{package} is needed here but is not installed; run"
+        )
+        super().__init__(f'{lacking}: pip install "medvol-r1[{extra}]"')
 
 
 class DuplicateComponentError(MedvolError, ValueError):

@@ -24,6 +24,9 @@ from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSet
 from medvol.datasets.splits import Split, complete_split, read_split_file
 from medvol.queries.query_bank import QueryBank, target_name
 
+_SHOWN = 8
+"""Names that an error lists."""
+
 if TYPE_CHECKING:
     from medvol.imaging.cache.slice_cache import SliceCache
 
@@ -232,5 +235,5 @@ def check_known(what: str, names: Iterable[str], known: set[str]) -> None:
     """
     unknown = sorted(set(names) - known)
     if unknown:
-        some = ", ".join(sorted(known)[:8])
-        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some or 'none'} ...")
+        some = ", ".join(sorted(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+        raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some or 'none'}")

@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.reprs import describe_settings
-from medvol.core.roles import Policy, Propagator, TrainablePolicy
+from medvol.core.roles import Policy, Propagator, RewardTerm, TrainablePolicy
 from medvol.core.types import Case, Evidence, Sampling, require_target
 from medvol.evaluation.archive import write_evaluation
 from medvol.evaluation.case_score import CaseScore
@@ -73,8 +73,7 @@ class EvaluationModule(LightningModule):
         self.failed = False
         """True when a case of the last prediction gave no mask."""
 
-    def __repr__(self) -> str:
-        return describe_settings(self)
+    __repr__ = describe_settings
 
     def configure_callbacks(self) -> list[Callback]:
         """End all processes when one fails; Lightning asks."""
@@ -86,8 +85,13 @@ class EvaluationModule(LightningModule):
         return bool(getattr(self.trainer, "fast_dev_run", False))
 
     def setup(self, stage: str) -> None:
-        """Check that policy and propagator have all they need, before anything is loaded."""
-        require_ready(self.propagator, self.policy)
+        """Check that all components have what they need, before anything is loaded."""
+        require_ready(*self.needed_components)
+
+    @property
+    def needed_components(self) -> tuple[Policy | Propagator | RewardTerm, ...]:
+        """What must be ready before a run begins."""
+        return (self.propagator, self.policy)
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
@@ -111,9 +115,8 @@ class EvaluationModule(LightningModule):
         """
         template = read_template(self.policy)
         shown = choose_slices(case.volume.shape[0], template.num_slices)
-        rule, split_boxes = self.evaluation.anchor_rule, self.evaluation.split_boxes
-        target, most = require_target(case), template.max_anchors
-        return label_anchor(target, shown, rule=rule, split_boxes=split_boxes, max_anchors=most)
+        own, target, most = self.evaluation, require_target(case), template.max_anchors
+        return label_anchor(target, shown, rule=own.anchor_rule, split_boxes=own.split_boxes, max_anchors=most)
 
     def score_group(self, cases: Sequence[Case], thorough: bool = False, keep: Keeper | None = None) -> list[CaseScore]:
         """Answer and score all queries of one volume.
@@ -190,9 +193,8 @@ class EvaluationModule(LightningModule):
             with pause_progress():
                 console = Console()
                 console.print(report_runs([path.parent]))
-                console.print(
-                    f"means and intervals: {path}; every case: {path.with_name('cases.json')}", soft_wrap=True
-                )
+                said = f"means and intervals: {path}; every case: {path.with_name('cases.json')}"
+                console.print(said, soft_wrap=True)
 
     def on_predict_epoch_start(self) -> None:
         """Start a fresh list of outcomes."""

@@ -14,6 +14,7 @@ from medvol.imaging.folders import newest_change
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.jobs import Job
 from medvol.inference.names import digest_question, place, require_not_scan
+from medvol.inference.recorded_scan import place_scan
 from medvol.inference.records import (
     AGREEMENT_SUFFIX,
     DICOM_SUFFIXES,
@@ -133,7 +134,7 @@ class EarlierAnswers:
         for path in (path for folder in dict.fromkeys(folders) for path in sorted(folder.glob("*.json"))):
             record = find_record(path)
             if record is not None and record.scan_path is not None:
-                key = place(Path(record.scan_path)), record.series, record.query
+                key = place(place_scan(record.scan_path, path)), record.series, record.query
                 self._found.setdefault(key, []).append((path, record))
 
     def find(self, job: Job, identity: Mapping[str, Any], dicom: DicomOutputs = NO_DICOM) -> Answer | None:

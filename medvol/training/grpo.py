@@ -18,12 +18,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from medvol.core.errors import ConfigError
-from medvol.core.roles import Propagator, RewardTerm, TrainablePolicy
+from medvol.core.roles import Policy, Propagator, RewardTerm, TrainablePolicy
 from medvol.core.types import Case, Sampling, require_target
 from medvol.evaluation.module import Batch
 from medvol.evaluation.ranks import gather_ranks, one_stream, own_rank
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.guarding.guard import require_ready
 from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
@@ -95,10 +94,10 @@ class GRPOModule(TrainingModule):
         self.scorer = RewardScorer(self.rewards, reward_weights)
         self.automatic_optimization = False  # one rollout batch may be worth several updates
 
-    def setup(self, stage: str) -> None:
-        """Check that the rewards have all they need, too."""
-        require_ready(*self.rewards)
-        super().setup(stage)
+    @property
+    def needed_components(self) -> tuple[Policy | Propagator | RewardTerm, ...]:
+        """The rewards too."""
+        return (*self.rewards, *super().needed_components)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by optimiser steps."""

@@ -32,16 +32,12 @@ class Movement:
     Args:
         moved: Those that changed.
         felt: Those that got a gradient; the others, such as of words that were not read, may stay where they are.
-        looked_at: All of them.
-        trained: Weights that the optimiser holds.
         rate: Learning rate of the step.
         kind: Type in which they are kept (``float32``).
     """
 
     moved: int
     felt: int
-    looked_at: int
-    trained: int
     rate: float
     kind: str
 
@@ -51,8 +47,9 @@ class Movement:
         return self.moved / self.felt
 
     def __str__(self) -> str:
-        part = "" if self.looked_at == self.trained else f", looking at {self.looked_at:,} of {self.trained:,}"
-        return f"{self.moved:,} of {self.felt:,} trained weights moved at a learning rate of {self.rate:.2g}{part}"
+        how = "weights move" if self.share >= LEAST_SHARE else "few weights move"
+        count = f"all {self.felt:,}" if self.moved == self.felt else f"{self.moved:,} of {self.felt:,}"
+        return f"{how} ({count} with a gradient that were checked changed)"
 
     def require_most(self) -> None:
         """Refuse a run in which hardly anything moves.
@@ -131,8 +128,6 @@ def _measure(optimizer: torch.optim.Optimizer, before: list[torch.Tensor]) -> Mo
     return Movement(
         moved=sum(int((gradient & changed).sum()) for gradient, changed in felt),
         felt=count,
-        looked_at=sum(old.numel() for old in before),
-        trained=sum(parameter.numel() for parameter in parameters),
         rate=rate,
         kind=", ".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter, _ in learning})),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.training.checkpoint import CHECKPOINTS
 
 if sys.platform != "win32":
@@ -98,13 +98,38 @@ class RunFolder:
         )
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
+    def claim(self, began: Callable[[], bool]) -> Iterator[None]:
         """Keep other fits out of the folder; the system ends the claim with the process, however it ends.
+
+        Args:
+            began: Whether the fit has trained a step. One that is refused before leaves nothing behind.
 
         Raises:
             ConfigError: Another fit writes in it.
         """
         folder = self.path / CHECKPOINTS
+        missing = [place for place in (self.path / "metrics", self.path, *self.path.parents) if not place.exists()]
+        try:
+            with self._locked(folder), self._undone(began):
+                yield
+        except MedvolError:
+            for place in missing:
+                with suppress(OSError):  # it is not there, or not empty
+                    place.rmdir()
+            raise
+
+    @contextmanager
+    def _undone(self, began: Callable[[], bool]) -> Iterator[None]:
+        before = set(self.find())
+        try:
+            yield
+        except MedvolError:
+            if not began():
+                delete([path for path in self.find() if path not in before])
+            raise
+
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         if sys.platform == "win32":
             yield

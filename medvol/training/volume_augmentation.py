@@ -99,7 +99,7 @@ class VolumeAugmentation:
         """
         torchio = _import_torchio()
         for case in cases:
-            self._refuse_turned(case)
+            self.require_unturned(case)
         volume = cases[0].volume
         maps = {id(mask): mask for case in cases for mask in _grids(case).values()}
         subject = torchio.Subject(
@@ -117,7 +117,12 @@ class VolumeAugmentation:
         moves = any(transform["name"] in SPATIAL for transform in self.transforms)
         return _replace(cases, self._rename(volume, voxels, key), moved, moves)
 
-    def _refuse_turned(self, case: Case) -> None:
+    def require_unturned(self, case: Case) -> None:
+        """Refuse a case whose query names a direction that a transform may turn over.
+
+        Raises:
+            ConfigError: It does.
+        """
         words = f"{case.query.text} {case.query.target} {case.query.meaning}".replace("_", " ")
         for axis in sorted(self._turned):
             found = _DIRECTION_WORDS[axis].search(words)

@@ -91,7 +91,7 @@ def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
     record = head.record
     assert record.scan_path is not None, "_why_not has looked"
     assert head.folder is not None, "a reading has a folder"
-    evidence, image = record.evidence, _relative(Path(record.scan_path), root)
+    evidence, image = record.evidence, _relative(entry.scan.path or Path(record.scan_path), root)
     return {
         "image": image,
         "mask": "" if evidence.absent else _relative(head.folder / record.mask_file, root),

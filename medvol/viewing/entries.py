@@ -19,6 +19,7 @@ from medvol.inference.confidence import read_warnings
 from medvol.inference.jobs import answer_stem, case_name
 from medvol.inference.names import MAX_NAME_BYTES, cut
 from medvol.inference.record_fields import RecordFields
+from medvol.inference.recorded_scan import place_scan, require_scan
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read_record
 from medvol.viewing.scans import Scan, make_id
 
@@ -156,7 +157,9 @@ def scan_of(record: EvidenceRecord, path: Path, read: Reader) -> Scan:
         raise RecordError(f"{path} names no scan: it was made in memory; segment the scan from a file")
     if record.modality is not None and record.modality not in get_args(Modality):
         raise RecordError(f"{path}: scan.modality is {record.modality!r}; it is one of {', '.join(get_args(Modality))}")
-    return scan_file(Path(record.scan_path), read, record.series, record.modality)
+    named, place = record.scan_path, place_scan(record.scan_path, path)
+    scan = scan_file(place, read, record.series, record.modality)
+    return replace(scan, read=lambda: (require_scan(named, path), scan.read())[1])
 
 
 def scan_file(path: Path, read: Reader, series: str | None = None, modality: str | None = None) -> Scan:

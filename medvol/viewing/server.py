@@ -27,7 +27,7 @@ def require_extra() -> None:
         try:
             __import__(package)
         except ImportError as error:
-            raise MissingExtraError(package, "view") from error
+            raise MissingExtraError(package, "view", "medvol view") from error
 
 
 def serve(desk: Desk, tell: Callable[[str], None], port: int = 0) -> None:

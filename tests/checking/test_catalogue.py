@@ -29,7 +29,7 @@ CODES = {
     "too_few_slices": "MV709", "missing_geometry": "MV710", "mixed_orientation": "MV711", "mixed_sizes": "MV712",
     "duplicate_instances": "MV713", "several_acquisitions": "MV714", "missing_slices": "MV715",
     "inconsistent_spacing": "MV716", "gantry_tilt": "MV717", "bad_rescale": "MV718", "missing_links": "MV719",
-    "bad_segmentation": "MV720",
+    "bad_segmentation": "MV720", "refused_setting": "MV801", "not_ready": "MV802",
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_every_refusal_has_a_code():
 
 def test_every_problem_says_what_it_means_and_what_to_do():
     for problem in PROBLEMS.values():
-        assert re.fullmatch(r"MV[1-7]\d\d", problem.code)
+        assert re.fullmatch(r"MV[1-8]\d\d", problem.code)
         assert problem.meaning
         assert problem.fix
         assert not problem.meaning.endswith(".")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 import yaml
 
 from medvol.cli import main
+from medvol.core.errors import DatasetError
+from medvol.core.types import Query
+from medvol.datasets.scans import check_known
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.writing import write_mask
 
@@ -92,13 +96,18 @@ SAVED = {
 }
 
 
-def test_only_the_data_of_an_experiment_are_built(
+def test_the_trainer_of_an_experiment_is_not_built(
     experiment: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused
 ) -> None:
     """A configuration saved by a run, or one for another machine."""
     settings = yaml.safe_load(experiment().read_text())
     for name in ("fit.yaml", "test.yaml", "predict.yaml"):
         (tmp_path / name).write_text(yaml.safe_dump({**SAVED, "data": settings["data"]}))
+        code, report = report_of(capsys, tmp_path / name)
+        assert (code, [finding["code"] for finding in report["findings"]]) == (1, ["MV801"])
+        assert "GPU" not in str(report["findings"])
+        assert report["splits"]["train"]["usable"] == 3
+        (tmp_path / name).write_text(yaml.safe_dump({**settings, "trainer": {"accelerator": "gpu", "devices": 8}}))
         assert main(["check", str(tmp_path / name)]) == 0
         assert "GPU" not in capsys.readouterr().out
     (tmp_path / "no.yaml").write_text(yaml.safe_dump(SAVED))
@@ -114,8 +123,13 @@ def test_experiments_of_the_paper_are_checked_without_a_gpu(
     monkeypatch.chdir(tmp_path)
     code, report = report_of(capsys, path)
     assert code == 1
-    assert {finding["code"] for finding in report["findings"]} == {"MV501"}
-    assert all("there is no such folder; set root" in finding["detail"] for finding in report["findings"])
+    details = {
+        code: [one["detail"] for one in report["findings"] if one["code"] == code] for code in ("MV501", "MV802")
+    }
+    assert sum(map(len, details.values())) == len(report["findings"])
+    assert all("there is no such folder; set root" in detail for detail in details["MV501"])
+    assert details["MV501"]
+    assert not any("GPU" in detail for detail in details["MV802"])
 
 
 def test_an_experiment_with_bad_cases(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,3 +310,85 @@ def test_copies_of_scans_that_lie_elsewhere_keep_their_whole_path(
     for copy in copies.values():
         assert Path(copy).is_relative_to(mended)
         assert set(np.unique(nib.load(copy).get_fdata())) == {0, 3}
+
+
+UNREADY = '''
+from medvol import CheckpointError, Propagator
+
+class UnreadyPropagator(Propagator):
+    """Lacks its weights."""
+
+    def require_ready(self) -> None:
+        raise CheckpointError("there are no such weights; fetch them")
+
+    def propagate(self, volume, evidence, z_range=None):
+        raise AssertionError("asked before it was ready")
+'''
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"model__init_args__propagator": "UnreadyPropagator"}, "MV802", "there are no such weights; fetch them"),
+        ({"model__init_args__policy": "NoSuchPolicy"}, "MV801", "no 'NoSuchPolicy'"),
+        ({"model__init_args__polcy": "ToyPolicy"}, "MV801", "polcy"),
+        ({"trainer__max_steps": "many"}, "MV801", "max_steps"),
+        ({"trainer__max_steps": -5}, "MV801", "trainer.max_steps is -5; it must be -1 or more"),
+        ({"trainr__max_steps": 5}, "MV801", "'trainr'"),
+    ],
+)
+def test_what_a_fit_refuses_before_it_loads_is_found(
+    changes, code, said, distribution, experiment: Write, refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distribution("unready", {"propagators": {"UnreadyPropagator": "unready:UnreadyPropagator"}}, UNREADY)
+    config = experiment(**changes)
+    ended, report = report_of(capsys, config)
+    assert ended == 1
+    (finding,) = report["findings"]
+    assert finding["code"] == code
+    assert said in finding["detail"]
+    assert report["splits"]["train"]["usable"] == 3
+    assert finding["detail"] == refused("fit", "--config", config)
+
+
+def test_augmentation_is_asked_before_a_fit(
+    experiment: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchio", None)
+    config = experiment(data__init_args__augment=[{"name": "RandomNoise", "std": [0, 10]}])
+    _, report = report_of(capsys, config)
+    (finding,) = report["findings"]
+    assert (finding["code"], finding["place"]) == ("MV802", "data.augment")
+    assert 'pip install "medvol-r1[torchio]"' in finding["detail"]
+
+
+def test_a_flip_against_a_question_with_a_side_is_found_once(
+    experiment: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medvol.training.volume_augmentation.VolumeAugmentation.load", lambda self: None)
+    monkeypatch.setattr("medvol_toy.Query", lambda text, target: Query("the left cube", target))
+    config = experiment(data__init_args__augment=[{"name": "RandomFlip"}], data__init_args__sides_may_swap=True)
+    code, report = report_of(capsys, config)
+    assert code == 1
+    (finding,) = report["findings"]
+    assert (finding["code"], finding["place"]) == ("MV801", "train: case0")
+    assert "names 'left'" in finding["detail"]
+
+
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Text under the name of a gzipped scan: one line, and no warning about its compression before it."""
+    path = tmp_path / "a.nii.gz"
+    path.write_text("no scan at all")
+    assert main(["check", str(path)]) == 2
+    out, said = capsys.readouterr()
+    assert said.startswith(f"medvol: {path}: it is not NIfTI")
+    assert said.count("\n") == 1
+    assert (out + said).count("it is not NIfTI") == 1
+    assert "MV106" in out
+
+
+def test_a_list_of_names_ends_in_dots_only_when_there_are_more() -> None:
+    for count, end in ((8, ": n0, n1, n2, n3, n4, n5, n6, n7"), (9, ": n0, n1, n2, n3, n4, n5, n6, n7, ...")):
+        with pytest.raises(DatasetError) as caught:
+            check_known("target", ["other"], {f"n{number}" for number in range(count)})
+        assert str(caught.value).endswith(end)

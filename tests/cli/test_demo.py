@@ -74,6 +74,7 @@ def test_a_demo_that_is_there_is_refused_and_made_again_with_overwrite(
     assert text.count("picture") == 3
     assert "it is not in the scan, which is right" in text
     assert "medvol segment --evidence" in text
+    assert f'`medvol view {demo / "answers"}`, which needs once: pip install "medvol-r1[view]"' in text
 
 
 def test_segment_without_a_policy_takes_the_bundled_one_and_says_so(

@@ -193,3 +193,12 @@ def test_other_data_are_refused(tested, experiment, refused):
     assert "has not scored case 'case2'" in refused("rescore", tested, "--data", other)
     fewer = experiment("fewer.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 1}})
     assert "the data have no case 'case1'" in refused("rescore", tested, "--data", fewer)
+
+
+def test_masks_named_after_no_scan_are_told_with_the_scans(masks, experiment, tmp_path, refused):
+    for path in masks.iterdir():
+        path.rename(masks / path.name.replace("volume2", "foo"))
+    said = refused("evaluate", "--predictions", masks, "--data", experiment(), "--out", tmp_path / "out")
+    assert said.startswith("no scan is called foo0, foo1; the scans are called volume20, volume21: rename the files")
+    assert "--names" not in said
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import medvol
+from medvol.auditing.audit import audit_rewards
 from medvol.cli import main
 from medvol.cli.new import ROLES, TEMPLATE, judge_name, module_of, prefix_of, write_plugin
 from medvol.core.errors import MissingExtraError
@@ -230,6 +231,15 @@ def test_the_sample_is_what_it_says_it_is(plugins: dict[str, Path]) -> None:
         assert mask.sum() * 2.5 == pytest.approx(4 / 3 * 3.14159 * radius**3, rel=0.05)
         sizes.append(int(mask.sum()))
     assert len(set(sizes)) == 3
+
+
+def test_the_reward_passes_its_own_audit(plugins: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plugins["reward"]
+    monkeypatch.syspath_prepend(str(folder))
+    reward = getattr(import_module(f"{module_of(folder.name)}.reward"), f"{prefix_of(folder.name)}Reward")
+    found = audit_rewards([reward()])
+    assert not found.violations
+    assert sum(rank.state == "below" for rank in found.ranks) > 40, "it judges what it is asked to judge"
 
 
 @pytest.mark.slow

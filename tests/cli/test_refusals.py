@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medvol.cli import main
+from medvol.cli.run_start import end_stopped
 from medvol.imaging.geometry import make_volume
 from medvol.imaging.writing import write_mask
 
@@ -494,3 +496,46 @@ def test_a_constructor_that_leaves(how, said, distribution, refused, experiment,
         }
     )
     assert said in refused("test", "--config", config)
+
+
+def test_an_option_that_begins_like_help_is_named_whole(refused: Refused) -> None:
+    assert refused("fit", "--help-me").startswith("unknown option '--help-me'; did you mean '--help'?")
+
+
+def test_a_question_without_quotes_is_told(refused: Refused) -> None:
+    said = refused("segment", "scan.nii.gz", "the", "left", "kidney")
+    assert said.startswith("unexpected argument 'left'; put the question in quotes")
+
+
+def test_a_stop_says_what_a_run_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, left in {
+        "validate": "no scores",
+        "test": "no scores",
+        "predict": "the answers that were written",
+    }.items():
+        assert end_stopped(verb, 130) == 130
+        said = capsys.readouterr().err
+        assert said.startswith(f"medvol: interrupted; {left}")
+        assert said.count("\n") == 1
+    assert end_stopped("fit", 143) == 143
+    assert capsys.readouterr().err == "", "a fit has told its checkpoint"
+
+
+def test_a_missing_extra_begins_with_what_was_asked(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert refused("view", tmp_path) == '`medvol view` needs the extra view: pip install "medvol-r1[view]"'
+
+
+def test_a_stopped_test_says_so(
+    experiment: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medvol.evaluation.module.EvaluationModule.test_step", stop)
+    config = experiment(model__class_path="EvaluationModule", model__init_args__optimizer=None)
+    assert main(["test", "--config", str(config)]) == 130
+    assert "medvol: interrupted; no scores were written" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "evaluation.json").exists()

@@ -170,7 +170,7 @@ def test_without_checkpoints_the_model_marks_the_folder(experiment: Write, tmp_p
 
 def test_two_fits_do_not_share_a_folder(experiment: Write, tmp_path: Path, refused: Refused) -> None:
     pytest.importorskip("fcntl")
-    with RunFolder(tmp_path / "run").claim():
+    with RunFolder(tmp_path / "run").claim(lambda: True):
         assert "another fit writes in" in refused("fit", "--config", experiment())
     assert fit(experiment()) == 0
 
@@ -203,3 +203,37 @@ def test_a_moved_run_still_knows_its_best(experiment: Write, tmp_path: Path) -> 
     assert fit(experiment(trainer__max_steps=6), *moved, "--ckpt_path", "last") == 0
     assert step_of(tmp_path / "moved", "best") == 3, "a second validation of the same score is no better one"
     assert step_of(tmp_path / "moved") == 6
+
+
+REFUSALS = {
+    "at_a_case": {"data__init_args__train": {"class_path": "ToyDataset", "init_args": {"broken": True}}},
+    "at_the_trainer": {"trainer__precision": "bf16-true"},
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_a_refused_fit_leaves_nothing(
+    fault: str, experiment: Write, tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "made" / "run"
+    place = {"trainer__default_root_dir": str(run), "data__init_args__val": None}
+    refused("fit", "--config", experiment(**REFUSALS[fault], **place))
+    assert not (tmp_path / "made").exists()
+    run.mkdir(parents=True)
+    (run / "notes.txt").touch()
+    refused("fit", "--config", experiment(**REFUSALS[fault], **place))
+    assert [path.name for path in run.rglob("*")] == ["notes.txt"]
+    assert fit(experiment(**place)) == 0
+    assert "is not that of" not in caplog.text
+
+
+def test_another_experiment_is_told_only_when_its_run_goes_on(
+    experiment: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "fit.yaml").write_text("seed_everything: 5\n")
+    assert fit(experiment()) == 0
+    assert "is not that of" not in caplog.text
+    assert fit(experiment(seed_everything=7, trainer__max_steps=4), "--ckpt_path", "last") == 0
+    assert "is not that of" in caplog.text
+    assert "the optimiser goes on" in caplog.text

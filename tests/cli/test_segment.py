@@ -45,8 +45,12 @@ def test_a_rerun_skips_and_overwrite_does_not(
     out = tmp_path / "out"
     assert segment(scan, "the cube", *TOY, "--out", out) == 0
     before = file_of(out, "ct_the-cube").stat().st_mtime_ns
+    capsys.readouterr()
     assert segment(scan, "the cube", *TOY, "--out", out) == 0
-    assert "answered before" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "answered before" in text
+    assert f"mask     {file_of(out, 'ct_the-cube', 'nii.gz')}" in text
+    assert f"overlay  {file_of(out, 'ct_the-cube', 'png')}" in text
     assert file_of(out, "ct_the-cube").stat().st_mtime_ns == before
     assert segment(scan, "the cube", *TOY, "--out", out, "--overwrite") == 0
     assert file_of(out, "ct_the-cube").stat().st_mtime_ns > before

@@ -33,7 +33,8 @@ def test_float32_moves_and_is_told_once() -> None:
     optimizer, told = watch(parameter)
     for _ in range(3):
         step(parameter, optimizer)
-    assert [str(movement) for movement in told] == ["4,000 of 4,000 trained weights moved at a learning rate of 1e-06"]
+    (movement,) = told
+    assert str(movement) == "weights move (all 4,000 with a gradient that were checked changed)"
 
 
 def test_bfloat16_does_not_and_stops_the_run() -> None:
@@ -93,15 +94,14 @@ def test_weights_without_a_gradient_do_not_count() -> None:
     MovementWatch(optimizer, told.append)
     table(torch.tensor([3, 5])).sum().backward()
     optimizer.step()
-    assert (told[0].moved, told[0].felt, told[0].looked_at, told[0].trained) == (16, 16, 805, 805)
+    assert (told[0].moved, told[0].felt) == (16, 16)
 
 
 def test_of_a_large_parameter_some_values_are_looked_at() -> None:
     parameter = weights(torch.float32, 25_000)
     optimizer, told = watch(parameter)
     step(parameter, optimizer)
-    assert str(told[0]).startswith("8,334 of 8,334 trained weights moved")
-    assert str(told[0]).endswith("looking at 8,334 of 25,000")
+    assert str(told[0]) == "weights move (all 8,334 with a gradient that were checked changed)"
 
 
 def test_the_hooks_are_gone_after_the_verdict() -> None:

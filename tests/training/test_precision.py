@@ -101,7 +101,7 @@ def test_all_weights_of_a_bfloat16_policy_are_trained(
     assert kinds(trained) == {torch.float32}
     moved = sum(int((trained[name] != old).sum()) for name, old in before.items())
     assert moved > 0.95 * sum(old.numel() for old in before.values()), "what is left are words that nobody read"
-    assert caplog.text.count("trained weights moved at a learning rate of 1e-06") == 1
+    assert caplog.text.count("weights move (") == 1
     if kind == "grpo":
         assert listener.rows[0]["train/kl"] < 1e-3, "at the first step the policy is its reference, but for rounding"
         assert listener.rows[0]["train/sampling_gap"] < 0.1

@@ -18,7 +18,8 @@ from medvol.training.settings import AnswerSettings
 from medvol.training.true_answers import write_answer
 from medvol.viewing.corrections import collect, write_corrections
 from medvol.viewing.desk import Desk
-from tests.viewing.conftest import make_desk
+from medvol.viewing.opening import open_target
+from tests.viewing.conftest import answer_folder, make_desk
 
 MOVED = Evidence(5, np.array([[12.5, 4.0, 20.0, 10.0]]))
 
@@ -159,3 +160,20 @@ def test_several_anchors_survive_the_table(answers: Path) -> None:
     assert case.anchor is not None
     assert [anchor.key_slice for anchor in case.anchor.anchors] == [5, 8]
     assert case.anchor.anchors[1].boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_answers_are_opened_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = answer_folder(tmp_path / "made")
+    for path in folder.glob("*.json"):
+        path.write_text(path.read_text().replace(f"{tmp_path}/", ""))
+    monkeypatch.chdir(folder)
+    opened = open_target(Path("."), read_volume)
+    assert not opened.problems
+    assert {entry.scan.path for entry in opened.entries} == {
+        Path("../scans/scan0.nii.gz"),
+        Path("../scans/scan1.nii.gz"),
+    }
+    assert opened.entries[0].scan.read()[0].shape == (12, 30, 40)
+    (folder.parent / "scans" / "scan0.nii.gz").unlink()
+    with pytest.raises(RecordError, match=r"case0a.json names the scan 'made/scans/scan0.nii.gz', which is not there"):
+        open_target(Path("case0a.json"), read_volume).entries[0].scan.read()

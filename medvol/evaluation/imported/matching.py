@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class MaskIndex:
         for names_of_scan, key in zip(self._scans, self._keys, strict=True):
             for name in names_of_scan:
                 self._owners.setdefault(name, set()).add(key)
+        self._files = {key: dataset.scan_file(index) for index, key in enumerate(self._keys)}
         self._found = list(found)
         self._used: set[FoundMask] = set()
         self._scan_of: dict[Path, str] = {}
@@ -110,8 +111,20 @@ class MaskIndex:
     @property
     def called(self) -> str:
         """Some names that the masks have, for a message."""
-        some = list(dict.fromkeys(f"{mask.scan}: {mask.name}" if mask.name else mask.scan for mask in self._found))
-        return ", ".join(some[:_SHOWN]) + (f" and {len(some) - _SHOWN} more" if len(some) > _SHOWN else "")
+        return _some(f"{mask.scan}: {mask.name}" if mask.name else mask.scan for mask in self._found)
+
+    @property
+    def strangers(self) -> str:
+        """Some of the scans that masks are named after, if the data have none of them; empty otherwise."""
+        if any(_scan_key(mask.scan) in self._owners for mask in self._found):
+            return ""
+        named = {mask.path: mask.scan for mask in sorted(self._found, key=lambda mask: -len(mask.scan))}
+        return _some(sorted(named.values()))
+
+    @property
+    def scans(self) -> str:
+        """Some names of the scans of the data, for a message."""
+        return _some(key if file is None else stem(file.name) for key, file in self._files.items())
 
     def _use(self, index: int, masks: Sequence[FoundMask]) -> Answer:
         for mask in masks:
@@ -137,6 +150,11 @@ class MaskIndex:
             )
         self._refuse_two(mask, self._owners.get(scan, set()))
         return mask
+
+
+def _some(names: Iterable[str]) -> str:
+    known = list(dict.fromkeys(names))
+    return ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
 
 
 def _scan_names(dataset: CaseDataset, index: int, key: str) -> list[str]:

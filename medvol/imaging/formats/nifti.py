@@ -107,14 +107,19 @@ def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
             data = read_voxel_bytes(path, pieces_of(stream), size)
         except zlib.error as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
+    _tell_misnamed(path)
     return _scale(path, data.view(dtype).reshape(shape, order="F"), header)
 
 
 def _open_stream(path: Path) -> BinaryIO:
     zipped = is_gzipped(path)
+    return cast(BinaryIO, io.BufferedReader(InflatedStream(path.open("rb")), _BUFFER)) if zipped else path.open("rb")
+
+
+def _tell_misnamed(path: Path) -> None:
+    zipped = is_gzipped(path)
     if zipped != path.name.lower().endswith(".gz"):
         log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
-    return cast(BinaryIO, io.BufferedReader(InflatedStream(path.open("rb")), _BUFFER)) if zipped else path.open("rb")
 
 
 def _read_header(path: Path, stream: BinaryIO) -> Any:
