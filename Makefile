@@ -15,6 +15,10 @@ $(VENV)/.user: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[litemedsam]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.user
+	$(BIN)/python -m pip install --quiet --editable ".[docs,litemedsam]"
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.user
 	$(BIN)/python -m pip install --quiet --editable ".[dev,dicom,docs,endpoint,litemedsam,plugin,qwen,smolvlm,torchio,trl]"
 # sam2 is built against the torch that is there by now; its CUDA kernel is not needed.
@@ -57,7 +61,7 @@ lint: $(VENV)/.dev  ## style and types
 	$(BIN)/mypy
 
 docs: export NO_MKDOCS_2_WARNING = 1
-docs: $(VENV)/.dev  ## the site, in build/site; a broken link stops it
+docs: $(VENV)/.docs  ## the site, in build/site; a broken link stops it
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
