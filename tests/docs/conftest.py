@@ -92,6 +92,8 @@ def reader_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_experiment(folder / "experiment.yaml", "runs/experiment")
     write_experiment(folder / "exp.yaml", "runs/exp")
     shutil.copy(REPOSITORY / "examples" / "own_data.yaml", folder / "own_data.yaml")
+    jobs = [{"scan": "export/patient7", "queries": ["the spleen", "the left kidney"]}]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
     for name in ("served.yaml", "grpo.yaml"):
         shutil.copy(REPOSITORY / "examples" / "quickstart.yaml", folder / name)
     return folder
