@@ -105,6 +105,14 @@ class Api:
         return self.client.get(path, **others)
 
     def post(self, path: str, body: Any = None, **others: Any) -> Any:
+        """What a request comes to in the end, however slow the machine is."""
+        reply = self.begin(path, body, **others)
+        while reply.status_code == 202:
+            reply = self.get(f"api/jobs/{reply.json()['job']}?wait=10")
+        return reply
+
+    def begin(self, path: str, body: Any = None, **others: Any) -> Any:
+        """The first reply to a request, which may tell of a job that goes on."""
         return self.client.post(path, json={} if body is None else body, **others)
 
     def first(self, query: str) -> dict[str, Any]:
