@@ -28,7 +28,7 @@ from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
 from medvol.cli.run_start import end_stopped, enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings
-from medvol.cli.settings import read_configs, require_config_option
+from medvol.cli.settings import prefer_whole_numbers, read_configs, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.evaluation.module import EvaluationModule
@@ -115,6 +115,7 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a fit takes besides Lightning's options."""
+        prefer_whole_numbers(parser)
         if self.verb == "fit":
             parser.add_argument("--overwrite", action="store_true", help="delete the run that is in the run folder")
 
@@ -161,8 +162,7 @@ class ExperimentCLI(LightningCLI):
         settings = self._part(self.config_init).trainer
         if settings.logger is None:
             kwargs["logger"] = default_loggers(Path(settings.default_root_dir))
-        own = settings.callbacks or []
-        callbacks = own if isinstance(own, list) else [own]
+        callbacks = own if isinstance(own := settings.callbacks or [], list) else [own]
         if self.verb == "fit" and settings.enable_checkpointing is not False:
             callbacks = add_checkpoints(callbacks)
         if settings.enable_progress_bar is not False:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from jsonargparse import get_loader
+from jsonargparse import ArgumentParser, get_loader
 
 from medvol.core.errors import ConfigError
 from medvol.core.yaml_text import UNREADABLE, RefusedYAMLError, judge_yaml
@@ -101,3 +103,16 @@ def load_yaml(text: str) -> Any:
         return get_loader("yaml")(text)
     except UNREADABLE as error:
         raise RefusedYAMLError(f"one of its values cannot be read: {error}") from error
+
+
+def prefer_whole_numbers(parser: ArgumentParser) -> None:
+    """Read 1 as a whole number wherever a share is allowed too: of ``limit_test_batches`` 1 is a batch, and 1.0 is all.
+
+    The first type of a union that fits is taken. Python gives equal unions one order, that of the first one that any
+    library wrote, so what 1 meant hung on what was imported before.
+    """
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        if {int, float} <= set(get_args(hint)):
+            others = [part for part in get_args(hint) if part not in (int, float)]
+            action._typehint = reduce(or_, [int, float, *others])  # type: ignore[attr-defined]
