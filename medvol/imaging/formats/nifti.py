@@ -70,14 +70,10 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
             check_budget(path, shape, dtype, max_bytes)
             with np.errstate(over="ignore", invalid="ignore"):
                 affine = _choose_affine(path, header, shape, assume_orientation)
-            size = math.prod(shape) * dtype.itemsize
-            check_possible(path, size, path.stat().st_size, is_gzipped(path))
-            _skip_to_voxels(path, stream, header)
-            data = read_voxel_bytes(path, pieces_of(stream), size)
+            voxels = _read_voxels(path, stream, header, shape, dtype)
         except zlib.error as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
-    voxels = data.view(dtype).reshape(shape, order="F")
-    return StoredScan(_scale(path, voxels, header), affine, header)
+    return StoredScan(voxels, affine, header)
 
 
 def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
@@ -102,11 +98,16 @@ def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
             size = math.prod(shape) * dtype.itemsize
             if size > max_bytes:
                 raise TooLargeError(path, f"its header declares {size:,} bytes; the budget is {max_bytes:,}")
-            check_possible(path, size, path.stat().st_size, is_gzipped(path))
-            _skip_to_voxels(path, stream, header)
-            data = read_voxel_bytes(path, pieces_of(stream), size)
+            return _read_voxels(path, stream, header, shape, dtype)
         except zlib.error as error:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
+
+
+def _read_voxels(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    size = math.prod(shape) * dtype.itemsize
+    check_possible(path, size, path.stat().st_size, is_gzipped(path))
+    _skip_to_voxels(path, stream, header)
+    data = read_voxel_bytes(path, pieces_of(stream), size)
     _tell_misnamed(path)
     return _scale(path, data.view(dtype).reshape(shape, order="F"), header)
 
