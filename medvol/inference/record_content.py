@@ -56,7 +56,7 @@ def describe_scan(volume: Volume) -> dict[str, Any]:
         "shape_zyx": list(volume.shape),
         "spacing_zyx_mm": list(volume.spacing),
         "affine_stored": (volume.affine if source is None else source.affine).tolist(),
-        "affine_lps": volume.affine.tolist(),
+        "affine_ras": volume.affine.tolist(),
     }
 
 

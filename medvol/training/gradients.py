@@ -8,6 +8,7 @@ processes may go through the network as often as they need.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 
 import torch
 from torch import distributed
@@ -15,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
+from medvol.core.errors import PolicyError
 from medvol.evaluation.ranks import count_ranks
 
 _BUCKET = 64 * 2**20
@@ -56,16 +58,46 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], largest: float) -> 
     Returns:
         Their norm before.
     """
-    own = [parameter for parameter in parameters if parameter.grad is not None]
-    sharded = [parameter for parameter in own if isinstance(parameter, DTensor)]
+    sharded, entire = _split(parameters)
     if not sharded:
-        return float(clip_grad_norm_(own, largest))
-    entire = [parameter for parameter in own if not isinstance(parameter, DTensor)]
-    parts = [get_total_norm([p.grad for p in part if p.grad is not None]) for part in (sharded, entire) if part]
-    norm = torch.stack([part.full_tensor() if isinstance(part, DTensor) else part for part in parts]).norm()
+        return float(clip_grad_norm_(entire, largest))
+    norm = _total_norm(sharded, entire)
     for part in (sharded, entire):
         clip_grads_with_norm_(part, largest, norm)
     return float(norm)
+
+
+def require_finite_gradients(parameters: Iterable[torch.nn.Parameter], step: int) -> None:
+    """Stop before the weights take a gradient with NaN or infinite values: no later step would bring them back.
+
+    Args:
+        parameters: With the gradients of all processes.
+        step: Optimiser steps before this one.
+
+    Raises:
+        PolicyError: There is such a value.
+    """
+    norm = float(_total_norm(*_split(parameters)))
+    if not isfinite(norm):
+        raise PolicyError(
+            f"the gradient of optimiser step {step + 1} holds NaN or infinite values, so training stopped before the "
+            "weights took them; go on from an earlier checkpoint with a smaller learning rate, or look at the scans "
+            "and answers of this step"
+        )
+
+
+def _split(parameters: Iterable[torch.nn.Parameter]) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """Parameters with a gradient: the sharded ones, and the whole ones."""
+    own = [parameter for parameter in parameters if parameter.grad is not None]
+    sharded = [parameter for parameter in own if isinstance(parameter, DTensor)]
+    return sharded, [parameter for parameter in own if not isinstance(parameter, DTensor)]
+
+
+def _total_norm(*parts: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Norm of the gradients of sharded and of whole parameters together."""
+    norms = [get_total_norm([p.grad for p in part if p.grad is not None]) for part in parts if part]
+    whole = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    return torch.stack(whole).norm() if whole else torch.zeros(())
 
 
 def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

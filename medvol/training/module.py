@@ -25,7 +25,12 @@ from medvol.terminal.progress import say
 from medvol.training.accumulation import within_accumulation
 from medvol.training.export import copy_policy, export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
-from medvol.training.gradients import clip_gradients, keep_gradients_apart, sum_gradients
+from medvol.training.gradients import (
+    clip_gradients,
+    keep_gradients_apart,
+    require_finite_gradients,
+    sum_gradients,
+)
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
@@ -124,6 +129,10 @@ class TrainingModule(EvaluationModule, ABC):
         """Add up the gradients of all processes when an optimiser step comes next; a module may do so itself."""
         if self.automatic_optimization and not within_accumulation(self.trainer):
             sum_gradients(self.parameters())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Look at what the weights are about to take."""
+        require_finite_gradients(self.parameters(), self.global_step)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,23 @@ def require_all_tensors(report: Mapping[str, Any], folder: Path) -> None:
     if wrong:
         first = wrong[0] if isinstance(wrong[0], str) else wrong[0][0]
         raise CheckpointError(f"{str(folder)!r}: {len(wrong)} tensors do not fit its config.json, such as {first}")
+
+
+def require_finite(weights: Iterable[tuple[str, Any]], source: Path) -> None:
+    """Refuse weights with NaN or infinite values, as a training that diverged leaves them: their answers say nothing.
+
+    Args:
+        weights: Names and tensors of torch.
+        source: Folder or file they come from.
+
+    Raises:
+        CheckpointError: One of them holds such a value.
+    """
+    for name, tensor in weights:
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = (float(value) for value in tensor.detach().aminmax())
+            if not (isfinite(low) and isfinite(high)):
+                raise CheckpointError(
+                    f"the weight {name[:200]!r} in {str(source)!r} holds NaN or infinite values, as after a "
+                    "training that diverged; give an earlier checkpoint, or train again with a smaller learning rate"
+                )

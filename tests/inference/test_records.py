@@ -96,7 +96,7 @@ def test_record_says_what_made_it(content, scan, volume):
     assert content["not_written"] == {}
     assert content["scan"]["path"] == str(scan)
     assert content["scan"]["affine_stored"] == nib.load(scan).affine.tolist()
-    assert content["scan"]["affine_lps"] == volume.affine.tolist()
+    assert content["scan"]["affine_ras"] == volume.affine.tolist()
 
 
 def test_same_answer_gives_the_same_bytes(segmenter, volume, tmp_path: Path):

@@ -17,7 +17,7 @@ from medvol.policies.vlm.folder import hash_tensors
 from medvol.policies.vlm.four_bits import has_four_bits
 from medvol.policies.vlm.low_rank import adapter_config
 from medvol.policies.vlm.network import VLMNetwork
-from medvol.weights.model_loading import refuse_damage
+from medvol.weights.model_loading import refuse_damage, require_finite
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -98,6 +98,7 @@ def fold_adapter(network: VLMNetwork, folder: Path) -> None:
         raise CheckpointError(f"{str(folder / WEIGHTS)!r} holds other tensors than pairs of LoRA; give another folder")
     if digest and kind == _kind(network) and f"{kind} {digest}" != _name_weights(network):
         raise CheckpointError(f"the adapter {str(folder)!r} was trained beside other weights than those of this model")
+    require_finite(state.items(), folder)
     own = dict(network.model.named_parameters())
     for layer in layers:
         weight, down, up = own.get(f"{layer.removeprefix(_PREFIX)}.weight"), state[layer + _DOWN], state[layer + _UP]

@@ -31,7 +31,7 @@ from medvol.policies.vlm.families import find_family
 from medvol.policies.vlm.low_rank import folded_weights
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.precision import narrowed
-from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
+from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_finite, require_size
 from medvol.weights.progress_bars import hide_progress_bars
 
 _WEIGHTS = "*.safetensors"
@@ -124,6 +124,7 @@ def _load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrain
     model: PreTrainedModel
     model, report = loaded
     require_all_tensors(report, folder)
+    require_finite(model.named_parameters(), folder)
     return model
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from medvol.core.errors import CheckpointError, ConfigError, MissingExtraError
-from medvol.weights.model_loading import require_same_kinds
+from medvol.weights.model_loading import require_finite, require_same_kinds
 from medvol.weights.tensor_file import read_tensors
 
 SIZE = 256
@@ -65,6 +65,7 @@ class LiteMedSAMNetwork:
             require_same_kinds(module, state)
         except (RuntimeError, TypeError, AttributeError, CheckpointError) as error:
             raise CheckpointError(f"checkpoint {str(path)!r} does not hold LiteMedSAM weights: {error}") from error
+        require_finite(module.named_parameters(), path)
         try:
             self._module = module.to(device).eval().requires_grad_(False)
         except (RuntimeError, AssertionError) as error:

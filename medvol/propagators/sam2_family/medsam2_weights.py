@@ -18,7 +18,13 @@ from medvol.core.sidecar import write_sidecar
 from medvol.core.suggestions import suggest
 from medvol.propagators.sam2_family.medsam2_conversion import State, convert_state, guess_size, video_config
 from medvol.propagators.sam2_family.medsam2_presets import PRESETS, show_licence
-from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_same_kinds, require_size
+from medvol.weights.model_loading import (
+    refuse_damage,
+    require_all_tensors,
+    require_finite,
+    require_same_kinds,
+    require_size,
+)
 from medvol.weights.progress_bars import hide_progress_bars
 from medvol.weights.tensor_file import read_tensors
 
@@ -114,6 +120,7 @@ def read_upstream(path: Path) -> State:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise CheckpointError(f"checkpoint {str(path)!r} holds no state dictionary; give upstream's own file")
+    require_finite(state.items(), path)
     return state
 
 
@@ -196,6 +203,7 @@ def _load_folder(folder: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
         require_all_tensors(report, folder)
+    require_finite(model.named_parameters(), folder)
     loaded: PreTrainedModel = model
     return loaded
 
