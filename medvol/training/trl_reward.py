@@ -9,6 +9,7 @@ from typing import Any
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, require_target
+from medvol.grounding.box_units import read_pixels
 from medvol.guarding.guard import look_up, require_ready
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.scorer import RewardScorer
@@ -21,7 +22,12 @@ class TRLReward:
     """A reward term that TRL's GRPOTrainer calls; see ``as_trl_reward``."""
 
     def __init__(
-        self, term: RewardTerm, cases: CaseDataset | Sequence[Case], propagator: Propagator | None, max_anchors: int
+        self,
+        term: RewardTerm,
+        cases: CaseDataset | Sequence[Case],
+        propagator: Propagator | None,
+        max_anchors: int,
+        seen_px: tuple[int, int] | None,
     ) -> None:
         if propagator is None and "mask" in term.needs:
             raise ConfigError(f"{type(term).__name__} scores the mask; give as_trl_reward a propagator")
@@ -31,6 +37,7 @@ class TRLReward:
         self._cases = cases
         self._propagator = propagator
         self._max_anchors = max_anchors
+        self._seen_px = seen_px
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float]:
         """Score a batch.
@@ -53,7 +60,7 @@ class TRLReward:
         found = {index: self._find(index) for index in dict.fromkeys(indices)}
         cases = [found[index] for index in indices]
         rollouts = [
-            read_completion(case, Completion(_answer(completion)), self._max_anchors)
+            read_completion(case, Completion(self._read(completion)), self._max_anchors)
             for case, completion in zip(cases, completions, strict=True)
         ]
         scores = {}
@@ -62,6 +69,11 @@ class TRLReward:
             for i, rollout in self._scorer.follow(cases[places[0]].volume, read, self._propagator):
                 scores[places[i]] = self._scorer.score(rollout, cases[places[i]]).total
         return [scores[place] for place in range(len(cases))]
+
+    def _read(self, completion: Any) -> str:
+        """Text of an answer, its boxes in thousandths."""
+        text = _answer(completion)
+        return text if self._seen_px is None else read_pixels(text, *self._seen_px)
 
     def _find(self, index: int) -> Case:
         if not 0 <= index < len(self._cases):
@@ -76,6 +88,7 @@ def as_trl_reward(
     cases: CaseDataset | Sequence[Case],
     propagator: Propagator | None = None,
     max_anchors: int = 1,
+    seen_px: tuple[int, int] | None = None,
 ) -> TRLReward:
     """Turn a reward term into a reward function of TRL.
 
@@ -85,6 +98,8 @@ def as_trl_reward(
         propagator: Turns anchors into masks; needed by terms that read the mask, which is propagated once for equal
             anchors and only as far as the term reads it.
         max_anchors: Most anchors that the prompt allows in an answer.
+        seen_px: Height and width of a slice as the model sees it, for a model that writes boxes in pixels, such as
+            Qwen2.5-VL; None for one that writes them in thousandths of the slice.
 
     Returns:
         A function for ``reward_funcs`` of ``trl.GRPOTrainer``; TRL logs it under the name of the term. Weights belong
@@ -96,7 +111,7 @@ def as_trl_reward(
 
     Source: https://huggingface.co/docs/trl/grpo_trainer, "Using a custom reward function".
     """
-    return TRLReward(term, cases, propagator, max_anchors)
+    return TRLReward(term, cases, propagator, max_anchors, seen_px)
 
 
 def _by_volume(cases: Sequence[Case]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from medvol.propagators.extrude import ExtrudePropagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
+from medvol.rewards.spatial import SpatialReward
 from medvol.testing import make_case
 from medvol.testing.fixtures import make_scattered_case
 
@@ -115,3 +116,16 @@ def test_several_anchors_where_the_prompt_allows_them():
     batch = {"completions": [text], "case": [0]}
     assert medvol.as_trl_reward(AxialReward(), [case])(**batch) == [0]
     assert medvol.as_trl_reward(AxialReward(), [case], max_anchors=3)(**batch) == [1]
+
+
+def test_boxes_in_pixels_of_the_slice_that_the_model_sees(cases):
+    _, height, width = cases[0].volume.shape
+    key_slice = int(cases[0].target.sum((1, 2)).argmax())
+    rows, columns = (np.flatnonzero(cases[0].target[key_slice].any(axis)) for axis in (1, 0))
+    true = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    seen = 10 * height, 20 * width
+    pixels = [20 * true[0], 10 * true[1], 20 * true[2], 10 * true[3]]
+    text = f'<answer>[{{"slice": {key_slice}, "bbox_2d_list": [{[int(value) for value in pixels]}]}}]</answer>'
+    batch = {"completions": [text], "case": [0]}
+    assert medvol.as_trl_reward(SpatialReward(), cases, seen_px=seen)(**batch)[0] > 0.9
+    assert medvol.as_trl_reward(SpatialReward(), cases)(**batch)[0] < 0.5
