@@ -131,7 +131,7 @@ class EvaluationModule(LightningModule):
         """
         for case in cases:
             require_target(case)
-        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False, samples=0)
+        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False, headroom=0, samples=0)
         settings = self.evaluation if thorough else quick
         truths = [self.true_anchor(case) for case in cases] if settings.error_budget else None
         groups = self.answer(cases)
@@ -241,6 +241,7 @@ class EvaluationModule(LightningModule):
                 "anchor_rule": self.evaluation.anchor_rule,
                 "max_new_tokens": self.evaluation.max_new_tokens,
                 "samples": self.evaluation.samples,
+                "headroom": self.evaluation.headroom,
                 **self.evaluation.measures,
             },
         }
