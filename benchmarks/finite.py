@@ -1,9 +1,9 @@
 """Does GRPO gain where labelled volumes are few and repeat? Synthetic scans, from the bundled base.
 
 A fixed list of 16, 48 or 144 training volumes is seen again and again, each target asked for in 4 phrasings or in all
-12. Supervised fine-tuning (SFT) goes on until the DSC on validation volumes stops rising (its plateau), and beyond. From
-the plateau three ways go on with about the same processor time: more SFT, GRPO with rewards on the same volumes, and
-rejection sampling, which is SFT on the best of the policy's own answers. All are tested on 200 other volumes, in
+12. Supervised fine-tuning (SFT) goes on until the DSC on validation volumes stops rising (its plateau), and beyond.
+From the plateau three ways go on with about the same processor time: more SFT, GRPO with rewards on the same volumes,
+and rejection sampling, which is SFT on the best of the policy's own answers. All are tested on 200 other volumes, in
 phrasings that were heard and in 6 held-out ones a target. Choices are made on validation volumes only.
 
     python benchmarks/finite.py                                        # 16 volumes, 4 phrasings, seeds 0 to 2
