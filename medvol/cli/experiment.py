@@ -279,9 +279,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        raise CheckpointError(
-            "the checkpoint does not fit the module; use the configuration it was made with"
-        ) from error
+        raise CheckpointError("the checkpoint does not fit the module; use the settings it was made with") from error
     return int(isinstance(module, EvaluationModule) and module.failed and is_first_process())
 
 

@@ -47,6 +47,8 @@ Row = TypeVar("Row")
 Placed = tuple[int, Row]
 """A row of results with the number of its batch."""
 
+_HOW_ASKED = ("anchor_rule", "max_new_tokens", "samples", "headroom")
+
 
 class EvaluationModule(LightningModule):
     """Answers, propagates and scores; ``medvol validate``, ``test`` and ``predict`` run it.
@@ -238,10 +240,7 @@ class EvaluationModule(LightningModule):
             **self._components(),
             "seed": int(seed) if seed else None,
             "settings": {
-                "anchor_rule": self.evaluation.anchor_rule,
-                "max_new_tokens": self.evaluation.max_new_tokens,
-                "samples": self.evaluation.samples,
-                "headroom": self.evaluation.headroom,
+                **{name: getattr(self.evaluation, name) for name in _HOW_ASKED},
                 **self.evaluation.measures,
             },
         }
