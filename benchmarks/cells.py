@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
     if done.exists() and (folder / "model").is_dir():
         return float(json.loads(done.read_text())["cpu_s"])
     if quick and isinstance(module, GRPOModule):
-        module.min_parse_rate = 0.0  # two steps of SFT teach no grammar
+        module.start = replace(module.start, min_parse_rate=0.0)  # two steps of SFT teach no grammar
     clock, keeper = Clock(), SpecCheckpoint(every_n_train_steps=20)
     keeper.dirpath = str(folder / "checkpoints")
     trainer = make_trainer(
@@ -167,12 +167,16 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
 
 
 def evaluate(
-    policy: Policy, propagator: Propagator, cases: CaseDataset, folder: Path, max_new_tokens: int = 64
+    policy: Policy,
+    propagator: Propagator,
+    cases: CaseDataset,
+    folder: Path,
+    settings: EvaluationSettings = EvaluationSettings(max_new_tokens=64),
 ) -> Sequence[CaseScore]:
     """Answer every case greedily and score it, or read what an earlier run scored."""
     if not (folder / "evaluation.json").exists():
         trainer = make_trainer(folder, enable_checkpointing=False)
-        module = EvaluationModule(policy, propagator, EvaluationSettings(max_new_tokens=max_new_tokens))
+        module = EvaluationModule(policy, propagator, settings)
         trainer.test(module, CaseDataModule(test=cases), verbose=False)
     return read_evaluation(folder).scores
 

@@ -160,6 +160,7 @@ def reinforce(
     weights: Mapping[str, float],
     beta: float,
     rate: float,
+    group_size: int = 8,
     **settings: Any,
 ) -> GRPOModule:
     """GRPO with what all of its rows have in common."""
@@ -168,7 +169,7 @@ def reinforce(
         RegionPropagator(),
         rewards,
         weights,
-        rollouts=RolloutSettings(group_size=8),
+        rollouts=RolloutSettings(group_size=group_size),
         loss=LossSettings(beta=beta),
         optimizer=GRPOOptimizerSettings(learning_rate=rate, warmup_steps=10),
         reword=0.6,

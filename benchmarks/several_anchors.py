@@ -37,6 +37,7 @@ from medvol.core.roles import CaseDataset, Policy
 from medvol.core.types import Case
 from medvol.datasets.phantom import NODULE_TARGET, PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
+from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.region import RegionPropagator
@@ -161,7 +162,7 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> Cell:
     volumes = 2 if options.quick else VOLUMES
     cases = draw(options.split, volumes, 0 if options.split == "test" else 7, phrasing="both")
     folder = options.out / f"{name}-{seed}" / options.split
-    scores = evaluate(policy, RegionPropagator(), cases, folder, TOKENS)
+    scores = evaluate(policy, RegionPropagator(), cases, folder, EvaluationSettings(max_new_tokens=TOKENS))
     return make_cell(name, seed, ROWS[name].steps, seconds, scores)
 
 

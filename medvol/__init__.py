@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from medvol.training.checkpoint import SpecCheckpoint as SpecCheckpoint
     from medvol.training.data import CaseDataModule as CaseDataModule
     from medvol.training.grpo import GRPOModule as GRPOModule
+    from medvol.training.rejection import RejectionModule as RejectionModule
     from medvol.training.score import score as score
     from medvol.training.scratch.module import ScratchModule as ScratchModule
     from medvol.training.scratch.settings import CurriculumSettings as CurriculumSettings
@@ -139,6 +140,7 @@ _HOME = {
     "QuestionSettings": "medvol.datasets.settings",
     "REWARDS": "medvol.core.registry",
     "RecordError": "medvol.core.errors",
+    "RejectionModule": "medvol.training.rejection",
     "RequestSettings": "medvol.policies.endpoint_parts.settings",
     "RewardAudit": "medvol.auditing.ranks",
     "RewardError": "medvol.core.errors",

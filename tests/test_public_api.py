@@ -53,6 +53,7 @@ PUBLIC = [
     "QuestionSettings",
     "REWARDS",
     "RecordError",
+    "RejectionModule",
     "RequestSettings",
     "RewardAudit",
     "RewardError",

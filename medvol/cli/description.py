@@ -26,6 +26,7 @@ MODULES = {
     "CaseDataModule": "medvol.training.data",
     "EvaluationModule": "medvol.evaluation.module",
     "GRPOModule": "medvol.training.grpo",
+    "RejectionModule": "medvol.training.rejection",
     "SFTModule": "medvol.training.sft",
     "ScratchModule": "medvol.training.scratch.module",
 }

@@ -39,12 +39,13 @@ from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
 from medvol.training.loggers import default_loggers
 from medvol.training.progress import TrainingProgress
+from medvol.training.rejection import RejectionModule
 from medvol.training.run_folder import RunFolder
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.sft import SFTModule
 from medvol.training.strategies import FSDP2Strategy
 
-MODULES = (EvaluationModule, GRPOModule, SFTModule, ScratchModule, CaseDataModule, FSDP2Strategy)
+MODULES = (EvaluationModule, GRPOModule, RejectionModule, SFTModule, ScratchModule, CaseDataModule, FSDP2Strategy)
 """Their bare names work in YAML because they are imported here; they need no registry."""
 
 INTERRUPTED = 130
@@ -278,9 +279,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        raise CheckpointError(
-            "the checkpoint does not fit the module; use the configuration it was made with"
-        ) from error
+        raise CheckpointError("the checkpoint does not fit the module; use the settings it was made with") from error
     return int(isinstance(module, EvaluationModule) and module.failed and is_first_process())
 
 

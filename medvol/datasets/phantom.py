@@ -134,7 +134,11 @@ class PhantomDataset(CaseDataset):
 
     def target(self, index: int) -> str:
         """What a case asks for, without drawing its volume."""
-        return self._cases[index].query.target
+        return self.query(index).target
+
+    def query(self, index: int) -> Query:
+        """The question of a case, without drawing its volume."""
+        return self._cases[index].query
 
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""

@@ -125,7 +125,9 @@ def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a plain type, a whole number being a float too, or holds scores by name."""
+    """Whether a value is of a plain type, a whole number being a float too, a list of such, or scores by name."""
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_of(one, *get_args(kind)) for one in value)
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values())
     return isinstance(value, (int, float) if kind is float else kind)

@@ -47,6 +47,8 @@ Row = TypeVar("Row")
 Placed = tuple[int, Row]
 """A row of results with the number of its batch."""
 
+_HOW_ASKED = ("anchor_rule", "max_new_tokens", "samples", "headroom")
+
 
 class EvaluationModule(LightningModule):
     """Answers, propagates and scores; ``medvol validate``, ``test`` and ``predict`` run it.
@@ -131,7 +133,7 @@ class EvaluationModule(LightningModule):
         """
         for case in cases:
             require_target(case)
-        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False, samples=0)
+        quick = replace(self.evaluation, surface=None, lesions="none", error_budget=False, headroom=0, samples=0)
         settings = self.evaluation if thorough else quick
         truths = [self.true_anchor(case) for case in cases] if settings.error_budget else None
         groups = self.answer(cases)
@@ -238,9 +240,7 @@ class EvaluationModule(LightningModule):
             **self._components(),
             "seed": int(seed) if seed else None,
             "settings": {
-                "anchor_rule": self.evaluation.anchor_rule,
-                "max_new_tokens": self.evaluation.max_new_tokens,
-                "samples": self.evaluation.samples,
+                **{name: getattr(self.evaluation, name) for name in _HOW_ASKED},
                 **self.evaluation.measures,
             },
         }

@@ -187,7 +187,7 @@ def _difference_cell(difference: Difference | None) -> str:
 def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
     budgets = {label: run.summary["error_budget"] for label, run in runs.items() if run.summary["error_budget"]}
     rows = [
-        [label, *(f"{budget[key]:.3f}" for budget in budgets.values())]
+        [label, *(f"{budget[key]:.3f}" if key in budget else "-" for budget in budgets.values())]
         for key, label in (
             ("true_anchor", "DSC from the true slice and boxes"),
             ("true_boxes", "DSC from the true boxes of the chosen slice"),
@@ -195,7 +195,11 @@ def _budgets(runs: Mapping[str, Evaluation]) -> list[Sheet]:
             ("propagation_loss", "lost by propagation"),
             ("slice_loss", "lost by the slice"),
             ("box_loss", "lost by the boxes"),
+            ("best_slice", "DSC from the true boxes of the best slice"),
+            ("best_anchor", "DSC from the best anchor found"),
+            ("headroom", "left to gain: best anchor found, less the prediction"),
         )
+        if any(key in budget for budget in budgets.values())
     ]
     return [Sheet("error budget, cases whose target is present", ["", *budgets], rows, "budget")] if budgets else []
 

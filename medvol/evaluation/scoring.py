@@ -214,5 +214,7 @@ def _add_budget(
         return score
     answer = rollout.evidence if rollout.failure is None else None
     target = require_target(case)
-    budget = measure_budget(case.volume, target, truth, answer, score.dsc, propagator, settings.split_boxes)
+    budget = measure_budget(
+        case.volume, target, truth, answer, score.dsc, propagator, settings.split_boxes, settings.headroom
+    )
     return replace(score, budget=budget)

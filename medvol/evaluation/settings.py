@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
@@ -25,6 +26,9 @@ class EvaluationSettings:
         max_new_tokens: Upper bound on the length of an answer, in training too.
         error_budget: In a test, also measure what slice choice, boxes and propagation lose (two more propagations a
             case).
+        headroom: In a test with an error budget, also search for the best anchor of each case: the best Dice that any
+            slice and boxes reach with this propagator. So many anchors are propagated at most, 100 or so for each case;
+            0 searches for none.
         surface: In a test, measure NSD and HD95 on the surfels of the surface, by area, as surface-distance, MONAI
             and KiTS23 do, or on its voxels; None measures neither.
         tolerance_mm: Tolerance of the NSD, for cases that name none.
@@ -41,6 +45,7 @@ class EvaluationSettings:
     split_boxes: bool = True
     max_new_tokens: int = 256
     error_budget: bool = False
+    headroom: int = 0
     surface: SurfaceKind | None = "surfels"
     tolerance_mm: float = 2.0
     lesions: Literal["named", "all", "none"] = "named"
@@ -57,6 +62,13 @@ class EvaluationSettings:
         require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
         require_samples(self.samples, "evaluation.samples")
+        require_least(0, "evaluation", headroom=self.headroom)
+        if self.headroom == 1 or (self.headroom and not self.error_budget):
+            raise ConfigError(
+                f"evaluation.headroom is {self.headroom} and evaluation.error_budget is {self.error_budget}; the "
+                "search is a part of the error budget and needs 2 propagations or more: set error_budget to true and "
+                "headroom to 100 or so, or headroom to 0"
+            )
 
     @property
     def measures(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.error_budget import mean_budget
+from medvol.evaluation.error_budget import ErrorBudget, mean_budget
 from medvol.evaluation.statistics import bootstrap_interval
 
 PRESENT_METRICS = ("key_slice_score", "box_iou", "dsc", "iou", "nsd", "hd95_mm")
@@ -74,15 +74,21 @@ def summarise(scores: Sequence[CaseScore], seed: int = 0) -> dict[str, Any]:
         "all": _row(scores, seed),
         "groups": {grouping: _split(scores, grouping, seed) for grouping in GROUPINGS},
         "failures": dict(sorted(Counter(score.failure for score in scores if score.failure).items())),
-        "error_budget": budget
-        and {
-            **asdict(budget),
-            "cases": sum(score.budget is not None for score in scores),
-            "propagation_loss": budget.propagation_loss,
-            "slice_loss": budget.slice_loss,
-            "box_loss": budget.box_loss,
-        },
+        "error_budget": budget and _describe_budget(budget, sum(score.budget is not None for score in scores)),
     }
+
+
+def _describe_budget(budget: ErrorBudget, cases: int) -> dict[str, float]:
+    """Means and losses; the best anchors only where they were searched for."""
+    known = {
+        **asdict(budget),
+        "cases": cases,
+        "propagation_loss": budget.propagation_loss,
+        "slice_loss": budget.slice_loss,
+        "box_loss": budget.box_loss,
+        "headroom": budget.headroom,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _row(scores: Sequence[CaseScore], seed: int) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class RolloutNote:
         failure: Name of what went wrong; None when nothing did.
         detail: More about that.
         whole: For each box, whether it covers nearly the whole slice.
+        key_slice: First slice that it names; None when it names none.
+        edges: Edges x1, y1, x2, y2 of the smallest box around all boxes on that slice, as shares of the slice's sides;
+            empty when it names none.
     """
 
     total: float
@@ -39,6 +42,8 @@ class RolloutNote:
     failure: str | None
     detail: str
     whole: tuple[bool, ...]
+    key_slice: int | None = None
+    edges: tuple[float, ...] = ()
 
 
 GroupNotes = tuple[RolloutNote, ...]
@@ -47,7 +52,7 @@ GroupNotes = tuple[RolloutNote, ...]
 
 def note_group(group: Group) -> GroupNotes:
     """Note what a scored group says."""
-    size = int(np.prod(group.case.volume.shape[1:]))
+    _, height, width = group.case.volume.shape
     return tuple(
         RolloutNote(
             reward.total,
@@ -58,7 +63,9 @@ def note_group(group: Group) -> GroupNotes:
             rollout.evidence is not None and rollout.evidence.absent,
             rollout.failure,
             str(rollout.detail),
-            _cover(rollout, size),
+            _cover(rollout, height * width),
+            None if rollout.evidence is None else rollout.evidence.key_slice,
+            _frame(rollout, height, width),
         )
         for rollout, reward in zip(group.rollouts, group.rewards, strict=True)
     )
@@ -69,3 +76,10 @@ def _cover(rollout: Rollout, size: int) -> tuple[bool, ...]:
     boxes = np.concatenate([np.empty((0, 4)), *(anchor.boxes for anchor in anchors)])
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return tuple(bool(area >= _WHOLE * size) for area in areas)
+
+
+def _frame(rollout: Rollout, height: int, width: int) -> tuple[float, ...]:
+    if rollout.evidence is None or not len(rollout.evidence.boxes):
+        return ()
+    boxes = rollout.evidence.boxes / np.array([width, height, width, height])
+    return (*map(float, boxes[:, :2].min(axis=0)), *map(float, boxes[:, 2:].max(axis=0)))

@@ -22,7 +22,9 @@ def measure_rollouts(groups: Sequence[GroupNotes]) -> dict[str, float]:
         deviation within a group, a mean over groups; ``zero_spread``: share of groups whose completions all earn the
         same; ``parse_rate``; ``absent_rate``: share of answers ``[]``; ``whole_image``: share of boxes that cover
         nearly the whole slice; ``length``: tokens a completion; ``distinct``: share of different completions in a
-        group; ``propagation_failures``: share of rollouts.
+        group; ``propagation_failures``: share of rollouts; ``slice_spread`` and ``box_spread``: standard deviation
+        within a group of the key slices, in slices, and of the edges of the boxes, as a share of the slice's side, a
+        mean over groups with two anchors or more. There is little to choose among where these are near 0.
     """
     rollouts = [rollout for group in groups for rollout in group]
     totals = np.array([[rollout.total for rollout in group] for group in groups])
@@ -37,7 +39,7 @@ def measure_rollouts(groups: Sequence[GroupNotes]) -> dict[str, float]:
         "distinct": float(np.mean([len({rollout.text for rollout in group}) / len(group) for group in groups])),
         "propagation_failures": _share(rollout.parsed and rollout.failure is not None for rollout in rollouts),
     }
-    return {**measures, **_measure_terms(groups)}
+    return {**measures, **_measure_anchors(groups), **_measure_terms(groups)}
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,20 @@ def _measure_terms(groups: Sequence[GroupNotes]) -> Mapping[str, float]:
         measures[f"reward_{name}"] = float(scores.mean())
         measures[f"spread_{name}"] = float(scores.std(axis=1, ddof=1).mean())
     return measures
+
+
+def _measure_anchors(groups: Sequence[GroupNotes]) -> Mapping[str, float]:
+    slices, edges = [], []
+    for group in groups:
+        named = [rollout for rollout in group if rollout.edges]
+        if len(named) > 1:
+            slices.append(np.std([rollout.key_slice for rollout in named], ddof=1))
+            edges.append(np.std([rollout.edges for rollout in named], axis=0, ddof=1).mean())
+    return {"slice_spread": _mean(slices), "box_spread": _mean(edges)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def _share(marks: Iterable[bool]) -> float:

