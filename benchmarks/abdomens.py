@@ -16,18 +16,14 @@ with a propagator of no cost, to see that everything runs.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from cells import RESULTS, Cell, add_options, be_quiet, evaluate, fill, make_cell, table, train
+from cells import RESULTS, Cell, add_options, be_quiet, evaluate, fill, make_cell, train
 from peers import need, need_folder
 
 from medvol.core.bundled import BEST
-from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator, TrainablePolicy
 from medvol.datasets.deformed import DeformedDataset
 from medvol.datasets.joined import JoinedDataset

@@ -57,9 +57,7 @@ class DeformationSettings(Brief):
         require_least(0, "deformation", **angles, stretch=self.stretch, bend=self.bend, shift=self.shift)
         require_share("deformation", mirror=self.mirror)
         if self.bend > MAX_BEND:
-            raise ConfigError(
-                f"deformation.bend is {self.bend}; above {MAX_BEND} a bend may fold the body; lower it"
-            )
+            raise ConfigError(f"deformation.bend is {self.bend}; above {MAX_BEND} a bend may fold the body; lower it")
         if not self.bend_mm > 0:
             raise ConfigError(f"deformation.bend_mm is a distance above 0 mm; got {self.bend_mm}")
         for name, (low, high), most in (("field", self.field, np.inf), ("height", self.height, 1.0)):

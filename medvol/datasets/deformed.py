@@ -83,9 +83,7 @@ class DeformedDataset(CaseDataset):
         if questions.absent_share:
             raise ConfigError("questions.absent_share does not work with made scans; leave it out")
         if cache.folder is not None:
-            raise ConfigError(
-                "cache.folder does not work with made scans; leave it out, or give it to the source"
-            )
+            raise ConfigError("cache.folder does not work with made scans; leave it out, or give it to the source")
         self.source = source
         self.num_volumes = num_volumes
         self.seed = seed
@@ -95,13 +93,9 @@ class DeformedDataset(CaseDataset):
         self.appearance = appearance
         self.questions = questions
         self.cache = cache
+        self.licence = source.licence
         self._scans: LastUsed[_Scan] = LastUsed(cache.scans)
         self._sources: LastUsed[LabelledSource] = LastUsed(cache.scans)
-
-    @property
-    def licence(self) -> str:  # type: ignore[override]
-        """Terms of the source."""
-        return self.source.licence
 
     def __repr__(self) -> str:
         known = vars(self).get("_cases")  # worked out at first use, and not for this

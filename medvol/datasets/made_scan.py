@@ -65,7 +65,7 @@ def make_scan(
     names = {name: swap_sides(name) if place.mirrored else name for name in source.masks}
     labels = kept.take(source.paint({name: numbers.get(names[name], numbers[name]) for name in source.masks}))
     outside = _AIR_HU if source.modality == "CT" else float(source.voxels.min())
-    voxels = ndimage.map_coordinates(source.voxels, place.places, order=1, mode="constant", cval=outside)
+    voxels = kept.fill(ndimage.map_coordinates(source.voxels, place.places, order=1, mode="nearest"), outside)
     changed, modality = change_appearance(rng, appearance, voxels, kept.take(source.classify()), source.modality)
     masks = {name: _take_mask(source, kept, swap_sides(name) if place.mirrored else name) for name in targets}
     return MadeScan(changed, place.spacing, modality, labels, masks)
@@ -86,6 +86,11 @@ class _Nearest:
         z, y, x = nearest.clip(0, limits - 1)
         self._flat = (z * shape[1] + y) * shape[2] + x
         self.shape = self._flat.shape
+
+    def fill(self, voxels: NDArray[np.float32], outside: float) -> NDArray[np.float32]:
+        """Intensities of a made scan with one value where it lies outside of its source."""
+        filled: NDArray[np.float32] = np.where(self._inside, voxels, np.float32(outside))
+        return filled
 
     def take(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Values of the nearest voxels, of a map (Z, Y, X) of the source."""
