@@ -98,7 +98,7 @@ def change_appearance(
         return _finish(rng, voxels, most, settings.blur_px), modality
     else:
         voxels = _TOP * _to_unit(voxels, *np.percentile(voxels, (0.5, 99.5)).tolist())
-    biased = voxels * np.exp(_draw_field(rng, voxels.shape, settings.bias * rng.random()))
+    biased = voxels * np.exp(_sample_field(rng, voxels.shape, settings.bias * rng.random()))
     return _finish(rng, biased.astype(np.float32), most, settings.blur_px), "other" if modality == "CT" else modality
 
 
@@ -144,7 +144,7 @@ def _to_unit(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np
     return unit
 
 
-def _draw_field(rng: np.random.Generator, shape: tuple[int, ...], strength: float) -> NDArray[np.float32]:
+def _sample_field(rng: np.random.Generator, shape: tuple[int, ...], strength: float) -> NDArray[np.float32]:
     """A smooth field within ``strength`` of 0: a polynomial of second degree along each axis."""
     z, y, x = (np.linspace(-1, 1, count, dtype=np.float32) for count in shape)
     first, second = rng.uniform(-1, 1, 3), rng.uniform(-1, 1, 3)

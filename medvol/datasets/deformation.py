@@ -85,7 +85,7 @@ class Deformation:
     mirrored: bool
 
 
-def draw_deformation(
+def sample_deformation(
     rng: np.random.Generator,
     settings: DeformationSettings,
     source: tuple[int, int, int],
@@ -112,7 +112,7 @@ def draw_deformation(
     mirrored = bool(rng.random() < settings.mirror)
     axes = [(np.arange(count) + 0.5) / count - 0.5 for count in shape]
     straight = np.stack(np.meshgrid(*(axis * length for axis, length in zip(axes, field, strict=True)), indexing="ij"))
-    bent = straight + _draw_bend(rng, settings, field, shape)
+    bent = straight + _sample_bend(rng, settings, field, shape)
     if mirrored:
         bent[2] *= -1
     turned = np.tensordot(turn, bent, 1) + move[:, None, None, None]
@@ -127,7 +127,7 @@ def draw_deformation(
     )
 
 
-def _draw_bend(
+def _sample_bend(
     rng: np.random.Generator, settings: DeformationSettings, field: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> NDArray[np.float64]:
     """Displacement (3, Z, Y, X) in mm: cubic B-splines over control points that move at random."""

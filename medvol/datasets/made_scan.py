@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from medvol.core.types import Modality
 from medvol.datasets.appearance import AppearanceSettings, change_appearance
-from medvol.datasets.deformation import Deformation, DeformationSettings, draw_deformation
+from medvol.datasets.deformation import Deformation, DeformationSettings, sample_deformation
 from medvol.datasets.labelled_source import LabelledSource
 
 KEPT_SHARE = 0.3
@@ -114,7 +114,7 @@ def _choose_place(
     best: tuple[float, Deformation, _Nearest] | None = None
     voxel_mm3 = float(np.prod(source.spacing))
     for _ in range(_TRIES):
-        place = draw_deformation(rng, settings, source.voxels.shape, source.spacing, shape)
+        place = sample_deformation(rng, settings, source.voxels.shape, source.spacing, shape)
         nearest = _Nearest(place.places, source.voxels.shape)
         shares = [
             nearest.take_mask(mask).sum() * place.voxel_mm3 / (mask.sum() * voxel_mm3)

@@ -11,7 +11,7 @@ from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query
 from medvol.datasets.appearance import TISSUES, AppearanceSettings, change_appearance, find_tissues
-from medvol.datasets.deformation import DeformationSettings, draw_deformation
+from medvol.datasets.deformation import DeformationSettings, sample_deformation
 from medvol.datasets.deformed import DeformedDataset
 from medvol.datasets.joined import JoinedDataset
 from medvol.datasets.labelled_source import number_names, read_source
@@ -99,7 +99,7 @@ def test_a_field_of_view_changes_places_and_not_sizes():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_strongest_bend_does_not_fold_the_body(seed):
     settings = DeformationSettings(stretch=0.0, bend=0.4, bend_mm=40.0, field=(1.0, 1.0))
-    made = draw_deformation(np.random.default_rng(seed), settings, (30, 60, 60), (3.0, 3.0, 3.0), (40, 80, 80))
+    made = sample_deformation(np.random.default_rng(seed), settings, (30, 60, 60), (3.0, 3.0, 3.0), (40, 80, 80))
     slopes = np.stack([np.stack(np.gradient(part.astype(float)), -1) for part in made.places], -2)
     inside = (made.places[0] > 0) & (made.places[0] < 29)  # where nothing was held back in the source
     assert np.linalg.det(slopes)[inside].min() > 0
