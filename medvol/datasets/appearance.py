@@ -32,7 +32,7 @@ class AppearanceSettings(Brief):
             (2023). These and the remapped ones are no CT any more; the others keep their modality.
         uptake_hu: Largest change of the soft tissue of a structure of a CT, each structure on its own, as a contrast
             agent makes one.
-        noise: Largest standard deviation of the noise, in HU of a CT and as a share of the range otherwise times 1000.
+        noise: Largest standard deviation of the noise: in HU, or in thousandths of the range where a scan is no CT.
         blur_px: Largest standard deviation of the blur within a slice, in pixels.
         bias: Largest strength of the smooth bias field of scans that are no CT: 0.5 is a factor from exp(-0.5) to
             exp(0.5).
@@ -136,7 +136,8 @@ def _remap(rng: np.random.Generator, voxels: NDArray[np.float32], modality: Moda
     unit = _to_unit(voxels, low, high)
     there = unit > 0.02
     curve = (1 - unit if rng.random() < 0.5 else unit) ** np.float32(np.exp(rng.uniform(-0.7, 0.7)))
-    return np.where(there, _TOP * (0.1 + 0.9 * curve), np.float32(0)).astype(np.float32)
+    remapped: NDArray[np.float32] = np.where(there, _TOP * (0.1 + 0.9 * curve), 0.0).astype(np.float32)
+    return remapped
 
 
 def _to_unit(voxels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
