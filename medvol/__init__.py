@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from medvol.core.types import Sampling as Sampling
     from medvol.core.types import Volume as Volume
     from medvol.core.weights_converter import WeightsConverter as WeightsConverter
+    from medvol.datasets.appearance import AppearanceSettings as AppearanceSettings
+    from medvol.datasets.deformation import DeformationSettings as DeformationSettings
     from medvol.datasets.labelled_case import LabelledCase as LabelledCase
     from medvol.datasets.settings import CacheSettings as CacheSettings
     from medvol.datasets.settings import PatientSettings as PatientSettings
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AdvantageSettings": "medvol.training.settings",
     "AnswerSettings": "medvol.training.settings",
+    "AppearanceSettings": "medvol.datasets.appearance",
     "CacheSettings": "medvol.datasets.settings",
     "Case": "medvol.core.types",
     "CaseDataModule": "medvol.training.data",
@@ -108,6 +111,7 @@ _HOME = {
     "CurriculumSettings": "medvol.training.scratch.settings",
     "DATASETS": "medvol.core.registry",
     "DatasetError": "medvol.core.errors",
+    "DeformationSettings": "medvol.datasets.deformation",
     "DuplicateComponentError": "medvol.core.errors",
     "EvaluationModule": "medvol.evaluation.module",
     "EvaluationSettings": "medvol.evaluation.settings",

@@ -10,6 +10,7 @@ import medvol
 PUBLIC = [
     "AdvantageSettings",
     "AnswerSettings",
+    "AppearanceSettings",
     "CacheSettings",
     "Case",
     "CaseDataModule",
@@ -21,6 +22,7 @@ PUBLIC = [
     "CurriculumSettings",
     "DATASETS",
     "DatasetError",
+    "DeformationSettings",
     "DuplicateComponentError",
     "EvaluationModule",
     "EvaluationSettings",

@@ -252,10 +252,10 @@ class CaseDataset(Component):
 
     component_kind = "datasets"
 
-    drawn: ClassVar[bool] = False
+    drawn: bool = False
     """True if a program draws the scans: a policy that was trained on these alone knows no real scan."""
 
-    licence: ClassVar[str] = ""
+    licence: str = ""
     """Terms of the data, as their publisher states them; model cards repeat it. Empty if they are not known."""
 
     @abstractmethod

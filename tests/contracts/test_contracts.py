@@ -16,6 +16,7 @@ from chat_server import ChatServer
 
 from medvol.core.errors import ComponentImportError
 from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
+from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.policies.endpoint import EndpointPolicy
 from medvol.policies.tiny import TinyPolicy
@@ -59,6 +60,12 @@ SETTINGS = {
     "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache": CacheSettings(scans=1)}],
     "PhantomDataset": [
         {"num_volumes": 2, "shape": (9, 32, 40), "lesion_share": 1.0, "questions": PhrasingSettings(absent_share=0.2)}
+    ],
+    "DeformedDataset": [
+        {"source": PhantomDataset(num_volumes=2, shape=(9, 32, 40)), "num_volumes": 3, "shape": (8, 32, 32)}
+    ],
+    "JoinedDataset": [
+        {"parts": [PhantomDataset(num_volumes=1, shape=(9, 32, 40), seed=seed) for seed in (0, 1)]},
     ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
     "TinyPolicy": [{"template": TEMPLATE}],

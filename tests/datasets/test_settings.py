@@ -16,6 +16,8 @@ from medvol.core.docstrings import meanings
 from medvol.core.errors import ConfigError
 from medvol.core.registry import DATASETS
 from medvol.core.specs import describe_component, rebuild
+from medvol.datasets.appearance import AppearanceSettings
+from medvol.datasets.deformation import DeformationSettings
 from medvol.datasets.m3dseg import M3DSegDataset
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
@@ -24,7 +26,14 @@ from medvol.datasets.scans import ScanDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, PhrasingSettings, QuestionSettings
 
 BUILT_IN = [row.name for row in DATASETS.describe() if row.distribution == "medvol-r1"]
-GROUPS = (CacheSettings, PatientSettings, PhrasingSettings, QuestionSettings)
+GROUPS = (
+    AppearanceSettings,
+    CacheSettings,
+    DeformationSettings,
+    PatientSettings,
+    PhrasingSettings,
+    QuestionSettings,
+)
 MODEL = {
     "class_path": "EvaluationModule",
     "init_args": {"policy": "CentreBoxPolicy", "propagator": "RegionPropagator"},
@@ -119,17 +128,25 @@ def test_groups_travel_in_specs_and_to_workers(name: str) -> None:
     hints = get_type_hints(component.__init__)
     groups = {key: hint for key, hint in hints.items() if inspect.isclass(hint) and is_dataclass(hint)}
     changed = {key: group(**CHANGES[key]) for key, group in groups.items()}
-    root = {} if name == "PhantomDataset" else {"root": "."}
-    built = component(**root, **changed)
+    built = component(**NEEDED.get(name, {"root": "."}), **changed)
     again = rebuild(describe_component(built))
     for key, value in changed.items():
         assert getattr(again, key) == value == getattr(pickle.loads(pickle.dumps(built)), key)
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "PhantomDataset": {},
+    "DeformedDataset": {"source": PhantomDataset()},
+    "JoinedDataset": {"parts": [PhantomDataset()]},
+}
+"""Settings without a default; all others need a root."""
+
 CHANGES: dict[str, dict[str, Any]] = {
     "patients": {"val_share": 0.3, "only": ["A"]},
     "questions": {"phrasing": "both", "phrasings_per_target": 3},
     "cache": {"scans": 2, "gib": 1.5},
+    "deformation": {"bend": 0.1, "field": (0.5, 1.0)},
+    "appearance": {"sampled": 0.5},
 }
 
 

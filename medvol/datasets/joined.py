@@ -1,0 +1,80 @@
+"""JoinedDataset: several data sets as one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from pathlib import Path
+
+from medvol.core.errors import ConfigError
+from medvol.core.reprs import describe_settings
+from medvol.core.roles import CaseDataset
+from medvol.core.types import Case
+
+
+class JoinedDataset(CaseDataset):
+    """Several data sets as one: phantoms beside made scans, or two releases.
+
+    Cases keep their order, their ids and their patients. Two parts must not give one volume key to different volumes.
+
+    Args:
+        parts: Data sets, at least one.
+    """
+
+    def __init__(self, parts: list[CaseDataset]) -> None:
+        if not parts:
+            raise ConfigError("parts is empty; name at least one data set")
+        self.parts = parts
+        self.drawn = all(part.drawn for part in parts)
+        self.licence = "; ".join(dict.fromkeys(part.licence for part in parts if part.licence))
+
+    def __repr__(self) -> str:
+        return describe_settings(self)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int) -> Case:
+        part, own = self._find(index)
+        return part[own]
+
+    def volume_key(self, index: int) -> str:
+        """Identity of the volume of a case."""
+        part, own = self._find(index)
+        return part.volume_key(own)
+
+    def patient_id(self, index: int) -> str:
+        """Patient of a case."""
+        part, own = self._find(index)
+        return part.patient_id(own)
+
+    def scan_file(self, index: int) -> Path | None:
+        """File that the scan of a case is read from."""
+        part, own = self._find(index)
+        return part.scan_file(own)
+
+    def case_source(self, index: int) -> str:
+        """Where a case is written down."""
+        part, own = self._find(index)
+        return part.case_source(own)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Questions that are not asked, of all parts."""
+        return +sum((Counter(part.dropped) for part in self.parts), Counter[str]())
+
+    def find_problems(self) -> Iterable[tuple[str, str, str]]:
+        """Problems of all parts."""
+        return [problem for part in self.parts for problem in part.find_problems()]
+
+    def _find(self, index: int) -> tuple[CaseDataset, int]:
+        """The part that holds a case, and its index there."""
+        ends = list(accumulate(len(part) for part in self.parts))
+        count = ends[-1]
+        if not -count <= index < count:
+            raise IndexError(f"there is no case {index} among {count}")
+        index %= count
+        place = bisect_right(ends, index)
+        return self.parts[place], index - (ends[place - 1] if place else 0)
