@@ -38,8 +38,16 @@ class Policy(Component):
     needs_truth: ClassVar[bool] = False
     """True for an oracle: its prompts then carry the true anchor."""
 
+    needs_volume: ClassVar[bool] = False
+    """True for a policy that looks at more of the scan than the slices shown: its prompts then carry the scan."""
+
     training_data: TrainingData | None = None
     """What it was trained on; None when that is not known. Training sets it, and so does a model folder that tells."""
+
+    @property
+    def inner(self) -> Policy:
+        """The policy that has the network: this one, or the one that it asks."""
+        return self
 
     @property
     def template(self) -> PromptTemplate:
@@ -252,10 +260,10 @@ class CaseDataset(Component):
 
     component_kind = "datasets"
 
-    drawn: ClassVar[bool] = False
+    drawn: bool = False
     """True if a program draws the scans: a policy that was trained on these alone knows no real scan."""
 
-    licence: ClassVar[str] = ""
+    licence: str = ""
     """Terms of the data, as their publisher states them; model cards repeat it. Empty if they are not known."""
 
     @abstractmethod
