@@ -12,7 +12,7 @@ from typing import Any
 
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.reprs import Brief
-from medvol.core.types import Evidence, SliceStack
+from medvol.core.types import Evidence, SliceStack, Volume
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,11 @@ class Prompt(Brief):
         query: Text of the question.
         template: How slices, instruction and query are laid out.
         truth: True anchor, only given to a policy that declares ``needs_truth`` (an oracle).
+        volume: The scan, only given to a policy that declares ``needs_volume``, such as one that looks again.
     """
 
     slices: SliceStack
     query: str
     template: PromptTemplate
     truth: Evidence | None = None
+    volume: Volume | None = None

@@ -38,8 +38,16 @@ class Policy(Component):
     needs_truth: ClassVar[bool] = False
     """True for an oracle: its prompts then carry the true anchor."""
 
+    needs_volume: ClassVar[bool] = False
+    """True for a policy that looks at more of the scan than the slices shown: its prompts then carry the scan."""
+
     training_data: TrainingData | None = None
     """What it was trained on; None when that is not known. Training sets it, and so does a model folder that tells."""
+
+    @property
+    def inner(self) -> Policy:
+        """The policy that has the network: this one, or the one that it asks."""
+        return self
 
     @property
     def template(self) -> PromptTemplate:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, MedvolError
+from medvol.core.looks import Look
 from medvol.core.reprs import Brief
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
@@ -55,6 +56,7 @@ class Volume(Brief):
         modality: See ``Modality``.
         volume_id: Identity used for caching and grouping; equal ids mean equal voxels.
         source: Original geometry; None when the volume is already in its original grid.
+        shown: Half-open range of the slices that a policy is shown, as far as its prompt has room; all when None.
     """
 
     voxels: NDArray[np.float32]
@@ -62,6 +64,7 @@ class Volume(Brief):
     modality: Modality = "CT"
     volume_id: str = ""
     source: Source | None = None
+    shown: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -246,12 +249,15 @@ class Completion(Brief):
             a server does not tell.
         log_probs: (T,) float32 log-probability of each token when it was drawn, or None.
         samples: Further answers to the same prompt, drawn at random, to see how sure the policy is.
+        looks: Every look of a policy that looks more than once, the first at the whole scan; empty for other policies.
+            Tokens and log-probabilities are then those of the look that the text comes from.
     """
 
     text: str
     token_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     log_probs: NDArray[np.float32] | None = None
     samples: tuple[Completion, ...] = ()
+    looks: tuple[Look, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -28,7 +28,7 @@ from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.summary import mean_scores
 from medvol.grounding.anchors import label_anchor
 from medvol.guarding.guard import identify, name_component, read_template, require_ready
-from medvol.imaging.slices import choose_slices
+from medvol.imaging.slices import shown_slices
 from medvol.inference.outcomes import tell_failure
 from medvol.inference.predictions import as_job, write_predictions
 from medvol.inference.records import plain_values
@@ -97,8 +97,8 @@ class EvaluationModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load a trainable policy's network and register it, so that it is moved, trained and stored."""
-        if self.network is None and isinstance(self.policy, TrainablePolicy):
-            self.network = self.policy.load()
+        if self.network is None and isinstance(self.policy.inner, TrainablePolicy):
+            self.network = self.policy.inner.load()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leave cases as they are: they hold arrays, and the policy moves what it draws."""
@@ -116,7 +116,7 @@ class EvaluationModule(LightningModule):
             DatasetError: The case has no target mask.
         """
         template = read_template(self.policy)
-        shown = choose_slices(case.volume.shape[0], template.num_slices)
+        shown = shown_slices(case.volume, template.num_slices)
         own, target, most = self.evaluation, require_target(case), template.max_anchors
         return label_anchor(target, shown, rule=own.anchor_rule, split_boxes=own.split_boxes, max_anchors=most)
 

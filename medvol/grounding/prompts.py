@@ -5,7 +5,7 @@ from __future__ import annotations
 from medvol.core.errors import QueryError
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Evidence, Volume
-from medvol.imaging.slices import choose_slices, draw_slices
+from medvol.imaging.slices import draw_slices, shown_slices
 
 
 def build_prompt(volume: Volume, query: str, template: PromptTemplate, truth: Evidence | None = None) -> Prompt:
@@ -18,19 +18,30 @@ def build_prompt(volume: Volume, query: str, template: PromptTemplate, truth: Ev
 
 
 def build_prompts(
-    volume: Volume, queries: list[str], template: PromptTemplate, truths: list[Evidence | None] | None = None
+    volume: Volume,
+    queries: list[str],
+    template: PromptTemplate,
+    truths: list[Evidence | None] | None = None,
+    needs_volume: bool = False,
 ) -> list[Prompt]:
     """Ask several questions about one volume; the prompts share one drawing of its slices.
+
+    Args:
+        volume: The scan.
+        queries: What is asked about it.
+        template: Layout of the prompts.
+        truths: True anchor of each query, for a policy that ``needs_truth``.
+        needs_volume: The prompts carry the scan, for a policy that ``needs_volume``.
 
     Raises:
         QueryError: A query is empty or is no text.
     """
     for query in queries:
         require_query(query)
-    indices = choose_slices(volume.shape[0], template.num_slices)
+    indices = shown_slices(volume, template.num_slices)
     slices = draw_slices(volume, indices, template.windows, template.height_px, template.width_px)
     return [
-        Prompt(slices, query.strip(), template, truth)
+        Prompt(slices, query.strip(), template, truth, volume if needs_volume else None)
         for query, truth in zip(queries, truths or [None] * len(queries), strict=True)
     ]
 

@@ -12,6 +12,12 @@ from medvol.core.types import SliceStack, Volume
 from medvol.imaging.windows import apply_window, get_window, window_limits
 
 
+def shown_slices(volume: Volume, count: int) -> tuple[int, ...]:
+    """Indices of the slices of a volume that a prompt with room for ``count`` of them shows, see ``choose_slices``."""
+    first, stop = volume.shown or (0, volume.shape[0])
+    return tuple(first + index for index in choose_slices(stop - first, count))
+
+
 def choose_slices(depth: int, count: int) -> tuple[int, ...]:
     """Spread ``count`` indices uniformly over ``depth`` slices, first and last included; all of them when fewer.
 

@@ -96,7 +96,7 @@ def make_prompts(policy: Policy) -> list[Prompt]:
     case = make_case()
     assert case.target is not None
     truth = label_anchor(case.target, rule="largest", rationale="it is bright") if policy.needs_truth else None
-    return build_prompts(case.volume, list(QUERIES), policy.template, [truth] * len(QUERIES))
+    return build_prompts(case.volume, list(QUERIES), policy.template, [truth] * len(QUERIES), policy.needs_volume)
 
 
 def _texts(policy: Policy, prompts: list[Prompt], sampling: Sampling, n: int) -> list[list[str]]:
