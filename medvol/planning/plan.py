@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from medvol.core.errors import ConfigError
@@ -14,7 +14,7 @@ from medvol.planning.memory import PhaseMemory, divide
 from medvol.planning.prompt_tokens import PromptTokens
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step
-from medvol.planning.trace import trace
+from medvol.planning.trace import Trace, trace
 from medvol.policies.vlm.policy import VLMPolicy
 
 ROOM = 0.9
@@ -138,8 +138,14 @@ def make_plan(
     require_plannable(policy)
     assert isinstance(policy, VLMPolicy)
 
-    def run(own: VLMPolicy, size: Step) -> tuple[Any, list[PhaseMemory]]:
-        found = trace(own.unloaded(), size, device)
+    known: list[tuple[Any, Trace]] = []
+
+    def run(own: VLMPolicy, size: Step) -> tuple[Trace, list[PhaseMemory]]:
+        traced = (vars(own.unloaded(offload_reference=False)), replace(size, sharded=False))
+        found = next((found for other, found in known if other == traced), None)
+        if found is None:
+            found = trace(own.unloaded(), size, device)
+            known.append((traced, found))
         return found, divide(found, size, device, own.offload_reference, propagator)
 
     found, phases = run(policy, step)
@@ -162,10 +168,9 @@ def make_plan(
     return plan
 
 
-def _named(step: Step, found: Any) -> Step:
+def _named(step: Step, found: Trace) -> Step:
     """The step with what it left open, so that it can be halved."""
-    values = {**vars(step), "slices": found.tokens.slices, "answer_tokens": found.answer_tokens}
-    return Step(**values)
+    return replace(step, slices=found.tokens.slices, answer_tokens=found.answer_tokens)
 
 
 def _host_bytes(step: Step) -> int:

@@ -8,7 +8,7 @@ policy's own code runs, with its packing, its checkpointing and its low-rank ada
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class _RealIntegers(TorchDispatchMode):
     ) -> Any:
         """Run an operation, for real or not."""
         kwargs = dict(kwargs or {})
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = list(_tensors((*args, *kwargs.values())))
         if any(isinstance(tensor, FakeTensor) for tensor in tensors):
             if func in _INDEXED:
                 args = (args[0], [place for index in args[1] for place in _as_places(index)], *args[2:])
@@ -46,6 +46,15 @@ class _RealIntegers(TorchDispatchMode):
             return made
         with unset_fake_temporarily():
             return func(*args, **kwargs)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Tensors among the values that an operation takes, and in lists of them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 _INDEXED = (

@@ -16,6 +16,7 @@ from medvol.core.prompts import Prompt
 from medvol.core.types import Completion
 from medvol.planning.live_bytes import LiveBytes, Peak
 from medvol.planning.prompt_tokens import TRUE_ANSWER, PromptTokens, count_tokens, make_prompts
+from medvol.planning.repeats import Repeat, UnlikeLayersError, counted_often, shorten
 from medvol.planning.shadow import Device, shadow, take_form
 from medvol.planning.step import Step
 from medvol.planning.watching import watch_cache, watched
@@ -76,13 +77,14 @@ class Trace:
         return max(self.phases, key=lambda phase: phase.peak.total)
 
 
-def trace(policy: VLMPolicy, step: Step, device: Device) -> Trace:
+def trace(policy: VLMPolicy, step: Step, device: Device, all_layers: bool = False) -> Trace:
     """Run the phases of a step without weights.
 
     Args:
         policy: Not loaded yet; it is of no use for anything else afterwards.
         step: Sizes of the step.
         device: Where it would run.
+        all_layers: Run each layer, also where some of them can stand for others. It says the same and takes longer.
 
     Raises:
         ConfigError: The policy's network does something that needs its numbers.
@@ -94,9 +96,16 @@ def trace(policy: VLMPolicy, step: Step, device: Device) -> Trace:
     try:
         with ExitStack() as watching:
             live = watching.enter_context(shadow(device))
+            repeats = []
             for known in filter(None, (network, reference)):
                 watching.enter_context(watched(known, live, device))
-            return _Tracer(policy, network, reference, step, live, device).run()
+                repeat = None if all_layers else shorten(known)
+                if repeat is not None:
+                    repeats.append(repeat)
+                    watching.enter_context(counted_often(repeat, live))
+            return _Tracer(policy, network, reference, step, live, device, repeats).run()
+    except UnlikeLayersError:
+        return trace(policy.unloaded(), step, device, all_layers=True)
     except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
         if isinstance(error, MedvolError):
             raise
@@ -117,7 +126,9 @@ class _Tracer:
         step: Step,
         live: LiveBytes,
         device: Device,
+        repeats: Sequence[Repeat],
     ) -> None:
+        self.repeats = repeats
         self.policy, self.network, self.reference = policy, network, reference
         self.step, self.live, self.device = step, live, device
         self.answer_tokens = step.answer_tokens or len(network.encode(TRUE_ANSWER)) + 1
@@ -133,6 +144,7 @@ class _Tracer:
         for parameter in self.trained:
             with self.live.naming("gradients"):
                 parameter.grad = torch.empty_like(parameter)
+            self.live.multiply(parameter.grad.untyped_storage(), self._times(parameter))
         if self.step.method == "GRPO":
             with self._phase(DRAWING):
                 self._draw(volumes)
@@ -150,14 +162,13 @@ class _Tracer:
             written = self._written()
         del written
         layers = _longest_stack(self.network)
-        ids = {id(parameter) for layer in layers for parameter in layer.parameters()}
         return Trace(
             tokens,
             self.answer_tokens,
             tuple(self.phases),
-            self._bytes_of(ids),
+            self._bytes_of([parameter for layer in layers for parameter in layer.parameters()]),
             max((sum(p.nbytes for p in layer.parameters()) for layer in layers), default=0),
-            sum(parameter.numel() for parameter in self.trained),
+            sum(parameter.numel() * self._times(parameter) for parameter in self.trained),
         )
 
     @contextmanager
@@ -180,14 +191,23 @@ class _Tracer:
                 if self.policy.freeze_vision:
                     self.reference.share_vision(self.network)
                 take_form(self.reference.model, {id(p) for p in self.network.parameters()})
+        self.often = {key: times for repeat in self.repeats for key, times in repeat.times_of().items()}
+        for parameter in (p for repeat in self.repeats for p in repeat.layers[1].parameters()):
+            self.live.multiply(parameter.untyped_storage(), self._times(parameter))
         with self.live.naming("optimiser"):
             self.moments = [torch.empty_like(p, requires_grad=False) for p in self.trained for _ in range(2)]
+        for parameter, moment in zip((p for p in self.trained for _ in range(2)), self.moments, strict=True):
+            self.live.multiply(moment.untyped_storage(), self._times(parameter))
 
-    def _bytes_of(self, ids: set[int]) -> dict[str, int]:
+    def _times(self, parameter: torch.Tensor) -> int:
+        """Parameters that this one stands for."""
+        return self.often.get(id(parameter), 1)
+
+    def _bytes_of(self, layers: Sequence[nn.Parameter]) -> dict[str, int]:
         """Bytes of the shared-out layers by what they are for."""
-        own = [parameter for parameter in self.network.parameters() if id(parameter) in ids]
-        trained = sum(parameter.nbytes for parameter in own if parameter.requires_grad)
-        frozen = sum(parameter.nbytes for parameter in own if not parameter.requires_grad)
+        sizes = [(parameter.nbytes * self._times(parameter), parameter.requires_grad) for parameter in layers]
+        trained = sum(size for size, learns in sizes if learns)
+        frozen = sum(size for size, learns in sizes if not learns)
         parts = {"frozen weights": frozen, "trained weights": trained, "gradients": trained, "optimiser": 2 * trained}
         return {**parts, "optimiser's workspace": trained if self.device == "cuda" else 0}
 
@@ -206,6 +226,8 @@ class _Tracer:
     def _draw(self, volumes: Sequence[list[Prompt]]) -> None:
         """Read each prompt into a cache, and write the last token of all of its answers."""
         self.network.eval()
+        if self.network.features is None:  # nothing is kept of a volume: any after the second is like it
+            volumes = volumes[:2]
         with arithmetic(self.network.device, self.network.narrow):
             for volume in volumes:
                 if self.network.packs:
@@ -227,9 +249,10 @@ class _Tracer:
             cache.reorder_cache(torch.zeros(n, dtype=torch.long))
         written = (self.answer_tokens - 1) * (lines if packs else 1)
         with self.live.naming("key and value cache"):
-            for layer in cache.layers:
+            for place, layer in enumerate(cache.layers):
                 if getattr(layer, "keys", None) is not None:
-                    layer.keys, layer.values = (_longer(kept, written) for kept in (layer.keys, layer.values))
+                    with self.live.repeating(self._times_at(place)):
+                        layer.keys, layer.values = (_longer(kept, written) for kept in (layer.keys, layer.values))
         size = len(row.ids) + written
         if packs:
             visible = torch.ones(1, 1, lines, size + lines, dtype=torch.bool)
@@ -241,6 +264,11 @@ class _Tracer:
         states = network.run_on(ids, torch.zeros(3, *ids.shape, dtype=torch.long), mask, cache)
         network.token_log_probs(states.flatten(0, 1)).exp()
         del hidden
+
+    def _times_at(self, place: int) -> int:
+        """Layers of the network that the one at a place stands for."""
+        own = next((repeat for repeat in self.repeats if repeat.layers[1] in self.network.modules()), None)
+        return own.times if own is not None and own.place == place else 1
 
     def _learn(self, volumes: Sequence[list[Prompt]], gradients: bool) -> None:
         for number, part in enumerate(self._parts(volumes)):
@@ -265,12 +293,16 @@ class _Tracer:
         if self.device == "cuda":
             largest = max(parameter.numel() for parameter in self.trained)
             return [torch.empty(largest, dtype=self.network.narrow)] if self.network.narrow else []
-        return list(narrowed(folded_weights(self.network.model), self.network.narrow).values())
+        self.live.inherits = True
+        written = list(narrowed(folded_weights(self.network.model), self.network.narrow).values())
+        self.live.inherits = False
+        return written
 
     def _workspace(self) -> list[torch.Tensor]:
         """What AdamW makes on its way: on a GPU one value for every weight, else two for each of the largest tensor."""
-        sizes = [parameter.numel() for parameter in self.trained]
-        made = sizes if self.device == "cuda" else [max(sizes, default=0)] * 2
+        sizes = [parameter.numel() * self._times(parameter) for parameter in self.trained]
+        largest = max((parameter.numel() for parameter in self.trained), default=0)
+        made = sizes if self.device == "cuda" else [largest] * 2
         if self.step.devices > 1:  # gradients are summed a bucket at a time
             made = [*made, min(sum(sizes), 2**26)]
         return [torch.empty(size) for size in made]
