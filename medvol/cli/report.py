@@ -43,7 +43,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
 def _parser(verb: str) -> ComponentParser:
     parser = ComponentParser(prog=f"medvol {verb}", description="Show evaluations side by side.")
-    parser.add_argument("runs", nargs="+", type=str, help="run folders with evaluation.json; the first is compared to")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=str,
+        help="run folders with evaluation.json; each is compared with the first of the same cases",
+    )
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of tables for the terminal")
     parser.add_argument("--json", action="store_true", help="print JSON instead")
     parser.add_argument("--html", type=str | None, default=None, help="write one HTML file with plots and cases")

@@ -14,7 +14,7 @@ from rich.text import Text
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.comparison import Difference, alike, compare_runs, same_cases, surface_of
+from medvol.evaluation.comparison import Difference, alike, compare_runs, surface_of
 from medvol.evaluation.risk_coverage import describe_confidence
 from medvol.evaluation.summary import GROUPINGS, mean_scores
 
@@ -95,7 +95,7 @@ class EvaluationReport:
 
 
 def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:
-    """Read evaluations and lay them side by side; the first one is what the others are compared with.
+    """Read evaluations and lay them side by side; each is compared with the first that answered the same cases.
 
     Args:
         folders: Run folders, each with ``evaluation.json`` and ``cases.json``.
@@ -268,16 +268,15 @@ def _failures(runs: Mapping[str, Evaluation]) -> list[str]:
 
 
 def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
-    (first_label, first), *others = runs.items()
-    cases = [
-        f"{label} did not answer the same cases as {first_label}: no paired difference"
-        for label, run in others
-        if not same_cases(first, run)
-    ]
+    """Of runs that are compared with no other, or not in everything."""
+    groups = alike(runs)
+    alone = [label for group in groups for label in group if len(group) == 1] if len(runs) > 1 else []
     surfaces = [
         f"{label} measures surfaces in another way than {first_label} (surface, tolerance_mm): {surface_of(run)} and "
         f"{surface_of(first)}; its NSD and HD95 are not compared"
+        for group in groups
+        for (first_label, first), *others in [group.items()]
         for label, run in others
         if surface_of(run) != surface_of(first)
     ]
-    return [*cases, *surfaces]
+    return [*(f"no other run answered the cases of {label}: no paired difference" for label in alone), *surfaces]

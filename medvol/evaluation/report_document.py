@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvol.evaluation.archive import Evaluation
-from medvol.evaluation.comparison import Difference, compare_runs, same_cases
+from medvol.evaluation.comparison import Difference, alike, compare_runs
 from medvol.evaluation.report import read_runs
 from medvol.evaluation.risk_coverage import describe_confidence
 
@@ -17,31 +17,33 @@ _PARTS = ("all", "groups", "failures", "error_budget")
 
 
 def describe_runs(folders: Sequence[str | Path]) -> dict[str, Any]:
-    """Read evaluations; the first one is what the others are compared with.
+    """Read evaluations; each is compared with the first one that answered the same cases.
 
     Args:
         folders: Run folders, each with ``evaluation.json`` and ``cases.json``.
 
     Returns:
-        Plain values for JSON: ``runs``, and ``differences`` to the first run.
+        Plain values for JSON: ``runs``, and ``differences`` in the order of the runs, the first run left out.
 
     Raises:
         ConfigError: There is no folder, or one is named twice.
         RecordError: A file is missing, damaged, or of another version.
     """
     runs = read_runs(folders)
-    (first_label, first), *rest = runs.items()
-    found = compare_runs(first, {label: run for label, run in rest if same_cases(first, run)})
+    found = {run: difference for group in alike(runs) for run, difference in _compare(group).items()}
     return {
         "runs": [_describe(label, run) for label, run in runs.items()],
-        "differences": [
-            {
-                "run": label,
-                "against": first_label,
-                "metrics": _metrics(found, label) if same_cases(first, run) else None,
-            }
-            for label, run in rest
-        ],
+        "differences": [{"run": label, **found[label]} for label in list(runs)[1:]],
+    }
+
+
+def _compare(group: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
+    """Runs of the same cases against the first of them, which has nothing to be compared with."""
+    (first_label, first), *rest = group.items()
+    found = compare_runs(first, dict(rest))
+    return {
+        first_label: {"against": None, "metrics": None},
+        **{label: {"against": first_label, "metrics": _metrics(found, label)} for label, _ in rest},
     }
 
 

@@ -61,7 +61,7 @@ def test_masks_of_another_system_stand_beside_our_run(masks, tested, tmp_path, c
     assert main(["report", str(tested), str(out)]) == 0
     report = capsys.readouterr().out
     assert "difference to run" in report
-    assert "did not answer the same cases" not in report
+    assert "no paired difference" not in report
 
 
 def test_what_is_missing_and_unused_is_said(masks, experiment, tmp_path, capsys):

@@ -27,6 +27,7 @@ from medvol.evaluation.archive import read_evaluation, write_evaluation
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.comparison import alike, compare_runs
 from medvol.evaluation.report import LABELS, format_interval, format_p, read_runs, report_runs
+from medvol.evaluation.report_document import describe_runs
 from medvol.evaluation.report_page import learning_curves
 from medvol.evaluation.report_page.confidence import confidence_blocks
 from medvol.evaluation.report_page.learning_curves import plot_curves, read_curves
@@ -354,6 +355,12 @@ def test_runs_of_the_same_cases_are_compared_among_themselves(tmp_path):
     assert [list(group) for group in alike(read_runs(folders))] == [["a", "c"], ["b", "d"]]
     titles = [sheet.title for sheet in report_runs(folders).sheets if sheet.topic == "differences"]
     assert [title.split(",")[0] for title in titles] == ["difference to a", "difference to b"]
+    differences = {row["run"]: row for row in describe_runs(folders)["differences"]}
+    assert {name: row["against"] for name, row in differences.items()} == {"b": None, "c": "a", "d": "b"}
+    assert differences["b"]["metrics"] is None
+    assert differences["d"]["metrics"]["dsc"]["patients"] == 2
+    assert list(report_runs(folders).remarks) == []
+    assert list(report_runs(folders[:3]).remarks) == ["no other run answered the cases of b: no paired difference"]
 
 
 def test_patients_are_ordered_by_their_mean(runs):

@@ -50,7 +50,7 @@ def write_report(
 
     Args:
         path: The file.
-        folders: Run folders; the first is what the others are compared with.
+        folders: Run folders; each is compared with the first that answered the same cases.
         find_data: Finds the scans of the cases that are shown; None shows none.
         overwrite: Replace a file of that name.
 
