@@ -103,7 +103,9 @@ def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
             raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
 
 
-def _read_voxels(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+def _read_voxels(
+    path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     check_possible(path, size, path.stat().st_size, is_gzipped(path))
     _skip_to_voxels(path, stream, header)
