@@ -7,7 +7,8 @@ from the best anchor that a search over box edges finds (see ``medvol.evaluation
     python benchmarks/headroom.py --patients --data ../shared/data   # the test patients of examples/real_ct.yaml
     python benchmarks/headroom.py --report                           # the tables of what was measured
 
-Patients are measured one by one, and a run that is stopped goes on. The last line is one JSON object.
+Patients are measured one by one and volumes six by six, and a run that is stopped goes on. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from peers import need, need_folder
 from medvol.core.bundled import BEST
 from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
+from medvol.core.types import Case
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import PatientSettings, QuestionSettings
@@ -39,6 +41,9 @@ TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 PATIENTS = ("STS_004", "STS_008", "STS_012", "STS_016", "STS_024", "STS_028", "STS_032")
 """Test patients of ``examples/real_ct.yaml``."""
 
+TOGETHER = 6
+"""Synthetic volumes that are measured before a stop loses nothing."""
+
 COLUMNS = {
     "predicted": "answer",
     "true_boxes": "its slice, true boxes",
@@ -46,6 +51,36 @@ COLUMNS = {
     "best_slice": "best slice, true boxes",
     "best_anchor": "best anchor found",
 }
+
+
+class Part(CaseDataset):
+    """The questions about the later volumes of a data set.
+
+    Args:
+        cases: All questions.
+        first: Number of the first volume that is asked about.
+    """
+
+    drawn = True
+
+    def __init__(self, cases: PhantomDataset, first: int) -> None:
+        self.cases = cases
+        keys = list(dict.fromkeys(cases.volume_key(index) for index in range(len(cases))))
+        self.start = next(index for index in range(len(cases)) if cases.volume_key(index) == keys[first])
+
+    def __len__(self) -> int:
+        return len(self.cases) - self.start
+
+    def __getitem__(self, index: int) -> Case:
+        return self.cases[self.start + index]
+
+    def volume_key(self, index: int) -> str:
+        """Of the volume."""
+        return self.cases.volume_key(self.start + index)
+
+    def patient_id(self, index: int) -> str:
+        """Every volume is a patient."""
+        return self.volume_key(index)
 
 
 def measure(
@@ -60,8 +95,12 @@ def measure(
 
 def measure_phantoms(options: argparse.Namespace) -> Sequence[CaseScore]:
     """The bundled policy on synthetic test volumes, seen phrasings."""
-    cases = PhantomDataset("test", options.volumes)
-    return measure(TinyPolicy(model=BEST), RegionPropagator(), cases, options.out / "phantoms", options.propagations)
+    scores: list[CaseScore] = []
+    policy, propagator = TinyPolicy(model=BEST), RegionPropagator()
+    for first in range(0, options.volumes, TOGETHER):
+        part = Part(PhantomDataset("test", min(first + TOGETHER, options.volumes)), first)
+        scores += measure(policy, propagator, part, options.out / f"phantoms-{first}", options.propagations)
+    return scores
 
 
 def measure_patients(options: argparse.Namespace) -> Sequence[CaseScore]:
