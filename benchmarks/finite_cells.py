@@ -181,4 +181,8 @@ def print_tables(summary: Mapping[str, Any]) -> None:
         for key, value in setting.items():
             if "_minus_" in key:
                 parts = {"all": value, **{name: value[name] for name in PHRASINGS}}
-                print(f"{key}: " + "; ".join(f"{part} {show(own, 1)} {own['by_seed']}" for part, own in parts.items()))
+                words = (
+                    "" if len(value["by_seed"]) > 1 else " (one seed: the interval is over volumes and phrasings only)"
+                )
+                told = "; ".join(f"{part} {show(own, 1)} {own['by_seed']}" for part, own in parts.items())
+                print(f"{key}: {told}{words}")
