@@ -20,15 +20,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cells import RESULTS, Clock, add_options, be_quiet, evaluate, make_trainer, train
-from crossed import crossed_interval
+from finite_cells import ROWS, FiniteCell, best_difference, print_tables, read_cells, sort_scores, summarise
+from finite_questions import HEARD, Setting, other_cases, training_cases
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 from miniature import TEMPLATE, reinforce
@@ -36,11 +37,7 @@ from peers import refuse
 
 from medvol.core.bundled import BASE
 from medvol.core.json_file import write_json
-from medvol.core.roles import CaseDataset, TrainablePolicy
-from medvol.core.types import Case
-from medvol.datasets.phantom import PhantomDataset
-from medvol.datasets.settings import CacheSettings, PhrasingSettings
-from medvol.evaluation.case_score import CaseScore
+from medvol.core.roles import TrainablePolicy
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.region import RegionPropagator
@@ -62,9 +59,6 @@ from medvol.training.settings import (
 )
 
 CELLS = RESULTS / "finite"
-BANK = Path(__file__).with_name("finite_queries.yaml")
-HEARD = 12
-"""Training phrasings of every target."""
 
 COLD_STEPS, CHECK_EVERY, PATIENCE = 400, 40, 3
 """Most steps of the cold start, steps between validations, and validations without a gain after which it ends."""
@@ -72,138 +66,10 @@ COLD_STEPS, CHECK_EVERY, PATIENCE = 400, 40, 3
 RL_STEPS, MORE_STEPS, REJECT_STEPS = 150, 260, 230
 """Steps from the plateau, which take about the same processor time; the cells say how much they took."""
 
-SEEDED = 3000
-"""Added to the seed of training volumes; the base has seen others."""
 
 VAL_VOLUMES, TEST_VOLUMES = 12, 200
 ANSWERS = EvaluationSettings(max_new_tokens=64, surface=None, lesions="none", masks_gib=0)
 WEIGHTS = {"FormatReward": 0.1, "VolumeDiceReward": 0.9}
-PHRASINGS = ("seen", "held_out")
-
-Scores = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
-"""DSC by ``PHRASINGS``, target, phrasing and number of the volume; a failed answer is 0."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is trained on.
-
-    Args:
-        volumes: Training volumes, which repeat.
-        phrasings: Training phrasings of each target, drawn with the seed.
-        labels: ``paper``, or ``any``: the label's slice is drawn among the visible ones, and its boxes are jittered.
-    """
-
-    volumes: int
-    phrasings: int
-    labels: str
-
-    @property
-    def name(self) -> str:
-        """In names of files."""
-        return f"{self.volumes}x{self.phrasings}" + ("" if self.labels == "paper" else f"-{self.labels}")
-
-
-@dataclass(frozen=True)
-class FiniteCell:
-    """What one row scored with one seed.
-
-    Args:
-        setting: Name of the setting.
-        row: Name of the row.
-        seed: Of volumes, phrasings and draws.
-        steps: Optimiser steps of its own.
-        cpu_s: Processor seconds of its own training.
-        curve: Validation DSC by optimiser step; of the cold start only.
-        means: Mean format rate, key-slice score and box IoU.
-        dsc: Every test score.
-        device: What the network ran on.
-    """
-
-    setting: str
-    row: str
-    seed: int
-    steps: int
-    cpu_s: float
-    curve: Sequence[Sequence[float]]
-    means: Mapping[str, float]
-    dsc: Scores
-    device: str = "cpu"
-
-
-class Asked(CaseDataset):
-    """Some questions about synthetic volumes, of which every target is asked in given phrasings.
-
-    Args:
-        cases: All questions about all volumes.
-        chosen: Tells of a volume's number, a target and its phrasings which of these are asked.
-    """
-
-    drawn = True
-
-    def __init__(
-        self, cases: PhantomDataset, chosen: Callable[[int, str, Sequence[tuple[bool, str]]], set[str]]
-    ) -> None:
-        self.cases = cases
-        groups: dict[tuple[str, str], list[int]] = {}
-        for index in range(len(cases)):
-            groups.setdefault((cases.volume_key(index), cases.target(index)), []).append(index)
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(key for key, _ in groups))}
-        self.places = []
-        for (key, target), places in groups.items():
-            texts = sorted((cases.query(place).held_out, cases.query(place).text) for place in places)
-            wanted = chosen(numbers[key], target, texts)
-            self.places += [place for place in places if cases.query(place).text in wanted]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Case:
-        return self.cases[self.places[index]]
-
-    def volume_key(self, index: int) -> str:
-        """Of the volume."""
-        return self.cases.volume_key(self.places[index])
-
-    def patient_id(self, index: int) -> str:
-        """Every volume is a patient."""
-        return self.volume_key(index)
-
-
-def heard_texts(target: str, texts: Sequence[tuple[bool, str]], setting: Setting, seed: int) -> list[str]:
-    """Training phrasings of a target that are used with this seed."""
-    known = [text for held_out, text in texts if not held_out]
-    rng = np.random.default_rng([seed, *target.encode()])
-    return [known[i] for i in sorted(rng.permutation(len(known))[: setting.phrasings])]
-
-
-def ask_all(split: str, volumes: int, seed: int, phrasing: str, lesions: float) -> PhantomDataset:
-    """Every question about every volume, in all phrasings."""
-    return PhantomDataset(
-        split,  # type: ignore[arg-type]
-        volumes,
-        seed=seed,
-        lesion_share=lesions,
-        questions=PhrasingSettings(phrasing=phrasing, phrasings_per_target=99, query_bank=str(BANK)),  # type: ignore[arg-type]
-        cache=CacheSettings(scans=min(volumes, 144)),
-    )
-
-
-def training_cases(setting: Setting, seed: int) -> Asked:
-    """The volumes that repeat, each target in all phrasings of the setting."""
-    cases = ask_all("train", setting.volumes, SEEDED + seed, "train", 1.0)
-    return Asked(cases, lambda number, target, texts: set(heard_texts(target, texts, setting, seed)))
-
-
-def other_cases(split: str, setting: Setting, seed: int, volumes: int) -> Asked:
-    """Half of the targets of a volume in a heard phrasing and the others in a held-out one, by turns."""
-
-    def choose(number: int, target: str, texts: Sequence[tuple[bool, str]]) -> set[str]:
-        held_out = (number + len(target)) % 2 == 1
-        own = [text for held, text in texts if held] if held_out else heard_texts(target, texts, setting, seed)
-        return {own[number // 2 % len(own)]}
-
-    return Asked(ask_all(split, volumes, 7 if split == "val" else 0, "both", 0.6), choose)
 
 
 def supervise(policy: TrainablePolicy, setting: Setting, seed: int, cold: bool) -> TrainingModule:
@@ -244,17 +110,6 @@ def reject(policy: TrainablePolicy, seed: int) -> TrainingModule:
         reword=0.6,
         seed=seed,
     )
-
-
-ROWS = {
-    "plateau": "SFT to its plateau",
-    "beyond": "SFT beyond it",
-    "more_sft": "plateau + more SFT",
-    "grpo": "plateau + GRPO",
-    "rejection": "plateau + rejection sampling",
-    "grpo_16": "plateau + GRPO, groups of 16",
-    "grpo_32": "plateau + GRPO, groups of 32",
-}
 
 
 class Curve(Callback):
@@ -363,140 +218,11 @@ def run_cell(row: str, setting: Setting, seed: int, options: argparse.Namespace)
     return FiniteCell(setting.name, row, seed, steps, round(seconds, 1), curve, means, sort_scores(scores), device)
 
 
-def sort_scores(scores: Sequence[CaseScore]) -> Scores:
-    """The DSC of every question."""
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for score in scores:
-        targets = found.setdefault(PHRASINGS[score.held_out], {})
-        own = targets.setdefault(score.target, {}).setdefault(score.query, {})
-        own[str(int(score.patient_id.rpartition("-")[2]))] = round(score.dsc, 4)
-    return found
-
-
-def read_cells(folder: Path) -> dict[str, dict[str, dict[int, FiniteCell]]]:
-    """All cells that were kept, by setting, row and seed."""
-    cells: dict[str, dict[str, dict[int, FiniteCell]]] = {}
-    for path in sorted(folder.glob("*.json")):
-        cell = FiniteCell(**json.loads(path.read_text(encoding="utf-8")))
-        cells.setdefault(cell.setting, {}).setdefault(cell.row, {})[cell.seed] = cell
-    return cells
-
-
-def list_scores(cell: FiniteCell, phrasing: str) -> Iterator[tuple[tuple[str, str, str], float]]:
-    """Volume, target and phrasing of every question, with its DSC."""
-    for target, texts in cell.dsc.get(phrasing, {}).items():
-        for text, volumes in texts.items():
-            for volume, value in volumes.items():
-                yield (volume, target, text), value
-
-
-def mean_of(cells: Mapping[int, FiniteCell], phrasing: str) -> dict[str, float | None]:
-    """Mean DSC with its interval over volumes, phrasings and seeds."""
-    rows = [(seed, key, value) for seed, cell in cells.items() for key, value in list_scores(cell, phrasing)]
-    return _interval(rows)
-
-
-def difference(
-    first: Mapping[int, FiniteCell], second: Mapping[int, FiniteCell], phrasing: str | None = None
-) -> dict[str, Any]:
-    """``second - first`` in points over the seeds of both; over all questions when no phrasing is named."""
-    rows: list[tuple[int, tuple[str, str, str], float]] = []
-    seeds = sorted(first.keys() & second.keys())
-    for seed in seeds:
-        for name in (phrasing,) if phrasing else PHRASINGS:
-            before, after = (dict(list_scores(cells[seed], name)) for cells in (first, second))
-            rows += [(seed, key, 100 * (after[key] - before[key])) for key in before]
-    by_seed = [round(float(np.mean([gain for own, _, gain in rows if own == seed])), 2) for seed in seeds]
-    return {**_interval(rows), "by_seed": by_seed}
-
-
-def _interval(rows: Sequence[tuple[int, tuple[str, str, str], float]]) -> dict[str, float | None]:
-    """Over volumes, phrasings and seeds; without the seeds where there is one, which the table then says."""
-    kinds: list[Sequence[Any]] = [[key[0] for _, key, _ in rows], [key[1:] for _, key, _ in rows]]
-    seeds = [seed for seed, _, _ in rows]
-    if len(set(seeds)) > 1:
-        kinds.append(seeds)
-    found = crossed_interval([value for _, _, value in rows], *kinds)
-    return {
-        name: None if value is None else round(value, 4)
-        for name, value in zip(("mean", "low", "high"), found, strict=True)
-    }
-
-
-def summarise(cells: Mapping[str, Mapping[str, Mapping[int, FiniteCell]]]) -> dict[str, Any]:
-    """What is committed: every row of every setting, and GRPO against the best SFT and against rejection sampling."""
-    return {
-        "command": "python benchmarks/finite.py",
-        "settings": {name: _setting(rows) for name, rows in cells.items()},
-    }
-
-
-def _setting(rows: Mapping[str, Mapping[int, FiniteCell]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"rows": {}}
-    for row in (row for row in ROWS if row in rows):
-        own = rows[row]
-        found["rows"][row] = {
-            "title": ROWS[row],
-            "seeds": sorted(own),
-            "steps": [own[seed].steps for seed in sorted(own)],
-            "cpu_s": [round(own[seed].cpu_s) for seed in sorted(own)],
-            "means": {key: round(float(np.mean([c.means[key] for c in own.values()])), 4) for key in _MEANS},
-            **{phrasing: mean_of(own, phrasing) for phrasing in PHRASINGS},
-        }
-    if "grpo" in rows and "plateau" in rows:
-        found["grpo_minus_plateau"] = _compare(rows["plateau"], rows["grpo"])
-    for name in ("more_sft", "rejection"):
-        if "grpo" in rows and name in rows:
-            found[f"grpo_minus_{name}"] = _compare(rows[name], rows["grpo"])
-    return found
-
-
-_MEANS = ("format_rate", "key_slice", "box_iou")
-
-
-def _compare(first: Mapping[int, FiniteCell], second: Mapping[int, FiniteCell]) -> dict[str, Any]:
-    return {**difference(first, second), **{name: difference(first, second, name) for name in PHRASINGS}}
-
-
-def best_difference(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """GRPO against the best SFT: in every setting the better of plateau and more SFT; of all settings the largest."""
-    found = []
-    for name, setting in summary["settings"].items():
-        pairs = [setting[key] for key in ("grpo_minus_plateau", "grpo_minus_more_sft") if key in setting]
-        if len(pairs) == 2:
-            least = min(pairs, key=lambda pair: pair["mean"])
-            found.append({**{key: least[key] for key in ("mean", "low", "high", "by_seed")}, "setting": name})
-    return max(found, key=lambda row: row["mean"], default=None)
-
-
-def show(interval: Mapping[str, float | None], digits: int = 3) -> str:
-    """A mean with its interval."""
-    mean, low, high = (interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
-
-
-def print_tables(summary: Mapping[str, Any]) -> None:
-    """Every setting as Markdown."""
-    for name, setting in summary["settings"].items():
-        print(
-            f"\n{name}\n\n| training | seeds | steps | cpu s | format | key slice | box IoU | DSC seen | DSC held out |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|")
-        for row in setting["rows"].values():
-            lists = [", ".join(map(str, row[key])) for key in ("seeds", "steps", "cpu_s")]
-            means = [f"{row['means'][key]:.3f}" for key in _MEANS]
-            print(f"| {' | '.join([row['title'], *lists, *means, *(show(row[key]) for key in PHRASINGS)])} |")
-        for key, value in setting.items():
-            if "_minus_" in key:
-                parts = {"all": value, **{name: value[name] for name in PHRASINGS}}
-                print(f"{key}: " + "; ".join(f"{part} {show(own, 1)} {own['by_seed']}" for part, own in parts.items()))
-
-
 def main() -> None:
     """Compute what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, list(ROWS), Path("runs/finite"))
-    parser.set_defaults(rows=["plateau", "beyond", "more_sft", "grpo", "rejection"])
+    parser.set_defaults(rows=["plateau", "grpo", "more_sft", "rejection", "beyond"])
     parser.add_argument("--volumes", type=int, choices=[16, 48, 144], default=16)
     parser.add_argument("--phrasings", type=int, choices=[4, HEARD], default=4)
     parser.add_argument("--labels", choices=["paper", "any"], default="paper")

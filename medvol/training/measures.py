@@ -132,12 +132,13 @@ def _measure_terms(groups: Sequence[GroupNotes]) -> Mapping[str, float]:
 
 
 def _measure_anchors(groups: Sequence[GroupNotes]) -> Mapping[str, float]:
-    slices, edges = [], []
+    slices: list[float] = []
+    edges: list[float] = []
     for group in groups:
-        named = [rollout for rollout in group if rollout.edges]
+        named = [(r.key_slice, r.edges) for r in group if r.key_slice is not None]
         if len(named) > 1:
-            slices.append(np.std([rollout.key_slice for rollout in named], ddof=1))
-            edges.append(np.std([rollout.edges for rollout in named], axis=0, ddof=1).mean())
+            slices.append(float(np.std([key_slice for key_slice, _ in named], ddof=1)))
+            edges.append(float(np.std([own for _, own in named], axis=0, ddof=1).mean()))
     return {"slice_spread": _mean(slices), "box_spread": _mean(edges)}
 
 

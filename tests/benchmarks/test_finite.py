@@ -15,16 +15,24 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 @pytest.fixture
 def finite(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("finite", "cells", "miniature", "crossed", "peers"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import finite
+    monkeypatch.delitem(sys.modules, "finite_cells", raising=False)
+    import finite_cells
 
-    return finite
+    return finite_cells
 
 
 @pytest.fixture
-def few(finite):
-    return finite.Setting(16, 4, "paper")
+def questions(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.delitem(sys.modules, "finite_questions", raising=False)
+    import finite_questions
+
+    return finite_questions
+
+
+@pytest.fixture
+def few(questions):
+    return questions.Setting(16, 4, "paper")
 
 
 def words(bank, held_out):
@@ -46,8 +54,8 @@ def test_the_base_knows_every_word():
     assert ours - before <= known
 
 
-def test_training_repeats_few_phrasings_of_each_target(finite, few):
-    cases = finite.training_cases(replace(few, volumes=3), 0)
+def test_training_repeats_few_phrasings_of_each_target(questions, few):
+    cases = questions.training_cases(replace(few, volumes=3), 0)
     heard = {}
     for index in range(len(cases)):
         query = cases.cases.query(cases.places[index])
@@ -56,13 +64,13 @@ def test_training_repeats_few_phrasings_of_each_target(finite, few):
     assert {len(texts) for texts in heard.values()} == {4}
     assert set(heard) == set(TARGETS)
     assert len({cases.volume_key(index) for index in range(len(cases))}) == 3
-    other = finite.training_cases(replace(few, volumes=3), 1)
+    other = questions.training_cases(replace(few, volumes=3), 1)
     assert {other.cases.query(i).text for i in other.places} != set().union(*heard.values())
 
 
-def test_tests_ask_heard_and_held_out_phrasings_by_turns(finite, few):
-    cases = finite.other_cases("test", few, 0, 24)
-    trained = finite.training_cases(replace(few, volumes=1), 0)
+def test_tests_ask_heard_and_held_out_phrasings_by_turns(questions, few):
+    cases = questions.other_cases("test", few, 0, 24)
+    trained = questions.training_cases(replace(few, volumes=1), 0)
     heard = {trained.cases.query(place).text for place in trained.places}
     asked = [(cases.volume_key(i), cases.cases.query(cases.places[i])) for i in range(len(cases))]
     assert len({(key, query.target) for key, query in asked}) == len(asked)

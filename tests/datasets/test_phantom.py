@@ -31,6 +31,12 @@ def forty():
     return cases(num_volumes=40, seed=3, cache=CacheSettings(scans=64))
 
 
+def test_questions_are_known_before_a_volume_is():
+    dataset = PhantomDataset(num_volumes=1, questions=PhrasingSettings(phrasing="both"))
+    questions = [(dataset.query(i), dataset.target(i)) for i in range(len(dataset))]
+    assert questions == [(case.query, case.query.target) for case in (dataset[i] for i in range(len(dataset)))]
+
+
 def test_the_same_settings_give_the_same_cases():
     first, second = cases(num_volumes=2, seed=5), cases(num_volumes=2, seed=5, cache=CacheSettings(scans=1))
     assert [c.case_id for c in first] == [c.case_id for c in second]

@@ -219,7 +219,8 @@ def test_experiments_run(path, tmp_path, request):
     if "shared/data" in path.read_text():
         request.getfixturevalue("shared_data")
     if "train" in data:
-        start = fresh_start(tmp_path / "start") if "GRPOModule" in path.read_text() else []
+        by_reward = any(name in path.read_text() for name in ("GRPOModule", "RejectionModule"))
+        start = fresh_start(tmp_path / "start") if by_reward else []
         out = f"--trainer.default_root_dir={tmp_path}"
         command("fit", "--config", path, out, *FEW, *start)
         assert (tmp_path / "model" / "model.safetensors").is_file()
