@@ -25,7 +25,12 @@ GROUPS = {
     "Answers": ("inference",),
     "Training": ("training",),
     "Evaluation": ("evaluation", "auditing", "checking"),
-    "Settings": ("datasets.settings", "policies.endpoint_parts.settings"),
+    "Settings": (
+        "datasets.settings",
+        "datasets.appearance",
+        "datasets.deformation",
+        "policies.endpoint_parts.settings",
+    ),
     "Errors": ("core.errors",),
 }
 """Sections of the reference, by the modules that the names come from."""

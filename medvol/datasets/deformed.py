@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -62,7 +62,7 @@ class DeformedDataset(CaseDataset):
         deformation: How strongly the body and the field of view change.
         appearance: How strongly intensities change.
         questions: How targets are asked for.
-        cache: How many made scans are kept in memory; a folder keeps none of them.
+        cache: How many made scans, and how many scans of the source, are kept in memory; a folder keeps none of them.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class DeformedDataset(CaseDataset):
     def _read(self, number: int) -> LabelledSource:
         group = self._group(number)
         return self._sources.get(
-            str(group[0]), lambda: read_source((self.source[index] for index in group), self.shape[1:])
+            str(group[0]), lambda: read_source((self.source[index] for index in group), self.shape)
         )
 
     @cached_property
@@ -191,6 +191,7 @@ class DeformedDataset(CaseDataset):
             self.deformation,
             self.appearance,
         )
-        text = repr((source.volume_id, self.seed, number, self.shape, self.targets, self.deformation, self.appearance))
+        changes = astuple(self.deformation), astuple(self.appearance)
+        text = repr((source.volume_id, self.seed, number, self.shape, self.targets, changes))
         name = f"{self._key(number)}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
         return _Scan(make_volume(made.voxels, made.spacing, made.modality, name), made.labels, made.masks)

@@ -48,7 +48,7 @@ class LabelledSource:
         return np.where(named > 0, named, find_tissues(self.voxels, self.modality))
 
 
-def read_source(cases: Iterable[Case], most: tuple[int, int]) -> LabelledSource:
+def read_source(cases: Iterable[Case], shape: tuple[int, int, int]) -> LabelledSource:
     """Collect what the cases of one volume know of it.
 
     Targets that the scan does not show and those of relations are passed over: after a deformation, the larger kidney
@@ -56,8 +56,8 @@ def read_source(cases: Iterable[Case], most: tuple[int, int]) -> LabelledSource:
 
     Args:
         cases: All of one volume.
-        most: Rows and columns of the scans that will be made: a source with at least twice as many is averaged over
-            blocks of pixels, so that no pixel is lost between two samples.
+        shape: (Z, Y, X) of the scans that will be made. Of a source with more than twice as many slices, two for each
+            of them are kept; one with at least twice as many pixels along a side is averaged over blocks of pixels.
 
     Raises:
         DatasetError: A case has no mask or no target name, or more is named than a label map holds.
@@ -76,14 +76,15 @@ def read_source(cases: Iterable[Case], most: tuple[int, int]) -> LabelledSource:
         raise DatasetError("a volume of the source has no target with a mask; leave it out")
     if len(masks) > _MOST_NAMES:
         raise DatasetError(f"a volume of the source has {len(masks)} targets; at most {_MOST_NAMES} can be told apart")
-    block = [max(1, count // wanted) for count, wanted in zip(volume.shape[1:], most, strict=True)]
-    masks = {name: _pick(mask, *block) for name, mask in masks.items()}
+    step = max(1, volume.shape[0] // (2 * shape[0]))
+    block = [max(1, count // wanted) for count, wanted in zip(volume.shape[1:], shape[1:], strict=True)]
+    masks = {name: _pick(mask[step // 2 :: step], *block) for name, mask in masks.items()}
     sizes = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
     spacing = volume.spacing
     return LabelledSource(
         volume.volume_id,
-        _average(volume.voxels, *block),
-        (spacing[0], spacing[1] * block[0], spacing[2] * block[1]),
+        _average(volume.voxels[step // 2 :: step], *block),
+        (spacing[0] * step, spacing[1] * block[0], spacing[2] * block[1]),
         volume.modality,
         {name: masks[name] for name in sorted(masks, key=lambda name: -sizes[name]) if sizes[name]},
     )

@@ -77,7 +77,7 @@ def test_the_table_says_what_is_in_the_files(program: dict, shared_data: Path) -
     counts = {
         (case.patient_id, case.query.target): int(case.target.sum()) for case in map(cases.__getitem__, range(18))
     }
-    assert len(cases) == len(counts) == 18
+    assert len(cases) == len(counts) > 30
     for key, voxels in {
         ("totalseg_ct_abdomen", "left kidney"): 3676,
         ("totalseg_ct_dicom", "liver"): 366708,

@@ -227,10 +227,19 @@ def test_a_fine_source_is_averaged_over_blocks():
     voxels = np.arange(2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6)
     mask = voxels >= 24
     case = Case("a", make_volume(voxels, (3.0, 1.0, 1.0)), Query("the liver", "liver"), mask, "p")
-    source = read_source([case], (2, 3))
+    source = read_source([case], (2, 2, 3))
     assert source.spacing == (3.0, 2.0, 2.0)
     np.testing.assert_array_equal(source.voxels[0], [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]])
     np.testing.assert_array_equal(source.masks["liver"], [np.zeros((2, 3), bool), np.ones((2, 3), bool)])
+
+
+def test_of_many_slices_two_are_kept_for_each_made_one():
+    voxels = np.arange(12, dtype=np.float32)[:, None, None].repeat(4, 1).repeat(4, 2)
+    case = Case("a", make_volume(voxels, (1.0, 2.0, 2.0)), Query("the liver", "liver"), voxels > 5, "p")
+    source = read_source([case], (2, 4, 4))
+    assert source.spacing == (3.0, 2.0, 2.0)
+    np.testing.assert_array_equal(source.voxels[:, 0, 0], [1, 4, 7, 10])
+    np.testing.assert_array_equal(source.masks["liver"][:, 0, 0], [False, False, True, True])
 
 
 def test_labels_are_numbered_as_those_of_phantoms():
