@@ -7,6 +7,7 @@ answers with one look and with two. Choices were made on validation volumes (``-
 
     python benchmarks/second_look.py                          # all rows and seeds
     python benchmarks/second_look.py --rows one two bound_scan
+    python benchmarks/second_look.py --cost                   # seconds and tokens of one look and of two
     python benchmarks/second_look.py --report                 # table and JSON from the cells there are
 
 A run that is stopped goes on, and a cell that lies in ``benchmarks/results/second_look`` is not computed again. The
@@ -52,6 +53,7 @@ from medvol.datasets.settings import CacheSettings, PhrasingSettings
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.grounding.anchors import label_anchor
 from medvol.grounding.grammar import format_evidence, parse_evidence
+from medvol.grounding.prompts import build_prompt
 from medvol.grounding.regions import RegionSettings, move_out, region_around
 from medvol.imaging.crops import crop_volume
 from medvol.policies.second_look import SecondLookPolicy
@@ -245,6 +247,28 @@ def require(case: Case) -> NDArray[np.bool_]:
     return case.target
 
 
+def measure_cost(options: argparse.Namespace) -> dict[str, Any]:
+    """Processor seconds a question with one look and with two, and tokens of the prompts of both looks."""
+    cases = PhantomDataset("test", num_volumes=1 if options.quick else 4, questions=PhrasingSettings(phrasing="both"))
+    inner, tokens, seconds = TinyPolicy(model=BEST), {"first": list[int](), "second": list[int]()}, dict[str, float]()
+    inner.load()
+    for name, policy in (("one", inner), ("two", SecondLookPolicy(inner, REGION))):
+        start = time.process_time()
+        groups = [ask(policy, [cases[i] for i in indices]) for indices in group_by_volume(cases)]
+        seconds[name] = (time.process_time() - start) / len(cases)
+    for group in (group for groups_of_volume in groups for group in groups_of_volume):
+        tokens["first"].append(inner.measure_prompt(group.prompt).tokens)
+        for look in group.answer.completion.looks[1:]:
+            crop = crop_volume(group.case.volume, look.region)
+            tokens["second"].append(inner.measure_prompt(build_prompt(crop, group.prompt.query, inner.template)).tokens)
+    return {
+        "questions": len(cases),
+        "questions_a_scan": round(len(cases) / len(group_by_volume(cases)), 1),
+        "cpu_s_a_question": {name: round(value, 3) for name, value in seconds.items()},
+        "prompt_tokens": {name: round(float(np.mean(counts))) for name, counts in tokens.items()},
+    }
+
+
 def summarise(cells: Mapping[str, Mapping[int, Cell]]) -> dict[str, Any]:
     """What is committed: every row with its intervals, and the paired differences on held-out phrasings."""
     kept = {name: list(cells[name].values()) for name in ROWS if name in cells}
@@ -290,8 +314,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, list(ROWS), Path("runs/second_look"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--cost", action="store_true", help="measure what a second look costs, and nothing else")
     options = parser.parse_args()
     be_quiet()
+    if options.cost:
+        cost = measure_cost(options)
+        write_json((options.out / "quick" if options.quick else RESULTS / "second_look") / "cost.json", cost)
+        print(json.dumps(cost))
+        return
     if options.quick:
         options.out, options.seeds = options.out / "quick", [0]
     kept = options.out / options.split if options.quick or options.split == "val" else RESULTS / "second_look"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from medvol.core.errors import ScanError as ScanError
     from medvol.core.errors import UnknownComponentError as UnknownComponentError
     from medvol.core.errors import UntrustedAnswerError as UntrustedAnswerError
+    from medvol.core.looks import Look as Look
+    from medvol.core.looks import Region as Region
     from medvol.core.prompts import Prompt as Prompt
     from medvol.core.prompts import PromptTemplate as PromptTemplate
     from medvol.core.registry import DATASETS as DATASETS
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from medvol.grounding.grammar import format_evidence as format_evidence
     from medvol.grounding.grammar import parse_evidence as parse_evidence
     from medvol.grounding.prompts import build_prompt as build_prompt
+    from medvol.grounding.regions import RegionSettings as RegionSettings
     from medvol.imaging.cache.slice_cache import SliceCache as SliceCache
     from medvol.imaging.folders import find_scans as find_scans
     from medvol.imaging.reading import read_mask as read_mask
@@ -123,6 +126,7 @@ _HOME = {
     "GeometryError": "medvol.core.errors",
     "InvalidComponentError": "medvol.core.errors",
     "LabelledCase": "medvol.datasets.labelled_case",
+    "Look": "medvol.core.looks",
     "LossSettings": "medvol.training.settings",
     "MedvolError": "medvol.core.errors",
     "MissingExtraError": "medvol.core.errors",
@@ -145,6 +149,8 @@ _HOME = {
     "REWARDS": "medvol.core.registry",
     "RecordError": "medvol.core.errors",
     "RejectionModule": "medvol.training.rejection",
+    "Region": "medvol.core.looks",
+    "RegionSettings": "medvol.grounding.regions",
     "RequestSettings": "medvol.policies.endpoint_parts.settings",
     "RewardAudit": "medvol.auditing.ranks",
     "RewardError": "medvol.core.errors",

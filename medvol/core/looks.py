@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+AXES = ("z", "y", "x")
+"""Names of the ranges of a region."""
+
+MAX_LOOKS = 8
+"""Most looks of one answer that a record tells of."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +52,8 @@ class Look:
     region: Region
     answer: str
     failure: str | None = None
+
+
+def last_region(looks: Sequence[Look]) -> Region | None:
+    """What the last of several looks showed; None where there was one look, or none is told of."""
+    return looks[-1].region if len(looks) > 1 else None

@@ -39,7 +39,7 @@ class Policy(Component):
     """True for an oracle: its prompts then carry the true anchor."""
 
     needs_volume: ClassVar[bool] = False
-    """True for a policy that looks at more of the scan than the slices shown: its prompts then carry the scan."""
+    """True for a policy that looks at more than the slices shown: its prompts then carry the scan."""
 
     training_data: TrainingData | None = None
     """What it was trained on; None when that is not known. Training sets it, and so does a model folder that tells."""
@@ -237,17 +237,11 @@ class RewardTerm(Component):
     """What is read from the rollout; without ``mask`` in any weighted term nothing is propagated."""
 
     judges: ClassVar[frozenset[Aspect] | None] = None
-    """Aspects in which a worse answer has to score less; ``medvol.audit_rewards`` tests the term on them.
-
-    None if a term does not say: it is then tested on the aspects that it reacts to.
-    """
+    """Aspects in which a worse answer has to score less, as ``medvol.audit_rewards`` tests; None: what it reacts to."""
 
     @property
     def mask_delta(self) -> int | None:
-        """Slices on either side of the key slice in which the mask is read; None when all of it is.
-
-        What no weighted term reads is not propagated.
-        """
+        """Slices beside the key slice in which the mask is read, which alone are propagated; None when all of it is."""
         return None
 
     @abstractmethod
@@ -283,10 +277,7 @@ class CaseDataset(Component):
         """Patient of a case, without reading it; used to keep splits apart."""
 
     def scan_file(self, index: int) -> Path | None:
-        """File that the scan of a case is read from, without reading it; None when it is not a file.
-
-        Splits are searched for one scan under two names by it.
-        """
+        """File of a case's scan, by which splits are searched for one scan under two names; None when there is none."""
         return None
 
     def case_source(self, index: int) -> str:
@@ -302,7 +293,6 @@ class CaseDataset(Component):
         """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
 
         Returns:
-            For each problem its name in ``medvol.PROBLEMS``, the place, and what to do. Nothing for a
-            data set that finds its problems when it is read.
+            For each problem its name in ``medvol.PROBLEMS``, the place, and what to do; none where it is found later.
         """
         return ()

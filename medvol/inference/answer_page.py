@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medvol.core.atomic_files import require_no_folder, write_whole
 from medvol.core.errors import explain_error
+from medvol.core.looks import Region
 from medvol.core.types import Evidence, Volume
 from medvol.inference.overlay import Picture, render_key_slice
 from medvol.inference.page_facts import (
@@ -49,7 +50,12 @@ def write_page(page: AnswerPage, path: Path) -> Path:
 
 
 def show_answer(
-    volume: Volume, mask: NDArray[np.bool_], evidence: Evidence, record: Mapping[str, Any], record_file: str
+    volume: Volume,
+    mask: NDArray[np.bool_],
+    evidence: Evidence,
+    record: Mapping[str, Any],
+    record_file: str,
+    region: Region | None = None,
 ) -> PageAnswer:
     """Everything that a page shows of an answer.
 
@@ -61,9 +67,12 @@ def show_answer(
         evidence: The anchor.
         record: As ``describe_segmentation`` writes it.
         record_file: Name of the record's file.
+        region: What a second look showed; None where there was one look.
     """
     query, filled = str(record["query"]), int(mask.any(axis=(1, 2)).sum())
-    picture, stack, notes = _draw(volume, query, mask, evidence, bool(record.get("edited")))
+    picture, stack, notes = _draw(
+        Picture(volume, query, mask, evidence, edited=bool(record.get("edited")), region=region)
+    )
     missing = dict(record.get("not_written") or {})
     notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in missing.items())
     facts = () if evidence.absent else measured_facts(record, filled)
@@ -105,15 +114,13 @@ def show_failure(
     return PageAnswer(query, scan, "failed", _hide(reason, folders), words=words.strip(), facts=failed)
 
 
-def _draw(
-    volume: Volume, query: str, mask: NDArray[np.bool_], evidence: Evidence, edited: bool
-) -> tuple[bytes | None, Stack | None, tuple[str, ...]]:
+def _draw(shown: Picture) -> tuple[bytes | None, Stack | None, tuple[str, ...]]:
     """Picture and voxels, and sentences on what they do not show."""
     notes: list[str] = []
     picture, stack = None, None
     try:
-        picture = render_key_slice(Picture(volume, query, mask, evidence, edited=edited))
-        stack, told = make_stack(volume, query, mask, evidence)
+        picture = render_key_slice(shown)
+        stack, told = make_stack(shown.volume, shown.query, shown.mask, shown.evidence)
         notes += told
     except Exception as error:  # a library's; the answer's figures and words do not depend on it
         missing = "Its picture" if picture is None else "Slices, planes and 3D"

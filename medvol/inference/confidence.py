@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medvol.core.errors import UntrustedAnswerError
+from medvol.core.looks import Look
 from medvol.core.metrics import Mask
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Completion, Volume
@@ -91,6 +92,8 @@ def judge_answer(
         found, missing = find_novelties(volume, query, training)
         warnings += found
         unknown += missing
+    if any(look.failure for look in completion.looks):
+        warnings.append(_unread_look(completion.looks[-1]))
     compared = len(completion.samples) > 1
     agreement = measure_agreement(completion.samples, volume, max_anchors) if compared else None
     if agreement is not None and agreement.anchors < LOW_AGREEMENT:
@@ -130,6 +133,14 @@ def _mean_log_prob(completion: Completion) -> float | None:
         return None
     mean = float(np.mean(completion.log_probs, dtype=np.float64))
     return mean if math.isfinite(mean) else None
+
+
+def _unread_look(look: Look) -> AnswerWarning:
+    return AnswerWarning(
+        "second_look_failed",
+        "second look not readable",
+        f"the second look could not be read ({look.failure}), so the answer is that of the first one alone",
+    )
 
 
 def _disagreement(agreement: Agreement) -> AnswerWarning:

@@ -10,6 +10,7 @@ from medvol.core.errors import EvidenceParseError, PropagationError, UntrustedAn
 from medvol.core.json_file import write_json
 from medvol.core.types import Completion
 from medvol.inference.answers import Question
+from medvol.inference.record_content import describe_looks
 from medvol.inference.records import FAILED_SUFFIX
 
 SCHEMA = "medvol-failure/1"
@@ -39,6 +40,7 @@ def save_failure(question: Question, completion: Completion, error: Exception) -
         "failure": error.failure if isinstance(error, EvidenceParseError) else type(error).__name__,
         "detail": str(error),
         "completion": completion.text,
+        **describe_looks(completion.looks),
         "scan": {"path": str(job.scan), "series": job.series, "sha256": question.scan_sha256},
         **question.identity,
     }

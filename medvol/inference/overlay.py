@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.looks import Region
 from medvol.core.metrics import volume_ml
 from medvol.core.types import Evidence, Volume
 from medvol.core.visible_text import show
@@ -25,6 +26,7 @@ from medvol.inference.novelty import AnswerWarning
 from medvol.inference.overlay_marks import (
     BACKGROUND,
     BOX_COLOUR,
+    REGION_COLOUR,
     TEXT_COLOUR,
     TRUTH_COLOUR,
     draw_boxes,
@@ -59,6 +61,7 @@ class Picture:
         edited: True when a person changed the anchor.
         truth: The true mask on the same grid; None where none is shown.
         shown_slice: Slice that is shown; the key slice, or the middle one, when None.
+        region: What a second look showed, which is framed by a dashed line; None where there was one look.
     """
 
     volume: Volume
@@ -69,6 +72,7 @@ class Picture:
     edited: bool = False
     truth: NDArray[np.bool_] | None = None
     shown_slice: int | None = None
+    region: Region | None = None
 
 
 def render_overlay(picture: Picture, context: bool = True, dpi: int = _DPI) -> bytes:
@@ -214,6 +218,9 @@ def _draw_key_slice(axes: Axes, picture: Picture, anchor: Evidence, z: int, limi
     draw_outline(axes, picture.mask[z], 1.6)
     if anchor.key_slice is not None:
         draw_boxes(axes, anchor.boxes, BOX_COLOUR, linewidth=1.6)
+    if picture.region is not None:
+        (y1, y2), (x1, x2) = picture.region.y, picture.region.x
+        draw_boxes(axes, np.array([[x1, y1, x2, y2]], np.float64), REGION_COLOUR, 1.2, "--")
     for text, x, y, across, along in (
         ("R", 0.015, 0.5, "left", "center"),
         ("L", 0.985, 0.5, "right", "center"),

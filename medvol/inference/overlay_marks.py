@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BOX_COLOUR = "#ffd166"
+REGION_COLOUR = "#8ecae6"
 MASK_COLOUR = "#06d6a0"
 TRUTH_COLOUR = "#ff7ab8"
 TEXT_COLOUR = "#f2f2f2"

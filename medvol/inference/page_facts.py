@@ -72,12 +72,22 @@ def origins(record: Mapping[str, Any]) -> tuple[Fact, ...]:
     return (
         Fact("Policy", *_component(record.get("policy"))),
         Fact("Propagator", *_component(record.get("propagator"))),
+        *_looks(record),
         Fact("Scan", f"{scan.get('modality')}, {shape} voxels", f"of {spacing} mm; x, y, z"),
         Fact(
             "sha256 of the scan", str(scan.get("sha256"))[:16], "of its voxels and geometry; the record has all digits"
         ),
         Fact("Answered with", f"medvol {record.get('medvol', _UNTOLD)}"),
     )
+
+
+def _looks(record: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Where a second look went, and what was answered at first."""
+    looks = record.get("looks") or []
+    if len(looks) < 2:
+        return ()
+    ranges = ", ".join(f"{axis} {first} to {stop - 1}" for axis, (first, stop) in looks[-1]["region"].items())
+    return (Fact("Second look", ranges, f"first answer: {looks[0]['answer']}"),)
 
 
 def warning_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:

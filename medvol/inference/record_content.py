@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.looks import AXES, Look
 from medvol.core.types import Evidence, Volume
 from medvol.grounding.boxes import to_norm
 from medvol.imaging.geometry import voxel_to_world
@@ -30,6 +32,19 @@ def describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:
     ]
     listed = {"further": [{**boxes, **place} for boxes, place in further]} if further else {}
     return {"absent": False, **said[0], "rationale": evidence.rationale, **said[1], **listed}
+
+
+def describe_looks(looks: Sequence[Look]) -> dict[str, Any]:
+    """Every look of a policy that looks more than once; nothing for another policy."""
+    listed = [
+        {
+            "region": {axis: list(getattr(look.region, axis)) for axis in AXES},
+            "answer": look.answer,
+            "failure": look.failure,
+        }
+        for look in looks
+    ]
+    return {"looks": listed} if listed else {}
 
 
 def _place_anchor(volume: Volume, key: int, boxes: NDArray[np.float64]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import RecordError
+from medvol.core.looks import AXES, MAX_LOOKS, Look, Region
 from medvol.core.prompts import MAX_ANCHORS
 from medvol.core.types import Evidence
 from medvol.grounding.grammar import MAX_BOXES
@@ -104,6 +105,26 @@ class RecordFields:
         if type(key) is not int or key < 0:
             self._refuse(f"{name}.key_slice", key, "the index of a slice, 0 or more, or null for an absent target")
         return Evidence(key, self._boxes(f"{name}.boxes_px", boxes))
+
+    def looks(self) -> tuple[Look, ...]:
+        """Looks of a policy that looks more than once: region, words, and why they could not be read."""
+        listed = self.get("looks")
+        if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_LOOKS:
+            self._refuse("looks", listed, f"a list of 1 to {MAX_LOOKS} looks")
+        nested = RecordFields(self.path, {f"looks[{i}]": item for i, item in enumerate(listed)})
+        return tuple(nested._look(f"looks[{i}]") for i in range(len(listed)))
+
+    def _look(self, name: str) -> Look:
+        z, y, x = (self._range(f"{name}.region.{axis}") for axis in AXES)
+        answer = self.text(f"{name}.answer", may_be_empty=True)
+        return Look(Region(z, y, x), answer, self.optional_text(f"{name}.failure"))
+
+    def _range(self, name: str) -> tuple[int, int]:
+        value = self.get(name)
+        whole = isinstance(value, list) and len(value) == 2 and all(type(end) is int for end in value)
+        if not (whole and 0 <= value[0] < value[1] <= _MAX_PX):
+            self._refuse(name, value, "two indices, the first voxel and the one after the last")
+        return value[0], value[1]
 
     def _boxes(self, name: str, value: Any) -> NDArray[np.float64]:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_BOXES:

@@ -15,6 +15,7 @@ from typing import Any
 
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
+from medvol.core.looks import Look
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.dicom.outputs import KINDS
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
@@ -62,6 +63,7 @@ class EvidenceRecord:
         with_patient: True when they say who the patient is.
         modality: What the scan was read as; None where the record does not say.
         reading: What a person made of an answer; None for a policy's own.
+        looks: Every look of a policy that looks more than once; empty for other policies.
     """
 
     query: str
@@ -82,6 +84,7 @@ class EvidenceRecord:
     with_patient: bool = False
     modality: str | None = None
     reading: Reading | None = None
+    looks: tuple[Look, ...] = ()
 
     @property
     def has_agreement_map(self) -> bool:
@@ -135,6 +138,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         with_patient=fields.flag("dicom.with_patient") if says_dicom else False,
         modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
         reading=_read_reading(fields),
+        looks=fields.looks() if "looks" in fields.content else (),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import PropagationError, RecordError
+from medvol.core.looks import AXES, Look
 from medvol.core.prompts import MAX_ANCHORS
 from medvol.core.roles import Propagator
 from medvol.core.types import Completion, Evidence, Volume
@@ -41,6 +42,7 @@ def repropagate(
     if not allow_other_scan:
         require_same_scan(volume, record)
     require_inside(volume, record.evidence)
+    require_looks_inside(volume, record.looks)
     ((_, outcome),) = follow_anchors(volume, [record.evidence], propagator)
     if isinstance(outcome, PropagationError):
         raise outcome
@@ -64,7 +66,8 @@ def rebuild_segmentation(
         "sampling": dict(record.sampling),
         "edited": record.edited or not _is_own_words(record, volume),
     }
-    return Segmentation(volume, record.query, mask, record.evidence, Completion(record.completion), provenance)
+    said = Completion(record.completion, looks=record.looks)
+    return Segmentation(volume, record.query, mask, record.evidence, said, provenance)
 
 
 def require_same_scan(volume: Volume, record: EvidenceRecord) -> None:
@@ -94,6 +97,19 @@ def require_inside(volume: Volume, evidence: Evidence) -> None:
         for box in anchor.boxes.tolist():
             if box[2] > width or box[3] > height:
                 raise RecordError(f"evidence.boxes_px holds {box}; the scan's slices are {width} x {height} pixels")
+
+
+def require_looks_inside(volume: Volume, looks: Sequence[Look]) -> None:
+    """Refuse looks at what does not lie in the volume.
+
+    Raises:
+        RecordError: A region leaves it.
+    """
+    for i, look in enumerate(looks):
+        for axis, size in zip(AXES, volume.shape, strict=True):
+            first, stop = getattr(look.region, axis)
+            if stop > size:
+                raise RecordError(f"looks[{i}].region.{axis} is [{first}, {stop}]; the scan has {size} voxels there")
 
 
 def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medvol.core.atomic_files import require_no_folder, write_together
 from medvol.core.errors import OutputError, explain_error
 from medvol.core.json_file import to_json
+from medvol.core.looks import last_region
 from medvol.core.reprs import Brief
 from medvol.core.types import Completion, Evidence, Volume
 from medvol.imaging.dicom.links import require_origin
@@ -27,7 +28,7 @@ from medvol.inference.names import require_name, require_not_scan
 from medvol.inference.notebook import NotebookView, show_in_notebook
 from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
-from medvol.inference.record_content import describe_evidence, describe_scan
+from medvol.inference.record_content import describe_evidence, describe_looks, describe_scan
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
 from medvol.pages.answers import PageAnswer
 
@@ -68,7 +69,8 @@ class Segmentation(Brief):
         """What the overlay shows of it."""
         warnings = () if self.confidence is None else self.confidence.warnings
         edited = bool(self.provenance.get("edited"))
-        return Picture(self.volume, self.query, self.mask, self.evidence, warnings, edited)
+        region = last_region(self.completion.looks)
+        return Picture(self.volume, self.query, self.mask, self.evidence, warnings, edited, region=region)
 
     def plot(self, context: bool = True) -> Figure:
         """The key slice with boxes and the mask's outline, as a figure of matplotlib.
@@ -96,7 +98,8 @@ class Segmentation(Brief):
         """What an answer page shows of it, when it is saved under a name."""
         files = {kind: path.name for kind, path in answer_paths(Path(), name, mask_suffix(self.volume)).items()}
         record = describe_segmentation(self, files["mask"], files["overlay"])
-        return show_answer(self.volume, self.mask, self.evidence, record, files["record"])
+        region = last_region(self.completion.looks)
+        return show_answer(self.volume, self.mask, self.evidence, record, files["record"], region)
 
     def save(
         self,
@@ -246,6 +249,7 @@ def describe_segmentation(
         "evidence": describe_evidence(segmentation.evidence, volume),
         "edited": bool(provenance.get("edited", False)),
         "completion": segmentation.completion.text,
+        **describe_looks(segmentation.completion.looks),
         "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
         "dicom": None if dicom is None else dict(dicom),

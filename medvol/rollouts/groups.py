@@ -89,7 +89,7 @@ def ask(
     if not cases:
         return []
     texts = [case.query.text for case in cases] if queries is None else list(queries)
-    anchors = None if truths is None else [*truths]
+    anchors: list[Evidence | None] | None = None if truths is None else [*truths]
     prompts = build_prompts(cases[0].volume, texts, read_template(policy), anchors, policy.needs_volume)
     return _ask(policy, cases, prompts, n, sampling)
 

@@ -136,7 +136,7 @@ class VolumeAugmentation:
         """The augmented volume; its identity tells the draw."""
         text = json.dumps([volume.volume_id, self.transforms, [int(part) for part in key]], sort_keys=True, default=str)
         name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return Volume(voxels, volume.affine, volume.modality, name)
+        return Volume(voxels, volume.affine, volume.modality, name, shown=volume.shown)
 
     @cached_property
     def _composed(self) -> Any:

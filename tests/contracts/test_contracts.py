@@ -19,6 +19,7 @@ from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, RE
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.policies.endpoint import EndpointPolicy
+from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.litemedsam import LiteMedSAMCacheSettings
@@ -42,6 +43,17 @@ RELEASES = {
 }
 """Makers of a small copy of each published data set."""
 
+SMALL_PHANTOMS = {
+    "num_volumes": 2,
+    "shape": (9, 32, 40),
+    "lesion_share": 1.0,
+    "questions": PhrasingSettings(absent_share=0.2),
+}
+
+PHANTOMS = PhantomDataset(**SMALL_PHANTOMS)
+
+SCRIPT = '<answer>[{"slice": 4, "bbox_2d_list": [[500, 250, 750, 500]]}]</answer>'
+
 SETTINGS = {
     **{
         name: [{"root": str(SCANS / name), "questions": QuestionSettings(min_voxels=20, absent_share=0.2)}]
@@ -58,9 +70,7 @@ SETTINGS = {
     "LiteMedSAMPropagator": [{"cache": LiteMedSAMCacheSettings(folder=str(SCANS / "features"))}],
     "MedSAM2Propagator": [{"checkpoint": PHANTOM_TRACKER}, {"checkpoint": PHANTOM_TRACKER, "prompt": "box"}],
     "NiftiDataset": [{"root": str(SCANS / "pairs"), "cache": CacheSettings(scans=1)}],
-    "PhantomDataset": [
-        {"num_volumes": 2, "shape": (9, 32, 40), "lesion_share": 1.0, "questions": PhrasingSettings(absent_share=0.2)}
-    ],
+    "PhantomDataset": [SMALL_PHANTOMS],
     "DeformedDataset": [
         {"source": PhantomDataset(num_volumes=2, shape=(9, 32, 40)), "num_volumes": 3, "shape": (8, 32, 32)}
     ],
@@ -68,6 +78,8 @@ SETTINGS = {
         {"parts": [PhantomDataset(num_volumes=1, shape=(9, 32, 40), seed=seed) for seed in (0, 1)]},
     ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
+    "SecondLookDataset": [{"dataset": PHANTOMS, "companions": 2}, {"dataset": PHANTOMS, "whole": False, "views": 0.5}],
+    "SecondLookPolicy": [{"policy": ScriptedPolicy([SCRIPT], num_slices=5)}, {"policy": TinyPolicy(template=TEMPLATE)}],
     "TinyPolicy": [{"template": TEMPLATE}],
     "VisionLanguagePolicy": [{"model": str(SCANS / "qwen_vl")}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
@@ -132,7 +144,7 @@ def test_component_can_be_imported(registry, name):
 
 def test_every_role_has_components():
     policies = {"CentreBoxPolicy", "EndpointPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"}
-    assert {*policies, "VisionLanguagePolicy"} <= set(POLICIES.names())
+    assert {*policies, "SecondLookPolicy", "VisionLanguagePolicy"} <= set(POLICIES.names())
     propagators = {
         "ExtrudePropagator",
         "LiteMedSAMPropagator",
@@ -143,7 +155,7 @@ def test_every_role_has_components():
     assert propagators <= set(PROPAGATORS.names())
     rewards = {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward", "VolumeDiceReward"}
     assert rewards <= set(REWARDS.names())
-    assert {"NiftiDataset", "PhantomDataset", *RELEASES} <= set(DATASETS.names())
+    assert {"NiftiDataset", "PhantomDataset", "SecondLookDataset", *RELEASES} <= set(DATASETS.names())
 
 
 def test_no_settings_for_components_that_are_gone():
