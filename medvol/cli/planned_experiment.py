@@ -167,6 +167,7 @@ def _size_step(
         devices=devices,
         sharded="fsdp2" in str(strategy).lower(),
         workers=data.num_workers,
+        moments=module.optimizer.moments,
     )
     if isinstance(module, SFTModule):
         accumulation = int(trainer.get("accumulate_grad_batches") or 1)

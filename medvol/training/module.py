@@ -26,6 +26,7 @@ from medvol.training.accumulation import within_accumulation
 from medvol.training.export import copy_policy, export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
 from medvol.training.gradients import clip_gradients, keep_gradients_apart, sum_gradients
+from medvol.training.moments import make_adamw, require_same_moments
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
@@ -81,7 +82,7 @@ class TrainingModule(EvaluationModule, ABC):
     ) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine over so many optimiser steps."""
         own = self.optimizer
-        optimizer = torch.optim.AdamW(parameters, lr=own.learning_rate, betas=betas, weight_decay=own.weight_decay)
+        optimizer = make_adamw(parameters, own, betas)
         MovementWatch(optimizer, self._tell_movement)
         shape = warm_up_then_cosine(own.warmup_steps, steps, own.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
@@ -96,7 +97,7 @@ class TrainingModule(EvaluationModule, ABC):
         super().setup(stage)
         if stage == "fit":
             require_wide(self.trainer)
-            require_proven(self.trainer.strategy)
+            require_proven(self.trainer.strategy, self.optimizer.moments)
             self.policy.load_for_training()
 
     def on_fit_start(self) -> None:
@@ -180,7 +181,12 @@ class TrainingModule(EvaluationModule, ABC):
         checkpoint[TRAINING_DATA] = self.gatherer.finish(self.trainer, self.validated).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights are restored, and take up what it was trained on."""
+        """Build the network before its weights are restored, and take up what it was trained on.
+
+        Raises:
+            ConfigError: The optimiser of the checkpoint keeps other moments.
+        """
+        require_same_moments(self.optimizer, checkpoint)
         self.configure_model()
         self.policy.load_for_training()
         self.policy.training_data = self.gatherer.restore(checkpoint)

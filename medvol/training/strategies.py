@@ -89,12 +89,22 @@ class FSDP2Strategy(ModelParallelStrategy):
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Shards the layers of the language model with FSDP2")
 
 
-def require_proven(strategy: Strategy) -> None:
+def require_proven(strategy: Strategy, moments: str) -> None:
     """Refuse a strategy that treats gradients in another way than training here expects.
 
+    Args:
+        strategy: Of the trainer.
+        moments: Where the optimiser keeps them.
+
     Raises:
-        ConfigError: It takes means over the devices, or keeps parts of the weights by rules of its own.
+        ConfigError: It takes means over the devices, or keeps parts of the weights by rules of its own; or moments are
+            kept in a way that it does not know.
     """
+    if isinstance(strategy, FSDP2Strategy) and moments != "device":
+        raise ConfigError(
+            f"trainer.strategy is fsdp2 and model.optimizer.moments is {moments}; fsdp2 shares the moments out among "
+            "the devices, so leave moments out"
+        )
     others = FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy
     if isinstance(strategy, others) and not isinstance(strategy, FSDP2Strategy):
         raise ConfigError(
