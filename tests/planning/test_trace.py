@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import PromptTemplate
 from medvol.planning import trace as trace_module
-from medvol.planning.phases import LEARNING, REFERRING, WRITING
+from medvol.planning.phases import LEARNING, REFERRING, STEPPING, WRITING
 from medvol.planning.prompt_tokens import make_prompts
 from medvol.planning.repeats import shorten
 from medvol.planning.shadow import shadow
@@ -146,10 +146,8 @@ def small_layout(monkeypatch):
     return QwenVLPolicy("Qwen/Qwen3-VL-4B-Instruct", PromptTemplate(num_slices=2, height_px=64, width_px=64)).unloaded
 
 
-@pytest.mark.parametrize(
-    ("changes", "step", "device"),
-    [STEPS[1], *(pytest.param(*own, marks=pytest.mark.slow) for own in STEPS[:1] + STEPS[2:])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "step", "device"), STEPS)
 def test_three_of_the_equal_layers_say_what_all_of_them_say(changes, step, device, small_layout, monkeypatch):
     """To the byte: every part of every phase, and the layers that are shared out."""
     runs = []
@@ -157,6 +155,23 @@ def test_three_of_the_equal_layers_say_what_all_of_them_say(changes, step, devic
     fast = trace(small_layout(**changes), step, device)
     assert len(runs) == 1  # not run again with all layers
     assert fast == trace(small_layout(**changes), step, device, all_layers=True)
+
+
+def test_the_size_of_moments(small_layout):
+    """Two values of 4 bytes, none on a GPU when they are on the host, or one byte each and a scale for 256."""
+    step = Step("SFT", scan_shape=(40, 64, 64))
+    found = {
+        kind: trace(small_layout(lora_rank=256), replace(step, moments=kind), "cuda")
+        for kind in ("device", "host", "8bit")
+    }
+    sizes = {kind: parts_of(one, LEARNING).parts.get("optimiser", 0) for kind, one in found.items()}
+    assert sizes["device"] == 8 * found["device"].trained
+    assert sizes["host"] == 0
+    assert sizes["8bit"] == 2 * (found["8bit"].trained + found["8bit"].trained // 64)
+    stepping = {kind: parts_of(one, STEPPING).parts.get("optimiser's workspace", 0) for kind, one in found.items()}
+    assert stepping["device"] == 4 * found["device"].trained
+    assert stepping["host"] == 4 * 4 * 256 * 9728
+    assert stepping["8bit"] == 0
 
 
 def test_the_layers_that_are_left(small_layout):

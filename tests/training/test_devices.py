@@ -29,6 +29,9 @@ SFT = {
     },
 }
 
+PLAIN = ("policy", "propagator", "optimizer", "answers", "reword", "evaluation")
+"""Settings of it that SFT of any policy has."""
+
 GRPO = {
     "class_path": "GRPOModule",
     "init_args": {
@@ -191,6 +194,18 @@ def test_sharded_layers_learn_what_whole_ones_learn_and_go_on_in_one_process(fit
     assert (three / "model" / "model.safetensors").stat().st_size == (
         one / "model" / "model.safetensors"
     ).stat().st_size
+
+
+@pytest.mark.slow
+def test_sharded_layers_learn_true_answers(fit):
+    """SFT with fsdp2, gradients clipped over all layers; the second batch has one volume for each of two processes."""
+    settings = {name: value for name, value in SFT["init_args"].items() if name in PLAIN}
+    module = {"class_path": "SFTModule", "init_args": settings}
+    one, two = (
+        fit(module, "one", 1, gradient_clip_val=0.5),
+        fit(module, "two", 2, strategy="fsdp2", gradient_clip_val=0.5),
+    )
+    require_alike(one, two)
 
 
 @pytest.mark.slow

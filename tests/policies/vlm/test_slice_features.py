@@ -1,4 +1,4 @@
-"""Features of a frozen tower that are kept beyond a step: equal bits, a bound on memory, and nothing that is out of date."""
+"""Features of a frozen tower that are kept beyond a step: equal bits, a bound on memory, nothing out of date."""
 
 import numpy as np
 import pytest
