@@ -161,6 +161,8 @@ def _size_step(
         assumptions.append(f"trainer.devices is {devices!r}; planned for one device (--devices says how many)")
         devices = 1
     strategy = trainer.get("strategy", "auto")
+    if "deepspeed" in str(strategy).lower() and devices > 1:
+        assumptions.append("trainer.strategy shares the optimiser's states out; planned as if each device had them all")
     common = Step(
         method="SFT",
         batch=data.batch_size,

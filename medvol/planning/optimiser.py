@@ -28,7 +28,7 @@ def moments_of(parameter: torch.Tensor, kind: str, device: Device) -> list[torch
     size = parameter.numel()
     if kind != "8bit" or size < _LEAST:
         return [torch.empty(size) for _ in range(2)]
-    return [torch.empty(size + 4 * -(-size // _BLOCK), dtype=torch.uint8) for _ in range(2)]
+    return [torch.empty(-(-size // 4) + -(-size // _BLOCK)) for _ in range(2)]  # a byte each, and a scale for a block
 
 
 def adamw_workspace(sizes: Sequence[int], largest: int, kind: str, device: Device) -> list[int]:

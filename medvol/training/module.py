@@ -31,6 +31,7 @@ from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
 from medvol.training.strategies import require_proven, sharded_layers, whole_layers
+from medvol.training.zero import ZeroStrategy
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +130,12 @@ class TrainingModule(EvaluationModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip as the trainer is set to; over sharded and whole parameters together."""
-        if sharded_layers(self.network) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+        """Clip as the trainer is set to; over sharded and whole parameters together.
+
+        An optimiser whose states are shared out has parts in place of parameters.
+        """
+        apart = sharded_layers(self.network) or isinstance(self.trainer.strategy, ZeroStrategy)
+        if apart and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             clip_gradients(self.parameters(), float(gradient_clip_val))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

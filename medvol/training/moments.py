@@ -73,7 +73,7 @@ class HostAdamW(torch.optim.AdamW):
         """By parameter. They are not in ``state``, which trainers bring to the device."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient."""
         loss = None
         if closure is not None:
