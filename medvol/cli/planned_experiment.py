@@ -161,12 +161,15 @@ def _size_step(
         assumptions.append(f"trainer.devices is {devices!r}; planned for one device (--devices says how many)")
         devices = 1
     strategy = trainer.get("strategy", "auto")
+    if "deepspeed" in str(strategy).lower() and devices > 1:
+        assumptions.append("trainer.strategy shares the optimiser's states out; planned as if each device had them all")
     common = Step(
         method="SFT",
         batch=data.batch_size,
         devices=devices,
         sharded="fsdp2" in str(strategy).lower(),
         workers=data.num_workers,
+        moments=module.optimizer.moments,
     )
     if isinstance(module, SFTModule):
         accumulation = int(trainer.get("accumulate_grad_batches") or 1)

@@ -68,6 +68,12 @@ def _copies(policy: VLMPolicy, step: Step) -> bool:
     return step.reference and not policy.lora_rank and not policy.offload_reference
 
 
+def _keep_on_host(policy: VLMPolicy, step: Step) -> tuple[VLMPolicy, Step] | None:
+    """Moments of all weights, on one device; several share them out, and those of adapters are small."""
+    wanted = step.moments == "device" and step.devices == 1 and not policy.lora_rank
+    return (policy, replace(step, moments="host")) if wanted else None
+
+
 _SAME = "the same result"
 _LEVERS: tuple[tuple[str, str, Change], ...] = (
     (
@@ -84,6 +90,11 @@ _LEVERS: tuple[tuple[str, str, Change], ...] = (
         "model.policy.offload_reference: true",
         f"{_SAME}; the weights travel twice a step",
         _switch("offload_reference", True, _copies),
+    ),
+    (
+        "model.optimizer.moments: host",
+        f"{_SAME}; the optimiser's two moments travel twice a step",
+        _keep_on_host,
     ),
     (
         "trainer.strategy: fsdp2",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvol.planning.live_bytes import REST
+from medvol.planning.phases import DRAWING, LEARNING, REFERRING, Phase, Trace
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step
-from medvol.planning.trace import DRAWING, LEARNING, REFERRING, Phase, Trace
 
 LANGUAGE = "language model"
 _GATHERED = 2

@@ -11,10 +11,11 @@ from medvol.core.roles import TrainablePolicy
 from medvol.planning.arithmetic import Work, count_work
 from medvol.planning.levers import find_levers
 from medvol.planning.memory import PhaseMemory, divide
+from medvol.planning.phases import Trace
 from medvol.planning.prompt_tokens import PromptTokens
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step
-from medvol.planning.trace import Trace, trace
+from medvol.planning.trace import trace
 from medvol.policies.vlm.policy import VLMPolicy
 
 ROOM = 0.9

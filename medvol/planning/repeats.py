@@ -1,9 +1,9 @@
 """Equal layers of a language model, of which three are run for all: the first, one for those between, and the last.
 
-Bytes that are alive grow by the same amount from each of the equal layers to the next, in the forward and in the backward
-pass. So the most that is alive in any of them is alive in the first or in the last, and these two are run as they are.
-The layer between them stands for all others: what it makes is counted as often, and no peak is looked for in it. That
-the amounts are equal is checked while the layers run.
+Bytes that are alive grow by the same amount from each of the equal layers to the next, in the forward and in the
+backward pass. So the most that is alive in any of them is alive in the first or in the last, and these two are run as
+they are. The layer between them stands for all others: what it makes is counted as often, and no peak is looked for
+in it. That the amounts are equal is checked while the layers run.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class Step:
         devices: That share a batch.
         sharded: They share out the layers of the language model (``fsdp2``).
         workers: Processes that read scans ahead.
+        moments: Where the optimiser keeps its two values for every trained weight: ``device``, ``host`` or ``8bit``.
     """
 
     method: Method
@@ -46,6 +47,7 @@ class Step:
     devices: int = 1
     sharded: bool = False
     workers: int = 0
+    moments: Literal["device", "host", "8bit"] = "device"
 
     @property
     def volumes(self) -> int:

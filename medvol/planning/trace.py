@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,10 @@ from torch import nn
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.prompts import Prompt
 from medvol.core.types import Completion
-from medvol.planning.live_bytes import LiveBytes, Peak
-from medvol.planning.prompt_tokens import TRUE_ANSWER, PromptTokens, count_tokens, make_prompts
+from medvol.planning.live_bytes import LiveBytes
+from medvol.planning.optimiser import adamw_workspace, moments_of
+from medvol.planning.phases import DRAWING, LEARNING, REFERRING, STEPPING, WRITING, Phase, Trace
+from medvol.planning.prompt_tokens import TRUE_ANSWER, count_tokens, make_prompts
 from medvol.planning.repeats import Repeat, UnlikeLayersError, counted_often, shorten
 from medvol.planning.shadow import Device, shadow, take_form
 from medvol.planning.step import Step
@@ -27,54 +28,6 @@ from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.packing import Branch, pack_tree
 from medvol.policies.vlm.policy import VLMPolicy
 from medvol.policies.vlm.precision import arithmetic, narrowed
-
-DRAWING, REFERRING, LEARNING, STEPPING, WRITING = (
-    "drawing answers",
-    "scoring under the reference",
-    "learning",
-    "optimiser step",
-    "writing the model",
-)
-"""Names of phases."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of a training step.
-
-    Args:
-        name: What is done.
-        peak: The moment of most memory.
-    """
-
-    name: str
-    peak: Peak
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a device does in a training step.
-
-    Args:
-        tokens: Of a prompt.
-        answer_tokens: Of an answer.
-        phases: In order.
-        layers: Bytes of the layers that ``fsdp2`` shares out, by what they are for.
-        largest_layer: Bytes of the largest of them.
-        trained: Number of trained weights.
-    """
-
-    tokens: PromptTokens
-    answer_tokens: int
-    phases: tuple[Phase, ...]
-    layers: dict[str, int]
-    largest_layer: int
-    trained: int
-
-    @property
-    def peak(self) -> Phase:
-        """The phase of most memory."""
-        return max(self.phases, key=lambda phase: phase.peak.total)
 
 
 def trace(policy: VLMPolicy, step: Step, device: Device, all_layers: bool = False) -> Trace:
@@ -90,6 +43,7 @@ def trace(policy: VLMPolicy, step: Step, device: Device, all_layers: bool = Fals
         ConfigError: The policy's network does something that needs its numbers.
         MedvolError: The policy's folder is missing or refused.
     """
+    policy = policy.unloaded(feature_memory_gb=0.0)  # made-up volumes look all the same
     with leave_weights_out():
         network = policy.load_for_training()
         reference = policy.load_reference() if step.reference and not policy.lora_rank else None
@@ -105,7 +59,7 @@ def trace(policy: VLMPolicy, step: Step, device: Device, all_layers: bool = Fals
                     watching.enter_context(counted_often(repeat, live))
             return _Tracer(policy, network, reference, step, live, device, repeats).run()
     except UnlikeLayersError:
-        return trace(policy.unloaded(), step, device, all_layers=True)
+        return trace(policy, step, device, all_layers=True)
     except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
         if isinstance(error, MedvolError):
             raise
@@ -194,10 +148,10 @@ class _Tracer:
         self.often = {key: times for repeat in self.repeats for key, times in repeat.times_of().items()}
         for parameter in (p for repeat in self.repeats for p in repeat.layers[1].parameters()):
             self.live.multiply(parameter.untyped_storage(), self._times(parameter))
-        with self.live.naming("optimiser"):
-            self.moments = [torch.empty_like(p, requires_grad=False) for p in self.trained for _ in range(2)]
-        for parameter, moment in zip((p for p in self.trained for _ in range(2)), self.moments, strict=True):
-            self.live.multiply(moment.untyped_storage(), self._times(parameter))
+        self.moments = []
+        for parameter in self.trained:
+            with self.live.naming("optimiser"), self.live.repeating(self._times(parameter)):
+                self.moments += moments_of(parameter, self.step.moments, self.device)
 
     def _times(self, parameter: torch.Tensor) -> int:
         """Parameters that this one stands for."""
@@ -299,10 +253,10 @@ class _Tracer:
         return written
 
     def _workspace(self) -> list[torch.Tensor]:
-        """What AdamW makes on its way: on a GPU one value for every weight, else two for each of the largest tensor."""
+        """What AdamW makes on its way, and what sums gradients."""
         sizes = [parameter.numel() * self._times(parameter) for parameter in self.trained]
         largest = max((parameter.numel() for parameter in self.trained), default=0)
-        made = sizes if self.device == "cuda" else [largest] * 2
+        made = adamw_workspace(sizes, largest, self.step.moments, self.device)
         if self.step.devices > 1:  # gradients are summed a bucket at a time
             made = [*made, min(sum(sizes), 2**26)]
         return [torch.empty(size) for size in made]

@@ -37,6 +37,8 @@ class VisionLanguagePolicy(VLMPolicy):
             is not used. Adapters need no copy.
         quantised: Keep the frozen layers beneath the adapters in 4 bits (extra ``qlora``); a saved folder holds them as
             they were rounded. Needs ``lora_rank``.
+        feature_memory_gb: Memory of the host, in GB, for what a frozen vision tower saw in earlier steps; 0 keeps it
+            for a step. Needs ``freeze_vision`` or ``lora_rank``.
     """
 
     model: str
@@ -55,6 +57,7 @@ class VisionLanguagePolicy(VLMPolicy):
         box_units: BoxUnits | None = None,
         offload_reference: bool = False,
         quantised: bool = False,
+        feature_memory_gb: float = 0.0,
     ) -> None:
         if box_units is not None:
             require_units(box_units)
@@ -65,6 +68,7 @@ class VisionLanguagePolicy(VLMPolicy):
             gradient_checkpointing=gradient_checkpointing,
             offload_reference=offload_reference,
             quantised=quantised,
+            feature_memory_gb=feature_memory_gb,
         )
         self.model = model
         self.dtype: Literal["float32", "bfloat16"] = dtype
@@ -166,6 +170,7 @@ class QwenVLPolicy(VisionLanguagePolicy):
         box_units: See ``VisionLanguagePolicy``.
         offload_reference: See ``VisionLanguagePolicy``.
         quantised: See ``VisionLanguagePolicy``.
+        feature_memory_gb: See ``VisionLanguagePolicy``.
     """
 
     families = ("qwen2_5_vl", "qwen3_5", "qwen3_vl")

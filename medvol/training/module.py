@@ -31,10 +31,12 @@ from medvol.training.gradients import (
     require_finite_gradients,
     sum_gradients,
 )
+from medvol.training.moments import make_adamw, require_same_moments
 from medvol.training.movement import Movement, MovementWatch, require_wide
 from medvol.training.schedule import warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
 from medvol.training.strategies import require_proven, sharded_layers, whole_layers
+from medvol.training.zero import ZeroStrategy
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class TrainingModule(EvaluationModule, ABC):
     ) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine over so many optimiser steps."""
         own = self.optimizer
-        optimizer = torch.optim.AdamW(parameters, lr=own.learning_rate, betas=betas, weight_decay=own.weight_decay)
+        optimizer = make_adamw(parameters, own, betas)
         MovementWatch(optimizer, self._tell_movement)
         shape = warm_up_then_cosine(own.warmup_steps, steps, own.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
@@ -101,7 +103,7 @@ class TrainingModule(EvaluationModule, ABC):
         super().setup(stage)
         if stage == "fit":
             require_wide(self.trainer)
-            require_proven(self.trainer.strategy)
+            require_proven(self.trainer.strategy, self.optimizer.moments)
             self.policy.load_for_training()
 
     def on_fit_start(self) -> None:
@@ -137,8 +139,12 @@ class TrainingModule(EvaluationModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip as the trainer is set to; over sharded and whole parameters together."""
-        if sharded_layers(self.network) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+        """Clip as the trainer is set to; over sharded and whole parameters together.
+
+        An optimiser whose states are shared out has parts in place of parameters.
+        """
+        apart = sharded_layers(self.network) or isinstance(self.trainer.strategy, ZeroStrategy)
+        if apart and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             clip_gradients(self.parameters(), float(gradient_clip_val))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -189,7 +195,12 @@ class TrainingModule(EvaluationModule, ABC):
         checkpoint[TRAINING_DATA] = self.gatherer.finish(self.trainer, self.validated).to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights are restored, and take up what it was trained on."""
+        """Build the network before its weights are restored, and take up what it was trained on.
+
+        Raises:
+            ConfigError: The optimiser of the checkpoint keeps other moments.
+        """
+        require_same_moments(self.optimizer, checkpoint)
         self.configure_model()
         self.policy.load_for_training()
         self.policy.training_data = self.gatherer.restore(checkpoint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least, require_share
@@ -12,6 +12,7 @@ from medvol.grounding.anchors import KeySliceRule
 AdvantageScale = Literal["group", "batch", "none"]
 LossKind = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
 RatioLevel = Literal["token", "sequence"]
+Moments = Literal["device", "host", "8bit"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class OptimizerSettings:
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps of linear warm-up.
         final_share: The cosine ends at this share of the peak.
+        moments: Where AdamW keeps two values for every trained weight: ``device`` beside the weights, ``host`` in the
+            memory of the host, or ``8bit`` beside the weights and rounded to 8 bits (extra ``qlora``).
     """
 
     learning_rate: float = 2e-5
     weight_decay: float = 0.01
     warmup_steps: int = 40
     final_share: float = 0.02
+    moments: Moments = "device"
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -39,6 +43,8 @@ class OptimizerSettings:
         require_least(0, "optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         require_least(0, "optimizer", warmup_steps=self.warmup_steps)
         require_share("optimizer", final_share=self.final_share)
+        if self.moments not in get_args(Moments):
+            raise ConfigError(f"optimizer.moments is device, host or 8bit; got {self.moments!r}")
 
 
 @dataclass(frozen=True)

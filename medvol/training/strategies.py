@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from medvol.core.errors import ConfigError
+from medvol.training.zero import NAME, ZeroStrategy
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -89,17 +90,29 @@ class FSDP2Strategy(ModelParallelStrategy):
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Shards the layers of the language model with FSDP2")
 
 
-def require_proven(strategy: Strategy) -> None:
+def require_proven(strategy: Strategy, moments: str) -> None:
     """Refuse a strategy that treats gradients in another way than training here expects.
 
+    Args:
+        strategy: Of the trainer.
+        moments: Where the optimiser keeps them.
+
     Raises:
-        ConfigError: It takes means over the devices, or keeps parts of the weights by rules of its own.
+        ConfigError: It takes means over the devices, or keeps parts of the weights by rules of its own; or moments are
+            kept in a way that it does not know.
     """
+    if isinstance(strategy, FSDP2Strategy | ZeroStrategy) and moments != "device":
+        name = "fsdp2" if isinstance(strategy, FSDP2Strategy) else NAME
+        raise ConfigError(
+            f"trainer.strategy is {name} and model.optimizer.moments is {moments}; {name} shares the moments out among "
+            "the devices, so leave moments out"
+        )
     others = FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy
     if isinstance(strategy, others) and not isinstance(strategy, FSDP2Strategy):
         raise ConfigError(
             f"trainer.strategy is {type(strategy).__name__}, whose gradients are means over the devices, and a batch "
-            "whose answers differ in length needs sums; choose ddp, or fsdp2 to share the memory of the layers"
+            "whose answers differ in length needs sums; choose ddp, fsdp2 to share the memory of the layers, or "
+            f"{NAME} to share that of the optimiser"
         )
 
 

@@ -9,11 +9,11 @@ from medvol.planning.arithmetic import count_work
 from medvol.planning.levers import find_levers
 from medvol.planning.live_bytes import Peak
 from medvol.planning.memory import divide
+from medvol.planning.phases import DRAWING, LEARNING, Phase, Trace
 from medvol.planning.plan import make_plan
 from medvol.planning.prompt_tokens import PromptTokens
 from medvol.planning.propagator_weights import count_propagator
 from medvol.planning.step import Step
-from medvol.planning.trace import DRAWING, LEARNING, Phase, Trace
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.vision_language import QwenVLPolicy
 
@@ -85,7 +85,40 @@ def test_settings_come_in_order_and_once():
         "model.policy.template.num_slices: 32",
     ]
     tiny = [lever.setting for lever in find_levers(TinyPolicy(), Step("SFT", answer_tokens=40, slices=24))]
-    assert tiny == ["model.policy.freeze_vision: true", "model.policy.template.num_slices: 12"]
+    assert tiny == [
+        "model.optimizer.moments: host",
+        "model.policy.freeze_vision: true",
+        "model.policy.template.num_slices: 12",
+    ]
+
+
+def test_moments_go_to_the_host_of_one_device_only():
+    """Several devices share them out, and those of adapters are small."""
+    wanted = "model.optimizer.moments: host"
+    for step, policy, offered in (
+        (Step("SFT"), QwenVLPolicy("nothing"), True),
+        (Step("SFT", devices=2), QwenVLPolicy("nothing"), False),
+        (Step("SFT", moments="8bit"), QwenVLPolicy("nothing"), False),
+        (Step("SFT"), QwenVLPolicy("nothing", lora_rank=8), False),
+    ):
+        assert (wanted in [lever.setting for lever in find_levers(policy, step)]) == offered
+
+
+def test_what_changes_no_trace_is_not_traced_again(monkeypatch):
+    traced = []
+
+    def note(policy, step, device):
+        traced.append((policy, step))
+        return TRACE
+
+    monkeypatch.setattr("medvol.planning.plan.trace", note)
+    step = Step("GRPO", batch=2, answers=4, devices=2, reference=True)
+    make_plan(QwenVLPolicy("nothing", freeze_vision=True, lora_rank=0), step, "cuda", all_levers=True)
+    known = [(vars(policy.unloaded(offload_reference=False)), replace(step, sharded=False)) for policy, step in traced]
+    assert all(one not in known[:place] for place, one in enumerate(known))
+    settings = list(find_levers(QwenVLPolicy("nothing", freeze_vision=True), replace(step, slices=4, answer_tokens=20)))
+    assert {"model.policy.offload_reference: true", "trainer.strategy: fsdp2"} < {one.setting for one in settings}
+    assert len(traced) == 1 + len(settings) - 2
 
 
 @pytest.mark.slow

@@ -1,17 +1,26 @@
 """A step without weights against the same step with them, and against arithmetic."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import transformers
 from small_families import FAMILIES, MAKERS
 from torch.profiler import ProfilerActivity, profile
 
 from medvol.core.errors import ConfigError
+from medvol.core.prompts import PromptTemplate
+from medvol.planning import trace as trace_module
+from medvol.planning.phases import LEARNING, REFERRING, STEPPING, WRITING
 from medvol.planning.prompt_tokens import make_prompts
+from medvol.planning.repeats import shorten
+from medvol.planning.shadow import shadow
 from medvol.planning.step import Step
-from medvol.planning.trace import LEARNING, REFERRING, WRITING, trace
+from medvol.planning.trace import trace
 from medvol.policies import known_layouts
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.vision_language import QwenVLPolicy
+from medvol.policies.vlm.folder import leave_weights_out
 
 GRPO = Step("GRPO", batch=2, queries=2, answers=4, answer_tokens=12, scan_shape=(40, 64, 64), reference=True)
 
@@ -115,6 +124,87 @@ def test_checkpointing_and_four_bits_save(monkeypatch):
     layers = 2 * (2560 * (2 * 4096 + 2 * 1024) + 3 * 2560 * 9728)
     saved = parts_of(plain, LEARNING).parts["frozen weights"] - rounded
     assert saved == pytest.approx(layers * (2 - 0.5 - 1 / 64 - 4 / 64 / 256), rel=1e-3)
+
+
+STEPS = [
+    ({}, GRPO, "cuda"),
+    ({"gradient_checkpointing": True}, replace(GRPO, volumes_per_pass=1), "cpu"),
+    ({"lora_rank": 4, "gradient_checkpointing": True}, replace(GRPO, moments="host"), "cpu"),
+    ({"lora_rank": 4, "dtype": "bfloat16", "quantised": True}, replace(GRPO, devices=2, sharded=True), "cuda"),
+    ({"freeze_vision": True, "dtype": "bfloat16"}, GRPO, "cuda"),
+    ({"gradient_checkpointing": True}, Step("SFT", accumulation=2, scan_shape=(40, 64, 64), moments="8bit"), "cuda"),
+]
+
+
+@pytest.fixture
+def small_layout(monkeypatch):
+    """The published layout, narrow: 12 layers, of which 7 are alike and in a row."""
+    monkeypatch.setitem(known_layouts._TEXT, "num_hidden_layers", 12)
+    monkeypatch.setitem(known_layouts._VISION, "depth", 18)
+    monkeypatch.setitem(known_layouts._VISION, "hidden_size", 64)
+    monkeypatch.setitem(known_layouts._VISION, "intermediate_size", 64)
+    return QwenVLPolicy("Qwen/Qwen3-VL-4B-Instruct", PromptTemplate(num_slices=2, height_px=64, width_px=64)).unloaded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "step", "device"), STEPS)
+def test_three_of_the_equal_layers_say_what_all_of_them_say(changes, step, device, small_layout, monkeypatch):
+    """To the byte: every part of every phase, and the layers that are shared out."""
+    runs = []
+    monkeypatch.setattr(trace_module, "shadow", lambda device: runs.append(device) or shadow(device))
+    fast = trace(small_layout(**changes), step, device)
+    assert len(runs) == 1  # not run again with all layers
+    assert fast == trace(small_layout(**changes), step, device, all_layers=True)
+
+
+def test_the_size_of_moments(small_layout):
+    """Two values of 4 bytes, none on a GPU when they are on the host, or one byte each and a scale for 256."""
+    step = Step("SFT", scan_shape=(40, 64, 64))
+    found = {
+        kind: trace(small_layout(lora_rank=256), replace(step, moments=kind), "cuda")
+        for kind in ("device", "host", "8bit")
+    }
+    sizes = {kind: parts_of(one, LEARNING).parts.get("optimiser", 0) for kind, one in found.items()}
+    assert sizes["device"] == 8 * found["device"].trained
+    assert sizes["host"] == 0
+    assert sizes["8bit"] == 2 * (found["8bit"].trained + found["8bit"].trained // 64)  # all are multiples of 256
+    stepping = {kind: parts_of(one, STEPPING).parts.get("optimiser's workspace", 0) for kind, one in found.items()}
+    assert stepping["device"] == 4 * found["device"].trained
+    assert stepping["host"] == 4 * 4 * 256 * 9728
+    assert stepping["8bit"] == 0
+
+
+def test_the_layers_that_are_left(small_layout):
+    """Four that get features or come first, three of the seven that are alike, and the last."""
+    with leave_weights_out():
+        network = small_layout(lora_rank=4).load_for_training()
+    layers = list(network.language.layers)
+    repeat = shorten(network)
+    assert list(network.language.layers) == [*layers[:6], *layers[10:]]
+    assert repeat.layers == (layers[4], layers[5], layers[10])
+    assert (repeat.times, repeat.place) == (5, 5)
+    assert [layer.self_attn.layer_idx for layer in network.language.layers] == list(range(8))
+    assert set(repeat.times_of()) == {id(parameter) for parameter in layers[5].parameters()}
+
+
+def test_layers_that_only_look_alike_are_all_run(small_layout, monkeypatch):
+    """One of them keeps more than the others: that is found out, and the figures are those of all layers."""
+    kind = transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLTextDecoderLayer
+    forward, kept = kind.forward, []
+
+    def keep_more(self, hidden_states, *args, **kwargs):
+        if self.self_attn.layer_idx == 5:
+            kept.append(torch.empty(100))
+        return forward(self, hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "forward", keep_more)
+    step = Step("SFT", scan_shape=(40, 64, 64))
+    found = trace(small_layout(), step, "cuda")
+    monkeypatch.setattr(kind, "forward", forward)
+    plain = trace(small_layout(), step, "cuda", all_layers=True)
+    assert found.trained == plain.trained
+    extra = 4 * 100 * len(kept[1:])
+    assert 0 < found.peak.peak.total - plain.peak.peak.total <= extra
 
 
 def test_what_cannot_be_planned_is_said(monkeypatch):

@@ -29,6 +29,9 @@ SFT = {
     },
 }
 
+PLAIN = ("policy", "propagator", "optimizer", "answers", "reword", "evaluation")
+"""Settings of it that SFT of any policy has."""
+
 GRPO = {
     "class_path": "GRPOModule",
     "init_args": {
@@ -191,6 +194,37 @@ def test_sharded_layers_learn_what_whole_ones_learn_and_go_on_in_one_process(fit
     assert (three / "model" / "model.safetensors").stat().st_size == (
         one / "model" / "model.safetensors"
     ).stat().st_size
+
+
+@pytest.mark.slow
+def test_sharded_layers_learn_true_answers(fit):
+    """SFT with fsdp2, gradients clipped over all layers; the second batch has one volume for each of two processes."""
+    settings = {name: value for name, value in SFT["init_args"].items() if name in PLAIN}
+    module = {"class_path": "SFTModule", "init_args": settings}
+    one, two = (
+        fit(module, "one", 1, gradient_clip_val=0.5),
+        fit(module, "two", 2, strategy="fsdp2", gradient_clip_val=0.5),
+    )
+    require_alike(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_deepspeed_learns_what_one_process_learns_and_goes_on(fit, kind, monkeypatch):
+    """Optimiser states shared between two processes; clipped, and with a part of a batch for one of them only."""
+    pytest.importorskip("deepspeed", reason="needs the extra deepspeed")
+    settings = {name: value for name, value in SFT["init_args"].items() if name in PLAIN}
+    module = {"class_path": "SFTModule", "init_args": settings} if kind == "sft" else GRPO
+    more = {"gradient_clip_val": 0.5} if kind == "sft" else {}
+    one, two = fit(module, "one", 1, **more), fit(module, "two", 2, strategy="deepspeed_stage_1", **more)
+    require_alike(one, two)
+    middle = two / "checkpoints" / "best.ckpt"
+    alone = fit(module, "alone", 1, middle, **more)
+    both = fit(module, "both", 2, one / "checkpoints" / "best.ckpt", strategy="deepspeed_stage_1", **more)
+    for resumed in (alone, both):
+        ours, theirs = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, resumed))
+        for key, value in ours["state_dict"].items():
+            torch.testing.assert_close(theirs["state_dict"][key], value, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

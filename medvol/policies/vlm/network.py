@@ -26,7 +26,7 @@ from medvol.policies.vlm.image_sizes import require_sane_sizes
 from medvol.policies.vlm.packed_attention import PACKED_ATTENTION
 from medvol.policies.vlm.packing import PackedRow, Prefix, stack_rows, with_prefix
 from medvol.policies.vlm.prompt_layout import PromptLayout
-from medvol.policies.vlm.slice_features import FeatureStore
+from medvol.policies.vlm.slice_features import FeatureStore, HostFeatures
 from medvol.policies.vlm.vocabulary import suppressed_tokens, token_id
 
 log = logging.getLogger(__name__)
@@ -248,12 +248,12 @@ class VLMNetwork(nn.Module, ABC):
         images = self.prepare(torch.from_numpy(pixels).to(self.device))
         return self.look(images.to(self.device, self.model.dtype))
 
-    def freeze_vision(self) -> None:
-        """Leave the vision tower out of training."""
+    def freeze_vision(self, kept_bytes: int = 0) -> None:
+        """Leave the vision tower out of training, and set so much memory of the host aside for what it saw."""
         for name, parameter in self.model.named_parameters():
             if f"{name}.".startswith(tuple(f"{part}." for part in self.vision_parts)):
                 parameter.requires_grad_(False)
-        self.features = FeatureStore()
+        self.features = FeatureStore(HostFeatures(kept_bytes) if kept_bytes else None)
 
     def share_vision(self, other: VLMNetwork) -> None:
         """See with the vision tower of another network, and what it has seen, in place of an equal one."""

@@ -14,6 +14,7 @@ import numpy as np
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.publishers import owner_of
+from medvol.core.ranges import require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion, Sampling, SliceStack
 
@@ -39,6 +40,7 @@ class VLMPolicy(TrainablePolicy):
         offload_reference: Keep the frozen copy that a divergence is measured from in the memory of the host while it
             is not used. Adapters need no copy.
         quantised: Keep the layers that get adapters in 4 bits.
+        feature_memory_gb: Memory of the host, in GB, for what a frozen vision tower saw in earlier steps.
     """
 
     model: str | None
@@ -52,11 +54,19 @@ class VLMPolicy(TrainablePolicy):
         gradient_checkpointing: bool = False,
         offload_reference: bool = False,
         quantised: bool = False,
+        feature_memory_gb: float = 0.0,
     ) -> None:
         if lora_rank < 0:
             raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
         if quantised and not lora_rank:
             raise ConfigError("quantised is true and lora_rank is 0: weights in 4 bits do not learn; set lora_rank")
+        require_least(0, feature_memory_gb=feature_memory_gb)
+        if feature_memory_gb and not (freeze_vision or lora_rank):
+            raise ConfigError(
+                f"feature_memory_gb is {feature_memory_gb:g} and the vision tower learns, so what it saw is of no use "
+                "later; set freeze_vision or lora_rank"
+            )
+        self.feature_memory_gb = feature_memory_gb
         self.freeze_vision = freeze_vision
         self.lora_rank = lora_rank
         self.gradient_checkpointing = gradient_checkpointing
@@ -110,7 +120,7 @@ class VLMPolicy(TrainablePolicy):
 
                 add_adapters(self._network.model, self.lora_rank)
             if self.freeze_vision or self.lora_rank:
-                self._network.freeze_vision()
+                self._network.freeze_vision(int(self.feature_memory_gb * 1e9))
             if self.gradient_checkpointing:
                 self._network.model.activation_checkpointing_enable()
         return self._network
