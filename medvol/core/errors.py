@@ -18,6 +18,7 @@ without a traceback and exits with code 2.
     |-- UntrustedAnswerError     (ValueError)    a strict segmenter refuses an answer that carries a warning
     |-- RecordError              (ValueError)    an evidence record or a jobs file cannot be used
     |-- PolicyError              (RuntimeError)  a policy failed on one prompt
+    |-- EngineError              (RuntimeError)  a rollout engine cannot go on
     |-- PropagationError         (RuntimeError)  a propagator failed on one anchor
     |-- OutputError              (RuntimeError)  an answer was written, but a part of it could not be
     |-- RewardError              (ValueError)    a reward term was not given what it needs, or left [0, 1]
@@ -112,6 +113,10 @@ class RecordError(MedvolError, ValueError):
 
 class PolicyError(MedvolError, RuntimeError):
     """A policy failed on a prompt, or gave something else than completions; the message names who publishes it."""
+
+
+class EngineError(MedvolError, RuntimeError):
+    """A rollout engine does not start, does not answer, or does not have the weights that it should have."""
 
 
 class PropagationError(MedvolError, RuntimeError):

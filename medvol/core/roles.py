@@ -1,4 +1,4 @@
-"""The four roles. A plug-in inherits from one of them.
+"""The five roles. A plug-in inherits from one of them.
 
 Constructors only store settings: cheap, offline, every parameter typed and without ``**kwargs``, so that a component
 can be named in YAML and described without importing anything heavy. Weights load at first use. A component's module
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.case_dataset import CaseDataset as CaseDataset
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.specs import Component, describe_component
@@ -23,6 +24,7 @@ from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Vol
 if TYPE_CHECKING:
     import torch
 
+    from medvol.core.served_form import ServedForm
     from medvol.core.training_data import TrainingData
 
 Need = Literal["text", "evidence", "mask"]
@@ -146,6 +148,10 @@ class TrainablePolicy(Policy):
         """
         return None
 
+    def served_form(self) -> ServedForm | None:
+        """What another program has to know to answer in this policy's place; None when none can."""
+        return None
+
     def folder_settings(self) -> Mapping[str, Any]:
         """Settings, as plain values, with which a saved folder is opened again beside ``model``, the folder itself."""
         settings: dict[str, Any] = describe_component(self)["settings"]
@@ -249,50 +255,42 @@ class RewardTerm(Component):
         """Score in [0, 1]; 0 for an answer that could not be parsed (a term that reads the text only may grade it)."""
 
 
-class CaseDataset(Component):
-    """An indexed collection of cases; cases of one volume lie next to one another."""
+class RolloutEngine(Component):
+    """Says where the completions of a training step come from.
 
-    component_kind = "datasets"
+    A fit calls ``start`` before its first step. In every step it calls ``sync``, then asks for completions, then calls
+    ``rest``; at the end it calls ``stop``. All processes of a run do so together, and each asks for its own groups.
+    """
 
-    drawn: bool = False
-    """True if a program draws the scans: a policy that was trained on these alone knows no real scan."""
+    component_kind = "engines"
 
-    licence: str = ""
-    """Terms of the data, as their publisher states them; model cards repeat it. Empty if they are not known."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Number of cases."""
+    in_process: ClassVar[bool] = False
+    """True when the policy itself answers: no weights have to be brought anywhere, and no log-probabilities differ."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Case:
-        """Case number ``index``; the same index always gives the same case."""
+    def start(self, policy: TrainablePolicy) -> Policy:
+        """Get ready.
 
-    @abstractmethod
-    def volume_key(self, index: int) -> str:
-        """Identity of the volume of a case, without reading it; used to group queries of one volume."""
-
-    @abstractmethod
-    def patient_id(self, index: int) -> str:
-        """Patient of a case, without reading it; used to keep splits apart."""
-
-    def scan_file(self, index: int) -> Path | None:
-        """File of a case's scan, by which splits are searched for one scan under two names; None when there is none."""
-        return None
-
-    def case_source(self, index: int) -> str:
-        """Where a case is written down, such as ``t.csv: row 2``, without reading it; empty where it is not."""
-        return ""
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """How many questions of each form are not asked because they have no single answer; may read label maps."""
-        return {}
-
-    def find_problems(self) -> Iterable[tuple[str, str, str]]:
-        """Everything wrong with its tables and lists, without reading a scan; ``medvol check`` asks.
+        Args:
+            policy: Trained; its network is loaded.
 
         Returns:
-            For each problem its name in ``medvol.PROBLEMS``, the place, and what to do; none where it is found later.
+            Who is asked for completions from now on. Its completions carry the log-probabilities at sampling.
+
+        Raises:
+            ConfigError: The engine cannot answer in the place of this policy.
+            EngineError: It does not start, or does not answer.
         """
-        return ()
+
+    def sync(self) -> None:
+        """Let all further completions come from the weights that the policy has now.
+
+        Raises:
+            EngineError: The weights could not be brought over.
+        """
+
+    def rest(self) -> None:
+        """Make room for the update: no completion is asked for before the next ``sync``."""
+
+    def stop(self) -> None:
+        """End what ``start`` began; may be called when it was not."""

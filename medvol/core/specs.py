@@ -38,7 +38,7 @@ _PUBLIC = "medvol"
 
 
 class Component(Brief, ABC):
-    """What is named in YAML, described, and built again from plain values: the base of the four roles."""
+    """What is named in YAML, described, and built again from plain values: the base of all roles."""
 
     component_kind: ClassVar[str] = ""
     """Role, as a plural (``policies``)."""
@@ -99,7 +99,7 @@ def rebuild(spec: Any, *allowed: type) -> Any:
 
     Args:
         spec: From ``describe_component``.
-        allowed: Classes it may be, or inherit from, besides the four roles.
+        allowed: Classes it may be, or inherit from, besides the roles.
 
     Raises:
         CheckpointError: The class is gone, is not a component, or does not take these settings.
@@ -122,7 +122,7 @@ def find_component(spec: Any, *allowed: type) -> type[Any]:
 
     Args:
         spec: From ``describe_component``.
-        allowed: Classes it may be, or inherit from, besides the four roles.
+        allowed: Classes it may be, or inherit from, besides the roles.
 
     Raises:
         CheckpointError: It is no spec, the class is gone, or it is not a component.

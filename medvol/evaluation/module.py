@@ -15,7 +15,7 @@ from torch.utils.data import DistributedSampler
 
 from medvol.core.errors import DatasetError, PolicyError
 from medvol.core.reprs import describe_settings
-from medvol.core.roles import Policy, Propagator, RewardTerm, TrainablePolicy
+from medvol.core.roles import Policy, Propagator, RewardTerm, RolloutEngine, TrainablePolicy
 from medvol.core.types import Case, Evidence, Sampling, require_target
 from medvol.evaluation.archive import write_evaluation
 from medvol.evaluation.case_score import CaseScore
@@ -91,7 +91,7 @@ class EvaluationModule(LightningModule):
         require_ready(*self.needed_components)
 
     @property
-    def needed_components(self) -> tuple[Policy | Propagator | RewardTerm, ...]:
+    def needed_components(self) -> tuple[Policy | Propagator | RewardTerm | RolloutEngine, ...]:
         """What must be ready before a run begins."""
         return (self.propagator, self.policy)
 

@@ -21,6 +21,7 @@ from medvol.core.errors import (
     ComponentImportError,
     ConfigError,
     DatasetError,
+    EngineError,
     InvalidComponentError,
     MedvolError,
     MissingExtraError,
@@ -31,18 +32,25 @@ from medvol.core.errors import (
 )
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.publishers import owner_of
-from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
+from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, RolloutEngine
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Volume
 from medvol.guarding.promises import BreachError, Mask, own_masks, read_answers, read_case, read_score
 from medvol.guarding.snapshots import changed, locked, snapshot
 
-_ROLES = {Policy: "policy", Propagator: "propagator", RewardTerm: "reward", CaseDataset: "data set"}
+_ROLES = {
+    Policy: "policy",
+    Propagator: "propagator",
+    RewardTerm: "reward",
+    CaseDataset: "data set",
+    RolloutEngine: "rollout engine",
+}
 _SET_UP = (
     CheckpointError,
     ComponentImportError,
     ConfigError,
     DatasetError,
+    EngineError,
     InvalidComponentError,
     MissingExtraError,
     ScanError,
@@ -56,12 +64,13 @@ def name_component(component: object) -> str:
     return f"the {role} {type(component).__name__} of {owner_of(component)}"
 
 
-def require_ready(*components: Policy | Propagator | RewardTerm) -> None:
+def require_ready(*components: Policy | Propagator | RewardTerm | RolloutEngine) -> None:
     """Refuse components that lack weights or an extra, before any work is begun.
 
     Raises:
         CheckpointError: Weights are missing.
         MissingExtraError: Something is not installed.
+        EngineError: A server does not answer.
         InvalidComponentError: One of them failed in another way.
     """
     for component in components:

@@ -18,7 +18,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from medvol.core.errors import ConfigError
-from medvol.core.roles import Policy, Propagator, RewardTerm, TrainablePolicy
+from medvol.core.registry import ENGINES
+from medvol.core.roles import Policy, Propagator, RewardTerm, RolloutEngine, TrainablePolicy
 from medvol.core.types import Case, Sampling, require_target
 from medvol.evaluation.module import Batch
 from medvol.evaluation.ranks import gather_ranks, one_stream, own_rank
@@ -27,10 +28,11 @@ from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
 from medvol.training.augmentation import reword_query
+from medvol.training.engine_watch import EngineWatch
 from medvol.training.gradients import clip_gradients, sum_gradients
 from medvol.training.group_notes import GroupNotes, note_group
 from medvol.training.inspector import draw_rollouts
-from medvol.training.losses import LossTerms, policy_loss
+from medvol.training.losses import LossTerms, policy_loss, sampler_weights
 from medvol.training.measures import measure_rollouts, measure_update, sum_update
 from medvol.training.module import TrainingModule
 from medvol.training.settings import (
@@ -41,7 +43,7 @@ from medvol.training.settings import (
     StartSettings,
 )
 from medvol.training.start_check import require_good_start
-from medvol.training.strategies import whole_layers
+from medvol.training.strategies import sharded_layers, whole_layers
 from medvol.training.token_table import TokenTable, make_tables
 
 
@@ -55,6 +57,7 @@ class GRPOModule(TrainingModule):
         reward_weights: Weight of each term by its class name; 1 where none is given. A term of weight 0 is only logged
             when no mask is needed for it.
         rollouts: How completions are drawn.
+        engine: Where they come from; None has the policy itself answer, as ``InProcessEngine`` does.
         advantages: How much better a completion did than its siblings.
         loss: What the loss is.
         optimizer: AdamW, with betas of 0.9 and 0.95, its schedule, and the updates on a batch of rollouts.
@@ -71,6 +74,7 @@ class GRPOModule(TrainingModule):
         rewards: Sequence[RewardTerm],
         reward_weights: Mapping[str, float] | None = None,
         rollouts: RolloutSettings = RolloutSettings(),
+        engine: RolloutEngine | None = None,
         advantages: AdvantageSettings = AdvantageSettings(),
         loss: LossSettings = LossSettings(),
         optimizer: GRPOOptimizerSettings = GRPOOptimizerSettings(),
@@ -88,6 +92,9 @@ class GRPOModule(TrainingModule):
         self.rewards = list(rewards)
         self.reward_weights = reward_weights
         self.rollouts = rollouts
+        self.engine: RolloutEngine = ENGINES.get("InProcessEngine")() if engine is None else engine
+        self._asked: Policy | None = None
+        self._watch: EngineWatch | None = None
         self.advantages = advantages
         self.loss = loss
         self.start = start
@@ -95,9 +102,9 @@ class GRPOModule(TrainingModule):
         self.automatic_optimization = False  # one rollout batch may be worth several updates
 
     @property
-    def needed_components(self) -> tuple[Policy | Propagator | RewardTerm, ...]:
-        """The rewards too."""
-        return (*self.rewards, *super().needed_components)
+    def needed_components(self) -> tuple[Policy | Propagator | RewardTerm | RolloutEngine, ...]:
+        """The rewards and the engine too."""
+        return (*self.rewards, self.engine, *super().needed_components)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by optimiser steps."""
@@ -106,6 +113,26 @@ class GRPOModule(TrainingModule):
             steps *= self.optimizer.updates_per_rollout
         return self.optimise(self.policy.trainable_parameters(), (0.9, 0.95), int(steps))
 
+    def on_fit_start(self) -> None:
+        """Watch an engine that has weights of its own.
+
+        Raises:
+            ConfigError: The layers are sharded, so no process has the weights that the engine wants.
+        """
+        super().on_fit_start()
+        if not self.engine.in_process:
+            if sharded_layers(self.network):
+                raise ConfigError(
+                    f"model.engine is {type(self.engine).__name__}, which wants whole weights, and trainer.strategy "
+                    "shares them out; choose ddp, or leave model.engine out"
+                )
+            self._watch = EngineWatch(self.policy, self.start.max_sampler_gap)
+
+    def teardown(self, stage: str) -> None:
+        """End the engine."""
+        self.engine.stop()
+        self._asked = None
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Draw and score rollouts, then update the policy on them.
 
@@ -113,11 +140,16 @@ class GRPOModule(TrainingModule):
             ConfigError: Before the first update, when the start is not good enough.
             DatasetError: A case has no target mask.
             RewardError: A term fails, or scores outside [0, 1].
+            EngineError: The engine fails, or does not have the weights of the policy.
         """
         with one_stream(self.seed, self.global_step) as rng:
             draws = [self._choose(cases, rng) for cases in batch]
         with whole_layers(self.network):
+            if self._asked is None:
+                self._asked = self.engine.start(self.policy)
+            self.engine.sync()
             groups = [g for cases, chosen in zip(batch, draws, strict=True) for g in self._draw(cases, *chosen)]
+            self.engine.rest()
             parts = gather_ranks([note_group(group) for group in groups])
             notes = [group for part in parts for group in part]
             if self.global_step == 0:
@@ -132,8 +164,9 @@ class GRPOModule(TrainingModule):
             for _ in range(idle):
                 self.policy.reference_log_probs(*self.idle_question())
         old: list[torch.Tensor] = []
-        for _ in range(self.optimizer.updates_per_rollout):
-            self._update(tables, old, references, idle)
+        corrections: list[torch.Tensor | None] = []
+        for number in range(self.optimizer.updates_per_rollout):
+            self._update(tables, old, corrections, references, idle, first=number == 0)
 
     def _choose(self, cases: Sequence[Case], rng: np.random.Generator) -> tuple[list[str], Sampling]:
         """Choose how the queries of one volume are worded, and the seed of the completions."""
@@ -145,7 +178,8 @@ class GRPOModule(TrainingModule):
 
     def _draw(self, cases: Sequence[Case], queries: Sequence[str], sampling: Sampling) -> list[Group]:
         """Draw, follow and score the rollouts of one volume."""
-        groups = ask(self.policy, cases, sampling, self.rollouts.group_size, queries)
+        assert self._asked is not None, "the engine was started"
+        groups = ask(self._asked, cases, sampling, self.rollouts.group_size, queries)
         require_answers(groups)  # what a policy cannot do, it cannot learn from
         return self.scorer.score_groups(groups, self.propagator)
 
@@ -171,10 +205,12 @@ class GRPOModule(TrainingModule):
         self,
         tables: Sequence[TokenTable],
         old: list[torch.Tensor],
+        corrections: list[torch.Tensor | None],
         references: Sequence[torch.Tensor | None],
         idle: int,
+        first: bool,
     ) -> None:
-        """One optimiser step; the first one on a batch fills ``old``, as the policy still is what drew it."""
+        """One optimiser step; the first one on a batch fills both lists, as the policy still is what drew it."""
         optimizer = cast(LightningOptimizer, self.optimizers())
         optimizer.zero_grad()
         terms: list[LossTerms] = []
@@ -182,18 +218,29 @@ class GRPOModule(TrainingModule):
             new = table.pad(self.policy.log_probs(table.prompts, table.completions, self.rollouts.temperature))
             if len(old) == len(terms):
                 old.append(new.detach())
-            before = old[len(terms)]
-            found = policy_loss(new, before, table.advantages, table.mask, table.weights, self.loss, reference)
+                corrections.append(self._correct(table, old[-1]))
+            before, weights = old[len(terms)], corrections[len(terms)]
+            found = policy_loss(new, before, table.advantages, table.mask, table.weights, self.loss, reference, weights)
             self.manual_backward(found.loss)
             terms.append(found._replace(loss=found.loss.detach()))
         for _ in range(idle):
             self.manual_backward(self.idle_loss())
+        judged: dict[str, float] = {}
+        if first and self._watch is not None:
+            judged = self._watch.judge(tables, old, corrections, self.loss.sampler_cap, self.rollouts.temperature)
         sum_gradients(self.policy.trainable_parameters())
         norm = clip_gradients(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         parts = gather_ranks(sum_update(tables, terms, old))
-        self._log_all({**measure_update(parts), "grad_norm": norm}, 1)
+        self._log_all({**measure_update(parts), **judged, "grad_norm": norm}, 1)
+
+    def _correct(self, table: TokenTable, trainer: torch.Tensor) -> torch.Tensor | None:
+        """Weights for the difference between the engine and the policy; None where the policy itself sampled."""
+        own = self.loss
+        if self.engine.in_process or own.sampler_cap is None:
+            return None
+        return sampler_weights(trainer, table.sampled, table.mask, own.sampler_cap, own.sampler_level)
 
     def _inspect(self, groups: Sequence[Group]) -> None:
         every = self.rollouts.inspect_every

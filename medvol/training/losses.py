@@ -59,6 +59,7 @@ def policy_loss(
     weights: torch.Tensor,
     settings: LossSettings,
     reference: torch.Tensor | None = None,
+    correction: torch.Tensor | None = None,
 ) -> LossTerms:
     """Clipped policy loss with a divergence from a reference.
 
@@ -70,12 +71,15 @@ def policy_loss(
         weights: (N, T) of ``token_weights`` of the whole batch; 0 for padding.
         settings: What the loss is.
         reference: (N, T) under the reference policy; needed when ``beta`` is above 0.
+        correction: (N, T) or (N, 1) of ``sampler_weights``; 1 everywhere when None.
     """
     gain = advantages[:, None]
     ratio = _ratio(new, old, mask, settings.importance)
     bounded = ratio.clamp(1 - settings.epsilon_low, 1 + settings.epsilon_high)
     capped = ratio if settings.ratio_cap is None else ratio.clamp(max=settings.ratio_cap)
     per_token = -torch.minimum(capped * gain, bounded * gain)
+    if correction is not None:
+        per_token = per_token * correction
     clipped = (ratio * gain > bounded * gain).detach() & mask.bool()
     kl = torch.zeros_like(new)
     if settings.beta > 0:
@@ -84,6 +88,31 @@ def policy_loss(
         kl = divergence(new, reference) * (ratio if settings.corrected_kl else 1)
         per_token = per_token + settings.beta * kl
     return LossTerms((per_token * weights).sum(), kl.detach() * mask, ratio.detach(), clipped)
+
+
+def sampler_weights(
+    trainer: torch.Tensor, sampler: torch.Tensor, mask: torch.Tensor, cap: float, level: RatioLevel
+) -> torch.Tensor:
+    """Weights that make up for an engine whose probabilities differ a little from those of the policy.
+
+    ``min(p_trainer / p_sampler, cap)``: truncated importance sampling (Yao et al. 2025, "Your Efficient RL Framework
+    Secretly Brings You Off-Policy RL Training"), as TRL does with ``vllm_importance_sampling_mode``
+    ``token_truncate`` and ``sequence_truncate``. Of a sequence, the ratio is the product over its tokens.
+
+    Args:
+        trainer: (N, T) log-probabilities under the policy before the update.
+        sampler: (N, T) at sampling.
+        mask: (N, T) 1 for tokens of a completion, 0 for padding.
+        cap: Largest weight.
+        level: Of tokens or of sequences.
+
+    Returns:
+        (N, T), or (N, 1) for sequences; without gradient.
+    """
+    difference = ((trainer - sampler) * mask).detach()
+    if level == "sequence":
+        difference = difference.sum(dim=1, keepdim=True)
+    return difference.exp().clamp(max=cap)
 
 
 def divergence(new: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

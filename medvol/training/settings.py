@@ -161,6 +161,10 @@ class LossSettings:
         beta: Weight of the divergence from the policy that training started from; 0 leaves the reference out.
         corrected_kl: Weight the divergence by the probability ratio, which makes its gradient unbiased after the first
             update (DeepSeek-V3.2; the default of TRL).
+        sampler_cap: Largest weight of a token for the difference between the engine that sampled it and the policy that
+            is trained, see ``sampler_weights``; None leaves the difference alone. Nothing is weighted where the policy
+            itself samples.
+        sampler_level: Weight each ``token``, or the whole ``sequence``.
     """
 
     kind: LossKind = "grpo"
@@ -170,6 +174,8 @@ class LossSettings:
     ratio_cap: float | None = None
     beta: float = 0.01
     corrected_kl: bool = False
+    sampler_cap: float | None = 3.0
+    sampler_level: RatioLevel = "token"
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -180,6 +186,8 @@ class LossSettings:
         require_least(0, "loss", epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high, beta=self.beta)
         if self.ratio_cap is not None and not self.ratio_cap > 1 + self.epsilon_high:
             raise ConfigError(f"loss.ratio_cap is {self.ratio_cap}; it must be above 1 + loss.epsilon_high, or null")
+        if self.sampler_cap is not None and not self.sampler_cap >= 1:
+            raise ConfigError(f"loss.sampler_cap is {self.sampler_cap}; it must be at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -190,10 +198,14 @@ class StartSettings:
         min_parse_rate: Least share of the first answers that follows the grammar. Without a cold start, GRPO does not
             converge (MedVol-R1, Table 2): without any reward there is nothing to learn from.
         max_prompt_tokens: Longest allowed prompt; None allows what the model does.
+        max_sampler_gap: Largest mean difference between the log-probabilities of the engine and those of the policy, in
+            nats a token; it holds for every later step too. None takes 0.01 where the network computes in float32, and
+            0.1 where in a narrower type.
     """
 
     min_parse_rate: float = 0.5
     max_prompt_tokens: int | None = None
+    max_sampler_gap: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -202,3 +214,4 @@ class StartSettings:
             ConfigError: A setting is out of range.
         """
         require_share("start", min_parse_rate=self.min_parse_rate)
+        require_least(0, "start", max_sampler_gap=self.max_sampler_gap)

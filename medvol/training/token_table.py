@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from medvol.core.errors import EngineError
 from medvol.core.prompts import Prompt
 from medvol.core.types import Completion
 from medvol.rollouts.groups import Group
@@ -39,6 +40,19 @@ class TokenTable:
     def completions(self) -> list[list[Completion]]:
         """Those of each group."""
         return [group.completions for group in self.groups]
+
+    @property
+    def sampled(self) -> torch.Tensor:
+        """(N, T) log-probabilities at sampling, 0 for padding.
+
+        Raises:
+            EngineError: A completion comes without them.
+        """
+        found = [[completion.log_probs for completion in group] for group in self.completions]
+        rows = [[torch.from_numpy(row) for row in group if row is not None] for group in found]
+        if list(map(len, rows)) != list(map(len, found)):
+            raise EngineError("the engine gave completions without log-probabilities; a step cannot be corrected")
+        return self.pad(rows).to(self.mask.device)
 
     def pad(self, scores: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
         """Lay a value for each token of each completion of each group out as (N, T), 0 for padding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 
@@ -38,12 +39,17 @@ def write_adapter(network: VLMNetwork, folder: Path, rank: int, base: str) -> No
         rank: Of the adapters.
         base: Name of the base model, which peft looks for.
     """
+    write_layers(network, folder, rank, base, {_BASE: _name_weights(network)})
+
+
+def write_layers(network: VLMNetwork, folder: Path, rank: int, base: str, notes: Mapping[str, str]) -> None:
+    """``write_adapter``, with other notes in the file of the weights than a hash of those beneath, which takes long."""
     state = {
         f"{_PREFIX}{name.replace('.default.', '.')}": tensor.detach().cpu().contiguous()
         for name, tensor in network.model.state_dict().items()
         if ".lora_" in name
     }
-    save_file(state, folder / WEIGHTS, {"format": "pt", _BASE: _name_weights(network)})
+    save_file(state, folder / WEIGHTS, {"format": "pt", **notes})
     config = adapter_config(rank)
     config.base_model_name_or_path = base
     config.inference_mode = True

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
-from medvol.core.types import Sampling, SliceStack
+from medvol.core.types import Completion, Sampling, SliceStack
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.packing import Branch, pack_tree
 
@@ -74,6 +75,12 @@ def decode(
             break
         owner, places = _read_tokens(network, active, owner, places, cache)
     return [[(line.ids, line.log_probs) for line in lines if line.query == i] for i in range(len(queries))]
+
+
+def as_completion(network: VLMNetwork, ids: Sequence[int], log_probs: Sequence[float]) -> Completion:
+    """What was written, as text in the grammar's units."""
+    text = network.read_boxes(str(network.tokenizer.decode(ids, skip_special_tokens=True)))
+    return Completion(text, np.array(ids, np.int64), np.array(log_probs, np.float32))
 
 
 def new_cache(network: VLMNetwork) -> DynamicCache:

@@ -173,10 +173,11 @@ def choose_template(folder: Path, template: PromptTemplate | None, units: BoxUni
     return replace(stored, max_anchors=template.max_anchors)
 
 
-def write_network(network: VLMNetwork, folder: Path) -> None:
-    """Write weights, configuration and processor; adapters are folded into the weights."""
+def write_network(network: VLMNetwork, folder: Path, adapters: bool = True) -> None:
+    """Write weights, configuration and processor; adapters are folded into the weights, or left out."""
+    weights = narrowed(folded_weights(network.model, adapters), network.narrow)
     with hide_progress_bars():
-        network.model.save_pretrained(folder, state_dict=narrowed(folded_weights(network.model), network.narrow))
+        network.model.save_pretrained(folder, state_dict=weights)
     if network.narrow is not None:  # the library states the type of the first parameter
         network.model.config.dtype = network.narrow
         network.model.config.save_pretrained(folder)

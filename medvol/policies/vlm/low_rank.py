@@ -64,10 +64,14 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def folded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+def folded_weights(model: nn.Module, adapters: bool = True) -> dict[str, torch.Tensor]:
     """Weights of a plain model that answers as this one does with its adapters; its own weights without any.
 
     Sums lie in the memory of the host: a GPU may have no room for a second model.
+
+    Args:
+        model: The model.
+        adapters: Add the adapters to the weights beneath them; False leaves them out.
     """
     layers: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     weights = {
@@ -77,5 +81,6 @@ def folded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     }
     for name, layer in layers.items():
         whole = whole_weight(layer.base_layer)
-        weights[f"{name}.weight"] = (whole + layer.get_delta_weight("default")).to("cpu", whole.dtype)
+        summed = whole + layer.get_delta_weight("default") if adapters else whole
+        weights[f"{name}.weight"] = summed.to("cpu", whole.dtype)
     return weights

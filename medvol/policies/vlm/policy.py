@@ -16,6 +16,7 @@ from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.publishers import owner_of
 from medvol.core.ranges import require_least
 from medvol.core.roles import TrainablePolicy
+from medvol.core.served_form import ServedForm
 from medvol.core.types import Completion, Sampling, SliceStack
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class VLMPolicy(TrainablePolicy):
         """Write completions; the slices that several prompts share are read once."""
         import torch
 
-        from medvol.policies.vlm.decoding import decode
+        from medvol.policies.vlm.decoding import as_completion, decode
         from medvol.policies.vlm.precision import arithmetic
 
         sampling = sampling or Sampling()
@@ -154,7 +155,7 @@ class VLMPolicy(TrainablePolicy):
                 with arithmetic(network.device, network.narrow):
                     found = decode(network, slices, queries, n, sampling, generator)
                 for i, written in zip(members, found, strict=True):
-                    answers[i] = [self._completion(ids, log_probs) for ids, log_probs in written]
+                    answers[i] = [as_completion(network, ids, log_probs) for ids, log_probs in written]
         finally:
             network.train(training)
         return answers
@@ -216,6 +217,13 @@ class VLMPolicy(TrainablePolicy):
         with arithmetic(network.device, network.narrow):
             return network.measure(prompt.slices, prompt.query)
 
+    def served_form(self) -> ServedForm | None:
+        """What a server has to know, where the family's slices are patches with a grid (Qwen)."""
+        from medvol.policies.vlm.served import ServedNetwork
+
+        network = self.load()
+        return ServedNetwork(network, self.lora_rank) if "image_grid_thw" in network.blank else None
+
     def write_weights(self, folder: Path) -> None:
         """Write weights, configuration and tokenizer as transformers keeps them; adapters are folded in."""
         from medvol.policies.vlm.folder import write_network
@@ -246,11 +254,6 @@ class VLMPolicy(TrainablePolicy):
         drawings = by_slices(prompts)
         with arithmetic(network.device, network.narrow):
             return ungroup(drawings, score(network, group(drawings, prompts, completions), temperature))
-
-    def _completion(self, ids: list[int], log_probs: list[float]) -> Completion:
-        network = self.load()
-        text = network.read_boxes(str(network.tokenizer.decode(ids, skip_special_tokens=True)))
-        return Completion(text, np.array(ids, np.int64), np.array(log_probs, np.float32))
 
 
 def by_slices(prompts: Sequence[Prompt]) -> Drawings:

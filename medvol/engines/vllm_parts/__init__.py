@@ -1,0 +1,1 @@
+"""What the two vLLM engines share: what is asked, how answers are read, how slices travel."""

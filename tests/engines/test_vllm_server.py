@@ -1,0 +1,240 @@
+"""VLLMServerEngine against a stand-in server that really samples, and against servers that fail."""
+
+import base64
+import json
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+from fake_vllm_server import FakeServer, decode
+
+from medvol.core.errors import ConfigError, EngineError
+from medvol.core.served_form import SlicePatches
+from medvol.engines.vllm_parts.slices_on_the_wire import find_places, pack_slices
+from medvol.engines.vllm_server import VLLMServerEngine
+from tests.engines.record_vllm import read_record
+from tests.engines.test_vllm_engine import SAMPLING, change, largest_gap, make_prompts
+
+
+@pytest.fixture
+def server(tiny_folder):
+    with FakeServer(str(tiny_folder)) as listening:
+        yield listening
+
+
+def connect(server, folder, **settings) -> VLLMServerEngine:
+    return VLLMServerEngine(server.url, str(folder / "shared"), **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}], ids=["all weights", "adapters"])
+def test_new_weights_answer_after_a_sync(server, tmp_path, make_policy, settings):
+    policy = make_policy(**settings)
+    engine = connect(server, tmp_path)
+    engine.require_ready()
+    asked = engine.start(policy)
+    prompts = make_prompts(policy)
+    for by in (0.05, 0.02):
+        change(policy, by)
+        engine.sync()
+        answers = asked.generate(prompts, 2, SAMPLING)
+        assert [len(group) for group in answers] == [2, 2]
+        assert largest_gap(policy, prompts, answers) < 1e-3
+    loading = "/v1/load_lora_adapter" if settings else "/collective_rpc"
+    assert server.paths.count(loading) == server.paths.count("/reset_prefix_cache") == 2
+    assert [one.name for one in (tmp_path / "shared").iterdir()] == ["medvol-2"]
+    assert list(server.fake.adapters) == (["medvol-2"] if settings else [])
+    engine.stop()
+    assert not list((tmp_path / "shared").iterdir())
+
+
+def test_slices_of_one_volume_are_packed_alike(server, tmp_path, make_policy):
+    policy = make_policy()
+    engine = connect(server, tmp_path)
+    asked = engine.start(policy)
+    engine.sync()
+    asked.generate(make_prompts(policy), 1, SAMPLING)
+    one, two = (body["features"] for path, body in server.calls if path.endswith("/generate"))
+    assert one["mm_hashes"] == two["mm_hashes"]
+    assert len(one["mm_hashes"]["image"]) == 4
+    seeds = [body["sampling_params"]["seed"] for path, body in server.calls if path.endswith("/generate")]
+    assert sorted(seeds) == [11, 12]
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_slices_travel_whole(kind):
+    values = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
+    (key, other), (text, _) = pack_slices([SlicePatches(values, (1, 2, 4)), SlicePatches(values + 1, (1, 2, 4))], kind)
+    found = decode(text)
+    assert torch.equal(found["pixel_values"], torch.from_numpy(values).to(getattr(torch, kind)))
+    assert found["image_grid_thw"].tolist() == [1, 2, 4]
+    assert len(key) == 64
+    assert key != other
+
+
+def test_slices_travel_as_vllm_packs_them():
+    """Against vLLM's own coder, where the package is installed."""
+    mm_serde = pytest.importorskip("vllm.entrypoints.scale_out.token_in_token_out.mm_serde")
+    values = np.arange(24, dtype=np.float32).reshape(8, 3)
+    _, (text,) = pack_slices([SlicePatches(values, (1, 2, 4))], "float32")
+    item = mm_serde.decode_mm_kwargs_item(text)
+    assert torch.equal(item["pixel_values"].data, torch.from_numpy(values))
+    assert item["image_grid_thw"].data.tolist() == [1, 2, 4]
+    assert item["image_grid_thw"].field.keep_on_cpu
+    again = base64.b64decode(mm_serde.encode_mm_kwargs_item(item))
+    assert len(again) == len(base64.b64decode(text))
+
+
+def test_requests_are_those_that_vllm_reads(server, tmp_path, make_policy):
+    """A whole request against vLLM's own models of it, where the package is installed; and its names of weights."""
+    protocol = pytest.importorskip("vllm.entrypoints.scale_out.token_in_token_out.protocol")
+    from safetensors import safe_open
+    from vllm.entrypoints.scale_out.token_in_token_out.mm_features import mm_kwargs_from_features
+    from vllm.lora.utils import parse_fine_tuned_lora_name
+    from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
+
+    policy = make_policy(lora_rank=4)
+    engine = connect(server, tmp_path)
+    asked = engine.start(policy)
+    engine.sync()
+    (prompt,) = make_prompts(policy, ["the liver"])
+    asked.generate([prompt], 2, SAMPLING)
+    body = next(body for path, body in server.calls if path.endswith("/generate"))
+    request = protocol.GenerateRequest.model_validate(body)
+    assert (request.model, request.sampling_params.n, request.sampling_params.seed) == ("medvol-1", 2, 11)
+    items = mm_kwargs_from_features(request.features)["image"]
+    own = policy.load().prepare(torch.from_numpy(np.array(prompt.slices.pixels)))
+    assert torch.equal(torch.cat([item["pixel_values"].data for item in items]), own["pixel_values"])
+    mapper = Qwen3VLForConditionalGeneration.hf_to_vllm_mapper
+    with safe_open(tmp_path / "shared" / "medvol-1" / "adapter_model.safetensors", "pt") as file:
+        places = {parse_fine_tuned_lora_name(name, mapper)[0] for name in file.keys()}  # noqa: SIM118
+    assert "language_model.model.layers.0.self_attn.q_proj" in places
+    assert all(place.startswith("language_model.model.layers.") for place in places)
+
+
+def test_the_record_is_what_vllm_has():
+    """Against the package, where it is installed."""
+    pytest.importorskip("vllm.entrypoints.llm")
+    from tests.engines.record_vllm import record
+
+    known = read_record()
+    assert record() == {name: value for name, value in known.items() if name != "version"}
+
+
+def test_places_of_slices():
+    assert find_places([1, 9, 9, 2, 9, 3], 9, 2) == [{"offset": 1, "length": 2}, {"offset": 4, "length": 1}]
+    with pytest.raises(EngineError, match="shows 3 slices and keeps places for 2"):
+        find_places([1, 9, 9, 2, 9, 3], 9, 3)
+
+
+def test_a_server_that_is_down():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(EngineError, match=r"cannot be reached \(.*\); start it, or check engine\.url"):
+        VLLMServerEngine(url, "x").require_ready()
+
+
+def test_a_server_that_hangs(server, tmp_path, make_policy):
+    engine = connect(server, tmp_path, timeout_s=0.3)
+    asked = engine.start(make_policy())
+    server.answer = lambda path, body: time.sleep(1) if path == "/collective_rpc" else None
+    with pytest.raises(EngineError, match=r"did not answer /collective_rpc within 0\.3 s"):
+        engine.sync()
+    assert asked.template == make_policy().template
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"data": []}, r"has no model, and engine\.model is ''"),
+        ({"object": "list"}, "not as a vLLM server does"),
+        ("<html>", "something that is not JSON: <html>"),
+        ((503, "overloaded"), "refused /v1/models with status 503: overloaded"),
+        ({"data": [{"id": "other", "max_model_len": 99}]}, r"has other, and engine\.model is 'tiny'; name one"),
+    ],
+)
+def test_a_server_of_something_else(server, tmp_path, answer, words):
+    server.answer = lambda path, body: answer if path == "/v1/models" else None
+    with pytest.raises(EngineError, match=words):
+        connect(server, tmp_path, model="tiny" if "other" in json.dumps(answer) else None).require_ready()
+
+
+@pytest.mark.parametrize(
+    ("path", "rank", "words"),
+    [
+        ("/collective_rpc", 0, "start it with VLLM_SERVER_DEV_MODE=1 in its environment"),
+        ("/reset_prefix_cache", 4, "start it with VLLM_SERVER_DEV_MODE=1 in its environment"),
+        ("/v1/load_lora_adapter", 4, "start it with --enable-lora, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
+        ("/inference/v1/generate", 0, "start it with --enable-scale-out"),
+    ],
+)
+def test_a_server_that_was_started_without_something(server, tmp_path, make_policy, path, rank, words):
+    policy = make_policy(lora_rank=rank)
+    engine = connect(server, tmp_path)
+    asked = engine.start(policy)
+    server.absent = {path}
+
+    def step():
+        engine.sync()
+        asked.generate(make_prompts(policy), 1, SAMPLING)
+
+    with pytest.raises(EngineError, match=f"does not know {path} .*{words}"):
+        step()
+
+
+def spoil(**changes):
+    choice = {"index": 0, "token_ids": [5], "finish_reason": "stop", "logprobs": {"content": [{"logprob": -1.0}]}}
+    return {"choices": [{**choice, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"choices": []}, "gave 0 completions of a prompt, and 1 were asked"),
+        ({"error": "x"}, "no completions with tokens and log-probabilities .KeyError"),
+        (spoil(token_ids=["a"]), "no completions with tokens and log-probabilities .TypeError"),
+        (spoil(token_ids=[True]), "no completions with tokens and log-probabilities .TypeError"),
+        (spoil(logprobs=None), "no completions with tokens and log-probabilities .TypeError"),
+        (spoil(logprobs={"content": [{"logprob": 3.0}]}, finish_reason="length", token_ids=[5] * 4), "do not belong"),
+        (spoil(finish_reason=None), "with the reason None"),
+        (spoil(token_ids=[10**9]), "ended a completion after 1 tokens with the reason 'stop'"),
+        ((400, {"error": {"message": "prompt too long"}}), "refused /inference/v1/generate with status 400"),
+    ],
+)
+def test_completions_that_are_none(server, tmp_path, make_policy, answer, words):
+    policy = make_policy()
+    engine = connect(server, tmp_path)
+    asked = engine.start(policy)
+    engine.sync()
+    server.answer = lambda path, body: answer if path.endswith("/generate") else None
+    with pytest.raises(EngineError, match=words):
+        asked.generate(make_prompts(policy, ["the liver"]), 1, SAMPLING)
+
+
+def test_a_cache_that_is_kept_is_refused(server, tmp_path, make_policy):
+    engine = connect(server, tmp_path)
+    engine.start(make_policy())
+    server.answer = lambda path, body: {"success": False} if path == "/reset_prefix_cache" else None
+    with pytest.raises(EngineError, match="did not forget the prompts"):
+        engine.sync()
+
+
+def test_a_server_with_too_little_room(server, tmp_path, make_policy):
+    server.limit = 30
+    policy = make_policy()
+    engine = connect(server, tmp_path)
+    asked = engine.start(policy)
+    engine.sync()
+    with pytest.raises(ConfigError, match="vLLM takes 30 together; raise --max-model-len of the server"):
+        asked.generate(make_prompts(policy), 1, SAMPLING)
+
+
+def test_settings_without_meaning():
+    with pytest.raises(ConfigError, match=r"engine\.url is an address such as"):
+        VLLMServerEngine("127.0.0.1:8000", "x")
+    with pytest.raises(ConfigError, match=r"engine\.timeout_s is above 0; got 0"):
+        VLLMServerEngine("http://127.0.0.1:8000", "x", timeout_s=0)
+    with pytest.raises(EngineError, match="was not started"):
+        VLLMServerEngine("http://127.0.0.1:8000", "x").sync()
