@@ -89,7 +89,7 @@ def require_finite_gradients(parameters: Iterable[torch.nn.Parameter], step: int
 def _split(parameters: Iterable[torch.nn.Parameter]) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
     """Parameters with a gradient: the sharded ones, and the whole ones."""
     own = [parameter for parameter in parameters if parameter.grad is not None]
-    sharded = [parameter for parameter in own if isinstance(parameter, DTensor)]
+    sharded: list[torch.nn.Parameter] = [parameter for parameter in own if isinstance(parameter, DTensor)]
     return sharded, [parameter for parameter in own if not isinstance(parameter, DTensor)]
 
 
