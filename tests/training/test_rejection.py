@@ -16,6 +16,7 @@ from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.data import CaseDataModule
+from medvol.training.group_notes import note_group
 from medvol.training.rejection import RejectionModule
 from medvol.training.settings import GRPOOptimizerSettings, RolloutSettings, StartSettings
 from tests.fixtures.callbacks import Listener
@@ -135,6 +136,18 @@ def test_the_threshold_is_a_share_of_all_weights(tmp_path):
     fit(module, tmp_path, 1)
     enough = [max(reward.total for reward in group.rewards) > 2.0 for group in kept.groups]
     assert sum(len(table.groups) for table in tables) == sum(enough)
+
+
+def test_two_processes_have_the_parts_of_one_mean(tmp_path):
+    module = make_module(least_reward=0.05, rate=0.0)
+    kept = Groups(module)
+    fit(module, tmp_path, 1)
+    notes = [note_group(group) for group in kept.groups]
+    (whole,) = kept.make(kept.groups, notes, 0)
+    parts = [table for first in (0, 2) for table in kept.make(kept.groups[first : first + 2], notes, first)]
+    assert sum(len(table.groups) for table in parts) == len(whole.groups)
+    assert sum(float(table.weights.sum()) for table in parts) == pytest.approx(1.0)
+    assert float(whole.weights.sum()) == pytest.approx(1.0)
 
 
 def test_what_cannot_be_is_refused():
