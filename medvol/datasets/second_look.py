@@ -189,14 +189,16 @@ class SecondLookDataset(CaseDataset):
 
 
 def _crop_case(case: Case, region: Region, crop: Volume, case_id: str) -> Case:
-    """A case about a view: everything that lies on the scan's grid is cut to it."""
+    """A case about a view: everything that lies on the scan's grid is cut to it; what it does not show is absent."""
     maps: dict[str, Any] = {}
     rows, columns = region.plane
     for field in fields(case):
         value = getattr(case, field.name)
         if isinstance(value, np.ndarray) and value.shape == case.volume.shape:
             maps[field.name] = np.ascontiguousarray(value[:, rows, columns])
-    shown = "target" in maps and bool(maps["target"].any())
-    query = case.query if shown else replace(case.query, kind="absent")
-    anchor = None if case.anchor is None or not shown else move_in(case.anchor, region)
-    return replace(case, case_id=case_id, volume=crop, query=query, anchor=anchor, **maps)
+    shown = bool(require_target(case)[slice(*region.z), rows, columns].any())
+    if shown:
+        anchor = None if case.anchor is None else move_in(case.anchor, region)
+        return replace(case, case_id=case_id, volume=crop, anchor=anchor, **maps)
+    maps["target"] = np.zeros(crop.shape, bool)
+    return replace(case, case_id=case_id, volume=crop, query=replace(case.query, kind="absent"), anchor=None, **maps)

@@ -112,6 +112,17 @@ def test_companions_ask_about_the_same_view(phantoms):
         assert (case.query.kind == "absent") == (not case.target.any())
 
 
+def test_what_lies_at_another_height_is_absent(phantoms):
+    cases = SecondLookDataset(phantoms, whole=False, companions=20, region=RegionSettings(200.0, 0.0))
+    elsewhere = 0
+    for index in range(40):
+        case = cases[index]
+        first, stop = case.volume.shown
+        assert case.target.any() == case.target[first:stop].any()
+        elsewhere += case.query.kind == "absent"
+    assert elsewhere
+
+
 def test_absent_targets_are_looked_for_somewhere():
     case = SecondLookDataset(OneCase(absent=True), whole=False, region=RegionSettings(4.0, 4.0))[0]
     assert case.query.kind == "absent"

@@ -84,7 +84,7 @@ def reader_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages name; copy it before anything writes into it."""
     folder = tmp_path_factory.mktemp("pages")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
-    for run in ("quickstart", "own_data"):
+    for run in ("quickstart", "own_data", "second_look"):
         shutil.copytree(REPOSITORY / "medvol" / "bundled" / "best", folder / "runs" / run / "model")
     scan = write_scans(folder)
     for name in ("ct", "scan", "phantom"):
