@@ -1,5 +1,6 @@
 """The benchmark of unheard words: its phrasings are what they are said to be, its probe is exact, its rows run."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -71,6 +72,12 @@ def test_a_bag_of_words_counts_the_words_of_training_and_no_others(program: dict
     counts = sys.modules["word_readers"].count_words(["the liver", "the spleen the", "the thymus"], np.array([1, 1, 0]))
     often, rare = np.log(1 + 2 / 2), np.log(1 + 2 / 1)  # columns: liver, spleen, the
     np.testing.assert_allclose(counts, [[rare, 0, often], [0, rare, 2 * often], [0, 0, often]])
+
+
+def test_the_committed_table_is_that_of_the_committed_cells(program: dict) -> None:
+    cells = sys.modules["cells"].read_cells(program["KEPT"])
+    assert {"own", "words"} <= cells.keys()
+    assert json.loads(json.dumps(program["summarise"](cells))) == json.loads(program["SUMMARY"].read_text())
 
 
 @pytest.mark.slow
