@@ -181,12 +181,24 @@ def evaluate(
     return read_evaluation(folder).scores
 
 
-def make_cell(row: str, seed: int, steps: int, cpu_s: float, scores: Sequence[CaseScore]) -> Cell:
+def phrasing_of(score: CaseScore) -> str:
+    """One of ``PHRASINGS``."""
+    return PHRASINGS[score.held_out]
+
+
+def make_cell(
+    row: str,
+    seed: int,
+    steps: int,
+    cpu_s: float,
+    scores: Sequence[CaseScore],
+    phrasing_of: Callable[[CaseScore], str] = phrasing_of,
+) -> Cell:
     """Sum an evaluation up; several cases of one patient, target and phrasing are averaged."""
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for score in scores:
-        phrasing = PHRASINGS[score.held_out]
-        found.setdefault(score.patient_id, {}).setdefault(score.target, {}).setdefault(phrasing, []).append(score.dsc)
+        phrasings = found.setdefault(score.patient_id, {}).setdefault(score.target, {})
+        phrasings.setdefault(phrasing_of(score), []).append(score.dsc)
     dsc = {
         patient: {
             target: {phrasing: round(float(np.mean(values)), 4) for phrasing, values in phrasings.items()}

@@ -30,6 +30,9 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         seed: Seed of the random weights.
         query_banks: YAML files of queries whose words the tokenizer should know too, when it is built.
         freeze_vision: Leave the vision tower out of training.
+        words: Asks queries with words that training never met in a known phrasing instead, the nearest one in meaning
+            to a sentence encoder: ``minilm`` (extra ``words``), or a folder with an encoder of BERT's kind; None asks
+            every query as it is.
     """
 
     def __init__(
@@ -39,22 +42,37 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         seed: int = 0,
         query_banks: Sequence[str] = (),
         freeze_vision: bool = False,
+        words: str | None = None,
     ) -> None:
         super().__init__(template=template, freeze_vision=freeze_vision)
         self.model = model
         self.seed = seed
         self.query_banks = tuple(query_banks)
+        self.words = words
 
     def folder_settings(self) -> Mapping[str, Any]:
-        """None: a folder holds the weights and the tokenizer that seed and query banks gave."""
-        return {}
+        """The encoder, where there is one; a folder holds the weights and the tokenizer that seed and banks gave."""
+        return {} if self.words is None else {"words": self.words}
+
+    def identity(self) -> Mapping[str, Any]:
+        """Name, origin and sha256 of the weights as they are now, and the encoder's sha256, where there is one."""
+        if self.words is None:
+            return super().identity()
+        from medvol.policies.sentence_encoder import encoder_sha256
+
+        return {**super().identity(), "words": encoder_sha256(self.words)}
 
     def require_ready(self) -> None:
-        """Find the folder, where one is given.
+        """Find the folder and the encoder, where they are given.
 
         Raises:
-            CheckpointError: There is no such folder.
+            CheckpointError: There is no such folder, or no such encoder.
+            MissingExtraError: The encoder is not installed.
         """
+        if self.words is not None:
+            from medvol.policies.sentence_encoder import find_encoder
+
+            find_encoder(self.words)
         if self.model is not None and not model_folder(self.model).is_dir():
             hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
             raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
@@ -66,6 +84,19 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
             CheckpointError: There is no such folder.
         """
         self.require_ready()
+        network = self._load_or_draw()
+        if self.words is not None:
+            from medvol.policies.known_phrasings import KnownPhrasings
+            from medvol.policies.sentence_encoder import SentenceEncoder
+            from medvol.queries.query_bank import RELEASE_BANK, QueryBank
+
+            bank = QueryBank.load(RELEASE_BANK, *self.query_banks)
+            known = None if self.training_data is None else self.training_data.words or None
+            network.layout.reword = KnownPhrasings(SentenceEncoder(self.words), bank, known).say
+        return network
+
+    def _load_or_draw(self) -> VLMNetwork:
+        """The network of the folder, or one of random weights."""
         if self.model is None:
             from medvol.policies.tiny_network import TINY_TEMPLATE, build_tiny
             from medvol.queries.query_bank import QueryBank

@@ -123,6 +123,11 @@ class QueryBank:
                 )
         return ()
 
+    def training_queries(self) -> list[Query]:
+        """Training phrasings of all targets that speak of no modality, in order; without patterns."""
+        queries = [query for target in self.targets for query in self._phrasings[target]]
+        return [query for query in queries if not query.held_out and query.modality is None]
+
     def texts(self, held_out: bool | None = None) -> list[str]:
         """Texts of all phrasings, for a tokenizer; each once, in order."""
         queries = [query for target in self.targets for query in self._phrasings[target]]

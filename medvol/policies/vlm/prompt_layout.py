@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -29,6 +30,9 @@ class PromptLayout:
         CheckpointError: There is no chat template, or it does not write what it is given.
     """
 
+    reword: Callable[[str], str] | None = None
+    """Says a query in words that the model knows; None asks it as it is."""
+
     def __init__(self, processor: Any, template: PromptTemplate, block: str, inline: str | None) -> None:
         self.processor = processor
         self.template = template
@@ -45,7 +49,8 @@ class PromptLayout:
 
     def encode_query(self, query: str) -> list[int]:
         """Token ids between the prefix and the answer."""
-        return self.encode(f"{query}{self.closing}")
+        asked = query if self.reword is None else self.reword(query)
+        return self.encode(f"{asked}{self.closing}")
 
     def lay_out(self, indices: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prefix of a drawing.
