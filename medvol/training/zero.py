@@ -58,11 +58,11 @@ class ZeroStrategy(DDPStrategy):
         from deepspeed.utils import safe_get_full_optimizer_state
 
         (inner,) = self.optimizers
+        own = inner.state.get(inner.param_groups[0]["params"][0], {})  # nothing before the first step
         rows: dict[int, dict[str, Any]] = {}
-        taken = inner.state.get(inner.param_groups[0]["params"][0])  # None before the first step
-        for place, parameter in enumerate(self._parameters if taken else ()):
+        for place, parameter in enumerate(self._parameters if own else ()):
             whole = {name: safe_get_full_optimizer_state(parameter, name).cpu().clone() for name in _MOMENTS}
-            rows[place] = {"step": torch.as_tensor(taken["step"]).cpu().clone(), **whole}
+            rows[place] = {"step": torch.as_tensor(own["step"]).cpu().clone(), **whole}
         places, groups = iter(range(len(self._parameters))), []
         for count, group in zip(self._groups, inner.param_groups, strict=True):
             groups.append({**group, "params": [next(places) for _ in range(count)]})
