@@ -51,6 +51,12 @@ SETTINGS = (
     replace(PLAIN, name="adapters on layers of 4 bits", policy={**LORA, "quantised": True}),
 )
 
+PLANNED_ONLY = (
+    replace(PLAIN, name="moments on the host", moments="host"),
+    replace(PLAIN, name="moments of 8 bits", moments="8bit"),
+)
+"""On a CPU, device and host are one, and moments are made by hand before the step that is measured."""
+
 
 def main() -> None:
     """Measure what is not in the file yet."""
@@ -62,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
     if options.plan:
-        planned = {setting.name: plan(replace(setting, side_px=256), "cuda") for setting in SETTINGS}
+        planned = {setting.name: plan(replace(setting, side_px=256), "cuda") for setting in SETTINGS + PLANNED_ONLY}
         print(json.dumps(planned))
         return
     for setting in SETTINGS:

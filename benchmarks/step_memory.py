@@ -73,6 +73,7 @@ class Setting:
         volumes_per_pass: Of GRPO.
         vocabulary: Least number of rows of the vocabulary.
         score_rows: Rows of the vocabulary's scores that exist at a time; as medvol sets it when None.
+        moments: Where AdamW keeps its moments. Only a step with moments on the device is measured; all can be planned.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Setting:
     volumes_per_pass: int | None = None
     vocabulary: int = 0
     score_rows: int | None = None
+    moments: str = "device"
 
 
 def write_model(setting: Setting, folder: Path, weights: bool = True) -> None:
@@ -215,6 +217,7 @@ def size_step(setting: Setting, answer_tokens: int, query: str, shape: tuple[int
         scan_shape=shape,
         volumes_per_pass=setting.volumes_per_pass,
         reference=setting.method == "GRPO" and setting.beta > 0,
+        moments=setting.moments,  # type: ignore[arg-type]
     )
 
 

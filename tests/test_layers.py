@@ -14,7 +14,8 @@ HEAVY = {"torch", "transformers", "lightning", "SimpleITK", "peft", "sam2", "med
 OWNERS = {
     "transformers": ("policies/", "propagators/sam2_family/", "weights/progress_bars.py"),
     "peft": ("policies/vlm/low_rank.py",),
-    "bitsandbytes": ("policies/vlm/four_bits.py",),
+    "bitsandbytes": ("policies/vlm/four_bits.py", "training/moments.py"),
+    "deepspeed": ("training/zero.py",),
     "tokenizers": ("policies/",),
     "httpx": ("policies/endpoint_parts/connection.py", "training/publishing.py", "engines/vllm_parts/connection.py"),
     "msgpack": ("engines/vllm_parts/slices_on_the_wire.py",),

@@ -31,8 +31,13 @@ class ZeroStrategy(DDPStrategy):
 
         Raises:
             MissingExtraError: DeepSpeed is not installed.
-            ConfigError: Gradients are to be clipped by value.
+            ConfigError: Gradients are to be clipped by value, or scaled.
         """
+        if getattr(self.precision_plugin, "scaler", None) is not None:
+            raise ConfigError(
+                f"trainer.precision is {trainer.precision}, which scales gradients, and {NAME} does not; choose "
+                "bf16-mixed or 32-true"
+            )
         if trainer.gradient_clip_algorithm == "value":
             raise ConfigError(
                 f"trainer.gradient_clip_algorithm is value, and {NAME} clips gradients by their norm; leave it out"
@@ -58,11 +63,11 @@ class ZeroStrategy(DDPStrategy):
         from deepspeed.utils import safe_get_full_optimizer_state
 
         (inner,) = self.optimizers
-        step = torch.as_tensor(inner.state[inner.param_groups[0]["params"][0]]["step"])
+        own = inner.state.get(inner.param_groups[0]["params"][0], {})  # nothing before the first step
         rows: dict[int, dict[str, Any]] = {}
-        for place, parameter in enumerate(self._parameters):
+        for place, parameter in enumerate(self._parameters if own else ()):
             whole = {name: safe_get_full_optimizer_state(parameter, name).cpu().clone() for name in _MOMENTS}
-            rows[place] = {"step": step.cpu().clone(), **whole}
+            rows[place] = {"step": torch.as_tensor(own["step"]).cpu().clone(), **whole}
         places, groups = iter(range(len(self._parameters))), []
         for count, group in zip(self._groups, inner.param_groups, strict=True):
             groups.append({**group, "params": [next(places) for _ in range(count)]})
@@ -73,13 +78,17 @@ class ZeroStrategy(DDPStrategy):
         from deepspeed.utils import safe_set_full_optimizer_state
 
         (inner,), (state,) = self.optimizers, checkpoint["optimizer_states"]
-        for place, row in state["state"].items():
-            for name in _MOMENTS:
-                safe_set_full_optimizer_state(self._parameters[place], row[name].to(self.root_device), name)
+        rows = state["state"]
         for group, saved in zip(inner.param_groups, state["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
-            for part in group["params"]:
-                inner.state[part]["step"] = next(iter(state["state"].values()))["step"].clone()
+            for part in group["params"] if rows else ():
+                moments = {name: torch.zeros_like(part) for name in _MOMENTS}
+                inner.state[part] = {"step": rows[min(rows)]["step"].clone(), **moments}
+        if rows:
+            self._zero._lazy_init_hp_params_optimizer_state()  # parts of the moments belong to their parameters now
+        for place, row in rows.items():
+            for name in _MOMENTS:
+                safe_set_full_optimizer_state(self._parameters[place], row[name].to(self.root_device), name)
 
 
 class _Step:
