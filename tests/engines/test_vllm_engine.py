@@ -17,7 +17,7 @@ from medvol.core.types import Sampling
 from medvol.engines.vllm import VLLMEngine, join_places
 from medvol.grounding.prompts import build_prompts
 from medvol.policies.centre import CentreBoxPolicy
-from medvol.testing import make_volume
+from medvol.testing import checks_of, make_volume
 from tests.engines.record_vllm import read_record
 from tests.fixtures.light_policy import LightPolicy
 
@@ -270,6 +270,11 @@ def test_what_vllm_raises_is_one_sentence(llm, monkeypatch, make_policy):
 def test_without_vllm_the_error_says_what_to_install():
     with pytest.raises(MissingExtraError, match=r'pip install "medvol-r1\[vllm\]"'):
         VLLMEngine().require_ready()
+
+
+@pytest.mark.parametrize("check", checks_of(VLLMEngine()), ids=lambda check: check.__name__)
+def test_contract(llm, check):
+    check(VLLMEngine())
 
 
 def test_the_stand_in_takes_what_vllm_takes():
