@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from medvol.core.prompts import PromptTemplate
 from medvol.core.registry import POLICIES
@@ -43,6 +42,8 @@ def check_stop(engine: RolloutEngine) -> None:
 
 def _run(engine: RolloutEngine, changes: int) -> list[list[list[Completion]]]:
     """Ask with the weights as they are, and after each change; log-probabilities have to be the policy's."""
+    import torch
+
     policy = _make_policy()
     prompts = make_prompts(policy)
     found = []
@@ -77,9 +78,10 @@ def _make_policy() -> TrainablePolicy:
     return policy
 
 
-@torch.no_grad()
 def _change(policy: TrainablePolicy) -> None:
-    with torch.random.fork_rng(devices=[]):
+    import torch
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         for parameter in policy.trainable_parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -107,6 +107,7 @@ class Replayed(RolloutEngine):
         return Speaker()
 
 
+@pytest.mark.slow
 def test_a_run_with_vllm_learns_what_a_run_in_one_process_does(tmp_path, monkeypatch, folder):
     """Eight steps with sampling forced to be equal: weights differ by rounding only, at a cap that never binds."""
     fake_vllm.install(monkeypatch)
