@@ -18,7 +18,7 @@ import medvol
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
     "Types": ("core.types", "core.prompts", "datasets.labelled_case", "policies.vlm.slice_features"),
-    "Roles": ("core.roles", "core.weights_converter", "policies.scratch", "policies.vlm.network"),
+    "Roles": ("core.roles", "core.served_form", "core.weights_converter", "policies.scratch", "policies.vlm.network"),
     "Registries": ("core.registry",),
     "Scans": ("imaging",),
     "Evidence": ("grounding",),

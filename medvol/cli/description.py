@@ -32,7 +32,13 @@ MODULES = {
 }
 """What YAML can name besides components, and the module of each; importing it imports torch."""
 
-_KEYS = {"policies": "policy", "propagators": "propagator", "rewards": "rewards", "datasets": "train"}
+_KEYS = {
+    "policies": "policy",
+    "propagators": "propagator",
+    "rewards": "rewards",
+    "datasets": "train",
+    "engines": "engine",
+}
 _SUITABLE = {
     "Policy": "TinyPolicy",
     "TrainablePolicy": "TinyPolicy",
@@ -72,7 +78,7 @@ class Description:
 
     Args:
         name: As YAML names it.
-        kind: ``policies``, ``propagators``, ``rewards``, ``datasets`` or ``modules``.
+        kind: ``policies``, ``propagators``, ``rewards``, ``datasets``, ``engines`` or ``modules``.
         distribution: Who publishes it.
         version: Version of the distribution.
         target: ``module:Class``.

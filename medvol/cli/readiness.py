@@ -16,7 +16,7 @@ from medvol.cli.parsing import RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_yaml
 from medvol.cli.trainer_faults import require_sound
 from medvol.core.errors import MedvolError
-from medvol.core.roles import Policy, Propagator, RewardTerm
+from medvol.core.roles import Policy, Propagator, RewardTerm, RolloutEngine
 from medvol.evaluation.module import EvaluationModule
 from medvol.guarding.guard import name_component, require_ready
 from medvol.training.data import CaseDataModule
@@ -73,7 +73,7 @@ def _build(config: Path, settings: dict[str, Any]) -> LightningModule:
     return module
 
 
-def _ask(component: Policy | Propagator | RewardTerm) -> Iterator[Finding]:
+def _ask(component: Policy | Propagator | RewardTerm | RolloutEngine) -> Iterator[Finding]:
     try:
         require_ready(component)
     except MedvolError as error:

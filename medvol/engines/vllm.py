@@ -163,7 +163,8 @@ class VLLMEngine(RolloutEngine):
             "enable_sleep_mode": self.sleep,
             "enable_prefix_caching": True,
             "limit_mm_per_prompt": {"image": template.num_slices, "video": 0},
-            "mm_processor_kwargs": {"do_rescale": False},
+            "mm_processor_kwargs": {"do_rescale": False},  # slices are in [0, 1] already,
+            "mm_device_do_normalize": False,  # and keep their fractions: else vLLM normalises bytes on the GPU
         }
         if form.adapter_rank:
             room = next((rank for rank in _RANKS if rank >= form.adapter_rank), None)

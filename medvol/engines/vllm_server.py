@@ -31,6 +31,7 @@ _FINAL_ONLY = 2
 _TOKENS = "--enable-scale-out"
 _DEV = "VLLM_SERVER_DEV_MODE=1 in its environment"
 _LORA = "--enable-lora, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+_OTHER = "medvol speaks with vLLM 0.33"
 
 
 class VLLMServerEngine(RolloutEngine):
@@ -73,11 +74,13 @@ class VLLMServerEngine(RolloutEngine):
             connection.close()
 
     def start(self, policy: TrainablePolicy) -> Policy:
-        """Find the server and its model."""
+        """Find the server and its model, and see that it was started as it must be."""
         self.stop()
-        self._form = served_form_of(self, policy)
+        form = served_form_of(self, policy)
         self._connection = Connection(self.url, self.timeout_s)
         self._name, self._limit = self._find_model(self._connection)
+        self._require_settings(self._connection, form.adapter_rank)
+        self._form = form
         return EnginePolicy(self.sample, policy.template)
 
     def sync(self) -> None:
@@ -154,13 +157,33 @@ class VLLMServerEngine(RolloutEngine):
         except (TypeError, KeyError, ValueError) as error:
             raise EngineError(
                 f"the vLLM server {self.url} gave no completions with tokens and log-probabilities "
-                f"({type(error).__name__}: {error}); medvol speaks with vLLM 0.30 to 0.33"
+                f"({type(error).__name__}: {error}); {_OTHER}"
             ) from None
         if len(read) != n:
             raise EngineError(
                 f"the vLLM server {self.url} gave {len(read)} completions of a prompt, and {n} were asked"
             )
         return [read_answer(form, ids, log_probs, reason, sampling) for ids, log_probs, reason in read]
+
+    def _require_settings(self, connection: Connection, rank: int) -> None:
+        """Refuse a server that would answer something else than the policy."""
+        answer = connection.get("/server_info?config_format=json", _DEV)
+        try:
+            config = answer["vllm_config"]
+            model, adapters = config["model_config"], config["lora_config"]
+            room = adapters["max_lora_rank"] if adapters else 0
+            wanted = {
+                "--logprobs-mode processed_logprobs": model["logprobs_mode"] == "processed_logprobs",
+                "--no-mm-device-do-normalize": model["multimodal_config"]["mm_device_do_normalize"] is False,
+                f"--enable-lora --max-lora-rank {rank} or more": room >= rank,
+            }
+        except (TypeError, KeyError):
+            raise EngineError(f"the vLLM server {self.url} does not tell its settings; {_OTHER}") from None
+        missing = [option for option, given in wanted.items() if not given]
+        if missing:
+            raise EngineError(
+                f"the vLLM server {self.url} answers otherwise than the policy; start it with {missing[0]}"
+            )
 
     def _find_model(self, connection: Connection) -> tuple[str, int]:
         """Name of the model that is asked, and most tokens that it takes."""

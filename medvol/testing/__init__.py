@@ -13,6 +13,7 @@ A component that cannot meet a check says so in ``expected_failures = {"check_x"
 
 from medvol.testing.contract import (
     check_dataset,
+    check_engine,
     check_policy,
     check_propagator,
     check_reward,
@@ -23,6 +24,7 @@ from medvol.testing.fixtures import make_case, make_rollout, make_volume
 
 __all__ = [
     "check_dataset",
+    "check_engine",
     "check_policy",
     "check_propagator",
     "check_reward",

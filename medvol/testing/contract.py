@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import InvalidComponentError
-from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, TrainablePolicy
+from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, RolloutEngine, TrainablePolicy
 from medvol.testing.component_checks import COMPONENT_CHECKS
 from medvol.testing.dataset_checks import DATASET_CHECKS
+from medvol.testing.engine_checks import ENGINE_CHECKS
 from medvol.testing.policy_checks import POLICY_CHECKS
 from medvol.testing.propagator_checks import PROPAGATOR_CHECKS
 from medvol.testing.reward_checks import REWARD_CHECKS
@@ -29,6 +30,7 @@ CHECKS: Mapping[type, tuple[Check, ...]] = {
     Propagator: PROPAGATOR_CHECKS,
     RewardTerm: REWARD_CHECKS,
     CaseDataset: DATASET_CHECKS,
+    RolloutEngine: ENGINE_CHECKS,
 }
 """Checks of each role, besides those of every component."""
 
@@ -42,8 +44,8 @@ def checks_of(component: object) -> tuple[Check, ...]:
     own = [check for role, checks in CHECKS.items() if isinstance(component, role) for check in checks]
     if not own:
         raise InvalidComponentError(
-            f"{type(component).__name__} inherits from no role; inherit from Policy, Propagator, RewardTerm or "
-            "CaseDataset, and give an instance"
+            f"{type(component).__name__} inherits from no role; inherit from Policy, Propagator, RewardTerm, "
+            "CaseDataset or RolloutEngine, and give an instance"
         )
     checks = tuple(map(_contained, (*COMPONENT_CHECKS, *own)))
     unknown = sorted(set(_expected_failures(component)) - {check.__name__ for check in checks})
@@ -102,6 +104,11 @@ def check_reward(term: RewardTerm) -> None:
 def check_dataset(dataset: CaseDataset) -> None:
     """Run every check of a data set on its first cases; raises one AssertionError that lists what fails."""
     _run(dataset, CaseDataset)
+
+
+def check_engine(engine: RolloutEngine) -> None:
+    """Run every check of a rollout engine with a small policy; raises one AssertionError that lists what fails."""
+    _run(engine, RolloutEngine)
 
 
 def parametrize_with_checks(components: Iterable[Any]) -> pytest.MarkDecorator:

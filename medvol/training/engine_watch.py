@@ -37,7 +37,6 @@ class Gaps:
         tokens: How many there are.
         size: Differences between the log-probabilities of policy and engine.
         square: Their squares.
-        largest: The largest of them.
         weight: Weights that correct them.
         capped: Tokens whose weight was cut off.
     """
@@ -45,7 +44,6 @@ class Gaps:
     tokens: float = 0.0
     size: float = 0.0
     square: float = 0.0
-    largest: float = 0.0
     weight: float = 0.0
     capped: float = 0.0
 
@@ -104,8 +102,8 @@ class EngineWatch:
             temperature: Of sampling.
 
         Returns:
-            ``sampler_gap``: mean difference of log-probabilities; ``sampler_gap_max``: the largest one;
-            ``sampler_ratio``: mean weight; ``sampler_capped``: share of tokens whose weight was cut off.
+            ``sampler_gap``: mean difference of log-probabilities; ``sampler_ratio``: mean weight; ``sampler_capped``:
+            share of tokens whose weight was cut off.
 
         Raises:
             EngineError: The engine answers with other weights than the policy has.
@@ -123,7 +121,7 @@ class EngineWatch:
             )
         if not self.confirmed:
             self._look_for_new_weights(tables, new, total, temperature)
-        known = {"sampler_gap": mean, "sampler_gap_max": max(part.largest for part in parts)}
+        known = {"sampler_gap": mean}
         if cap is None:
             return known
         return {**known, "sampler_ratio": total.weight / total.tokens, "sampler_capped": total.capped / total.tokens}
@@ -184,7 +182,6 @@ def _sum_gaps(
             found.tokens + float(table.mask.sum()),
             found.size + float(gap.sum()),
             found.square + float(gap.square().sum()),
-            max(found.largest, float(gap.max())),
             found.weight + float(spread.sum()),
             found.capped + float((capped * table.mask).sum()),
         )

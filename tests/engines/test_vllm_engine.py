@@ -17,7 +17,7 @@ from medvol.core.types import Sampling
 from medvol.engines.vllm import VLLMEngine, join_places
 from medvol.grounding.prompts import build_prompts
 from medvol.policies.centre import CentreBoxPolicy
-from medvol.testing import make_volume
+from medvol.testing import checks_of, make_volume
 from tests.engines.record_vllm import read_record
 from tests.fixtures.light_policy import LightPolicy
 
@@ -163,6 +163,34 @@ def test_slices_keep_their_values(make_policy):
     assert len({float(value) for value in prompt.slices.pixels.ravel()}) > 256  # more than a byte tells apart
 
 
+def test_vllm_reads_the_same_slices_and_tokens(make_policy, tmp_path):
+    """Its own processor, on what it is asked, gives the network's pixel values bit for bit, where it is installed."""
+    registry = pytest.importorskip("vllm.multimodal").MULTIMODAL_REGISTRY
+    from vllm.config import ModelConfig
+    from vllm.multimodal.processing.context import TimingContext
+    from vllm.multimodal.processing.inputs import ProcessorInputs
+
+    policy = make_policy()
+    form, (prompt,) = policy.served_form(), make_prompts(policy, ["the liver"])
+    settings = VLLMEngine()
+    settings._form = form
+    given = settings._llm_settings(tmp_path, policy.template)
+    names = ("dtype", "limit_mm_per_prompt", "mm_processor_kwargs", "mm_device_do_normalize")
+    policy.save(tmp_path / "model")
+    config = ModelConfig(model=str(tmp_path / "model"), max_model_len=512, **{name: given[name] for name in names})
+    processor = registry.create_processor(config)
+    ids = form.spell(prompt)
+    asked = ProcessorInputs(
+        join_places(ids, form.image_id), processor.info.parse_mm_data({"image": form.pictures(prompt)})
+    )
+    read = processor.apply(asked, TimingContext(enabled=False))
+    assert read["prompt_token_ids"] == ids
+    own = policy.load().prepare(torch.from_numpy(np.array(prompt.slices.pixels)))
+    assert torch.equal(
+        torch.cat([item["pixel_values"].data for item in read["mm_kwargs"]["image"]]), own["pixel_values"]
+    )
+
+
 def test_slices_that_would_be_resized_are_refused(make_policy):
     policy = make_policy()
     (prompt,) = make_prompts(policy, ["the liver"])
@@ -270,6 +298,11 @@ def test_what_vllm_raises_is_one_sentence(llm, monkeypatch, make_policy):
 def test_without_vllm_the_error_says_what_to_install():
     with pytest.raises(MissingExtraError, match=r'pip install "medvol-r1\[vllm\]"'):
         VLLMEngine().require_ready()
+
+
+@pytest.mark.parametrize("check", checks_of(VLLMEngine()), ids=lambda check: check.__name__)
+def test_contract(llm, check):
+    check(VLLMEngine())
 
 
 def test_the_stand_in_takes_what_vllm_takes():

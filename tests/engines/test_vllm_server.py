@@ -14,6 +14,7 @@ from medvol.core.errors import ConfigError, EngineError
 from medvol.core.served_form import SlicePatches
 from medvol.engines.vllm_parts.slices_on_the_wire import find_places, pack_slices
 from medvol.engines.vllm_server import VLLMServerEngine
+from medvol.testing import checks_of, engine_checks
 from tests.engines.record_vllm import read_record
 from tests.engines.test_vllm_engine import SAMPLING, change, largest_gap, make_prompts
 
@@ -162,6 +163,21 @@ def test_a_server_of_something_else(server, tmp_path, answer, words):
 
 
 @pytest.mark.parametrize(
+    ("part", "setting", "value", "words"),
+    [
+        ("model_config", "logprobs_mode", "raw_logprobs", "start it with --logprobs-mode processed_logprobs"),
+        ("model_config", "multimodal_config", {"mm_device_do_normalize": True}, "with --no-mm-device-do-normalize"),
+        ("lora_config", "max_lora_rank", 2, "start it with --enable-lora --max-lora-rank 4 or more"),
+        ("model_config", "multimodal_config", None, r"does not tell its settings; medvol speaks with vLLM 0\.33"),
+    ],
+)
+def test_a_server_that_answers_otherwise(server, tmp_path, make_policy, part, setting, value, words):
+    server.config[part][setting] = value
+    with pytest.raises(EngineError, match=words):
+        connect(server, tmp_path).start(make_policy(lora_rank=4))
+
+
+@pytest.mark.parametrize(
     ("path", "rank", "words"),
     [
         ("/collective_rpc", 0, "start it with VLLM_SERVER_DEV_MODE=1 in its environment"),
@@ -229,6 +245,22 @@ def test_a_server_with_too_little_room(server, tmp_path, make_policy):
     engine.sync()
     with pytest.raises(ConfigError, match="vLLM takes 30 together; raise --max-model-len of the server"):
         asked.generate(make_prompts(policy), 1, SAMPLING)
+
+
+CHECKS = checks_of(VLLMServerEngine("http://127.0.0.1:1", "x"))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract(checked_server, tmp_path, check):
+    check(connect(checked_server, tmp_path))
+
+
+@pytest.fixture
+def checked_server(tmp_path):
+    policy = engine_checks._make_policy()
+    policy.save(tmp_path / "model")
+    with FakeServer(str(tmp_path / "model")) as listening:
+        yield listening
 
 
 def test_settings_without_meaning():

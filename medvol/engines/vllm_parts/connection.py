@@ -40,13 +40,9 @@ class Connection:
         """End all connections."""
         self._client.close()
 
-    def get(self, path: str) -> Any:
-        """Ask for JSON.
-
-        Raises:
-            EngineError: Anything else came, or nothing.
-        """
-        return self._exchange("GET", path, None, "")
+    def get(self, path: str, absent: str = "") -> Any:
+        """Ask for JSON; arguments and errors as for ``post``."""
+        return self._exchange("GET", path, None, absent)
 
     def post(self, path: str, content: Any, absent: str) -> Any:
         """Send JSON and read what is answered: JSON, or nothing.

@@ -1,7 +1,7 @@
 """Slices in a request to a vLLM server: patches as this side cut them, so that no number is rounded to a byte.
 
 A server takes processed pictures as MessagePack in base64. The layout is that of vLLM's ``MsgpackEncoder`` for a
-``MultiModalKwargsItem``, the same since 0.30: a tensor is its type, its shape and its bytes as extension 3; a field
+``MultiModalKwargsItem`` in 0.33: a tensor is its type, its shape and its bytes as extension 3; a field
 says how the pictures of several requests are joined.
 """
 
