@@ -61,7 +61,8 @@ PATIENTS = {
 ORGANS = ("liver", "spleen", "left kidney", "right kidney")
 """What decides; the others are taught and reported beside them."""
 
-TARGETS = [*ORGANS, "kidneys", "aorta", "gallbladder", "pancreas"]
+ASKED = [*ORGANS, "aorta", "gallbladder", "pancreas"]
+TARGETS = [*ASKED, "kidneys"]
 
 GOAL = 0.6
 """DSC that all four are to reach on a patient of the test."""
@@ -139,9 +140,6 @@ ROWS = {
     "both": Row("and SFT on both patients", "see_both", sft, BOTH_STEPS, batch_size=3, others=300, learns_from=_BOTH),
 }
 
-LAST = "both"
-"""Row that is to reach the goal."""
-
 
 def training_cases(row: Row, seed: int, options: argparse.Namespace) -> CaseDataset:
     """Two made scans to a phantom, never the same twice in a run; a row sees others than the one it starts from."""
@@ -211,7 +209,7 @@ def make_questions(options: argparse.Namespace) -> CaseDataset:
     if options.split == "phantoms":
         questions = PhrasingSettings(phrasing="both", absent_share=1 / 6)
         return PhantomDataset("test", 1 if options.quick else 36, questions=questions)
-    several = QuestionSettings(phrasing="both", phrasings_per_target=1 if options.quick else 4, targets=TARGETS)
+    several = QuestionSettings(phrasing="both", phrasings_per_target=1 if options.quick else 4, targets=ASKED)
     return read_cases(PATIENTS[options.split], several, options)
 
 
@@ -278,6 +276,12 @@ def print_table(cells: Sequence[dict[str, Any]]) -> None:
                 print(f"| {patient} | {target} | {ROWS[cell['row']].title} | {cell['seed']} | {shown} |")
 
 
+def count_reached(scores: dict[str, dict[str, dict[str, float]]]) -> list[int]:
+    """How many of the organs of all patients reach the goal, and of how many."""
+    found = [own[organ]["dsc"] >= GOAL for own in scores.values() for organ in ORGANS if organ in own]
+    return [sum(found), len(found)]
+
+
 def main() -> None:
     """Compute what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -301,15 +305,7 @@ def main() -> None:
     kept = options.out / "cells" if options.quick else RESULTS / "abdomens"
     cells = fill(kept / options.split, options)
     print_table(cells)
-    reached = [
-        cell["scores"][patient][organ]["dsc"] >= GOAL
-        for cell in cells
-        if cell["row"] == LAST and options.split == "test"
-        for patient in cell["scores"]
-        for organ in ORGANS
-        if organ in cell["scores"][patient]
-    ]
-    print(json.dumps({"goal": GOAL, "reached": sum(reached), "of": len(reached)}))
+    print(json.dumps({"goal": GOAL, "reached": {f"{c['row']}-{c['seed']}": count_reached(c["scores"]) for c in cells}}))
 
 
 if __name__ == "__main__":

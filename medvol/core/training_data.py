@@ -50,6 +50,7 @@ class Cases:
         volumes: Scans.
         drawn: True when its scans are drawn by a program and not of people.
         licence: Terms of the data, as whoever publishes it states them; empty where they are not known.
+        patients: Patients that the scans are of or were made from; 0 where that is not known, or a program draws all.
     """
 
     data_set: str
@@ -59,6 +60,7 @@ class Cases:
     volumes: int = 0
     drawn: bool = False
     licence: str = ""
+    patients: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class TrainingData:
     def drawn(self) -> bool:
         """True when all scans of all stages were drawn by a program."""
         return bool(self.stages) and all(stage.train is not None and stage.train.drawn for stage in self.stages)
+
+    @property
+    def patients(self) -> int:
+        """Patients of the stage that learned from most of them; 0 where that is not known."""
+        return max((stage.train.patients for stage in self.stages if stage.train is not None), default=0)
 
     def meet_query(self, text: str) -> None:
         """Add the words of a training query."""
@@ -242,7 +249,7 @@ def _read_fields(kind: type, found: Any) -> dict[str, Any]:
         isinstance(found, dict) and set(found) <= {f.name for f in fields(kind)}, f"{kind.__name__} has other keys"
     )
     for name, value in found.items():
-        if name in ("steps", "cases", "volumes"):
+        if name in ("steps", "cases", "volumes", "patients"):
             _require(type(value) is int and value >= 0, f"{name} is no count")
         elif name == "seed":
             _require(value is None or type(value) is int, "seed is no number")

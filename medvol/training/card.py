@@ -24,6 +24,9 @@ _FRONT: Mapping[str, Any] = {
     "pipeline_tag": "image-segmentation",
     "tags": ["medical", "volumetric", "reasoning-segmentation"],
 }
+FEW_PATIENTS = 20
+"""With fewer patients than these a card says how many there were."""
+
 _SPECIAL = re.compile(r"[\\`*{}\[\]<>#|~&:$@]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown or HTML may take as markup; an underscore between letters is none."""
 
@@ -94,6 +97,9 @@ def _limits(data: TrainingData) -> Iterator[str]:
             "**It knows drawn scans only.** It was never trained on a scan of a person. Its answers about real "
             "scans are worth nothing."
         )
+    if 0 < data.patients < FEW_PATIENTS:
+        whose = "one patient" if data.patients == 1 else f"{data.patients} patients"
+        yield f"**It learned from the scans of {whose}.** Expect it to fail for other people."
     kinds = ", ".join(sorted(data.ranges))
     if kinds:
         yield f"It was trained on {kinds} only. `medvol segment` warns of other scans, and of words that are new to it."
@@ -123,6 +129,7 @@ def _describe(cases: Cases | None, otherwise: str) -> str:
     split = f", split {_plain(cases.split)}" if cases.split else ""
     owner = f" of {_plain(cases.distribution)}" if cases.distribution else ""
     kind = "drawn scans" if cases.drawn else "scans"
+    kind += f" of {cases.patients} patient(s)" if cases.patients else ""
     return f"{_plain(cases.data_set)}{owner}{split}: {cases.cases} queries about {cases.volumes} {kind}"
 
 

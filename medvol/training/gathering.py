@@ -120,6 +120,7 @@ def describe_cases(dataset: CaseDataset | None) -> Cases | None:
     if dataset is None:
         return None
     split = getattr(dataset, "split", "")
+    parts: Sequence[CaseDataset] = getattr(dataset, "parts", [dataset])
     return Cases(
         type(dataset).__name__,
         owner_of(dataset),
@@ -128,4 +129,5 @@ def describe_cases(dataset: CaseDataset | None) -> Cases | None:
         len(group_by_volume(dataset)),
         dataset.drawn,
         dataset.licence,
+        len({part.patient_id(index) for part in parts if not part.drawn for index in range(len(part))}),
     )

@@ -47,6 +47,14 @@ def test_the_card_says_what_how_and_what_not() -> None:
     assert "drawn scans only" not in render_card(CardFacts(make()), {})
 
 
+def test_the_card_says_whose_scans_it_learned_from_when_they_are_few() -> None:
+    card = render_card(CardFacts(make(patients=2)), {})
+    assert "**It learned from the scans of 2 patients.**" in card
+    assert "50 queries about 5 scans of 2 patient(s) |" in card
+    assert "**It learned from the scans of one patient.**" in render_card(CardFacts(make(patients=1)), {})
+    assert all("It learned from" not in render_card(CardFacts(make(patients=count)), {}) for count in (0, 20))
+
+
 def test_scores_are_those_of_the_last_stage() -> None:
     data = make()
     data.add_stage(Stage("GRPOModule", 5, scores={"dsc": 0.8125, "key_slice_score": 1.0}))

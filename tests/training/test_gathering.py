@@ -7,11 +7,14 @@ import pytest
 
 from medvol.core.training_data import Cases, Stage, TrainingData, read_training_data
 from medvol.core.types import Case, Query
+from medvol.datasets.deformed import DeformedDataset
+from medvol.datasets.joined import JoinedDataset
+from medvol.datasets.phantom import PhantomDataset
 from medvol.imaging.geometry import make_volume
 from medvol.policies.tiny import TinyPolicy
 from medvol.training import gathering
 from medvol.training.export import export_model
-from medvol.training.gathering import Gatherer, read_trained_on
+from medvol.training.gathering import Gatherer, describe_cases, read_trained_on
 from tests.training.test_grpo import TEMPLATE, make_data, make_module, make_trainer
 
 
@@ -107,3 +110,11 @@ def test_grpo_keeps_what_its_start_knew(tmp_path):
     assert "drawn scans only" not in card
     assert module.policy.training_data is not None
     assert module.policy.training_data.to_dict() == found.to_dict()
+
+
+def test_patients_are_counted_once_and_phantoms_are_none():
+    phantoms = PhantomDataset(num_volumes=3, shape=(9, 32, 32))
+    made = DeformedDataset(phantoms, 7, shape=(8, 32, 32), targets=["liver"])
+    found = describe_cases(JoinedDataset([phantoms, made]))
+    assert (found.volumes, found.patients, found.drawn) == (10, 3, False)
+    assert describe_cases(phantoms).patients == 0
