@@ -80,7 +80,7 @@ def write_config(path: Path, policy: Any, real: bool, options: argparse.Namespac
     """The experiment of a run, as ``medvol test`` reads it."""
     features = {"folder": str(options.out / "features")}
     litemedsam = {"class_path": "LiteMedSAMPropagator", "init_args": {"precision": "bfloat16", "cache": features}}
-    patients = {"only": PATIENTS[: 1 if options.quick else None]}
+    patients = {"only": PATIENTS[: 1 if options.quick else options.patients]}
     cases = (
         {"root": str(options.data), "table": str(TABLE), "patients": patients, "questions": {"phrasing": "held_out"}}
         if real
@@ -171,6 +171,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--demo", type=Path, help="folder that make demo wrote; whose two runs are shown too")
     parser.add_argument("--trained", type=Path, help="model folder that examples/real_ct.yaml wrote")
+    parser.add_argument(
+        "--patients", type=int, default=len(PATIENTS), help="so many of the patients; all when left out"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/one_report"))
     parser.add_argument("--runs", nargs="+", help="test the runs of these names, and write no report")
     parser.add_argument("--quick", action="store_true", help="one scan a run and no network, to see that all runs")

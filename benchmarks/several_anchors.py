@@ -1,11 +1,12 @@
-"""Several anchors an answer against one, on drawn scans with two to four nodules at different heights.
+"""Several anchors an answer against one, on synthetic scans with two to four nodules at different heights.
 
     python benchmarks/several_anchors.py             # all rows; about ten minutes on one core
     python benchmarks/several_anchors.py --report    # the table again, from the committed cells
 
 No slice shows two nodules well, so one anchor answers for one of them: the rows from true anchors say what that costs
-and what up to four true anchors reach. The other rows go on from ``bundled:best``, which never saw a nodule, with a
-short SFT on the same volumes: one anchor an answer, or up to four.
+and what up to four true anchors reach. The rows ``sft_*`` go on from ``bundled:best``, which never saw a nodule, with a
+short SFT: one anchor an answer, or up to four. The rows ``base_*`` start from a base that is trained once: from
+``bundled:best`` it learns to see nodules, and to box them on single slices, where one anchor and several are the same.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from medvol.core.prompts import PromptTemplate
 from medvol.core.roles import CaseDataset, Policy
 from medvol.core.types import Case
 from medvol.datasets.phantom import NODULE_TARGET, PhantomDataset
+from medvol.datasets.phantom_anatomy import LABEL_NAMES
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.oracle import OraclePolicy
@@ -43,11 +45,14 @@ from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.region import RegionPropagator
 from medvol.training.data import CaseDataModule
 from medvol.training.scratch.module import ScratchModule
-from medvol.training.scratch.settings import GazeSettings
+from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, OccupancySettings
 from medvol.training.settings import AnswerSettings, OptimizerSettings
 
 START = "bundled:best"
-STEPS = 120
+STEPS, BASE_STEPS, FROM_BASE_STEPS = 120, 300, 150
+"""Of SFT from ``bundled:best``, of the base, and of SFT from the base."""
+BASE_SEED = 500
+"""Of the volumes that the base sees."""
 BATCH, QUERIES = 2, 2
 VOLUMES = 16
 TOKENS = 192
@@ -63,12 +68,14 @@ class Row:
         max_anchors: Most anchors in an answer.
         steps: Steps of SFT; 0 for true anchors and for the model as it comes.
         true: Answers are true anchors.
+        base: Starts from the base; from ``bundled:best`` otherwise.
     """
 
     title: str
     max_anchors: int
     steps: int = 0
     true: bool = False
+    base: bool = False
 
 
 ROWS = {
@@ -77,6 +84,8 @@ ROWS = {
     "start": Row("bundled:best as it comes", 1),
     "sft_one": Row("bundled:best + SFT, one anchor", 1, STEPS),
     "sft_four": Row("bundled:best + SFT, up to four anchors", 4, STEPS),
+    "base_one": Row("base + SFT, one anchor", 1, FROM_BASE_STEPS, base=True),
+    "base_four": Row("base + SFT, up to four anchors", 4, FROM_BASE_STEPS, base=True),
 }
 
 
@@ -129,13 +138,32 @@ def template_of(row: Row) -> PromptTemplate:
     return replace(TinyPolicy(model=START).template, max_anchors=row.max_anchors)
 
 
+def base_of(options: argparse.Namespace) -> Path:
+    """Model folder of the base, trained when it is not there."""
+    module = ScratchModule(
+        TinyPolicy(model=START),
+        RegionPropagator(),
+        answers=AnswerSettings(label_rule="largest"),
+        optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=20),
+        curriculum=CurriculumSettings(steps=BASE_STEPS, slices=1, queries=8),
+        occupancy=OccupancySettings(weight=1.0, classes=len(LABEL_NAMES), balance=0.35, extent_weight=0.2),
+        gaze=GazeSettings(weight=0.3),
+        reword=0.6,
+    )
+    cases = draw("train", BATCH * BASE_STEPS, BASE_SEED, phrasings_per_target=QUERIES)
+    data = CaseDataModule(train=cases, batch_size=BATCH, queries_per_volume=QUERIES, num_workers=options.workers)
+    train(module, data, BASE_STEPS, options.out / "base", options.quick)
+    return options.out / "base" / "model"
+
+
 def answerer(name: str, seed: int, options: argparse.Namespace) -> tuple[Policy, float]:
     """Who answers in a row, trained when it is not there, and the processor seconds that it took."""
     row = ROWS[name]
     template = template_of(row)
     if row.true:
         return OraclePolicy(template.num_slices, template.coordinate_step, row.max_anchors), 0.0
-    policy = TinyPolicy(model=START, template=template)
+    start = str(base_of(options)) if row.base else START
+    policy = TinyPolicy(model=start, template=template, freeze_vision=row.base)
     if not row.steps:
         return policy, 0.0
     module = ScratchModule(
@@ -181,7 +209,7 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         }
         for name, own in kept.items()
     }
-    pairs = {"true_four_minus_one": ("true_one", "true_four"), "sft_four_minus_one": ("sft_one", "sft_four")}
+    pairs = {f"{kind}_four_minus_one": (f"{kind}_one", f"{kind}_four") for kind in ("true", "sft", "base")}
     differences = {
         name: {"seen": difference(*own, "seen"), "held_out": difference(*own, "held_out")}
         for name, own in ((name, _both(kept, *pair)) for name, pair in pairs.items())
@@ -203,7 +231,7 @@ def print_table(summary: dict[str, Any]) -> None:
         means = " | ".join(f"{row['means'][key]:.3f}" for key in ("format_rate", "key_slice", "box_iou"))
         scores = f"{show(row['seen'])} | {show(row['held_out'])}"
         print(f"| {row['title']} | {len(row['seeds'])} | {row['steps']} | {means} | {scores} |")
-    for name in ("true_four_minus_one", "sft_four_minus_one"):
+    for name in ("true_four_minus_one", "sft_four_minus_one", "base_four_minus_one"):
         if name in summary:
             print(f"{name}, DSC points: " + "; ".join(f"{key} {show(own)}" for key, own in summary[name].items()))
 
