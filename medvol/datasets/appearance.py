@@ -126,9 +126,8 @@ def _sample(rng: np.random.Generator, classes: NDArray[np.uint8]) -> NDArray[np.
     means, spreads = rng.uniform(0.1, 1, 256), rng.uniform(0.01, 0.08, 256)
     means[0], spreads[0] = rng.uniform(0, 0.06), 0.01
     grain = ndimage.gaussian_filter(rng.standard_normal(classes.shape, np.float32), (0, 0.7, 0.7))
-    sampled = means[classes] + spreads[classes] * grain * 2
-    scaled: NDArray[np.float32] = (_TOP * sampled).astype(np.float32)
-    return scaled
+    sampled: NDArray[np.float32] = (_TOP * (means[classes] + 2 * spreads[classes] * grain)).astype(np.float32)
+    return sampled
 
 
 def _remap(rng: np.random.Generator, voxels: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:

@@ -93,9 +93,13 @@ class DeformedDataset(CaseDataset):
         self.appearance = appearance
         self.questions = questions
         self.cache = cache
-        self.licence = source.licence
         self._scans: LastUsed[_Scan] = LastUsed(cache.scans)
         self._sources: LastUsed[LabelledSource] = LastUsed(cache.scans)
+
+    @property
+    def licence(self) -> str:  # type: ignore[override]
+        """Terms of the source."""
+        return self.source.licence
 
     def __repr__(self) -> str:
         known = vars(self).get("_cases")  # worked out at first use, and not for this

@@ -27,8 +27,16 @@ class JoinedDataset(CaseDataset):
         if not parts:
             raise ConfigError("parts is empty; name at least one data set")
         self.parts = parts
-        self.drawn = all(part.drawn for part in parts)
-        self.licence = "; ".join(dict.fromkeys(part.licence for part in parts if part.licence))
+
+    @property
+    def drawn(self) -> bool:  # type: ignore[override]
+        """True if a program draws the scans of all parts."""
+        return all(part.drawn for part in self.parts)
+
+    @property
+    def licence(self) -> str:  # type: ignore[override]
+        """Terms of all parts."""
+        return "; ".join(dict.fromkeys(part.licence for part in self.parts if part.licence))
 
     def __repr__(self) -> str:
         return describe_settings(self)
