@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-RUN_COLOURS = 8
+RUN_COLOURS = 10
 """Colours of runs in the style sheet; they come again where there are more runs."""
 
 WIDE, HIGH = 400.0, 26.0
