@@ -17,7 +17,7 @@ import medvol
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
-    "Types": ("core.types", "core.prompts", "datasets.labelled_case", "policies.vlm.slice_features"),
+    "Types": ("core.types", "core.looks", "core.prompts", "datasets.labelled_case", "policies.vlm.slice_features"),
     "Roles": ("core.roles", "core.weights_converter", "policies.scratch", "policies.vlm.network"),
     "Registries": ("core.registry",),
     "Scans": ("imaging",),
@@ -25,7 +25,7 @@ GROUPS = {
     "Answers": ("inference",),
     "Training": ("training",),
     "Evaluation": ("evaluation", "auditing", "checking"),
-    "Settings": ("datasets.settings", "policies.endpoint_parts.settings"),
+    "Settings": ("datasets.settings", "grounding.regions", "policies.endpoint_parts.settings"),
     "Errors": ("core.errors",),
 }
 """Sections of the reference, by the modules that the names come from."""
