@@ -17,7 +17,7 @@ import medvol
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
-    "Types": ("core.types", "core.prompts", "datasets.labelled_case", "policies.vlm.slice_features"),
+    "Types": ("core.types", "core.looks", "core.prompts", "datasets.labelled_case", "policies.vlm.slice_features"),
     "Roles": ("core.roles", "core.served_form", "core.weights_converter", "policies.scratch", "policies.vlm.network"),
     "Registries": ("core.registry",),
     "Scans": ("imaging",),
@@ -29,6 +29,7 @@ GROUPS = {
         "datasets.settings",
         "datasets.appearance",
         "datasets.deformation",
+        "grounding.regions",
         "policies.endpoint_parts.settings",
     ),
     "Errors": ("core.errors",),
