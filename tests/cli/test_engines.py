@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from fake_vllm_server import FakeServer
 
 from medvol.cli import main
+from medvol.core.prompts import PromptTemplate
+from medvol.policies.tiny import TinyPolicy
 
 TEMPLATE = {"num_slices": 4, "height_px": 48, "width_px": 48, "slice_tag": "{index}", "instruction": ""}
 
@@ -45,6 +48,25 @@ def test_vllm_that_is_absent_stops_the_run_at_once(grpo, refused, tmp_path):
 def test_a_server_that_is_down_stops_the_run_at_once(grpo, refused, tmp_path):
     engine = {"class_path": "VLLMServerEngine", "init_args": {"url": "http://127.0.0.1:9", "folder": str(tmp_path)}}
     assert "the vLLM server http://127.0.0.1:9 cannot be reached" in refused("fit", "--config", grpo(engine))
+
+
+@pytest.mark.slow
+def test_a_fit_with_a_server(grpo, tmp_path, capfd):
+    TinyPolicy(template=PromptTemplate(**TEMPLATE), seed=9).save(tmp_path / "other")
+    folder = tmp_path / "tiny"
+    settings = grpo("InProcessEngine")
+    assert main(["fit", "--config", str(settings), "--trainer.max_steps", "1"]) == 0
+    (tmp_path / "run" / "model").rename(folder)
+    with FakeServer(str(folder)) as server:
+        shared = str(tmp_path / "shared")
+        engine = {"class_path": "VLLMServerEngine", "init_args": {"url": server.url, "folder": shared}}
+        assert main(["fit", "--config", str(grpo(engine)), "--trainer.default_root_dir", str(tmp_path / "served")]) == 0
+    assert server.paths.count("/collective_rpc") == 2
+    with FakeServer(str(tmp_path / "other"), faulty="deaf") as server:
+        engine = {"class_path": "VLLMServerEngine", "init_args": {"url": server.url, "folder": shared}}
+        capfd.readouterr()
+        assert main(["fit", "--config", str(grpo(engine)), "--trainer.default_root_dir", str(tmp_path / "wrong")]) == 2
+    assert "nats a token, and start.max_sampler_gap is 0.01" in capfd.readouterr().err
 
 
 def test_engines_are_listed_and_described(capsys):
