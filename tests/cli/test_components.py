@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -204,6 +205,14 @@ def test_modules_are_described(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert set(required) <= set(example["init_args"])
 
 
+def with_components(value: Any) -> Any:
+    """A setting with components in the place of their names, as a configuration has it."""
+    if isinstance(value, list):
+        return [with_components(item) for item in value]
+    found = [registry for registry in REGISTRIES if isinstance(value, str) and value in registry.names()]
+    return found[0].get(value)() if found else value
+
+
 @pytest.mark.parametrize(
     ("registry", "name"), [(registry, name) for registry in REGISTRIES for name in registry.names()]
 )
@@ -214,7 +223,8 @@ def test_an_example_can_be_built(registry: Registry, name: str, capsys: pytest.C
     (value,) = yaml.safe_load(page["example"]).values()
     spec = value[0] if isinstance(value, list) else value
     assert spec["class_path"] == name
-    assert type(registry.get(name)(**spec.get("init_args", {}))).__name__ == name
+    settings = {key: with_components(setting) for key, setting in spec.get("init_args", {}).items()}
+    assert type(registry.get(name)(**settings)).__name__ == name
     assert page["distribution"] == "medvol-r1"
     fields = {"name", "type", "required", "default", "meaning", "settings"}
     assert all(setting.keys() == fields for setting in page["settings"])

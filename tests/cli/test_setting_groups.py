@@ -45,11 +45,11 @@ def test_modules_have_their_own_defaults(experiment: Write, capsys: pytest.Captu
     sft = printed(capsys, "--config", experiment(model__init_args__optimizer=None))
     grpo = printed(capsys, "--config", experiment(model__init_args__optimizer=None, **GRPO))
     assert sft["optimizer"] == asdict(medvol.OptimizerSettings()) == {
-        "learning_rate": 2e-5, "weight_decay": 0.01, "warmup_steps": 40, "final_share": 0.02,
+        "learning_rate": 2e-5, "weight_decay": 0.01, "warmup_steps": 40, "final_share": 0.02, "moments": "device",
     }  # fmt: skip
     assert grpo["optimizer"] == asdict(medvol.GRPOOptimizerSettings())
     assert {key: grpo["optimizer"][key] for key in sft["optimizer"]} == {
-        "learning_rate": 1e-6, "weight_decay": 0.0, "warmup_steps": 0, "final_share": 0.1,
+        "learning_rate": 1e-6, "weight_decay": 0.0, "warmup_steps": 0, "final_share": 0.1, "moments": "device",
     }  # fmt: skip
     assert grpo["loss"]["beta"] == 0.01
 

@@ -72,7 +72,14 @@ def test_a_component_goes_by_its_registered_name() -> None:
         "schema": 1,
         "component": "policies/TinyPolicy",
         "distribution": f"medvol-r1 {medvol.__version__}",
-        "settings": {"model": None, "template": None, "seed": 3, "query_banks": [], "freeze_vision": False},
+        "settings": {
+            "model": None,
+            "template": None,
+            "seed": 3,
+            "query_banks": [],
+            "freeze_vision": False,
+            "words": None,
+        },
     }
 
 

@@ -138,6 +138,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "PhantomDataset": {},
     "DeformedDataset": {"source": PhantomDataset()},
     "JoinedDataset": {"parts": [PhantomDataset()]},
+    "SecondLookDataset": {"dataset": PhantomDataset()},
 }
 """Settings without a default; all others need a root."""
 
@@ -147,6 +148,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cache": {"scans": 2, "gib": 1.5},
     "deformation": {"bend": 0.1, "field": (0.5, 1.0)},
     "appearance": {"sampled": 0.5},
+    "region": {"margin_mm": 12.0},
 }
 
 

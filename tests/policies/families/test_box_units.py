@@ -12,6 +12,7 @@ from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.prompts import INSTRUCTION
 from medvol.core.sidecar import SIDECAR
 from medvol.policies.vision_language import VisionLanguagePolicy
+from medvol.policies.vlm.decoding import as_completion
 
 PIXELS = '<think>bright</think><answer>[{"slice": 3, "bbox_2d_list": [[28, 21, 84, 63]]}]</answer>'
 THOUSANDTHS = PIXELS.replace("28, 21, 84, 63", "250, 250, 750, 750")
@@ -30,7 +31,8 @@ def layout(publish):
 
 def read(policy: VisionLanguagePolicy, text: str) -> str:
     """What is made of an answer that the model wrote."""
-    return policy._completion(policy.load().encode(text), []).text
+    network = policy.load()
+    return as_completion(network, network.encode(text), []).text
 
 
 def written(policy: VisionLanguagePolicy, text: str) -> str:
