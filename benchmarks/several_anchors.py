@@ -49,7 +49,7 @@ from medvol.training.scratch.settings import CurriculumSettings, GazeSettings, O
 from medvol.training.settings import AnswerSettings, OptimizerSettings
 
 START = "bundled:best"
-STEPS, BASE_STEPS, FROM_BASE_STEPS = 120, 300, 150
+STEPS, BASE_STEPS, FROM_BASE_STEPS = 120, 300, 450
 """Of SFT from ``bundled:best``, of the base, and of SFT from the base."""
 BASE_SEED = 500
 """Of the volumes that the base sees."""
