@@ -243,7 +243,7 @@ def table(cell: Cell, phrasing: str, target: str | None = None) -> dict[tuple[st
 
 def mean_interval(cells: Sequence[Cell], phrasing: str, target: str | None = None) -> dict[str, float | None]:
     """Mean over patients, targets and seeds, with the interval by patient."""
-    return _interval([table(cell, phrasing, target) for cell in cells])
+    return _interval([table(cell, phrasing, target) for cell in cells], (0.0, 1.0))
 
 
 def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> dict[str, Any]:
@@ -252,7 +252,10 @@ def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> 
     seeds = sorted(befores.keys() & afters.keys())
     pairs = [(table(befores[seed], phrasing), table(afters[seed], phrasing)) for seed in seeds]
     gains = [{key: 100 * (after[key] - before[key]) for key in before} for before, after in pairs]
-    return {**_interval(gains), "by_seed": [round(float(np.mean(list(gain.values()))), 2) for gain in gains]}
+    return {
+        **_interval(gains, (-100.0, 100.0)),
+        "by_seed": [round(float(np.mean(list(gain.values()))), 2) for gain in gains],
+    }
 
 
 def sum_up(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -267,10 +270,12 @@ def show(interval: Mapping[str, float | None]) -> str:
     return f"{mean:.3f}" if low is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _interval(tables: Sequence[Mapping[tuple[str, str], float]]) -> dict[str, float | None]:
+def _interval(
+    tables: Sequence[Mapping[tuple[str, str], float]], limits: tuple[float, float]
+) -> dict[str, float | None]:
     keys = [key for values in tables for key in values]
     values: NDArray[np.float64] = np.array([value for values in tables for value in values.values()])
-    interval = bootstrap_interval(values, [patient for patient, _ in keys])
+    interval = bootstrap_interval(values, [patient for patient, _ in keys], limits=limits)
     return {
         name: None if value is None else round(value, 4)
         for name, value in (("mean", interval.mean), ("low", interval.low), ("high", interval.high))
