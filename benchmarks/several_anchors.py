@@ -1,7 +1,7 @@
 """Several anchors an answer against one, on synthetic scans with two to four nodules at different heights.
 
-    python benchmarks/several_anchors.py             # all rows; about ten minutes on one core
-    python benchmarks/several_anchors.py --report    # the table again, from the committed cells
+    python benchmarks/several_anchors.py --seeds 0 1 2   # all rows; about an hour on one core
+    python benchmarks/several_anchors.py --report          # the table again, from the committed cells
 
 No slice shows two nodules well, so one anchor answers for one of them: the rows from true anchors say what that costs
 and what up to four true anchors reach. The rows ``sft_*`` go on from ``bundled:best``, which never saw a nodule, with a
