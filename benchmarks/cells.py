@@ -258,6 +258,17 @@ def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> 
     }
 
 
+def differences(
+    kept: Mapping[str, Sequence[Cell]], pairs: Mapping[str, tuple[str, str]], phrasing: str
+) -> dict[str, dict[str, Any]]:
+    """``difference`` of each named pair of rows of which both are kept."""
+    return {
+        name: difference(kept[first], kept[second], phrasing)
+        for name, (first, second) in pairs.items()
+        if first in kept and second in kept
+    }
+
+
 def sum_up(cells: Sequence[Cell]) -> dict[str, Any]:
     """Mean cost and mean scores of the cells of a row."""
     means = {key: round(sum(cell.means[key] for cell in cells) / len(cells), 4) for key in cells[0].means}

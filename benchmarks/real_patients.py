@@ -28,7 +28,7 @@ from cells import (
     Cell,
     add_options,
     be_quiet,
-    difference,
+    differences,
     evaluate,
     fill,
     make_cell,
@@ -236,12 +236,11 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "more_sft_minus_sft": ("sft", "sft_more"),
         "grpo_minus_more_sft": ("sft_more", "sft_grpo"),
     }
-    differences = {
-        name: difference(kept[first], kept[second], "held_out")
-        for name, (first, second) in pairs.items()
-        if first in kept and second in kept
+    return {
+        "command": "python benchmarks/real_patients.py --data ../shared/data",
+        "rows": rows,
+        **differences(kept, pairs, "held_out"),
     }
-    return {"command": "python benchmarks/real_patients.py --data ../shared/data", "rows": rows, **differences}
 
 
 def print_table(summary: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from cells import (
     Cell,
     add_options,
     be_quiet,
-    difference,
+    differences,
     evaluate,
     fill,
     make_cell,
@@ -291,12 +291,12 @@ def summarise(cells: Mapping[str, Mapping[int, Cell]]) -> dict[str, Any]:
         "more_two_minus_more_same": ("more_same_one", "more_views_two"),
         "bound_minus_one": ("one", "bound_scan"),
     }
-    differences = {
-        name: difference(kept[first], kept[second], "held_out")
-        for name, (first, second) in pairs.items()
-        if first in kept and second in kept
+    return {
+        "command": "python benchmarks/second_look.py",
+        "test_volumes": 36,
+        "rows": rows,
+        **differences(kept, pairs, "held_out"),
     }
-    return {"command": "python benchmarks/second_look.py", "test_volumes": 36, "rows": rows, **differences}
 
 
 def print_table(summary: Mapping[str, Any]) -> None:

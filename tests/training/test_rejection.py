@@ -20,19 +20,10 @@ from medvol.training.group_notes import note_group
 from medvol.training.rejection import RejectionModule
 from medvol.training.settings import GRPOOptimizerSettings, RolloutSettings, StartSettings
 from tests.fixtures.callbacks import Listener
+from tests.fixtures.digit_reward import DigitReward
 
 SHAPE = (8, 48, 48)
 TEMPLATE = replace(TINY_TEMPLATE, num_slices=8, height_px=48, width_px=48)
-
-
-class DigitReward(RewardTerm):
-    """Share of the answer's characters that are digits."""
-
-    needs: ClassVar = frozenset({"text"})
-
-    def __call__(self, rollout, case):
-        text = rollout.completion.text.replace(" ", "")
-        return sum(letter.isdigit() for letter in text) / max(1, len(text))
 
 
 class Nothing(RewardTerm):
