@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from numpy.typing import NDArray
 from peers import refuse
 
@@ -30,8 +31,9 @@ from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.module import EvaluationModule
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.statistics import bootstrap_interval
-from medvol.training.checkpoint import SpecCheckpoint
+from medvol.training.checkpoint import SpecCheckpoint, load_policy, read_checkpoint
 from medvol.training.data import CaseDataModule
+from medvol.training.export import export_model
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
 
@@ -84,6 +86,41 @@ class Clock(Callback):
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on counting."""
         self.seconds = state["seconds"]
+
+
+class Curve(Callback):
+    """Keeps the validation DSC by step, also of a run that was stopped and went on."""
+
+    def __init__(self) -> None:
+        self.points: list[list[float]] = []
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Add a point."""
+        if not trainer.sanity_checking:
+            self.points.append([trainer.global_step, round(float(trainer.callback_metrics["val/dsc"]), 4)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints."""
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.points = state["points"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When a training has reached its plateau.
+
+    Args:
+        most_steps: Optimiser steps after which it ends in any case.
+        every: Steps between two validations.
+        checks: Validations without a gain in DSC after which it ends.
+    """
+
+    most_steps: int
+    every: int
+    checks: int
 
 
 def be_quiet() -> None:
@@ -164,6 +201,49 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
     trainer.fit(module, data, ckpt_path=last if last.exists() else None)
     write_json(done, {"cpu_s": round(clock.seconds, 1), "steps": steps})
     return clock.seconds
+
+
+def train_to_plateau(
+    module: TrainingModule, data: CaseDataModule, patience: Patience, folder: Path, quick: bool
+) -> dict[str, Any]:
+    """Train until validation stops rising, or go on where an earlier run was stopped.
+
+    The best model by validation DSC lies in ``folder/plateau``, the last one in ``folder/model``.
+
+    Args:
+        module: Trained.
+        data: What it learns from, and what it is validated on.
+        patience: When it ends.
+        folder: Of this run alone.
+        quick: Take four steps.
+
+    Returns:
+        Processor seconds, the curve of validation, and the steps of both models.
+    """
+    done = folder / "plateau.json"
+    if done.exists():
+        kept: dict[str, Any] = json.loads(done.read_text())
+        return kept
+    clock, curve, keeper = Clock(), Curve(), SpecCheckpoint(every_n_train_steps=20)
+    keeper.dirpath = str(folder / "checkpoints")
+    trainer = make_trainer(
+        folder,
+        max_steps=4 if quick else patience.most_steps,
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        val_check_interval=2 if quick else patience.every,
+        check_val_every_n_epoch=None,
+        callbacks=[clock, curve, EarlyStopping("val/dsc", mode="max", patience=patience.checks), keeper],
+    )
+    last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None)
+    chosen = load_policy(best)
+    export_model(chosen, folder / "plateau", chosen.training_data)
+    steps = [int(read_checkpoint(best)["global_step"]), trainer.global_step]
+    found = {"cpu_s": round(clock.seconds, 1), "curve": curve.points, "steps": steps}
+    write_json(done, found)
+    return found
 
 
 def evaluate(

@@ -27,11 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import RESULTS, Clock, add_options, be_quiet, evaluate, make_trainer, train
+from cells import RESULTS, Patience, add_options, be_quiet, evaluate, train, train_to_plateau
 from finite_cells import ROWS, FiniteCell, best_difference, print_tables, read_cells, sort_scores, summarise
 from finite_questions import HEARD, Setting, other_cases, training_cases
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
 from miniature import TEMPLATE, reinforce
 from peers import refuse
 
@@ -43,9 +41,7 @@ from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.region import RegionPropagator
 from medvol.rewards.format import FormatReward
 from medvol.rewards.volume_dice import VolumeDiceReward
-from medvol.training.checkpoint import SpecCheckpoint, load_policy, read_checkpoint
 from medvol.training.data import CaseDataModule
-from medvol.training.export import export_model
 from medvol.training.module import TrainingModule
 from medvol.training.rejection import RejectionModule
 from medvol.training.scratch.module import ScratchModule
@@ -60,10 +56,10 @@ from medvol.training.settings import (
 
 CELLS = RESULTS / "finite"
 
-COLD_STEPS, CHECK_EVERY, PATIENCE = 400, 40, 5
-"""Most steps of the cold start, steps between validations, and validations without a gain after which it ends.
+PATIENCE = Patience(most_steps=400, every=40, checks=5)
+"""Of the cold start.
 
-A patience of 3 was tried: at a high rate the validation DSC went 0.57, 0.67, 0.60 from step 80 on, which is no plateau.
+Three checks were tried: at a high rate the validation DSC went 0.57, 0.67, 0.60 from step 80 on, which is no plateau.
 """
 
 RL_STEPS, MORE_STEPS, REJECT_STEPS = 150, 260, 230
@@ -114,63 +110,19 @@ def reject(policy: TrainablePolicy, seed: int) -> TrainingModule:
     )
 
 
-class Curve(Callback):
-    """Keeps the validation DSC by step, also of a run that was stopped and went on."""
-
-    def __init__(self) -> None:
-        self.points: list[list[float]] = []
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Add a point."""
-        if not trainer.sanity_checking:
-            self.points.append([trainer.global_step, round(float(trainer.callback_metrics["val/dsc"]), 4)])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Kept in checkpoints."""
-        return {"points": self.points}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.points = state["points"]
-
-
 def cold_start(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train to the plateau and beyond; ``plateau`` and ``model`` in the folder are the two models.
 
     Returns:
         Processor seconds, the curve, and the steps of both models.
     """
-    folder = options.out / f"{setting.name}-cold-{seed}"
-    done = folder / "cold.json"
-    if done.exists():
-        found: dict[str, Any] = json.loads(done.read_text())
-        return found
     policy = TinyPolicy(model=BASE, template=TEMPLATE, seed=seed, freeze_vision=True)
     val = other_cases("val", setting, seed, 1 if options.quick else VAL_VOLUMES)
     data = CaseDataModule(
         training_cases(setting, seed), val, batch_size=2, queries_per_volume=12, num_workers=options.workers, seed=seed
     )
-    clock, curve, keeper = Clock(), Curve(), SpecCheckpoint(every_n_train_steps=20)
-    keeper.dirpath = str(folder / "checkpoints")
-    every = 2 if options.quick else CHECK_EVERY
-    trainer = make_trainer(
-        folder,
-        max_steps=4 if options.quick else COLD_STEPS,
-        max_epochs=-1,
-        gradient_clip_val=1.0,
-        num_sanity_val_steps=0,
-        val_check_interval=every,
-        check_val_every_n_epoch=None,
-        callbacks=[clock, curve, EarlyStopping("val/dsc", mode="max", patience=PATIENCE), keeper],
-    )
-    last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
-    trainer.fit(supervise(policy, setting, seed, True), data, ckpt_path=last if last.exists() else None)
-    chosen = load_policy(best)
-    export_model(chosen, folder / "plateau", chosen.training_data)
-    steps = int(read_checkpoint(best)["global_step"])
-    found = {"cpu_s": round(clock.seconds, 1), "curve": curve.points, "steps": [steps, trainer.global_step]}
-    write_json(done, found)
-    return found
+    module = supervise(policy, setting, seed, True)
+    return train_to_plateau(module, data, PATIENCE, options.out / f"{setting.name}-cold-{seed}", options.quick)
 
 
 def go_on(row: str, setting: Setting, seed: int, options: argparse.Namespace) -> tuple[Path, int, float]:

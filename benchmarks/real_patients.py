@@ -26,6 +26,7 @@ from typing import Any
 from cells import (
     RESULTS,
     Cell,
+    Patience,
     add_options,
     be_quiet,
     differences,
@@ -36,11 +37,12 @@ from cells import (
     show,
     sum_up,
     train,
+    train_to_plateau,
 )
 from peers import need, need_folder
 
 from medvol.core.json_file import write_json
-from medvol.core.roles import Policy, Propagator, TrainablePolicy
+from medvol.core.roles import Policy, Propagator, RewardTerm, TrainablePolicy
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.evaluation.settings import EvaluationSettings
@@ -56,9 +58,11 @@ from medvol.rewards.spatial import SpatialReward
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
+from medvol.training.rejection import RejectionModule
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.scratch.settings import CurriculumSettings, OccupancySettings, PerceptionSettings
 from medvol.training.settings import (
+    AdvantageSettings,
     AnswerSettings,
     GRPOOptimizerSettings,
     LossSettings,
@@ -71,6 +75,12 @@ FOLDS = 5
 
 COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 520
 """Steps of the cold start, of GRPO, and of the SFT beside it."""
+
+PATIENCE = Patience(most_steps=1000, every=100, checks=4)
+"""Of the SFT that goes on from the cold start to the plateau."""
+
+PLATEAU_GRPO_STEPS, PLATEAU_REJECT_STEPS = 200, 200
+"""Steps from the plateau, which take about the processor time of ``MORE_STEPS`` of SFT."""
 
 AUGMENT: list[dict[str, Any]] = [
     {"name": "RandomFlip", "axes": ["LR", "AP"], "flip_probability": 0.5},
@@ -91,6 +101,7 @@ class Row:
         steps: Optimiser steps.
         fixed: Policy that is not trained.
         augment: Training volumes are changed at random.
+        patience: Train until validation stops rising instead, and keep the best model.
     """
 
     title: str
@@ -99,6 +110,7 @@ class Row:
     steps: int = 0
     fixed: type[Policy] | None = None
     augment: bool = True
+    patience: Patience | None = None
 
 
 def sft(perception: int, curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, int], TrainingModule]:
@@ -138,12 +150,59 @@ def grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> Training
     )
 
 
+def boxes_that_fit() -> dict[RewardTerm, float]:
+    """Rewards that need no mask, with their weights: the target's area on the chosen slice, and its boxes there.
+
+    Nothing is propagated, so volumes may be changed at random, as in SFT.
+    """
+    return {FormatReward(): 0.1, AxialReward(): 0.3, SpatialReward(coordinate_step=20): 0.6}
+
+
+def plateau_grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
+    """GRPO on rewards that need no mask."""
+    terms = boxes_that_fit()
+    return GRPOModule(
+        policy,
+        propagator,
+        list(terms),
+        {type(term).__name__: weight for term, weight in terms.items()},
+        rollouts=RolloutSettings(group_size=8),
+        advantages=AdvantageSettings(scale="none"),
+        loss=LossSettings(beta=0.0),
+        optimizer=GRPOOptimizerSettings(learning_rate=2e-4, warmup_steps=10),
+        reword=0.6,
+        evaluation=EvaluationSettings(max_new_tokens=64),
+        seed=fold,
+    )
+
+
+def reject(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
+    """SFT on the best of 8 answers of the policy itself, by the same rewards."""
+    terms = boxes_that_fit()
+    return RejectionModule(
+        policy,
+        propagator,
+        list(terms),
+        {type(term).__name__: weight for term, weight in terms.items()},
+        rollouts=RolloutSettings(group_size=8),
+        optimizer=GRPOOptimizerSettings(learning_rate=2e-4, warmup_steps=10),
+        evaluation=EvaluationSettings(max_new_tokens=64),
+        least_reward=0.15,
+        reword=0.6,
+        seed=fold,
+    )
+
+
 ROWS = {
     "centre": Row("centre box of the middle slice", fixed=CentreBoxPolicy),
     "truth": Row("true anchor", fixed=OraclePolicy),
     "sft": Row("SFT", None, sft(200, 40, 1.5e-3), COLD_STEPS),
     "sft_more": Row("SFT + as much SFT", "sft", sft(0, 0, 5e-4), MORE_STEPS),
     "sft_grpo": Row("SFT + GRPO", "sft", grpo, RL_STEPS, augment=False),
+    "plateau": Row("SFT to its plateau", "sft", sft(0, 0, 5e-4), patience=PATIENCE),
+    "plateau_sft": Row("plateau + as much SFT", "plateau", sft(0, 0, 5e-4), MORE_STEPS),
+    "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
+    "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
 }
 
 
@@ -181,15 +240,18 @@ def make_propagator(options: argparse.Namespace) -> Propagator:
     )
 
 
-def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, float]:
-    """Model folder of a row, trained when it is not there, and the processor seconds that it took."""
+def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, int, float]:
+    """Model folder of a row, trained when it is not there, its steps, and the processor seconds that it took."""
     row, folder = ROWS[name], options.out / f"{name}-{fold}"
     start = str(model_of(row.start, fold, options)[0]) if row.start else None
     policy = TinyPolicy(model=start, seed=fold)
     assert row.make is not None, "fixed policies have no model"
-    module = row.make(policy, make_propagator(options), fold)
+    training, validation, _ = split(fold)
+    # Validation compares boxes and slices of one policy with those of another, which needs no network.
+    module = row.make(policy, ExtrudePropagator() if row.patience else make_propagator(options), fold)
     data = CaseDataModule(
-        train=read_cases(split(fold)[0], "train", options),
+        train=read_cases(training, "train", options),
+        val=read_cases(validation[:1] if options.quick else validation, "held_out", options) if row.patience else None,
         batch_size=4 if row.augment else 3,
         queries_per_volume=3 if row.augment else 1,
         num_workers=options.workers,
@@ -197,21 +259,24 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, f
         augment=AUGMENT if row.augment else None,
         sides_may_swap=True,
     )
-    return folder / "model", train(module, data, row.steps, folder, options.quick)
+    if row.patience:
+        found = train_to_plateau(module, data, row.patience, folder, options.quick)
+        return folder / "plateau", found["steps"][0], found["cpu_s"]
+    return folder / "model", row.steps, train(module, data, row.steps, folder, options.quick)
 
 
 def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
     """Answer the fold's test patients by one row."""
-    row, seconds = ROWS[name], 0.0
+    row, steps, seconds = ROWS[name], 0, 0.0
     if row.fixed is not None:
         policy: Policy = row.fixed()
     else:
-        model, seconds = model_of(name, fold, options)
+        model, steps, seconds = model_of(name, fold, options)
         policy = TinyPolicy(model=str(model))
     chosen = split(fold)[1 if options.split == "val" else 2]
     cases = read_cases(chosen[:1] if options.quick else chosen, "held_out", options)
     folder = options.out / f"{name}-{fold}" / options.split
-    return make_cell(name, fold, row.steps, seconds, evaluate(policy, make_propagator(options), cases, folder))
+    return make_cell(name, fold, steps, seconds, evaluate(policy, make_propagator(options), cases, folder))
 
 
 def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
@@ -222,7 +287,7 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
             "title": ROWS[name].title,
             "folds": [cell.seed for cell in own],
             "patients": sum(len(cell.dsc) for cell in own),
-            "steps": ROWS[name].steps,
+            "steps": round(sum(cell.steps for cell in own) / len(own)),
             **sum_up(own),
             "dsc": mean_interval(own, "held_out"),
         }
@@ -235,6 +300,13 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "grpo_minus_sft": ("sft", "sft_grpo"),
         "more_sft_minus_sft": ("sft", "sft_more"),
         "grpo_minus_more_sft": ("sft_more", "sft_grpo"),
+        "plateau_minus_centre": ("centre", "plateau"),
+        "plateau_sft_minus_centre": ("centre", "plateau_sft"),
+        "plateau_rejection_minus_centre": ("centre", "plateau_rejection"),
+        "plateau_grpo_minus_centre": ("centre", "plateau_grpo"),
+        "plateau_grpo_minus_plateau": ("plateau", "plateau_grpo"),
+        "plateau_grpo_minus_rejection": ("plateau_rejection", "plateau_grpo"),
+        "real_grpo_minus_same_sft": ("plateau_sft", "plateau_grpo"),
     }
     return {
         "command": "python benchmarks/real_patients.py --data ../shared/data",
