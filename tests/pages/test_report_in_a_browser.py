@@ -67,6 +67,9 @@ def test_a_whole_reading_asks_nothing_and_goes_well(
         assert share_of(picture, GREEN) > 0.01
         assert share_of(picture, PINK) > 0.01  # the box is 9 of 20 pixels short
         assert page.locator(".stage canvas").count() == 1
+        for width in ("0", "100%"):  # as for a moment when the page is printed
+            case.locator(".stage").evaluate("(stage, width) => { stage.style.width = width }", width)
+            page.wait_for_timeout(300)
         assert opened.errors == []
         assert [url for url in opened.requests[1:] if not url.startswith(("data:", "blob:"))] == []
 

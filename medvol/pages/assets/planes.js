@@ -77,6 +77,9 @@ async function makeView(niivue) {
     tileMargin: 4,
   });
   await view.attachToCanvas(shown.canvas);
+  // While a browser prints or lays the page out anew, the canvas may have no width for a moment, and tiles less than none.
+  const draw = view.drawScene.bind(view);
+  view.drawScene = () => (shown.canvas.clientWidth > 0 ? draw() : undefined);
   view.addColormap(CLEAR, { R: [0, 255], G: [0, 255], B: [0, 255], A: [0, 0], I: [0, 255] });
   view.addColormap(MASK, { R: [0, 6], G: [0, 214], B: [0, 160], A: [0, 255], I: [0, 255] });
   view.addColormap(TRUTH, { R: [0, 255], G: [0, 122], B: [0, 184], A: [0, 255], I: [0, 255] });
