@@ -24,11 +24,15 @@ ROWS = {
     "plateau": "SFT to its plateau",
     "beyond": "SFT beyond it",
     "more_sft": "plateau + more SFT",
+    "gentle_sft": "plateau + SFT at GRPO's rate, best by validation",
     "grpo": "plateau + GRPO",
     "rejection": "plateau + rejection sampling",
     "grpo_16": "plateau + GRPO, groups of 16",
     "grpo_32": "plateau + GRPO, groups of 32",
 }
+
+SUPERVISED = ("plateau", "more_sft", "gentle_sft")
+"""Of which the best is what GRPO has to beat."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +142,7 @@ def _setting(rows: Mapping[str, Mapping[int, FiniteCell]]) -> dict[str, Any]:
             "means": {key: round(float(np.mean([c.means[key] for c in own.values()])), 4) for key in _MEANS},
             **{phrasing: mean_of(own, phrasing) for phrasing in PHRASINGS},
         }
-    if "grpo" in rows and "plateau" in rows:
-        found["grpo_minus_plateau"] = _compare(rows["plateau"], rows["grpo"])
-    for name in ("more_sft", "rejection"):
+    for name in (*SUPERVISED, "rejection"):
         if "grpo" in rows and name in rows:
             found[f"grpo_minus_{name}"] = _compare(rows[name], rows["grpo"])
     return found
@@ -151,11 +153,11 @@ def _compare(first: Mapping[int, FiniteCell], second: Mapping[int, FiniteCell]) 
 
 
 def best_difference(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """GRPO against the best SFT: in every setting the better of plateau and more SFT; of all settings the largest."""
+    """GRPO against the best SFT of a setting, at the plateau or from there; of all settings the largest difference."""
     found = []
     for name, setting in summary["settings"].items():
-        pairs = [setting[key] for key in ("grpo_minus_plateau", "grpo_minus_more_sft") if key in setting]
-        if len(pairs) == 2:
+        pairs = [setting[f"grpo_minus_{row}"] for row in SUPERVISED if f"grpo_minus_{row}" in setting]
+        if len(pairs) == len(SUPERVISED):
             least = min(pairs, key=lambda pair: pair["mean"])
             found.append({**{key: least[key] for key in ("mean", "low", "high", "by_seed")}, "setting": name})
     return max(found, key=lambda row: row["mean"], default=None)

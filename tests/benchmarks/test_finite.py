@@ -100,7 +100,7 @@ def test_differences_are_paired_by_question(finite):
 
 
 def test_the_best_sft_is_what_grpo_is_compared_with(finite, tmp_path, capsys):
-    rows = {"plateau": 0.0, "more_sft": 0.01, "grpo": 0.03, "rejection": 0.02}
+    rows = {"plateau": 0.0, "more_sft": -0.05, "gentle_sft": 0.01, "grpo": 0.03, "rejection": 0.02}
     cells = {
         "16x4": {row: {seed: make(finite, row, seed, gain) for seed in (0, 1)} for row, gain in rows.items()},
     }
