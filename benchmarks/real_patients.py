@@ -79,6 +79,9 @@ COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 520
 PATIENCE = Patience(most_steps=1000, every=100, checks=4)
 """Of the SFT that goes on from the cold start to the plateau."""
 
+GENTLE = Patience(most_steps=MORE_STEPS, every=65, checks=MORE_STEPS)
+"""Of the SFT that goes on from there at GRPO's rate: it never ends early, and the best model by validation is kept."""
+
 PLATEAU_GRPO_STEPS, PLATEAU_REJECT_STEPS = 200, 200
 """Steps from the plateau, which take about the processor time of ``MORE_STEPS`` of SFT."""
 
@@ -200,7 +203,7 @@ ROWS = {
     "sft_more": Row("SFT + as much SFT", "sft", sft(0, 0, 5e-4), MORE_STEPS),
     "sft_grpo": Row("SFT + GRPO", "sft", grpo, RL_STEPS, augment=False),
     "plateau": Row("SFT to its plateau", "sft", sft(0, 0, 5e-4), patience=PATIENCE),
-    "plateau_sft": Row("plateau + as much SFT", "plateau", sft(0, 0, 5e-4), MORE_STEPS),
+    "plateau_sft": Row("plateau + as much SFT, best by validation", "plateau", sft(0, 0, 2e-4), patience=GENTLE),
     "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
     "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
 }
