@@ -169,6 +169,12 @@ def make_trainer(folder: Path, **settings: Any) -> Trainer:
     )
 
 
+def start_anyway(module: TrainingModule) -> None:
+    """Let GRPO start from a policy that a few steps of SFT have taught no grammar."""
+    if isinstance(module, GRPOModule):
+        module.start = replace(module.start, min_parse_rate=0.0)
+
+
 def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path, quick: bool) -> float:
     """Train for so many steps, or go on where an earlier run was stopped; the model lies in ``folder/model``.
 
@@ -185,8 +191,8 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
     done = folder / "training.json"
     if done.exists() and (folder / "model").is_dir():
         return float(json.loads(done.read_text())["cpu_s"])
-    if quick and isinstance(module, GRPOModule):
-        module.start = replace(module.start, min_parse_rate=0.0)  # two steps of SFT teach no grammar
+    if quick:
+        start_anyway(module)
     clock, keeper = Clock(), SpecCheckpoint(every_n_train_steps=20)
     keeper.dirpath = str(folder / "checkpoints")
     trainer = make_trainer(
@@ -224,13 +230,15 @@ def train_to_plateau(
     if done.exists():
         kept: dict[str, Any] = json.loads(done.read_text())
         return kept
+    if quick:
+        start_anyway(module)
     clock, curve, keeper = Clock(), Curve(), SpecCheckpoint(every_n_train_steps=20)
     keeper.dirpath = str(folder / "checkpoints")
     trainer = make_trainer(
         folder,
         max_steps=4 if quick else patience.most_steps,
         max_epochs=-1,
-        gradient_clip_val=1.0,
+        gradient_clip_val=1.0 if module.automatic_optimization else None,
         num_sanity_val_steps=0,
         val_check_interval=2 if quick else patience.every,
         check_val_every_n_epoch=None,

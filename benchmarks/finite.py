@@ -66,8 +66,11 @@ RL_STEPS, MORE_STEPS, REJECT_STEPS = 150, 260, 230
 """Steps from the plateau, which take about the same processor time; the cells say how much they took."""
 
 
-GENTLE = Patience(most_steps=MORE_STEPS, every=20, checks=MORE_STEPS)
-"""Of the SFT at GRPO's rate, which never ends early: the best model by validation is kept.
+GENTLE, CHOSEN = (
+    Patience(most_steps=MORE_STEPS, every=20, checks=MORE_STEPS),
+    Patience(most_steps=RL_STEPS, every=15, checks=RL_STEPS),
+)
+"""Of SFT at GRPO's rate, and of GRPO, whose best model by validation is kept; neither ends early.
 
 At a higher rate more SFT loses what the plateau had, so a lower one has to be among what GRPO is compared with.
 """
@@ -143,7 +146,7 @@ def go_on(row: str, setting: Setting, seed: int, options: argparse.Namespace) ->
     elif row == "rejection":
         module, steps, batch, queries = reject(policy, seed), REJECT_STEPS, 2, 4
     else:
-        size = int(row.partition("_")[2] or 8)
+        size = 8 if row in ("grpo", "grpo_best") else int(row.removeprefix("grpo_"))
         module, steps, batch, queries = grpo(policy, seed, size), RL_STEPS * 8 // size, 2, 4
     data = CaseDataModule(
         training_cases(setting, seed),
@@ -154,8 +157,9 @@ def go_on(row: str, setting: Setting, seed: int, options: argparse.Namespace) ->
         seed=seed + 1,
     )
     folder = options.out / f"{setting.name}-{row}-{seed}"
-    if row == "gentle_sft":
-        found = train_to_plateau(module, data, GENTLE, folder, options.quick)
+    if row in ("gentle_sft", "grpo_best"):
+        patience = GENTLE if row == "gentle_sft" else CHOSEN
+        found = train_to_plateau(module, data, patience, folder, options.quick)
         return folder / "plateau", found["steps"][0], found["cpu_s"]
     seconds = train(module, data, steps, folder, options.quick)
     return folder / "model", steps, seconds

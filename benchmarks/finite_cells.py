@@ -26,6 +26,7 @@ ROWS = {
     "more_sft": "plateau + more SFT",
     "gentle_sft": "plateau + SFT at GRPO's rate, best by validation",
     "grpo": "plateau + GRPO",
+    "grpo_best": "plateau + GRPO, best by validation",
     "rejection": "plateau + rejection sampling",
     "grpo_16": "plateau + GRPO, groups of 16",
     "grpo_32": "plateau + GRPO, groups of 32",
