@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +76,15 @@ def sum_up(scan: Path, path: Path, status: Status) -> Summary:
     return Summary((tell_answer(job, status, (path, record)),), identity)
 
 
-def tell_before(answer: Answer, console: Console) -> None:
-    """Say that a question was answered before, and where its files lie."""
+def tell_before(answer: Answer, volume: Volume, console: Console) -> None:
+    """Say that a question was answered before, and where its files lie; and whether the mask is still the old one."""
+    from medvol.inference.repropagation import lacks_its_mask
+
     path, record = answer
     console.print(f"answered before: {show(path)}; --overwrite answers it again", soft_wrap=True)
+    if lacks_its_mask(volume, record):
+        remedy = f"medvol segment --evidence {shlex.quote(str(path))}"
+        console.print(f"warning: slice or boxes were changed since the mask was made; {show(remedy)}", soft_wrap=True)
     files = {"mask": path.with_name(record.mask_file), "overlay": path.with_suffix(".png")}
     for kind, file in ((kind, file) for kind, file in files.items() if file.is_file()):
         console.print(f"{kind:<8} {show(file)}", soft_wrap=True)

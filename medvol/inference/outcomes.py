@@ -97,11 +97,20 @@ def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | Non
 
 
 def tell_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
-    """The outcome of a job without an answer; ``kept`` is where its words lie."""
-    detail = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    """The outcome of a job without an answer, which is logged; ``kept`` is where its words lie."""
+    detail = _explain(error)
     log.warning("%s, %r: %s", job.scan, job.query, detail, exc_info=not isinstance(error, MedvolError | OSError))
+    return describe_failure(job, error, kept)
+
+
+def describe_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
+    """The outcome of a job without an answer; ``kept`` is where its words lie."""
     said = f"; what was said is in {kept}" if kept is not None else ""
-    return tell(job, "failed", error=type(error).__name__, detail=f"{detail}{said}")
+    return tell(job, "failed", error=type(error).__name__, detail=f"{_explain(error)}{said}")
+
+
+def _explain(error: Exception) -> str:
+    return explain_os_error(error) if isinstance(error, OSError) else str(error)
 
 
 def tell(job: Job, status: Status, name: str = "", **known: Any) -> Outcome:
