@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def say_replaced(path: Path | None, console: Console) -> None:
-    """Say, before the work, which file is there and will be another one."""
+    """Say, before the work, which file is there and will be another one where the work succeeds."""
     if path is not None:
-        console.print(f"{path} is there already and is replaced", soft_wrap=True)
+        console.print(f"{show(path)} is there already; the new answer replaces it", soft_wrap=True)
 
 
 def save_and_tell(

@@ -37,9 +37,12 @@ def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, Compo
     parser = ComponentParser(prog=f"medvol {verb}", description="Answer a query about a scan with evidence and a mask.")
     _add_options(parser)
     try:
-        return parser.parse_args(list(arguments)), parser
+        options = parser.parse_args(list(arguments))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, read_configs(arguments), _accepted_keys()) from refusal
+    if not options.out or "\0" in options.out:
+        raise ConfigError(f"--out is {options.out!r}; name a folder, or leave it out")
+    return options, parser
 
 
 def _add_options(parser: ComponentParser) -> None:

@@ -26,6 +26,11 @@ def show(text: object, keep: str = "") -> str:
     return "".join(_show_letter(letter, keep) for letter in text)
 
 
+def quote(text: str, most: int = 120) -> str:
+    """A text in quotes as Python writes it, and no more than so many letters of it."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r}..."
+
+
 def is_blank(text: str) -> bool:
     """True for a text in which nothing can be seen: spaces, controls, marks without width."""
     return all(letter.isspace() or letter in _JOINERS or unicodedata.category(letter) in _UNSEEN for letter in text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from medvol.core.errors import RecordError
 from medvol.core.types import Volume
+from medvol.core.visible_text import quote
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.imaging.folders import newest_change
 from medvol.imaging.volume_hash import hash_volume
@@ -103,7 +104,8 @@ class Question:
             raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
         if not self._is_of(record):
             raise RecordError(
-                f"{self.paths['record']} holds another answer ({record.query!r} about {record.scan_path}); {_WAYS_OUT}"
+                f"{self.paths['record']} holds another answer ({quote(record.query)} about {record.scan_path}); "
+                f"{_WAYS_OUT}"
             )
         return there
 

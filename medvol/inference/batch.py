@@ -206,7 +206,7 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
             yield question.job, tell_failure(question.job, error)
             continue
         if replaced is not None and question.job.named:
-            log.warning("%s is there already and is replaced", replaced)
+            log.warning("%s is there already; the new answer replaces it", replaced)
         asked.append(question)
     yield from _ask(asked, volume, batch)
 

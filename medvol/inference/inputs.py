@@ -15,7 +15,7 @@ from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.registry import POLICIES, PROPAGATORS
 from medvol.core.roles import Policy, Propagator
 from medvol.core.specs import rebuild
-from medvol.core.types import Case, Volume
+from medvol.core.types import Case, Sampling, Volume
 from medvol.imaging.reading import read_volume
 from medvol.weights.folder_policy import find_policy
 
@@ -94,6 +94,17 @@ def take_queries(given: Any) -> list[str]:
         if not isinstance(query, str):
             raise QueryError(f"a query is {_describe(query)}; ask in words, such as 'the spleen'")
     return list(given)
+
+
+def take_sampling(given: Any) -> Sampling | None:
+    """How answers are drawn; None, which is greedy, as it is.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if given is None or isinstance(given, Sampling):
+        return given
+    raise ConfigError(f"sampling is {_describe(given)}; give a medvol.Sampling, or None for greedy answers")
 
 
 def _build(component: Any, name: str) -> Any:

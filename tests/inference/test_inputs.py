@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvol.core.errors import ConfigError, MedvolError, QueryError, ScanError
+from medvol.core.errors import ConfigError, EvidenceParseError, MedvolError, QueryError, ScanError
 from medvol.core.types import Case, Query
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.centre import CentreBoxPolicy
+from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.vision_language import VisionLanguagePolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.region import RegionPropagator
@@ -70,6 +71,19 @@ def test_what_is_no_scan(segmenter, volume, tmp_path: Path):
 def test_what_are_no_queries(segmenter, volume, given):
     with pytest.raises(QueryError, match="quer"):
         segmenter.segment_many(volume, given)
+
+
+@pytest.mark.parametrize("given", ["greedy", {"temperature": 1.0}, 0.7], ids=str)
+def test_what_is_no_sampling(segmenter, volume, given):
+    with pytest.raises(ConfigError, match=r"sampling is .*; give a medvol.Sampling, or None for greedy answers"):
+        segmenter.segment(volume, "the block", given)
+
+
+def test_a_long_query_does_not_fill_the_screen(volume):
+    with pytest.raises(EvidenceParseError) as refusal:
+        Segmenter(ScriptedPolicy([""])).segment(volume, "the block " * 1000)
+    assert len(str(refusal.value)) < 300
+    assert str(refusal.value).endswith("there is no <answer> block: nothing was said")
 
 
 @pytest.mark.parametrize("samples", [-1, 1, 1001, 10**30, 2.0, True])
