@@ -257,11 +257,18 @@ def _check_file(path: Path) -> None:
     """A regular file with a name that is read and something in it."""
     state = path.stat()
     if not ends_in(path, SCANS):
+        if stat.S_ISREG(state.st_mode) and _begins_as_dicom(path):
+            raise UnknownFormatError(path, "it is one file of DICOM; name the folder that holds its series")
         raise UnknownFormatError(path, f"its name ends in none of {', '.join(SCANS)}; give one of them, or DICOM")
     if not stat.S_ISREG(state.st_mode):
         raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
     if state.st_size == 0:
         raise EmptyFileError(path, "it has no bytes; copy the file again")
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _to_lps(

@@ -52,7 +52,10 @@ WRONG_SETTINGS = {
     ),
     "number for a group of settings": ({"model__init_args__optimizer": 3}, ["model.init_args.optimizer", "got 3"]),
     "wrong type in the trainer": ({"trainer__max_steps": "three"}, ["trainer.max_steps", "a whole number", "'three'"]),
-    "wrong type in the data": ({"data__init_args__queries_per_volume": "x"}, ["queries_per_volume", "a whole number or null"]),
+    "wrong type in the data": (
+        {"data__init_args__queries_per_volume": "x"},
+        ["queries_per_volume", "a whole number or null"],
+    ),
     "list for a number": ({"data__init_args__batch_size": [1]}, ["data.init_args.batch_size", "[1]"]),
     "wrong choice": (
         {"model__init_args__evaluation__anchor_rule": "biggest"},
