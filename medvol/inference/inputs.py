@@ -35,7 +35,8 @@ def take_policy(given: Any) -> Policy:
         return given
     if given is None:
         log.warning(
-            "no policy was chosen, so the one that comes with medvol answers: %s, which knows drawn scans only", BEST
+            "no policy was chosen, so the one that comes with medvol answers: %s, which knows synthetic scans only",
+            BEST,
         )
         given = BEST
     if not isinstance(given, str | Path):

@@ -35,7 +35,7 @@ class Segmenter:
 
     Args:
         policy: Writes the evidence anchor: a policy, the path of a model folder, ``bundled:best``, or the name of a
-            registered policy. None takes ``bundled:best``, which comes with medvol and knows drawn scans only.
+            registered policy. None takes ``bundled:best``, which comes with medvol and knows synthetic scans only.
         propagator: Turns it into a mask: a propagator or its name; ``RegionPropagator`` when None.
         samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
             how far it agrees with itself; 0 draws none.
