@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
@@ -57,7 +57,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     return summary.exit_code
 
 
-def _reader(options: Namespace, recorded: str | None = None) -> Callable[..., Volume]:
+def _reader(options: Namespace, recorded: Any = None) -> Callable[..., Volume]:
     """What reads scans; ``recorded`` is the modality that a record was written for, used where none is given."""
     from medvol.imaging.reading import read_volume
 

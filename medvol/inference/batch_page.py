@@ -81,8 +81,8 @@ def show_earlier(volume: Volume, answer: Answer) -> PageAnswer:
     path, record = answer
     content = read_json(path, _REMEDY, _REMEDY)
     mask = read_mask(path.with_name(record.mask_file), volume)
-    answer = show_answer(volume, mask, record.evidence, content, path.name)
-    return replace(answer, notes=(*answer.notes, _MOVED)) if lacks_its_mask(volume, record) else answer
+    shown = show_answer(volume, mask, record.evidence, content, path.name)
+    return replace(shown, notes=(*shown.notes, _MOVED)) if lacks_its_mask(volume, record) else shown
 
 
 class BatchPage:
