@@ -55,7 +55,7 @@ def explain(message: str, settings: Mapping[str, Any], accepted: Mapping[str, An
     reason = message[end:]
     if unknown := _UNKNOWN.search(reason):
         key = ".".join(filter(None, unknown.groups()))
-        known = path or key.partition(".")[0] in accepted or find_homes(key, settings, accepted)
+        known = path or key.partition(".")[0] in {*accepted, *settings} or find_homes(key, settings, accepted)
         return say_unknown(key, path, owner, hints, find_homes(key, settings, accepted)) if known else None
     if owner and (missing := re.search(r"arguments are required: (\w+)", reason)):
         return f"{owner.__name__} needs '{path}.{missing[1]}'; set it in the configuration or on the command line"

@@ -133,6 +133,21 @@ def test_a_record_is_followed_as_the_scan_was_read_for_it(scan: Path, toy: Path,
     assert json.loads((out / f"{record.stem}_edited.json").read_text())["scan"]["modality"] == "MR"
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("overwite: true", "unknown key 'overwite'; did you mean 'overwrite'?"),
+        ("zzz: 1", "unknown key 'zzz'; its settings"),
+    ],
+)
+def test_a_key_of_a_file_of_options_that_is_none(
+    scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str], line: str, said: str
+) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(f"policy: ToyPolicy\n{line}\n")
+    assert said in refused("segment", scan, "the cube", "--config", options, "--out", tmp_path / "out")
+
+
 def test_the_budget_of_a_scan(scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     asked = ("segment", scan, "the cube", *TOY, "--out", tmp_path / "out", "--max_bytes")
     assert "the budget is 1,023, set max_bytes" in refused(*asked, 1023)  # 8 x 8 x 4 voxels of four bytes
