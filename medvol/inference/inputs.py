@@ -17,6 +17,7 @@ from medvol.core.roles import Policy, Propagator
 from medvol.core.specs import rebuild
 from medvol.core.types import Case, Sampling, Volume
 from medvol.imaging.reading import read_volume
+from medvol.imaging.sound_volume import require_sound_volume
 from medvol.weights.folder_policy import find_policy
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,11 @@ def take_volume(given: Any) -> Volume:
 
     Raises:
         ScanError: The scan is refused.
+        GeometryError: The volume is no scan in LPS orientation, see ``require_sound_volume``.
         ConfigError: It is something else.
     """
     if isinstance(given, Volume):
+        require_sound_volume(given)
         return given
     if isinstance(given, str | Path):
         return read_volume(given)
