@@ -91,11 +91,13 @@ def tell_before(answer: Answer, volume: Volume, console: Console) -> None:
 
 
 def show_before(answer: Answer, volume: Volume, path: Path, console: Console) -> None:
-    """Write the page of an answer that lies on the disk, unless it is there, and tell where it is."""
+    """Write the page of an answer that lies on the disk, unless it is there and as new, and tell where it is."""
     from medvol.inference.answer_page import new_page, write_page
     from medvol.inference.batch_page import show_earlier
 
-    if not path.is_file():
+    record = answer[0]
+    newest = max(file.stat().st_mtime_ns for file in (record, record.with_name(answer[1].mask_file)))
+    if not path.is_file() or not path.stat().st_size or path.stat().st_mtime_ns < newest:
         page = new_page()
         page.add(show_earlier(volume, answer))
         write_page(page, path)

@@ -86,7 +86,7 @@ def _run_one(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -
         segmenter = _build_segmenter(options, parser)
         question = pose(job, volume, plain_values(segmenter.identity()))
         asked.identity = question.identity
-        answer = None if options.overwrite else question.find(dicom)
+        answer = None if options.overwrite else question.find(volume, dicom)
         if answer is not None and segmenter.accepts(answer[1]):
             tell_before(answer, volume, console)
             if options.html:
@@ -152,8 +152,8 @@ def _run_many(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) 
             options.html,
         )
     console.print(summary.table() if summary.needs_rows else summary.table().title)
-    page = ", answers.html" if options.html else ""
-    console.print(summary.problem or f"answers, summary.json and answers.csv{page}: {options.out}", soft_wrap=True)
+    files = "summary.json, answers.csv and answers.html" if options.html else "summary.json and answers.csv"
+    console.print(summary.problem or f"answers, {files}: {show(options.out)}", soft_wrap=True)
     return summary
 
 

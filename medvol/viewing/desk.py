@@ -219,7 +219,7 @@ class Desk:
         series = None if volume.source is None else volume.source.series or None
         job = Job(path, query, self.readings.path, answer_stem(case_name(path, series), query), series)
         question = pose(job, volume, plain_values(segmenter.identity()))
-        found = question.find()
+        found = question.find(volume)
         if found is not None:
             return self._add(scan, open_answer(found[0], self._read))
         groups = segmenter.ask(volume, [query])

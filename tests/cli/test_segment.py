@@ -1,6 +1,7 @@
 """``medvol segment``: one query, a folder, jobs, and an edited record."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,42 @@ def test_a_record_is_followed_as_the_scan_was_read_for_it(scan: Path, toy: Path,
     record = file_of(out, "ct_the-cube")
     assert segment("--evidence", record, "--propagator", "ToyPropagator", "--out", out) == 0
     assert json.loads((out / f"{record.stem}_edited.json").read_text())["scan"]["modality"] == "MR"
+
+
+@pytest.mark.parametrize("content", [b"", b"no mask", "half"], ids=["empty", "no mask", "half"])
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "a folder"])
+def test_an_answer_whose_mask_is_damaged_is_made_again(
+    scan: Path, toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | str, batch: bool
+) -> None:
+    out, where = tmp_path / "out", scan.parent if batch else scan
+    assert segment(where, "the cube", *TOY, "--out", out) == 0
+    mask = file_of(out, "ct_the-cube", "nii.gz")
+    whole = mask.read_bytes()
+    mask.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    os.utime(scan)  # so that a batch reads it again
+    assert segment(where, "the cube", *TOY, "--out", out) == 0
+    assert np.asarray(nib.load(mask).dataobj).sum() == 48
+    assert content == b"" or "the question is asked again" in caplog.text
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "a folder"])
+def test_a_mask_of_another_scan_is_not_replaced(
+    scan: Path,
+    toy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    batch: bool,
+) -> None:
+    out, where = tmp_path / "out", scan.parent if batch else scan
+    assert segment(where, "the cube", *TOY, "--out", out) == 0
+    mask = file_of(out, "ct_the-cube", "nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)), mask)
+    before = mask.read_bytes()
+    os.utime(scan)
+    assert segment(where, "the cube", *TOY, "--out", out) == (1 if batch else 2)
+    assert "they must agree; move it away, or add --overwrite" in capsys.readouterr().err + caplog.text
+    assert mask.read_bytes() == before
 
 
 @pytest.mark.parametrize(
