@@ -94,5 +94,5 @@ def _require_single(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"it has {twice[:80]!r} twice in one object; keep one")
+        raise ValueError(f"it has {twice!r:.80} twice; keep one")
     return content

@@ -103,7 +103,7 @@ def test_an_edit_that_is_not_read_is_refused(
     assert "unknown key 'keyslice'" in (said := refused(*again))
     assert said.strip().endswith("did you mean 'key_slice'?")
     record.write_text(whole.replace('"key_slice": 2', '"key_slice": 2, "key_slice": 0'))
-    assert "it has 'key_slice' twice in one object" in refused(*again)
+    assert "it has 'key_slice' twice; keep one" in refused(*again)
     assert not (out / "again").exists()
     record.write_text(whole)
     assert segment(*again[1:]) == 0
