@@ -28,7 +28,7 @@ $(VENV)/.dev: $(VENV)/.user
 
 demo: export OMP_NUM_THREADS = 2
 demo: export MKL_NUM_THREADS = 2
-demo: $(VENV)/.user  ## answer three questions about a drawn scan; then the method in small: SFT, GRPO, test, report
+demo: $(VENV)/.user  ## answer three questions about a synthetic scan; then the method in small: SFT, GRPO, test, report
 	$(BIN)/medvol demo $(RUN)/first --overwrite
 	$(BIN)/medvol fit --config examples/demo_sft.yaml --overwrite
 	$(BIN)/medvol fit --config examples/demo_grpo.yaml --overwrite

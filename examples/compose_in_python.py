@@ -14,7 +14,7 @@ import medvol
 
 
 def train(steps: int, folder: Path) -> medvol.ScratchModule:
-    """Train the tiny policy on drawn scans; it is saved in ``folder/model``."""
+    """Train the tiny policy on synthetic scans; it is saved in ``folder/model``."""
     phantoms = medvol.DATASETS.get("PhantomDataset")
     module = medvol.ScratchModule(
         policy=medvol.POLICIES.get("TinyPolicy")(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def say_replaced(path: Path | None, console: Console) -> None:
-    """Say, before the work, which file is there and will be another one."""
+    """Say, before the work, which file is there and will be another one where the work succeeds."""
     if path is not None:
-        console.print(f"{path} is there already and is replaced", soft_wrap=True)
+        console.print(f"{show(path)} is there already; the new answer replaces it", soft_wrap=True)
 
 
 def save_and_tell(
@@ -75,21 +76,28 @@ def sum_up(scan: Path, path: Path, status: Status) -> Summary:
     return Summary((tell_answer(job, status, (path, record)),), identity)
 
 
-def tell_before(answer: Answer, console: Console) -> None:
-    """Say that a question was answered before, and where its files lie."""
+def tell_before(answer: Answer, volume: Volume, console: Console) -> None:
+    """Say that a question was answered before, and where its files lie; and whether the mask is still the old one."""
+    from medvol.inference.repropagation import lacks_its_mask
+
     path, record = answer
     console.print(f"answered before: {show(path)}; --overwrite answers it again", soft_wrap=True)
+    if lacks_its_mask(volume, record):
+        remedy = f"medvol segment --evidence {shlex.quote(str(path))}"
+        console.print(f"warning: slice or boxes were changed since the mask was made; {show(remedy)}", soft_wrap=True)
     files = {"mask": path.with_name(record.mask_file), "overlay": path.with_suffix(".png")}
     for kind, file in ((kind, file) for kind, file in files.items() if file.is_file()):
         console.print(f"{kind:<8} {show(file)}", soft_wrap=True)
 
 
 def show_before(answer: Answer, volume: Volume, path: Path, console: Console) -> None:
-    """Write the page of an answer that lies on the disk, unless it is there, and tell where it is."""
+    """Write the page of an answer that lies on the disk, unless it is there and as new, and tell where it is."""
     from medvol.inference.answer_page import new_page, write_page
     from medvol.inference.batch_page import show_earlier
 
-    if not path.is_file():
+    record = answer[0]
+    newest = max(file.stat().st_mtime_ns for file in (record, record.with_name(answer[1].mask_file)))
+    if not path.is_file() or not path.stat().st_size or path.stat().st_mtime_ns < newest:
         page = new_page()
         page.add(show_earlier(volume, answer))
         write_page(page, path)

@@ -29,7 +29,7 @@ _FOLDER = "medvol-demo"
 _SCAN = "scan.nii.gz"
 _ANSWERS = "answers"
 _SEED = 0
-"""Of the drawn scan, which is one of the validation scans: nothing was trained on it."""
+"""Of the synthetic scan, which is one of the validation scans: nothing was trained on it."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     scan = write_volume(folder / _SCAN, volume)
     size = " x ".join(map(str, volume.shape))
     what = f"an abdomen with a lesion in one kidney, {size} voxels (z, y, x)"
-    console.print(f"drawn    {show(str(scan))}: {what}", soft_wrap=True)
-    console.print(f"policy   {BEST}, which comes with medvol and knows drawn scans only", soft_wrap=True)
+    console.print(f"made     {show(str(scan))}: {what}", soft_wrap=True)
+    console.print(f"policy   {BEST}, which comes with medvol and knows synthetic scans only", soft_wrap=True)
     jobs = _make_jobs(scan, folder / _ANSWERS)
     code = _answer(jobs, masks, options.overwrite, console)
     _tell_next(folder, console)
@@ -142,7 +142,7 @@ def _describe(outcome: Outcome, truth: NDArray[np.bool_] | None) -> list[str]:
     if truth is None:
         return [f"{found}, which is wrong: the scan does not show it", picture]
     mask = read_mask(Path(outcome.record).parent / record.mask_file, read_volume(outcome.scan))
-    return [f"{found}; its overlap with what was drawn (DSC) is {dice(mask, truth):.2f}", picture]
+    return [f"{found}; its overlap with the truth (DSC) is {dice(mask, truth):.2f}", picture]
 
 
 def _tell_next(folder: Path, console: Console) -> None:

@@ -127,7 +127,7 @@ def describe(name: str) -> list[Description]:
     if not found:
         names = [*MODULES, *(known for registry in REGISTRIES for known in registry)]
         raise UnknownComponentError(
-            f"no component is named {name!r}{suggest(name, names)}; `medvol list` shows them all"
+            f"no component is named {name!r}; `medvol list` shows them all{suggest(name, names)}"
         )
     return [
         _describe(registry.get(name), next(row for row in registry.describe() if row.name == name))

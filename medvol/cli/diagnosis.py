@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from medvol.cli.hints import class_in, constructor_hints, describe_hint, follow, group_in
+from medvol.cli.hints import class_in, constructor_hints, describe_hint, follow, group_in, say_kinds
 from medvol.cli.places import find_class, find_homes, subclasses
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core import roles
@@ -24,7 +24,7 @@ _KINDS = {"LightningModule": "module", "LightningDataModule": "data module", "Ca
 
 _STEP = re.compile(r"""Parser key "([^"]+)"|Problem with given class_path '([^']+)'""")
 _UNKNOWN = re.compile(r"(?:Group '([^']+)' does not accept )?[oO]ption '([^']+)'|arguments: --([\w.-]+)")
-_CLASS = re.compile(r"(?:import path(?: string:)?|class, but) (\S+)", re.IGNORECASE)
+_CLASS = re.compile(r"(?:import path string:|import path(?! string:)|class, but) (\S+)", re.IGNORECASE)
 _PLAIN = re.compile(r"[\[({].*|-?\d[\d.e+-]*|True|False|None")
 _GOT = re.compile(r"()Got value: (.*)|(load config) \"(.*)\"")
 _GIVEN = re.compile(r"Given value type: <class '([\w.]+)'>\n *Given value: (.*)")
@@ -55,7 +55,7 @@ def explain(message: str, settings: Mapping[str, Any], accepted: Mapping[str, An
     reason = message[end:]
     if unknown := _UNKNOWN.search(reason):
         key = ".".join(filter(None, unknown.groups()))
-        known = path or key.partition(".")[0] in accepted or find_homes(key, settings, accepted)
+        known = path or key.partition(".")[0] in {*accepted, *settings} or find_homes(key, settings, accepted)
         return say_unknown(key, path, owner, hints, find_homes(key, settings, accepted)) if known else None
     if owner and (missing := re.search(r"arguments are required: (\w+)", reason)):
         return f"{owner.__name__} needs '{path}.{missing[1]}'; set it in the configuration or on the command line"
@@ -88,10 +88,10 @@ def _say_wrong(path: str, hint: Any, reason: str) -> str:
     role, named = class_in(hint), _CLASS.search(reason)
     if role and named and named[1].rpartition(".")[2] != role.__name__:
         return f"{path}: {_say_class(named[1], role)}"
-    if role and (named or "valid subclass" in reason):
+    if role and (named or "valid subclass" in reason or "import path" in reason):
         wanted = f"must name a {role.__name__}, or hold class_path and init_args"
     else:
-        wanted = f"must be {describe_hint(hint)}"
+        wanted = f"must be {say_kinds(describe_hint(hint))}"
     found = (_GIVEN if "Does not validate" in reason else _GOT).search(reason)
     if found is None:
         said = [line.strip(" -:") for line in reason.splitlines() if "Expected a path" not in line]

@@ -12,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 _WORDS = {"Sequence": "list", "list": "list", "Mapping": "keys and values", "dict": "keys and values", "tuple": "list"}
 
+_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
+
 _PLAIN = (bool, int, float, str, bytes, type(None), Path, object)
 
 
@@ -76,3 +78,8 @@ def describe_hint(hint: Any) -> str:
     name = _WORDS.get(getattr(get_origin(hint), "__name__", ""), str(hint))
     inner = ", ".join("..." if argument is Ellipsis else describe_hint(argument) for argument in get_args(hint))
     return f"{name} of {inner}" if inner else name
+
+
+def say_kinds(described: str) -> str:
+    """What ``describe_hint`` gives, in a sentence: ``a whole number or null`` for ``int or null``."""
+    return " or ".join(_KINDS.get(word, word) for word in described.split(" or "))

@@ -62,7 +62,7 @@ def read_config(path: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         kind = f"holds {_KINDS.get(type(content).__name__, 'other keys than words')}, not keys and values"
         kind = "is empty" if content in (None, "") else kind
-        raise ConfigError(f"the configuration file {path!r} {kind}; it needs keys such as 'model', 'data', 'trainer'")
+        raise ConfigError(f"the configuration file {path!r} {kind}; write settings, as in `KEY: VALUE`")
     return content
 
 

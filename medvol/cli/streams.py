@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from medvol.core.visible_text import show
@@ -20,8 +21,10 @@ def prepare_streams() -> None:
     """Let the output take letters that it lacks, which it writes out; show warnings and log messages as plain text.
 
     A redirected output on Windows knows 256 letters, and a file name may hold bytes that are no letter at all; neither
-    may cost an answer.
+    may cost an answer. Where a stream is closed, what it would take goes nowhere.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

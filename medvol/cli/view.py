@@ -49,6 +49,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     for problem in opened.problems:
         console.print(f"left out: {problem}", soft_wrap=True)
     readings = ReadingFolder(Path(options.out) if options.out else opened.readings)
+    readings.require_sound()
     opened = add_kept(opened, readings.path, _reader(options))
     if options.export is not None:
         return _export(opened, readings, Path(options.export), options.overwrite, console)
@@ -72,6 +73,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--assume_orientation", type=str | None, help="axes of a scan that does not say, such as LPS")
     parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
+    parser.add_argument("--max_bytes", type=int | None, help="budget for the voxels of a scan; 3 GiB by default")
     parser.add_subclass_arguments(
         Policy, "policy", required=False, help="model folder, or policy, that answers in the page"
     )
@@ -90,6 +92,7 @@ def _accepted_keys() -> dict[str, Any]:
         **dict.fromkeys(texts, str),
         **dict.fromkeys(("overwrite", "no_browser"), bool),
         "port": int,
+        "max_bytes": int | None,
         "modality": Literal["CT", "MR", "other"] | None,
         "series": str | int | None,
         "nan_to": float | None,
@@ -111,7 +114,7 @@ def _open(options: Namespace) -> Opened:
 def _reader(options: Namespace) -> Reader:
     from medvol.imaging.reading import read_volume
 
-    given = {"modality": options.modality} if options.modality is not None else {}
+    given = {name: value for name in ("modality", "max_bytes") if (value := options[name]) is not None}
     return partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
 
 

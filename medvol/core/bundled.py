@@ -9,10 +9,10 @@ from medvol.core.errors import CheckpointError
 from medvol.core.suggestions import suggest
 
 BASE = "bundled:base"
-"""It reads single slices of drawn scans: a start for training, as a published vision-language model is one."""
+"""It reads single slices of synthetic scans: a start for training, as a published vision-language model is one."""
 
 BEST = "bundled:best"
-"""It answers questions about drawn scans, and is taken where no policy is named."""
+"""It answers questions about synthetic scans, and is taken where no policy is named."""
 
 _PREFIX = "bundled:"
 _PLACE = Path(__file__).parents[1] / "bundled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ def read_json(path: Path, origin: str, remedy: str) -> Any:
         remedy: Said of a file that cannot be read: what to do.
 
     Raises:
-        RecordError: It is missing, too large, or not JSON, which NaN and Infinity are not.
+        RecordError: It is missing, too large, or not JSON, which NaN and Infinity are not; or it has a key twice.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -41,19 +42,28 @@ def read_json(path: Path, origin: str, remedy: str) -> Any:
         raise RecordError(f"{path} cannot be read as JSON ({error}); {remedy}") from error
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, repeats: bool = False) -> Any:
     """Read JSON text that may come from anywhere.
 
+    Args:
+        text: The text.
+        repeats: An object may have a key twice, and the last value counts. Otherwise it is refused: of two values that
+            somebody wrote, one would be lost in silence.
+
     Raises:
-        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, holds too many values, or has a
-            number of thousands of digits.
+        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, holds too many values, has a
+            number of thousands of digits, or a key twice.
     """
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it holds more than {MAX_VALUES:,} values")
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=None if repeats else _require_single)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):  # Python names its own setting, which nobody should change
+            raise ValueError("it has a number of thousands of digits") from None
+        raise
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -76,3 +86,13 @@ def to_json(content: Any) -> bytes:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _require_single(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each of whose keys is there once."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"it has {twice!r:.80} twice; keep one")
+    return content

@@ -122,7 +122,7 @@ def _read(file: Path) -> Any:
     if size > most:
         raise CheckpointError(f"{str(file)!r} has {size} bytes, and at most {most} are read; give another folder")
     try:
-        return parse_json(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"), repeats=True)  # as transformers reads it
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{str(file)!r} cannot be read as JSON ({error}); copy the folder again") from error
 

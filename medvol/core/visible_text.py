@@ -7,6 +7,8 @@ import unicodedata
 _SHOWN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Controls, formats such as the marks of direction, halves of a pair, and separators of lines and paragraphs."""
 
+_UNSEEN = tuple(category for category in _SHOWN if category != "Cs")
+
 _JOINERS = "\u200c\u200d"
 """Some scripts are not spelt right without them."""
 
@@ -22,6 +24,16 @@ def show(text: object, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_show_letter(letter, keep) for letter in text)
+
+
+def quote(text: str, most: int = 120) -> str:
+    """A text in quotes as Python writes it, and no more than so many letters of it."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r}..."
+
+
+def is_blank(text: str) -> bool:
+    """True for a text in which nothing can be seen: spaces, controls, marks without width."""
+    return all(letter.isspace() or letter in _JOINERS or unicodedata.category(letter) in _UNSEEN for letter in text)
 
 
 def _show_letter(letter: str, keep: str) -> str:

@@ -42,7 +42,7 @@ _NODULE_HEIGHTS = (0.15, 0.85)
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A drawn scan.
+    """A synthetic scan.
 
     Args:
         voxels: (Z, Y, X) float32, Hounsfield units.

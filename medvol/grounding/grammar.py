@@ -173,7 +173,7 @@ def _is_box(box: Any) -> bool:
 
 
 def _fail(failure: str, received: str) -> NoReturn:
-    raise EvidenceParseError(failure, f"{FAILURES[failure]}: {_head(received)}")
+    raise EvidenceParseError(failure, f"{FAILURES[failure]}: {_head(received) or 'nothing was said'}")
 
 
 def _head(text: str, length: int = 160) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medvol.core.errors import QueryError
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Evidence, Volume
+from medvol.core.visible_text import is_blank
 from medvol.imaging.slices import draw_slices, shown_slices
 
 
@@ -50,11 +51,11 @@ def require_query(query: str) -> None:
     """Refuse what cannot be asked.
 
     Raises:
-        QueryError: The query is empty, or holds bytes that are no text.
+        QueryError: The query is empty or holds nothing that can be seen, or holds bytes that are no text.
     """
-    if not query.strip():
-        raise QueryError('the query is empty; describe the target in words, for example "the spleen"')
     try:
         query.encode()
     except UnicodeEncodeError as error:
         raise QueryError(f"the query {query!r} is no text at letter {error.start + 1}; write it in UTF-8") from None
+    if is_blank(query):
+        raise QueryError('the query is empty; describe the target in words, for example "the spleen"')

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from medvol.imaging.dicom.problems import BadSegmentationError
 from medvol.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.imaging.file_names import DICOM, DICOM_FILES, NIFTI, NRRD, SCANS, ends_in
 from medvol.imaging.formats.metaimage import read_metaimage
-from medvol.imaging.formats.nifti import read_nifti
+from medvol.imaging.formats.nifti import names_axes, read_nifti
 from medvol.imaging.formats.nrrd import read_nrrd
 from medvol.imaging.formats.problems import (
     EmptyFileError,
@@ -69,11 +69,11 @@ def read_volume(
     Raises:
         ScanError: The file is refused; the class in ``medvol.imaging.formats.problems`` or
             ``medvol.imaging.dicom.problems`` names the reason.
-        ConfigError: ``nan_to`` is not a number that a voxel can hold, or ``series`` is set for a file that has none.
+        ConfigError: ``modality`` is none, ``assume_orientation`` names no axes, ``nan_to`` is not a number that a voxel
+            can hold, ``max_bytes`` is no positive number, or ``series`` is set for a file that has none.
     """
     path = Path(path)
-    if nan_to is not None and not is_finite(nan_to):
-        raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to}; give a number such as -1024")
+    _require_settings(modality, assume_orientation, nan_to, max_bytes)
     if series is not None and not _is_dicom_path(path):
         raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
     name = None if series is None else str(series)
@@ -82,6 +82,19 @@ def read_volume(
     identity = hash_voxels(filled, affine)
     volume = Volume(filled, affine, find_modality(path, filled, source, modality), identity, source)
     return remember_hash(volume, identity)
+
+
+def _require_settings(modality: Any, assume_orientation: Any, nan_to: Any, max_bytes: Any) -> None:
+    """Refuse settings that mean nothing, whether or not the scan needs them."""
+    known = get_args(Modality)
+    if modality is not None and modality not in known:
+        raise ConfigError(f"modality is {modality!r}; it is {', '.join(map(repr, known))}, or None for a guess")
+    if assume_orientation is not None and not names_axes(assume_orientation):
+        raise ConfigError(f"assume_orientation is three letters such as LPS or RAS; got {assume_orientation!r}")
+    if nan_to is not None and (not isinstance(nan_to, int | float) or not is_finite(nan_to)):
+        raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to!r}; give a number such as -1024")
+    if not isinstance(max_bytes, int) or max_bytes < 1:
+        raise ConfigError(f"max_bytes is {max_bytes!r}; it is a whole number of bytes, 1 or more")
 
 
 def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None) -> NDArray[np.float32]:
@@ -244,11 +257,18 @@ def _check_file(path: Path) -> None:
     """A regular file with a name that is read and something in it."""
     state = path.stat()
     if not ends_in(path, SCANS):
+        if stat.S_ISREG(state.st_mode) and _begins_as_dicom(path):
+            raise UnknownFormatError(path, "it is one file of DICOM; name the folder that holds its series")
         raise UnknownFormatError(path, f"its name ends in none of {', '.join(SCANS)}; give one of them, or DICOM")
     if not stat.S_ISREG(state.st_mode):
         raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
     if state.st_size == 0:
         raise EmptyFileError(path, "it has no bytes; copy the file again")
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _to_lps(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvol.core.errors import RecordError
+from medvol.core.errors import GeometryError, MedvolError, RecordError
 from medvol.core.types import Volume
+from medvol.core.visible_text import quote
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.imaging.folders import newest_change
+from medvol.imaging.reading import read_mask
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.jobs import Job
 from medvol.inference.names import digest_question, place, require_not_scan
@@ -23,6 +26,8 @@ from medvol.inference.records import (
     find_record,
     mask_suffix,
 )
+
+log = logging.getLogger(__name__)
 
 Answer = tuple[Path, EvidenceRecord]
 """Path of a record, and what it says."""
@@ -62,15 +67,26 @@ class Question:
         """Where the files of the answer belong, by their kind."""
         return answer_paths(self.job.folder, self.name, self.suffix)
 
-    def find(self, dicom: DicomOutputs = NO_DICOM) -> Answer | None:
-        """The answer, when it is there and whole.
+    def find(self, volume: Volume, dicom: DicomOutputs = NO_DICOM) -> Answer | None:
+        """The answer, when it is there and whole; one whose mask is damaged is told and not taken.
 
         Args:
+            volume: The scan.
             dicom: DICOM outputs that it must have.
+
+        Raises:
+            RecordError: The mask beside the record is that of another scan.
         """
         path = self.paths["record"]
         record = find_record(path)
         if record is None or not self._is_of(record) or not _is_whole(path, record, dicom):
+            return None
+        try:
+            read_mask(path.with_name(record.mask_file), volume)
+        except GeometryError as error:
+            raise RecordError(f"{error}; move it away, or add --overwrite") from error
+        except MedvolError as error:
+            log.warning("%s; the question is asked again", error)
             return None
         return path, record
 
@@ -103,7 +119,8 @@ class Question:
             raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
         if not self._is_of(record):
             raise RecordError(
-                f"{self.paths['record']} holds another answer ({record.query!r} about {record.scan_path}); {_WAYS_OUT}"
+                f"{self.paths['record']} holds another answer ({quote(record.query)} about {record.scan_path}); "
+                f"{_WAYS_OUT}"
             )
         return there
 
@@ -168,7 +185,7 @@ def _is_whole(path: Path, record: EvidenceRecord, dicom: DicomOutputs) -> bool:
         wanted += [path.with_name(f"{path.stem}{DICOM_SUFFIXES[kind]}") for kind in dicom.kinds]
     if record.has_agreement_map:
         wanted.append(path.with_suffix(AGREEMENT_SUFFIX))
-    return "overlay" not in record.not_written and all(file.is_file() for file in wanted)
+    return "overlay" not in record.not_written and all(file.is_file() and file.stat().st_size for file in wanted)
 
 
 def _is_newer(record: Path, job: Job) -> bool:

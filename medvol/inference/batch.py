@@ -193,20 +193,20 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     batch.stops.check()
     asked = []
     for question in questions:
-        answer = None if batch.overwrite else batch.accept(question.find(batch.dicom))
+        try:
+            answer = None if batch.overwrite else batch.accept(question.find(volume, batch.dicom))
+            replaced = None if answer is not None else question.require_free(batch.overwrite, batch.dicom)
+            require_dicom(volume, batch.dicom)
+        except Exception as error:
+            yield question.job, tell_failure(question.job, error)
+            continue
         if answer is not None:
             if batch.page is not None:
                 batch.page.show_earlier(question.job, volume, answer)
             yield question.job, tell_answer(question.job, "skipped", answer)
             continue
-        try:
-            replaced = question.require_free(batch.overwrite, batch.dicom)
-            require_dicom(volume, batch.dicom)
-        except Exception as error:
-            yield question.job, tell_failure(question.job, error)
-            continue
         if replaced is not None and question.job.named:
-            log.warning("%s is there already and is replaced", replaced)
+            log.warning("%s is there already; the new answer replaces it", replaced)
         asked.append(question)
     yield from _ask(asked, volume, batch)
 

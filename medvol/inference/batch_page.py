@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from medvol.imaging.reading import read_mask
 from medvol.inference.answer_page import new_page, show_answer, show_failure, write_page
 from medvol.inference.answers import Answer
 from medvol.inference.jobs import Job
+from medvol.inference.repropagation import lacks_its_mask
 from medvol.inference.segmentation import Segmentation
 from medvol.inference.summary import Outcome
 from medvol.pages.answers import PageAnswer
@@ -21,6 +23,7 @@ PAGE_FILE = "answers.html"
 """The page of a batch, beside its summary."""
 
 _REMEDY = "segment the scan again"
+_MOVED = "Slice or boxes were changed in the record since the mask was made; `medvol segment --evidence` makes it anew."
 
 
 def write_answer_page(
@@ -78,7 +81,8 @@ def show_earlier(volume: Volume, answer: Answer) -> PageAnswer:
     path, record = answer
     content = read_json(path, _REMEDY, _REMEDY)
     mask = read_mask(path.with_name(record.mask_file), volume)
-    return show_answer(volume, mask, record.evidence, content, path.name)
+    shown = show_answer(volume, mask, record.evidence, content, path.name)
+    return replace(shown, notes=(*shown.notes, _MOVED)) if lacks_its_mask(volume, record) else shown
 
 
 class BatchPage:

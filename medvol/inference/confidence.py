@@ -14,6 +14,7 @@ from medvol.core.looks import Look
 from medvol.core.metrics import Mask
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Completion, Volume
+from medvol.core.visible_text import quote
 from medvol.inference.agreement import Agreement, measure_agreement
 from medvol.inference.novelty import AnswerWarning, find_novelties
 from medvol.inference.votes import Votes
@@ -124,7 +125,7 @@ def require_trust(confidence: Confidence, query: str) -> None:
     if not confidence.training_known:
         reasons.append("it is not known what the policy was trained on")
     if reasons:
-        raise UntrustedAnswerError(f"the answer to {query!r} is refused by --strict: {'; '.join(reasons)}")
+        raise UntrustedAnswerError(f"the answer to {quote(query)} is refused by --strict: {'; '.join(reasons)}")
 
 
 def _mean_log_prob(completion: Completion) -> float | None:

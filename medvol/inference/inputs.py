@@ -15,8 +15,9 @@ from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.registry import POLICIES, PROPAGATORS
 from medvol.core.roles import Policy, Propagator
 from medvol.core.specs import rebuild
-from medvol.core.types import Case, Volume
+from medvol.core.types import Case, Sampling, Volume
 from medvol.imaging.reading import read_volume
+from medvol.imaging.sound_volume import require_sound_volume
 from medvol.weights.folder_policy import find_policy
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def take_policy(given: Any) -> Policy:
         return given
     if given is None:
         log.warning(
-            "no policy was chosen, so the one that comes with medvol answers: %s, which knows drawn scans only", BEST
+            "no policy was chosen, so the one that comes with medvol answers: %s, which knows synthetic scans only",
+            BEST,
         )
         given = BEST
     if not isinstance(given, str | Path):
@@ -68,9 +70,11 @@ def take_volume(given: Any) -> Volume:
 
     Raises:
         ScanError: The scan is refused.
+        GeometryError: The volume is no scan in LPS orientation, see ``require_sound_volume``.
         ConfigError: It is something else.
     """
     if isinstance(given, Volume):
+        require_sound_volume(given)
         return given
     if isinstance(given, str | Path):
         return read_volume(given)
@@ -94,6 +98,17 @@ def take_queries(given: Any) -> list[str]:
         if not isinstance(query, str):
             raise QueryError(f"a query is {_describe(query)}; ask in words, such as 'the spleen'")
     return list(given)
+
+
+def take_sampling(given: Any) -> Sampling | None:
+    """How answers are drawn; None, which is greedy, as it is.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if given is None or isinstance(given, Sampling):
+        return given
+    raise ConfigError(f"sampling is {_describe(given)}; give a medvol.Sampling, or None for greedy answers")
 
 
 def _build(component: Any, name: str) -> Any:

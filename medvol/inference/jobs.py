@@ -12,6 +12,7 @@ from typing import Any
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
 from medvol.core.suggestions import suggest
+from medvol.core.visible_text import is_blank
 from medvol.imaging.file_names import SCANS, stem
 from medvol.imaging.folders import find_scans
 from medvol.inference.names import DIGEST_LENGTH, MAX_NAME_BYTES, cut, readable, require_below, require_name
@@ -129,7 +130,7 @@ def _read_entry(entry: Any, where: str, base: Path, out: Path) -> list[_Wanted]:
         raise RecordError(f"{where} is {entry!r}; a job is an object with scan and query")
     for key in entry:
         if key not in _KEYS:
-            raise RecordError(f"{where} has an unknown key {key!r}{suggest(key, _KEYS)}; a job has {', '.join(_KEYS)}")
+            raise RecordError(f"{where} has an unknown key {key!r}; a job has {', '.join(_KEYS)}{suggest(key, _KEYS)}")
     if ("query" in entry) == ("queries" in entry):
         raise RecordError(f"{where} must hold either query or queries")
     key = "query" if "query" in entry else "queries"
@@ -153,7 +154,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _checked(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         raise RecordError(f"{where} is {value!r}; it must be a text that is not empty")
     return value.strip()
 

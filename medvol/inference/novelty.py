@@ -39,8 +39,8 @@ class AnswerWarning:
 
 _DRAWN = AnswerWarning(
     "drawn_scans_only",
-    "knows drawn scans only",
-    "the policy was trained on drawn scans only, and what it says about a scan of a person is worth nothing",
+    "knows synthetic scans only",
+    "the policy was trained on synthetic scans only, and what it says about a scan of a person is worth nothing",
 )
 
 
@@ -91,7 +91,7 @@ def _compare_words(query: str, training: TrainingData) -> tuple[list[AnswerWarni
 def _compare_scan(volume: Volume, ranges: dict[str, Range], drawn: bool) -> list[AnswerWarning]:
     """A warning for each group of traits of which one is unlike all training scans of the modality."""
     traits = measure_traits(volume)
-    whose = "the drawn scans of its training had" if drawn else "its training scans had"
+    whose = "the synthetic scans of its training had" if drawn else "its training scans had"
     warnings = []
     for code, (words, names) in _GROUPS.items():
         unlike = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import MedvolError, OutputError, explain_os_error
+from medvol.core.visible_text import quote
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.inference.answers import Answer, Question
 from medvol.inference.batch_page import BatchPage
@@ -84,7 +85,7 @@ def _save(
     try:
         return save_segmentation(answer, question.job.folder, question.name, dicom), None
     except OutputError as error:
-        log.warning("%s, %r: %s", question.job.scan, question.job.query, error)
+        log.warning("%s, %s: %s", question.job.scan, quote(question.job.query), error)
         return error.paths, error
 
 
@@ -97,11 +98,20 @@ def tell_answer(job: Job, status: Status, answer: Answer, error: Exception | Non
 
 
 def tell_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
+    """The outcome of a job without an answer, which is logged; ``kept`` is where its words lie."""
+    detail = _explain(error)
+    log.warning("%s, %s: %s", job.scan, quote(job.query), detail, exc_info=not isinstance(error, MedvolError | OSError))
+    return describe_failure(job, error, kept)
+
+
+def describe_failure(job: Job, error: Exception, kept: Path | None = None) -> Outcome:
     """The outcome of a job without an answer; ``kept`` is where its words lie."""
-    detail = explain_os_error(error) if isinstance(error, OSError) else str(error)
-    log.warning("%s, %r: %s", job.scan, job.query, detail, exc_info=not isinstance(error, MedvolError | OSError))
     said = f"; what was said is in {kept}" if kept is not None else ""
-    return tell(job, "failed", error=type(error).__name__, detail=f"{detail}{said}")
+    return tell(job, "failed", error=type(error).__name__, detail=f"{_explain(error)}{said}")
+
+
+def _explain(error: Exception) -> str:
+    return explain_os_error(error) if isinstance(error, OSError) else str(error)
 
 
 def tell(job: Job, status: Status, name: str = "", **known: Any) -> Outcome:

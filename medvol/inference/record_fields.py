@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from medvol.core.errors import RecordError
 from medvol.core.looks import AXES, MAX_LOOKS, Look, Region
 from medvol.core.prompts import MAX_ANCHORS
+from medvol.core.suggestions import suggest
 from medvol.core.types import Evidence
 from medvol.grounding.grammar import MAX_BOXES
 
 _MAX_PX = 1_000_000
+_PLACE = ("key_slice", "boxes_px", "stored_slice", "slice_centre_mm", "boxes_norm", "box_corners_mm")
+"""What a record says of where an anchor is; the first two are read."""
 
 
 class RecordFields:
@@ -82,17 +86,29 @@ class RecordFields:
     def evidence(self, name: str) -> Evidence:
         """Anchors: key slice and pixel boxes, both empty when the target is absent; ``further`` lists further ones."""
         given = self.mapping(name)
+        self._require_known(name, given, (*_PLACE, "absent", "rationale", "further"))
         first = self._anchor(name)
         rationale = self.text(f"{name}.rationale", may_be_empty=True)
         listed = given.get("further", [])
         if not isinstance(listed, list) or len(listed) >= MAX_ANCHORS or (listed and first.absent):
             self._refuse(f"{name}.further", listed, f"a list of at most {MAX_ANCHORS - 1} anchors beside a first one")
+        for i, item in enumerate(listed):
+            self._require_known(f"{name}.further[{i}]", item, _PLACE)
         nested = RecordFields(self.path, {name: {f"further[{i}]": item for i, item in enumerate(listed)}})
         further = tuple(nested._anchor(f"{name}.further[{i}]") for i in range(len(listed)))
         keys = [anchor.key_slice for anchor in (first, *further)]
         if further and (None in keys or len(set(keys)) < len(keys)):
             self._refuse(f"{name}.further", keys[1:], "anchors of which each names another slice")
         return replace(first, rationale=rationale, further=further)
+
+    def _require_known(self, name: str, given: Any, known: Sequence[str]) -> None:
+        """Refuse a key that nothing reads: a misspelt one would pass for nothing."""
+        for key in given if isinstance(given, dict) else ():
+            if key not in known:
+                raise RecordError(
+                    f"{self.path}: {name} has an unknown key {key[:80]!r}; slice and boxes are read from key_slice and "
+                    f"boxes_px{suggest(key, known)}"
+                )
 
     def _anchor(self, name: str) -> Evidence:
         """One anchor, without its rationale."""

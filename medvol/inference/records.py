@@ -64,6 +64,8 @@ class EvidenceRecord:
         modality: What the scan was read as; None where the record does not say.
         reading: What a person made of an answer; None for a policy's own.
         looks: Every look of a policy that looks more than once; empty for other policies.
+        described: What it says under ``evidence``, as it stands there: the places of the anchor that are written for
+            other programs too, and that are not read.
     """
 
     query: str
@@ -85,6 +87,7 @@ class EvidenceRecord:
     modality: str | None = None
     reading: Reading | None = None
     looks: tuple[Look, ...] = ()
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def has_agreement_map(self) -> bool:
@@ -139,6 +142,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
         reading=_read_reading(fields),
         looks=fields.looks() if "looks" in fields.content else (),
+        described=fields.mapping("evidence"),
     )
 
 

@@ -16,12 +16,16 @@ from medvol.core.types import Completion, Evidence, Volume
 from medvol.grounding.grammar import find_evidence
 from medvol.guarding.guard import identify
 from medvol.imaging.volume_hash import hash_volume
+from medvol.inference.record_content import describe_evidence
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation
 from medvol.rollouts.masks import follow_anchors
 
 _SAME_PX = 0.01
 """Boxes that lie closer than this are the same; a record rounds them to a thousandth."""
+
+_READ = ("key_slice", "boxes_px", "rationale", "further")
+"""Fields of the evidence that count when a record is read."""
 
 
 def repropagate(
@@ -36,11 +40,13 @@ def repropagate(
         allow_other_scan: Accept a scan with other voxels or another geometry than the record was written for.
 
     Raises:
-        RecordError: The record was written for another scan, or its anchor does not lie in this one.
+        RecordError: The record was written for another scan, its anchor does not lie in this one, or an edit of it is
+            not read.
         PropagationError: The anchor could not be propagated.
     """
     if not allow_other_scan:
         require_same_scan(volume, record)
+        require_edit_is_read(volume, record)
     require_inside(volume, record.evidence)
     require_looks_inside(volume, record.looks)
     ((_, outcome),) = follow_anchors(volume, [record.evidence], propagator)
@@ -64,7 +70,7 @@ def rebuild_segmentation(
         "policy": dict(record.policy),
         "propagator": dict(propagator),
         "sampling": dict(record.sampling),
-        "edited": record.edited or not _is_own_words(record, volume),
+        "edited": was_moved(volume, record),
     }
     said = Completion(record.completion, looks=record.looks)
     return Segmentation(volume, record.query, mask, record.evidence, said, provenance)
@@ -82,6 +88,37 @@ def require_same_scan(volume: Volume, record: EvidenceRecord) -> None:
             f"{record.scan_sha256[:12]}...); give that scan, or allow another one with "
             "--allow_other_scan (in Python: allow_other_scan=True)"
         )
+
+
+def require_edit_is_read(volume: Volume, record: EvidenceRecord) -> None:
+    """Refuse a record in which a person changed what is written for other programs, and nothing that is read.
+
+    Such an edit would be lost in silence: the mask would be the one before it.
+
+    Raises:
+        RecordError: Slice and boxes are as the policy said, and another field of the evidence says something else.
+    """
+    if was_moved(volume, record):
+        return
+    written = record.described, describe_evidence(record.evidence, volume)
+    said, expected = ([content, *content.get("further", [])] for content in written)
+    for anchor, own in zip(said, expected, strict=False):  # a record that was made here describes nothing
+        for name, value in anchor.items():
+            if name not in _READ and not _is_near(value, own.get(name)):
+                raise RecordError(
+                    f"the record's evidence.{name} was changed, which is written for other programs and is not read; "
+                    "change evidence.key_slice and evidence.boxes_px"
+                )
+
+
+def was_moved(volume: Volume, record: EvidenceRecord) -> bool:
+    """True when slice or boxes are no longer those of the policy's own words."""
+    return record.edited or not _is_own_words(record, volume)
+
+
+def lacks_its_mask(volume: Volume, record: EvidenceRecord) -> bool:
+    """True when a person changed slice or boxes in the file, and the mask beside it is still that of the old ones."""
+    return bool(record.mask_file) and not record.edited and not _is_own_words(record, volume)
 
 
 def require_inside(volume: Volume, evidence: Evidence) -> None:
@@ -125,3 +162,14 @@ def same_anchor(one: Evidence, other: Evidence) -> bool:
         boxes.shape == theirs[key].shape and bool(np.allclose(boxes, theirs[key], rtol=0, atol=_SAME_PX))
         for key, boxes in mine.items()
     )
+
+
+def _is_near(one: Any, other: Any) -> bool:
+    """True for equal plain values, whose numbers may differ by what a record rounds."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_near(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_near, one, other))
+    if isinstance(one, float) and isinstance(other, int | float):
+        return abs(one - other) <= _SAME_PX
+    return bool(one == other)

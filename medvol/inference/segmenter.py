@@ -15,9 +15,10 @@ from medvol.core.errors import (
 )
 from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Query, Rollout, Sampling, Volume
+from medvol.core.visible_text import quote
 from medvol.guarding.guard import identify, read_knowledge, require_ready
 from medvol.inference.confidence import Confidence, add_votes, judge_answer, read_warnings, require_trust
-from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_volume
+from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_sampling, take_volume
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation
 from medvol.inference.votes import Votes, take_votes
@@ -34,7 +35,7 @@ class Segmenter:
 
     Args:
         policy: Writes the evidence anchor: a policy, the path of a model folder, ``bundled:best``, or the name of a
-            registered policy. None takes ``bundled:best``, which comes with medvol and knows drawn scans only.
+            registered policy. None takes ``bundled:best``, which comes with medvol and knows synthetic scans only.
         propagator: Turns it into a mask: a propagator or its name; ``RegionPropagator`` when None.
         samples: Further answers to every query, drawn at random at temperature 1 in one call of the policy, which tell
             how far it agrees with itself; 0 draws none.
@@ -96,7 +97,7 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Answer several queries from one drawing of the scan's slices; raises as ``segment`` does."""
         queries = take_queries(queries)
-        volume = take_volume(scan)
+        sampling, volume = take_sampling(sampling), take_volume(scan)
         groups = self.ask(volume, queries, sampling)
         answers: dict[int, Segmentation] = {}
         for place, answer in self.follow(groups, sampling):
@@ -207,7 +208,7 @@ def _quote(rollout: Rollout, query: str) -> EvidenceParseError:
     failure, head = str(rollout.failure), rollout.completion.text[:_HEAD]
     detail = rollout.detail.removeprefix(f"{failure}: ")
     quoted = "" if head in detail else f"; it begins {head!r}"
-    return EvidenceParseError(failure, f"the answer to {query!r} cannot be used, {detail}{quoted}")
+    return EvidenceParseError(failure, f"the answer to {quote(query)} cannot be used, {detail}{quoted}")
 
 
 def _segmentation(

@@ -94,7 +94,7 @@ def _limits(data: TrainingData) -> Iterator[str]:
     yield "It is for research only. It is not a medical device. Do not use it for diagnosis or treatment."
     if data.drawn:
         yield (
-            "**It knows drawn scans only.** It was never trained on a scan of a person. Its answers about real "
+            "**It knows synthetic scans only.** It was never trained on a scan of a person. Its answers about real "
             "scans are worth nothing."
         )
     if 0 < data.patients < FEW_PATIENTS:
@@ -128,7 +128,7 @@ def _describe(cases: Cases | None, otherwise: str) -> str:
         return otherwise
     split = f", split {_plain(cases.split)}" if cases.split else ""
     owner = f" of {_plain(cases.distribution)}" if cases.distribution else ""
-    kind = "drawn scans" if cases.drawn else "scans"
+    kind = "synthetic scans" if cases.drawn else "scans"
     kind += f" of {cases.patients} patient(s)" if cases.patients else ""
     return f"{_plain(cases.data_set)}{owner}{split}: {cases.cases} queries about {cases.volumes} {kind}"
 

@@ -170,8 +170,8 @@ def _check(transform: Mapping[str, Any]) -> set[str]:
     name, known = transform.get("name"), (*INTENSITY, *SPATIAL)
     if name not in known:
         raise ConfigError(
-            f"augment: {name!r} is not a transform that may be used{suggest(str(name), known)}; choose one of "
-            f"{', '.join(known)}"
+            f"augment: {name!r} is not a transform that may be used; choose one of {', '.join(known)}"
+            f"{suggest(str(name), known)}"
         )
     for key in _RESERVED:
         if key in transform:

@@ -28,7 +28,13 @@ from medvol.inference.jobs import Job, answer_stem, case_name
 from medvol.inference.measurements import measure_mask
 from medvol.inference.readings import Reading, Verdict
 from medvol.inference.records import plain_values
-from medvol.inference.repropagation import rebuild_segmentation, require_inside, require_same_scan, same_anchor
+from medvol.inference.repropagation import (
+    lacks_its_mask,
+    rebuild_segmentation,
+    require_inside,
+    require_same_scan,
+    same_anchor,
+)
 from medvol.inference.segmentation import save_segmentation
 from medvol.inference.segmenter import Segmenter
 from medvol.rollouts.masks import follow_anchors
@@ -108,11 +114,12 @@ class Desk:
 
         Raises:
             ScanError: The scan is refused.
-            RecordError: The answer was given about another scan.
+            RecordError: The answer was given about another scan, or its anchor does not lie in the scan.
         """
         opened = self.shelf.get(entry.scan)
         entry = entry.settled(opened.volume)
         require_same_scan(opened.volume, entry.record)
+        require_inside(opened.volume, entry.record.evidence)
         head = self.readings.head(entry)
         original = self._state(entry, opened, entry.record.evidence, entry)
         current = original if head.sha256 == entry.sha256 else self._state(entry, opened, head.record.evidence, head)
@@ -167,16 +174,24 @@ class Desk:
             raise RecordError(f"slice or boxes were changed, and an answer is {verdict} as it is; undo, or correct it")
         if entry.failure and verdict == "accepted" and head.sha256 == entry.sha256:
             raise RecordError("the answer gave no mask, so it cannot be accepted; draw boxes, or reject it")
-        mask = None if moved else self._stored_mask(opened.volume, head)
+        mask, made_by = None if moved else self._stored_mask(opened.volume, head), dict(head.record.propagator)
         if mask is None:
             mask = unpack_mask(self._followed(opened, evidence)["mask"], opened.volume.shape)
-        made_by = identify(self.propagator) if moved else dict(head.record.propagator)
+            made_by = dict(identify(self.propagator))
         rationale = head.record.evidence.rationale
         record = replace(head.record, evidence=replace(evidence, rationale=rationale), query=entry.record.query)
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         reading = Reading(verdict, remark, self.reader, time)
         segmentation = replace(rebuild_segmentation(opened.volume, record, mask, made_by), reading=reading)
         return self.readings.save(entry, segmentation, parent_sha256)
+
+    def keep_draft(
+        self, entry: Entry, evidence: Evidence, remark: str, parent_sha256: str, revision: int
+    ) -> dict[str, Any]:
+        """Keep what is not finished, see ``ReadingFolder.write_draft``; raises too where the anchor leaves the scan."""
+        require_inside(self.shelf.get(entry.scan).volume, evidence)
+        content = {"parent_sha256": parent_sha256, **write_anchor(evidence), "remark": remark}
+        return self.readings.write_draft(entry, content, revision)
 
     def begin(self, scan: Scan, query: str) -> Entry:
         """A question that the reader answers: an entry without boxes.
@@ -204,7 +219,7 @@ class Desk:
         series = None if volume.source is None else volume.source.series or None
         job = Job(path, query, self.readings.path, answer_stem(case_name(path, series), query), series)
         question = pose(job, volume, plain_values(segmenter.identity()))
-        found = question.find()
+        found = question.find(volume)
         if found is not None:
             return self._add(scan, open_answer(found[0], self._read))
         groups = segmenter.ask(volume, [query])
@@ -231,7 +246,7 @@ class Desk:
             "reader": "" if reading is None else reading.reader,
             "time": "" if reading is None else reading.time,
             "others": list(head.others),
-            "unfinished": self.readings.read_draft(entry) is not None,
+            "unfinished": self.readings.has_draft(entry),
         }
 
     def _state(self, entry: Entry, opened: OpenScan, evidence: Evidence, place: Entry | Head) -> dict[str, Any]:
@@ -244,8 +259,8 @@ class Desk:
         return {**write_anchor(evidence), **self._followed(opened, evidence)}
 
     def _stored_mask(self, volume: Volume, place: Entry | Head) -> Mask | None:
-        """The mask beside a record; None where there is none."""
-        if place.folder is None or not place.record.mask_file:
+        """The mask beside a record; None where there is none, or where the anchor was changed in the file since."""
+        if place.folder is None or not place.record.mask_file or lacks_its_mask(volume, place.record):
             return None
         path = place.folder / place.record.mask_file
         return read_mask(path, volume) if path.is_file() else None

@@ -14,7 +14,7 @@ from medvol.viewing.entries import Entry
 from medvol.viewing.gate import Gate
 from medvol.viewing.jobs import ConflictError, Job, Jobs
 from medvol.viewing.packing import pack_slab
-from medvol.viewing.requests import MAX_QUERY, MAX_REMARK, read_body, read_number, write_anchor
+from medvol.viewing.requests import MAX_QUERY, MAX_REMARK, read_body, read_number
 from medvol.viewing.scans import Scan
 
 if TYPE_CHECKING:
@@ -132,13 +132,9 @@ class Interface:
     async def keep_draft(self, request: Request) -> Response:
         """Keep what is not finished."""
         entry, body = self._entry(request), await read_body(request, "anchor", "remark", "parent_sha256", "revision")
-        anchor, revision = body.anchor(), body.revision()
-        content = {
-            "parent_sha256": body.text("parent_sha256", 64),
-            **write_anchor(anchor),
-            "remark": body.text("remark", MAX_REMARK, may_be_empty=True),
-        }
-        return _json(await asyncio.to_thread(self.desk.readings.write_draft, entry, content, revision))
+        remark, parent = body.text("remark", MAX_REMARK, may_be_empty=True), body.text("parent_sha256", 64)
+        draft = entry, body.anchor(), remark, parent, body.revision()
+        return _json(await asyncio.to_thread(self.desk.keep_draft, *draft))
 
     async def drop_draft(self, request: Request) -> Response:
         """Forget what is not finished."""

@@ -19,6 +19,7 @@ from medvol.core.atomic_files import hold
 from medvol.core.errors import OutputError, RecordError
 from medvol.core.json_file import read_json, to_json, write_json
 from medvol.inference.readings import Reading
+from medvol.inference.record_fields import RecordFields
 from medvol.inference.records import SCHEMA, EvidenceRecord, read_record
 from medvol.inference.segmentation import Segmentation, save_segmentation
 from medvol.viewing.entries import Entry
@@ -71,6 +72,16 @@ class ReadingFolder:
         self._known: dict[tuple[str, int, int], tuple[str, EvidenceRecord]] = {}
         self._lock = threading.RLock()
 
+    def require_sound(self) -> None:
+        """Refuse a folder that cannot take readings, or in which one cannot be read: nobody would know what counts.
+
+        Raises:
+            RecordError: It is a file, or holds a damaged reading.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RecordError(f"{self.path} is a file, and readings go to a folder; choose another --out")
+        self.heads([])
+
     def head(self, entry: Entry) -> Head:
         """The last word on an answer: the reading that no other one names."""
         return self.heads([entry])[0]
@@ -118,14 +129,24 @@ class ReadingFolder:
             self._draft_path(entry).unlink(missing_ok=True)
             return self.head(entry)
 
+    def has_draft(self, entry: Entry) -> bool:
+        """True where something is not finished, even if it cannot be read."""
+        return self._draft_path(entry).is_file()
+
     def read_draft(self, entry: Entry) -> dict[str, Any] | None:
-        """What is not finished; None where there is nothing, or what lies there is none."""
+        """What is not finished; None where there is nothing.
+
+        Raises:
+            RecordError: What lies there is no draft.
+        """
         path = self._draft_path(entry)
         if not path.is_file():
             return None
         draft = read_json(path, "", f"delete {path}")
         if not isinstance(draft, dict) or draft.get("schema") != DRAFT_SCHEMA or type(draft.get("revision")) is not int:
             raise RecordError(f"{path} is no draft of this version ({DRAFT_SCHEMA}); delete it")
+        anchor = {name: draft[name] for name in ("key_slice", "boxes_px", "further") if name in draft}
+        RecordFields(path, {"draft": {**anchor, "rationale": ""}}).evidence("draft")
         return draft
 
     def write_draft(self, entry: Entry, content: Mapping[str, Any], expected_revision: int) -> dict[str, Any]:
@@ -176,17 +197,25 @@ class ReadingFolder:
         """Every reading of the folder; each file is read once."""
         if not self.path.is_dir():
             return
-        for path in sorted(self.path.glob("*.json")):
+        for path in filter(Path.is_file, sorted(self.path.glob("*.json"))):
             state = path.stat()
             key = path.name, state.st_size, state.st_mtime_ns
             if key not in self._known:
                 content = path.read_bytes()
                 if SCHEMA.encode() not in content:
                     continue
-                self._known[key] = sha256(content).hexdigest(), read_record(path)
+                self._known[key] = sha256(content).hexdigest(), _read(path)
             digest, record = self._known[key]
             if record.reading is not None:
                 yield _Kept(path.name, digest, record, record.reading)
+
+
+def _read(path: Path) -> EvidenceRecord:
+    """A record of the folder; of one that cannot be read nobody knows whether it counts."""
+    try:
+        return read_record(path)
+    except RecordError as error:
+        raise RecordError(f"{error}; or move it out of the folder of the readings") from error
 
 
 def _last(entry: Entry, children: Mapping[str, list[_Kept]], folder: Path) -> Head:

@@ -148,7 +148,7 @@ def test_an_experiment_with_bad_cases(experiment: Write, capsys: pytest.CaptureF
         ({"data__class_path": "CaseDataModul"}, "did you mean 'CaseDataModule'?"),
         ({"data__init_args__trian": "ToyDataset"}, "did you mean 'train'?"),
         ({"data__init_args__val__init_args__cuont": 3}, "did you mean 'count'?"),
-        ({"data__init_args__val__init_args__count": "many"}, "init_args.count must be int; got 'many'"),
+        ({"data__init_args__val__init_args__count": "many"}, "init_args.count must be a whole number; got 'many'"),
     ],
 )
 def test_a_fault_in_the_data_of_an_experiment_is_named(experiment: Write, refused: Callable[..., str], changes, said):

@@ -1,6 +1,8 @@
 """What fit, validate, test and predict print: their own words, and nothing that only Lightning's authors need."""
 
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +10,15 @@ import pytest
 import yaml
 
 from medvol.cli import main
+from medvol.terminal import displays
 from medvol.terminal.displays import Lines
 from medvol.terminal.progress import Work, show_progress
 from medvol.training.progress import describe_figures
 
 Write = Callable[..., Path]
+
+CHOOSE = displays._choose
+"""As the command line has it; these tests replace it."""
 
 NOISE = ("Epoch", "v_num", "FLOPs", "across ranks", "Tip", "lit", "GPU", "TPU", "Seed set", "Trainer", "Test metric")
 
@@ -136,3 +142,31 @@ def test_work_of_a_run_is_hidden_with_the_display_of_the_trainer(
     assert screen.getvalue() == ""
     assert main(["test", "--config", str(config), "--trainer.enable_progress_bar", "true"]) == 0
     assert "; following: 1" in screen.getvalue()
+
+
+def segment_one_of_two(scan: Path, out: Path) -> int:
+    scan.with_name("bad.nii.gz").write_bytes(b"no scan")
+    toy = ["--policy", "ToyPolicy", "--propagator", "ToyPropagator"]
+    return main(["segment", str(scan.parent), "the cube", *toy, "--out", str(out)])
+
+
+def test_a_reader_that_goes_changes_no_exit_code(
+    scan: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as broken:
+        monkeypatch.setattr("sys.stdout", broken)
+        assert main(["list"]) == 0
+        assert segment_one_of_two(scan, tmp_path / "out") == 1
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_closed_streams_cost_no_answer(scan: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setattr("medvol.terminal.displays._choose", CHOOSE)
+    assert segment_one_of_two(scan, tmp_path / "out") == 1
+    for nowhere in (sys.stdout, sys.stderr):
+        nowhere.close()
+    assert len(list((tmp_path / "out").glob("ct_the-cube_*.nii.gz"))) == 1

@@ -146,6 +146,42 @@ def test_segment_a_batch(document: Document, scan: Path, toy: Path, tmp_path: Pa
     assert [case["status"] for case in content["cases"]] == ["failed", "done"]
 
 
+def test_one_question_that_fails_is_told_as_a_batch_tells_it(
+    document: Document, scan: Path, toy: Path, tmp_path: Path
+) -> None:
+    one, bad = ("segment", scan, "the cube", *TOY, "--out", tmp_path / "out"), scan.with_name("bad.nii.gz")
+    bad.write_bytes(b"no scan")
+    code, said = document(*one, "--policy.answer", "no idea")
+    (case,) = said["cases"]
+    assert (code, said["counts"]["failed"], case["status"], case["error"]) == (1, 1, "failed", "EvidenceParseError")
+    assert (case["scan"], case["query"], case["voxels"]) == (str(scan), "the cube", None)
+    assert said["policy"]["answer"] == "no idea"
+    kept = re.search(r"what was said is in (\S+)", case["detail"])[1]
+    assert json.loads(Path(kept).read_text())["completion"] == "no idea"
+
+    code, refused = document("segment", bad, "the cube", *TOY, "--out", tmp_path / "out")
+    assert (code, refused["cases"][0]["status"], "policy" in refused) == (2, "failed", False)
+    batch = document("segment", scan.parent, "the cube", *TOY, "--out", tmp_path / "out")[1]
+    assert refused["cases"][0] == next(case for case in batch["cases"] if case["scan"] == str(bad))
+
+    _, done = document(*one, "--overwrite")
+    edit = ("segment", "--evidence", done["cases"][0]["record"], "--propagator", "ToyPropagator", "--out", tmp_path)
+    scan.write_bytes(b"no scan")
+    code, failed = document(*edit)
+    assert (code, failed["cases"][0]["status"], failed["cases"][0]["scan"]) == (2, "failed", str(scan))
+    assert list(tmp_path.glob("*_edited*")) == []
+
+
+def test_an_answer_of_which_a_part_is_not_written_is_told_with_its_files(
+    document: Document, scan: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medvol.inference.segmentation.render_overlay", lambda picture: 1 / 0)
+    code, said = document("segment", scan, "the cube", *TOY, "--out", tmp_path / "out")
+    (case,) = said["cases"]
+    assert (code, case["status"], case["error"], case["voxels"]) == (1, "failed", "OutputError", 48)
+    assert Path(case["mask"]).is_file()
+
+
 def test_a_file_of_options_may_ask_for_json(
     scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,12 +193,11 @@ def test_a_file_of_options_may_ask_for_json(
     assert "the cube: slice 2" in printed.err
 
 
-def test_an_error_leaves_standard_output_empty(
+def test_an_error_about_the_command_leaves_standard_output_empty(
     scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing = ("--policy.answer", "no idea", "--out", str(tmp_path / "out"), "--json")
     for arguments, code in (
-        (["segment", str(scan), "the cube", *TOY, *failing], 1),
+        (["segment", str(scan), "", *TOY, "--json"], 2),
         (["segment", str(scan), "the cube", "--policy", "NoPolicy", "--json"], 2),
         (["describe", "NoReward", "--json"], 2),
         (["report", str(tmp_path), "--json"], 2),

@@ -145,10 +145,10 @@ def grouped(distribution: Callable[..., None], experiment: Write) -> Write:
 
 WRONG = {
     "unknown key": ({LOSS: {"bta": 1}}, ["'model.init_args.loss.bta'", "Loss has no setting 'bta'", "mean 'beta'?"]),
-    "wrong type": ({LOSS: {"beta": "x"}}, ["model.init_args.loss.beta must be float; got 'x'"]),
+    "wrong type": ({LOSS: {"beta": "x"}}, ["model.init_args.loss.beta must be a number; got 'x'"]),
     "wrong type, or null": (
         {"model__init_args__optimizer": {"warmup_steps": "x"}},
-        ["model.init_args.optimizer.warmup_steps must be int or null; got 'x'"],
+        ["model.init_args.optimizer.warmup_steps must be a whole number or null; got 'x'"],
     ),
     "wrong choice": ({LOSS: {"kind": "ppo"}}, ["model.init_args.loss.kind must be one of 'grpo', 'gspo'; got 'ppo'"]),
     "no mapping": ({LOSS: 3}, ["model.init_args.loss must hold keys and values; got 3"]),
@@ -163,7 +163,7 @@ WRONG = {
     ),
     "in a component": (
         {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"growth": {"rate": "x"}}}},
-        ["model.init_args.policy.init_args.growth.rate must be float; got 'x'"],
+        ["model.init_args.policy.init_args.growth.rate must be a number; got 'x'"],
     ),
     "unknown in a component": (
         {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"growth": {"rte": 1}}}},
@@ -171,7 +171,7 @@ WRONG = {
     ),
     "in a group that may be null": (
         {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"decay": {"half_life": "x"}}}},
-        ["model.init_args.policy.init_args.decay.half_life must be float; got 'x'"],
+        ["model.init_args.policy.init_args.decay.half_life must be a number; got 'x'"],
     ),
     "unknown in a group that may be null": (
         {"model__init_args__policy": {"class_path": "GroupedPolicy", "init_args": {"decay": {"shap": "x"}}}},
@@ -197,13 +197,13 @@ def test_in_a_file(changes: dict, expected: list[str], grouped: Write, refused: 
 
 ARGUMENTS = {
     "unknown key": (["--model.loss.bta", "1"], ["'model.init_args.loss.bta'", "did you mean 'beta'?"]),
-    "wrong type": (["--model.loss.beta", "x"], ["model.init_args.loss.beta must be float; got 'x'"]),
+    "wrong type": (["--model.loss.beta", "x"], ["model.init_args.loss.beta must be a number; got 'x'"]),
     "wrong choice": (["--model.loss.kind=ppo"], ["model.init_args.loss.kind must be one of 'grpo', 'gspo'"]),
     "a level too high": (["--model.beta", "1"], ["'model.init_args.beta'", "did you mean 'model.loss.beta'?"]),
     "at the top": (["--beta", "1"], ["'beta'", "did you mean 'model.loss.beta'?"]),
     "in a component": (
         ["--model.policy.growth.rate", "x"],
-        ["model.init_args.policy.init_args.growth.rate must be float; got 'x'"],
+        ["model.init_args.policy.init_args.growth.rate must be a number; got 'x'"],
     ),
     "of a data set": (["--data.train.phrasing", "seen"], ["did you mean 'data.train.questions.phrasing'?"]),
 }

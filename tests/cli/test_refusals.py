@@ -40,19 +40,22 @@ WRONG_SETTINGS = {
     ),
     "wrong type in a component": (
         {POLICY: {"class_path": "ToyPolicy", "init_args": {"scale": "large"}}},
-        ["model.init_args.policy.init_args.scale", "float", "'large'"],
+        ["model.init_args.policy.init_args.scale", "a number", "'large'"],
     ),
     "wrong type in a group of settings": (
         {"model__init_args__optimizer__learning_rate": "fast"},
-        ["learning_rate", "float", "'fast'"],
+        ["learning_rate", "a number", "'fast'"],
     ),
     "unknown key in a group of settings": (
         {"model__init_args__optimizer__learning_rat": 1},
         ["'model.init_args.optimizer.learning_rat'", "OptimizerSettings", "did you mean 'learning_rate'"],
     ),
     "number for a group of settings": ({"model__init_args__optimizer": 3}, ["model.init_args.optimizer", "got 3"]),
-    "wrong type in the trainer": ({"trainer__max_steps": "three"}, ["trainer.max_steps", "int", "'three'"]),
-    "wrong type in the data": ({"data__init_args__queries_per_volume": "x"}, ["queries_per_volume", "int or null"]),
+    "wrong type in the trainer": ({"trainer__max_steps": "three"}, ["trainer.max_steps", "a whole number", "'three'"]),
+    "wrong type in the data": (
+        {"data__init_args__queries_per_volume": "x"},
+        ["queries_per_volume", "a whole number or null"],
+    ),
     "list for a number": ({"data__init_args__batch_size": [1]}, ["data.init_args.batch_size", "[1]"]),
     "wrong choice": (
         {"model__init_args__evaluation__anchor_rule": "biggest"},
@@ -60,7 +63,7 @@ WRONG_SETTINGS = {
     ),
     "wrong flag": (
         {"model__init_args__evaluation__error_budget": "perhaps"},
-        ["model.init_args.evaluation.error_budget", "bool", "'perhaps'"],
+        ["model.init_args.evaluation.error_budget", "true or false", "'perhaps'"],
     ),
     "wrong seed": ({"seed_everything": "x"}, ["seed_everything", "'x'"]),
     "wrong precision": ({"trainer__precision": "17-bit"}, ["trainer.precision", "'17-bit'", "bf16-mixed"]),
@@ -241,8 +244,11 @@ WRONG_LINES = {
         ["did you mean 'trainer.max_steps'"],
     ),
     "option of a checker shortened": (["check", "{config}", "--al"], ["'--al'", "did you mean '--all'"]),
-    "wrong type for a checker": (["check", "{scan}", "--nan_to", "x"], ["nan_to must be float; got 'x'"]),
-    "wrong type for a converter": (["convert", "a.pt", "b", "--image_size", "x"], ["image_size must be int; got 'x'"]),
+    "wrong type for a checker": (["check", "{scan}", "--nan_to", "x"], ["nan_to must be a number; got 'x'"]),
+    "wrong type for a converter": (
+        ["convert", "a.pt", "b", "--image_size", "x"],
+        ["image_size must be a whole number; got 'x'"],
+    ),
     "converter without a folder": (["convert", "a.pt"], ["folder must be given: medvol convert CHECKPOINT FOLDER"]),
     "option without a value": (["check", "{scan}", "--fix"], ["--fix needs a value after it"]),
     "report of a file": (["report", "{config}"], ["exp.yaml' is a file; give the run folder"]),
@@ -290,6 +296,19 @@ WRONG_LINES = {
     "model folder missing, joined": (["segment", "{scan}", "the cube", "--policy=runs/x/model"], ["'runs/x/model'"]),
     "model folder without model": (["segment", "{scan}", "the cube", "--policy", "{run}"], ["config.json"]),
     "unknown policy": (["segment", "{scan}", "the cube", "--policy", "ToyPolic"], ["did you mean 'ToyPolicy'"]),
+    "no policy": (
+        ["segment", "{scan}", "the cube", "--policy", ""],
+        ["policy must name a Policy, or hold class_path and init_args; got ''"],
+    ),
+    "no folder": (["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--out", ""], ["--out is ''; name a fol"]),
+    "no number": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--nan_to", "nan"],
+        ["nan_to must be a number or null; got 'nan'"],
+    ),
+    "axes that are none": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--assume_orientation", "XYZ"],
+        ["assume_orientation is three letters such as LPS or RAS; got 'XYZ'"],
+    ),
     "an oracle": (["segment", "{scan}", "the cube", "--policy", "OraclePolicy"], ["OraclePolicy", "medvol test"]),
     "unknown propagator": (
         ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator", "ToyPropagatr"],
@@ -317,7 +336,7 @@ WRONG_LINES = {
     ),
     "wrong type for the usual propagator": (
         ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator.growth_mm", "wide"],
-        ["propagator.init_args.growth_mm must be float; got 'wide'"],
+        ["propagator.init_args.growth_mm must be a number; got 'wide'"],
     ),
     "output is a file": (
         ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator", "ToyPropagator", "--out", "{file}"],

@@ -1,6 +1,7 @@
 """``medvol segment``: one query, a folder, jobs, and an edited record."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,127 @@ def test_an_edited_record_is_propagated_without_a_policy(
     assert json.loads((out / f"{record.stem}_edited.json").read_text())["edited"] is True
     assert "--overwrite" in refused("segment", *arguments)
     assert segment(*arguments, "--overwrite") == 0
+
+
+def edit(record: Path, **changes: object) -> None:
+    content = json.loads(record.read_text())
+    content["evidence"].update(changes)
+    record.write_text(json.dumps(content))
+
+
+def test_an_edit_that_is_not_read_is_refused(
+    scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out) == 0
+    record = file_of(out, "ct_the-cube")
+    again = ("segment", "--evidence", record, "--propagator", "ToyPropagator", "--out", out / "again")
+    told, whole = json.loads(record.read_text())["evidence"], record.read_text()
+    for name, value in {
+        "boxes_norm": [[0, 0, 1000, 1000]],
+        "stored_slice": {"axis": 2, "index": 0},
+        "box_corners_mm": [],
+        "absent": True,
+        "slice_centre_mm": [told["slice_centre_mm"][0] + 1, *told["slice_centre_mm"][1:]],
+    }.items():
+        edit(record, **{name: value})
+        assert f"evidence.{name} was changed" in refused(*again)
+        record.write_text(whole)
+    edit(record, keyslice=0)
+    assert "unknown key 'keyslice'" in (said := refused(*again))
+    assert said.strip().endswith("did you mean 'key_slice'?")
+    record.write_text(whole.replace('"key_slice": 2', '"key_slice": 2, "key_slice": 0'))
+    assert "it has 'key_slice' twice; keep one" in refused(*again)
+    assert not (out / "again").exists()
+    record.write_text(whole)
+    assert segment(*again[1:]) == 0
+
+
+def test_a_record_that_was_edited_by_hand_is_told_when_it_is_found_again(
+    scan: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out) == 0
+    record = file_of(out, "ct_the-cube")
+    edit(record, key_slice=0)
+    capsys.readouterr()
+    assert segment(scan, "the cube", *TOY, "--out", out, "--html") == 0
+    assert f"slice or boxes were changed since the mask was made; medvol segment --evidence {record}" in (
+        capsys.readouterr().out
+    )
+    assert (
+        "Slice or boxes were changed in the record since the mask was made" in record.with_suffix(".html").read_text()
+    )
+
+
+def test_a_record_is_followed_as_the_scan_was_read_for_it(scan: Path, toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out, "--modality", "MR") == 0
+    record = file_of(out, "ct_the-cube")
+    assert segment("--evidence", record, "--propagator", "ToyPropagator", "--out", out) == 0
+    assert json.loads((out / f"{record.stem}_edited.json").read_text())["scan"]["modality"] == "MR"
+
+
+@pytest.mark.parametrize("content", [b"", b"no mask", "half"], ids=["empty", "no mask", "half"])
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "a folder"])
+def test_an_answer_whose_mask_is_damaged_is_made_again(
+    scan: Path, toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | str, batch: bool
+) -> None:
+    out, where = tmp_path / "out", scan.parent if batch else scan
+    assert segment(where, "the cube", *TOY, "--out", out) == 0
+    mask = file_of(out, "ct_the-cube", "nii.gz")
+    whole = mask.read_bytes()
+    mask.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    os.utime(scan)  # so that a batch reads it again
+    assert segment(where, "the cube", *TOY, "--out", out) == 0
+    assert np.asarray(nib.load(mask).dataobj).sum() == 48
+    assert content == b"" or "the question is asked again" in caplog.text
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "a folder"])
+def test_a_mask_of_another_scan_is_not_replaced(
+    scan: Path,
+    toy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    batch: bool,
+) -> None:
+    out, where = tmp_path / "out", scan.parent if batch else scan
+    assert segment(where, "the cube", *TOY, "--out", out) == 0
+    mask = file_of(out, "ct_the-cube", "nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)), mask)
+    before = mask.read_bytes()
+    os.utime(scan)
+    assert segment(where, "the cube", *TOY, "--out", out) == (1 if batch else 2)
+    assert "they must agree; move it away, or add --overwrite" in capsys.readouterr().err + caplog.text
+    assert mask.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("overwite: true", "unknown key 'overwite'; did you mean 'overwrite'?"),
+        ("zzz: 1", "unknown key 'zzz'; its settings"),
+    ],
+)
+def test_a_key_of_a_file_of_options_that_is_none(
+    scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str], line: str, said: str
+) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(f"policy: ToyPolicy\n{line}\n")
+    assert said in refused("segment", scan, "the cube", "--config", options, "--out", tmp_path / "out")
+
+
+def test_the_budget_of_a_scan(scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    asked = ("segment", scan, "the cube", *TOY, "--out", tmp_path / "out", "--max_bytes")
+    assert "the budget is 1,023, set max_bytes" in refused(*asked, 1023)  # 8 x 8 x 4 voxels of four bytes
+    assert segment(*asked[1:], 1024) == 0
+
+
+@pytest.mark.parametrize("option", [("--samples", 3), ("--strict",), ("--samples", 3, "--agreement_map")])
+def test_a_record_is_asked_nothing(option: tuple, refused: Callable[..., str]) -> None:
+    assert f"{option[0]} is about the answers of a policy" in refused("segment", "--evidence", "a.json", *option)
 
 
 def test_a_map_of_the_agreement(

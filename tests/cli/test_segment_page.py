@@ -36,6 +36,23 @@ def test_an_answer_and_its_page(scan: Path, toy: Path, tmp_path: Path, capsys: p
     assert next(out.glob("*.json")).stat().st_mtime_ns == before
 
 
+def test_a_page_older_than_its_answer_is_made_again(scan: Path, toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = (scan, "the cube", *TOY, "--out", out, "--html")
+    assert segment(*asked) == 0
+    (page,), (record,) = out.glob("*.html"), out.glob("*.json")
+    whole, made = page.read_text(), page.stat().st_mtime_ns
+    assert segment(*asked) == 0
+    assert page.stat().st_mtime_ns == made, "one that is as new stays"
+    page.write_text("")
+    assert segment(*asked) == 0
+    assert page.read_text() == whole
+    os.utime(record, ns=(made + 10**12, made + 10**12))
+    page.write_text("an older one")
+    assert segment(*asked) == 0
+    assert page.read_text() == whole
+
+
 def test_the_command_of_the_page_gives_the_mask_of_the_edited_record(
     scan: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,7 +159,10 @@ def test_strict_does_not_take_an_earlier_answer_that_it_would_refuse(
     assert segment(scan, "das Auto", *toy_that_knows, "--out", out) == 0
     assert segment(scan, "das Auto", *toy_that_knows, "--out", out) == 0
     assert "answered before" in capsys.readouterr().out
+    before = {path: path.read_bytes() for path in out.iterdir()}
     assert segment(scan, "das Auto", *toy_that_knows, "--out", out, "--strict") == 1
+    assert "is there already; the new answer replaces it" in capsys.readouterr().out  # and there is none
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_batch_names_warnings_again_when_it_skips(

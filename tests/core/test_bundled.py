@@ -67,7 +67,7 @@ def test_a_card_says_what_was_measured_and_how_it_is_made(name: str) -> None:
     assert card.startswith("---\nlicense: apache-2.0\n")
     for words in (
         f"python benchmarks/bundled.py --names {name.partition(':')[2]}",
-        "drawn scans only",
+        "synthetic scans only",
         "36 patients",
         "held-out phrasings",
         "| DSC |",

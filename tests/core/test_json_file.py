@@ -1,12 +1,13 @@
 """JSON files are written whole, and read or refused by name."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from medvol.core import json_file
 from medvol.core.errors import RecordError
-from medvol.core.json_file import read_json, write_json
+from medvol.core.json_file import parse_json, read_json, write_json
 
 SAID = ("a run writes it", "run it again")
 
@@ -43,3 +44,27 @@ def test_nothing_a_folder_and_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(json_file, "MAX_BYTES", 5)
     with pytest.raises(RecordError, match="has 6 bytes, and at most 5 are read; run it again"):
         read_json(tmp_path / "x.json", *SAID)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"query": "the liver", "query": "the spleen"}', "it has 'query' twice; keep one"),
+        ('[{"a": {"b": 1, "c": 2, "b": 1}}]', "it has 'b' twice; keep one"),
+        ('{"a": 1' + "0" * 5000 + "}", "it has a number of thousands of digits"),
+    ],
+    ids=["a key twice", "deeper", "a long number"],
+)
+def test_nothing_is_lost_and_python_does_not_speak(tmp_path: Path, text: str, said: str):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(RecordError, match=r"x\.json cannot be read as JSON \(.*\); run it again") as refusal:
+        read_json(tmp_path / "x.json", *SAID)
+    assert f"({said})" in str(refusal.value)
+
+
+def test_a_key_may_repeat_where_others_wrote_the_file():
+    assert parse_json('{"a": 1, "b": [{"a": 2}, {"a": 3}], "a": 4}', repeats=True) == {
+        "a": 4,
+        "b": [{"a": 2}, {"a": 3}],
+    }
+    assert parse_json('[{"a": 2}, {"a": 3}]') == [{"a": 2}, {"a": 3}]

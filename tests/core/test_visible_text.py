@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from medvol.core.visible_text import show
+from medvol.core.visible_text import is_blank, show
 from medvol.terminal.console import Console
 
 STEERING = [
@@ -68,3 +68,13 @@ def test_the_console_prints_what_it_is_given(steering, terminal):
     assert steering not in text
     assert text.count("[red]a[/b] :smile:") == 4
     assert not {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf")} - {"\n"}
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u200b", "\u200d\u200c", "\x00\x1b", "\u202e \ufeff", "\u3000"])
+def test_what_shows_nothing_is_blank(text: str) -> None:
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["?", "\u200bx", "肝", "\U0001f600", "\x00 a"])
+def test_what_shows_something_is_not_blank(text: str) -> None:
+    assert not is_blank(text)

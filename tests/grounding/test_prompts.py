@@ -27,7 +27,7 @@ def test_prompts_of_one_volume_share_one_drawing():
     assert first.truth is None
 
 
-@pytest.mark.parametrize("query", ["", " \n\t"])
+@pytest.mark.parametrize("query", ["", " \n\t", "\u200b", "\x00\u202e"])
 def test_an_empty_query_is_refused(query):
     with pytest.raises(QueryError, match="the query is empty"):
         build_prompt(volume(), query, TEMPLATE)

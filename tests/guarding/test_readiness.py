@@ -97,7 +97,7 @@ def test_a_policy_says_that_its_folder_is_gone(policy: TinyPolicy) -> None:
 
 def test_a_segmenter_asks_nothing_before(tmp_path: Path) -> None:
     segmenter = Segmenter(Counting(), Lacking())
-    volume = Volume(np.zeros((4, 8, 8), np.float32), np.eye(4))
+    volume = Volume(np.zeros((4, 8, 8), np.float32), np.diag([-1.0, -1.0, 1.0, 1.0]))
     with pytest.raises(CheckpointError, match="fetch them"):
         segmenter.segment(volume, "the cube")
     with pytest.raises(CheckpointError, match="fetch them"):

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medvol.core.errors import DatasetError, GeometryError
+from medvol.core.errors import ConfigError, DatasetError, GeometryError
 from medvol.imaging.file_names import is_scan
 from medvol.imaging.formats.problems import TooLargeError, UnknownDatatypeError
 from medvol.imaging.geometry import axis_codes
@@ -268,3 +268,22 @@ def test_places_are_compared_in_voxels_where_these_are_small(tmp_path, size, apa
             read_labels(path, volume)
     else:
         assert read_labels(path, volume).shape == volume.shape
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"modality": "ct"}, "modality is 'ct'; it is 'CT', 'MR', 'other', or None for a guess"),
+        ({"assume_orientation": "xyz"}, "assume_orientation is three letters such as LPS or RAS; got 'xyz'"),
+        ({"assume_orientation": "LPSS"}, "got 'LPSS'"),
+        ({"assume_orientation": 5}, "got 5"),
+        ({"nan_to": "0"}, "nan_to takes the place of NaN voxels and cannot be '0'"),
+        ({"max_bytes": 0}, "max_bytes is 0; it is a whole number of bytes, 1 or more"),
+        ({"max_bytes": "1"}, "max_bytes is '1'"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(tmp_path, setting, said):
+    path = save(tmp_path / "scan.nii", np.full(SHAPE, -500, np.int16))  # it needs none of them
+    with pytest.raises(ConfigError) as refusal:
+        read_volume(path, **setting)
+    assert said in str(refusal.value)

@@ -126,9 +126,9 @@ def test_drawn_scans_are_called_so(volume, known):
     high = replace(volume, voxels=np.concatenate([volume.voxels, volume.voxels]))
     first, second = confidence(make(drawn), high).warnings
     assert (first.code, second.code) == ("drawn_scans_only", "other_field_of_view")
-    assert "the drawn scans of its training had 48 mm" in second.detail
+    assert "the synthetic scans of its training had 48 mm" in second.detail
     assert [warning.code for warning in confidence(make(drawn), volume).warnings] == ["drawn_scans_only"]
-    with pytest.raises(UntrustedAnswerError, match="drawn scans only"):
+    with pytest.raises(UntrustedAnswerError, match="synthetic scans only"):
         make(drawn, strict=True).segment(volume, "the block")
 
 

@@ -36,15 +36,15 @@ def test_the_card_says_what_how_and_what_not() -> None:
     assert front_of(card)["license"] == "unknown"
     assert front_of(card)["library_name"] == "medvol"
     for words in (
-        "drawn scans only",
-        "| SFTModule | 7 | 3 | PhantomDataset of medvol-r1 0.1, split train: 50 queries about 5 drawn scans |",
+        "synthetic scans only",
+        "| SFTModule | 7 | 3 | PhantomDataset of medvol-r1 0.1, split train: 50 queries about 5 synthetic scans |",
         "| CT | width of the field of view | 350 | 400 | mm |",
         "| 25 | 50 | % |",
         "not validated",
         f"| model.safetensors | {'ab' * 32} |",
     ):
         assert words in card
-    assert "drawn scans only" not in render_card(CardFacts(make()), {})
+    assert "synthetic scans only" not in render_card(CardFacts(make()), {})
 
 
 def test_the_card_says_whose_scans_it_learned_from_when_they_are_few() -> None:

@@ -107,7 +107,7 @@ def test_grpo_keeps_what_its_start_knew(tmp_path):
     assert not found.drawn, "its start knew real scans"
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "| GRPOModule | 1 |" in card
-    assert "drawn scans only" not in card
+    assert "synthetic scans only" not in card
     assert module.policy.training_data is not None
     assert module.policy.training_data.to_dict() == found.to_dict()
 

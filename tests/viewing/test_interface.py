@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medvol.core.errors import RecordError
 from medvol.core.types import Evidence
 from medvol.imaging.reading import read_mask, read_volume
 from medvol.inference.records import read_record
@@ -13,6 +14,8 @@ from medvol.inference.repropagation import repropagate
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
 from medvol.viewing.packing import unpack_mask
+from medvol.viewing.reading_folder import ReadingFolder
+from medvol.viewing.scans import Scan
 from tests.viewing.conftest import HOSTILE, Api, SlowPropagator, make_desk, write_scan
 
 
@@ -331,3 +334,70 @@ def test_several_anchors_are_followed_saved_and_kept(api: Api, answers: Path) ->
     for bad in ([{"key_slice": 5, "boxes_px": [[1, 2, 3, 4]]}], [{"key_slice": 40, "boxes_px": [[1, 2, 3, 4]]}], 7):
         refused = api.post(f"api/answers/{opened['id']}/mask", {"anchor": {**moved_anchor(), "further": bad}})
         assert refused.status_code == 422
+
+
+def test_a_damaged_draft_concerns_its_own_answer_alone(api: Api, answers: Path) -> None:
+    opened = api.first("the block")
+    path, draft = f"api/answers/{opened['id']}/draft", {"anchor": moved_anchor(), "remark": "", "revision": 0}
+    assert api.client.put(path, json={**draft, **parent(opened)}).status_code == 200
+    file = answers / "readings" / "drafts" / f"{opened['id']}.json"
+    for content in ("{", file.read_text().replace('"key_slice": ', '"key_slice": -')):
+        file.write_text(content)
+        rows = api.get("api/answers").json()["answers"]
+        assert [row["unfinished"] for row in rows] == [row["query"] == "the block" for row in rows]
+        reply = api.post(f"api/answers/{opened['id']}/open")
+        assert (reply.status_code, file.name in reply.json()["error"]["detail"]) == (422, True)
+        assert api.first("the tail")["draft"] is None
+
+
+def test_a_draft_outside_the_scan_is_refused(api: Api) -> None:
+    opened = api.first("the block")
+    draft = {"anchor": {"key_slice": 12, "boxes_px": [[1, 1, 5, 5]]}, "remark": "", "revision": 0, **parent(opened)}
+    reply = api.client.put(f"api/answers/{opened['id']}/draft", json=draft)
+    assert reply.status_code == 422
+    assert "the scan has the slices 0 to 11" in reply.json()["error"]["detail"]
+
+
+def change_key_slice(answers: Path, key: int) -> None:
+    record = answers / "case0a.json"
+    record.write_text(record.read_text().replace('"key_slice": 3', f'"key_slice": {key}'))
+
+
+def test_an_anchor_that_was_changed_in_the_file_is_followed_anew(answers: Path) -> None:
+    change_key_slice(answers, 8)
+    made = Api(make_desk(answers))
+    opened = made.first("the block")
+    mask = opened["current"]["mask"]  # the file's own mask lies on the slices 2 to 4
+    assert (opened["current"]["key_slice"], mask["origin_zyx"][0], mask["shape_zyx"][0]) == (8, 7, 3)
+    body = {"verdict": "accepted", "remark": "", "anchor": own(opened), **parent(opened)}
+    file = made.post(f"api/answers/{opened['id']}/readings", body).json()["result"]["file"]
+    kept = read_mask(answers / "readings" / file.replace(".json", ".nii.gz"), made.desk.shelf.get(scan_of(made)).volume)
+    assert np.flatnonzero(kept.any(axis=(1, 2))).tolist() == [7, 8, 9]
+    made.close()
+
+
+def scan_of(made: Api) -> Scan:
+    return next(entry.scan for entry in made.desk.entries.values() if entry.record.query == "the block")
+
+
+def test_an_anchor_outside_its_scan_is_refused(answers: Path) -> None:
+    change_key_slice(answers, 99)
+    made = Api(make_desk(answers))
+    listed = next(row for row in made.get("api/answers").json()["answers"] if row["query"] == "the block")
+    reply = made.post(f"api/answers/{listed['id']}/open")
+    assert reply.status_code == 422
+    assert "evidence.key_slice is 99; the scan has the slices 0 to 11" in reply.json()["error"]["detail"]
+    made.close()
+
+
+def test_a_folder_that_cannot_take_readings_is_refused_at_the_start(answers: Path) -> None:
+    readings = answers / "readings"
+    readings.write_text("a file")
+    with pytest.raises(RecordError, match="is a file, and readings go to a folder"):
+        ReadingFolder(readings).require_sound()
+    readings.unlink()
+    (readings / "old.json").mkdir(parents=True)
+    ReadingFolder(readings).require_sound()
+    (readings / "new.json").write_text('{"schema": "medvol-evidence/1"}')
+    with pytest.raises(RecordError, match=r"new\.json: the field query is missing.*or move it out of the folder"):
+        ReadingFolder(readings).require_sound()

@@ -191,6 +191,25 @@ def test_undo_and_redo(page: Any) -> None:
     wait_for_anchor(page, first)
 
 
+def test_undo_goes_back_beyond_a_reload(page: Any) -> None:
+    states = [anchor(page)]
+    for start, end in (((20, 12), (22, 12)), ((22, 12), (22, 10))):
+        drag(page, start, end)
+        kept(page)
+        states.append(anchor(page))
+    page.keyboard.press("z")
+    wait_for_anchor(page, states[1])
+    kept(page)
+    page.reload()
+    ready(page)
+    for key, wanted in (("Shift+Z", states[2]), ("z", states[1]), ("z", states[0])):
+        page.keyboard.press(key)
+        wait_for_anchor(page, wanted)
+    page.locator("#undo[disabled]").wait_for(timeout=WAIT_MS)
+    assert [state["boxes_px"][0] for state in states] == [list(BLOCK), [12, 6, 32, 18], [12, 4, 32, 16]]
+    assert page.faults == []
+
+
 def test_save_reload_go_on(page: Any, live: Live, tmp_path: Path) -> None:
     drag(page, (20, 12), (22, 12))
     kept(page)

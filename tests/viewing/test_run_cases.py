@@ -54,7 +54,7 @@ def test_cases_of_a_run_come_with_the_truth(run: Path, phantoms: PhantomDataset)
     made = Api(Desk(opened.entries, opened.scans, PROPAGATOR, ReadingFolder(opened.readings), read_volume))
     rows = made.get("api/answers").json()["answers"]
     assert len(rows) == 3
-    assert made.get("api/session").json()["scans"] == [], "a drawn scan lies in no file"
+    assert made.get("api/session").json()["scans"] == [], "a synthetic scan lies in no file"
     first = made.post(f"api/answers/{rows[0]['id']}/open").json()["result"]
     case = phantoms[0]
     np.testing.assert_array_equal(unpack_mask(first["truth"], case.volume.shape), case.target)

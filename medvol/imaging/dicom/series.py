@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -115,16 +116,21 @@ def _count(group: Sequence[DicomSlice]) -> int:
 
 
 def _list(groups: Sequence[list[DicomSlice]]) -> str:
-    told = [_tell(group) for group in sorted(groups, key=len, reverse=True)[:_MANY]]
+    numbers = Counter(group[0].number for group in groups)
+    told = [_tell(group, numbers[group[0].number] > 1) for group in sorted(groups, key=len, reverse=True)[:_MANY]]
     rest = f" and {len(groups) - _MANY} more" if len(groups) > _MANY else ""
     return f"{'; '.join(told)}{rest}; set series to a number, a UID or a description"
 
 
-def _tell(group: Sequence[DicomSlice]) -> str:
-    """A series in words; its description is free text, which may name a patient, and is left out."""
-    first = (_sections(group) or group)[0]
+def _tell(group: Sequence[DicomSlice], by_uid: bool = False) -> str:
+    """A series in words; its description is free text, which may name a patient, and is left out.
+
+    Args:
+        group: Its slices.
+        by_uid: Its number says too little.
+    """
+    first, count = (_sections(group) or group)[0], len(_sections(group) or group)
     name = first.number or first.series
-    kind = "scout views" if first.localizer else "slices"
-    return (
-        f"series {name} ({first.modality}, {len(_sections(group) or group)} {kind} of {first.columns} x {first.rows})"
-    )
+    uid = f", UID {first.series}" if by_uid and first.number else ""
+    kind = f"{'scout view' if first.localizer else 'slice'}{'s' if count != 1 else ''}"
+    return f"series {name} ({first.modality}, {count} {kind} of {first.columns} x {first.rows}{uid})"

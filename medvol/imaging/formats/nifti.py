@@ -238,15 +238,20 @@ def affine_from_codes(path: Path, codes: str, spacing: list[float]) -> NDArray[n
     Raises:
         NoOrientationError: The letters do not say it.
     """
-    letters = tuple(codes.upper())
-    groups = ("LR", "AP", "SI")
-    if len(letters) != 3 or any(sum(letter in group for letter in letters) != 1 for group in groups):
+    if not names_axes(codes):
         raise NoOrientationError(path, f"assume_orientation is three letters such as LPS or RAS; got {codes!r}")
+    letters = tuple(codes.upper())
     affine = np.zeros((4, 4))
     affine[3, 3] = 1
     for i, (axis, sign) in enumerate(nib.orientations.axcodes2ornt(letters)):
         affine[int(axis), i] = sign * spacing[i]
     return affine
+
+
+def names_axes(codes: Any) -> bool:
+    """True for three letters that name each axis of the body once, such as ``LPS``."""
+    letters = codes.upper() if isinstance(codes, str) else ""
+    return len(letters) == 3 and all(sum(letter in group for letter in letters) == 1 for group in ("LR", "AP", "SI"))
 
 
 def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import PolicyError
+from medvol.core.notices import tell_once
 from medvol.core.prompts import Prompt
 from medvol.core.types import Completion, Sampling
 from medvol.policies.endpoint_parts.apart import run_together
-from medvol.policies.endpoint_parts.choices import read_choices
+from medvol.policies.endpoint_parts.choices import is_cut, read_choices
 from medvol.policies.endpoint_parts.dialect import REFUSING, Dialect
 from medvol.policies.endpoint_parts.fault import RequestFaultError
 from medvol.policies.endpoint_parts.messages import draw_images, write_messages
@@ -132,6 +133,11 @@ class Asker:
             if not self._dialect.learn(fault, fields):
                 raise
             return await self._request(question, n, seed)
+        if is_cut(payload):
+            tell_once(
+                f"{self._connection.url} cut an answer at {question.sampling.max_new_tokens} tokens (finish_reason "
+                "length); raise policy.max_new_tokens, which a model that reasons first may use up"
+            )
         hide = self._connection.key.hide
         return [replace(said, text=hide(said.text)) for said in read_choices(payload, n)]
 

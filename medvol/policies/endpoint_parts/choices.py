@@ -35,6 +35,16 @@ def read_choices(payload: object, n: int) -> list[Completion]:
     return [_read_choice(choice) for choice in choices[:n]]
 
 
+def is_cut(payload: object) -> bool:
+    """True when the server ended an answer before its answer block did, for want of tokens."""
+    choices = payload.get("choices") if isinstance(payload, dict) else None
+    return any(
+        choice.get("finish_reason") == "length" and "</answer>" not in str(choice.get("message"))
+        for choice in (choices if isinstance(choices, list) else ())
+        if isinstance(choice, dict)
+    )
+
+
 def _read_choice(choice: object) -> Completion:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):

@@ -87,8 +87,8 @@ def find_weights(checkpoint: str, image_size: int | None = None, download: bool 
     if checkpoint.count("/") == 1 and not checkpoint.startswith((".", "~", "/")) and not path.exists():
         return WeightsSource(_fetch(checkpoint, None, download, checkpoint), image_size or DEFAULT_IMAGE_SIZE)
     raise CheckpointError(
-        f"there are no weights {checkpoint!r}{suggest(checkpoint, PRESETS)}; give an upstream .pt file, a folder with "
-        f"config.json, a hub name, or one of {', '.join(PRESETS)}"
+        f"there are no weights {checkpoint!r}; give an upstream .pt file, a folder with config.json, a hub name, or "
+        f"one of {', '.join(PRESETS)}{suggest(checkpoint, PRESETS)}"
     )
 
 

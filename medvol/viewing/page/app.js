@@ -68,13 +68,12 @@ class Desk {
     const answer = await this.work(`api/answers/${id}/open`, {});
     if (turn !== this.turn) return;
     this.answer = answer;
-    this.history = new History(anchorIn(answer.current));
+    this.history = History.resume(`history ${id}`, anchorIn(answer.current), anchorIn(answer.draft ?? answer.current));
     this.revision = answer.draft?.revision ?? 0;
     this.kept = true;
     this.torn = false;
     byId("remark").value = answer.draft?.remark ?? "";
     if (answer.draft !== null) {
-      this.history.push(anchorIn(answer.draft));
       const stale = answer.draft.parent_sha256 !== answer.current.sha256;
       if (stale) this.say("This draft was begun before the last reading; it lies on top of it, and Z takes it back.");
     }

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 POLICY = "bundled:best"
 """Answers where the reader names no other, as with `medvol segment`."""
-ABOUT_POLICY = f"{POLICY} comes with medvol and knows drawn scans only: do not trust it on others"
+ABOUT_POLICY = f"{POLICY} comes with medvol and knows synthetic scans only: do not trust it on others"
 USUAL = "as medvol chooses"
 
 

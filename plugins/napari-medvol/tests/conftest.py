@@ -25,7 +25,7 @@ def scan(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def drawn(scan):
-    """A drawn scan, of the kind that the policy of medvol knows, beside the other."""
+    """A synthetic scan, of the kind that the policy of medvol knows, beside the other."""
     path = scan.with_name("drawn.nii.gz")
     return medvol.write_volume(path, medvol.DATASETS.get("PhantomDataset")(split="test", num_volumes=1)[0].volume)
 

@@ -383,10 +383,20 @@ def test_two_series_of_one_size(make_series, folder):
 
 
 def test_two_patients(make_series, folder):
-    make_series(count=9).write(folder / "a")
-    make_series().write(folder / "b")
-    with pytest.raises(ScanError, match="several studies"):
+    first, second = make_series(count=9), make_series()
+    first.write(folder / "a")
+    second.write(folder / "b")
+    with pytest.raises(ScanError, match="several studies") as raised:
         read_volume(folder)
+    for series in (first, second):  # both have the number 3, so only these tell them apart
+        assert f", UID {series.uid})" in str(raised.value)
+    check_voxels(read_volume(folder, series=second.uid), make_series)
+
+
+def test_one_file_of_a_series(make_series, folder):
+    make_series().write(folder)
+    with pytest.raises(ScanError, match="it is one file of DICOM; name the folder that holds its series"):
+        read_volume(next(folder.iterdir()))
 
 
 def test_series_of_a_single_file(tmp_path):

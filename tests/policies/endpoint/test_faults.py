@@ -104,6 +104,19 @@ def test_half_a_letter_is_replaced(connect, prompts):
     assert answer.text == "a?b"
 
 
+def test_an_answer_that_was_cut_says_what_to_raise(connect, prompts, caplog):
+    def choice(content, finish):
+        return Reply({"choices": [{"finish_reason": finish, "message": {"content": content}}]})
+
+    with ChatServer(
+        choice("<think>long", "length"), choice("<think>long", "length"), choice(ANSWER, "length")
+    ) as server:
+        said = [connect(server).generate([prompt])[0][0].text for prompt in prompts]
+    assert said == ["<think>long", "<think>long", ANSWER]
+    sentence = f"{server.url} cut an answer at 256 tokens (finish_reason length); raise policy.max_new_tokens"
+    assert [record.getMessage().startswith(sentence) for record in caplog.records] == [True]
+
+
 def ask(server, prompt, settings, pauses, n=1, sampling=None, dialect=None):
     """What becomes of one prompt; pauses are noted and not waited for."""
 
