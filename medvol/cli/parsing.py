@@ -130,9 +130,12 @@ def _shorten(message: str, options: Sequence[str], usage: str) -> str:
     alone = re.match(r"argument (?:-\w, ?)?(?:-\w/)?(\S+): expected (?:one|at least one) argument", message)
     if alone:
         return f"{alone[1].rpartition('/')[2]} needs a value after it"
-    kind = re.match(r'(?s)Parser key "([\w.]+)":.*?<class .(\w+).>.*?(?:Given value|Got value): ([^\n]*)', message)
-    if kind:
-        return f"{kind[1]} must be {kind[2]}; got {kind[3].strip()!r}"
+    wrong = re.match(r'(?s)Parser key "([\w.]+)":(.*?)(?:Given value|Got value): ([^\n]*)', message)
+    choices = wrong and re.search(r"Literal\[([^\]]*)\]", wrong[2])
+    kind = wrong and re.search(r"<class .(?!NoneType)(\w+).>", wrong[2])
+    if wrong and (choices or kind):
+        wanted = f"one of {choices[1]}".replace("'", "") if choices else kind[1] if kind else ""
+        return f"{wrong[1]} must be {wanted}; got {wrong[3].strip()!r}"
     required = re.match(r"the following arguments are required: (.*)", message)
     if required:
         keys = re.sub(r"\b(?:fit|validate|test|predict)\.", "", required[1]).replace(", ", " and ")

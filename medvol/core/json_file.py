@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ def read_json(path: Path, origin: str, remedy: str) -> Any:
         remedy: Said of a file that cannot be read: what to do.
 
     Raises:
-        RecordError: It is missing, too large, or not JSON, which NaN and Infinity are not.
+        RecordError: It is missing, too large, or not JSON, which NaN and Infinity are not, or has a key twice.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -45,13 +46,13 @@ def parse_json(text: str) -> Any:
     """Read JSON text that may come from anywhere.
 
     Raises:
-        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, holds too many values, or has a
-            number of thousands of digits.
+        ValueError: It is not JSON, which NaN and Infinity are not, is nested too deep, holds too many values, has a
+            number of thousands of digits, or has a key twice, of which Python would keep the last.
     """
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it holds more than {MAX_VALUES:,} values")
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_read_object)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
@@ -76,3 +77,11 @@ def to_json(content: Any) -> bytes:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has {repeated!r:.80} twice; keep one")
+    return found

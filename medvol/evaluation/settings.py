@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from medvol.core.errors import ConfigError
@@ -61,6 +62,8 @@ class EvaluationSettings:
         """
         require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
+        if self.tolerance_mm == inf:
+            raise ConfigError("evaluation.tolerance_mm is inf; it is a distance in mm, such as 2")
         require_samples(self.samples, "evaluation.samples")
         require_least(0, "evaluation", headroom=self.headroom)
         if self.headroom == 1 or (self.headroom and not self.error_budget):
