@@ -127,6 +127,14 @@ class TrainingModule(EvaluationModule, ABC):
         for cases in batch:
             self.gatherer.meet(cases)
 
+    def place_of(self, batch_idx: int) -> tuple[int, ...]:
+        """Optimiser steps before a batch, and its number among the batches of its step, which the first one lacks.
+
+        Together with the seed they decide the draws, so a resumed run repeats them.
+        """
+        place = batch_idx % self.trainer.accumulate_grad_batches if batch_idx else 0
+        return (self.global_step, place) if place else (self.global_step,)
+
     def on_after_backward(self) -> None:
         """Add up the gradients of all processes when an optimiser step comes next; a module may do so itself."""
         if self.automatic_optimization and not within_accumulation(self.trainer):
