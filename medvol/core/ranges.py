@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from medvol.core.errors import ConfigError
 
 
@@ -19,6 +21,21 @@ def require_least(least: float, group: str = "", /, **settings: float | None) ->
     for name, value in settings.items():
         if value is not None and not value >= least:
             raise ConfigError(f"{_key(group, name)} is {value}; it must be {least:g} or more")
+
+
+def require_finite(group: str = "", /, **settings: float) -> None:
+    """Refuse settings that are infinite, or no number at all.
+
+    Args:
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is.
+    """
+    for name, value in settings.items():
+        if not isfinite(value):
+            raise ConfigError(f"{_key(group, name)} is {value}; it must be a finite number")
 
 
 def require_share(group: str = "", /, **settings: float) -> None:

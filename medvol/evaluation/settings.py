@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_finite, require_least
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
 from medvol.rollouts.samples import require_samples
@@ -62,8 +61,7 @@ class EvaluationSettings:
         """
         require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
-        if self.tolerance_mm == inf:
-            raise ConfigError("evaluation.tolerance_mm is inf; it is a distance in mm, such as 2")
+        require_finite("evaluation", tolerance_mm=self.tolerance_mm)
         require_samples(self.samples, "evaluation.samples")
         require_least(0, "evaluation", headroom=self.headroom)
         if self.headroom == 1 or (self.headroom and not self.error_budget):
