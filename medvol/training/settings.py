@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_finite, require_least, require_share
 from medvol.grounding.anchors import KeySliceRule
 
 AdvantageScale = Literal["group", "batch", "none"]
@@ -41,6 +42,7 @@ class OptimizerSettings:
             ConfigError: A setting is out of range.
         """
         require_least(0, "optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        require_finite("optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         require_least(0, "optimizer", warmup_steps=self.warmup_steps)
         require_share("optimizer", final_share=self.final_share)
         if self.moments not in get_args(Moments):
@@ -84,7 +86,7 @@ class AnswerSettings:
 
     Args:
         label_rule: How the key slice of a training answer is chosen among the slices shown.
-        jitter: Move every edge of a training box by up to this share of its side: imperfect labels.
+        jitter: Move every edge of a training box by up to this share of its side, below one half: imperfect labels.
         think: Write a think block that names the target, or what a relational query means, and the slices it spans.
     """
 
@@ -98,7 +100,8 @@ class AnswerSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "answers", jitter=self.jitter)
+        if not 0 <= self.jitter < 0.5:
+            raise ConfigError(f"answers.jitter is {self.jitter}; it is a share of a box's side, from 0 to below 0.5")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class RolloutSettings:
         """
         require_least(2, "rollouts", group_size=self.group_size)
         require_least(0, "rollouts", inspect_every=self.inspect_every)
-        if not self.temperature > 0:
+        if not 0 < self.temperature < inf:
             raise ConfigError(
                 f"rollouts.temperature is {self.temperature}; completions of a group are drawn, so it must be above 0"
             )

@@ -3,7 +3,7 @@
 import pytest
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_finite, require_least, require_share
 
 
 def test_what_is_in_range_passes():
@@ -21,6 +21,13 @@ def test_below_the_least(value):
 def test_outside_a_share(value):
     with pytest.raises(ConfigError, match=f"^reword is {value}; it is a share, from 0 to 1$"):
         require_share(reword=value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_without_an_end(value):
+    require_finite(margin=0.0, shift=-3)
+    with pytest.raises(ConfigError, match=f"^region.margin is {value}; it must be a finite number$"):
+        require_finite("region", margin=value)
 
 
 def test_a_setting_of_a_group_is_named_with_its_whole_key():

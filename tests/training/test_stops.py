@@ -11,6 +11,7 @@ from typing import ClassVar
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from medvol.core.roles import RewardTerm
 from medvol.propagators.extrude import ExtrudePropagator
@@ -52,6 +53,14 @@ KINDS = {
     "accumulating and validated": {"accumulate_grad_batches": 2, "limit_val_batches": 2, "val_check_interval": 1},
     "part of the data": {"limit_train_batches": 2, "limit_val_batches": 1},
     "epochs": {"max_steps": -1, "max_epochs": 3, "limit_val_batches": 1},
+    "stopped early, each epoch": {"limit_val_batches": 1, "max_steps": 40, "patience": 1},
+    "stopped early, each other step": {
+        "limit_val_batches": 1,
+        "max_steps": 40,
+        "val_check_interval": 2,
+        "check_val_every_n_epoch": None,
+        "patience": 2,
+    },
     "grpo": {},
     "grpo of two updates": {},
 }
@@ -98,13 +107,15 @@ def make_module(kind: str):
 def fit(folder: Path, kind: str, *callbacks: pl.Callback) -> int:
     """Fit from where the folder's last checkpoint stands; returns the exit code."""
     settings = {"max_steps": STEPS, "max_epochs": -1, "limit_val_batches": 0, **KINDS[kind]}
+    patience = settings.pop("patience", None)
+    stoppers = [] if patience is None else [EarlyStopping("val/dsc", mode="max", patience=patience)]
     trainer = pl.Trainer(
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*callbacks, SpecCheckpoint()],
+        callbacks=[*stoppers, *callbacks, SpecCheckpoint()],
         deterministic=True,
         **settings,
     )
