@@ -142,7 +142,7 @@ def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
     record = kind(**values)
     for name, (low, high) in _RANGES.items():
         value = getattr(record, name, None)
-        if type(value) in (int, float) and not low <= value <= high:
+        if isinstance(value, int | float) and not low <= value <= high:
             raise TypeError(f"{name} is {value!r:.80}")
     for name, expected in get_type_hints(kind).items():
         value = getattr(record, name)
