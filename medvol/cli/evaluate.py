@@ -41,8 +41,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         GeometryError: A mask lies on another grid than its scan.
     """
     parser = _parser(verb)
-    options = parser.parse_args(list(arguments))
-    options = parse_over(parser, arguments, _settings_of(options.data))
+    options = parse_over(parser, arguments, _settings_of(parser.parse_args(list(arguments)).data))
     folder = Path(options.predictions)
     out = Path(options.out or Path("runs") / folder.resolve().name)
     _require_free(out, folder)

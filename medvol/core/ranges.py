@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any, get_args
 
 from medvol.core.errors import ConfigError
 
@@ -21,6 +22,22 @@ def require_least(least: float, group: str = "", /, **settings: float | None) ->
     for name, value in settings.items():
         if value is not None and not value >= least:
             raise ConfigError(f"{_key(group, name)} is {value}; it must be {least:g} or more")
+
+
+def require_choice(choices: Any, group: str = "", /, **settings: str) -> None:
+    """Refuse settings that are none of some words, which a configuration file cannot hold and a notebook can.
+
+    Args:
+        choices: A ``Literal`` of the words.
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is another one.
+    """
+    for name, value in settings.items():
+        if value not in get_args(choices):
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it is one of {', '.join(get_args(choices))}")
 
 
 def require_finite(group: str = "", /, **settings: float) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medvol.core.ranges import require_choice, require_least
 from medvol.core.roles import Aspect, Need
 from medvol.grounding.anchors import label_anchor
 from medvol.grounding.boxes import matched_iou, tight_boxes, to_norm
@@ -34,6 +35,10 @@ def spatial_score(predicted_px: ArrayLike, true_px: ArrayLike, height: int, widt
     return matched_iou(predicted, true)
 
 
+TrueBoxes = Literal["predicted", "labelled"]
+"""Slice whose true boxes count."""
+
+
 class SpatialReward(AnchoredReward):
     """Matched IoU of the boxes with the true ones.
 
@@ -52,11 +57,13 @@ class SpatialReward(AnchoredReward):
 
     def __init__(
         self,
-        boxes_of: Literal["predicted", "labelled"] = "predicted",
+        boxes_of: TrueBoxes = "predicted",
         split_boxes: bool = True,
         coordinate_step: int = 1,
         num_slices: int = 64,
     ) -> None:
+        require_choice(TrueBoxes, boxes_of=boxes_of)
+        require_least(1, coordinate_step=coordinate_step, num_slices=num_slices)
         self.boxes_of = boxes_of
         self.split_boxes = split_boxes
         self.coordinate_step = coordinate_step

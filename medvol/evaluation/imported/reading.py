@@ -67,7 +67,8 @@ def read_labels_on(path: Path, volume: Volume, resample: bool = False) -> NDArra
 def _is_apart(labels: NDArray[np.int32], affine: NDArray[np.float64], volume: Volume) -> bool:
     """Whether the box around all labels lies outside of the scan; a label that is only too small for it does not."""
     spans = [(span[0] - 0.5, span[-1] + 0.5) for span in map(np.unique, np.nonzero(labels)[::-1])]
-    places = voxel_to_world(np.linalg.inv(volume.affine), voxel_to_world(affine, list(product(*spans))))
+    to_scan = np.linalg.inv(volume.affine).astype(np.float64)
+    places = voxel_to_world(to_scan, voxel_to_world(affine, list(product(*spans))))
     sides = np.array(volume.shape[::-1])
     return bool((places.max(axis=0) < -0.5).any() or (places.min(axis=0) > sides - 0.5).any())
 
