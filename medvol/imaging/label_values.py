@@ -136,14 +136,14 @@ def select_labels(path: Path, labels: NDArray[np.int32], chosen: Collection[int]
         chosen: Those that belong to the mask; every positive one when None.
 
     Raises:
-        UnknownDatatypeError: Every positive one is meant, and one is negative: a mask of 255 overflows to -1.
+        UnknownDatatypeError: Every positive one is meant, there is none, and there are negative ones: a mask of 255
+            overflows to -1.
     """
     if chosen is not None:
         return np.isin(labels, list(chosen))
-    if labels.size and labels.min() < 0:
-        raise UnknownDatatypeError(
-            path,
-            f"a mask is 0 outside of its target and above 0 in it, and one of its values is {labels.min()}; mend it",
-        )
     mask: NDArray[np.bool_] = labels > 0
+    if not mask.any() and labels.any():
+        raise UnknownDatatypeError(
+            path, f"a mask is above 0 in its target, and this one has values such as {labels.min()} and none above 0"
+        )
     return mask

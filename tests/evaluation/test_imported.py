@@ -300,7 +300,9 @@ def test_a_negative_mask_is_refused_and_not_empty(scans, tmp_path):
     write_totalsegmentator(tmp_path / "masks")
     stored = np.where(draw_labels(0) == 1, -1, 0).astype(np.int8).transpose(2, 1, 0)
     save_stored(tmp_path / "masks" / "s0" / "liver.nii.gz", stored, lps_affine(SPACING))
-    with pytest.raises(ScanError, match=r"liver\.nii\.gz: a mask is 0 outside of its target.*values is -1"):
+    with pytest.raises(
+        ScanError, match=r"liver\.nii\.gz: a mask is above 0 in its target.*such as -1 and none above 0"
+    ):
         score(tmp_path / "masks", scans)
 
 
