@@ -68,6 +68,9 @@ class MaskIndex:
         self._used: set[FoundMask] = set()
         self._scan_of: dict[Path, str] = {}
         self._unasked = dict.fromkeys(self._names)
+        self._named: dict[Path, set[int]] = {}
+        for mask in found:
+            self._named.setdefault(mask.path, set()).update(mask.labels)
         self._unnamed: dict[Path, list[int]] = {}
         self._several: dict[Path, list[int]] = {}
 
@@ -99,7 +102,7 @@ class MaskIndex:
 
     def note_labels(self, path: Path, labels: Iterable[int]) -> None:
         """Note which labels a file holds, so that ``remarks`` can tell those that nobody expects."""
-        named = {label for mask in self._found if mask.path == path for label in mask.labels}
+        named = self._named[path]
         if named:
             self._unnamed[path] = [label for label in labels if label not in named]
         else:
