@@ -13,6 +13,8 @@ from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES, read_config
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json, read_json
+from medvol.core.words import split_words
+from medvol.queries.query_bank import target_name
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
@@ -39,8 +41,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         GeometryError: A mask lies on another grid than its scan.
     """
     parser = _parser(verb)
-    options = parser.parse_args(list(arguments))
-    options = parse_over(parser, arguments, _settings_of(options.data))
+    options = parse_over(parser, arguments, _settings_of(parser.parse_args(list(arguments)).data))
     folder = Path(options.predictions)
     out = Path(options.out or Path("runs") / folder.resolve().name)
     _require_free(out, folder)
@@ -68,6 +69,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             "resample": options.resample,
             "unused": index.unused[:_LISTED],
             "unused_count": len(index.unused),
+            "remarks": index.remarks,
         },
         "data": {"config": options.data, "split": options.split},
         "settings": settings.measures,
@@ -137,21 +139,25 @@ def _read_names(given: str | None) -> dict[str, list[str]]:
         return {}
     try:
         content = read_config(given) if given.endswith(FILE_SUFFIXES) else parse_json(given)
+    except ConfigError as error:
+        raise ConfigError(f"--names: {error}") from error
     except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"--names is JSON or a file of it; got {given!r} ({error})") from error
-    names = {key: [value] if isinstance(value, str) else value for key, value in _items(content)}
-    for target, parts in names.items():
-        if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part for part in parts):
-            raise ConfigError(f"--names says {parts!r} for {target!r}; give a name, or a list of names")
+        raise ConfigError(f"--names is JSON or a file of it; got {given!r:.200} ({error})") from error
+    if not isinstance(content, dict) or not all(map(split_words, content)):
+        raise ConfigError(f"--names holds {content!r:.80}; give names by target")
+    names: dict[str, list[str]] = {}
+    for target, value in content.items():
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, list) or not parts or not all(map(_is_name, parts)):
+            raise ConfigError(f"--names says {value!r:.80} for {target!r:.80}; give a name, or a list of names")
+        if target_name(target) in names:
+            raise ConfigError(f"--names has {target_name(target)!r:.80} twice, in two spellings; keep one")
+        names[target_name(target)] = parts
     return names
 
 
-def _items(content: Any) -> list[tuple[str, Any]]:
-    if not isinstance(content, dict) or not all(key.strip(" _") for key in content):
-        raise ConfigError(f"--names holds {content!r:.80}; give names by target")
-    return list(content.items())
+def _is_name(part: Any) -> bool:
+    return isinstance(part, str) and bool(split_words(part))
 
 
 def _require_free(out: Path, predictions: Path) -> None:
@@ -174,16 +180,21 @@ def _require_used(index: MaskIndex, scores: Sequence[CaseScore]) -> None:
             "after their scans"
         )
     if not index.is_used:
+        from medvol.evaluation.imported.layouts import NAMES_FILE
+
+        way = "--names maps targets to names"
+        if index.has_scans:
+            way = f"if they are label maps, put {NAMES_FILE} with the names of the labels there"
         raise ConfigError(
             f"no mask answers any of {len(scores)} questions: masks are called {index.called}, and the first question "
-            f"is {scores[0].case_id!r} about {scores[0].target or scores[0].query!r}; --names maps targets to names"
+            f"is {scores[0].case_id!r} about {scores[0].target or scores[0].query!r}; {way}"
         )
 
 
 def _remarks(index: MaskIndex, scores: Sequence[CaseScore]) -> list[str]:
     """What has no mask, and what answers nothing."""
     missing = [score for score in scores if score.failure]
-    lines = []
+    lines = index.remarks
     if missing:
         first = f"{missing[0].case_id}: {missing[0].detail}"
         lines.append(f"{len(missing)} of {len(scores)} questions have no mask and count as 0, such as {first}")

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from jsonargparse import Namespace
 
 from medvol.cli.parsing import ComponentParser
-from medvol.evaluation.settings import EvaluationSettings
+from medvol.evaluation.settings import MEASURES, EvaluationSettings
 
 _HELP = {
     "surface": "what NSD and HD95 are measured on; null measures neither",
@@ -38,12 +38,12 @@ def parse_over(parser: ComponentParser, arguments: Sequence[str], known: Mapping
 
 
 def read_measures(settings: Mapping[str, Any]) -> EvaluationSettings:
-    """Settings of what is measured, others passed over.
+    """Settings of what is measured and kept; others, such as how answers were asked for, are passed over.
 
     Raises:
         ConfigError: One is out of range.
     """
-    names = EvaluationSettings.__dataclass_fields__
+    names = (*MEASURES, "masks_gib")
     return EvaluationSettings(**{name: value for name, value in settings.items() if name in names})
 
 

@@ -193,6 +193,9 @@ def _look_at_data(planned: PlannedExperiment, data: CaseDataModule, queries: int
         if dataset is not None:
             groups = group_by_volume(dataset)
             planned.volumes = len(groups)
+            if len(groups) < planned.step.batch:
+                say(f"data.batch_size is {planned.step.batch}, and a batch holds the {len(groups)} volumes of the data")
+                planned.step = replace(planned.step, batch=max(1, len(groups)))
             found = max(map(len, groups), default=None)
             case = dataset[0]
             planned.step = replace(planned.step, query=case.query.text, scan_shape=case.volume.shape)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from medvol.core.errors import ConfigError
@@ -28,12 +27,11 @@ def find_run_data(evaluation: Evaluation, given: str | None = None) -> CaseDatas
     """
     from medvol.cli.experiment_data import build_data
 
-    named = evaluation.summary.get("data")
-    named = named if isinstance(named, Mapping) else {}
-    config = given or named.get("config") or evaluation.folder / TEST_SETTINGS
-    if not Path(config).is_file():
+    named = evaluation.summary.get("data", {})
+    config = given or str(named.get("config") or evaluation.folder / TEST_SETTINGS)
+    if not os.path.isfile(config):  # unlike Path.is_file it takes names that no file can have
         raise ConfigError(f"{str(config)!r}, with the data of the run, is not there; name another (--data)")
-    split = named.get("split", "test")
+    split = str(named.get("split", "test"))
     dataset = build_data(config).splits.get(split)
     if dataset is None:
         raise ConfigError(f"{str(config)!r} has no {split} cases; name the file with the data of the run (--data)")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
+from typing import Any, get_args
+
 from medvol.core.errors import ConfigError
 
 
@@ -19,6 +22,37 @@ def require_least(least: float, group: str = "", /, **settings: float | None) ->
     for name, value in settings.items():
         if value is not None and not value >= least:
             raise ConfigError(f"{_key(group, name)} is {value}; it must be {least:g} or more")
+
+
+def require_choice(choices: Any, group: str = "", /, **settings: str) -> None:
+    """Refuse settings that are none of some words, which a configuration file cannot hold and a notebook can.
+
+    Args:
+        choices: A ``Literal`` of the words.
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is another one.
+    """
+    for name, value in settings.items():
+        if value not in get_args(choices):
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it is one of {', '.join(get_args(choices))}")
+
+
+def require_finite(group: str = "", /, **settings: float) -> None:
+    """Refuse settings that are infinite, or no number at all.
+
+    Args:
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is.
+    """
+    for name, value in settings.items():
+        if not isfinite(value):
+            raise ConfigError(f"{_key(group, name)} is {value}; it must be a finite number")
 
 
 def require_share(group: str = "", /, **settings: float) -> None:

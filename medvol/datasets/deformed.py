@@ -78,8 +78,12 @@ class DeformedDataset(CaseDataset):
         cache: CacheSettings = CacheSettings(scans=16),
     ) -> None:
         require_least(1, num_volumes=num_volumes)
+        require_least(0, seed=seed)
         if len(shape) != 3 or min(shape) < 2:
             raise ConfigError(f"shape is (Z, Y, X) with at least 2 voxels a side; got {tuple(shape)}")
+        repeated = [name for name in targets or [] if (targets or []).count(name) > 1]
+        if repeated:
+            raise ConfigError(f"targets has {repeated[0]!r} twice; name each target once")
         if questions.absent_share:
             raise ConfigError("questions.absent_share does not work with made scans; leave it out")
         if cache.folder is not None:

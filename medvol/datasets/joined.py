@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
@@ -17,7 +18,8 @@ from medvol.core.types import Case
 class JoinedDataset(CaseDataset):
     """Several data sets as one: phantoms beside made scans, or two releases.
 
-    Cases keep their order, their ids and their patients. Two parts must not give one volume key to different volumes.
+    Cases keep their order, their ids and their patients. Two parts must not give one volume key to different volumes:
+    where they do, and both do not read it from one file, they are refused.
 
     Args:
         parts: Data sets, at least one.
@@ -42,7 +44,7 @@ class JoinedDataset(CaseDataset):
         return describe_settings(self)
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> Case:
         part, own = self._find(index)
@@ -77,9 +79,28 @@ class JoinedDataset(CaseDataset):
         """Problems of all parts."""
         return [problem for part in self.parts for problem in part.find_problems()]
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Cases up to the end of each part; the parts are compared once for it.
+
+        Raises:
+            DatasetError: Two parts give one volume key to what may be different volumes.
+        """
+        owners: dict[str, tuple[int, Path | None]] = {}
+        for place, part in enumerate(self.parts):
+            for index in range(len(part)):
+                key, file = part.volume_key(index), part.scan_file(index)
+                owner, known = owners.setdefault(key, (place, file))
+                if owner != place and (file is None or file != known):
+                    raise DatasetError(
+                        f"parts {owner} and {place} both have a volume {key!r}; give data sets that make their scans "
+                        "different seeds, and name different scans differently"
+                    )
+        return list(accumulate(len(part) for part in self.parts))
+
     def _find(self, index: int) -> tuple[CaseDataset, int]:
         """The part that holds a case, and its index there."""
-        ends = list(accumulate(len(part) for part in self.parts))
+        ends = self._ends
         count = ends[-1]
         if not -count <= index < count:
             raise IndexError(f"there is no case {index} among {count}")

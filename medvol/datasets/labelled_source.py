@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError
+from medvol.core.notices import tell_once
 from medvol.core.types import Case, Modality
 from medvol.datasets.appearance import TISSUES, find_tissues
 from medvol.datasets.phantom_anatomy import LABELS
@@ -80,6 +81,10 @@ def read_source(cases: Iterable[Case], shape: tuple[int, int, int]) -> LabelledS
     block = [max(1, count // wanted) for count, wanted in zip(volume.shape[1:], shape[1:], strict=True)]
     masks = {name: _pick(mask[step // 2 :: step], *block) for name, mask in masks.items()}
     sizes = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    lost = [name for name, size in sizes.items() if not size]
+    if lost:
+        names, wanted = ", ".join(map(repr, lost)), " x ".join(map(str, shape))
+        tell_once(f"{volume.volume_id}: {names} vanishes in a made scan of {wanted} voxels and is not asked for")
     spacing = volume.spacing
     return LabelledSource(
         volume.volume_id,

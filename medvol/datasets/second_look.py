@@ -14,7 +14,7 @@ import numpy as np
 from medvol.core.errors import ConfigError
 from medvol.core.last_used import LastUsed
 from medvol.core.looks import Region
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_finite, require_least
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Evidence, Volume, require_target
@@ -63,7 +63,7 @@ class SecondLookDataset(CaseDataset):
         seed: Seed of the first answers and of the companions.
 
     Raises:
-        ConfigError: A number is out of its range, or there would be no case.
+        ConfigError: A number is out of its range, there would be no case, or the data set shows views already.
     """
 
     def __init__(
@@ -77,11 +77,14 @@ class SecondLookDataset(CaseDataset):
         shift_mm: float = 5.0,
         seed: int = 0,
     ) -> None:
-        require_least(0, "SecondLookDataset", views=views, companions=companions, shift_mm=shift_mm)
+        require_least(0, "SecondLookDataset", views=views, companions=companions, shift_mm=shift_mm, seed=seed)
+        require_finite("SecondLookDataset", views=views, shift_mm=shift_mm)
         if not 0 <= jitter < 0.5:
             raise ConfigError(f"jitter is a share of a box's side, from 0 to below 0.5; got {jitter}")
         if not (whole or views):
             raise ConfigError("SecondLookDataset would hold no case; set whole to true, or views above 0")
+        if isinstance(dataset, SecondLookDataset):
+            raise ConfigError("SecondLookDataset shows views of scans, and not of views; give it the data set below")
         self.dataset = dataset
         self.whole = whole
         self.views = views

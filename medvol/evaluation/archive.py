@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from medvol.core.atomic_files import write_together
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json, write_json
 from medvol.evaluation.case_score import CaseScore
@@ -23,6 +26,12 @@ SUMMARY_FILE = "evaluation.json"
 Record = TypeVar("Record")
 
 _PARTS: dict[str, type[Any]] = {"budget": ErrorBudget, "lesions": LesionScore}
+
+_RANGES = {
+    **dict.fromkeys(("dsc", "iou", "nsd", "key_slice_score", "box_iou", "confidence"), (0.0, 1.0)),
+    **dict.fromkeys(("hd95_mm", "mask_ml", "true_ml"), (0.0, math.inf)),
+}
+"""Least and largest value of numbers of a case."""
 
 _ORIGIN = "`medvol test` writes it into the run's folder"
 _REMEDY = "run the test again"
@@ -45,7 +54,7 @@ class Evaluation:
 
 
 def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[str, Any], seed: int = 0) -> Path:
-    """Write both files, each under a temporary name that is then renamed.
+    """Write both files together: neither takes its place before the other one is written.
 
     Args:
         folder: Created when it does not exist; earlier results in it are replaced.
@@ -63,19 +72,21 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **summarise(scores, seed),
     }
-    write_json(folder / CASES_FILE, [asdict(score) for score in scores])
-    return write_json(folder / SUMMARY_FILE, summary)
+    with write_together(folder, last=SUMMARY_FILE) as place:
+        write_json(place / CASES_FILE, [asdict(score) for score in scores])
+        write_json(place / SUMMARY_FILE, summary)
+    return folder / SUMMARY_FILE
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
     """Read what ``write_evaluation`` wrote; means and intervals are worked out again from the cases.
 
     Raises:
-        RecordError: A file is missing, damaged, or of another version.
+        RecordError: A file is missing, damaged, or of another version, or a case comes twice.
     """
     folder = Path(folder)
     about = read_json(folder / SUMMARY_FILE, _ORIGIN, _REMEDY)
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA or type(about.get("bootstrap_seed")) is not int:
+    if not _is_summary(about):
         raise RecordError(
             f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
         )
@@ -83,6 +94,9 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     if not isinstance(rows, list) or not rows:
         raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
     scores = tuple(_read_score(row, folder / CASES_FILE) for row in rows)
+    repeated, count = Counter(score.case_id for score in scores).most_common(1)[0]
+    if count > 1:
+        raise RecordError(f"{folder / CASES_FILE} has case {repeated!r} {count} times; run the test again")
     return Evaluation(folder, {**about, **summarise(scores, about["bootstrap_seed"])}, scores)
 
 
@@ -99,6 +113,15 @@ def about_run(evaluation: Evaluation) -> dict[str, Any]:
     return about
 
 
+def _is_summary(about: Any) -> bool:
+    """Whether a summary is of this version, and what others read from it has the kind that they expect."""
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        return False
+    seed = about.get("bootstrap_seed")
+    groups = [about[name] for name in ("settings", "data", "predictions") if name in about]
+    return type(seed) is int and seed >= 0 and all(isinstance(group, dict) for group in groups)
+
+
 def _read_score(row: Any, path: Path) -> CaseScore:
     try:
         fields = {**row}
@@ -106,7 +129,7 @@ def _read_score(row: Any, path: Path) -> CaseScore:
             if fields.get(name) is not None:
                 fields[name] = _build(kind, fields[name])
         return _build(CaseScore, fields)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, OverflowError) as error:
         raise RecordError(f"{path} holds a case that cannot be read ({error}); run the test again") from error
 
 
@@ -117,17 +140,26 @@ def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
         TypeError: A field is missing, unknown or of another type.
     """
     record = kind(**values)
+    for name, (low, high) in _RANGES.items():
+        value = getattr(record, name, None)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise TypeError(f"{name} is {value!r:.80}")
     for name, expected in get_type_hints(kind).items():
         value = getattr(record, name)
         if not any(_is_of(value, one) for one in get_args(expected) or (expected,)):
-            raise TypeError(f"{name} is {value!r}")
+            raise TypeError(f"{name} is {value!r:.80}")
     return record
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a plain type, a whole number being a float too, a list of such, or scores by name."""
+    """Whether a value is of a plain type, a whole number being a float too, a list of such, or scores by name.
+
+    Floats are finite, and a truth value is no number.
+    """
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_is_of(one, *get_args(kind)) for one in value)
     if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(isinstance(one, int | float) for one in value.values())
-    return isinstance(value, (int, float) if kind is float else kind)
+        return isinstance(value, dict) and all(_is_of(one, float) for one in value.values())
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

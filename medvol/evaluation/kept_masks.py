@@ -13,6 +13,7 @@ import numpy as np
 from medvol.core.errors import RecordError
 from medvol.core.metrics import Mask
 from medvol.core.types import Case
+from medvol.core.visible_text import show
 from medvol.evaluation.case_score import CaseScore
 from medvol.imaging.reading import read_mask
 from medvol.imaging.writing import write_mask
@@ -100,6 +101,6 @@ def read_kept_mask(run: Path, score: CaseScore, case: Case) -> Mask:
             )
         return np.zeros(case.volume.shape, bool)
     path = run / score.mask_file
-    if not path.resolve().is_relative_to(run.resolve()):
+    if show(score.mask_file) != score.mask_file or not path.resolve().is_relative_to(run.resolve()):
         raise RecordError(f"{run} names the mask {score.mask_file!r}, which does not lie in it; test again")
     return read_mask(path, case.volume)

@@ -167,6 +167,7 @@ class EvaluationModule(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start a fresh list of scores, and a folder of masks where they are kept."""
+        self.identity()  # what cannot be written down fails here, and not when the work is done
         self._scores = []
         gib = 0.0 if self.is_trial else self.evaluation.masks_gib / self.trainer.world_size
         self._masks = KeptMasks(Path(self.trainer.default_root_dir), gib)
@@ -239,10 +240,7 @@ class EvaluationModule(LightningModule):
         return {
             **self._components(),
             "seed": int(seed) if seed else None,
-            "settings": {
-                **{name: getattr(self.evaluation, name) for name in _HOW_ASKED},
-                **self.evaluation.measures,
-            },
+            "settings": {name: getattr(self.evaluation, name) for name in _HOW_ASKED} | self.evaluation.measures,
         }
 
     def _log_means(self, stage: str, scores: Sequence[CaseScore]) -> dict[str, float]:

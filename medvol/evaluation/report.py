@@ -69,8 +69,8 @@ class Sheet:
     def to_markdown(self) -> str:
         """As a Markdown table under a heading."""
         lines = [self.head, ["---"] * len(self.head), *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return f"## {self.title}\n\n{body}\n"
+        body = "\n".join("| " + " | ".join(map(_to_cell, line)) + " |" for line in lines)
+        return f"## {_to_cell(self.title)}\n\n{body}\n"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,15 @@ class EvaluationReport:
 
     def to_markdown(self) -> str:
         """As a Markdown document."""
-        return "\n".join([*(sheet.to_markdown() for sheet in self.sheets), *(f"{line}\n" for line in self.remarks)])
+        return "\n".join(
+            [*(sheet.to_markdown() for sheet in self.sheets), *(f"{_to_cell(line)}\n" for line in self.remarks)]
+        )
+
+
+def _to_cell(text: str) -> str:
+    """A text on one line of Markdown, where a name from data is neither HTML nor the end of a cell."""
+    plain = " ".join(text.split())
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def report_runs(folders: Sequence[str | Path]) -> EvaluationReport:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_choice, require_finite, require_least
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
 from medvol.rollouts.samples import require_samples
+
+AnchorRule = Literal["paper", "largest"]
+LesionTargets = Literal["named", "all", "none"]
 
 MEASURES = ("split_boxes", "surface", "tolerance_mm", "lesions")
 """Settings of what is measured of a mask or an answer."""
@@ -41,14 +44,14 @@ class EvaluationSettings:
             when None.
     """
 
-    anchor_rule: Literal["paper", "largest"] = "paper"
+    anchor_rule: AnchorRule = "paper"
     split_boxes: bool = True
     max_new_tokens: int = 256
     error_budget: bool = False
     headroom: int = 0
     surface: SurfaceKind | None = "surfels"
     tolerance_mm: float = 2.0
-    lesions: Literal["named", "all", "none"] = "named"
+    lesions: LesionTargets = "named"
     samples: int = 0
     masks_gib: float = 1.0
     save_dir: str | None = None
@@ -57,10 +60,15 @@ class EvaluationSettings:
         """Check the ranges.
 
         Raises:
-            ConfigError: A setting is out of range.
+            ConfigError: A setting is out of range, or none of its choices.
         """
+        require_choice(AnchorRule, "evaluation", anchor_rule=self.anchor_rule)
+        require_choice(LesionTargets, "evaluation", lesions=self.lesions)
+        if self.surface is not None:
+            require_choice(SurfaceKind, "evaluation", surface=self.surface)
         require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
+        require_finite("evaluation", tolerance_mm=self.tolerance_mm)
         require_samples(self.samples, "evaluation.samples")
         require_least(0, "evaluation", headroom=self.headroom)
         if self.headroom == 1 or (self.headroom and not self.error_budget):

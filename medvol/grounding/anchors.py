@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from medvol.core.errors import GeometryError
 from medvol.core.types import Evidence
 from medvol.grounding.boxes import tight_boxes
-from medvol.grounding.cover import cover_target
+from medvol.grounding.cover import CoveredPart, cover_target
 
 KeySliceRule = Literal["paper", "largest", "any"]
 """``paper``: upper median of the ten largest; ``largest``: the largest; ``any``: a random visible one."""
@@ -75,7 +75,8 @@ def label_anchor(
         rng: Needed by ``jitter`` and by the rule ``any``.
         rationale: Text of the think block.
         max_anchors: Most anchors. With more than 1 the target is dealt among them by greedy cover, see
-            ``medvol.grounding.cover``, and each part has a key slice and boxes of its own.
+            ``medvol.grounding.cover``, and each part has a key slice and boxes of its own. Where the rule gives two
+            parts one slice, each takes the slice with its largest area.
 
     Returns:
         The anchor, with further ones from feet to head; an absent one when no shown slice holds the target.
@@ -83,13 +84,16 @@ def label_anchor(
     if mask.ndim != 3:
         raise GeometryError(f"a mask has three axes (Z, Y, X), this one has shape {mask.shape}")
     parts = cover_target(mask, range(mask.shape[0]) if shown is None else shown, max_anchors)
-    boxes: dict[int, list[NDArray[np.float64]]] = {}
-    for part in parts:
+
+    def label(part: CoveredPart, rule: KeySliceRule) -> Evidence:
         key = choose_key_slice(part.mask.sum(axis=(1, 2)), part.slices, rule, rng)
         assert key is not None, "its slices show it"
-        tight = tight_boxes(part.mask[key], split_boxes)
-        boxes.setdefault(key, []).append(_loosen(tight, jitter, mask.shape[1:], rng))
-    return join_anchors([Evidence(key, np.concatenate(boxes[key])) for key in sorted(boxes)], rationale)
+        return Evidence(key, _loosen(tight_boxes(part.mask[key], split_boxes), jitter, mask.shape[1:], rng))
+
+    anchors = [label(part, rule) for part in parts]
+    if len({anchor.key_slice for anchor in anchors}) < len(anchors):
+        anchors = [label(part, "largest") for part in parts]  # which are never the same slice
+    return join_anchors(sorted(anchors, key=lambda anchor: anchor.key_slice or 0), rationale)
 
 
 def join_anchors(anchors: Sequence[Evidence], rationale: str = "") -> Evidence:

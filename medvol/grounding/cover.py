@@ -61,7 +61,7 @@ def cover_target(mask: Mask, shown: Sequence[int], max_anchors: int) -> list[Cov
         return [CoveredPart(mask, tuple(slices.tolist()))]
     labels, box, areas = _measure_parts(mask, slices)
     groups = _choose_groups(areas, max_anchors)
-    if len(groups) == 1:
+    if len(groups) == 1 and len(groups[0]) == len(areas):
         return [CoveredPart(mask, _candidates(slices, areas, groups[0]))]
     covered = []
     for group in sorted(groups, key=lambda own: _key(areas, own)):

@@ -30,7 +30,7 @@ FAILURES = {
     "too_deep": "the answer is nested deeper than the grammar",
     "bad_json": "the answer is not strict JSON",
     "not_one_object": "the answer is not a list with exactly one object",
-    "bad_anchor_list": "the answer is not a list of one to max_anchors objects, with at most MAX_BOXES boxes in all",
+    "bad_anchor_list": "the answer is not a list of one to max_anchors objects, with at most MOST_BOXES boxes in all",
     "repeated_slice": "two objects name the same slice, whose boxes belong into one list",
     "bad_keys": "the object's keys are not exactly slice and bbox_2d_list",
     "bad_slice": "the slice is not an index of the volume",
@@ -42,7 +42,9 @@ FAILURES = {
 MAX_CHARACTERS = 8192
 """Longest completion that is looked at; a full answer with 64 boxes has about 2,000."""
 MAX_BOXES = 64
-"""Most boxes in one answer."""
+"""Most boxes on one slice."""
+MOST_BOXES = 128
+"""Most boxes in one answer: a true one has at most 16 anchors of 8 boxes each."""
 _MAX_DEPTH = 4
 _LAYOUT = re.compile(r"\s*+(?:<think>(?P<think>.*?)</think>\s*+)?+<answer>(?P<answer>.*?)</answer>\s*+", re.DOTALL)
 
@@ -90,7 +92,7 @@ def parse_evidence(text: str, volume_shape: tuple[int, int, int], max_anchors: i
     first, *further = (_read_anchor(item, volume_shape) for item in value)
     if len({first.key_slice, *(anchor.key_slice for anchor in further)}) != len(value):
         _fail("repeated_slice", answer)
-    if sum(len(item["bbox_2d_list"]) for item in value) > MAX_BOXES:
+    if sum(len(item["bbox_2d_list"]) for item in value) > MOST_BOXES:
         _fail("bad_anchor_list", answer)
     return replace(first, rationale=think, further=tuple(further))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,25 @@ def to_labels(path: Path, voxels: NDArray[Any]) -> NDArray[np.int32]:
     if rounding.distance:
         tell_once(f"{path}: its labels lie up to {rounding.distance:.1g} beside whole numbers and are rounded")
     return labels.astype(np.int32)
+
+
+def select_labels(path: Path, labels: NDArray[np.int32], chosen: Collection[int] | None) -> NDArray[np.bool_]:
+    """The mask of some labels, or of every one above 0.
+
+    Args:
+        path: The label map, as errors name it.
+        labels: Its labels, of any shape.
+        chosen: Those that belong to the mask; every positive one when None.
+
+    Raises:
+        UnknownDatatypeError: Every positive one is meant, there is none, and there are negative ones: a mask of 255
+            overflows to -1.
+    """
+    if chosen is not None:
+        return np.isin(labels, list(chosen))
+    mask: NDArray[np.bool_] = labels > 0
+    if not mask.any() and labels.any():
+        raise UnknownDatatypeError(
+            path, f"a mask is above 0 in its target, and this one has values such as {labels.min()} and none above 0"
+        )
+    return mask

@@ -36,7 +36,7 @@ from medvol.imaging.geometry import (
     turn_to_lps,
 )
 from medvol.imaging.hounsfield import find_shift, guess_modality
-from medvol.imaging.label_values import label_values, to_labels
+from medvol.imaging.label_values import label_values, select_labels, to_labels
 from medvol.imaging.volume_hash import hash_voxels, remember_hash
 
 
@@ -220,9 +220,7 @@ def read_mask(path: str | Path, volume: Volume, labels: Sequence[int] | None = N
         from medvol.imaging.dicom.segmentation import read_dicom_seg
 
         return read_dicom_seg(Path(path), volume, labels)
-    values = read_labels(path, volume)
-    mask: NDArray[np.bool_] = values > 0 if labels is None else np.isin(values, list(labels))
-    return mask
+    return select_labels(Path(path), read_labels(path, volume), labels)
 
 
 def _is_dicom_path(path: Path) -> bool:

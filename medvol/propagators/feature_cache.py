@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 
 from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_finite, require_least
 
 Rounding = Literal["float32", "bfloat16", "float16"]
 """How features are stored; ``bfloat16`` are the upper halves of float32 as uint16."""
@@ -53,6 +53,7 @@ class FeatureCacheSettings:
             ConfigError: A setting is out of range.
         """
         require_least(0, "cache", mib=self.mib)
+        require_finite("cache", mib=self.mib)
 
     def open(self, rounding: Rounding = "float16") -> EmbeddingCache:
         """An empty cache of this size; the folder may hold features of former runs."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import RewardError
 from medvol.core.roles import RewardTerm
-from medvol.core.types import Case, Evidence, Rollout, require_target
+from medvol.core.types import Case, Evidence, Rollout, Volume, require_target
 from medvol.grounding.anchors import settled_score
 from medvol.grounding.cover import compare_anchors
 
@@ -25,11 +25,13 @@ class Anchor(NamedTuple):
         boxes: (N, 4) pixels.
         mask: (Z, Y, X) propagated from the answer; (0, 0, 0) for a term that does not need the mask. Where an answer
             may have several anchors, what it holds of the parts that other anchors answer for is left out.
+        volume: What was asked about.
     """
 
     key_slice: int
     boxes: NDArray[np.float64]
     mask: NDArray[np.bool_]
+    volume: Volume
 
 
 class AnchoredReward(RewardTerm):
@@ -77,6 +79,6 @@ class AnchoredReward(RewardTerm):
         def compare(evidence: Evidence, part: NDArray[np.bool_]) -> float:
             assert evidence.key_slice is not None
             own = mask if part is target or mask is _NOTHING else mask & ~(target & ~part)
-            return self.compare(Anchor(evidence.key_slice, evidence.boxes, own), part)
+            return self.compare(Anchor(evidence.key_slice, evidence.boxes, own, case.volume), part)
 
         return compare_anchors(rollout.evidence, target, rollout.max_anchors, compare)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.metrics import slice_areas
+from medvol.core.ranges import require_choice, require_least
 from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
@@ -37,6 +38,10 @@ def axial_score(areas: NDArray[np.int64], key_slice: int, delta: int | None = No
     return int(areas[key_slice]) / largest if largest else 0.0
 
 
+Yardstick = Literal["volume", "local"]
+"""Where the largest area is looked for."""
+
+
 class AxialReward(AnchoredReward):
     """Target area at the key slice over the largest area.
 
@@ -51,7 +56,9 @@ class AxialReward(AnchoredReward):
     needs: ClassVar[frozenset[Need]] = frozenset({"evidence"})
     judges: ClassVar[frozenset[Aspect]] = frozenset({"slice"})
 
-    def __init__(self, normalise: Literal["volume", "local"] = "volume", delta: int = 5) -> None:
+    def __init__(self, normalise: Yardstick = "volume", delta: int = 5) -> None:
+        require_choice(Yardstick, normalise=normalise)
+        require_least(0, delta=delta)
         self.normalise = normalise
         self.delta = delta
 

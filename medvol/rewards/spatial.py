@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medvol.core.ranges import require_choice, require_least
 from medvol.core.roles import Aspect, Need
 from medvol.grounding.anchors import label_anchor
 from medvol.grounding.boxes import matched_iou, tight_boxes, to_norm
-from medvol.imaging.slices import choose_slices
+from medvol.imaging.slices import shown_slices
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
 
@@ -34,6 +35,10 @@ def spatial_score(predicted_px: ArrayLike, true_px: ArrayLike, height: int, widt
     return matched_iou(predicted, true)
 
 
+TrueBoxes = Literal["predicted", "labelled"]
+"""Slice whose true boxes count."""
+
+
 class SpatialReward(AnchoredReward):
     """Matched IoU of the boxes with the true ones.
 
@@ -52,11 +57,13 @@ class SpatialReward(AnchoredReward):
 
     def __init__(
         self,
-        boxes_of: Literal["predicted", "labelled"] = "predicted",
+        boxes_of: TrueBoxes = "predicted",
         split_boxes: bool = True,
         coordinate_step: int = 1,
         num_slices: int = 64,
     ) -> None:
+        require_choice(TrueBoxes, boxes_of=boxes_of)
+        require_least(1, coordinate_step=coordinate_step, num_slices=num_slices)
         self.boxes_of = boxes_of
         self.split_boxes = split_boxes
         self.coordinate_step = coordinate_step
@@ -64,12 +71,12 @@ class SpatialReward(AnchoredReward):
 
     def compare(self, anchor: Anchor, target: NDArray[np.bool_]) -> float:
         """Score the boxes."""
-        true = self._true_boxes(target, anchor.key_slice)
+        true = self._true_boxes(target, anchor)
         _, height, width = target.shape
         return spatial_score(anchor.boxes, true, height, width, self.coordinate_step)
 
-    def _true_boxes(self, target: NDArray[np.bool_], key_slice: int) -> NDArray[np.float64]:
+    def _true_boxes(self, target: NDArray[np.bool_], anchor: Anchor) -> NDArray[np.float64]:
         if self.boxes_of == "predicted":
-            return tight_boxes(target[key_slice], split=self.split_boxes)
-        shown = choose_slices(target.shape[0], self.num_slices)
+            return tight_boxes(target[anchor.key_slice], split=self.split_boxes)
+        shown = shown_slices(anchor.volume, self.num_slices)
         return label_anchor(target, shown, rule="paper", split_boxes=self.split_boxes).boxes

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -106,6 +107,7 @@ class SpecCheckpoint(ModelCheckpoint):
         """Keep only the last checkpoint when nothing is validated."""
         if not any(trainer.num_val_batches):
             self.monitor, self.save_top_k = None, 0
+        _settle_early_stops(trainer)
         super().on_train_start(trainer, pl_module)
         self._stops.listen()
         self._kept_step, self._kept_time = trainer.global_step, time.monotonic()
@@ -176,6 +178,21 @@ class SpecCheckpoint(ModelCheckpoint):
 
 def _stops_of_fit() -> Stops:
     return Stops(terminated=SIGTERMException, place="at the end of this step")
+
+
+def _settle_early_stops(trainer: Trainer) -> None:
+    """Let early stopping judge a validation before the checkpoint of it is written, and end a run that it had ended.
+
+    By itself Lightning's callback may wait for the end of the epoch, whose measures a resumed run does not have, and
+    a run that goes on from its end would train on.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, EarlyStopping):
+            continue
+        if any(trainer.num_val_batches) and callback.monitor.startswith("val/"):
+            callback._check_on_train_epoch_end = False
+        if callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
+            trainer.should_stop = True
 
 
 def _is_ending(trainer: Trainer) -> bool:

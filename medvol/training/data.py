@@ -57,7 +57,7 @@ class CaseDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         require_least(1, batch_size=batch_size, queries_per_volume=queries_per_volume)
-        require_least(0, num_workers=num_workers)
+        require_least(0, num_workers=num_workers, seed=seed)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = batch_size
         self.queries_per_volume = queries_per_volume

@@ -77,7 +77,15 @@ def require_finite_gradients(parameters: Iterable[torch.nn.Parameter], step: int
     Raises:
         PolicyError: There is such a value.
     """
-    norm = float(_total_norm(*_split(parameters)))
+    require_finite_norm(float(_total_norm(*_split(parameters))), step)
+
+
+def require_finite_norm(norm: float, step: int) -> None:
+    """As ``require_finite_gradients``, where the norm of all gradients is known.
+
+    Raises:
+        PolicyError: It is no finite number.
+    """
     if not isfinite(norm):
         raise PolicyError(
             f"the gradient of optimiser step {step + 1} holds NaN or infinite values, so training stopped before the "

@@ -29,7 +29,7 @@ from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
 from medvol.training.augmentation import reword_query
 from medvol.training.engine_watch import EngineWatch
-from medvol.training.gradients import clip_gradients, sum_gradients
+from medvol.training.gradients import clip_gradients, require_finite_norm, sum_gradients
 from medvol.training.group_notes import GroupNotes, note_group
 from medvol.training.inspector import draw_rollouts
 from medvol.training.losses import LossTerms, policy_loss, sampler_weights
@@ -99,6 +99,7 @@ class GRPOModule(TrainingModule):
         self.loss = loss
         self.start = start
         self.scorer = RewardScorer(self.rewards, reward_weights)
+        self._norm = 0.0
         self.automatic_optimization = False  # one rollout batch may be worth several updates
 
     @property
@@ -168,6 +169,10 @@ class GRPOModule(TrainingModule):
         for number in range(self.optimizer.updates_per_rollout):
             self._update(tables, old, corrections, references, idle, first=number == 0)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Look at what the weights are about to take; its norm was measured where it was scaled down."""
+        require_finite_norm(self._norm, self.global_step)
+
     def _choose(self, cases: Sequence[Case], rng: np.random.Generator) -> tuple[list[str], Sampling]:
         """Choose how the queries of one volume are worded, and the seed of the completions."""
         for case in cases:
@@ -229,11 +234,11 @@ class GRPOModule(TrainingModule):
         if first and self._watch is not None:
             judged = self._watch.judge(tables, old, corrections, self.loss.sampler_cap, self.rollouts.temperature)
         sum_gradients(self.policy.trainable_parameters())
-        norm = clip_gradients(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
+        self._norm = clip_gradients(self.policy.trainable_parameters(), self.optimizer.max_grad_norm)
         optimizer.step()
         cast(LambdaLR, self.lr_schedulers()).step()
         parts = gather_ranks(sum_update(tables, terms, old))
-        self._log_all({**measure_update(parts), **judged, "grad_norm": norm}, 1)
+        self._log_all({**measure_update(parts), **judged, "grad_norm": self._norm}, 1)
 
     def _correct(self, table: TokenTable, trainer: torch.Tensor) -> torch.Tensor | None:
         """Weights for the difference between the engine and the policy; None where the policy itself sampled."""

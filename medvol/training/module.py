@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from medvol.core.errors import ConfigError
 from medvol.core.model_folder import require_replaceable
 from medvol.core.prompts import Prompt
-from medvol.core.ranges import require_share
+from medvol.core.ranges import require_least, require_share
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.types import Completion, SliceStack
 from medvol.evaluation.module import Batch, EvaluationModule
@@ -74,6 +74,7 @@ class TrainingModule(EvaluationModule, ABC):
                 "QwenVLPolicy, or score this one with EvaluationModule and `medvol test`"
             )
         require_share(reword=reword)
+        require_least(0, seed=seed)
         self.optimizer = optimizer
         self.reword = reword
         self.seed = seed
@@ -126,6 +127,14 @@ class TrainingModule(EvaluationModule, ABC):
         keep_gradients_apart(self.trainer.strategy.model)
         for cases in batch:
             self.gatherer.meet(cases)
+
+    def place_of(self, batch_idx: int) -> tuple[int, ...]:
+        """Optimiser steps before a batch, and its number among the batches of its step, which the first one lacks.
+
+        Together with the seed they decide the draws, so a resumed run repeats them.
+        """
+        place = batch_idx % self.trainer.accumulate_grad_batches if batch_idx else 0
+        return (self.global_step, place) if place else (self.global_step,)
 
     def on_after_backward(self) -> None:
         """Add up the gradients of all processes when an optimiser step comes next; a module may do so itself."""

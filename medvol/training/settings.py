@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from math import inf
+from typing import Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_choice, require_finite, require_least, require_share
 from medvol.grounding.anchors import KeySliceRule
 
 AdvantageScale = Literal["group", "batch", "none"]
@@ -41,10 +42,10 @@ class OptimizerSettings:
             ConfigError: A setting is out of range.
         """
         require_least(0, "optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        require_finite("optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         require_least(0, "optimizer", warmup_steps=self.warmup_steps)
         require_share("optimizer", final_share=self.final_share)
-        if self.moments not in get_args(Moments):
-            raise ConfigError(f"optimizer.moments is device, host or 8bit; got {self.moments!r}")
+        require_choice(Moments, "optimizer", moments=self.moments)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class GRPOOptimizerSettings(OptimizerSettings):
             ConfigError: A setting is out of range.
         """
         super().__post_init__()
-        require_least(0, "optimizer", max_grad_norm=self.max_grad_norm)
+        if not self.max_grad_norm > 0:
+            raise ConfigError(f"optimizer.max_grad_norm is {self.max_grad_norm}; at 0 nothing is learned, raise it")
         require_least(1, "optimizer", updates_per_rollout=self.updates_per_rollout)
         require_least(1, "optimizer", volumes_per_pass=self.volumes_per_pass)
 
@@ -84,7 +86,7 @@ class AnswerSettings:
 
     Args:
         label_rule: How the key slice of a training answer is chosen among the slices shown.
-        jitter: Move every edge of a training box by up to this share of its side: imperfect labels.
+        jitter: Move every edge of a training box by up to this share of its side, below one half: imperfect labels.
         think: Write a think block that names the target, or what a relational query means, and the slices it spans.
     """
 
@@ -98,7 +100,9 @@ class AnswerSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "answers", jitter=self.jitter)
+        require_choice(KeySliceRule, "answers", label_rule=self.label_rule)
+        if not 0 <= self.jitter < 0.5:
+            raise ConfigError(f"answers.jitter is {self.jitter}; it is a share of a box's side, from 0 to below 0.5")
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class RolloutSettings:
         """
         require_least(2, "rollouts", group_size=self.group_size)
         require_least(0, "rollouts", inspect_every=self.inspect_every)
-        if not self.temperature > 0:
+        if not 0 < self.temperature < inf:
             raise ConfigError(
                 f"rollouts.temperature is {self.temperature}; completions of a group are drawn, so it must be above 0"
             )
@@ -142,6 +146,14 @@ class AdvantageSettings:
 
     scale: AdvantageScale = "group"
     skip_zero_spread: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the choice.
+
+        Raises:
+            ConfigError: The scale is none that is known.
+        """
+        require_choice(AdvantageScale, "advantages", scale=self.scale)
 
 
 @dataclass(frozen=True)
@@ -183,6 +195,9 @@ class LossSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
+        require_choice(LossKind, "loss", kind=self.kind)
+        require_choice(RatioLevel, "loss", importance=self.importance, sampler_level=self.sampler_level)
+        require_finite("loss", beta=self.beta)
         require_least(0, "loss", epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high, beta=self.beta)
         if self.ratio_cap is not None and not self.ratio_cap > 1 + self.epsilon_high:
             raise ConfigError(f"loss.ratio_cap is {self.ratio_cap}; it must be above 1 + loss.epsilon_high, or null")
@@ -214,4 +229,5 @@ class StartSettings:
             ConfigError: A setting is out of range.
         """
         require_share("start", min_parse_rate=self.min_parse_rate)
+        require_least(1, "start", max_prompt_tokens=self.max_prompt_tokens)
         require_least(0, "start", max_sampler_gap=self.max_sampler_gap)

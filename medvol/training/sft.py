@@ -98,7 +98,7 @@ class SFTModule(TrainingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Loss of the true answers; None when nothing in the batch can be taught."""
         drawings = [self.draw(cases) for cases in batch]
-        with one_stream(self.seed, self.global_step) as rng:
+        with one_stream(self.seed, *self.place_of(batch_idx)) as rng:
             lessons = [
                 self._prepare(case, row, rng)
                 for cases, slices in zip(batch, drawings, strict=True)

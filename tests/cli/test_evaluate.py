@@ -106,7 +106,13 @@ def test_names_say_what_targets_are_called(masks, experiment, tmp_path):
         (("--names", "{"), ["--names", "'{'"]),
         (("--names", '{"cube": 3}'), ["--names", "3", "'cube'"]),
         (("--names", '{"cube": "sphere"}'), ["no mask answers any of 2 questions", "volume20: cube"]),
+        (("--names", '{"cube": "box", "Cube": "ball"}'), ["'cube' twice"]),
+        (("--names", '{"cube": "__"}'), ["--names", "'__'", "'cube'"]),
+        (("--names", "gone.json"), ["--names", "'gone.json'", "does not exist"]),
         (("--split", "predict"), ["no predict cases"]),
+        (("--split", "own"), ["split must be one of train, val, test, predict; got 'own'"]),
+        (("--surface", "own"), ["surface must be one of surfels, voxels; got 'own'"]),
+        (("--tolerance_mm", ".inf"), ["tolerance_mm is inf"]),
         (("--tolerance_mm", "-1"), ["tolerance_mm is -1.0"]),
     ],
 )
@@ -193,6 +199,30 @@ def test_other_data_are_refused(tested, experiment, refused):
     assert "has not scored case 'case2'" in refused("rescore", tested, "--data", other)
     fewer = experiment("fewer.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 1}})
     assert "the data have no case 'case1'" in refused("rescore", tested, "--data", fewer)
+
+
+def test_a_run_whose_best_anchors_were_searched_for_is_scored_again(experiment, tmp_path):
+    changes = {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
+    config = experiment(**changes, model__init_args__evaluation={"error_budget": True, "headroom": 4})
+    assert main(["test", "--config", str(config)]) == 0
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("cases.json", "evaluation.json")}
+    assert main(["rescore", str(tmp_path / "run")]) == 0
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+
+
+def test_a_propagator_that_cannot_be_written_down_fails_before_the_work(experiment, tmp_path, refused):
+    propagator = {"class_path": "ExtrudePropagator", "init_args": {"half_depth_mm": float("inf")}}
+    changes = {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
+    config = experiment(**changes, model__init_args__propagator=propagator)
+    assert "has an identity that cannot be written" in refused("test", "--config", config)
+    assert not (tmp_path / "run" / "masks.partial").exists()
+
+
+def test_label_maps_without_their_names_are_told_from_masks(masks, experiment, tmp_path, refused):
+    for path in masks.iterdir():
+        path.rename(masks / path.name.replace("_cube", ""))
+    said = refused("evaluate", "--predictions", masks, "--data", experiment(), "--out", tmp_path / "out")
+    assert said.endswith("if they are label maps, put dataset.json with the names of the labels there")
 
 
 def test_masks_named_after_no_scan_are_told_with_the_scans(masks, experiment, tmp_path, refused):

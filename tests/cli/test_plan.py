@@ -62,6 +62,14 @@ def test_a_plan_as_json(small_grpo, capsys):
 
 
 @pytest.mark.slow
+def test_a_batch_is_no_larger_than_the_data(small_grpo, capsys):
+    small_grpo.write_text(small_grpo.read_text().replace("batch_size: 2", "batch_size: 1000000"))
+    assert main(["plan", str(small_grpo), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["step"]["batch"], plan["run"]["batches_per_epoch"]) == (5, 1)
+    assert "data.batch_size is 1000000, and a batch holds the 5 volumes of the data" in plan["assumptions"]
+
+
 def test_what_does_not_fit_says_what_to_change(small_grpo, capsys):
     assert main(["plan", str(small_grpo), "--memory", "90MB"]) == 1
     text = capsys.readouterr().out

@@ -27,7 +27,18 @@ def test_what_an_editor_saved(tmp_path, mark):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"[NaN]", b"[Infinity]", b"[-Infinity]", b"[" * 100_000, b"{'a': 1}"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[NaN]",
+        b"[Infinity]",
+        b"[-Infinity]",
+        b"[" * 100_000,
+        b"{'a': 1}",
+        b'{"a": 1, "a": 1}',
+    ],
 )
 def test_what_is_no_json(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)

@@ -3,7 +3,23 @@
 import pytest
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_finite, require_least, require_share
+from medvol.datasets.phantom import PhantomDataset
+from medvol.engines.vllm import VLLMEngine
+from medvol.evaluation.settings import EvaluationSettings
+from medvol.grounding.regions import RegionSettings
+from medvol.propagators.feature_cache import FeatureCacheSettings
+from medvol.rewards.axial import AxialReward
+from medvol.rewards.consistency import ConsistencyReward
+from medvol.rewards.spatial import SpatialReward
+from medvol.training.data import CaseDataModule
+from medvol.training.settings import (
+    AdvantageSettings,
+    AnswerSettings,
+    GRPOOptimizerSettings,
+    LossSettings,
+    StartSettings,
+)
 
 
 def test_what_is_in_range_passes():
@@ -21,6 +37,45 @@ def test_below_the_least(value):
 def test_outside_a_share(value):
     with pytest.raises(ConfigError, match=f"^reword is {value}; it is a share, from 0 to 1$"):
         require_share(reword=value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_without_an_end(value):
+    require_finite(margin=0.0, shift=-3)
+    with pytest.raises(ConfigError, match=f"^region.margin is {value}; it must be a finite number$"):
+        require_finite("region", margin=value)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: EvaluationSettings(surface="surfel"), "evaluation.surface is 'surfel'; it is one of surfels, voxels"),
+        (lambda: EvaluationSettings(lesions="some"), "evaluation.lesions is 'some'"),
+        (lambda: EvaluationSettings(anchor_rule="any"), "evaluation.anchor_rule is 'any'"),
+        (lambda: EvaluationSettings(tolerance_mm=float("inf")), "evaluation.tolerance_mm is inf"),
+        (lambda: AnswerSettings(label_rule="first"), "answers.label_rule is 'first'; it is one of paper, largest, any"),
+        (lambda: AnswerSettings(jitter=0.5), "answers.jitter is 0.5"),
+        (lambda: AdvantageSettings(scale="std"), "advantages.scale is 'std'"),
+        (lambda: LossSettings(kind="ppo"), "loss.kind is 'ppo'"),
+        (lambda: LossSettings(importance="word"), "loss.importance is 'word'"),
+        (lambda: LossSettings(beta=float("inf")), "loss.beta is inf"),
+        (lambda: StartSettings(max_prompt_tokens=0), "start.max_prompt_tokens is 0"),
+        (lambda: GRPOOptimizerSettings(max_grad_norm=0.0), "optimizer.max_grad_norm is 0.0"),
+        (lambda: RegionSettings(range_mm=float("inf")), "region.range_mm is inf"),
+        (lambda: FeatureCacheSettings(mib=float("inf")), "cache.mib is inf"),
+        (lambda: AxialReward(normalise="global"), "normalise is 'global'; it is one of volume, local"),
+        (lambda: SpatialReward("nearest"), "boxes_of is 'nearest'; it is one of predicted, labelled"),
+        (lambda: SpatialReward(coordinate_step=0), "coordinate_step is 0; it must be 1 or more"),
+        (lambda: ConsistencyReward(delta=-1), "delta is -1; it must be 0 or more"),
+        (lambda: VLLMEngine(max_sequences=0), "engine.max_sequences is 0"),
+        (lambda: PhantomDataset(seed=-1), "seed is -1; it must be 0 or more"),
+        (lambda: CaseDataModule(seed=-1), "seed is -1; it must be 0 or more"),
+    ],
+)
+def test_settings_that_a_notebook_can_hold_and_nothing_can_use(make, sentence):
+    with pytest.raises(ConfigError) as refused:
+        make()
+    assert str(refused.value).startswith(sentence)
 
 
 def test_a_setting_of_a_group_is_named_with_its_whole_key():

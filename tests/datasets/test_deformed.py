@@ -284,6 +284,10 @@ def test_settings_that_cannot_be_are_refused(settings, words):
         (lambda: AppearanceSettings(remapped=0.7, sampled=0.7), "together at most 1"),
         (lambda: AppearanceSettings(noise=-1.0), "appearance.noise is -1.0"),
         (lambda: JoinedDataset([]), "parts is empty"),
+        (lambda: DeformationSettings(stretch=float("inf")), "deformation.stretch is inf"),
+        (lambda: DeformationSettings(field=(1.0, float("inf"))), "deformation.field is two numbers"),
+        (lambda: DeformedDataset(phantoms(), seed=-1), "seed is -1"),
+        (lambda: DeformedDataset(phantoms(), targets=["liver", "spleen", "liver"]), "targets has 'liver' twice"),
     ],
 )
 def test_groups_that_cannot_be_are_refused(make, words):
@@ -314,6 +318,31 @@ def test_a_joined_data_set_has_the_cases_of_its_parts():
     assert JoinedDataset([first]).drawn
     with pytest.raises(IndexError):
         joined.volume_key(len(joined))
+
+
+def test_one_key_for_two_volumes_is_refused_and_one_file_in_two_parts_is_not(tmp_path):
+    """Scans made of two sources with one seed have the same keys, and would be taken for one scan."""
+    made = [DeformedDataset(phantoms(seed=seed), 1, shape=(8, 32, 32)) for seed in (1, 2)]
+    with pytest.raises(DatasetError, match="parts 0 and 1 both have a volume 'deformed-0-00000'"):
+        len(JoinedDataset(made))
+
+    class Filed(Source):
+        def scan_file(self, index):
+            return tmp_path / "scan.nii.gz"
+
+    voxels, mask = half_space()
+    parts = [Filed((voxels, {name: mask})) for name in ("liver", "spleen")]
+    assert [JoinedDataset(parts).volume_key(index) for index in (0, 1)] == [parts[0].volume_key(0)] * 2
+
+
+def test_a_target_that_vanishes_is_named(caplog):
+    """One voxel between those that a smaller scan keeps."""
+    voxels, mask = half_space()
+    speck = np.zeros_like(mask)
+    speck[0, 1, 1] = True
+    made = DeformedDataset(Source((voxels, {"liver": mask, "speck": speck})), 1, shape=(2, 2, 2))
+    assert {made[index].query.target for index in range(len(made))} == {"liver"}
+    assert "'speck' vanishes in a made scan of 2 x 2 x 2 voxels" in caplog.text
 
 
 def test_an_experiment_names_its_parts_in_yaml(tmp_path):

@@ -246,6 +246,18 @@ def break_json(folder):
     (folder / "dataset.json").write_text("{")
 
 
+def break_name_of_two(folder):
+    (folder / "dataset.json").write_text('{"labels": {"1": "liver", "2": "liver"}}')
+
+
+def break_key_twice(folder):
+    (folder / "dataset.json").write_text('{"labels": {"liver": 1, "liver": 2}}')
+
+
+def break_no_word(folder):
+    (folder / "dataset.json").write_text('{"labels": {"__": 1}}')
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -254,6 +266,9 @@ def break_json(folder):
         (break_two_layouts, "could be nnunet or challenge"),
         (break_names, "the label of 'liver' is 'one'"),
         (break_json, "cannot be read as JSON"),
+        (break_name_of_two, "two labels are called 'liver'"),
+        (break_key_twice, "it has 'liver' twice"),
+        (break_no_word, "the label 1 is called '__'"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused(damage, sentence, tmp_path):
@@ -262,6 +277,68 @@ def test_folders_that_cannot_be_used_are_refused(damage, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence) as caught:
         find_masks(tmp_path / "masks")
     assert "\n" not in str(caught.value)
+
+
+def test_labels_without_a_name_and_several_in_a_mask_are_told(scans, tmp_path):
+    write_nnunet(tmp_path / "maps")
+    (tmp_path / "maps" / "dataset.json").write_text('{"labels": {"liver": 1, "left kidney": 2}}')
+    _, index = score(tmp_path / "maps", scans, names={"spleen": ["milt"]})
+    assert index.remarks == [
+        f"2 label maps hold labels that dataset.json does not name, such as {tmp_path / 'maps' / 's0.nii.gz'}: 3",
+        "--names says what spleen is called, and no question asks for that",
+    ]
+    write_totalsegmentator(tmp_path / "masks")
+    mixed = tmp_path / "masks" / "s1" / "liver.nii.gz"
+    save(mixed, draw_labels(1))
+    scores, index = score(tmp_path / "masks", scans)
+    assert index.remarks == [f"1 masks hold several labels, which count as one target, such as {mixed}: 1, 2, 3"]
+    assert scores[3].dsc == pytest.approx(2 * 1 / (1 + 3))  # three blocks of one size, of which one is the liver
+
+
+def test_a_negative_mask_is_refused_and_not_empty(scans, tmp_path):
+    """255 saved as int8 is -1."""
+    write_totalsegmentator(tmp_path / "masks")
+    stored = np.where(draw_labels(0) == 1, -1, 0).astype(np.int8).transpose(2, 1, 0)
+    save_stored(tmp_path / "masks" / "s0" / "liver.nii.gz", stored, lps_affine(SPACING))
+    with pytest.raises(
+        ScanError, match=r"liver\.nii\.gz: a mask is above 0 in its target.*such as -1 and none above 0"
+    ):
+        score(tmp_path / "masks", scans)
+
+
+def test_probabilities_beside_label_maps_are_no_challenge(scans, tmp_path):
+    """As ``nnUNetv2_predict --save_probabilities`` leaves them."""
+    write_nnunet(tmp_path / "masks")
+    np.savez(tmp_path / "masks" / "s0.npz", probabilities=np.zeros((2, 3), np.float16))
+    assert find_masks(tmp_path / "masks")[0] == "nnunet"
+    assert [one.dsc for one in score(tmp_path / "masks", scans)[0]] == [1.0] * 6
+
+
+def test_a_letter_that_unicode_writes_in_two_ways_is_one(tmp_path):
+    save(tmp_path / "masks" / "Gro\u0308\u00dfe" / "liver.nii.gz", draw_labels(0) == 1)
+    dataset = Scans([tmp_path / "Gr\u00f6\u00dfe.nii.gz"])
+    assert score(tmp_path / "masks", dataset)[0][0].dsc == 1.0
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_mask(scans, tmp_path):
+    write_totalsegmentator(tmp_path / "masks")
+    mask = tmp_path / "masks" / "s0" / "liver.nii.gz"
+    mask.unlink()
+    mask.symlink_to(tmp_path / "gone.nii.gz")
+    with pytest.raises(ScanError, match="there is no such file"):
+        score(tmp_path / "masks", scans)
+
+
+def test_a_mask_that_lies_outside_of_its_scan_is_not_empty(tmp_path):
+    """An identity affine, as some systems write it; a label too small for the scan's voxels lies inside and is lost."""
+    path = tmp_path / "far.nii.gz"
+    save_stored(path, np.ones((12, 10, 6), np.uint8), lps_affine((1, 1, 1), (90, 0, 0)))
+    with pytest.raises(GeometryError, match=r"far\.nii\.gz has no label inside of its scan"):
+        read_labels_on(path, volume_of(), resample=True)
+    fine = np.zeros((24, 10, 6), np.uint8)
+    fine[0, 0, 0] = 1
+    save_stored(tmp_path / "fine.nii.gz", fine, lps_affine((4.0, 1.0, 0.75), origin=(0.75, 0.0, 0.0)))
+    assert not read_labels_on(tmp_path / "fine.nii.gz", volume_of(), resample=True).any()
 
 
 def test_label_maps_without_names_are_refused(tmp_path):

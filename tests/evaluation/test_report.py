@@ -148,6 +148,23 @@ def test_names_are_not_read_as_markup(make_scores, tmp_path):
     assert "[bold]0[/nope]" in text_of(report_runs([tmp_path / "run"]))
 
 
+def test_names_are_neither_html_nor_lines_of_markdown(make_scores, tmp_path):
+    scores = [dataclasses.replace(score, target="a<b>\n| c & d") for score in make_scores(10)]
+    scores[0] = dataclasses.replace(scores[0], target="e")
+    write_evaluation(tmp_path / "run", scores, ABOUT)
+    text = report_runs([tmp_path / "run"]).to_markdown()
+    assert "| a&lt;b> \\| c &amp; d |" in text
+    assert "<b>" not in text
+
+
+def test_neither_file_is_written_when_one_cannot_be(make_scores, tmp_path):
+    write_evaluation(tmp_path, make_scores(10), ABOUT)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_evaluation(tmp_path, make_scores(20), {"policy": {"temperature": float("inf")}})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_runs_of_one_name_are_told_apart(make_scores, tmp_path):
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     for folder in folders:
@@ -213,6 +230,54 @@ def break_not_a_number(folder):
 def break_into_a_folder(folder):
     (folder / "cases.json").unlink()
     (folder / "cases.json").mkdir()
+
+
+def change_rows(folder, **changes):
+    rows = json.loads((folder / "cases.json").read_text())
+    rows[0] |= changes
+    (folder / "cases.json").write_text(json.dumps(rows))
+
+
+def change_summary(folder, **changes):
+    summary = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps(summary | changes))
+
+
+def break_beyond_its_range(folder):
+    change_rows(folder, dsc=7.0)
+
+
+def break_below_its_range(folder):
+    change_rows(folder, hd95_mm=-1.0)
+
+
+def break_truth_for_a_number(folder):
+    change_rows(folder, iou=True)
+
+
+def break_digits_without_end(folder):
+    change_rows(folder, mask_ml=10**400)
+
+
+def break_infinite(folder):
+    change_rows(folder)
+    (folder / "cases.json").write_text((folder / "cases.json").read_text().replace('"mask_ml": ', '"mask_ml": 1e999'))
+
+
+def break_a_case_twice(folder):
+    change_rows(folder, case_id="case-1")
+
+
+def break_settings(folder):
+    change_summary(folder, settings=[1])
+
+
+def break_data(folder):
+    change_summary(folder, data="exp.yaml")
+
+
+def break_seed(folder):
+    change_summary(folder, bootstrap_seed=-1)
 
 
 BREAKS = [value for name, value in sorted(globals().items()) if name.startswith("break_")]

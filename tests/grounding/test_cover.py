@@ -56,6 +56,30 @@ def fewest(table):
     )
 
 
+def test_two_parts_never_share_a_slice():
+    """Their paper slices are both slice 5; then each takes the one with its largest area, as the rewards expect."""
+    mask = np.zeros((10, 12, 48), bool)
+    mask[:10, :3, :3] = mask[:10, :3, 20:23] = True
+    mask[0, :6, :6] = mask[9, :6, 20:26] = True
+    assert keys_of(label_anchor(mask[:, :, :16])) == keys_of(label_anchor(mask[:, :, 16:])) == [5]
+    anchor = label_anchor(mask, max_anchors=2)
+    assert [(one.key_slice, one.boxes.tolist()) for one in anchor.anchors] == [
+        (0, [[0, 0, 6, 6]]),
+        (9, [[20, 0, 26, 6]]),
+    ]
+    assert compare_anchors(anchor, mask, 2, lambda one, part: float(part[one.key_slice].sum() == 36)) == 1.0
+
+
+def test_specks_belong_to_no_part_of_a_single_anchor():
+    """Four specks of one voxel on slice 7 would make it the largest; the part is on slice 3."""
+    mask = np.zeros((10, 12, 48), bool)
+    mask[3, :2, :3] = True
+    mask[7, ::3, 40] = mask[7, ::3, 44] = True
+    (part,) = cover_target(mask, range(10), 4)
+    assert part.mask.sum() == 6
+    assert keys_of(label_anchor(mask, rule="largest", max_anchors=4)) == [3]
+
+
 @settings(max_examples=150, deadline=None)
 @given(targets())
 def test_the_cover_deals_every_part_once_and_spends_few_anchors(mask):

@@ -199,7 +199,7 @@ REFUSED_OF_THREE = {
     "too many": (anchors(1, 2, 3, 4), "bad_anchor_list"),
     "no list": (answer(ONE[1:-1]), "bad_anchor_list"),
     "a number among them": (answer(f"[{ONE[1:-1]}, 7]"), "bad_anchor_list"),
-    "too many boxes in all": (anchors(1, 2, boxes="[" + ", ".join([BOX] * 40) + "]"), "bad_anchor_list"),
+    "too many boxes in all": (anchors(1, 2, 3, boxes="[" + ", ".join([BOX] * 43) + "]"), "bad_anchor_list"),
     "a slice twice": (anchors(7, 3, 7), "repeated_slice"),
     "the second without boxes": (answer(f'[{ONE[1:-1]}, {{"slice": 0}}]'), "bad_keys"),
     "the second outside the volume": (anchors(7, 20), "bad_slice"),

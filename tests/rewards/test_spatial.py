@@ -1,5 +1,6 @@
 """Spatial reward: closed forms, matching against brute force, rounding."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -89,6 +90,13 @@ def test_labelled_slice_is_one_of_those_shown(tapered, make_rollout, write_answe
     # of 5 slices two are shown, 0 and 4, and only 0 shows the target
     rollout = make_rollout(write_answer(tapered.volume.shape, 1, [(10, 10, 50, 50)]), tapered)
     assert SpatialReward("labelled", num_slices=2)(rollout, tapered) == 1.0
+
+
+def test_labelled_slice_of_a_second_look_is_one_that_it_shows(tapered, make_rollout, write_answer):
+    # slices 0 and 1 alone are shown, so the labelled one, the upper median, is 1
+    looked = replace(tapered, volume=replace(tapered.volume, shown=(0, 2)))
+    rollout = make_rollout(write_answer(looked.volume.shape, 2, [(10, 10, 45, 45)]), looked)
+    assert SpatialReward("labelled")(rollout, looked) == 1.0
 
 
 def test_parts_are_split_unless_told_otherwise(make_case, make_rollout, write_answer):

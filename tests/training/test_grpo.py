@@ -232,6 +232,9 @@ def test_a_score_that_is_no_number_stops_the_run(tmp_path):
     [
         ({"rollouts": {"group_size": 1}}, "rollouts.group_size is 1; it must be 2 or more"),
         ({"rollouts": {"temperature": 0.0}}, "rollouts.temperature is 0.0"),
+        ({"rollouts": {"temperature": float("inf")}}, "rollouts.temperature is inf"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate is inf"),
+        ({"seed": -1}, "seed is -1"),
         ({"optimizer": {"updates_per_rollout": 0}}, "optimizer.updates_per_rollout is 0"),
         ({"optimizer": {"learning_rate": -1.0}}, "optimizer.learning_rate is -1.0"),
         ({"start": {"min_parse_rate": 1.5}}, "start.min_parse_rate is 1.5; it is a share"),

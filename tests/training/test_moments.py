@@ -115,7 +115,7 @@ def test_a_missing_library_is_named(monkeypatch):
 
 
 def test_what_does_not_go_together_is_refused():
-    with pytest.raises(ConfigError, match=r"optimizer.moments is device, host or 8bit; got 'disk'"):
+    with pytest.raises(ConfigError, match=r"optimizer.moments is 'disk'; it is one of device, host, 8bit"):
         GRPOOptimizerSettings(moments="disk")
     with pytest.raises(ConfigError, match=r"fsdp2 and model.optimizer.moments is host"):
         require_proven(FSDP2Strategy(), "host")

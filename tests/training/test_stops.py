@@ -5,12 +5,14 @@ import logging
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 
 from medvol.core.roles import RewardTerm
 from medvol.propagators.extrude import ExtrudePropagator
@@ -52,6 +54,14 @@ KINDS = {
     "accumulating and validated": {"accumulate_grad_batches": 2, "limit_val_batches": 2, "val_check_interval": 1},
     "part of the data": {"limit_train_batches": 2, "limit_val_batches": 1},
     "epochs": {"max_steps": -1, "max_epochs": 3, "limit_val_batches": 1},
+    "stopped early, each epoch": {"limit_val_batches": 1, "max_steps": 40, "patience": 1},
+    "stopped early, each other step": {
+        "limit_val_batches": 1,
+        "max_steps": 40,
+        "val_check_interval": 2,
+        "check_val_every_n_epoch": None,
+        "patience": 2,
+    },
     "grpo": {},
     "grpo of two updates": {},
 }
@@ -98,13 +108,15 @@ def make_module(kind: str):
 def fit(folder: Path, kind: str, *callbacks: pl.Callback) -> int:
     """Fit from where the folder's last checkpoint stands; returns the exit code."""
     settings = {"max_steps": STEPS, "max_epochs": -1, "limit_val_batches": 0, **KINDS[kind]}
+    patience = settings.pop("patience", None)
+    stoppers = [] if patience is None else [EarlyStopping("val/dsc", mode="max", patience=patience)]
     trainer = pl.Trainer(
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*callbacks, SpecCheckpoint()],
+        callbacks=[*stoppers, *callbacks, SpecCheckpoint()],
         deterministic=True,
         **settings,
     )
@@ -162,3 +174,42 @@ def test_a_stopped_run_is_the_run_that_was_left_alone(kind, tmp_path):
             found[hook, step] = codes
         shutil.rmtree(folder)
     assert not found
+
+
+class TaughtPolicy(LightPolicy):
+    """Remembers what it was taught, one text an answer."""
+
+    def __init__(self, start: float = 0.5, model: str | None = None) -> None:
+        super().__init__(start, model)
+        self.taught: list[str] = []
+
+    def encode(self, text):
+        self.taught.append(text)
+        return super().encode(text)
+
+
+class AlikeDataset(LightDataset):
+    """Cubes that all lie in the same place, so only the draws tell their answers apart."""
+
+    def __getitem__(self, index):
+        return replace(super().__getitem__(index), target=super().__getitem__(0).target)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_batch_of_an_optimiser_step_has_draws_of_its_own(tmp_path):
+    policy = TaughtPolicy()
+    module = SFTModule(policy, ExtrudePropagator(), AnswerSettings(jitter=0.2, think=False))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_steps=2,
+        accumulate_grad_batches=3,
+        limit_val_batches=0,
+        callbacks=[SpecCheckpoint()],
+    )
+    trainer.fit(module, CaseDataModule(AlikeDataset(6), batch_size=1, seed=3))
+    assert len(policy.taught) == 6
+    assert len(set(policy.taught)) == 6

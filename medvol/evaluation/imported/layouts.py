@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, Literal
 
 from medvol.core.errors import DatasetError
 from medvol.core.json_file import read_json
+from medvol.core.words import split_words
 from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
 
 LayoutName = Literal["nnunet", "totalsegmentator", "prompts", "challenge"]
@@ -16,7 +19,13 @@ LayoutName = Literal["nnunet", "totalsegmentator", "prompts", "challenge"]
 NAMES_FILE = "dataset.json"
 """Names of labels, beside label maps or in the folder above, as nnU-Net writes it."""
 
+SEGS = "segs"
+"""Key of the label map in an archive of the challenge."""
+
 _NPZ = ".npz"
+_PROBABILITIES = "probabilities.npy"
+"""In an archive that nnU-Net puts beside a label map when it is asked to; no mask is in it."""
+
 _NO_TARGETS = ("background", "ignore")
 
 
@@ -66,7 +75,7 @@ def _detect(folder: Path) -> LayoutName:
         "nnunet": flat and _names_file(folder) is not None,
         "totalsegmentator": any(_masks(case) or _masks(case / "segmentations") for case in _folders(folder)),
         "prompts": flat and _names_file(folder) is None,
-        "challenge": any(ends_in(path, _NPZ) for path in folder.iterdir()),
+        "challenge": any(not _holds_probabilities(path) for path in _archives(folder)),
     }
     fitting = [name for name, fit in fits.items() if fit]
     if len(fitting) != 1:
@@ -84,7 +93,7 @@ def _find_label_maps(folder: Path) -> Iterator[FoundMask]:
 
 def _find_archives(folder: Path) -> Iterator[FoundMask]:
     names = _read_names(folder)
-    for path in sorted(path for path in folder.iterdir() if ends_in(path, _NPZ)):
+    for path in _archives(folder):
         yield from (FoundMask(path, path.name[: -len(_NPZ)], name, labels) for name, labels in names.items())
 
 
@@ -109,7 +118,8 @@ LAYOUTS: dict[LayoutName, str] = {
     "nnunet": f"a label map a scan, CASE.nii.gz, and {NAMES_FILE} with the names of the labels",
     "totalsegmentator": "a folder a scan and a file a class in it, CASE/CLASS.nii.gz",
     "prompts": "a file a prompt, CASE_PROMPT.nii.gz or CASE/PROMPT.nii.gz",
-    "challenge": f"an archive a scan, CASE.npz, with a label map 'segs', and {NAMES_FILE} with the names of its labels",
+    "challenge": f"an archive a scan, CASE.npz, with a label map '{SEGS}', and {NAMES_FILE} with the names of its "
+    "labels",
 }
 """What each layout is."""
 
@@ -125,8 +135,27 @@ def _masks(folder: Path) -> list[Path]:
     """Files of a folder that are read as label maps, in the order of their names."""
     if not folder.is_dir():
         return []
-    files = (path for path in folder.iterdir() if ends_in(path, WHOLE_SCANS) and not path.name.startswith("."))
-    return sorted(path for path in files if path.is_file())
+    return _files(folder, WHOLE_SCANS)
+
+
+def _archives(folder: Path) -> list[Path]:
+    return _files(folder, _NPZ)
+
+
+def _files(folder: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
+    """Files by their names, links that lead nowhere among them: they are refused when they are read."""
+    files = (path for path in folder.iterdir() if ends_in(path, suffixes) and not path.name.startswith("."))
+    return sorted(path for path in files if not path.is_dir())
+
+
+def _holds_probabilities(path: Path) -> bool:
+    """Whether an archive holds nnU-Net's probabilities and no label map; a damaged one is told when it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return _PROBABILITIES in names and f"{SEGS}.npy" not in names
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -151,10 +180,16 @@ def _read_names(folder: Path) -> dict[str, tuple[int, ...]]:
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, dict) or not labels:
         raise DatasetError(f'{path} has no names of labels; write them as {{"labels": {{"liver": 1}}}}')
-    numbered = all(key.isdigit() and isinstance(value, str) for key, value in labels.items())
+    numbered = all(re.fullmatch(r"[0-9]{1,9}", key) and isinstance(value, str) for key, value in labels.items())
     pairs = [(value, int(key)) for key, value in labels.items()] if numbered else list(labels.items())
-    found = {name: _whole_labels(path, name, value) for name, value in pairs if name.lower() not in _NO_TARGETS}
-    return {name: values for name, values in found.items() if values != (0,)}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, value in pairs:
+        if name in found:
+            raise DatasetError(f"{path}: two labels are called {name!r}; give each a name of its own")
+        if not split_words(name):
+            raise DatasetError(f"{path}: the label {value!r:.80} is called {name!r:.80}; write what it shows")
+        found[name] = _whole_labels(path, name, value)
+    return {name: values for name, values in found.items() if name.lower() not in _NO_TARGETS and values != (0,)}
 
 
 def _whole_labels(path: Path, name: str, value: Any) -> tuple[int, ...]:

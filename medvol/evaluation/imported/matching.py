@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from medvol.core.errors import DatasetError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query
 from medvol.core.words import split_words
-from medvol.evaluation.imported.layouts import FoundMask
+from medvol.evaluation.imported.layouts import NAMES_FILE, FoundMask
 from medvol.guarding.guard import list_volumes
 from medvol.imaging.file_names import stem
 from medvol.queries.query_bank import target_name
@@ -41,8 +42,8 @@ class MaskIndex:
     """Masks by what they are called, for the scans of a data set.
 
     A mask belongs to a scan by the name of its file, that of the folder it lies in, its patient or its identity. It
-    answers a question that has its id, its very words or its target, looked for in that order; upper case and signs do
-    not count, and ``kidney_left`` is the left kidney.
+    answers a question that has its id, its very words or its target, looked for in that order; upper case, signs and
+    the ways in which Unicode writes one letter do not count, and ``kidney_left`` is the left kidney.
 
     Args:
         found: Masks of ``find_masks``.
@@ -66,6 +67,12 @@ class MaskIndex:
         self._found = list(found)
         self._used: set[FoundMask] = set()
         self._scan_of: dict[Path, str] = {}
+        self._unasked = dict.fromkeys(self._names)
+        self._named: dict[Path, set[int]] = {}
+        for mask in found:
+            self._named.setdefault(mask.path, set()).update(mask.labels)
+        self._unnamed: dict[Path, list[int]] = {}
+        self._several: dict[Path, list[int]] = {}
 
     def answer(self, index: int, case_id: str, query: Query) -> Answer:
         """Masks that answer a question.
@@ -79,16 +86,43 @@ class MaskIndex:
             DatasetError: Several masks would, or a mask might belong to several scans.
         """
         scans = self._scans[index]
-        exact = self._look_up([_scan_key(case_id)], "", case_id) or self._look_up(scans, _key(query.text), case_id)
+        if query.target:
+            self._unasked.pop(target_name(query.target), None)
+        exact = self._look_up([_scan_key(case_id)], "", case_id)
+        exact = exact or self._look_up_words(scans, query.text, case_id, _key)
         if exact is not None:
             return self._use(index, [exact])
         parts = self._names.get(target_name(query.target), (query.target,)) if query.target else ()
-        masks = [self._look_up(scans, _target_key(part), case_id) for part in parts]
+        masks = [self._look_up_words(scans, part, case_id, _target_key) for part in parts]
         absent = [part for part, mask in zip(parts, masks, strict=True) if mask is None]
         if absent or not masks:
             wanted = ", ".join(map(repr, absent)) or repr(query.text)
             return Answer(missing=f"there is no mask of {wanted} for its scan")
         return self._use(index, [mask for mask in masks if mask is not None])
+
+    def note_labels(self, path: Path, labels: Iterable[int]) -> None:
+        """Note which labels a file holds, so that ``remarks`` can tell those that nobody expects."""
+        named = self._named[path]
+        if named:
+            self._unnamed[path] = [label for label in labels if label not in named]
+        else:
+            self._several[path] = [label for label in labels if label > 0]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was passed over or united: sentences without a full stop."""
+        unnamed = {path: labels for path, labels in self._unnamed.items() if labels}
+        several = {path: labels for path, labels in self._several.items() if len(labels) > 1}
+        lines = []
+        if unnamed:
+            first = _list_labels(unnamed)
+            lines.append(f"{len(unnamed)} label maps hold labels that {NAMES_FILE} does not name, such as {first}")
+        if several:
+            first = _list_labels(several)
+            lines.append(f"{len(several)} masks hold several labels, which count as one target, such as {first}")
+        if self._unasked:
+            lines.append(f"--names says what {_some(self._unasked)} is called, and no question asks for that")
+        return lines
 
     @property
     def unused(self) -> list[str]:
@@ -97,7 +131,7 @@ class MaskIndex:
         labels = {(mask.path, mask.labels) for mask in self._used}
         whole = {str(mask.path) for mask in self._found if mask.path not in files}
         parts = {
-            f"{mask.path}: {mask.name}"
+            _describe(mask)
             for mask in self._found
             if mask.path in files and mask.labels and (mask.path, mask.labels) not in labels
         }
@@ -107,6 +141,11 @@ class MaskIndex:
     def is_used(self) -> bool:
         """Whether any mask answered a question."""
         return bool(self._used)
+
+    @property
+    def has_scans(self) -> bool:
+        """Whether a file is called as a scan is, and so says nothing of what it shows."""
+        return any(not mask.name and _scan_key(mask.scan) in self._owners for mask in self._found)
 
     @property
     def called(self) -> str:
@@ -139,6 +178,12 @@ class MaskIndex:
                 f"{mask.path} may belong to {first} or to {second}; name masks after the files of their scans"
             )
 
+    def _look_up_words(
+        self, scans: Sequence[str], words: str, case_id: str, key: Callable[[str], str]
+    ) -> FoundMask | None:
+        """As ``_look_up``; words without a letter or digit name nothing."""
+        return self._look_up(scans, key(words), case_id) if split_words(words) else None
+
     def _look_up(self, scans: Sequence[str], name: str, case_id: str) -> FoundMask | None:
         hits = {(mask.path, mask.labels): (mask, scan) for scan in scans for mask in self._masks.get((scan, name), ())}
         if not hits:
@@ -146,10 +191,21 @@ class MaskIndex:
         (mask, scan), *others = hits.values()
         if others:
             raise DatasetError(
-                f"case {case_id!r} is answered by {mask.path} and by {others[0][0].path}; leave one of them out"
+                f"case {case_id!r} is answered by {_describe(mask)} and by {_describe(others[0][0])}; leave one of "
+                "them out"
             )
         self._refuse_two(mask, self._owners.get(scan, set()))
         return mask
+
+
+def _describe(mask: FoundMask) -> str:
+    return f"{mask.path}: {mask.name}" if mask.labels else str(mask.path)
+
+
+def _list_labels(found: Mapping[Path, Sequence[int]]) -> str:
+    """The first of some files with the labels that it holds."""
+    path, labels = min(found.items())
+    return f"{path}: {_some(map(str, labels))}"
 
 
 def _some(names: Iterable[str]) -> str:
@@ -167,7 +223,7 @@ def _scan_names(dataset: CaseDataset, index: int, key: str) -> list[str]:
 
 
 def _scan_key(name: str) -> str:
-    return name.casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _key(name: str) -> str:
@@ -175,4 +231,4 @@ def _key(name: str) -> str:
 
 
 def _target_key(name: str) -> str:
-    return _key(target_name(name)) if name.strip(" _") else ""
+    return _key(target_name(name)) if split_words(name) else ""

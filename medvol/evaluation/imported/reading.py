@@ -14,13 +14,11 @@ from scipy import ndimage
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Volume
+from medvol.evaluation.imported.layouts import SEGS
 from medvol.imaging.file_names import ends_in
 from medvol.imaging.geometry import place_tolerance_mm, turn_to_lps, voxel_to_world
 from medvol.imaging.label_values import to_labels
 from medvol.imaging.reading import read_label_map
-
-SEGS = "segs"
-"""Key of the label map in an archive of the challenge."""
 
 _HEADER_BYTES = 4096
 _VALUE_BYTES = 8
@@ -42,7 +40,8 @@ def read_labels_on(path: Path, volume: Volume, resample: bool = False) -> NDArra
     Raises:
         ScanError: The file is refused.
         DatasetError: An archive holds no label map.
-        GeometryError: It lies on another grid, and ``resample`` is off or it does not say where.
+        GeometryError: It lies on another grid, and ``resample`` is off, it does not say where, or nothing of its
+            labels lies in the scan.
     """
     if ends_in(path, ".npz"):
         return _read_archive(path, volume)
@@ -56,7 +55,22 @@ def read_labels_on(path: Path, volume: Volume, resample: bool = False) -> NDArra
             f"{path} lies on another grid than its scan: {labels.shape} and {volume.shape} voxels (Z, Y, X), corners "
             f"up to {apart:.3g} mm apart; pass --resample to take the nearest label of it"
         )
-    return _resample(labels, affine, volume)
+    placed = _resample(labels, affine, volume)
+    if labels.any() and not placed.any() and _is_apart(labels, affine, volume):
+        raise GeometryError(
+            f"{path} has no label inside of its scan: their corners are up to {apart:.3g} mm apart; bring the mask to "
+            "the grid of its scan"
+        )
+    return placed
+
+
+def _is_apart(labels: NDArray[np.int32], affine: NDArray[np.float64], volume: Volume) -> bool:
+    """Whether the box around all labels lies outside of the scan; a label that is only too small for it does not."""
+    spans = [(span[0] - 0.5, span[-1] + 0.5) for span in map(np.unique, np.nonzero(labels)[::-1])]
+    to_scan = np.linalg.inv(volume.affine).astype(np.float64)
+    places = voxel_to_world(to_scan, voxel_to_world(affine, list(product(*spans))))
+    sides = np.array(volume.shape[::-1])
+    return bool((places.max(axis=0) < -0.5).any() or (places.min(axis=0) > sides - 0.5).any())
 
 
 def _corners(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

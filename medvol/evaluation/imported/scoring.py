@@ -20,6 +20,7 @@ from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.scoring import score_mask
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.guarding.guard import list_volumes, look_up
+from medvol.imaging.label_values import select_labels
 
 
 def score_masks(
@@ -55,21 +56,24 @@ def score_masks(
         if case.case_id in scores:
             raise DatasetError(f"several cases have the id {case.case_id!r}; ids must be unique within a data set")
         answer = index.answer(place, case.case_id, case.query)
-        mask = _unite(answer, case.volume, read, resample)
+        mask = _unite(answer, case.volume, read, index, resample)
         score = score_mask(mask, case, settings, answer.missing)
         scores[case.case_id] = score if mask is None else replace(score, mask_file=kept.keep(case, mask))
         hear(place + 1)
     return list(scores.values())
 
 
-def _unite(answer: Answer, volume: Volume, read: dict[Path, NDArray[np.int32]], resample: bool) -> Mask | None:
+def _unite(
+    answer: Answer, volume: Volume, read: dict[Path, NDArray[np.int32]], index: MaskIndex, resample: bool
+) -> Mask | None:
     """The union of the masks of an answer; None where one is missing. Files that were read are kept in ``read``."""
     if not answer.masks:
         return None
     united = np.zeros(volume.shape, bool)
     for mask in answer.masks:
         if mask.path not in read:
-            read[mask.path] = read_labels_on(mask.path, volume, resample)
-        labels = read[mask.path]
-        united |= np.isin(labels, mask.labels) if mask.labels else labels > 0
+            labels = read_labels_on(mask.path, volume, resample)
+            index.note_labels(mask.path, np.unique(labels[labels != 0]).tolist())
+            read[mask.path] = labels
+        united |= select_labels(mask.path, read[mask.path], mask.labels or None)
     return united

@@ -116,7 +116,7 @@ class ScratchModule(SFTModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Loss of what the slice encoder sees in the stage of perception, and of the true answers afterwards."""
         if self.global_step < self.perception.steps:
-            return self._perceive(batch)
+            return self._perceive(batch, batch_idx)
         return super().training_step(batch, batch_idx)
 
     def choose_rows(self, cases: Sequence[Case], slices: SliceStack, rng: np.random.Generator) -> list[Row]:
@@ -137,11 +137,11 @@ class ScratchModule(SFTModule):
         seen = self._occupancy_loss([occupancy_labels(row.cases) for row in rows], [row.slices for row in rows])
         return loss + self.occupancy.weight * (1.0 if self.is_early else 1 / 3) * seen
 
-    def _perceive(self, batch: Batch) -> torch.Tensor:
+    def _perceive(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Occupancy loss of chosen slices of every volume; the language model does not run."""
         labels = [occupancy_labels(cases) for cases in batch]
         drawings = [self.draw(cases) for cases in batch]
-        with one_stream(self.seed, self.global_step) as rng:
+        with one_stream(self.seed, *self.place_of(batch_idx)) as rng:
             stacks = [
                 keep_slices(drawing, rarest_slices(label, drawing, self.perception.slices, rng))
                 for label, drawing in zip(labels, drawings, strict=True)
