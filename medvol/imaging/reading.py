@@ -18,7 +18,7 @@ from medvol.imaging.dicom.problems import BadSegmentationError
 from medvol.imaging.dicom.reading import DicomOrigin, read_dicom
 from medvol.imaging.file_names import DICOM, DICOM_FILES, NIFTI, NRRD, SCANS, ends_in
 from medvol.imaging.formats.metaimage import read_metaimage
-from medvol.imaging.formats.nifti import names_axes, read_nifti
+from medvol.imaging.formats.nifti import read_nifti, require_axes
 from medvol.imaging.formats.nrrd import read_nrrd
 from medvol.imaging.formats.problems import (
     EmptyFileError,
@@ -69,11 +69,14 @@ def read_volume(
     Raises:
         ScanError: The file is refused; the class in ``medvol.imaging.formats.problems`` or
             ``medvol.imaging.dicom.problems`` names the reason.
-        ConfigError: ``modality`` is none, ``assume_orientation`` names no axes, ``nan_to`` is not a number that a voxel
-            can hold, ``max_bytes`` is no positive number, or ``series`` is set for a file that has none.
+        NoOrientationError: ``assume_orientation`` names no axes.
+        ConfigError: ``modality`` is none, ``nan_to`` is not a number that a voxel can hold, ``max_bytes`` is not a
+            positive number, or ``series`` is set for a file that has none.
     """
     path = Path(path)
-    _require_settings(modality, assume_orientation, nan_to, max_bytes)
+    _require_settings(modality, nan_to, max_bytes)
+    if assume_orientation is not None:
+        require_axes(path, assume_orientation)  # whether or not the scan needs it
     if series is not None and not _is_dicom_path(path):
         raise ConfigError(f"{path} is one scan, and series={series!r} chooses one of a DICOM folder; leave it out")
     name = None if series is None else str(series)
@@ -84,13 +87,11 @@ def read_volume(
     return remember_hash(volume, identity)
 
 
-def _require_settings(modality: Any, assume_orientation: Any, nan_to: Any, max_bytes: Any) -> None:
+def _require_settings(modality: Any, nan_to: Any, max_bytes: Any) -> None:
     """Refuse settings that mean nothing, whether or not the scan needs them."""
     known = get_args(Modality)
     if modality is not None and modality not in known:
         raise ConfigError(f"modality is {modality!r}; it is {', '.join(map(repr, known))}, or None for a guess")
-    if assume_orientation is not None and not names_axes(assume_orientation):
-        raise ConfigError(f"assume_orientation is three letters such as LPS or RAS; got {assume_orientation!r}")
     if nan_to is not None and (not isinstance(nan_to, int | float) or not is_finite(nan_to)):
         raise ConfigError(f"nan_to takes the place of NaN voxels and cannot be {nan_to!r}; give a number such as -1024")
     if not isinstance(max_bytes, int) or max_bytes < 1:

@@ -238,8 +238,7 @@ def affine_from_codes(path: Path, codes: str, spacing: list[float]) -> NDArray[n
     Raises:
         NoOrientationError: The letters do not say it.
     """
-    if not names_axes(codes):
-        raise NoOrientationError(path, f"assume_orientation is three letters such as LPS or RAS; got {codes!r}")
+    require_axes(path, codes)
     letters = tuple(codes.upper())
     affine = np.zeros((4, 4))
     affine[3, 3] = 1
@@ -248,10 +247,15 @@ def affine_from_codes(path: Path, codes: str, spacing: list[float]) -> NDArray[n
     return affine
 
 
-def names_axes(codes: Any) -> bool:
-    """True for three letters that name each axis of the body once, such as ``LPS``."""
+def require_axes(path: Path, codes: Any) -> None:
+    """Refuse what is not three letters that name each axis of the body once, such as ``LPS``.
+
+    Raises:
+        NoOrientationError: It is not.
+    """
     letters = codes.upper() if isinstance(codes, str) else ""
-    return len(letters) == 3 and all(sum(letter in group for letter in letters) == 1 for group in ("LR", "AP", "SI"))
+    if len(letters) != 3 or any(sum(letter in group for letter in letters) != 1 for group in ("LR", "AP", "SI")):
+        raise NoOrientationError(path, f"assume_orientation is three letters such as LPS or RAS; got {codes!r}")
 
 
 def _scale(path: Path, voxels: NDArray[Any], header: Any) -> NDArray[Any]:
