@@ -83,7 +83,7 @@ GENTLE = Patience(most_steps=MORE_STEPS, every=65, checks=MORE_STEPS)
 """Of the SFT that goes on from there at GRPO's rate: it never ends early, and the best model by validation is kept."""
 
 PLATEAU_GRPO_STEPS, PLATEAU_REJECT_STEPS = 200, 200
-"""Steps from the plateau, which take about the processor time of ``MORE_STEPS`` of SFT."""
+"""Steps from the plateau, meant to take the processor time of ``MORE_STEPS`` of SFT; the cells say what they took."""
 
 AUGMENT: list[dict[str, Any]] = [
     {"name": "RandomFlip", "axes": ["LR", "AP"], "flip_probability": 0.5},
@@ -153,22 +153,24 @@ def grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> Training
     )
 
 
-def boxes_that_fit() -> dict[RewardTerm, float]:
-    """Rewards that need no mask, with their weights: the target's area on the chosen slice, and its boxes there.
+BOX_WEIGHTS = {"FormatReward": 0.1, "AxialReward": 0.3, "SpatialReward": 0.6}
+
+
+def box_rewards() -> list[RewardTerm]:
+    """Rewards that need no mask, weighted by ``BOX_WEIGHTS``: target area on the chosen slice, and its boxes there.
 
     Nothing is propagated, so volumes may be changed at random, as in SFT.
     """
-    return {FormatReward(): 0.1, AxialReward(): 0.3, SpatialReward(coordinate_step=20): 0.6}
+    return [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20)]
 
 
 def plateau_grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
     """GRPO on rewards that need no mask."""
-    terms = boxes_that_fit()
     return GRPOModule(
         policy,
         propagator,
-        list(terms),
-        {type(term).__name__: weight for term, weight in terms.items()},
+        box_rewards(),
+        BOX_WEIGHTS,
         rollouts=RolloutSettings(group_size=8),
         advantages=AdvantageSettings(scale="none"),
         loss=LossSettings(beta=0.0),
@@ -181,12 +183,11 @@ def plateau_grpo(policy: TrainablePolicy, propagator: Propagator, fold: int) -> 
 
 def reject(policy: TrainablePolicy, propagator: Propagator, fold: int) -> TrainingModule:
     """SFT on the best of 8 answers of the policy itself, by the same rewards."""
-    terms = boxes_that_fit()
     return RejectionModule(
         policy,
         propagator,
-        list(terms),
-        {type(term).__name__: weight for term, weight in terms.items()},
+        box_rewards(),
+        BOX_WEIGHTS,
         rollouts=RolloutSettings(group_size=8),
         optimizer=GRPOOptimizerSettings(learning_rate=2e-4, warmup_steps=10),
         evaluation=EvaluationSettings(max_new_tokens=64),
