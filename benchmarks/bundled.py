@@ -1,4 +1,4 @@
-"""Makes the bundled models again, from nothing: trained on drawn scans, halved, and tested as they are kept.
+"""Makes the bundled models again, from nothing: trained on synthetic scans, halved, and tested as they are kept.
 
     python benchmarks/bundled.py                     # both; some hours on one core
     python benchmarks/bundled.py --names base        # one of them

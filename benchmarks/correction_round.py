@@ -3,7 +3,7 @@
     python benchmarks/correction_round.py --folder runs/round
 
 The "reader" is a script that knows the truth: it sends the true key slice and boxes. So the result is what a perfect
-reader brings, on drawn scans, to the tiny policy; it says nothing about patients.
+reader brings, on synthetic scans, to the tiny policy; it says nothing about patients.
 """
 
 import argparse

@@ -206,5 +206,5 @@ def make_tokenizer(layout: Layout) -> PreTrainedTokenizerFast:
 
 
 def make_case(layout: Layout) -> Case:
-    """A drawn scan with as many slices as the prompt has."""
+    """A synthetic scan with as many slices as the prompt has."""
     return PhantomDataset("train", 1, shape=(layout.template.num_slices, 64, 64))[0]

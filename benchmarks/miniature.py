@@ -1,4 +1,4 @@
-"""The paper's tables in miniature: what GRPO brings on drawn scans, beside equal compute spent on more SFT.
+"""The paper's tables in miniature: what GRPO brings on synthetic scans, beside equal compute spent on more SFT.
 
 All rows start from one base, which stands for a pretrained model: a slice encoder that learned what lies where, and a
 language model that learned to read answers about single slices off it. What follows is trained with at least three

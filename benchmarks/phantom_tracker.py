@@ -88,7 +88,7 @@ def small_config() -> Sam2VideoConfig:
 
 @dataclass(frozen=True)
 class Scan:
-    """A drawn phantom: slices on the network's square and the mask of every target."""
+    """A phantom: slices on the network's square and the mask of every target."""
 
     pixels: NDArray[np.uint8]
     masks: list[NDArray[np.bool_]]

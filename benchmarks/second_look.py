@@ -1,4 +1,4 @@
-"""A second look at drawn scans: what it could bring, what training brings, and what it costs.
+"""A second look at synthetic scans: what it could bring, what training brings, and what it costs.
 
 All rows start from ``bundled:best``. Bounds need no training: the second answer is then the true anchor, written in the
 region around a first answer, and it is followed through the whole scan or through the region alone. Trained rows learn

@@ -1,10 +1,10 @@
 """The memory that a training step really takes, beside what ``medvol plan`` says: one setting, one fresh process.
 
-A model folder is written with random weights, then SFTModule or GRPOModule takes a step on drawn scans. The optimiser's
-moments are there before it, as in every step but the first. On a CPU, the peak is that of torch's allocator: its
-allocations and frees as ``torch.profiler`` records them, added to the weights that were there before. On a GPU it is
-``torch.cuda.max_memory_allocated``. The answers that were scored are counted, and the step is planned with their mean
-length. Used by ``plan_error.py`` and ``memory_levers.py``.
+A model folder is written with random weights, then SFTModule or GRPOModule takes a step on synthetic scans. The
+optimiser's moments are there before it, as in every step but the first. On a CPU, the peak is that of torch's
+allocator: its allocations and frees as ``torch.profiler`` records them, added to the weights that were there before.
+On a GPU it is ``torch.cuda.max_memory_allocated``. The answers that were scored are counted, and the step is planned
+with their mean length. Used by ``plan_error.py`` and ``memory_levers.py``.
 """
 
 from __future__ import annotations
