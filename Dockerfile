@@ -28,8 +28,6 @@ RUN useradd --create-home --uid 1000 medvol
 # Any user of the host may run it (`--user`), so what libraries write for themselves goes to a place that all may write to.
 ENV PATH=/opt/medvol/bin:$PATH \
     HOME=/tmp \
-    MPLCONFIGDIR=/tmp/matplotlib \
-    HF_HOME=/tmp/huggingface \
     PYTHONUNBUFFERED=1
 USER medvol
 WORKDIR /data
