@@ -39,6 +39,7 @@ from cells import (
     train,
     train_to_plateau,
 )
+from changed_copies import ChangedCopies
 from peers import need, need_folder
 
 from medvol.core.json_file import write_json
@@ -76,10 +77,13 @@ FOLDS = 5
 COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 520
 """Steps of the cold start, of GRPO, and of the SFT beside it."""
 
-PATIENCE = Patience(most_steps=1000, every=100, checks=4)
+PATIENCE = Patience(most_steps=800, every=80, checks=4)
 """Of the SFT that goes on from the cold start to the plateau."""
 
-GENTLE = Patience(most_steps=MORE_STEPS, every=65, checks=MORE_STEPS)
+VAL_COPIES = 3
+"""Changed copies of each validation scan: on the 12 scans alone, neighbouring checkpoints differ by 0.1."""
+
+GENTLE = Patience(most_steps=MORE_STEPS, every=104, checks=MORE_STEPS)
 """Of the SFT that goes on from there at GRPO's rate: it never ends early, and the best model by validation is kept."""
 
 PLATEAU_GRPO_STEPS, PLATEAU_REJECT_STEPS = 200, 200
@@ -251,11 +255,12 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, i
     policy = TinyPolicy(model=start, seed=fold)
     assert row.make is not None, "fixed policies have no model"
     training, validation, _ = split(fold)
+    chosen = validation[:1] if options.quick else validation
     # Validation compares boxes and slices of one policy with those of another, which needs no network.
     module = row.make(policy, ExtrudePropagator() if row.patience else make_propagator(options), fold)
     data = CaseDataModule(
         train=read_cases(training, "train", options),
-        val=read_cases(validation[:1] if options.quick else validation, "held_out", options) if row.patience else None,
+        val=ChangedCopies(read_cases(chosen, "held_out", options), AUGMENT, VAL_COPIES, fold) if row.patience else None,
         batch_size=4 if row.augment else 3,
         queries_per_volume=3 if row.augment else 1,
         num_workers=options.workers,

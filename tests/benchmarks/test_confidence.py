@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def program():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        for name in ("cells", "peers", "real_patients"):
+        for name in ("cells", "changed_copies", "peers", "real_patients"):
             patch.delitem(sys.modules, name, raising=False)
         yield runpy.run_path(str(BENCHMARKS / "confidence.py"))
 
