@@ -77,7 +77,7 @@ FOLDS = 5
 COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 520
 """Steps of the cold start, of GRPO, and of the SFT beside it."""
 
-PATIENCE = Patience(most_steps=800, every=80, checks=4)
+PATIENCE = Patience(most_steps=800, every=80, checks=3)
 """Of the SFT that goes on from the cold start to the plateau."""
 
 VAL_COPIES = 3

@@ -50,7 +50,10 @@ def rescore(
     for index in range(len(dataset)):
         case = look_up(dataset, index)
         if case.case_id not in former:
-            raise RecordError(f"{evaluation.folder} has not scored case {case.case_id!r}; give its own data (--data)")
+            raise RecordError(
+                f"{evaluation.folder} has not scored case {case.case_id!r}; give the data that it scored, and no more "
+                "(--data). With trainer.limit_test_batches it scored a part: test it without"
+            )
         mask = read_kept_mask(evaluation.folder, former[case.case_id], case)
         found[case.case_id] = _score_again(former[case.case_id], case, mask, settings, rewards)
         hear(index + 1)
