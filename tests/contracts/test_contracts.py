@@ -79,7 +79,6 @@ SETTINGS = {
     ],
     "QwenVLPolicy": [{"model": str(SCANS / "qwen_vl")}],
     "SecondLookDataset": [{"dataset": PHANTOMS, "companions": 2}, {"dataset": PHANTOMS, "whole": False, "views": 0.5}],
-    "ConsensusPolicy": [{"policy": TinyPolicy(template=TEMPLATE), "samples": 3}],
     "SecondLookPolicy": [{"policy": ScriptedPolicy([SCRIPT], num_slices=5)}, {"policy": TinyPolicy(template=TEMPLATE)}],
     "TinyPolicy": [{"template": TEMPLATE}],
     "VLLMServerEngine": [{"url": "http://127.0.0.1:1", "folder": str(SCANS / "weights")}],
@@ -148,7 +147,7 @@ def test_component_can_be_imported(registry, name):
 
 def test_every_role_has_components():
     policies = {"CentreBoxPolicy", "EndpointPolicy", "OraclePolicy", "QwenVLPolicy", "ScriptedPolicy", "TinyPolicy"}
-    assert {*policies, "ConsensusPolicy", "SecondLookPolicy", "VisionLanguagePolicy"} <= set(POLICIES.names())
+    assert {*policies, "SecondLookPolicy", "VisionLanguagePolicy"} <= set(POLICIES.names())
     propagators = {
         "ExtrudePropagator",
         "LiteMedSAMPropagator",
