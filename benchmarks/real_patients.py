@@ -80,11 +80,11 @@ COLD_STEPS, RL_STEPS, MORE_STEPS = 500, 40, 520
 PATIENCE = Patience(most_steps=800, every=80, checks=3)
 """Of the SFT that goes on from the cold start to the plateau."""
 
-VAL_COPIES = 3
-"""Changed copies of each validation scan: on the 12 scans alone, neighbouring checkpoints differ by 0.1."""
-
 GENTLE = Patience(most_steps=MORE_STEPS, every=104, checks=MORE_STEPS)
 """Of the SFT that goes on from there at GRPO's rate: it never ends early, and the best model by validation is kept."""
+
+VAL_COPIES = 3
+"""Changed copies of each validation scan: on the 12 scans alone, neighbouring checkpoints differ by 0.1."""
 
 PLATEAU_GRPO_STEPS, PLATEAU_REJECT_STEPS = 200, 200
 """Steps from the plateau, meant to take the processor time of ``MORE_STEPS`` of SFT; the cells say what they took."""
