@@ -14,6 +14,7 @@ from medvol.cli.failed_question import Asked, print_failure
 from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, building
 from medvol.cli.segment_options import parse_options, require_no_answer, require_question
+from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.visible_text import show
 from medvol.imaging.dicom.outputs import DicomOutputs, ask_for
@@ -164,12 +165,14 @@ def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
     return Segmenter(built.policy, built.propagator, options.samples, options.strict, options.agreement_map)
 
 
-def _build(options: Namespace, parser: ComponentParser) -> Namespace:
-    """Build the components.
+def _build(options: Namespace, parser: ComponentParser, propagator: str = PROPAGATOR) -> Namespace:
+    """Build the components; ``propagator`` is the name of the one that is used where none is given.
 
     Raises:
         ConfigError: A constructor refuses its settings.
     """
+    if options.propagator is None:
+        options.propagator = {"class_path": f"medvol.propagators.{propagator}"}
     with building("a component"):
         built: Namespace = parser.instantiate(options)
     return built
@@ -177,6 +180,7 @@ def _build(options: Namespace, parser: ComponentParser) -> Namespace:
 
 def _run_evidence(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -> Summary:
     """Propagate the anchor of a record; its scan is the one it names unless another is given."""
+    from medvol.cli.recorded_propagator import require_recorded
     from medvol.imaging.dicom.segmentation import require_dicom
     from medvol.inference.jobs import Job
     from medvol.inference.names import MAX_NAME_BYTES, cut
@@ -200,7 +204,8 @@ def _run_evidence(options: Namespace, parser: ComponentParser, dicom: DicomOutpu
             raise ConfigError(f"{there} is there already; add --overwrite, or choose another --out")
         console = Console()
         say_replaced(there, console)
-        propagator = _build(options, parser).propagator
+        made_by = PROPAGATOR if options.propagator is not None else require_recorded(record, console)
+        propagator = _build(options, parser, made_by).propagator
         segmentation = repropagate(volume, record, propagator, options.allow_other_scan)
         stops.check()
         with stops.hold():

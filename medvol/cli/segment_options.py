@@ -17,8 +17,6 @@ from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
 from medvol.imaging.dicom.outputs import DicomKind
 
-_DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
-
 
 def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentParser]:
     """Read the command line, and the files of options that it names.
@@ -87,9 +85,13 @@ def _add_options(parser: ComponentParser) -> None:
         help=_choices(f"model folder, {BEST} when left out, or policy", POLICIES, "policy"),
     )
     parser.add_subclass_arguments(
-        Propagator, "propagator", required=False, help=_choices("propagator", PROPAGATORS, "propagator")
+        Propagator,
+        "propagator",
+        required=False,
+        help=_choices(
+            f"propagator, {PROPAGATOR} (with --evidence, that of the record) when left out", PROPAGATORS, "propagator"
+        ),
     )
-    parser.set_defaults(propagator={"class_path": _DEFAULT_PROPAGATOR})
 
 
 def require_no_answer(options: Namespace) -> None:

@@ -12,9 +12,7 @@ from jsonargparse import Namespace
 
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
-from medvol.core.defaults import PROPAGATOR
 from medvol.core.errors import ConfigError, MedvolError
-from medvol.core.registry import PROPAGATORS
 from medvol.core.roles import Policy, Propagator
 from medvol.terminal.console import Console
 from medvol.terminal.stops import Terminated
@@ -148,12 +146,14 @@ def _export(opened: Opened, readings: ReadingFolder, path: Path, overwrite: bool
 def _serve(
     options: Namespace, parser: ComponentParser, opened: Opened, readings: ReadingFolder, console: Console
 ) -> int:
+    from medvol.cli.recorded_propagator import find_recorded
     from medvol.guarding.guard import require_ready
     from medvol.viewing.desk import Desk
     from medvol.viewing.server import serve
 
     if options.propagator is None:
-        options.propagator = {"class_path": f"medvol.propagators.{_propagator_of(opened)}"}
+        made_by = find_recorded([entry.record for entry in opened.entries], console)
+        options.propagator = {"class_path": f"medvol.propagators.{made_by}"}
     with building("a component"):
         built = parser.instantiate(options)
     require_ready(built.propagator, *([built.policy] if built.policy is not None else []))
@@ -193,10 +193,3 @@ def _read_first(desk: Desk) -> None:
     except MedvolError:
         if len(desk.scans) == 1:
             raise
-
-
-def _propagator_of(opened: Opened) -> str:
-    """Name of the propagator that made the answers, where they agree and it is installed; the usual one else."""
-    names = {str(entry.record.propagator.get("name", "")) for entry in opened.entries}
-    (name,) = names if len(names) == 1 else {PROPAGATOR}
-    return name if name in PROPAGATORS.names() else PROPAGATOR

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from medvol.core.defaults import PROPAGATOR
-from medvol.core.errors import MedvolError
-from medvol.core.registry import PROPAGATORS
 from medvol.inference.confidence import read_warnings
+from medvol.inference.recorded_propagator import propagator_options
 from medvol.inference.records import plain_values
 from medvol.pages.answers import Correction, Fact
 
@@ -131,31 +127,8 @@ def correction(record: Mapping[str, Any], record_file: str) -> Correction:
     """The command that gives the mask of an edited record, with the propagator that made the first one."""
     depth, height, width = record["scan"]["shape_zyx"]
     scan = scan_name(record) if record["scan"].get("path") else "SCAN"
-    words = ["medvol", "segment", scan, "--evidence", record_file, *_propagator_options(record)]
+    words = ["medvol", "segment", scan, "--evidence", record_file, *propagator_options(record.get("propagator"))]
     return Correction(record_file, shlex.join([*words, "--out", "."]), depth - 1, width, height)
-
-
-def _propagator_options(record: Mapping[str, Any]) -> list[str]:
-    """Options that name the propagator and those of its settings that are not its own defaults."""
-    identity = record.get("propagator")
-    name = identity.get("name") if isinstance(identity, dict) else None
-    if not isinstance(name, str) or not isinstance(identity, dict):
-        return []
-    known = _defaults(name)
-    changed = {key: value for key, value in identity.items() if key in known and value != known[key]}
-    options = [] if name == PROPAGATOR and not changed else ["--propagator", name]
-    for key, value in changed.items():
-        options += [f"--propagator.{key}", value if isinstance(value, str) else json.dumps(value)]
-    return options
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    """Settings of a registered propagator as plain values; empty for one that is not installed here."""
-    try:
-        parameters = inspect.signature(PROPAGATORS.get(name)).parameters.values()
-    except MedvolError:
-        return {}
-    return plain_values({p.name: None if p.default is p.empty else p.default for p in parameters})
 
 
 def _component(identity: Any) -> tuple[str, str]:

@@ -75,6 +75,34 @@ def test_an_edited_record_is_propagated_without_a_policy(
     assert segment(*arguments, "--overwrite") == 0
 
 
+def test_a_record_is_followed_by_the_propagator_that_made_it(
+    scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--propagator.depth", 0, "--out", out) == 0
+    record = file_of(out, "ct_the-cube")
+    edit(record, key_slice=1)
+    capsys.readouterr()
+    assert segment("--evidence", record, "--out", out / "again") == 0
+    assert "a mask was made with --propagator.depth 0, and new ones are made without" in capsys.readouterr().out
+    # The middle half of both axes, on three slices, as the toy's default depth is 1.
+    assert int(np.asarray(nib.load(out / "again" / f"{record.stem}_edited.nii.gz").dataobj).sum()) == 16 * 3
+    written = json.loads((out / "again" / f"{record.stem}_edited.json").read_text())
+    assert written["propagator"]["name"] == "ToyPropagator"
+    content = json.loads(record.read_text())
+    content["propagator"]["name"] = "Elsewhere\x1b[2J"
+    record.write_text(json.dumps(content))
+    said = refused("segment", "--evidence", record, "--out", out / "third")
+    assert "was made by 'Elsewhere\\x1b[2J', which is not installed here" in said
+    assert "--propagator" in said
+    assert not (out / "third").exists()
+    content["propagator"] = {}
+    record.write_text(json.dumps(content))
+    assert segment("--evidence", record, "--out", out / "fourth") == 0
+    written = json.loads((out / "fourth" / f"{record.stem}_edited.json").read_text())
+    assert written["propagator"]["name"] == "RegionPropagator"
+
+
 def edit(record: Path, **changes: object) -> None:
     content = json.loads(record.read_text())
     content["evidence"].update(changes)

@@ -21,6 +21,11 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
+    # The answers were made with a setting that is no default, and new masks are made without it.
+    assert (
+        process.stdout.readline()
+        == "a mask was made with --propagator.half_depth_slices 1, and new ones are made without\n"
+    )
     told = process.stdout.readline()
     address = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/[\w-]{24}/)\n", told)
     assert address is not None, (told, process.communicate(timeout=30))
