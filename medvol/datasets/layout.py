@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.stated_target import require_labels, require_stated
+from medvol.imaging.file_names import DICOM_FILES, ends_in
 from medvol.queries.findings import find_growth
 from medvol.queries.instances import part_at
 
@@ -113,11 +114,14 @@ class NiftiScan(LabelledScan):
         read = read_volume if cache is None else cache.read_volume
         self.volume = read(row.image, modality=row.modality)
         self._maps: dict[Path, NDArray[np.int32]] = {}
+        self._segments: dict[Path, dict[int, NDArray[np.intp]]] = {}
 
     def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
-        """See ``LabelledScan``."""
+        """See ``LabelledScan``; the labels of a DICOM segmentation object are the numbers of its segments."""
         from medvol.imaging.reading import read_labels
 
+        if ends_in(path, DICOM_FILES):
+            return self._read_segments(path, labels)
         if path not in self._maps:
             read = read_labels if self._cache is None else self._cache.read_labels
             values = read(path, self.volume)
@@ -128,7 +132,20 @@ class NiftiScan(LabelledScan):
 
     def values(self, path: Path) -> list[int]:
         """See ``LabelledScan``."""
+        if path in self._segments:
+            return list(self._segments[path])
         return [value for value in np.unique(self._maps[path]).tolist() if value]
+
+    def _read_segments(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:
+        from medvol.imaging.dicom.segmentation import read_segment_voxels
+
+        if path not in self._segments:
+            self._segments[path] = read_segment_voxels(path, self.volume)
+        mask = np.zeros(self.volume.shape, np.bool_)
+        for number, voxels in self._segments[path].items():
+            if not labels or number in labels:
+                mask.ravel()[voxels] = True
+        return mask
 
 
 class Layout(ABC):

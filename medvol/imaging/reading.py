@@ -145,7 +145,7 @@ def read_labels(
     """Read an integer label map on the grid of a volume.
 
     Args:
-        path: The label map, or a DICOM segmentation object (``.dcm``), whose labels are the numbers of its segments.
+        path: The label map.
         volume: The scan it belongs to.
         assume_orientation: As for ``read_volume``.
         max_bytes: As for ``read_volume``.
@@ -155,14 +155,11 @@ def read_labels(
 
     Raises:
         ScanError: The file is refused.
+        BadSegmentationError: It is DICOM, which ``read_mask`` reads: its segments may overlap.
         UnknownDatatypeError: A value is not a whole number of 32 bits, within ``LABEL_TOLERANCE``.
         GeometryError: It lies on another grid.
     """
     path = Path(path)
-    if ends_in(path, DICOM_FILES):
-        from medvol.imaging.dicom.segmentation import read_dicom_labels
-
-        return read_dicom_labels(path, volume)
     labels, affine = read_label_map(path, assume_orientation=assume_orientation, max_bytes=max_bytes)
     if labels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {labels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
@@ -187,7 +184,7 @@ def read_label_map(
 
     Raises:
         ScanError: The file is refused.
-        BadSegmentationError: It is DICOM, which ``read_labels`` reads beside the scan.
+        BadSegmentationError: It is DICOM, which ``read_mask`` reads beside the scan.
         UnknownDatatypeError: A value is not a whole number of 32 bits, within ``LABEL_TOLERANCE``.
     """
     path = Path(path)

@@ -115,20 +115,21 @@ def read_dicom_seg(path: Path, volume: Volume, segments: Sequence[int] | None = 
     return mask
 
 
-def read_dicom_labels(path: Path, volume: Volume) -> NDArray[np.int32]:
-    """Read a segmentation object as a label map (Z, Y, X) on the grid of a volume: numbers of segments, 0 elsewhere.
+def read_segment_voxels(path: Path, volume: Volume) -> dict[int, NDArray[np.intp]]:
+    """Read all segments of a segmentation object, which may overlap, on the grid of a volume.
+
+    Returns:
+        By the number of a segment, the flat indices of its voxels (Z, Y, X); a segment without voxels is left out.
 
     Raises:
-        BadSegmentationError: As for ``read_dicom_seg``, or segments overlap.
+        BadSegmentationError: As for ``read_dicom_seg``.
         MissingExtraError: pydicom is not installed.
     """
-    labels = np.zeros(volume.shape, np.int32)
+    found: dict[int, list[NDArray[np.intp]]] = {}
     for number, voxels in read_segments(path, volume, None):
-        before = labels[voxels]
-        if ((before != 0) & (before != number)).any():
-            raise BadSegmentationError(path, "its segments overlap; name one of them")
-        labels[voxels] = number
-    return labels
+        if len(voxels[0]):
+            found.setdefault(number, []).append(np.ravel_multi_index(voxels, volume.shape))
+    return {number: np.concatenate(found[number]) for number in sorted(found)}
 
 
 def _describe(images: list[Dataset], frames: NDArray[np.uint8], label: str) -> Any:

@@ -8,9 +8,10 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import RLELossless, generate_uid
 
-from medvol.core.errors import ScanError
+from medvol.core.errors import DatasetError, ScanError
+from medvol.datasets.nifti import NiftiDataset
 from medvol.imaging.dicom.segmentation import write_dicom_seg
-from medvol.imaging.reading import read_labels, read_mask, read_volume
+from medvol.imaging.reading import read_mask, read_volume
 
 highdicom = pytest.importorskip("highdicom")
 
@@ -132,7 +133,8 @@ def test_what_other_programs_leave_out(scan, tmp_path, one, omit):
     volume, files, labels = scan
     stacked = np.stack([labels == n for n in (1, 2, 3)], axis=-1)
     path = change(write(tmp_path / "seg.dcm", files, stacked, omit_empty_frames=omit), one)
-    assert np.array_equal(read_labels(path, volume), labels)
+    for number in (1, 2, 3):
+        assert np.array_equal(read_mask(path, volume, [number]), labels == number)
     assert np.array_equal(read_mask(path, volume, [1, 3]), (labels == 1) | (labels == 3))
 
 
@@ -179,7 +181,6 @@ def test_a_label_map_object(scan, tmp_path):
     volume, files, labels = scan
     path = change(write(tmp_path / "seg.dcm", files, labels, "LABELMAP"), no_thickness, no_distance)
     assert dcmread(path).SegmentationType == "LABELMAP"
-    assert np.array_equal(read_labels(path, volume), labels)
     assert np.array_equal(read_mask(path, volume), labels > 0)
     assert np.array_equal(read_mask(path, volume, [2]), labels == 2)
     with pytest.raises(ScanError, match=r"segments \[1, 2, 3\], not \[9\]"):
@@ -192,8 +193,22 @@ def test_overlapping_segments(scan, tmp_path):
     path = change(write(tmp_path / "seg.dcm", files, both, count=2), no_thickness, shuffled)
     assert np.array_equal(read_mask(path, volume), labels > 0)
     assert np.array_equal(read_mask(path, volume, [2]), labels == 2)
-    with pytest.raises(ScanError, match="segments overlap"):
-        read_labels(path, volume)
+
+
+def test_overlapping_segments_in_a_table(scan, tmp_path):
+    """Every row finds its own segment: a tumour in its kidney, all of them, and one that is said to be absent."""
+    volume, files, labels = scan
+    kidney, tumour = labels > 0, labels == 2
+    write(tmp_path / "seg.dcm", files, np.stack([kidney, tumour, np.zeros_like(tumour)], axis=-1))
+    rows = ["1,kidney,", "2,kidney tumour,", ",kidneys,", "3,kidney cyst,yes", "9,spleen,yes", "3,kidney cyst,"]
+    (tmp_path / "t.csv").write_text(
+        "image,mask,label,target,absent\n" + "".join(f"scan,seg.dcm,{row}\n" for row in rows)
+    )
+    dataset = NiftiDataset(str(tmp_path), str(tmp_path / "t.csv"))
+    for index, mask in enumerate([kidney, tumour, kidney, np.zeros_like(kidney), np.zeros_like(kidney)]):
+        assert np.array_equal(dataset[index].target, mask)
+    with pytest.raises(DatasetError, match=r"label 3 of 'kidney cyst' is not in .*seg\.dcm, which holds 1, 2"):
+        dataset[5]
 
 
 def test_part_of_the_scan_and_beyond_it(make_series, tmp_path):
