@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.ranges import require_coordinate_step
 from medvol.core.reprs import Brief
 from medvol.core.types import Evidence, SliceStack, Volume
 
@@ -62,7 +63,6 @@ SEVERAL = (
 MAX_ANCHORS = 16
 """Most anchors that a template may allow in one answer."""
 
-_LARGEST_STEP = 100
 _LARGEST_SIZE = 4096
 _MOST_PIXELS = 2**28
 
@@ -78,7 +78,7 @@ class PromptTemplate:
         windows: Names of three intensity windows, one a colour channel.
         slice_tag: Text before each slice; ``{index}`` is its index in the volume.
         instruction: Text between the slices and the query.
-        coordinate_step: Coordinates in training answers are multiples of this.
+        coordinate_step: Coordinates in training answers are multiples of this, which divides 1000.
         max_anchors: Most anchors, each on a slice of its own, in one answer (1 in the paper).
     """
 
@@ -95,15 +95,15 @@ class PromptTemplate:
         """Check the settings.
 
         Raises:
-            ConfigError: A size or the step is out of range, a window is unknown, or the slice tag has no place for the
+            ConfigError: A size is out of range, the step does not divide 1000, a window is unknown, or the slice tag has no place for the
                 index.
         """
         sizes = {name: getattr(self, name) for name in ("num_slices", "height_px", "width_px")}
-        counts = {"coordinate_step": self.coordinate_step, "max_anchors": self.max_anchors}
-        for name, value in {**sizes, **counts}.items():
-            largest = {"coordinate_step": _LARGEST_STEP, "max_anchors": MAX_ANCHORS}.get(name, _LARGEST_SIZE)
+        for name, value in {**sizes, "max_anchors": self.max_anchors}.items():
+            largest = MAX_ANCHORS if name == "max_anchors" else _LARGEST_SIZE
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
                 raise ConfigError(f"{name} is a whole number in 1..{largest}; got {value!r}")
+        require_coordinate_step(self.coordinate_step)
         if prod(sizes.values()) > _MOST_PIXELS:
             raise ConfigError(
                 f"a prompt draws at most {_MOST_PIXELS} pixels; got {' x '.join(map(str, sizes.values()))}"

@@ -8,6 +8,20 @@ from typing import Any, get_args
 from medvol.core.errors import ConfigError
 
 
+_COORDINATE_STEPS = (1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100)
+"""They divide 1000, so the right and the lower edge of a slice can be written."""
+
+
+def require_coordinate_step(step: int) -> None:
+    """Refuse a step of coordinates that does not reach the end of the grammar's 0..1000.
+
+    Raises:
+        ConfigError: It does not divide 1000, or is above 100.
+    """
+    if type(step) is not int or step not in _COORDINATE_STEPS:
+        raise ConfigError(f"coordinate_step is {step!r}; it must be one of {', '.join(map(str, _COORDINATE_STEPS))}")
+
+
 def require_least(least: float, group: str = "", /, **settings: float | None) -> None:
     """Refuse settings below a limit; None stands for no setting.
 

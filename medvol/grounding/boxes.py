@@ -23,7 +23,7 @@ def to_norm(boxes_px: ArrayLike, height: int, width: int, step: int = 1) -> NDAr
         boxes_px: (N, 4) pixels; clipped to the slice.
         height: Rows of the slice.
         width: Columns of the slice.
-        step: Round to multiples of this (a small vocabulary writes fewer numbers).
+        step: Round to multiples of this, which divides 1000 (a small vocabulary writes fewer numbers).
 
     Returns:
         (N, 4) integers in 0..1000, with x1 < x2 and y1 < y2 for every box that has an area.
@@ -31,7 +31,7 @@ def to_norm(boxes_px: ArrayLike, height: int, width: int, step: int = 1) -> NDAr
     boxes = np.asarray(boxes_px, np.float64).reshape(-1, 4)
     scale = np.array([width, height, width, height], np.float64)
     steps = NORM // step
-    units = np.clip(np.floor(boxes / scale * (NORM / step) + 0.5), 0, steps).astype(np.int64)
+    units = np.clip(np.floor(boxes / scale * steps + 0.5), 0, steps).astype(np.int64)
     return _widen_collapsed(units, np.array([steps, steps])) * step
 
 

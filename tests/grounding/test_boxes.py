@@ -88,11 +88,11 @@ def test_every_box_of_whole_pixels_survives_the_coordinate_map(size):
     np.testing.assert_array_equal(np.rint(to_px(norm, size, size)), boxes)
 
 
-@pytest.mark.parametrize("step", [1, 3, 7, 16, 20, 30, 64, 100])
+@pytest.mark.parametrize("step", [1, 4, 8, 20, 25, 50, 100])
 @pytest.mark.parametrize("size", [4, 17, 96, 512])
 def test_boxes_longer_than_the_step_move_by_half_of_it_at_most(size, step):
     boxes = whole_pixel_boxes(size)[::7]
-    exact = np.minimum(boxes * 1000 / size, 1000 // step * step)
+    exact = boxes * 1000 / size
     long = exact[:, 2] - exact[:, 0] > step
     norm = to_norm(boxes[long], size, size, step)
     assert (norm % step == 0).all()

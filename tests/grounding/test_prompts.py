@@ -7,6 +7,7 @@ import pytest
 
 from medvol.core.errors import CheckpointError, ConfigError, QueryError
 from medvol.core.prompts import PromptTemplate
+from medvol.grounding.boxes import to_norm
 from medvol.grounding.prompts import build_prompt, build_prompts
 from medvol.imaging.geometry import make_volume
 
@@ -50,8 +51,10 @@ def test_a_template_comes_back_from_json():
         ({"windows": ("lung", "bone")}, "windows holds three of"),
         ({"windows": ("lung", "bone", "xray")}, "windows holds three of"),
         ({"instruction": 3}, "are texts"),
-        ({"coordinate_step": 0}, r"coordinate_step is a whole number in 1\.\.100; got 0"),
-        ({"coordinate_step": 101}, "got 101"),
+        ({"coordinate_step": 0}, "coordinate_step is 0; it must be one of 1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100"),
+        ({"coordinate_step": 60}, "coordinate_step is 60"),
+        ({"coordinate_step": 125}, "coordinate_step is 125"),
+        ({"coordinate_step": 20.0}, "coordinate_step is 20.0"),
         ({"slice_tag": "<slice>"}, "slice_tag holds {index} and no other braces; got '<slice>'"),
         ({"slice_tag": "{index} of {count}"}, "no other braces"),
     ],
@@ -74,3 +77,13 @@ def test_an_instruction_asks_for_several_anchors_where_they_are_allowed():
 def test_the_number_of_anchors_is_bounded(most):
     with pytest.raises(ConfigError, match=r"max_anchors is a whole number in 1\.\.16"):
         PromptTemplate(max_anchors=most)
+
+
+@pytest.mark.parametrize("step", range(1, 201))
+def test_every_step_that_is_taken_reaches_the_last_pixel(step):
+    try:
+        template = PromptTemplate(coordinate_step=step)
+    except ConfigError:
+        assert 1000 % step or step > 100
+    else:
+        assert to_norm([0, 0, 96, 96], 96, 96, template.coordinate_step).tolist() == [[0, 0, 1000, 1000]]
