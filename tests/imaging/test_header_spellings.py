@@ -164,6 +164,39 @@ def test_places_of_voxels(name, place, tmp_path):
     check(tmp_path / name)
 
 
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+@pytest.mark.parametrize("listed", [False, True], ids=["a file", "a list"])
+def test_names_of_files_with_letters_beyond_ascii(tmp_path, ending, listed):
+    """ITK writes them in UTF-8."""
+    files = {f"größe{k}.raw": part for k, part in enumerate(PARTS.values())} if listed else {"größe.raw": RAW}
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+    names = "".join(f"{file}\n" for file in files).encode()
+    first = b"LIST\n" + names if listed else names
+    if ending == ".mhd":
+        data = SCANS.meta(b"", ElementDataFile="NAME").replace(b"NAME\n", first)
+    else:
+        data = SCANS.nrrd(b"").rstrip(b"\n") + b"\ndata file: " + first
+    (tmp_path / f"s{ending}").write_bytes(data)
+    check(tmp_path / f"s{ending}")
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_what_simpleitk_writes_under_such_a_name_is_read(tmp_path, ending):
+    (tmp_path / "sound.mha").write_bytes(SCANS.meta(RAW))
+    sitk.WriteImage(sitk.ReadImage(str(tmp_path / "sound.mha")), str(tmp_path / f"größe{ending}"))
+    check(tmp_path / f"größe{ending}")
+
+
+def test_a_header_in_latin_1_names_its_file(tmp_path):
+    (tmp_path / "größe.raw").write_bytes(RAW)
+    (tmp_path / "s.mhd").write_bytes(
+        SCANS.meta(b"", ElementDataFile="NAME").replace(b"NAME", "größe.raw".encode("latin-1"))
+    )
+    (tmp_path / "sound.mha").write_bytes(SCANS.meta(RAW))
+    assert read_volume(tmp_path / "s.mhd").volume_id == read_volume(tmp_path / "sound.mha").volume_id
+
+
 def test_a_part_that_is_cut_is_named(tmp_path):
     data, files = PLACES["a list"]
     for file, content in {**files, "v03.raw": files["v03.raw"][:-1], "v04.raw": b"x" + files["v04.raw"]}.items():

@@ -48,7 +48,7 @@ def find_files(path: Path, name: str, listed: Sequence[str], sizes: tuple[int, .
 
     Args:
         path: The header.
-        name: A file name; ``LIST``, with the dimension of each file after it where that is said; or a pattern such as
+        name: The header's words, in Latin-1: a file name; ``LIST``, with the dimension of each file after it where that is said; or a pattern such as
             ``slice%03d.raw 1 20 1``: first number, last number, step.
         listed: File names in the lines after ``LIST``.
         sizes: Voxels along each axis.
@@ -57,6 +57,7 @@ def find_files(path: Path, name: str, listed: Sequence[str], sizes: tuple[int, .
         BadHeaderError: A file lies outside the header's folder, or there are not as many as slices.
         TruncatedScanError: A file is absent.
     """
+    name, *listed = map(_in_utf8, (name, *listed))
     words, series = name.split(), _SERIES.fullmatch(name)
     if name.count("%") > (series is not None):
         raise BadHeaderError(
@@ -64,7 +65,7 @@ def find_files(path: Path, name: str, listed: Sequence[str], sizes: tuple[int, .
         )
     if words[:1] == ["LIST"]:
         names = [line.strip() for line in listed if line.strip()]
-        dimension = int(words[1]) if len(words) == 2 and words[1].isdigit() and len(words[1]) == 1 else len(sizes) - 1
+        dimension = int(words[1]) if len(words) == 2 and words[1].isdecimal() and len(words[1]) == 1 else len(sizes) - 1
     elif series:
         first, last, step, *rest = (int(word) for word in series["numbers"].split())
         numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
@@ -130,6 +131,14 @@ def _without_first(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:
         if count < len(piece):
             yield piece[count:]
         count = max(0, count - len(piece))
+
+
+def _in_utf8(name: str) -> str:
+    """A name of Latin-1 letters as ITK writes it, in UTF-8; as it stands where it is none."""
+    try:
+        return name.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return name
 
 
 def _format(name: str, number: int) -> str:
