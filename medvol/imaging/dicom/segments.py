@@ -97,12 +97,14 @@ def _describe(path: Path, dataset: Dataset) -> _Stored:
         raise BadSegmentationError(path, "it is DICOM, but no segmentation of voxels; give a mask")
     frames = describe_frames(path, "", dataset)
     check_decodable(path, dataset)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if not groups:
+        raise BadSegmentationError(path, "it does not describe its frames one by one; export it again")
     kind = str(dataset.get("SegmentationType") or "BINARY")
     numbers = {int(item.SegmentNumber) for item in dataset.get("SegmentSequence") or []}
     if kind == "LABELMAP":
         return _Stored(numbers - {0}, frames, [None] * len(frames), 1)
     whole = int(dataset.get("MaximumFractionalValue") or 255) if kind == "FRACTIONAL" else 1
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
     named = [_number(path, group, shared, numbers) for group in groups]
     return _Stored(numbers, frames, [*named], whole / 2 if kind == "FRACTIONAL" else 1)

@@ -10,6 +10,7 @@ from pydicom.uid import RLELossless, generate_uid
 
 from medvol.core.errors import DatasetError, ScanError
 from medvol.datasets.nifti import NiftiDataset
+from medvol.imaging.dicom.problems import BadSegmentationError
 from medvol.imaging.dicom.segmentation import write_dicom_seg
 from medvol.imaging.reading import read_mask, read_volume
 
@@ -272,6 +273,15 @@ def huge(dataset):
     dataset.Rows = dataset.Columns = 60_000
 
 
+def no_groups(dataset):
+    del dataset.PerFrameFunctionalGroupsSequence
+
+
+def one_frame_without_groups(dataset):
+    del dataset.PerFrameFunctionalGroupsSequence
+    dataset.NumberOfFrames = 1
+
+
 def surface(dataset):
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.5"
 
@@ -286,6 +296,8 @@ def surface(dataset):
         (no_number, "which segment"),
         (cut, "parsed"),
         (huge, "grid of the scan"),
+        (no_groups, "does not describe its frames"),
+        (one_frame_without_groups, "does not describe its frames"),
         (surface, "no segmentation of voxels"),
     ],
 )
@@ -296,6 +308,16 @@ def test_refused(scan, tmp_path, one, words):
     with pytest.raises(ScanError, match=words) as raised:
         read_mask(path, volume)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_frames_that_are_not_described_are_refused_for_every_kind(scan, tmp_path, kind):
+    """The first two frames alone would be looked at, and the rest be lost."""
+    volume, files, labels = scan
+    labels[:2] = 0
+    path = change(write(tmp_path / "seg.dcm", files, labels, kind, omit_empty_frames=False), no_groups)
+    with pytest.raises(BadSegmentationError, match="does not describe its frames"):
+        read_mask(path, volume)
 
 
 def test_rounded_places(make_series, tmp_path):
