@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from scipy import sparse
 from medvol.core.errors import DatasetError
 from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
+from medvol.imaging.formats.npz import require_declared
 from medvol.imaging.geometry import make_volume
 
 MAX_BYTES = 3 * 1024**3
 """Budget for one image or one file of masks, as it is held."""
+
+_DAMAGED = (OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What Python raises for an archive that is cut, locked, or holds something else."""
 
 _NAME = re.compile(r"mask_\(\s*(\d{1,6}),\s*(\d{1,6}),\s*(\d{1,6}),\s*(\d{1,6})\s*\)\.npz")
 
@@ -92,11 +97,13 @@ def read_masks(path: Path) -> sparse.csr_matrix:
     try:
         with zipfile.ZipFile(path) as archive:
             declared = sum(entry.file_size for entry in archive.infolist())
-        if declared > MAX_BYTES:
-            raise DatasetError(f"{path}: it unpacks to {declared:,} bytes; the budget is {MAX_BYTES:,}")
+            if declared > MAX_BYTES:
+                raise DatasetError(f"{path}: it unpacks to {declared:,} bytes; the budget is {MAX_BYTES:,}")
+            for entry in archive.infolist():
+                require_declared(archive, entry)
         matrix = sparse.load_npz(path)
         matrix.check_format(full_check=True)
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise DatasetError(f"{path}: it is no sparse matrix ({_first_line(error)}); unpack the case again") from error
     if matrix.format != "csr" or matrix.shape != (masks, math.prod(shape)):
         raise DatasetError(

@@ -1,7 +1,10 @@
 """M3D-Seg: arrays and sparse masks; what is lost is said, and nothing in a file is executed."""
 
+import io
 import json
 import pickle
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -144,6 +147,25 @@ def test_bad_masks_are_named(root, name):
     sparse.save_npz(path, change(sparse.load_npz(path)))
     with pytest.raises(DatasetError, match=message):
         len(M3DSegDataset(str(root), "0004"))
+
+
+@pytest.mark.parametrize("count", [10**9, 10**14, -5])
+def test_an_array_that_declares_what_it_does_not_hold_costs_no_memory(root, count):
+    path = only_file(root, "mask_*.npz")
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i4", "fortran_order": False, "shape": (count,)})
+    content["indices.npy"] = header.getvalue() + bytes(80)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=rf"indices\.npy declares {4 * count:,} bytes of values and holds 80"):
+        read_masks(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10**8
 
 
 def test_bad_images_are_named(root):

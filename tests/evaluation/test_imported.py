@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import nibabel as nib
@@ -407,6 +408,12 @@ def write_lie(path):
         np.lib.format.write_array_header_1_0(file, header)
 
 
+def write_large_lie(path):
+    """A header that promises 10^9 bytes, which many a machine has."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("segs.npy", "w") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": (1000,) * 3})
+
+
 def write_words(path):
     np.savez(path, segs=np.full(SHAPE, "liver"))
 
@@ -428,15 +435,19 @@ def write_shares(path):
     np.savez(path, segs=draw_labels(0) / 2)
 
 
-HOSTILE = [write_pickle, write_bomb, write_lie, write_words, write_cut]
+HOSTILE = [write_pickle, write_bomb, write_lie, write_large_lie, write_words, write_cut]
 WRONG = [write_other_key, write_other_shape, write_shares]
 
 
 @pytest.mark.parametrize("write", [*HOSTILE, *WRONG], ids=lambda write: write.__name__)
 def test_archives_of_strangers_are_refused_in_one_sentence(write, tmp_path):
     write(tmp_path / "s.npz")
+    tracemalloc.start()
     with pytest.raises((DatasetError, GeometryError, ScanError), match=r"s\.npz") as caught:
         read_labels_on(tmp_path / "s.npz", volume_of())
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10**8
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "canary").exists()
     assert pickle.dumps(Canary(tmp_path))  # the canary is one that would sing

@@ -16,6 +16,7 @@ from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Volume
 from medvol.evaluation.imported.layouts import SEGS
 from medvol.imaging.file_names import ends_in
+from medvol.imaging.formats.npz import require_declared
 from medvol.imaging.geometry import place_tolerance_mm, turn_to_lps, voxel_to_world
 from medvol.imaging.label_values import to_labels
 from medvol.imaging.reading import read_label_map
@@ -102,9 +103,12 @@ def _load(path: Path, volume: Volume) -> NDArray[Any]:
     """The label map of an archive, which may come from anywhere: no pickle, and no more than its scan has voxels."""
     try:
         with zipfile.ZipFile(path) as archive:
-            size = archive.getinfo(f"{SEGS}.npy").file_size
-        if size > volume.voxels.size * _VALUE_BYTES + _HEADER_BYTES:
-            raise ValueError(f"it holds {size} bytes of labels, too many for {volume.voxels.size} voxels")
+            entry = archive.getinfo(f"{SEGS}.npy")
+            if entry.file_size > volume.voxels.size * _VALUE_BYTES + _HEADER_BYTES:
+                raise ValueError(
+                    f"it holds {entry.file_size} bytes of labels, too many for {volume.voxels.size} voxels"
+                )
+            require_declared(archive, entry)
         with np.load(path, allow_pickle=False) as content:
             labels: NDArray[Any] = content[SEGS]
         if labels.dtype.kind not in "biuf":
