@@ -35,6 +35,7 @@ RELEASE_BANK = Path(__file__).with_name("release_bank.yaml")
 
 _USES = {"training": False, "held_out": True}
 _KINDS: tuple[str, ...] = get_args(QueryKind)
+_PLACE = re.compile(r"\{[a-z]\w*\}", re.ASCII | re.IGNORECASE)
 _GENERATED = {
     False: ("the {name}", "the {name} of the patient", "show the {name}", "the {name} in this scan"),
     True: ("show the {name} of the patient", "show the {name} in this scan"),
@@ -148,11 +149,15 @@ def read_bank(path: Path) -> list[Query]:
         raise QueryError(f"{path}: the query bank is not YAML: {' '.join(str(error).split())}") from error
     queries = []
     for target, uses in _items(content, str(path), "targets"):
+        name = target_name(target)
+        places = _find_places(name, f"{path}: {target!r}")
+        if len(set(places)) < len(places):
+            raise QueryError(f"{path}: {target!r}: a name in braces stands there twice; give each a name of its own")
         for use, kinds in _items(uses, f"{path}: {target!r}", "uses", tuple(_USES)):
             where = f"{path}: {target!r}: {use}"
             for kind, texts in _items(kinds, where, "kinds", _KINDS):
                 queries += [
-                    Query(text, target_name(target), kind, _USES[use], modality)
+                    Query(_with_places(text, places, f"{where}: {kind}"), name, kind, _USES[use], modality)
                     for text, modality in _texts(texts, f"{where}: {kind}")
                 ]
     return queries
@@ -176,6 +181,21 @@ def target_name(label: str) -> str:
     for pattern, plain in _PLAIN_WORDS:
         name = re.sub(pattern, plain, name)
     return name
+
+
+def _find_places(text: str, where: str) -> list[str]:
+    """Names in braces, braces included, in small letters."""
+    if set("{}") & set(_PLACE.sub("", text)):
+        raise QueryError(f"{where}: braces in {text!r:.80} hold no name; write one word of letters, such as {{name}}")
+    return [place.lower() for place in _PLACE.findall(text)]
+
+
+def _with_places(text: str, places: list[str], where: str) -> str:
+    """A text with its names in braces in small letters; they are those of its target."""
+    if set(_find_places(text, where)) != set(places):
+        named = ", ".join(places) or "which has none"
+        raise QueryError(f"{where}: {text!r:.80} must hold the names in braces of its target, {named}")
+    return _PLACE.sub(lambda place: place[0].lower(), text)
 
 
 def _fill(text: str, names: Mapping[str, str]) -> str:

@@ -180,6 +180,12 @@ def test_a_file_adds_phrasings_and_targets(tmp_path):
         bank.phrasings("appendix", held_out=False)
 
 
+def test_names_in_braces_count_in_capitals_or_not(tmp_path):
+    line = '"Brightest {Finding}": {training: {explicit: ["the {Finding}, the {FINDING} that is brightest"]}}'
+    (query,) = QueryBank.load(write(tmp_path, line)).phrasings("brightest Nodule", held_out=False)
+    assert (query.text, query.target) == ("the nodule, the nodule that is brightest", "brightest nodule")
+
+
 def test_saying_a_phrasing_again_changes_nothing(tmp_path):
     bank = QueryBank.load(RELEASE_BANK, write(tmp_path, "liver: {training: {explicit: [the liver]}}"))
     assert bank.phrasings("liver") == BANK.phrasings("liver")
@@ -197,6 +203,25 @@ BROKEN = {
     "text": ("liver: {training: {explicit: the liver}}", "explicit: expected a list of phrasings, got 'the liver'"),
     "no_text": ("liver: {training: {explicit: []}}", "expected a list of phrasings"),
     "empty_text": ("liver: {training: {explicit: [' ']}}", "' ' is not a phrasing"),
+    "place_digit": (
+        '"nodule {1}": {training: {explicit: ["nodule {1}"]}}',
+        "'nodule {1}': braces in 'nodule {1}'",
+    ),
+    "place_words": ('"{the name}": {training: {explicit: ["{the name}"]}}', "braces in '{the name}' hold no name"),
+    "place_underscore": ('"{a_b} c": {training: {explicit: ["{a_b}"]}}', "braces in '{a b} c' hold no name"),
+    "place_foreign": ('"{a²} c": {training: {explicit: ["{a²}"]}}', "braces in '{a²} c' hold no name"),
+    "place_open": ('"{name": {training: {explicit: [x]}}', "braces in '{name' hold no name"),
+    "place_twice": (
+        '"{name} of {Name}": {training: {explicit: ["{name}"]}}',
+        "'{name} of {Name}': a name in braces",
+    ),
+    "place_in_plain": (
+        'liver: {training: {explicit: ["the {name}"]}}',
+        "'the {name}' must hold the names in",
+    ),
+    "brace_in_plain": ('liver: {training: {explicit: ["the liver }"]}}', "braces in 'the liver }' hold no name"),
+    "place_missing": ('"{a} by {b}": {training: {explicit: ["the {a}"]}}', "of its target, {a}, {b}"),
+    "place_unknown": ('"big {a}": {training: {explicit: ["{a} {c}"]}}', "of its target, {a}"),
     "number": ("liver: {training: {explicit: [7]}}", "7 is not a phrasing"),
     "both_uses": ("liver: {held_out: {explicit: [the liver]}}", "'the liver' is given twice, and not for the same use"),
     "modality": (
