@@ -74,7 +74,8 @@ class RegionPropagator(Propagator):
         min_area_px: int = 5,
         min_overlap: float = 0.15,
     ) -> None:
-        require_least(0, smoothing_mm=smoothing_mm, growth_mm=growth_mm, min_area_px=min_area_px)
+        require_least(0, smoothing_mm=smoothing_mm, growth_mm=growth_mm)
+        require_least(1, min_area_px=min_area_px)
         require_share(min_overlap=min_overlap)
         if not 0 < half_width_hu[0] <= half_width_hu[1]:
             raise ConfigError(f"half_width_hu is {half_width_hu}; give a least and a greatest width, both above 0")

@@ -146,7 +146,7 @@ def test_identity_lists_every_setting():
     [
         {"smoothing_mm": -1.0},
         {"growth_mm": float("nan")},
-        {"min_area_px": -1},
+        {"min_area_px": 0},
         {"min_overlap": 1.5},
         {"half_width_hu": (32.0, 20.0)},
         {"half_width_hu": (0.0, 20.0)},
