@@ -95,8 +95,8 @@ class PromptTemplate:
         """Check the settings.
 
         Raises:
-            ConfigError: A size is out of range, the step does not divide 1000, a window is unknown, or the slice tag has no place for the
-                index.
+            ConfigError: A size is out of range, the step does not divide 1000, a window is unknown, or the slice tag
+                has no place for the index.
         """
         sizes = {name: getattr(self, name) for name in ("num_slices", "height_px", "width_px")}
         for name, value in {**sizes, "max_anchors": self.max_anchors}.items():

@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 from medvol.core.errors import ConfigError
 
-
 _COORDINATE_STEPS = (1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100)
 """They divide 1000, so the right and the lower edge of a slice can be written."""
 

@@ -24,7 +24,6 @@ from medvol.imaging.dicom.links import (
 )
 from medvol.imaging.dicom.outputs import DicomOutputs
 from medvol.imaging.dicom.parsing import quiet_values
-from medvol.imaging.dicom.problems import BadSegmentationError
 from medvol.imaging.dicom.segments import read_segments
 
 if TYPE_CHECKING:

@@ -48,8 +48,8 @@ def find_files(path: Path, name: str, listed: Sequence[str], sizes: tuple[int, .
 
     Args:
         path: The header.
-        name: The header's words, in Latin-1: a file name; ``LIST``, with the dimension of each file after it where that is said; or a pattern such as
-            ``slice%03d.raw 1 20 1``: first number, last number, step.
+        name: The header's words, read as Latin-1: a file name; ``LIST``, with the dimension of each file after it where
+            that is said; or a pattern such as ``slice%03d.raw 1 20 1``: first number, last number, step.
         listed: File names in the lines after ``LIST``.
         sizes: Voxels along each axis.
 
