@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +22,9 @@ _PARTIAL = ".partial-"
 _ENDING = 16
 """Letters of the name that a temporary name keeps; writers choose the format by the suffix."""
 
+_FILES, _OWN = 0o666, 0o600
+"""Permissions that a file may have, and those without which it cannot be written."""
+
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMLINK)
 """What a disk says when it takes no more; libraries hand it on as text in errors of their own."""
 
@@ -29,6 +34,8 @@ def write_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary name in the folder of ``path`` and rename it to ``path`` when the block ends well.
 
     The temporary name keeps the suffix, since writers choose the format by it; the folder is made when it is absent.
+    Who may read the file is what the user's umask says, or what the file that is replaced said; so it is for all that
+    is written here.
 
     Args:
         path: The file.
@@ -40,14 +47,15 @@ def write_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_PARTIAL, suffix=f"-{path.name[-_ENDING:]}", dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
+        partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}-{path.name[-_ENDING:]}")
+        partial.touch(exist_ok=False)
+        mode = _kept_mode(path, _mode(partial))
         try:
+            partial.chmod(mode | _OWN)
             yield partial
-            partial.chmod(0o644)
             if durable:
                 _flush(partial)
+            partial.chmod(mode)
             partial.replace(path)
             if durable:
                 _flush(path.parent)
@@ -69,10 +77,12 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder.parent) as place:
             partial, aside = Path(place) / "new", Path(place) / "old"
             partial.mkdir()
+            usual = _mode(partial)
             yield partial
             for file in (file for file in partial.rglob("*") if file.is_file()):
-                file.chmod(0o644)
                 _flush(file)
+                file.chmod(_kept_mode(folder / file.relative_to(partial), usual & _FILES))
+            partial.chmod(_kept_mode(folder, usual))
             if folder.exists():
                 folder.rename(aside)
             try:
@@ -101,12 +111,15 @@ def write_together(folder: Path, last: str) -> Iterator[Path]:
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as place:
-            yield Path(place)
-            files = sorted(Path(place).iterdir(), key=lambda file: file.name == last)
+            partial = Path(place) / "new"
+            partial.mkdir()
+            usual = _mode(partial)
+            yield partial
+            files = sorted(partial.iterdir(), key=lambda file: file.name == last)
             for file in files:
                 require_no_folder(folder / file.name)
-                file.chmod(0o644)
                 _flush(file)
+                file.chmod(_kept_mode(folder / file.name, usual & _FILES))
             with hold(folder):
                 (folder / last).unlink(missing_ok=True)
                 for file in files:
@@ -146,6 +159,19 @@ def hold(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _mode(path: Path) -> int:
+    """Who may read and write a file or a folder; of one that was just made, as the user's umask has it."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _kept_mode(path: Path, usual: int) -> int:
+    """Mode of what is replaced; the usual one where nothing is. Some writers make files that nobody else may read."""
+    try:
+        return _mode(path)
+    except OSError:
+        return usual
 
 
 @contextmanager

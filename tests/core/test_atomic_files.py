@@ -2,6 +2,8 @@
 
 import errno
 import os
+import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -71,6 +73,59 @@ def test_files_that_belong_together_appear_together(tmp_path: Path):
             (place / name).write_text(name)
         assert not (tmp_path / "b.nii").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.png", "b.nii", "old.json"]
+
+
+@pytest.fixture(params=[0o077, 0o022, 0o002], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def write_everywhere(place: Path) -> None:
+    """One file by each writer, of which two are made as safetensors makes them: for their owner alone."""
+    with write_whole(place / "alone" / "a.txt") as partial:
+        partial.write_text("x")
+    with write_whole_folder(place / "folder") as partial:
+        (partial / "below").mkdir()
+        os.close(os.open(partial / "below" / "a.txt", os.O_CREAT, 0o600))
+    with write_together(place / "together", "a.txt") as partial:
+        os.close(os.open(partial / "a.txt", os.O_CREAT, 0o600))
+
+
+FILES = ("alone/a.txt", "folder/below/a.txt", "together/a.txt")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_new_files_and_folders_are_open_to_whom_the_umask_lets(tmp_path: Path, umask):
+    write_everywhere(tmp_path)
+    assert {name: mode(tmp_path / name) for name in FILES} == dict.fromkeys(FILES, 0o666 & ~umask)
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {mode(path) for path in folders} == {0o777 & ~umask}
+    assert len(folders) == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize("kept", [0o600, 0o640, 0o444], ids=oct)
+def test_what_is_written_anew_stays_as_open_as_it_was(tmp_path: Path, kept):
+    write_everywhere(tmp_path)
+    for name in FILES:
+        (tmp_path / name).chmod(kept)
+    (tmp_path / "folder").chmod(0o700)
+    write_everywhere(tmp_path)
+    assert {name: mode(tmp_path / name) for name in FILES} == dict.fromkeys(FILES, kept)
+    assert mode(tmp_path / "folder") == 0o700
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_a_private_file_is_private_while_it_is_written(tmp_path: Path):
+    (tmp_path / "a").touch(0o600)
+    with write_whole(tmp_path / "a") as partial:
+        assert mode(partial) == 0o600
 
 
 def test_two_writers_do_not_mix_halves(tmp_path: Path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,11 +84,12 @@ def test_empty_and_full_masks(volume, tmp_path, suffix, fill):
     assert (read_mask(path, volume) == fill).all()
 
 
-def test_folders_are_made_and_the_file_can_be_read_by_others(volume, tmp_path):
+def test_folders_are_made_and_the_file_can_be_read_by_whom_the_umask_lets(volume, tmp_path):
+    (tmp_path / "plain").touch()
     path = write_mask(str(tmp_path / "new" / "folder" / "mask.nii.gz"), volume.voxels > 0, volume)
     assert isinstance(path, Path)
     assert only_scan(path.parent) == ["mask.nii.gz"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("name", ["mask", "mask.png", "mask.npz", "mask.gz", "mask.nhdr", "mask.mhd", "mask.hdr"])
