@@ -331,6 +331,10 @@ def test_a_replaced_field_keeps_the_rest(cache, tmp_path):
     cache.read_volume(path)
     other = replace(cache.read_volume(path), volume_id="x")
     assert same(replace(other, volume_id=read_volume(path).volume_id), read_volume(path))
+    assert repr(other) == repr(replace(read_volume(path), volume_id="x")).replace("Volume", "CachedVolume", 1)
+    shutil.rmtree(cache.folder)
+    path.unlink()
+    assert np.array_equal(pickle.loads(pickle.dumps(other)).voxels, other.voxels)
 
 
 def test_the_bound_drops_what_was_used_longest_ago(tmp_path):

@@ -48,7 +48,7 @@ class CachedVolume(Volume):
         return voxels
 
     def __repr__(self) -> str:
-        return describe_settings(self, f"{'x'.join(map(str, self._shape))} on disk")
+        return describe_settings(self, *([f"{'x'.join(map(str, self._shape))} on disk"] if self._is_on_disk else []))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +71,12 @@ class CachedVolume(Volume):
         return super().percentiles(shares)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "voxels"}
+        return {name: value for name, value in vars(self).items() if name != "voxels" or not self._is_on_disk}
+
+    @property
+    def _is_on_disk(self) -> bool:
+        """False for a copy with a field replaced, which holds its own voxels."""
+        return "_path" in vars(self)
 
     @property
     def _archive(self) -> SliceArchive:

@@ -198,7 +198,7 @@ def test_overlapping_segments(scan, tmp_path):
 
 def test_overlapping_segments_in_a_table(scan, tmp_path):
     """Every row finds its own segment: a tumour in its kidney, all of them, and one that is said to be absent."""
-    volume, files, labels = scan
+    _, files, labels = scan
     kidney, tumour = labels > 0, labels == 2
     write(tmp_path / "seg.dcm", files, np.stack([kidney, tumour, np.zeros_like(tumour)], axis=-1))
     rows = ["1,kidney,", "2,kidney tumour,", ",kidneys,", "3,kidney cyst,yes", "9,spleen,yes", "3,kidney cyst,"]
