@@ -38,7 +38,7 @@ class CaseDataset(Component):
         """Patient of a case, without reading it; used to keep splits apart."""
 
     def scan_file(self, index: int) -> Path | None:
-        """File that the scan of a case is read from, without reading it; None when it is not a file.
+        """File or folder of DICOM that the scan of a case is read from, without reading it; None when it is neither.
 
         Splits are searched for one scan under two names by it.
         """

@@ -127,11 +127,16 @@ def check_patient_id(dataset: CaseDataset) -> None:
 
 
 def check_scan_file(dataset: CaseDataset) -> None:
-    """The file of a scan is there, or None is said; splits are compared by it."""
+    """The file of a scan, or its folder of DICOM, is there, or None is said; splits are compared by it."""
     for index in _indices(dataset):
         path = dataset.scan_file(index)
-        there = path is None or path.is_file()
-        require(there, f"a file, or None, for case {index}", repr(path), "return the path that the scan is read from")
+        there = path is None or path.exists()
+        require(
+            there,
+            f"a file or a folder of DICOM, or None, for case {index}",
+            repr(path),
+            "return the path that the scan is read from",
+        )
 
 
 def check_find_problems(dataset: CaseDataset) -> None:

@@ -278,6 +278,14 @@ def test_every_check_catches_something():
     assert {check for check, _ in BROKEN} == set(checks.DATASET_CHECKS)
 
 
+def test_a_folder_of_dicom_is_a_scan_file(tmp_path):
+    class OfFolders(Sound):
+        def scan_file(self, index):
+            return tmp_path
+
+    checks.check_scan_file(OfFolders())
+
+
 @pytest.mark.parametrize("check", checks.DATASET_CHECKS, ids=lambda check: check.__name__)
 def test_a_sound_data_set_passes(check):
     check(Sound())
