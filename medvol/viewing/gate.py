@@ -80,7 +80,7 @@ class Gate:
         origin = headers.get(b"origin")
         if origin is not None and origin != f"http://{host}":
             return 403, "the request comes from another page; open the address that medvol view printed"
-        given = scope["path"].split("/")[1].encode(errors="replace")
+        given = scope["path"].partition("/")[2].partition("/")[0].encode(errors="replace")
         if not secrets.compare_digest(given, self._key):
             return 404, "the key in the address is not that of this session; open the address that medvol view printed"
         kind = headers.get(b"content-type", "").partition(";")[0].strip()

@@ -1,5 +1,6 @@
 """The interface of `medvol view`: what a client may ask, what it gets, and what is refused."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from medvol.inference.records import read_record
 from medvol.inference.repropagation import repropagate
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
+from medvol.viewing.gate import Gate
 from medvol.viewing.packing import unpack_mask
 from medvol.viewing.reading_folder import ReadingFolder
 from medvol.viewing.scans import Scan
@@ -258,6 +260,26 @@ def test_only_this_machine_with_the_key_gets_in(answers: Path) -> None:
     assert "unsafe" not in policy
     made.close()
     wrong.close()
+
+
+@pytest.mark.parametrize("path", ["*", "", "/", "//"])
+def test_a_path_without_a_key_is_refused_like_a_wrong_one(path: str) -> None:
+    """``OPTIONS *`` asks about the whole server."""
+    sent: list[dict] = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def receive() -> dict:
+        return {"type": "http.disconnect"}
+
+    async def app(*_: object) -> None:
+        raise AssertionError("it was let through")
+
+    scope = {"type": "http", "path": path, "method": "OPTIONS", "headers": [(b"host", b"127.0.0.1:80")]}
+    asyncio.run(Gate(app, "key")(scope, receive, send))
+    assert sent[0]["status"] == 404
+    assert b"key in the address" in sent[1]["body"]
 
 
 def test_a_scan_that_was_changed_is_refused(api: Api, answers: Path) -> None:
