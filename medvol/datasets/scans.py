@@ -208,7 +208,7 @@ class ScanDataset(CaseDataset):
             scans.setdefault(row.case, []).append((number, row))
         for case, own in scans.items():
             hidden = [number for number, row in own if row.absent]
-            rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
+            rng = np.random.default_rng([self.seed, zlib.crc32(case.encode(errors="surrogatepass"))])
             wanted = int((len(own) - len(hidden)) * share / (1 - share) + rng.random())
             kept |= set(rng.permutation(hidden)[:wanted].tolist())
         return [(number, row) for number, row in rows if number in kept]

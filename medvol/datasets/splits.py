@@ -23,7 +23,9 @@ def split_patients(patients: Iterable[str], fractions: tuple[float, float, float
         fractions: Shares of train, val and test; they sum to 1.
         seed: Another seed deals otherwise.
     """
-    order = sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    order = sorted(
+        set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode(errors="surrogatepass")).hexdigest()
+    )
     first, second = (round(share * len(order)) for share in (fractions[0], fractions[0] + fractions[1]))
     return {"train": set(order[:first]), "val": set(order[first:second]), "test": set(order[second:])}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
 from medvol.core.types import Modality
 from medvol.datasets.layout import Layout, ScanFiles, existing, structure_named
 from medvol.datasets.release import ReleaseDataset
+from medvol.datasets.sheet import read_sheet
 from medvol.imaging.file_names import NIFTI, ends_in, stem
 from medvol.queries.query_bank import target_name
 
@@ -55,10 +55,7 @@ def _read_parts(path: Path) -> dict[str, str]:
     """Split of each case; nothing where there is no such table."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        rows = list(csv.DictReader(file, delimiter=";" if ";" in head else ","))
+    rows = [row.cells for row in read_sheet(path, "image_id")]
     if rows and not {"image_id", "split"} <= rows[0].keys():
         raise DatasetError(f"{path}: expected the columns image_id and split; got {', '.join(rows[0])[:200]}")
-    return {row["image_id"]: _PARTS.get(row["split"] or "", "") for row in rows}
+    return {row["image_id"]: _PARTS.get(row["split"], "") for row in rows}

@@ -59,15 +59,27 @@ def write_corrections(path: Path, corrections: Corrections) -> None:
     """Write the table as CSV.
 
     Raises:
-        RecordError: There is nothing to write.
+        RecordError: There is nothing to write, or something that UTF-8 cannot write.
     """
     if not corrections.rows:
         reasons = "; ".join(f"{count} {reason}" for reason, count in corrections.left_out.items())
         raise RecordError(f"there is nothing to train on ({reasons or 'no answers'}); accept or correct answers first")
+    for row in corrections.rows:
+        _require_text(path, row)
     with write_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(corrections.rows)
+
+
+def _require_text(path: Path, row: dict[str, str]) -> None:
+    """Refuse a row with half a letter in it, such as the name of a file from a disk in Latin-1."""
+    for column, cell in row.items():
+        try:
+            cell.encode()
+        except UnicodeEncodeError:
+            what = f"the {column} {cell!r}, which is no UTF-8 text"
+            raise RecordError(f"{path}: a table cannot hold {what}; rename the file") from None
 
 
 def _why_not(head: Head) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import re
 from dataclasses import replace
@@ -362,6 +363,17 @@ def test_splits_deal_every_patient_once(fractions):
     for name, share in zip(("train", "val", "test"), fractions, strict=True):
         assert abs(len(parts[name]) - 34 * share) <= 1
     assert parts == split_patients(patients[::-1] * 2, fractions, seed=0)
+
+
+def test_a_folder_whose_name_is_no_utf_8(folder, tmp_path_factory):
+    """Its cases are dealt, asked about and kept in a cache like any other's."""
+    (folder / "scan").rename(folder / os.fsdecode(b"sc\xe4n"))
+    cache = CacheSettings(folder=str(tmp_path_factory.mktemp("cache")))
+    questions = QuestionSettings(min_voxels=1, absent_share=0.2)
+    dataset = NiftiDataset(str(folder), questions=questions, cache=cache)
+    assert len(dataset) >= 4
+    assert dataset[0].target.any()
+    assert split_patients({dataset.patient_id(0), "P0"}, (0.5, 0.0, 0.5), 0)["train"]
 
 
 def test_another_seed_deals_otherwise():

@@ -350,6 +350,24 @@ def test_a_meta_table_without_its_columns_is_named(tmp_path):
         len(TotalSegmentatorDataset(str(root)))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "image_id;split;institute\ns0000;train;Universität\n".encode("latin-1"),
+            r"not UTF-8 text \(byte 0xe4 in line 2",
+        ),
+        (b'image_id;split\ns0000;"train\n', "a quote is opened and not closed"),
+        (b"image_id;split\ns0000\n", "not as many cells as the header has"),
+    ],
+)
+def test_a_damaged_meta_table_is_named(tmp_path, content, message):
+    root = releases.write_totalsegmentator(tmp_path, ("train",))
+    (root / "meta.csv").write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"meta\.csv: .*{message}"):
+        len(TotalSegmentatorDataset(str(root)))
+
+
 def test_shares_are_checked():
     for settings in ({"val_share": 0.7, "test_share": 0.5}, {"val_share": -0.1}):
         with pytest.raises(ConfigError, match="shares that sum to at most 1"):

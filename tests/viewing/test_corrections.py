@@ -1,5 +1,6 @@
 """Corrections: what readers kept becomes a table, and SFT teaches their boxes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,15 @@ def test_rejected_answers_and_later_readings_count_as_the_last_says(read_folder:
     found = collect(desk.entries.values(), desk.readings, read_folder)
     assert [row["query"] for row in found.rows] == ["the tail"]
     assert found.left_out == {"rejected": 1, "not read yet": 1}
+
+
+def test_a_file_name_that_is_no_utf_8_is_named_and_nothing_is_written(read_folder: Path) -> None:
+    desk = make_desk(read_folder)
+    found = collect(desk.entries.values(), desk.readings, read_folder)
+    found.rows[1]["image"] = os.fsdecode(b"ct_\xe4.nii.gz")
+    with pytest.raises(RecordError, match=r"cannot hold the image 'ct_\\udce4\.nii\.gz', .* rename the file"):
+        write_corrections(read_folder / "c.csv", found)
+    assert not (read_folder / "c.csv").exists()
 
 
 def test_readings_that_do_not_know_one_another_are_told(read_folder: Path) -> None:

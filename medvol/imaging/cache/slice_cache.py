@@ -175,7 +175,7 @@ class SliceCache:
         """Hash of a file's bytes, looked up while its size and time of change are the same."""
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         stamp = _stamp(path, files)
-        name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=20).hexdigest()
+        name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=20).hexdigest()
         index = self.folder / "hashes" / f"{name}.json"
         try:
             known = parse_json(index.read_text())
@@ -185,7 +185,7 @@ class SliceCache:
             pass
         digest = hashlib.blake2b(digest_size=20)
         for file in files:
-            digest.update(f"{file.relative_to(path)}:{file.stat().st_size};".encode())
+            digest.update(os.fsencode(file.relative_to(path)) + f":{file.stat().st_size};".encode())
             with file.open("rb") as stream:
                 while piece := stream.read(_PIECE):
                     digest.update(piece)
