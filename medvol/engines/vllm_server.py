@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from medvol.engines.vllm_parts.engine_policy import EnginePolicy
 from medvol.engines.vllm_parts.sampling import read_answer, require_length, sampling_fields, served_form_of
 from medvol.engines.vllm_parts.slices_on_the_wire import find_places, pack_slices
 
+log = logging.getLogger(__name__)
+
 _AT_ONCE = 16
 """Requests that wait for an answer at a time, of each process."""
 
@@ -38,7 +41,8 @@ class VLLMServerEngine(RolloutEngine):
     """A vLLM server on its own devices answers over HTTP (extra ``vllm-server``; vLLM itself is not needed here).
 
     In each step the weights are written to a folder that the server reads too; with ``lora_rank``, only the adapters
-    are. The server then forgets the prompts that it read with the old ones. All processes ask the same server.
+    are. The server then forgets the prompts that it read with the old ones. All processes ask the same server. Each
+    start names its weights anew, so several fits may share ``folder``, and with adapters also a server.
 
     Args:
         url: Address of the server, such as ``http://127.0.0.1:8000``.
@@ -60,6 +64,7 @@ class VLLMServerEngine(RolloutEngine):
         self._form: ServedForm | None = None
         self._name = ""
         self._limit = 0
+        self._stem = ""
         self._syncs = 0
 
     def require_ready(self) -> None:
@@ -81,13 +86,14 @@ class VLLMServerEngine(RolloutEngine):
         self._name, self._limit = self._find_model(self._connection)
         self._require_settings(self._connection, form.adapter_rank)
         self._form = form
+        self._stem = _agree(f"medvol-{uuid.uuid4().hex[:8]}")
         return EnginePolicy(self.sample, policy.template)
 
     def sync(self) -> None:
         """Write the weights, once for all processes, have the server read them, and forget what it read before."""
         form, connection = self._started()
         self._syncs += 1
-        folder, older = (Path(self.folder) / f"medvol-{number}" for number in (self._syncs, self._syncs - 1))
+        folder, older = self._place(self._syncs), self._place(self._syncs - 1)
         if form.adapter_rank:
             before, self._name = self._name, folder.name
         if _is_first():
@@ -97,7 +103,7 @@ class VLLMServerEngine(RolloutEngine):
                 loading = {"lora_name": folder.name, "lora_path": str(folder), "load_inplace": True}
                 connection.post("/v1/load_lora_adapter", loading, _LORA)
                 if before == older.name:
-                    connection.post("/v1/unload_lora_adapter", {"lora_name": before}, _LORA)
+                    _unload(connection, before)
             else:
                 loading = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
                 connection.post("/collective_rpc", loading, _DEV)
@@ -112,10 +118,15 @@ class VLLMServerEngine(RolloutEngine):
 
     def stop(self) -> None:
         """Leave the server, and remove the last weights that it was given."""
+        if self._connection is not None and self._form is not None and self._syncs and _is_first():
+            if self._form.adapter_rank:
+                try:
+                    _unload(self._connection, self._name)
+                except EngineError as error:
+                    log.warning("the last adapter may stay on the server: %s", error)
+            shutil.rmtree(self._place(self._syncs), ignore_errors=True)
         if self._connection is not None:
             self._connection.close()
-            if _is_first():
-                shutil.rmtree(Path(self.folder) / f"medvol-{self._syncs}", ignore_errors=True)
         self._connection = self._form = None
         self._syncs = 0
 
@@ -201,6 +212,10 @@ class VLLMServerEngine(RolloutEngine):
             )
         return name, known[name]
 
+    def _place(self, number: int) -> Path:
+        """Where the weights of a sync lie; an adapter has the same name."""
+        return Path(self.folder) / f"{self._stem}-{number}"
+
     def _started(self) -> tuple[ServedForm, Connection]:
         if self._form is None or self._connection is None:
             raise EngineError("VLLMServerEngine was not started; a fit starts it before its first step")
@@ -214,16 +229,36 @@ def _require(kind: type | tuple[type, ...], value: Any) -> Any:
     return value
 
 
+def _unload(connection: Connection, adapter: str) -> None:
+    connection.post("/v1/unload_lora_adapter", {"lora_name": adapter}, _LORA)
+
+
+def _agree(name: str) -> str:
+    """The name that the first process chose, in all of them."""
+    from torch import distributed
+
+    names = [name]
+    if _count_processes() > 1:
+        distributed.broadcast_object_list(names, src=0)
+    return names[0]
+
+
 def _is_first() -> bool:
     """True in the one process that speaks for all."""
     from torch import distributed
 
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    return _count_processes() == 1 or distributed.get_rank() == 0
 
 
 def _wait_for_all() -> None:
     """Go on when all processes have come here."""
     from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if _count_processes() > 1:
         distributed.barrier()
+
+
+def _count_processes() -> int:
+    from torch import distributed
+
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 import time
 
@@ -44,9 +45,84 @@ def test_new_weights_answer_after_a_sync(server, tmp_path, make_policy, settings
         assert largest_gap(policy, prompts, answers) < 1e-3
     loading = "/v1/load_lora_adapter" if settings else "/collective_rpc"
     assert server.paths.count(loading) == server.paths.count("/reset_prefix_cache") == 2
-    assert [one.name for one in (tmp_path / "shared").iterdir()] == ["medvol-2"]
-    assert list(server.fake.adapters) == (["medvol-2"] if settings else [])
+    (last,) = (tmp_path / "shared").iterdir()
+    assert re.fullmatch("medvol-[0-9a-f]{8}-2", last.name)
+    assert list(server.fake.adapters) == ([last.name] if settings else [])
     engine.stop()
+    assert not list((tmp_path / "shared").iterdir())
+    assert not server.fake.adapters
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}], ids=["all weights", "adapters"])
+def test_two_fits_with_one_folder(server, tiny_folder, tmp_path, make_policy, settings):
+    """Each has its own server, and writes its weights just before the other's are read."""
+    policy, other = make_policy(**settings), make_policy(**settings)
+    change(policy, 0.05)
+    change(other, -0.1)
+    with FakeServer(str(tiny_folder)) as listening:
+        engine, second = connect(server, tmp_path), connect(listening, tmp_path)
+        asked, asked_second = engine.start(policy), second.start(other)
+
+        def meanwhile(path, body):
+            if path in ("/collective_rpc", "/v1/load_lora_adapter"):
+                server.answer = None
+                second.sync()
+
+        server.answer = meanwhile
+        engine.sync()
+        prompts = make_prompts(policy)
+        assert largest_gap(policy, prompts, asked.generate(prompts, 2, SAMPLING)) < 1e-3
+        assert len(list((tmp_path / "shared").iterdir())) == 2
+        engine.stop()
+        assert len(list((tmp_path / "shared").iterdir())) == 1
+        assert largest_gap(other, prompts, asked_second.generate(prompts, 2, SAMPLING)) < 1e-3
+        second.sync()
+        second.stop()
+    assert not list((tmp_path / "shared").iterdir())
+
+
+def test_adapters_of_two_fits_on_one_server(server, tmp_path, make_policy):
+    policy, other = make_policy(lora_rank=4), make_policy(lora_rank=4)
+    change(policy, 0.05)
+    change(other, -0.1)
+    engine, second = connect(server, tmp_path), connect(server, tmp_path)
+    asked, asked_second = engine.start(policy), second.start(other)
+    engine.sync()
+    second.sync()
+    prompts = make_prompts(policy)
+    assert len(server.fake.adapters) == 2
+    assert largest_gap(policy, prompts, asked.generate(prompts, 2, SAMPLING)) < 1e-3
+    engine.stop()
+    assert largest_gap(other, prompts, asked_second.generate(prompts, 2, SAMPLING)) < 1e-3
+
+
+def test_all_processes_ask_for_the_weights_of_the_first(server, tmp_path, make_policy, monkeypatch):
+    policy = make_policy(lora_rank=4)
+    engine = connect(server, tmp_path)
+
+    def give(names, src):
+        assert src == 0
+        names[0] = "medvol-of-the-first"
+
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 1, "barrier": None}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", give)
+    asked = engine.start(policy)
+    engine.sync()
+    server.answer = lambda path, body: (503, "seen") if path.endswith("/generate") else None
+    with pytest.raises(EngineError, match="seen"):
+        asked.generate(make_prompts(policy, ["the liver"]), 1, SAMPLING)
+    assert server.calls[-1][1]["model"] == "medvol-of-the-first-1"
+    assert "/v1/load_lora_adapter" not in server.paths
+
+
+def test_a_server_that_is_gone_does_not_keep_a_fit_from_its_end(server, tmp_path, make_policy, caplog):
+    engine = connect(server, tmp_path)
+    engine.start(make_policy(lora_rank=4))
+    engine.sync()
+    server.answer = lambda path, body: (503, "going down")
+    engine.stop()
+    assert "the last adapter may stay on the server" in caplog.text
     assert not list((tmp_path / "shared").iterdir())
 
 
@@ -103,12 +179,13 @@ def test_requests_are_those_that_vllm_reads(server, tmp_path, make_policy):
     asked.generate([prompt], 2, SAMPLING)
     body = next(body for path, body in server.calls if path.endswith("/generate"))
     request = protocol.GenerateRequest.model_validate(body)
-    assert (request.model, request.sampling_params.n, request.sampling_params.seed) == ("medvol-1", 2, 11)
+    (written,) = (tmp_path / "shared").iterdir()
+    assert (request.model, request.sampling_params.n, request.sampling_params.seed) == (written.name, 2, 11)
     items = mm_kwargs_from_features(request.features)["image"]
     own = policy.load().prepare(torch.from_numpy(np.array(prompt.slices.pixels)))
     assert torch.equal(torch.cat([item["pixel_values"].data for item in items]), own["pixel_values"])
     mapper = Qwen3VLForConditionalGeneration.hf_to_vllm_mapper
-    with safe_open(tmp_path / "shared" / "medvol-1" / "adapter_model.safetensors", "pt") as file:
+    with safe_open(written / "adapter_model.safetensors", "pt") as file:
         places = {parse_fine_tuned_lora_name(name, mapper)[0] for name in file.keys()}  # noqa: SIM118
     assert "language_model.model.layers.0.self_attn.q_proj" in places
     assert all(place.startswith("language_model.model.layers.") for place in places)
