@@ -7,7 +7,7 @@ slice ``voxels[z]`` is ready for display, the patient's left on the image's righ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
@@ -36,6 +36,7 @@ class Source(Brief):
         orientation: nibabel orientation array from the stored to the canonical axes, shape (3, 2).
         header: Header to copy units and codes from, or None.
         series: What the caller named a DICOM series by; empty when none was named.
+        read_with: What else the caller gave of ``modality``, ``assume_orientation`` and ``nan_to``, by name.
     """
 
     path: Path | None
@@ -44,6 +45,7 @@ class Source(Brief):
     orientation: NDArray[np.float64]
     header: Any = None
     series: str = ""
+    read_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

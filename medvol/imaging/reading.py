@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -83,6 +84,8 @@ def read_volume(
     voxels, affine, source = read_oriented(path, assume_orientation, max_bytes, name)
     filled = to_intensities(path, voxels, nan_to)
     identity = hash_voxels(filled, affine)
+    given = {"modality": modality, "assume_orientation": assume_orientation, "nan_to": nan_to}
+    source = replace(source, read_with={key: value for key, value in given.items() if value is not None})
     volume = Volume(filled, affine, find_modality(path, filled, source, modality), identity, source)
     return remember_hash(volume, identity)
 

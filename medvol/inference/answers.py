@@ -119,13 +119,14 @@ class Question:
             raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
         if not self._is_of(record):
             raise RecordError(
-                f"{self.paths['record']} holds another answer ({quote(record.query)} about {record.scan_path}); "
-                f"{_WAYS_OUT}"
+                f"{self.paths['record']} holds another answer ({quote(record.query)} about {record.scan_path}, read as "
+                f"{record.modality}); {_WAYS_OUT}"
             )
         return there
 
     def _is_of(self, record: EvidenceRecord) -> bool:
-        return _is_asked(record, self.job, self.identity) and record.scan_sha256 == self.scan_sha256
+        same_scan = record.scan_sha256 == self.scan_sha256 and record.modality in (self.modality, None)
+        return same_scan and _is_asked(record, self.job, self.identity)
 
 
 def pose(job: Job, volume: Volume, identity: Mapping[str, Any]) -> Question:
@@ -157,6 +158,8 @@ class EarlierAnswers:
     def find(self, job: Job, identity: Mapping[str, Any], dicom: DicomOutputs = NO_DICOM) -> Answer | None:
         """The answer to a job whose scan is where it was, and older than the record.
 
+        One whose scan was read with a modality or the like is passed over: read without, it may be another question.
+
         Args:
             job: One query about one scan.
             identity: Of the policy and the propagator, as plain values.
@@ -165,6 +168,8 @@ class EarlierAnswers:
         for path, record in self._found.get((place(job.scan), job.series, job.query), []):
             placed = path.stem == job.name if job.named else path.stem.startswith(f"{job.name}_")
             if not (placed and path.parent == job.folder and _is_asked(record, job, identity)):
+                continue
+            if record.read_with != {}:
                 continue
             if _is_whole(path, record, dicom) and _is_newer(path, job):
                 return path, record

@@ -84,7 +84,8 @@ def run_jobs(
         read: Reads a scan; called with its path, and with ``series`` when a job names one.
         progress: Called after every job.
         dicom: DICOM outputs to write beside every mask.
-        read_all: Read every scan, also one that did not change since it was answered: it may now be read differently.
+        read_all: Read every scan, also one that did not change since it was answered; for a ``read`` that is given a
+            modality or the like.
         html: Write ``answers.html``, one page that shows every answer, those of earlier runs too; it reads every scan.
 
     Raises:

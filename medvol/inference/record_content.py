@@ -68,6 +68,7 @@ def describe_scan(volume: Volume) -> dict[str, Any]:
         "series": (source.series or None) if source is not None else None,
         "sha256": hash_volume(volume),
         "modality": volume.modality,
+        "read_with": {} if source is None else dict(source.read_with),
         "shape_zyx": list(volume.shape),
         "spacing_zyx_mm": list(volume.spacing),
         "affine_stored": (volume.affine if source is None else source.affine).tolist(),

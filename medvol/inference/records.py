@@ -62,6 +62,7 @@ class EvidenceRecord:
         dicom: Kinds of the DICOM outputs beside it.
         with_patient: True when they say who the patient is.
         modality: What the scan was read as; None where the record does not say.
+        read_with: What the reader was given besides the scan, such as a modality; None where the record does not say.
         reading: What a person made of an answer; None for a policy's own.
         looks: Every look of a policy that looks more than once; empty for other policies.
         described: What it says under ``evidence``, as it stands there: the places of the anchor that are written for
@@ -85,6 +86,7 @@ class EvidenceRecord:
     dicom: frozenset[str] = frozenset()
     with_patient: bool = False
     modality: str | None = None
+    read_with: Mapping[str, Any] | None = None
     reading: Reading | None = None
     looks: tuple[Look, ...] = ()
     described: Mapping[str, Any] = field(default_factory=dict)
@@ -140,6 +142,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         dicom=frozenset(fields.mapping("dicom.files")).intersection(KINDS) if says_dicom else frozenset(),
         with_patient=fields.flag("dicom.with_patient") if says_dicom else False,
         modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
+        read_with=fields.mapping("scan.read_with") if "read_with" in fields.get("scan") else None,
         reading=_read_reading(fields),
         looks=fields.looks() if "looks" in fields.content else (),
         described=fields.mapping("evidence"),

@@ -135,6 +135,39 @@ def test_another_modality_is_another_question(write_block, tmp_path: Path):
     assert len(contents(out)) == 6
 
 
+@pytest.mark.parametrize("given", [{"modality": "MR"}, {"nan_to": 0.0}], ids=["modality", "nan_to"])
+def test_an_answer_about_a_scan_that_was_read_otherwise_is_looked_at(write_block, tmp_path: Path, given):
+    """Asked with a setting of the reader by mistake, then without it; a third time the scan is not read again."""
+    out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
+    asked = job(scan, "the block", out)
+    run(out, asked, read=lambda path: read_volume(path, **given), read_all=True)
+    read = []
+
+    def read_plainly(path):
+        read.append(path)
+        return read_volume(path)
+
+    same = "modality" not in given  # no voxel was filled, so the scan is the same
+    (outcome,) = run(out, asked, read=read_plainly).outcomes
+    assert (outcome.status, len(read)) == ("skipped" if same else "done", 1)
+    found = records.read_record(outcome.record)
+    assert found.modality == read_volume(scan).modality
+    assert found.read_with == (given if same else {})
+    assert statuses(run(out, asked, read=read_plainly)) == ["skipped"]
+    assert len(read) == (2 if same else 1)
+
+
+def test_an_answer_of_a_given_name_is_kept_from_another_modality(write_block, tmp_path: Path):
+    out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
+    asked = job(scan, "the block", out, "mine")
+    assert statuses(run(out, asked, read=lambda path: read_volume(path, modality="MR"), read_all=True)) == ["done"]
+    (outcome,) = run(out, asked).outcomes
+    assert (outcome.status, outcome.error) == ("failed", "RecordError")
+    assert "read as MR" in outcome.detail
+    assert statuses(run(out, asked, overwrite=True)) == ["done"]
+    assert statuses(run(out, asked)) == ["skipped"]
+
+
 def test_a_given_name_is_not_taken_from_another_question(write_block, tmp_path: Path):
     out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
     first, other = job(scan, "the block", out, "mine"), job(scan, "the rest", out, "mine")
