@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from medvol.core.atomic_files import write_together
 from medvol.core.errors import RecordError
-from medvol.core.json_file import read_json, write_json
+from medvol.core.json_file import read_json, require_few_values, to_json, write_json
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget
 from medvol.evaluation.lesions import LesionScore
@@ -22,6 +22,10 @@ from medvol.evaluation.summary import summarise
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
 SUMMARY_FILE = "evaluation.json"
+
+_MAX_BYTES = 2_000_000_000
+_MAX_VALUES = 25_000_000
+"""Of ``cases.json``: half a million cases have as many."""
 
 Record = TypeVar("Record")
 
@@ -64,6 +68,9 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
 
     Returns:
         Path of ``evaluation.json``, written last.
+
+    Raises:
+        RecordError: There are more cases than could be read back.
     """
     summary = {
         "schema": SCHEMA,
@@ -73,7 +80,7 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
         **summarise(scores, seed),
     }
     with write_together(folder, last=SUMMARY_FILE) as place:
-        write_json(place / CASES_FILE, [asdict(score) for score in scores])
+        (place / CASES_FILE).write_bytes(_to_readable_json(scores))
         write_json(place / SUMMARY_FILE, summary)
     return folder / SUMMARY_FILE
 
@@ -90,7 +97,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise RecordError(
             f"{folder / SUMMARY_FILE} is not an evaluation of this version ({SCHEMA}); run the test again"
         )
-    rows = read_json(folder / CASES_FILE, _ORIGIN, _REMEDY)
+    rows = read_json(folder / CASES_FILE, _ORIGIN, _REMEDY, _MAX_BYTES, _MAX_VALUES)
     if not isinstance(rows, list) or not rows:
         raise RecordError(f"{folder / CASES_FILE} holds no list of cases; run the test again")
     scores = tuple(_read_score(row, folder / CASES_FILE) for row in rows)
@@ -111,6 +118,19 @@ def about_run(evaluation: Evaluation) -> dict[str, Any]:
     if not isinstance(about.get("settings"), dict):
         raise RecordError(f"{evaluation.folder} does not say with which settings it was scored; run the test again")
     return about
+
+
+def _to_readable_json(scores: Sequence[CaseScore]) -> bytes:
+    data = to_json([asdict(score) for score in scores])
+    try:
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"it has {len(data)} bytes, more than {_MAX_BYTES}")
+        require_few_values(data.decode(), _MAX_VALUES)
+    except ValueError as error:
+        raise RecordError(
+            f"{CASES_FILE} of {len(scores)} cases could not be read back ({error}); test fewer cases at a time"
+        ) from error
+    return data
 
 
 def _is_summary(about: Any) -> bool:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from medvol.core import json_file
 from medvol.core.errors import RecordError
 from medvol.core.json_file import parse_json, read_json, write_json
 
@@ -46,15 +45,14 @@ def test_what_is_no_json(tmp_path, content):
         read_json(tmp_path / "x.json", *SAID)
 
 
-def test_nothing_a_folder_and_too_much(tmp_path, monkeypatch):
+def test_nothing_a_folder_and_too_much(tmp_path):
     with pytest.raises(RecordError, match=r"none\.json does not exist; a run writes it"):
         read_json(tmp_path / "none.json", *SAID)
     with pytest.raises(RecordError, match="is a folder, not a JSON file; a run writes it"):
         read_json(tmp_path, *SAID)
     (tmp_path / "x.json").write_text("[1, 2]")
-    monkeypatch.setattr(json_file, "MAX_BYTES", 5)
     with pytest.raises(RecordError, match="has 6 bytes, and at most 5 are read; run it again"):
-        read_json(tmp_path / "x.json", *SAID)
+        read_json(tmp_path / "x.json", *SAID, max_bytes=5)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +69,23 @@ def test_nothing_is_lost_and_python_does_not_speak(tmp_path: Path, text: str, sa
     with pytest.raises(RecordError, match=r"x\.json cannot be read as JSON \(.*\); run it again") as refusal:
         read_json(tmp_path / "x.json", *SAID)
     assert f"({said})" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[1, 2, 3]", 3),
+        ('{"a": [1, 2], "b": {}}', 5),
+        (r'["a,b,[{,,", "\\", "\",,,,"]', 3),
+        ('"' + "\\\\," * 200_000 + '"', 0),
+    ],
+    ids=["a list", "nested", "signs in strings", "a long string"],
+)
+def test_values_are_counted_outside_of_strings(text, values):
+    """By hand: opening brackets and commas."""
+    assert parse_json(text, max_values=values) == json.loads(text)
+    with pytest.raises(ValueError, match=f"it holds more than {values - 1:,} values"):
+        parse_json(text, max_values=values - 1)
 
 
 def test_a_key_may_repeat_where_others_wrote_the_file():

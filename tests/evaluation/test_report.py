@@ -9,6 +9,7 @@ from rich.console import Console
 
 from medvol.core.errors import ConfigError, RecordError
 from medvol.core.json_file import write_json
+from medvol.evaluation import archive
 from medvol.evaluation.archive import read_evaluation, write_evaluation
 from medvol.evaluation.report import format_interval, format_p, report_runs
 from medvol.evaluation.settings import EvaluationSettings
@@ -163,6 +164,26 @@ def test_neither_file_is_written_when_one_cannot_be(make_scores, tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_evaluation(tmp_path, make_scores(20), {"policy": {"temperature": float("inf")}})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_large_test_can_be_read_back(make_scores, tmp_path):
+    """Words with more signs than other files may have values, and room for ten times 45,000 questions."""
+    scores = [dataclasses.replace(score, completion=",[{" * 100_000) for score in make_scores(10)]
+    path = write_evaluation(tmp_path / "run", scores, ABOUT).with_name("cases.json")
+    assert read_evaluation(tmp_path / "run").scores == tuple(scores)
+    rows = json.loads(path.read_text())
+    values = sum(len(row) + sum(len(part) for part in row.values() if isinstance(part, dict)) for row in rows)
+    assert 450_000 * values / len(rows) < archive._MAX_VALUES
+
+
+@pytest.mark.parametrize("bound", ["_MAX_VALUES", "_MAX_BYTES"])
+def test_nothing_is_written_that_cannot_be_read_back(make_scores, tmp_path, monkeypatch, bound):
+    write_evaluation(tmp_path, make_scores(10), ABOUT)
+    before = (tmp_path / "cases.json").read_bytes()
+    monkeypatch.setattr(archive, bound, 50)
+    with pytest.raises(RecordError, match=r"cases could not be read back .*test fewer cases at a time"):
+        write_evaluation(tmp_path, make_scores(20), ABOUT)
+    assert (tmp_path / "cases.json").read_bytes() == before
 
 
 def test_runs_of_one_name_are_told_apart(make_scores, tmp_path):
