@@ -21,8 +21,9 @@ from medvol.evaluation.module import EvaluationModule
 from medvol.guarding.guard import name_component, require_ready
 from medvol.training.data import CaseDataModule
 from medvol.training.module import TrainingModule
+from medvol.training.movement import require_wide
 
-_BUILT = ("model", "trainer")
+_ACCEPTED = {"model": LightningModule, "trainer": Trainer, "seed_everything": bool | int}
 _VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -56,20 +57,23 @@ def find_obstacles(config: Path, data: CaseDataModule) -> Iterator[Finding]:
 def _build(config: Path, settings: dict[str, Any]) -> LightningModule:
     """The module; the settings of the trainer are parsed and looked at."""
     check_outline(settings, {key: hint for verb in _VERBS for key, hint in accepted_keys(verb).items()})
-    chosen = {key: settings[key] for key in _BUILT if settings.get(key) is not None}
+    chosen = {key: settings[key] for key in _ACCEPTED if settings.get(key) is not None}
     parser = ExperimentParser(exit_on_error=True)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, sub_configs=True)
+    parser.add_argument("--seed_everything", type=_ACCEPTED["seed_everything"], default=True)
     assert MODULES, "imported, so that their bare names are known"
     try:
         with chdir(config.parent):
             parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
-        raise explain_refusal(refusal, chosen, {"model": LightningModule, "trainer": Trainer}) from refusal
-    require_sound(parsed.trainer, settings.get("seed_everything", 0))
+        raise explain_refusal(refusal, chosen, _ACCEPTED) from refusal
+    require_sound(parsed.trainer, settings.get("seed_everything", parsed.seed_everything))
     with building("the experiment"):
         built = parser.instantiate(parsed)
     module: LightningModule = built.model
+    if isinstance(module, TrainingModule):
+        require_wide(parsed.trainer.precision)
     return module
 
 

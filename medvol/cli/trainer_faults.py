@@ -43,6 +43,8 @@ def require_sound(settings: Mapping[str, Any], seed: Any) -> None:
         if isinstance(value, int) and not isinstance(value, bool) and value < least:
             end = " (-1 sets no end)" if key in ("max_steps", "max_epochs") else ""
             raise ConfigError(f"trainer.{key} is {value}; it must be {least} or more{end}")
+    if seed is None:
+        raise ConfigError(f"seed_everything is empty; give a whole number from 0 to {_LARGEST_SEED}, or leave it out")
     if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:
         raise ConfigError(f"seed_everything is {seed}; it must be from 0 to {_LARGEST_SEED}")
 

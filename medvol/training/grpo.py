@@ -107,12 +107,14 @@ class GRPOModule(TrainingModule):
         """The rewards and the engine too."""
         return (*self.rewards, self.engine, *super().needed_components)
 
+    @property
+    def updates_per_batch(self) -> int:
+        """As many as there are updates on a batch of rollouts."""
+        return self.optimizer.updates_per_rollout
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by optimiser steps."""
-        steps = float(self.trainer.estimated_stepping_batches)
-        if self.trainer.max_steps < 0:
-            steps *= self.optimizer.updates_per_rollout
-        return self.optimise(self.policy.trainable_parameters(), (0.9, 0.95), int(steps))
+        return self.optimise(self.policy.trainable_parameters(), (0.9, 0.95))
 
     def on_fit_start(self) -> None:
         """Watch an engine that has weights of its own.

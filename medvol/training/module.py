@@ -33,7 +33,7 @@ from medvol.training.gradients import (
 )
 from medvol.training.moments import make_adamw, require_same_moments
 from medvol.training.movement import Movement, MovementWatch, require_wide
-from medvol.training.schedule import warm_up_then_cosine
+from medvol.training.schedule import count_steps, warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
 from medvol.training.strategies import require_proven, sharded_layers, whole_layers
 from medvol.training.zero import ZeroStrategy
@@ -80,17 +80,23 @@ class TrainingModule(EvaluationModule, ABC):
         self.seed = seed
         self.gatherer = Gatherer(type(self).__name__, reword > 0)
 
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimiser steps on each batch."""
+        return 1
+
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Train on a batch."""
 
     def optimise(
-        self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float], steps: int
+        self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float]
     ) -> OptimizerLRScheduler:
-        """AdamW with warm-up and cosine over so many optimiser steps."""
+        """AdamW with warm-up and cosine over the optimiser steps of the fit."""
         own = self.optimizer
         optimizer = make_adamw(parameters, own, betas)
         MovementWatch(optimizer, self._tell_movement)
+        steps = count_steps(self.trainer, self.updates_per_batch)
         shape = warm_up_then_cosine(own.warmup_steps, steps, own.final_share)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -103,7 +109,7 @@ class TrainingModule(EvaluationModule, ABC):
         """
         super().setup(stage)
         if stage == "fit":
-            require_wide(self.trainer)
+            require_wide(self.trainer.precision)
             require_proven(self.trainer.strategy, self.optimizer.moments)
             self.policy.load_for_training()
 

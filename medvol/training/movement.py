@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch.distributed.tensor import DTensor
 
 from medvol.core.errors import ConfigError
@@ -103,16 +102,24 @@ class MovementWatch:
                 hook.remove()
 
 
-def require_wide(trainer: Trainer) -> None:
-    """Refuse a trainer that rounds all weights, the trained ones too.
+def require_wide(precision: Any) -> None:
+    """Refuse a precision that rounds all weights, the trained ones too, or one that scales gradients.
+
+    Args:
+        precision: Of the trainer, or as its settings have it.
 
     Raises:
-        ConfigError: Its precision is a narrow one for weights and computing alike.
+        ConfigError: It is a narrow one for weights and computing alike, or float16 with a scaler.
     """
-    if trainer.precision in ("16-true", "bf16-true"):
+    if precision in ("16-true", "bf16-true"):
         raise ConfigError(
-            f"trainer.precision is {trainer.precision}, which keeps trained weights in a type that rounds small steps "
+            f"trainer.precision is {precision}, which keeps trained weights in a type that rounds small steps "
             "away; choose 32-true or bf16-mixed (QwenVLPolicy has dtype: bfloat16 for what is not trained)"
+        )
+    if precision in ("16-mixed", "16", 16):
+        raise ConfigError(
+            f"trainer.precision is {precision}, which scales gradients until they overflow, and training here clips "
+            "and checks them as they are; choose bf16-mixed or 32-true"
         )
 
 

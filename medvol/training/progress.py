@@ -11,6 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from medvol.terminal.progress import Work
+from medvol.training.module import TrainingModule
+from medvol.training.schedule import count_steps
 
 _NOTE_INTERVAL_S = 1.0
 """Figures are read from the device at most this often."""
@@ -141,9 +143,7 @@ def _loss(trainer: Trainer, outputs: Any) -> dict[str, Any]:
 
 def _planned_steps(trainer: Trainer, module: LightningModule) -> int | None:
     """Optimiser steps of the whole fit; None without an end."""
-    steps = float(trainer.estimated_stepping_batches) * getattr(module, "updates_per_rollout", 1)
-    if trainer.max_steps >= 0:
-        steps = min(steps, trainer.max_steps)
+    steps = count_steps(trainer, module.updates_per_batch if isinstance(module, TrainingModule) else 1)
     return int(steps) if math.isfinite(steps) else None
 
 

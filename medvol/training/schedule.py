@@ -1,17 +1,30 @@
-"""Learning-rate schedules, as functions of the step."""
+"""How many optimiser steps a fit takes, and learning-rate schedules as functions of the step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
+from lightning.pytorch import Trainer
 
-def warm_up_then_cosine(warmup_steps: int, total_steps: int, final_share: float) -> Callable[[int], float]:
+
+def count_steps(trainer: Trainer, updates_per_batch: int) -> float:
+    """Optimiser steps of a whole fit; infinite when it has no end.
+
+    Args:
+        trainer: Knows the batches; its own estimate has one step for a batch, or for those that it accumulates.
+        updates_per_batch: Steps that a module takes on each batch.
+    """
+    steps = float(trainer.estimated_stepping_batches) * updates_per_batch
+    return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
+
+
+def warm_up_then_cosine(warmup_steps: int, total_steps: float, final_share: float) -> Callable[[int], float]:
     """Rise linearly to 1 over the warm-up, then fall along half a cosine to ``final_share`` at the last step.
 
     Args:
         warmup_steps: Length of the rise; 0 starts at the peak.
-        total_steps: Length of the training, warm-up included.
+        total_steps: Length of the training, warm-up included; infinite stays at the peak.
         final_share: Value at its end, in [0, 1].
     """
 

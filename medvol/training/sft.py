@@ -89,7 +89,7 @@ class SFTModule(TrainingModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine, by steps."""
-        return self.optimise(self.trained_parameters(), (0.9, 0.98), int(self.trainer.estimated_stepping_batches))
+        return self.optimise(self.trained_parameters(), (0.9, 0.98))
 
     def trained_parameters(self) -> Iterable[torch.nn.Parameter]:
         """What the optimiser may change."""

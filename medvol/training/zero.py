@@ -31,13 +31,8 @@ class ZeroStrategy(DDPStrategy):
 
         Raises:
             MissingExtraError: DeepSpeed is not installed.
-            ConfigError: Gradients are to be clipped by value, or scaled.
+            ConfigError: Gradients are to be clipped by value.
         """
-        if getattr(self.precision_plugin, "scaler", None) is not None:
-            raise ConfigError(
-                f"trainer.precision is {trainer.precision}, which scales gradients, and {NAME} does not; choose "
-                "bf16-mixed or 32-true"
-            )
         if trainer.gradient_clip_algorithm == "value":
             raise ConfigError(
                 f"trainer.gradient_clip_algorithm is value, and {NAME} clips gradients by their norm; leave it out"

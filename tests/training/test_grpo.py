@@ -27,6 +27,7 @@ from medvol.rewards.format import FormatReward
 from medvol.training.checkpoint import SpecCheckpoint, load_policy
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
+from medvol.training.progress import _planned_steps
 from medvol.training.settings import (
     AdvantageSettings,
     GRPOOptimizerSettings,
@@ -270,6 +271,16 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
     assert trainer.global_step == 8
     assert digest(resumed) == digest(whole)
     assert load_policy(last).identity()["sha256"] == whole.policy.identity()["sha256"]
+
+
+def test_the_schedule_and_the_display_end_with_the_last_update(tmp_path):
+    """One epoch of two batches, four updates on each; ``max_steps`` lies far behind."""
+    module = make_module(optimizer={"updates_per_rollout": 4, "warmup_steps": 0, "final_share": 0.1})
+    trainer = make_trainer(tmp_path, 1000)
+    trainer.fit_loop.max_epochs = 1
+    trainer.fit(module, make_data(4))
+    assert trainer.global_step == _planned_steps(trainer, module) == 8
+    assert module.lr_schedulers().get_last_lr()[0] == pytest.approx(0.1 * 3e-3)
 
 
 class Answering(TinyPolicy):

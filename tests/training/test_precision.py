@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 
 from medvol.cli import main
@@ -167,6 +168,13 @@ def test_mixed_precision_of_the_trainer_trains_float32(kind: str, folder: str, t
 def test_a_trainer_that_rounds_all_weights_is_refused(precision: str, folder: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"trainer.precision is {precision}, which keeps trained weights"):
         make_trainer(tmp_path, 1, precision=precision).fit(make_module("sft", folder), make_data())
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_a_precision_that_scales_gradients_is_refused(kind: str, folder: str, tmp_path: Path) -> None:
+    scaled = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(ConfigError, match="trainer.precision is 16-mixed, which scales gradients"):
+        make_trainer(tmp_path, 1, plugins=[scaled]).fit(make_module(kind, folder), make_data())
 
 
 def test_a_plug_in_whose_weights_do_not_move_is_stopped(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
 from scipy import ndimage
 
 from medvol.cli import main
@@ -23,7 +24,7 @@ from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.checkpoint import SpecCheckpoint, load_policy, read_checkpoint
 from medvol.training.data import CaseDataModule
-from medvol.training.schedule import warm_up_then_cosine
+from medvol.training.schedule import count_steps, warm_up_then_cosine
 from medvol.training.settings import AnswerSettings, OptimizerSettings
 from medvol.training.sft import SFTModule
 from medvol.training.true_answers import write_answer
@@ -177,6 +178,37 @@ class Evil:
 def test_only_a_trainable_policy_can_be_fitted():
     with pytest.raises(ConfigError, match="nothing to train"):
         SFTModule(ScriptedPolicy(), ExtrudePropagator())
+
+
+@pytest.mark.parametrize(
+    ("ends", "updates", "steps"),
+    [
+        ({"max_epochs": 1}, 4, 24),
+        ({"max_epochs": 2}, 1, 12),
+        ({"max_epochs": 1, "max_steps": 1000}, 4, 24),
+        ({"max_epochs": 1, "max_steps": 10}, 4, 10),
+        ({"max_epochs": -1, "max_steps": 50}, 4, 50),
+        ({"max_epochs": -1}, 4, float("inf")),
+    ],
+)
+def test_steps_of_a_fit_are_batches_times_updates(ends, updates, steps):
+    """Six batches an epoch."""
+    found = []
+
+    class Counting(BoringModel):
+        def configure_optimizers(self):
+            found.append(count_steps(self.trainer, updates))
+            self.trainer.should_stop = True
+            return super().configure_optimizers()
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    pl.Trainer(**ends, limit_train_batches=6, limit_val_batches=0, accelerator="cpu", **quiet).fit(Counting())
+    assert found == [steps]
+
+
+def test_a_schedule_without_an_end_stays_at_its_peak():
+    share = warm_up_then_cosine(2, float("inf"), 0.1)
+    assert [share(step) for step in (0, 1, 2, 10**6)] == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_warm_up_then_cosine():

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from medvol.core.errors import ConfigError, MissingExtraError
@@ -52,9 +51,3 @@ def test_a_missing_library_is_named(monkeypatch):
 def test_clipping_by_value_is_refused():
     with pytest.raises(ConfigError, match="gradient_clip_algorithm is value"):
         ZeroStrategy().setup_optimizers(SimpleNamespace(gradient_clip_algorithm="value"))
-
-
-def test_scaled_gradients_are_refused():
-    strategy = ZeroStrategy(precision_plugin=MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu")))
-    with pytest.raises(ConfigError, match="precision is 16-mixed, which scales gradients"):
-        strategy.setup_optimizers(SimpleNamespace(gradient_clip_algorithm=None, precision="16-mixed"))
