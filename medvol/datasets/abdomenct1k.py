@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.datasets.layout import Layout, ScanFiles, Structure
+from medvol.datasets.layout import Layout, ScanFiles, Structure, one_each
 from medvol.datasets.release import ReleaseDataset
 from medvol.imaging.file_names import NIFTI, ends_in, stem
 
@@ -30,8 +30,8 @@ class AbdomenCT1KLayout(Layout):
     def find(self, root: Path) -> list[ScanFiles]:
         """See ``Layout``."""
         files = sorted(path for path in root.rglob("Case_*.nii*") if ends_in(path, NIFTI))
-        masks = {stem(path.name): path for path in files if re.fullmatch(r"Case_\d+", stem(path.name))}
-        images = {m[1]: path for path in files if (m := re.fullmatch(r"(Case_\d+)_0000", stem(path.name)))}
+        masks = one_each((stem(path.name), path) for path in files if re.fullmatch(r"Case_\d+", stem(path.name)))
+        images = one_each((m[1], path) for path in files if (m := re.fullmatch(r"(Case_\d+)_0000", stem(path.name))))
         if not images:
             raise DatasetError(f"{root}: there is no Case_00001_0000.nii.gz in it; unpack AbdomenCT-1K there")
         lonely = sorted(images.keys() - masks.keys())

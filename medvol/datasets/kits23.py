@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from medvol.core.errors import DatasetError
-from medvol.datasets.layout import Layout, ScanFiles, Structure, existing
+from medvol.datasets.layout import Layout, ScanFiles, Structure, existing, one_each
 from medvol.datasets.release import ReleaseDataset
+from medvol.imaging.file_names import stem
 
 KIDNEYS = "kidneys"
 MASS = "kidney lesion"
@@ -24,7 +25,7 @@ TARGETS_OF_CLASSES = {"kidney_and_mass": KIDNEYS, "mass": MASS, "tumor": TUMOUR}
 
 _TOLERANCES_MM = {"kidney_and_mass": 1.0331, "mass": 1.1329, "tumor": 1.1498}
 _INSTANCES = ("instances", "segmentations")
-_FIRST_ANNOTATION = re.compile(r"(tumor|cyst)_instance-(\d+)_annotation-1\.nii(\.gz)?")
+_FIRST_ANNOTATION = re.compile(r"(tumor|cyst)_instance-\d+_annotation-1\.nii(\.gz)?")
 
 
 class KiTS23Layout(Layout):
@@ -72,14 +73,14 @@ def _scan(folder: Path) -> ScanFiles:
 
 def _structures(folder: Path) -> tuple[Structure, ...]:
     """Structures of one case; tumours and cysts with a file each where the first annotation gives them."""
-    files: dict[str, list[Path]] = {"tumor": [], "cyst": []}
-    for path in sorted(path for place in _INSTANCES for path in (folder / place).glob("*.nii*")):
-        match = _FIRST_ANNOTATION.fullmatch(path.name)
-        if match:
-            files[match[1]].append(path)
+    files = sorted(path for place in _INSTANCES for path in (folder / place).glob("*.nii*"))
+    found = one_each((stem(path.name), path) for path in files if _FIRST_ANNOTATION.fullmatch(path.name))
+    tumours, cysts = (
+        tuple(path for path in found.values() if path.name.startswith(kind)) for kind in ("tumor", "cyst")
+    )
     return (
         Structure(KIDNEYS, CLASSES["kidney_and_mass"], pair="kidney"),
         Structure(MASS, CLASSES["mass"], organ="kidney"),
-        Structure(TUMOUR, CLASSES["tumor"], finding="tumour", organ="kidney", instances=tuple(files["tumor"])),
-        Structure(CYST, (3,), finding="cyst", organ="kidney", instances=tuple(files["cyst"])),
+        Structure(TUMOUR, CLASSES["tumor"], finding="tumour", organ="kidney", instances=tumours),
+        Structure(CYST, (3,), finding="cyst", organ="kidney", instances=cysts),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.errors import DatasetError
 from medvol.core.types import Modality, Volume
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.stated_target import require_labels, require_stated
@@ -168,5 +170,26 @@ class Layout(ABC):
 
 
 def existing(*candidates: Path) -> Path | None:
-    """The first of some paths that is a file."""
-    return next((path for path in candidates if path.is_file()), None)
+    """The one of some paths that is a file; None where none is.
+
+    Raises:
+        DatasetError: Several are, and nothing says which one counts.
+    """
+    found = [path for path in candidates if path.is_file()]
+    if len(found) > 1:
+        raise DatasetError(f"{found[0]} and {found[1]} are files of one scan; keep one of them there")
+    return found[0] if found else None
+
+
+def one_each(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Files by name.
+
+    Raises:
+        DatasetError: Two are of one name, and nothing says which one counts.
+    """
+    found: dict[str, Path] = {}
+    for name, path in files:
+        if name in found:
+            raise DatasetError(f"{found[name]} and {path} are both {name!r}; keep one of them there")
+        found[name] = path
+    return found

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
-from medvol.datasets.layout import LabelledScan, Layout, ScanFiles
+from medvol.datasets.layout import LabelledScan, Layout, ScanFiles, one_each
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.scans import Member, ScanDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
@@ -65,7 +65,9 @@ class ReleaseDataset(ScanDataset):
         root = Path(self.root)
         if not root.is_dir():
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the release")
-        scans = self._chosen(self.layout.find(root))
+        everything = self.layout.find(root)
+        one_each((scan.case, scan.image) for scan in everything)
+        scans = self._chosen(everything)
         index = TargetIndex(self.index)
         if self.index is None and len(scans) >= _MANY:
             _log.warning("%s: looking through %d label maps; set index to do that once", root, len(scans))

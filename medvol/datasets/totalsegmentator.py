@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medvol.core.errors import DatasetError
 from medvol.core.types import Modality
-from medvol.datasets.layout import Layout, ScanFiles, existing, structure_named
+from medvol.datasets.layout import Layout, ScanFiles, existing, one_each, structure_named
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.sheet import read_sheet
 from medvol.imaging.file_names import NIFTI, ends_in, stem
@@ -46,7 +46,8 @@ def _scan(folder: Path, part: str) -> ScanFiles:
     if image is None:
         raise DatasetError(f"{folder}: there is neither ct.nii.gz nor mri.nii.gz in it; unpack the scan too")
     masks = sorted(path for path in (folder / "segmentations").iterdir() if ends_in(path, NIFTI))
-    structures = tuple(structure_named(target_name(stem(path.name)), (), path) for path in masks)
+    named = one_each((target_name(stem(path.name)), path) for path in masks)
+    structures = tuple(structure_named(name, (), path) for name, path in named.items())
     name = f"totalsegmentator-{folder.name}"
     return ScanFiles(image, None, structures, name, folder.name, part, dict(names)[image])
 

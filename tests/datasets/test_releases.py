@@ -121,6 +121,51 @@ def test_abdomenct1k(tmp_path, caplog):
         len(AbdomenCT1KDataset(str(root)))
 
 
+def write_twins(root, release):
+    """One scan of a release with a file that could be another file of it."""
+    if release is AbdomenCT1KDataset:
+        releases.write_abdomenct1k(root, 1)
+        return root / "Mask" / "Case_00001.nii.gz", root / "predictions" / "Case_00001.nii.gz"
+    if release is CTORGDataset:
+        releases.write_ctorg(root, (0,))
+        return root / "labels-0.nii.gz", root / "labels" / "labels-0.nii.gz"
+    if release is KiTS23Dataset:
+        releases.write_kits23(root, 1)
+        folder = root / "dataset" / "case_00000"
+        return folder / "segmentation.nii.gz", folder / "segmentation.nii"
+    releases.write_totalsegmentator(root, ("train",))
+    return root / "s0000" / "segmentations" / "liver.nii.gz", root / "s0000" / "segmentations" / "liver.nii"
+
+
+@pytest.mark.parametrize("release", [AbdomenCT1KDataset, CTORGDataset, KiTS23Dataset, TotalSegmentatorDataset])
+def test_two_label_maps_of_one_scan_are_refused(release, tmp_path):
+    """Nothing says which one is the truth; predictions beside a release carry the names of its masks."""
+    own, other = write_twins(tmp_path / "scans", release)
+    if release is CTORGDataset:  # labels are looked for beside the scan, and in a folder beside its own
+        (tmp_path / "scans" / "images").mkdir()
+        volume = tmp_path / "scans" / "volume-0.nii.gz"
+        volume.rename(volume.parent / "images" / volume.name)
+        own = own.rename(volume.parent / "images" / own.name)
+    other.parent.mkdir(exist_ok=True)
+    if other.name.endswith(".gz"):
+        other.write_bytes(own.read_bytes())
+    else:
+        nib.save(nib.load(own), other)
+    with pytest.raises(DatasetError, match="keep one of them there") as caught:
+        len(release(str(tmp_path / "scans"), **FEW))
+    assert str(own) in str(caught.value)
+    assert str(other) in str(caught.value)
+
+
+def test_two_scans_of_one_name_are_refused(tmp_path):
+    root = releases.write_ctorg(tmp_path, (0, 21))
+    for kind in ("volume", "labels"):
+        releases.save(root / "again" / f"{kind}-21.nii.gz", np.ones((4, 4, 4)), np.eye(4))
+    message = r"volume-21\.nii\.gz and .*volume-21\.nii\.gz are both 'ctorg-021'; keep one of them there"
+    with pytest.raises(DatasetError, match=message):
+        len(CTORGDataset(str(root), **FEW))
+
+
 def test_kits_classes_and_instances(kits):
     root, sides = kits
     dataset = KiTS23Dataset(root, questions=QuestionSettings(relations=True, min_voxels=20))
