@@ -123,6 +123,10 @@ class M3DSegDataset(ReleaseDataset):
         self.orientation = orientation
         self.layout = M3DSegLayout(set_id, orientation)
 
+    def volume_key(self, index: int) -> str:
+        """As for every scan, with where its axes are taken to point."""
+        return f"{super().volume_key(index)}:{self.orientation}"
+
     def _rows(self) -> list[tuple[int, TargetRow]]:
         _log.warning(
             "%s: M3D-Seg arrays have lost Hounsfield units, spacing and orientation; windows are by percentiles, a "
@@ -146,13 +150,19 @@ class M3DSegDataset(ReleaseDataset):
 
 
 def _structures(path: Path, labels: Any) -> tuple[Structure, ...]:
-    """One structure for each mask, in the order of the label values."""
+    """One structure for each mask, which label values number from 1 on."""
     if not isinstance(labels, Mapping):
         raise DatasetError(f"{path}: expected names by label under 'labels'; got {labels!r:.80}")
     try:
         named = sorted((int(value), str(name)) for value, name in labels.items() if int(value) > 0)
     except ValueError as error:
         raise DatasetError(f"{path}: a label is not a number ({error})") from error
+    values = [value for value, _ in named]
+    if values != list(range(1, len(named) + 1)):
+        raise DatasetError(
+            f"{path}: the labels under 'labels' are {str(values)[1:-1]:.80}; masks are numbered from 1 on, so nothing "
+            "says which mask is whose; number the labels as the masks lie in their files"
+        )
     return tuple(Structure(_NAMES.get(name.lower()) or target_name(name), (value,)) for value, name in named)
 
 

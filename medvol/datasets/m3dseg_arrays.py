@@ -18,7 +18,8 @@ from medvol.core.errors import DatasetError
 from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
 from medvol.imaging.formats.npz import require_declared
-from medvol.imaging.geometry import make_volume
+from medvol.imaging.geometry import lps_affine, make_volume
+from medvol.imaging.volume_hash import hash_voxels, remember_hash
 
 MAX_BYTES = 3 * 1024**3
 """Budget for one image or one file of masks, as it is held."""
@@ -26,6 +27,7 @@ MAX_BYTES = 3 * 1024**3
 _DAMAGED = (OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What Python raises for an archive that is cut, locked, or holds something else."""
 
+_SPACING = (1.0, 1.0, 1.0)
 _NAME = re.compile(r"mask_\(\s*(\d{1,6}),\s*(\d{1,6}),\s*(\d{1,6}),\s*(\d{1,6})\s*\)\.npz")
 
 
@@ -44,7 +46,9 @@ class NpyScan(LabelledScan):
         voxels = self._reorient(_read_image(row.image))
         if not np.isfinite(voxels).all():
             raise DatasetError(f"{row.image}: it holds NaN or infinite voxels; unpack the case again")
-        self.volume = make_volume(voxels.astype(np.float32), (1.0, 1.0, 1.0), "other", f"m3d:{row.image}")
+        voxels = voxels.astype(np.float32)
+        identity = hash_voxels(voxels, lps_affine(_SPACING))
+        self.volume = remember_hash(make_volume(voxels, _SPACING, "other", identity), identity)
         self._masks: dict[Path, sparse.csr_matrix] = {}
 
     def read(self, path: Path, labels: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -56,6 +56,15 @@ def test_axes_are_taken_as_they_are_said_to_point(root):
     np.testing.assert_array_equal(as_ras[key].volume.voxels, as_lps[key].volume.voxels[:, ::-1, ::-1])
 
 
+def test_voxels_in_another_order_are_another_volume(root):
+    first, again, turned = (M3DSegDataset(str(root), "0004", o) for o in ("LPS", "LPS", "RAS"))
+    assert first[0].volume.volume_id == again[0].volume.volume_id != turned[0].volume.volume_id
+    assert first.volume_key(0) == again.volume_key(0) != turned.volume_key(0)
+    image = only_file(root, "image.npy")
+    np.save(image, np.load(image) + 1)
+    assert M3DSegDataset(str(root), "0004")[0].volume.volume_id != first[0].volume.volume_id
+
+
 def test_what_is_lost_is_said_once(root, caplog):
     dataset = M3DSegDataset(str(root), "0004", questions=QuestionSettings(min_voxels=20))
     assert len(dataset) == len(list(dataset))
@@ -192,6 +201,17 @@ def test_labels_and_masks_must_agree_in_number(root):
     del content["labels"]["3"]
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=r"3 masks for the 2 labels of 0004\.json"):
+        len(M3DSegDataset(str(root), "0004"))
+
+
+@pytest.mark.parametrize("numbers", [("2", "3", "4"), ("1", "2", "4"), ("1", "2", "02")])
+def test_labels_that_do_not_number_the_masks_are_refused(root, numbers):
+    """With 2, 3 and 4 for three masks, the kidney would get the tumour's mask."""
+    path = root / "0004" / "0004.json"
+    content = json.loads(path.read_text())
+    content["labels"] = {"0": "background", **dict(zip(numbers, ("kidney", "tumor", "cyst"), strict=True))}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="number the labels as the masks lie in their files"):
         len(M3DSegDataset(str(root), "0004"))
 
 
