@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from medvol.core.atomic_files import write_whole
 from medvol.core.json_file import parse_json
+from medvol.core.settled_files import Stamp, have_settled, stamp_file
 from medvol.datasets.layout import ScanFiles
 from medvol.datasets.shown_targets import Found, ShownTarget
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same label map gives other targets than before."""
 
 
@@ -21,7 +22,8 @@ _VERSION = 1
 class TargetIndex:
     """A folder of JSON files, one for each scan looked through; nothing is remembered when it is None.
 
-    An entry counts for one size and one time of change of every file of labels, and for one way of looking.
+    An entry counts for files of labels that stay as they are, see ``stamp_file``, and for one way of looking. It names
+    a file by its place among those of the scan, so that it holds wherever a run starts.
     """
 
     folder: str | None
@@ -30,37 +32,52 @@ class TargetIndex:
         """Targets of a scan, made and remembered when they are not known."""
         if self.folder is None:
             return make()
-        entry = Path(self.folder) / f"{_key(scan, settings)}.json"
-        known = _read(entry)
+        files = _label_files(scan)
+        stamps = [stamp_file(path) for path in files]
+        settled = have_settled(stamps)
+        entry = Path(self.folder) / f"{_key(scan, settings, files, stamps)}.json"
+        known = _read(entry, files)
         if known is not None:
             return known
         found = make()
-        with write_whole(entry, durable=False) as partial:
-            partial.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        if settled:
+            places = {str(path): place for place, path in enumerate(files)}
+            content = asdict(found)
+            for row in content["shown"]:
+                row["mask"] = places[row["mask"]]
+            with write_whole(entry, durable=False) as partial:
+                partial.write_text(json.dumps(content), encoding="utf-8")
         return found
 
 
-def _key(scan: ScanFiles, settings: str) -> str:
-    own = [path for s in scan.structures for path in (s.mask, *s.instances) if path is not None]
-    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in _label_files(scan, own)]
-    content = repr((_VERSION, settings, [repr(s) for s in scan.structures], states))
+def _key(scan: ScanFiles, settings: str, files: Sequence[Path], stamps: Sequence[Stamp]) -> str:
+    structures = [
+        replace(s, mask=s.mask and s.mask.resolve(), instances=tuple(path.resolve() for path in s.instances))
+        for s in scan.structures
+    ]
+    content = repr((_VERSION, settings, structures, [str(path.resolve()) for path in files], stamps))
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _label_files(scan: ScanFiles, own: list[Path]) -> list[Path]:
+def _label_files(scan: ScanFiles) -> list[Path]:
+    own = [path for s in scan.structures for path in (s.mask, *s.instances) if path is not None]
     return [*([scan.label_map] if scan.label_map else []), *own]
 
 
-def _read(entry: Path) -> Found | None:
+def _read(entry: Path, files: Sequence[Path]) -> Found | None:
     """An entry; None when there is none, or what lies there is not one."""
     try:
         content = parse_json(entry.read_text(encoding="utf-8"))
         shown = tuple(
             ShownTarget(
-                row["target"], row["mask"], tuple(row["labels"]), row["seed"] and tuple(row["seed"]), row["meaning"]
+                row["target"],
+                str(files[row["mask"]]),
+                tuple(row["labels"]),
+                row["seed"] and tuple(row["seed"]),
+                row["meaning"],
             )
             for row in content["shown"]
         )
         return Found(shown, tuple(content["absent"]), dict(content["dropped"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None

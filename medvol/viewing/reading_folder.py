@@ -18,6 +18,7 @@ from typing import Any
 from medvol.core.atomic_files import hold
 from medvol.core.errors import OutputError, RecordError
 from medvol.core.json_file import read_json, to_json, write_json
+from medvol.core.settled_files import Stamp, stamp_file
 from medvol.inference.readings import Reading
 from medvol.inference.record_fields import RecordFields
 from medvol.inference.records import SCHEMA, EvidenceRecord, read_record
@@ -69,7 +70,7 @@ class ReadingFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[tuple[str, int, int], tuple[str, EvidenceRecord]] = {}
+        self._known: dict[tuple[str, Stamp], tuple[str, EvidenceRecord]] = {}
         self._lock = threading.RLock()
 
     def require_sound(self) -> None:
@@ -198,8 +199,7 @@ class ReadingFolder:
         if not self.path.is_dir():
             return
         for path in filter(Path.is_file, sorted(self.path.glob("*.json"))):
-            state = path.stat()
-            key = path.name, state.st_size, state.st_mtime_ns
+            key = path.name, stamp_file(path)
             if key not in self._known:
                 content = path.read_bytes()
                 if SCHEMA.encode() not in content:

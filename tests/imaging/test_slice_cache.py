@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medvol.core import settled_files
 from medvol.core.errors import ConfigError, GeometryError, ScanError
 from medvol.core.prompts import WINDOWS
 from medvol.imaging.cache import cached_volume, slice_archive, slice_cache
@@ -66,6 +68,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     read = slice_archive.SliceArchive.read
     monkeypatch.setattr(slice_archive.SliceArchive, "read", lambda self, z: found.append(z) or read(self, z))
     return found
+
+
+@pytest.fixture
+def rested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is a minute ahead of the files, so that they count as settled."""
+    now = time.time_ns
+    monkeypatch.setattr(settled_files.time, "time_ns", lambda: now() + 60 * 10**9)
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "f4", "f8", ">i2", ">f4"])
@@ -162,6 +171,39 @@ def test_labels(cache, tmp_path, labels):
         kept = cache.read_labels(tmp_path / "label.nii.gz", volume)
         assert kept.dtype == np.int32
         assert np.array_equal(kept, plain)
+
+
+def write_labels(path: Path, side: int) -> Path:
+    """A cube of some voxels; its file has one size and one time of change, as in an archive that is packed again."""
+    values = np.zeros(SHAPE, np.uint8)
+    values[:side, :side, :side] = 1
+    image = nib.Nifti1Image(values, np.diag([1.5, 2.0, -4.0, 1]))
+    path.write_bytes(image.to_bytes())
+    os.utime(path, (0, 0))
+    return path
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("unlinked", [True, False])
+def test_labels_of_the_same_size_and_time_are_read_again(cache, tmp_path, request, settled, unlinked):
+    """Times of change can be set, and a new file often has the number of the one that was deleted before."""
+    if settled:
+        request.getfixturevalue("rested")
+    volume, path = cache.read_volume(write_scan(tmp_path / "ct.nii.gz")), tmp_path / "label.nii"
+    for side in (2, 5):
+        if unlinked:
+            path.unlink(missing_ok=True)
+        assert int(cache.read_labels(write_labels(path, side), volume).sum()) == side**3
+
+
+def test_a_file_that_rests_is_hashed_once(cache, tmp_path, monkeypatch, rested):
+    path = write_scan(tmp_path / "ct.nii.gz")
+    cache.read_volume(path)
+    opened = []
+    whole = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *mode, **how: opened.append(self) or whole(self, *mode, **how))
+    cache.read_volume(path)
+    assert path not in opened
 
 
 def test_damaged_labels_are_made_anew(cache, tmp_path, caplog):
@@ -292,7 +334,7 @@ def test_a_hostile_description_is_made_anew(cache, tmp_path, text, compression, 
     assert "is made anew" in caplog.text
 
 
-def test_a_hostile_index_is_passed_over(cache, tmp_path):
+def test_a_hostile_index_is_passed_over(cache, tmp_path, rested):
     path = write_scan(tmp_path / "ct.nii.gz")
     cache.read_volume(path)
     [index] = (cache.folder / "hashes").glob("*.json")

@@ -1,8 +1,8 @@
 """A cache of scans and label maps on disk, from which a warm epoch reads only the slices that it draws.
 
 An entry is found by what the scan's file holds, how it is read, and the versions that read it: a changed file, another
-setting or another release never meets an old entry. To hash no file twice, the hash is kept beside the file's size and
-time of change, and is trusted while both stay the same.
+setting or another release never meets an old entry. To hash no file twice, the hash is kept beside what the system says
+of a file that has settled (see ``stamp_file``), and is trusted while that stays the same.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.prompts import WINDOWS
+from medvol.core.settled_files import Stamp, have_settled, stamp_file
 from medvol.core.types import Modality, Volume, voxel_percentiles
 from medvol.imaging.cache.cached_volume import describe_volume, open_volume
 from medvol.imaging.cache.slice_archive import DAMAGE, SliceArchive, write_slices
@@ -172,9 +173,11 @@ class SliceCache:
         return self.folder / f"{hashlib.blake2b(text.encode(), digest_size=20).hexdigest()}{_SUFFIX}"
 
     def _hash_content(self, path: Path) -> str:
-        """Hash of a file's bytes, looked up while its size and time of change are the same."""
+        """Hash of a file's bytes, looked up while the file stays as it is."""
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        stamp = _stamp(path, files)
+        stamps = [stamp_file(file) for file in files]
+        settled = have_settled(stamps)
+        stamp = _hash_stamps(path, files, stamps)
         name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=20).hexdigest()
         index = self.folder / "hashes" / f"{name}.json"
         try:
@@ -189,8 +192,9 @@ class SliceCache:
             with file.open("rb") as stream:
                 while piece := stream.read(_PIECE):
                     digest.update(piece)
-        with write_whole(index, durable=False) as partial:
-            partial.write_text(json.dumps({"stamp": stamp, "hash": digest.hexdigest()}))
+        if settled:
+            with write_whole(index, durable=False) as partial:
+                partial.write_text(json.dumps({"stamp": stamp, "hash": digest.hexdigest()}))
         return digest.hexdigest()
 
     def _drop_oldest(self, newest: Path) -> None:
@@ -222,10 +226,9 @@ def _is_kept(path: Path) -> bool:
     return path.is_dir() or (ends_in(path, (*WHOLE_SCANS, *DICOM)) and path.is_file())
 
 
-def _stamp(path: Path, files: Sequence[Path]) -> str:
+def _hash_stamps(path: Path, files: Sequence[Path], stamps: Sequence[Stamp]) -> str:
     """Hash of what the system says of the files of a scan; names of DICOM files may not be kept as they are."""
-    states = [(str(file.relative_to(path)), file.stat()) for file in files]
-    listing = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
+    listing = [(str(file.relative_to(path)), stamp) for file, stamp in zip(files, stamps, strict=True)]
     return hashlib.blake2b(repr(listing).encode(), digest_size=20).hexdigest()
 
 
