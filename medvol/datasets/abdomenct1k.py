@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
@@ -10,8 +9,7 @@ from medvol.core.errors import DatasetError
 from medvol.datasets.layout import Layout, ScanFiles, Structure, one_each
 from medvol.datasets.release import ReleaseDataset
 from medvol.imaging.file_names import NIFTI, ends_in, stem
-
-_log = logging.getLogger(__name__)
+from medvol.imaging.folder_walk import find_below
 
 STRUCTURES = (
     Structure("liver", (1,)),
@@ -29,21 +27,22 @@ class AbdomenCT1KLayout(Layout):
 
     def find(self, root: Path) -> list[ScanFiles]:
         """See ``Layout``."""
-        files = sorted(path for path in root.rglob("Case_*.nii*") if ends_in(path, NIFTI))
-        masks = one_each((stem(path.name), path) for path in files if re.fullmatch(r"Case_\d+", stem(path.name)))
-        images = one_each((m[1], path) for path in files if (m := re.fullmatch(r"(Case_\d+)_0000", stem(path.name))))
+        images, masks = _find_files(root)
         if not images:
             raise DatasetError(f"{root}: there is no Case_00001_0000.nii.gz in it; unpack AbdomenCT-1K there")
-        lonely = sorted(images.keys() - masks.keys())
-        if len(lonely) == len(images):
-            raise DatasetError(f"{images[lonely[0]]}: there is no {lonely[0]}.nii.gz; unpack the masks too")
-        if lonely:
-            _log.warning("%s: %d scans have no mask and are left out, such as %s", root, len(lonely), lonely[0])
+        if images.keys().isdisjoint(masks):
+            first = min(images)
+            raise DatasetError(f"{images[first]}: there is no {first}.nii.gz; unpack the masks too")
         return [
             ScanFiles(image, masks[case], STRUCTURES, f"abdomenct1k-{case}", case)
             for case, image in sorted(images.items())
             if case in masks
         ]
+
+    def find_unlabelled(self, root: Path) -> list[Path]:
+        """See ``Layout``."""
+        images, masks = _find_files(root)
+        return [image for case, image in sorted(images.items()) if case not in masks]
 
 
 class AbdomenCT1KDataset(ReleaseDataset):
@@ -55,3 +54,11 @@ class AbdomenCT1KDataset(ReleaseDataset):
     """
 
     layout = AbdomenCT1KLayout()
+
+
+def _find_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks by case."""
+    files = sorted(path for path in find_below(root, "Case_*.nii*") if ends_in(path, NIFTI))
+    named = [(match, path) for path in files if (match := re.fullmatch(r"(Case_\d+)(_0000)?", stem(path.name)))]
+    images = one_each((match[1], path) for match, path in named if match[2])
+    return images, one_each((match[1], path) for match, path in named if not match[2])

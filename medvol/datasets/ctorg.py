@@ -9,6 +9,7 @@ from medvol.core.errors import DatasetError
 from medvol.datasets.layout import Layout, ScanFiles, Structure, existing
 from medvol.datasets.release import ReleaseDataset
 from medvol.imaging.file_names import NIFTI, ends_in, stem
+from medvol.imaging.folder_walk import find_below
 
 STRUCTURES = (
     Structure("liver", (1,)),
@@ -30,7 +31,7 @@ class CTORGLayout(Layout):
     def find(self, root: Path) -> list[ScanFiles]:
         """See ``Layout``."""
         found = []
-        for image in root.rglob("volume-*.nii*"):
+        for image in find_below(root, "volume-*.nii*"):
             number = re.fullmatch(r"volume-(\d+)", stem(image.name))
             if number is None or not ends_in(image, NIFTI):
                 continue

@@ -11,6 +11,7 @@ from medvol.core.errors import DatasetError
 from medvol.datasets.layout import Layout, ScanFiles, Structure, existing, one_each
 from medvol.datasets.release import ReleaseDataset
 from medvol.imaging.file_names import stem
+from medvol.imaging.folder_walk import find_below
 
 KIDNEYS = "kidneys"
 MASS = "kidney lesion"
@@ -35,7 +36,7 @@ class KiTS23Layout(Layout):
 
     def find(self, root: Path) -> list[ScanFiles]:
         """See ``Layout``."""
-        folders = sorted(path for path in root.rglob("case_*") if re.fullmatch(r"case_\d{5}", path.name))
+        folders = sorted(path for path in find_below(root, "case_*") if re.fullmatch(r"case_\d{5}", path.name))
         found = [_scan(folder) for folder in folders if folder.is_dir()]
         if not found:
             raise DatasetError(f"{root}: there is no case_00000 with a segmentation.nii.gz in it; unpack KiTS23 there")

@@ -164,6 +164,10 @@ class Layout(ABC):
             DatasetError: The folder does not have the collection's layout; the message says what was looked for.
         """
 
+    def find_unlabelled(self, root: Path) -> list[Path]:
+        """Scans below a folder that ``find`` leaves out because they have no label map."""
+        return []
+
     def open(self, row: TargetRow, cache: SliceCache | None = None) -> LabelledScan:
         """Read the scan of a target; from a cache where the files are of a kind that it keeps."""
         return NiftiScan(row, cache)

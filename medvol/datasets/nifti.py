@@ -11,7 +11,7 @@ from pathlib import Path
 from medvol.core.errors import DatasetError
 from medvol.core.types import Modality
 from medvol.datasets.layout import LabelledScan, NiftiScan
-from medvol.datasets.nifti_folder import find_rows
+from medvol.datasets.nifti_folder import FolderRows, find_rows
 from medvol.datasets.nifti_table import TargetRow, read_table
 from medvol.datasets.scans import Member, ScanDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
@@ -60,15 +60,17 @@ class NiftiDataset(ScanDataset):
         if self.table is not None:
             return {}
         chosen = {self.patient_id(index) for index in range(len(self))}
-        return +sum((unclear for patient, unclear in self._folder[1].items() if patient in chosen), Counter[str]())
+        return +sum((unclear for patient, unclear in self._folder.dropped.items() if patient in chosen), Counter[str]())
 
     def find_problems(self) -> list[Problem]:
-        """Every bad row of the table; of a folder, scans and names without a target."""
+        """Every bad row of the table; of a folder, scans without a label map, and scans and names without a target."""
         root = Path(self.root)
         if self.table is not None:
             return find_table_problems(Path(self.table), root) if root.is_dir() else []
-        rows, dropped = self._folder if root.is_dir() else ([], {})
-        return find_target_problems(rows, dropped, self.root, self.questions.min_voxels)
+        if not root.is_dir():
+            return []
+        found = self._folder
+        return find_target_problems(found.rows, found.dropped, found.unlabelled, self.root, self.questions.min_voxels)
 
     @property
     def _states_absence(self) -> bool:
@@ -95,11 +97,11 @@ class NiftiDataset(ScanDataset):
         if not root.is_dir():
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the scans")
         if self.table is None:
-            return self._folder[0]
+            return self._folder.rows
         rows = read_table(Path(self.table), root)
         return [replace(row, modality=row.modality or self.modality) for row in rows]
 
     @cached_property
-    def _folder(self) -> tuple[list[TargetRow], dict[str, Counter[str]]]:
+    def _folder(self) -> FolderRows:
         asked = self.questions
         return find_rows(Path(self.root), self.modality, self.target, asked.min_voxels, asked.relations)

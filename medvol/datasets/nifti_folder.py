@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
-from dataclasses import replace
-from itertools import groupby
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +13,44 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Modality, Volume
-from medvol.datasets.layout import ScanFiles, structure_named
+from medvol.datasets.layout import ScanFiles, one_each, structure_named
 from medvol.datasets.nifti_table import TargetRow, scan_name
 from medvol.datasets.shown_targets import find_targets, found_rows
+from medvol.datasets.target_problems import describe_unlabelled
 from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
+from medvol.imaging.folder_walk import find_below
 from medvol.queries.instances import find_instances, whole_mask
 from medvol.queries.label_names import NAMES_FILE, find_names_file, read_label_names
 from medvol.queries.query_bank import target_name
 from medvol.queries.relations import Relator, find_bearers
 from medvol.queries.sides import check_sides
 
+_log = logging.getLogger(__name__)
+
 _LABEL_WORDS = ("label", "labels", "mask")
+_IMAGE = re.compile("image", re.IGNORECASE)
 _RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
+
+
+@dataclass(frozen=True)
+class FolderRows:
+    """What is found in a folder.
+
+    Args:
+        rows: The targets.
+        dropped: For each patient, how many relations of each form have no single answer.
+        unlabelled: Scans without a label map.
+    """
+
+    rows: list[TargetRow]
+    dropped: dict[str, Counter[str]]
+    unlabelled: list[Path]
 
 
 def find_rows(
     root: Path, modality: Modality | None, target: str | None, min_voxels: int, relations: bool = False
-) -> tuple[list[TargetRow], dict[str, Counter[str]]]:
-    """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder.
+) -> FolderRows:
+    """Find the targets of every pair of ``*image*`` and ``*label*`` or ``*mask*`` below a folder, in any case.
 
     The label maps are read once, to know which targets have enough voxels; sides are checked against the affine.
     Relations of a pair of kidneys are asked for where they have one answer. Names of labels without a voxel become rows
@@ -43,47 +63,59 @@ def find_rows(
         min_voxels: Smaller targets are left out.
         relations: Ask for every relation that ``core.grounding.relations`` derives, not for those of kidneys alone.
 
-    Returns:
-        The targets; and for each patient, how many relations of each form have no single answer.
-
     Raises:
-        DatasetError: There is no pair, labels have no names, or left and right are swapped.
+        DatasetError: There is no pair, one of two files could be meant, labels have no names, or left and right are
+            swapped.
     """
-    pairs = _find_pairs(root)
+    pairs, unlabelled = _find_pairs(root)
     if not pairs:
         raise DatasetError(
             f"{root}: no file *image* with a *label* or *mask* beside it ({', '.join(WHOLE_SCANS)}); "
             "rename the files or write a table"
         )
+    if unlabelled:
+        _log.warning("%s: %s", root, describe_unlabelled(unlabelled))
+    images = one_each((_case_name(root, image), image) for image in pairs)
     rows: list[TargetRow] = []
     dropped: dict[str, Counter[str]] = {}
-    for image, label in pairs:
+    for name, image in images.items():
+        label = pairs[image]
         if relations:
-            own, unclear = _related_rows(root, image, label, modality, min_voxels)
+            own, unclear = _related_rows(name, image, label, modality, min_voxels)
         else:
-            own, unclear = _pair_rows(root, image, label, modality, target, min_voxels)
+            own, unclear = _pair_rows(name, image, label, modality, target, min_voxels)
         rows += own
-        dropped[_case_name(root, image)] = unclear
-    return rows, dropped
+        dropped[name] = unclear
+    return FolderRows(rows, dropped, unlabelled)
 
 
-def _find_pairs(root: Path) -> list[tuple[Path, Path]]:
-    """Scans and label maps whose names differ only in ``image`` and ``label`` or ``mask``."""
-    files = sorted(path for path in root.rglob("*") if ends_in(path, WHOLE_SCANS) and path.is_file())
-    pairs = []
-    for folder, siblings in groupby(files, key=lambda path: path.parent):
-        by_name = {stem(path.name): path for path in siblings}
-        for name, image in by_name.items():
-            words = [name.replace("image", word) for word in _LABEL_WORDS if "image" in name]
-            found = [by_name[word] for word in words if word in by_name]
-            if len(found) > 1:
-                raise DatasetError(f"{folder}: {image.name} has two label maps ({found[0].name}, {found[1].name})")
-            pairs += [(image, label) for label in found]
-    return pairs
+def _find_pairs(root: Path) -> tuple[dict[Path, Path], list[Path]]:
+    """Label map of each scan, their names differing only in ``image`` and ``label`` or ``mask``; and scans without."""
+    files = sorted(path for path in find_below(root) if ends_in(path, WHOLE_SCANS) and path.is_file())
+    named: dict[tuple[Path, str], list[Path]] = {}
+    for path in files:
+        named.setdefault((path.parent, stem(path.name).lower()), []).append(path)
+    pairs: dict[Path, Path] = {}
+    unlabelled = []
+    for image in files:
+        name = stem(image.name).lower()
+        if "image" not in name:
+            continue
+        twins = named[image.parent, name]
+        labels = [file for word in _LABEL_WORDS for file in named.get((image.parent, name.replace("image", word)), ())]
+        if len(labels) > 1:
+            raise DatasetError(f"{image.parent}: {image.name} has two label maps ({labels[0].name}, {labels[1].name})")
+        if labels and len(twins) > 1:
+            raise DatasetError(f"{image.parent}: {labels[0].name} has two scans ({twins[0].name}, {twins[1].name})")
+        if labels:
+            pairs[image] = labels[0]
+        else:
+            unlabelled.append(image)
+    return pairs, unlabelled
 
 
 def _pair_rows(
-    root: Path, image: Path, label: Path, modality: Modality | None, target: str | None, min_voxels: int
+    name: str, image: Path, label: Path, modality: Modality | None, target: str | None, min_voxels: int
 ) -> tuple[list[TargetRow], Counter[str]]:
     """Rows of one pair, and how many relations between its kidneys have no answer."""
     from medvol.imaging.reading import read_labels, read_volume
@@ -96,7 +128,6 @@ def _pair_rows(
         raise DatasetError(
             f"{label}: nothing says what its labels are; write {NAMES_FILE} beside it, set target, or write a table"
         )
-    name = _case_name(root, image)
 
     def row(target: str, *labels: int) -> TargetRow:
         return TargetRow(image, label, labels, target, "", name, modality, name)
@@ -119,13 +150,12 @@ def _pair_rows(
 
 
 def _related_rows(
-    root: Path, image: Path, label: Path, modality: Modality | None, min_voxels: int
+    name: str, image: Path, label: Path, modality: Modality | None, min_voxels: int
 ) -> tuple[list[TargetRow], Counter[str]]:
     """Rows of one pair with every relation that its label map has one answer for, and how many have none."""
     names = _label_names(label)
     if names is None:
         raise DatasetError(f"{label}: relations need the names of its labels; write {NAMES_FILE} beside it")
-    name = _case_name(root, image)
     structures = tuple(structure_named(target, (value,)) for value, target in names.items())
     scan = ScanFiles(image, label, structures, name, name, modality=modality)
     found = find_targets(scan, min_voxels, relations=True)
@@ -133,7 +163,7 @@ def _related_rows(
 
 
 def _case_name(root: Path, image: Path) -> str:
-    return scan_name(image.relative_to(root).as_posix()).replace("image", "").strip("-_.") or root.name
+    return _IMAGE.sub("", scan_name(image.relative_to(root).as_posix())).strip("-_.") or root.name
 
 
 def _label_names(label: Path) -> dict[int, str] | None:

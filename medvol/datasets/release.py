@@ -16,7 +16,7 @@ from medvol.datasets.shown_targets import Found, find_targets, found_rows
 from medvol.datasets.splits import Split
 from medvol.datasets.table_problems import Problem
 from medvol.datasets.target_index import TargetIndex
-from medvol.datasets.target_problems import find_target_problems
+from medvol.datasets.target_problems import describe_unlabelled, find_target_problems
 
 _MANY = 50
 """Label maps from which on a start that looks through all of them is announced."""
@@ -68,18 +68,25 @@ class ReleaseDataset(ScanDataset):
         everything = self.layout.find(root)
         one_each((scan.case, scan.image) for scan in everything)
         scans = self._chosen(everything)
+        if self._unlabelled:
+            _log.warning("%s: %s", root, describe_unlabelled(self._unlabelled))
         index = TargetIndex(self.index)
         if self.index is None and len(scans) >= _MANY:
             _log.warning("%s: looking through %d label maps; set index to do that once", root, len(scans))
         settings = f"{type(self).__name__} {self.questions.min_voxels} {self.questions.relations}"
         return [(scan, index.get(scan, settings, lambda scan=scan: self._look(scan))) for scan in scans]  # type: ignore[misc]
 
+    @cached_property
+    def _unlabelled(self) -> list[Path]:
+        return self.layout.find_unlabelled(Path(self.root))
+
     def find_problems(self) -> list[Problem]:
-        """Scans of the chosen patients without a target, and names of targets that none of them shows."""
+        """Scans without a label map, chosen ones without a target, and names of targets that none of those shows."""
         if not Path(self.root).is_dir():
             return []
         rows = [row for scan, found in self._found for row in found_rows(scan, found)]
-        return find_target_problems(rows, [scan.case for scan, _ in self._found], self.root, self.questions.min_voxels)
+        cases = [scan.case for scan, _ in self._found]
+        return find_target_problems(rows, cases, self._unlabelled, self.root, self.questions.min_voxels)
 
     def _look(self, scan: ScanFiles) -> Found:
         return find_targets(scan, self.questions.min_voxels, self.questions.relations)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 from medvol.datasets.nifti_table import TargetRow
 from medvol.datasets.table_problems import Problem
 
 
 def find_target_problems(
-    rows: Sequence[TargetRow], cases: Collection[str], root: str, min_voxels: int
+    rows: Sequence[TargetRow], cases: Collection[str], unlabelled: Sequence[Path], root: str, min_voxels: int
 ) -> list[Problem]:
     """Name what is asked for nowhere; the questions themselves are only about what scans show.
 
     Args:
         rows: Targets that were found, and names of labels without a voxel as absent ones.
         cases: Names of all scans that were looked at.
+        unlabelled: Scans that were not looked at, because they have no label map.
         root: Folder of the scans.
         min_voxels: Smaller targets are left out.
     """
-    return [*_find_unseen(rows, cases, root), *_find_barren(rows, cases, root, min_voxels)]
+    lonely = [("barren_scan", root, describe_unlabelled(unlabelled))] if unlabelled else []
+    return [*lonely, *_find_unseen(rows, cases, root), *_find_barren(rows, cases, root, min_voxels)]
+
+
+def describe_unlabelled(scans: Sequence[Path]) -> str:
+    """How many scans have no label map, and which is the first."""
+    return f"{len(scans)} scans have no label map and are left out, such as {scans[0]}"
 
 
 def _find_unseen(rows: Sequence[TargetRow], cases: Collection[str], root: str) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from medvol.datasets.layout import Layout, ScanFiles, existing, one_each, struct
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.sheet import read_sheet
 from medvol.imaging.file_names import NIFTI, ends_in, stem
+from medvol.imaging.folder_walk import find_below
 from medvol.queries.query_bank import target_name
 
 _IMAGES: tuple[tuple[str, Modality], ...] = (("ct", "CT"), ("mri", "MR"))
@@ -22,11 +23,17 @@ class TotalSegmentatorLayout(Layout):
     def find(self, root: Path) -> list[ScanFiles]:
         """See ``Layout``."""
         parts = _read_parts(root / "meta.csv")
-        folders = sorted(path.parent for path in root.rglob("segmentations") if path.is_dir())
+        folders = sorted(path.parent for path in find_below(root, "segmentations") if path.is_dir())
         found = [_scan(folder, parts.get(folder.name, "")) for folder in folders]
         if not found:
             raise DatasetError(f"{root}: there is no s0000/segmentations in it; unpack TotalSegmentator there")
         return found
+
+    def find_unlabelled(self, root: Path) -> list[Path]:
+        """See ``Layout``."""
+        names = [f"{name}{end}" for name, _ in _IMAGES for end in NIFTI]
+        images = sorted(path for name in names for path in find_below(root, name))
+        return [image for image in images if not (image.parent / "segmentations").is_dir()]
 
 
 class TotalSegmentatorDataset(ReleaseDataset):

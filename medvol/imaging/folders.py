@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from medvol.core.errors import ScanError
 from medvol.imaging.dicom.files import holds_dicom
 from medvol.imaging.dicom.reading import holds_images, read_study
 from medvol.imaging.file_names import is_archive, is_scan
+from medvol.imaging.folder_walk import find_below
 from medvol.imaging.label_maps import find_label_maps, is_named_label, looks_like_labels
 from medvol.imaging.left_out import LeftOut, is_clutter, printable, tell_left_out
 
@@ -79,15 +80,20 @@ def look_into(folder: Path) -> FolderContents:
 
 
 def find_all_scans(folder: Path) -> list[Path]:
-    """Scans of a folder and of every folder below it, label maps included.
+    """Scans of a folder and of every folder below it, links to folders and label maps included.
 
     Returns:
         Files that are read by name and archives of DICOM, wherever they lie; and the uppermost folders that hold DICOM,
         or what ``find_scans`` takes for scans in those without files of their own. Only ``folder`` itself when it is
         one scan.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and _is_one_scan(path)]
-    return sorted({*files, *_find_dicom(folder)})
+    below = sorted(find_below(folder))
+    files = [path for path in below if path.is_file() and _is_one_scan(path)]
+    children: dict[Path, list[Path]] = {}
+    for path in below:
+        if path.is_dir():
+            children.setdefault(path.parent, []).append(path)
+    return sorted({*files, *_find_dicom(folder, children)})
 
 
 def is_batch(path: Path) -> bool:
@@ -115,13 +121,13 @@ def _last_change(path: Path) -> float:
     return max(state.st_mtime, state.st_ctime)
 
 
-def _find_dicom(folder: Path) -> list[Path]:
+def _find_dicom(folder: Path, children: Mapping[Path, list[Path]]) -> list[Path]:
     files = [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
     if not any(map(_is_one_scan, files)):
         return look_into(folder).scans
     if any(holds_dicom(file) for file in files if not _is_one_scan(file)):
         return [folder]
-    return [scan for below in sorted(folder.iterdir()) if below.is_dir() for scan in _find_dicom(below)]
+    return [scan for place in children.get(folder, ()) for scan in _find_dicom(place, children)]
 
 
 def _is_one_scan(file: Path) -> bool:
@@ -136,7 +142,7 @@ def _may_hold_dicom(archive: Path) -> bool:
 
 
 def _holds_scans(folder: Path) -> bool:
-    return any(is_scan(path) for path in folder.rglob("*")) or holds_dicom(folder)
+    return any(is_scan(path) for path in find_below(folder)) or holds_dicom(folder)
 
 
 def _tell_label_maps(files: Sequence[Path]) -> None:

@@ -17,6 +17,7 @@ from medvol.core.errors import ConfigError, DatasetError, GeometryError, ScanErr
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import split_patients
+from medvol.imaging.folders import find_all_scans
 from medvol.queries.query_bank import QueryBank
 
 RAS = np.diag([2.0, 2.0, 5.0, 1.0])
@@ -320,6 +321,62 @@ def test_pairs_by_name_and_a_target_for_masks_without_names(tmp_path):
     assert [c.patient_id for c in cases] == ["A", "B"]
     assert {c.query.target for c in cases} == {"soft-tissue mass"}
     np.testing.assert_array_equal(cases[0].target, to_lps(kidney_labels() == 2))
+
+
+def write_pair(folder, image, label):
+    write_scan(folder, image)
+    save(folder / label, (kidney_labels() == 2).astype(np.uint8))
+
+
+def find_masses(folder):
+    return NiftiDataset(str(folder), target="mass", questions=QuestionSettings(min_voxels=20))
+
+
+def test_scans_of_a_folder_are_read_or_named(tmp_path, caplog):
+    write_pair(tmp_path, "a_image.nii.gz", "a_label.nii.gz")
+    write_pair(tmp_path, "B_Image.nii.gz", "B_Mask.nii.gz")
+    write_scan(tmp_path, "c_image.nii.gz")
+    (tmp_path / "a_j").mkdir()  # in the order of the paths, it lies between a_image and a_label
+    (tmp_path / "a_j" / "x.nii.gz").touch()
+    dataset = find_masses(tmp_path)
+    assert [case.patient_id for case in all_cases(dataset)] == ["B", "a"]
+    message = f"1 scans have no label map and are left out, such as {tmp_path / 'c_image.nii.gz'}"
+    assert caplog.messages == [f"{tmp_path}: {message}"]
+    assert dataset.find_problems() == [("barren_scan", str(tmp_path), message)]
+
+
+def test_links_to_folders_are_followed_once(tmp_path, caplog):
+    root = tmp_path / "root"
+    for place in (root / "p1", tmp_path / "far" / "p2"):
+        place.mkdir(parents=True)
+        write_pair(place, "image.nii.gz", "label.nii.gz")
+    for name, target in {"p2": tmp_path / "far" / "p2", "p0": root / "p1", "loop": root, "up": tmp_path}.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "far" / "p2" / "back").symlink_to(root / "p1")
+    assert [case.patient_id for case in all_cases(find_masses(root))] == ["p1", "p2"]
+    back = {root / "p0", root / "loop", root / "up", root / "p2" / "back"}
+    assert set(caplog.messages) == {
+        f"{link} is a link back to a folder that is looked through already; it is left out" for link in back
+    }
+    scans = {root / place / name for place in ("p1", "p2") for name in ("image.nii.gz", "label.nii.gz")}
+    assert set(find_all_scans(root)) == scans
+
+
+TWINS = {
+    "label maps": (("a_image.nii.gz", "a_label.nii", "a_label.nii.gz"), "has two label maps"),
+    "images": (("a_image.nii", "a_image.nii.gz", "a_label.nii.gz"), "has two scans"),
+    "spellings": (("a_image.nii.gz", "a_label.nii.gz", "A_label.nii.gz"), "has two label maps"),
+    "names": (("a_image.nii.gz", "a_label.nii.gz", "a-image.nii.gz", "a-label.nii.gz"), "are both 'a'"),
+}
+
+
+@pytest.mark.parametrize("names", TWINS)
+def test_two_files_that_could_be_meant_are_refused(tmp_path, names):
+    files, message = TWINS[names]
+    for name in files:
+        save(tmp_path / name, (kidney_labels() == 2).astype(np.uint8))
+    with pytest.raises(DatasetError, match=message):
+        len(find_masses(tmp_path))
 
 
 def test_nrrd_and_mha_are_read(tmp_path):

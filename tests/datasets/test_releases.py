@@ -1,7 +1,10 @@
 """Published data sets: their files, labels, splits and patients, on small copies of their layouts."""
 
 import json
+import os
 import pickle
+import shutil
+import time
 from collections import Counter
 
 import nibabel as nib
@@ -10,6 +13,7 @@ import pytest
 import releases
 from scipy import ndimage
 
+from medvol.core import settled_files
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.registry import DATASETS
 from medvol.datasets.abdomenct1k import AbdomenCT1KDataset
@@ -113,8 +117,12 @@ def test_abdomenct1k(tmp_path, caplog):
     assert [len(part) for part in parts] == [3, 1, 1]
     assert set().union(*parts) == {f"abdomenct1k-Case_{i:05d}" for i in range(1, 6)}
     (root / "Mask" / "Case_00002.nii.gz").unlink()
-    assert len(patients(AbdomenCT1KDataset(str(root), **FEW))) == 4
-    assert caplog.messages == [f"{root}: 1 scans have no mask and are left out, such as Case_00002"]
+    incomplete = AbdomenCT1KDataset(str(root), **FEW)
+    assert len(patients(incomplete)) == 4
+    lonely = root / "AbdomenCT-1K-ImagePart1" / "Case_00002_0000.nii.gz"
+    message = f"1 scans have no label map and are left out, such as {lonely}"
+    assert caplog.messages == [f"{root}: {message}"]
+    assert incomplete.find_problems() == [("barren_scan", str(root), message)]
     for mask in (root / "Mask").iterdir():
         mask.unlink()
     with pytest.raises(DatasetError, match=r"there is no Case_00001\.nii\.gz; unpack the masks too"):
@@ -266,6 +274,19 @@ def test_totalsegmentator_splits_and_absent_masks(tmp_path):
     np.testing.assert_array_equal(found["left kidney"].target, labels == LABELS["left kidney"])
 
 
+def test_scans_behind_links_are_found_and_those_without_masks_are_named(tmp_path, caplog):
+    root = releases.write_totalsegmentator(tmp_path / "here", ("train", "train", "train"))
+    (tmp_path / "far").mkdir()
+    (root / "s0001").rename(tmp_path / "far" / "s0001")
+    (root / "s0001").symlink_to(tmp_path / "far" / "s0001")
+    shutil.rmtree(root / "s0002" / "segmentations")
+    dataset = TotalSegmentatorDataset(str(root), **FEW)
+    assert patients(dataset) == {"totalsegmentator-s0000", "totalsegmentator-s0001"}
+    message = f"1 scans have no label map and are left out, such as {root / 's0002' / 'ct.nii.gz'}"
+    assert caplog.messages == [f"{root}: {message}"]
+    assert ("barren_scan", str(root), message) in dataset.find_problems()
+
+
 def test_swapped_sides_are_refused(tmp_path):
     root = releases.write_totalsegmentator(tmp_path, ("train",))
     folder = root / "s0000" / "segmentations"
@@ -308,7 +329,46 @@ def test_named_targets_and_patients(ctorg):
         len(CTORGDataset(ctorg, patients=PatientSettings(exclude=["ctorg-7"]), **FEW))
 
 
-def test_an_index_remembers_what_label_maps_hold(tmp_path, monkeypatch):
+@pytest.fixture
+def rested(monkeypatch):
+    """The clock is a minute ahead of the files, so that they count as settled."""
+    now = time.time_ns
+    monkeypatch.setattr(settled_files.time, "time_ns", lambda: now() + 60 * 10**9)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_an_index_sees_a_label_map_of_the_same_size_and_time(tmp_path, request, settled):
+    if settled:
+        request.getfixturevalue("rested")
+    root, index = releases.write_ctorg(tmp_path / "ctorg", (0,)), str(tmp_path / "index")
+    (root / "labels-0.nii.gz").unlink()
+    volume, shown = nib.load(root / "volume-0.nii.gz"), []
+    for value in (1, 2):  # the liver, which the corrected release calls the urinary bladder
+        labels = np.zeros(volume.shape, np.uint8)
+        labels[4:20, 4:20, 4:10] = value
+        (root / "labels-0.nii").write_bytes(nib.Nifti1Image(labels, volume.affine).to_bytes())
+        os.utime(root / "labels-0.nii", (0, 0))
+        shown.append(set(by_target(CTORGDataset(str(root), index=index))))
+    assert shown == [{"liver"}, {"urinary bladder"}]
+
+
+def test_an_index_holds_in_another_working_folder(tmp_path, monkeypatch, rested):
+    import medvol.imaging.reading as reading
+
+    root, index = releases.write_totalsegmentator(tmp_path / "data", ("train",)), str(tmp_path / "index")
+    releases.write_ctorg(tmp_path / "data", (0,))
+    monkeypatch.chdir(tmp_path)
+    before = [len(release("data", index=index, **FEW)) for release in (TotalSegmentatorDataset, CTORGDataset)]
+    monkeypatch.chdir(root / "s0000")
+    for release, count in zip((TotalSegmentatorDataset, CTORGDataset), before, strict=True):
+        dataset = release("..", index=index, **FEW)
+        with monkeypatch.context() as patch:
+            patch.setattr(reading, "read_label_map", None)
+            assert len(dataset) == count
+        assert all(case.target.any() for case in map(dataset.__getitem__, range(count)))
+
+
+def test_an_index_remembers_what_label_maps_hold(tmp_path, monkeypatch, rested):
     import medvol.imaging.reading as reading
 
     root, index = releases.write_ctorg(tmp_path / "ctorg", (0, 21)), tmp_path / "index"

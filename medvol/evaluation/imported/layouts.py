@@ -13,6 +13,7 @@ from medvol.core.errors import DatasetError
 from medvol.core.json_file import read_json
 from medvol.core.words import split_words
 from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
+from medvol.imaging.folder_walk import find_below
 
 LayoutName = Literal["nnunet", "totalsegmentator", "prompts", "challenge"]
 
@@ -110,7 +111,7 @@ def _find_prompts(folder: Path) -> Iterator[FoundMask]:
         yield FoundMask(path, "_".join(words), "")
         for i in range(1, len(words)):
             yield FoundMask(path, "_".join(words[:i]), "_".join(words[i:]))
-    for place in sorted(path for path in folder.rglob("*") if path.is_dir()):
+    for place in sorted(path for path in find_below(folder) if path.is_dir()):
         yield from (FoundMask(path, place.name.removeprefix("seg_"), stem(path.name)) for path in _masks(place))
 
 
