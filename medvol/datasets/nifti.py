@@ -81,7 +81,8 @@ class NiftiDataset(ScanDataset):
 
     def _rows(self) -> list[tuple[int, TargetRow]]:
         rows = self._everything()
-        patients = self._choose_patients(Member(row.patient, row.case) for row in rows)
+        others = () if self.table is not None else self._folder.dropped
+        patients = self._choose_patients((Member(row.patient, row.case) for row in rows), others)
         targets = self._choose_targets(rows)
         return [
             (number, row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from medvol.core.errors import ConfigError, DatasetError, MedvolError
 from medvol.core.last_used import LastUsed
+from medvol.core.notices import tell_once
 from medvol.core.ranges import require_least
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
@@ -164,25 +165,36 @@ class ScanDataset(CaseDataset):
         bank = self.questions.load_bank()
         return [question for group in by_scan.values() for n, row in group for question in self._ask(n, row, bank)]
 
-    def _choose_patients(self, members: Iterable[Member]) -> set[str]:
-        """Patients of the split, as far as the settings take them."""
-        scans, settings = list(members), self.patients
+    def _choose_patients(self, members: Iterable[Member], others: Collection[str] = ()) -> set[str]:
+        """Patients of the split, as far as the settings take them.
+
+        Args:
+            members: Scans that are asked about.
+            others: Names of further scans, which a split file may say too.
+        """
+        scans, settings = list(dict.fromkeys(members)), self.patients
         everyone = {scan.patient for scan in scans}
         check_known("patients", [*(settings.only or []), *(settings.exclude or [])], everyone)
-        return settings.take(self._deal(scans)[self.split] if self.split != "all" else everyone)
+        return settings.take(self._deal(scans, others)[self.split] if self.split != "all" else everyone)
 
-    def _deal(self, scans: list[Member]) -> dict[str, set[str]]:
+    def _deal(self, scans: list[Member], others: Collection[str]) -> dict[str, set[str]]:
         """Patients of each split."""
-        settings = self.patients
-        named = None if settings.split_file is None else read_split_file(Path(settings.split_file))
+        settings, source = self.patients, self.patients.split_file or self.root
+        parts = {scan.case: scan.part for scan in scans}
+        if settings.split_file is not None:
+            parts = read_split_file(Path(settings.split_file), {*parts, *others})
         published: dict[str, str] = {}
         for scan in scans:
-            part = scan.part if named is None else named.get(scan.case, "")
-            published[scan.patient] = part or published.get(scan.patient, "")
-        if named is not None and not any(published.values()):
-            raise DatasetError(
-                f"{settings.split_file}: it names no case of {self.root}; cases are like {scans[0].case}"
-            )
+            part, known = parts.get(scan.case, ""), published.get(scan.patient, "")
+            if part and known and part != known:
+                raise DatasetError(
+                    f"{source}: scans of patient {scan.patient!r} are in {known} and in {part}; put them into one "
+                    "part, in a file for patients.split_file"
+                )
+            published[scan.patient] = part or known
+        lost = [scan.case for scan in scans if not published[scan.patient]]
+        if len(lost) < len(scans) and lost:
+            tell_once(f"{source}: {len(lost)} of {len(scans)} scans are in no part and left out, such as {lost[0]}")
         return complete_split(published, settings.val_share, settings.test_share, self.seed)
 
     def _choose_targets(self, rows: Iterable[TargetRow]) -> set[str] | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from medvol.core.errors import DatasetError
 from medvol.core.json_file import parse_json
+from medvol.imaging.file_names import stem
 
 Split = Literal["all", "train", "val", "test"]
 
@@ -49,14 +50,18 @@ def complete_split(published: Mapping[str, str], val_share: float, test_share: f
     return parts
 
 
-def read_split_file(path: Path) -> dict[str, str]:
+def read_split_file(path: Path, cases: Collection[str]) -> dict[str, str]:
     """Read a split from JSON: ``{"train": [...], "test": [...]}``, each entry a case or ``{"image": "0004/case/..."}``.
 
+    Args:
+        path: The file.
+        cases: Names of all cases there are. Of an entry that is a path, a folder or the file is called by one of them.
+
     Returns:
-        Part of each name; an entry that is a path gives every folder and file name in it, endings left out.
+        Part of each case that the file names.
 
     Raises:
-        DatasetError: It cannot be read or has another layout.
+        DatasetError: It cannot be read, has another layout, or names what is no case, or a case twice.
     """
     content = read_json(path)
     parts: dict[str, str] = {}
@@ -68,7 +73,15 @@ def read_split_file(path: Path) -> dict[str, str]:
             image = entry.get("image") if isinstance(entry, dict) else entry
             if not isinstance(image, str):
                 raise DatasetError(f"{path}: {key} holds {entry!r:.80}; write a name, or an object with 'image'")
-            parts |= {name.split(".")[0]: part for name in PurePosixPath(image).parts}
+            names = {name for whole in PurePosixPath(image).parts for name in (whole, stem(whole)) if name in cases}
+            if not names:
+                raise DatasetError(
+                    f"{path}: {key} names {image!r:.80}, which is no case; cases are like {min(cases)!r}"
+                )
+            for name in names:
+                if name in parts:
+                    raise DatasetError(f"{path}: {name!r} is in {parts[name]} and again in {part}; name a case once")
+                parts[name] = part
     if not parts:
         raise DatasetError(f'{path}: expected {{"train": [...], "val": [...], "test": [...]}} with names of cases')
     return parts

@@ -329,7 +329,7 @@ def write_pair(folder, image, label):
 
 
 def find_masses(folder):
-    return NiftiDataset(str(folder), target="mass", questions=QuestionSettings(min_voxels=20))
+    return NiftiDataset(str(folder), target="mass", questions=FEW)
 
 
 def test_scans_of_a_folder_are_read_or_named(tmp_path, caplog):
@@ -361,6 +361,18 @@ def test_links_to_folders_are_followed_once(tmp_path, caplog):
     scans = {root / place / name for place in ("p1", "p2") for name in ("image.nii.gz", "label.nii.gz")}
     assert set(find_all_scans(root)) == scans
 
+
+def test_a_split_file_may_name_a_scan_without_a_target(tmp_path):
+    for name in ("a", "b"):
+        write_pair(tmp_path, f"{name}_image.nii.gz", f"{name}_label.nii.gz")
+    save(tmp_path / "b_label.nii.gz", np.zeros(SHAPE, np.uint8))
+    (tmp_path / "split.json").write_text('{"train": ["a", "b"]}')
+    patients = PatientSettings(split_file=str(tmp_path / "split.json"))
+    dataset = NiftiDataset(str(tmp_path), split="train", target="mass", patients=patients, questions=FEW)
+    assert [case.patient_id for case in all_cases(dataset)] == ["a"]
+
+
+FEW = QuestionSettings(min_voxels=20)
 
 TWINS = {
     "label maps": (("a_image.nii.gz", "a_label.nii", "a_label.nii.gz"), "has two label maps"),

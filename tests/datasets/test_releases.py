@@ -239,7 +239,7 @@ def test_kits_with_a_published_split(kits, tmp_path):
         dataset = KiTS23Dataset(kits[0], split=part, patients=PatientSettings(split_file=str(split)), **FEW)
         assert patients(dataset) == {f"kits-{i:05d}" for i in numbers}
     split.write_text(json.dumps({"train": ["case_99999"], "test": ["case_99998"]}))
-    with pytest.raises(DatasetError, match=r"it names no case of .*; cases are like case_00000"):
+    with pytest.raises(DatasetError, match=r"train names 'case_99999', which is no case; cases are like 'case_00000'"):
         len(KiTS23Dataset(kits[0], split="test", patients=PatientSettings(split_file=str(split))))
     split.write_text("{}")
     with pytest.raises(DatasetError, match="with names of cases"):

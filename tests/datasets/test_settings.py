@@ -1,11 +1,12 @@
 """Groups of settings: YAML and the command line set a part of one and leave the rest, and parents' settings stay."""
 
 import inspect
+import json
 import pickle
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import yaml
 from medvol.cli import main
 from medvol.cli.experiment_data import build_data
 from medvol.core.docstrings import meanings
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.registry import DATASETS
 from medvol.core.specs import describe_component, rebuild
 from medvol.datasets.appearance import AppearanceSettings
@@ -24,6 +25,7 @@ from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.scans import ScanDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, PhrasingSettings, QuestionSettings
+from medvol.datasets.splits import Split
 
 BUILT_IN = [row.name for row in DATASETS.describe() if row.distribution == "medvol-r1"]
 GROUPS = (
@@ -181,3 +183,49 @@ def test_a_split_file_splits_a_table_too(tmp_path: Path) -> None:
         data = NiftiDataset(str(tmp_path), str(tmp_path / "table.csv"), split=part, patients=patients)
         parts[part] = {data.patient_id(index) for index in range(len(data))}
     assert parts == {"train": {"P0", "P2"}, "test": {"P3"}}
+
+
+def deal(folder: Path, split: dict[str, list[str]], patients: dict[str, str]) -> dict[str, set[str]]:
+    """Cases of each part by a split file, of a table with a scan for each case; ``patients`` says whose they are."""
+    for case in patients:
+        (folder / f"{case}.nii.gz").touch()
+    rows = "".join(f"{case}.nii.gz,{target},{patient}\n" for case, patient in patients.items() for target in TARGETS)
+    (folder / "table.csv").write_text(f"image,target,patient\n{rows}")
+    (folder / "split.json").write_text(json.dumps(split))
+    settings = PatientSettings(split_file=str(folder / "split.json"))
+    parts = {}
+    for part in get_args(Split):
+        if part in split:
+            data = NiftiDataset(str(folder), str(folder / "table.csv"), split=part, patients=settings)
+            parts[part] = {data.scan_file(index).name.removesuffix(".nii.gz") for index in range(len(data))}
+    return parts
+
+
+TARGETS = ("liver", "spleen")
+OWN = {case: case for case in ("p.01", "p.02", "q1", "q2")}
+
+
+def test_names_with_dots_are_whole_names(tmp_path: Path) -> None:
+    split = {"train": ["p.01", "q1.nii.gz"], "val": ["p.02", "any/q2"]}
+    assert deal(tmp_path, split, OWN) == {"train": {"p.01", "q1"}, "val": {"p.02", "q2"}}
+
+
+@pytest.mark.parametrize(
+    ("split", "patients", "message"),
+    [
+        ({"train": ["q1"], "val": ["q2_typo"]}, OWN, "val names 'q2_typo', which is no case; cases are like 'p.01'"),
+        ({"train": ["q1"], "val": ["q2", "q1"]}, OWN, "'q1' is in train and again in val"),
+        ({"train": ["q1", "q1"], "val": ["q2"]}, OWN, "'q1' is in train and again in train"),
+        ({"train": ["q1"], "val": ["q2"]}, {"q1": "Q", "q2": "Q"}, "scans of patient 'Q' are in train and in val"),
+    ],
+)
+def test_a_split_that_loses_or_repeats_cases_is_refused(tmp_path, split, patients, message) -> None:
+    with pytest.raises(DatasetError, match=message):
+        deal(tmp_path, split, patients)
+
+
+def test_scans_in_no_part_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two scans, four targets; p.02 follows its patient's other scan."""
+    split = {"train": ["p.01"], "val": ["q1"]}
+    assert deal(tmp_path, split, {**OWN, "p.02": "p.01", "q3": "q3"}) == {"train": {"p.01", "p.02"}, "val": {"q1"}}
+    assert caplog.messages == [f"{tmp_path}/split.json: 2 of 5 scans are in no part and left out, such as q2"]
