@@ -89,9 +89,7 @@ class TrainingModule(EvaluationModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor | None:
         """Train on a batch."""
 
-    def optimise(
-        self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float]
-    ) -> OptimizerLRScheduler:
+    def optimise(self, parameters: Iterable[torch.nn.Parameter], betas: tuple[float, float]) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine over the optimiser steps of the fit."""
         own = self.optimizer
         optimizer = make_adamw(parameters, own, betas)

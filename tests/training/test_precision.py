@@ -173,7 +173,7 @@ def test_a_trainer_that_rounds_all_weights_is_refused(precision: str, folder: st
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_a_precision_that_scales_gradients_is_refused(kind: str, folder: str, tmp_path: Path) -> None:
     scaled = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
-    with pytest.raises(ConfigError, match="trainer.precision is 16-mixed, which scales gradients"):
+    with pytest.raises(ConfigError, match=r"trainer\.precision is 16-mixed, which scales gradients"):
         make_trainer(tmp_path, 1, plugins=[scaled]).fit(make_module(kind, folder), make_data())
 
 
