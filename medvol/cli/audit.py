@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 
 from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
-from medvol.cli.settings import FILE_SUFFIXES, read_config
+from medvol.cli.settings import FILE_SUFFIXES, read_model_settings
 from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least
 from medvol.core.registry import REWARDS
@@ -99,8 +99,7 @@ def read_rewards(path: str) -> tuple[list[RewardTerm], Mapping[str, float] | Non
     Raises:
         ConfigError: It has none, or a setting of theirs is at fault.
     """
-    model = read_config(path).get("model")
-    settings = model.get("init_args", model) if isinstance(model, dict) else {}
+    settings = read_model_settings(path)
     if not settings.get("rewards"):
         raise ConfigError(f"{path!r} has no model.rewards, as GRPOModule takes them; name an experiment that has them")
     given = {key: settings[key] for key in ("rewards", "reward_weights") if key in settings}

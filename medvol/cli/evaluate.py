@@ -10,7 +10,7 @@ from rich.text import Text
 
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
-from medvol.cli.settings import FILE_SUFFIXES, read_config
+from medvol.cli.settings import FILE_SUFFIXES, read_config, read_model_settings
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json, read_json
 from medvol.core.words import split_words
@@ -112,9 +112,7 @@ def _parser(verb: str) -> ComponentParser:
 
 def _settings_of(config: str) -> dict[str, Any]:
     """Settings of the evaluation that the experiment's own model has, so that both are measured alike."""
-    model = read_config(config).get("model")
-    settings = model.get("init_args", model) if isinstance(model, dict) else {}
-    evaluation = settings.get("evaluation") if isinstance(settings, dict) else None
+    evaluation = read_model_settings(config).get("evaluation")
     return evaluation if isinstance(evaluation, dict) else {}
 
 

@@ -100,13 +100,14 @@ def count_steps(plan: Plan, planned: PlannedExperiment) -> dict[str, int | None]
     trainer, step = planned.trainer, plan.step
     batches = None if planned.volumes is None else math.ceil(planned.volumes / step.batch)
     most, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
-    if isinstance(most, int) and most >= 0:
-        total: int | None = most
-    elif batches is None or not isinstance(epochs, int) or epochs < 0:
-        total = None
-    else:
-        total = epochs * math.ceil(batches / step.accumulation) * step.updates
-    return {"volumes_per_epoch": planned.volumes, "batches_per_epoch": batches, "optimiser_steps": total}
+    ends = [most] if isinstance(most, int) and most >= 0 else []
+    if batches is not None and isinstance(epochs, int) and epochs >= 0:
+        ends.append(epochs * math.ceil(batches / step.accumulation) * step.updates)
+    return {
+        "volumes_per_epoch": planned.volumes,
+        "batches_per_epoch": batches,
+        "optimiser_steps": min(ends, default=None),
+    }
 
 
 def _document(plan: Plan, planned: PlannedExperiment, experiment: str) -> Mapping[str, Any]:

@@ -88,10 +88,12 @@ def _choose_model(settings: dict[str, Any], path: Path, model: str | None, assum
         return
     chosen = model if model is not None else _find_origin(str(own), path)
     if chosen != own:
-        node = settings["model"].setdefault("init_args", {})
-        policy = node.get("policy")
-        node["policy"] = {"class_path": policy} if isinstance(policy, str) else policy
-        node["policy"].setdefault("init_args", {})["model"] = chosen
+        node = settings["model"].get("init_args") if isinstance(settings["model"], Mapping) else None
+        policy = node.get("policy") if isinstance(node, dict) else None
+        policy = {"class_path": policy} if isinstance(policy, str) else policy
+        if not isinstance(node, dict) or not isinstance(policy, dict):
+            return  # there is no policy, which is refused where it is built
+        node["policy"] = {**policy, "init_args": {**(policy.get("init_args") or {}), "model": chosen}}
         if model is None:
             assumptions.append(f"{own} does not exist yet; planned as {chosen}, which an earlier stage starts from")
 
@@ -111,8 +113,9 @@ def _find_origin(model: str, path: Path) -> str:
             break
         for file in sorted(path.parent.glob("*.yaml")):
             other = read_config(str(file))
-            folder = (other.get("trainer") or {}).get("default_root_dir")
-            if folder is not None and Path(folder) == Path(model).parent and _model_of(other) not in (None, model):
+            trainer = other.get("trainer")
+            folder = trainer.get("default_root_dir") if isinstance(trainer, Mapping) else None
+            if isinstance(folder, str) and Path(folder) == Path(model).parent and _model_of(other) not in (None, model):
                 model = str(_model_of(other))
                 break
         else:
@@ -172,7 +175,11 @@ def _size_step(
         moments=module.optimizer.moments,
     )
     if isinstance(module, SFTModule):
-        accumulation = int(trainer.get("accumulate_grad_batches") or 1)
+        accumulation = trainer.get("accumulate_grad_batches") or 1
+        if not isinstance(accumulation, int) or accumulation < 1:
+            raise ConfigError(f"trainer.accumulate_grad_batches is {accumulation!r}; give a whole number, 1 or more")
+                f"trainer.accumulate_grad_batches is {accumulation!r}; it must be a whole number, 1 or more"
+            )
         return replace(common, accumulation=accumulation, answer_tokens=options.answer_tokens)
     return replace(
         common,

@@ -68,7 +68,8 @@ def _build(config: Path, settings: dict[str, Any]) -> LightningModule:
             parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, chosen, _ACCEPTED) from refusal
-    require_sound(parsed.trainer, settings.get("seed_everything", parsed.seed_everything))
+    is_empty = settings.get("seed_everything", True) is None
+    require_sound(parsed.trainer, None if is_empty else parsed.seed_everything)
     with building("the experiment"):
         built = parser.instantiate(parsed)
     module: LightningModule = built.model

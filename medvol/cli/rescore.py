@@ -11,7 +11,7 @@ from rich.text import Text
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.run_data import TEST_SETTINGS, find_run_data
-from medvol.cli.settings import read_config
+from medvol.cli.settings import read_model_settings
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
@@ -79,8 +79,4 @@ def _choose_rewards(given: str | None, folder: Path) -> RewardScorer | None:
 
 
 def _has_rewards(config: Path) -> bool:
-    if not config.is_file():
-        return False
-    model = read_config(str(config)).get("model")
-    settings = model.get("init_args", model) if isinstance(model, dict) else {}
-    return isinstance(settings, dict) and bool(settings.get("rewards"))
+    return config.is_file() and bool(read_model_settings(str(config)).get("rewards"))

@@ -66,6 +66,17 @@ def read_config(path: str) -> dict[str, Any]:
     return content
 
 
+def read_model_settings(path: str) -> dict[str, Any]:
+    """Settings of the model of an experiment, as its file has them; none where it has no such keys and values.
+
+    Raises:
+        ConfigError: The file is no configuration.
+    """
+    model = read_config(path).get("model")
+    settings = model.get("init_args", model) if isinstance(model, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file as jsonargparse does.
 

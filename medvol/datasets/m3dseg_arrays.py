@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,12 @@ from scipy import sparse
 from medvol.core.errors import DatasetError
 from medvol.datasets.layout import LabelledScan
 from medvol.datasets.nifti_table import TargetRow
-from medvol.imaging.formats.npz import require_declared
+from medvol.imaging.formats.npz import DAMAGED, require_declared
 from medvol.imaging.geometry import lps_affine, make_volume
 from medvol.imaging.volume_hash import hash_voxels, remember_hash
 
 MAX_BYTES = 3 * 1024**3
 """Budget for one image or one file of masks, as it is held."""
-
-_DAMAGED = (OSError, ValueError, KeyError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What Python raises for an archive that is cut, locked, or holds something else."""
 
 _SPACING = (1.0, 1.0, 1.0)
 _NAME = re.compile(r"mask_\(\s*(\d{1,6}),\s*(\d{1,6}),\s*(\d{1,6}),\s*(\d{1,6})\s*\)\.npz")
@@ -107,7 +103,7 @@ def read_masks(path: Path) -> sparse.csr_matrix:
                 require_declared(archive, entry)
         matrix = sparse.load_npz(path)
         matrix.check_format(full_check=True)
-    except _DAMAGED as error:
+    except (*DAMAGED, KeyError, AttributeError) as error:
         raise DatasetError(f"{path}: it is no sparse matrix ({_first_line(error)}); unpack the case again") from error
     if matrix.format != "csr" or matrix.shape != (masks, math.prod(shape)):
         raise DatasetError(
@@ -127,7 +123,9 @@ def _read_image(path: Path) -> NDArray[Any]:
     """
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not isinstance(stored, np.ndarray):
+            raise ValueError("it is an archive of several")
+    except DAMAGED as error:
         raise DatasetError(f"{path}: it is no array ({_first_line(error)}); unpack the case again") from error
     if stored.ndim != 4 or stored.shape[0] != 1 or 0 in stored.shape or stored.dtype.kind not in "iuf":
         raise DatasetError(f"{path}: it holds {stored.dtype} {stored.shape}; expected numbers of shape (1, H, W, D)")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from medvol.core.words import split_words
+
 KEPT_WORDS = frozenset(
     {"left", "right", "both", "two", "pair", "paired", "kidneys", "organs"}
     | {"no", "not", "without", "with", "free", "healthy", "normal", "unaffected", "affected", "diseased", "abnormal"}
@@ -14,7 +16,7 @@ KEPT_WORDS = frozenset(
     | {"upper", "uppermost", "topmost", "top", "higher", "highest", "above", "cranial", "head"}
     | {"lower", "lowest", "lowermost", "bottommost", "bottom", "below", "caudal", "feet"}
 )
-"""Words that decide what is asked for; they are never dropped."""
+"""Words that decide what is asked for; they are never dropped, nor is what they are a part of (``left-sided``)."""
 
 CARRIERS = ("", "", "find", "segment", "locate", "please outline", "where is", "show me")
 """What people type before the thing they ask for."""
@@ -33,6 +35,11 @@ def reword_query(text: str, rng: np.random.Generator, share: float, word_dropout
         return text
     words = text.split()
     if rng.random() < share:
-        words = [word for word in words if word.lower() in KEPT_WORDS or rng.random() > word_dropout] or words
+        words = [word for word in words if _decides(word) or rng.random() > word_dropout] or words
     carrier = CARRIERS[rng.integers(len(CARRIERS))]
     return " ".join([*carrier.split(), *words])
+
+
+def _decides(word: str) -> bool:
+    """True when a word, or a part of it between signs, must stay."""
+    return not KEPT_WORDS.isdisjoint(split_words(word))

@@ -73,6 +73,13 @@ def test_what_cannot_be_audited_is_refused(
     assert expected in refused("describe", "--audit", *(word.format(config=config) for word in arguments))
 
 
+@pytest.mark.parametrize("model", ["{class_path: GRPOModule, init_args: }", "GRPOModule", "{init_args: [3]}", ""])
+def test_a_model_without_settings_has_no_rewards(tmp_path: Path, refused: Callable[..., str], model: str) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text(f"model: {model}")
+    assert "has no model.rewards" in refused("describe", "--audit", path)
+
+
 def test_a_setting_of_a_reward_is_checked(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("model: {rewards: [{class_path: AxialReward, init_args: {dela: 3}}]}")

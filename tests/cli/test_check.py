@@ -335,6 +335,10 @@ class UnreadyPropagator(Propagator):
         ({"trainer__max_steps": "many"}, "MV801", "max_steps"),
         ({"trainer__max_steps": -5}, "MV801", "trainer.max_steps is -5; it must be -1 or more"),
         ({"trainr__max_steps": 5}, "MV801", "'trainr'"),
+        ({"trainer__precision": "bf16-true"}, "MV801", "trainer.precision is bf16-true, which keeps trained weights"),
+        ({"seed_everything": "abc"}, "MV801", "seed_everything must be true or false or a whole number; got 'abc'"),
+        ({"seed_everything": None}, "MV801", "seed_everything is empty; give a whole number from 0"),
+        ({"seed_everything": -1}, "MV801", "seed_everything is -1; it must be from 0"),
     ],
 )
 def test_what_a_fit_refuses_before_it_loads_is_found(
@@ -349,6 +353,14 @@ def test_what_a_fit_refuses_before_it_loads_is_found(
     assert said in finding["detail"]
     assert report["splits"]["train"]["usable"] == 3
     assert finding["detail"] == refused("fit", "--config", config)
+
+
+def test_a_precision_that_scales_gradients_is_found(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be meant for a GPU; a fit on a CPU takes bfloat16 in its place."""
+    ended, report = report_of(capsys, experiment(trainer__precision="16-mixed"))
+    (finding,) = report["findings"]
+    assert (ended, finding["code"]) == (1, "MV801")
+    assert "trainer.precision is 16-mixed, which scales gradients" in finding["detail"]
 
 
 def test_augmentation_is_asked_before_a_fit(

@@ -91,6 +91,42 @@ def test_a_paper_experiment_starts_from_an_earlier_stage(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("trainer", "updates", "steps"),
+    [
+        ("{max_epochs: 3}", 4, 36),
+        ("{max_epochs: 3, max_steps: 1000}", 4, 36),
+        ("{max_epochs: 3, max_steps: 10}", 4, 10),
+        ("{max_steps: 10}", 1, 10),
+        ("{}", 1, None),
+    ],
+)
+def test_steps_end_where_the_first_limit_is_met(small_grpo, trainer, updates, steps, capsys):
+    """Five volumes in batches of two are three batches an epoch."""
+    text = small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer)
+    small_grpo.write_text(text.replace("rollouts:", f"optimizer: {{updates_per_rollout: {updates}}}\n    rollouts:"))
+    assert main(["plan", str(small_grpo), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["optimiser_steps"] == steps
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{class_path: GRPOModule, init_args: }", "policy"),
+        ("GRPOModule", "policy"),
+        ("{class_path: SFTModule, init_args: {policy: TinyPolicy, propagator: RegionPropagator}}", "accumulate_grad"),
+    ],
+)
+def test_empty_and_odd_settings_are_refused_in_a_sentence(small_grpo, model, said, capsys):
+    data = small_grpo.read_text().partition("data:")[2].replace("cpu}", "cpu, accumulate_grad_batches: abc}")
+    small_grpo.write_text(f"model: {model}\ndata:{data}")
+    options = [] if "SFT" in model else ["--model", "some/folder"]
+    assert main(["plan", str(small_grpo), *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--memory", "much"], "--memory is 'much'"),

@@ -1,5 +1,6 @@
 """Masks of other systems: their layouts on made files, matching, grids, and archives of strangers."""
 
+import io
 import json
 import pickle
 import tracemalloc
@@ -435,7 +436,32 @@ def write_shares(path):
     np.savez(path, segs=draw_labels(0) / 2)
 
 
+def write_member(path, content, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("segs.npy", content)
+
+
+def write_nothing(path):
+    write_member(path, b"")
+
+
+def write_cut_header(path):
+    header = b"{'descr': '<i4', 'fortran_order': False, 'shape': (4, 8,".ljust(117) + b"\n"
+    write_member(path, b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+def write_damaged_lzma(path):
+    array = io.BytesIO()
+    np.save(array, draw_labels(0))
+    write_member(path, array.getvalue(), zipfile.ZIP_LZMA)
+    content = bytearray(path.read_bytes())
+    start = content.find(b"segs.npy") + len(b"segs.npy")
+    content[start + 12 : start + 40] = bytes(byte ^ 0x5A for byte in content[start + 12 : start + 40])
+    path.write_bytes(content)
+
+
 HOSTILE = [write_pickle, write_bomb, write_lie, write_large_lie, write_words, write_cut]
+HOSTILE += [write_nothing, write_cut_header, write_damaged_lzma]
 WRONG = [write_other_key, write_other_shape, write_shares]
 
 

@@ -162,6 +162,23 @@ def test_rewording_keeps_what_decides():
     assert reword_query(text, rng, 0.0) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("the kidney on the left.", "left."),
+        ("the left-sided kidney", "left-sided"),
+        ("the kidney (right)", "(right)"),
+        ("is it without, or with it", "without,"),
+        ("the KIDNEYS' rims", "KIDNEYS'"),
+    ],
+)
+def test_rewording_keeps_a_word_that_decides_beside_a_sign(text, word):
+    rng = np.random.default_rng(0)
+    reworded = [reword_query(text, rng, 1.0, 0.9) for _ in range(200)]
+    assert all(word in new.split() for new in reworded)
+    assert any("the" not in new.split() or "it" not in new.split() for new in reworded)
+
+
 OPPOSITES = [
     ("left kidney", "right kidney"),
     ("kidney with lesion", "kidney without lesion"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,13 @@ from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Volume
 from medvol.evaluation.imported.layouts import SEGS
 from medvol.imaging.file_names import ends_in
-from medvol.imaging.formats.npz import require_declared
+from medvol.imaging.formats.npz import DAMAGED, require_declared
 from medvol.imaging.geometry import place_tolerance_mm, turn_to_lps, voxel_to_world
 from medvol.imaging.label_values import to_labels
 from medvol.imaging.reading import read_label_map
 
 _HEADER_BYTES = 4096
 _VALUE_BYTES = 8
-_DAMAGED = (ValueError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""What Python raises for an archive that is cut, locked, or holds objects."""
 
 
 def read_labels_on(path: Path, volume: Volume, resample: bool = False) -> NDArray[np.int32]:
@@ -117,6 +114,6 @@ def _load(path: Path, volume: Volume) -> NDArray[Any]:
         raise DatasetError(
             f"{path} has no label map {SEGS!r}; save it as np.savez_compressed(..., segs=map)"
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DatasetError(f"{path} cannot be read as an archive of labels ({error}); save it again") from error
     return labels

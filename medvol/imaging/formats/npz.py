@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
+import zlib
 
 import numpy as np
+
+DAMAGED = (
+    *(OSError, ValueError, RuntimeError, MemoryError, EOFError, TypeError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What Python and NumPy raise for an archive that is cut, locked, or holds something else."""
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
