@@ -435,6 +435,18 @@ BAD_DECATHLON = {
     "no labels": ('{"training": []}', "expected names by label under 'labels'"),
     "label of letters": ('{"training": [], "labels": {"x": "liver"}}', "a label is not a number"),
     "entry": ('{"training": [7], "labels": {"1": "liver"}}', "an entry of 'training' is 7"),
+    "absolute path": (
+        '{"training": [{"image": "/data/a.nii", "label": "/data/b.nii"}], "labels": {"1": "liver"}}',
+        "'/data/a.nii' lies outside its folder",
+    ),
+    "path above": (
+        '{"training": [{"image": "x/../../a.nii", "label": "b.nii"}], "labels": {"1": "liver"}}',
+        "'x/../../a.nii' lies outside its folder",
+    ),
+    "no name": (
+        json.dumps({"training": [{"image": "a" * 5000, "label": "b.nii"}], "labels": {"1": "liver"}}),
+        "'aaa.* is not there",
+    ),
     "absent file": ('{"training": [{"image": "a.nii", "label": "b.nii"}], "labels": {"1": "liver"}}', "is not there"),
     "not json": ("{", "not JSON"),
 }
