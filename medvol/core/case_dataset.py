@@ -37,6 +37,10 @@ class CaseDataset(Component):
     def patient_id(self, index: int) -> str:
         """Patient of a case, without reading it; used to keep splits apart."""
 
+    def case_id(self, index: int) -> str:
+        """Id of a case, without reading it; empty where only reading tells. Joined data sets are compared by it."""
+        return ""
+
     def scan_file(self, index: int) -> Path | None:
         """File or folder of DICOM that the scan of a case is read from, without reading it; None when it is neither.
 

@@ -124,6 +124,10 @@ class ScanDataset(CaseDataset):
         """Patient of a case."""
         return self._cases[index].row.patient
 
+    def case_id(self, index: int) -> str:
+        """Id of a case."""
+        return self._cases[index].case_id
+
     def scan_file(self, index: int) -> Path:
         """File of the scan of a case."""
         return self._cases[index].row.image

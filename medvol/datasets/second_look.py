@@ -121,6 +121,12 @@ class SecondLookDataset(CaseDataset):
         """Patient of a case."""
         return self.dataset.patient_id(self._entries[index].index)
 
+    def case_id(self, index: int) -> str:
+        """Id of a case, with its view; empty where that of the whole scan is not known."""
+        entry = self._entries[index]
+        whole = self.dataset.case_id(entry.index)
+        return whole if entry.first is None or not whole else f"{whole}@{self._key(entry)}"
+
     def scan_file(self, index: int) -> Path | None:
         """File of the whole scan."""
         return self.dataset.scan_file(self._entries[index].index)

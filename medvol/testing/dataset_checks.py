@@ -103,9 +103,12 @@ def check_query(dataset: CaseDataset) -> None:
 
 
 def check_case_ids(dataset: CaseDataset) -> None:
-    """Case ids are unique."""
+    """Case ids are unique, and those named without reading a case are the cases' own."""
     names = [case.case_id for case in _some(dataset)]
     require(len(set(names)) == len(names), "unique case ids", names, "put the index into the id")
+    for index, own in zip(_indices(dataset), names, strict=True):
+        named = dataset.case_id(index)
+        require(named in ("", own), f"case_id({index}) {own!r}, or empty", repr(named), "derive one from the other")
 
 
 def check_volume_key(dataset: CaseDataset) -> None:

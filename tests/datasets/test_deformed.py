@@ -16,9 +16,10 @@ from medvol.datasets.deformed import DeformedDataset
 from medvol.datasets.joined import JoinedDataset
 from medvol.datasets.labelled_source import number_names, read_source
 from medvol.datasets.made_scan import KEPT_SHARE, swap_sides
+from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.phantom_anatomy import LABELS
-from medvol.datasets.settings import CacheSettings, PhrasingSettings
+from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.imaging.geometry import make_volume
 from medvol.queries.sides import check_sides
 
@@ -333,6 +334,35 @@ def test_one_key_for_two_volumes_is_refused_and_one_file_in_two_parts_is_not(tmp
     voxels, mask = half_space()
     parts = [Filed((voxels, {name: mask})) for name in ("liver", "spleen")]
     assert [JoinedDataset(parts).volume_key(index) for index in (0, 1)] == [parts[0].volume_key(0)] * 2
+
+
+def write_hospital(root, table, scan):
+    """A table of one scan, whose second line asks for it; hospitals count their scans alike."""
+    root.mkdir(parents=True)
+    (root / scan).touch()
+    (root / "t.csv").write_text(table)
+    return NiftiDataset(str(root), str(root / "t.csv"))
+
+
+def test_one_id_for_two_cases_is_refused_and_namesakes_are_told(tmp_path, caplog):
+    """Scores of one of the two would be lost, and two people would count as one in every interval."""
+    plain = "image,target\nscan1.nii.gz,liver\n"
+    first = write_hospital(tmp_path / "A", plain, "scan1.nii.gz")
+    joined = JoinedDataset([first, write_hospital(tmp_path / "B", plain, "scan1.nii.gz")])
+    with pytest.raises(
+        DatasetError, match="parts 0 and 1 both have a case 'scan1_0002_0'; name cases and patients apart"
+    ):
+        len(joined)
+    named = "image,target,case,patient\nscan1.nii.gz,liver,c1,p1\n"
+    apart = JoinedDataset([first, write_hospital(tmp_path / "C", named, "scan1.nii.gz")])
+    assert [apart.case_id(index) for index in range(len(apart))] == ["scan1_0002_0", "c1_0002_0"]
+    assert not caplog.messages
+    later = "image,target\nscan1.nii.gz,liver\nscan1.nii.gz,spleen\n"
+    other = write_hospital(tmp_path / "D", later, "scan1.nii.gz")
+    other.questions = QuestionSettings(targets=["spleen"])
+    assert len(JoinedDataset([first, other])) == 2
+    (message,) = caplog.messages
+    assert message.startswith("parts 0 and 1 both have scans of the patient 'scan1.nii.gz', who counts as one person")
 
 
 def test_a_target_that_vanishes_is_named(caplog):

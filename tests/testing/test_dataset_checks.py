@@ -134,6 +134,13 @@ class Silent(Altered):
         return replace(case, query=replace(case.query, text=" "))
 
 
+class OtherName(Sound):
+    """Names its cases otherwise before they are read."""
+
+    def case_id(self, index):
+        return f"number-{range(4)[index]}"
+
+
 class SameName(Altered):
     """Every case has one name."""
 
@@ -255,6 +262,7 @@ BROKEN = [
     (checks.check_affine, Turned()),
     (checks.check_query, Silent()),
     (checks.check_case_ids, SameName()),
+    (checks.check_case_ids, OtherName()),
     (checks.check_volume_key, Conflated()),
     (checks.check_volume_key, Nameless()),
     (checks.check_volume_key, OneVolume()),
