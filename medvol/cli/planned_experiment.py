@@ -178,8 +178,6 @@ def _size_step(
         accumulation = trainer.get("accumulate_grad_batches") or 1
         if not isinstance(accumulation, int) or accumulation < 1:
             raise ConfigError(f"trainer.accumulate_grad_batches is {accumulation!r}; give a whole number, 1 or more")
-                f"trainer.accumulate_grad_batches is {accumulation!r}; it must be a whole number, 1 or more"
-            )
         return replace(common, accumulation=accumulation, answer_tokens=options.answer_tokens)
     return replace(
         common,
