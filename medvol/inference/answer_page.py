@@ -75,7 +75,7 @@ def show_answer(
     )
     missing = dict(record.get("not_written") or {})
     notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in missing.items())
-    facts = () if evidence.absent else measured_facts(record, filled)
+    facts = () if evidence.absent else measured_facts(record, volume.shape[0], filled)
     return PageAnswer(
         query=query,
         scan=scan_name(record),
@@ -86,13 +86,13 @@ def show_answer(
         caption=_caption(evidence, volume),
         stack=stack,
         facts=facts,
-        origins=origins(record),
+        origins=origins(record, volume),
         warnings=warning_sentences(record),
         confidence=confidence_sentences(record),
         notes=notes,
         words=str(record.get("completion", "")).strip(),
         record=show_json(without_folders(record)),
-        correction=correction(record, record_file),
+        correction=correction(record, record_file, volume.shape),
         corrected=bool(record.get("edited")),
     )
 

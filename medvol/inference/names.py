@@ -15,11 +15,15 @@ from typing import Any
 
 from medvol.core.errors import RecordError
 from medvol.core.visible_text import show
+from medvol.inference.records import AGREEMENT_SUFFIX, DICOM_SUFFIXES, FAILED_SUFFIX
 
 MAX_NAME_BYTES = 242
 """Longest stem: disks take 255 bytes, and the longest ending, ``.rtstruct.dcm``, has 13."""
 
 DIGEST_LENGTH = 12
+
+_TAKEN = tuple(f".{suffix.split('.')[1]}" for suffix in (FAILED_SUFFIX, AGREEMENT_SUFFIX, *DICOM_SUFFIXES.values()))
+"""What stands in the names of further files of an answer before their ending."""
 
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|]+')
 
@@ -55,14 +59,25 @@ def require_name(name: str, where: str) -> str:
     """A name that somebody chose for files, kept as it is.
 
     Raises:
-        RecordError: It has a folder or a drive in it, letters that a file name cannot hold, or too many of them.
+        RecordError: It has a folder or a drive in it, letters that a file name cannot hold, or too many of them, or it
+            ends as the name of a further file of another answer does.
     """
     foreign = "/" in name or "\\" in name or PureWindowsPath(name).drive or show(name) != name
     if not name or name.startswith(".") or foreign:
         raise RecordError(f"{where} is {name!r}; a name is one of letters, with no folder in it, which goes under out")
     if len(name.encode()) > MAX_NAME_BYTES:
         raise RecordError(f"{where} has {len(name.encode())} bytes; a name has at most {MAX_NAME_BYTES}")
+    if is_taken(name):
+        raise RecordError(
+            f"{where} is {name!r}; a name does not end in {' or '.join(_TAKEN)}, which further files of an answer have "
+            "after its name, so choose another"
+        )
     return name
+
+
+def is_taken(name: str) -> bool:
+    """True for a name that ends as that of a further file of another answer does."""
+    return name.casefold().endswith(_TAKEN)
 
 
 def require_below(folder: Path, given: str, where: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from medvol.core.types import Volume
 from medvol.inference.confidence import read_warnings
 from medvol.inference.recorded_propagator import propagator_options
 from medvol.inference.records import plain_values
@@ -32,14 +33,15 @@ def scan_name(record: Mapping[str, Any]) -> str:
     return _last(path) if isinstance(path, str) and path else "scan"
 
 
-def measured_facts(record: Mapping[str, Any], filled_slices: int) -> tuple[Fact, ...]:
+def measured_facts(record: Mapping[str, Any], depth: int, filled_slices: int) -> tuple[Fact, ...]:
     """Key slice and measurements; of a scan without Hounsfield units no mean is shown.
 
     Args:
         record: As ``describe_segmentation`` writes it.
+        depth: Slices of the scan.
         filled_slices: Slices that the mask lies on.
     """
-    mask, evidence, depth = record["mask"], record["evidence"], record["scan"]["shape_zyx"][0]
+    mask, evidence = record["mask"], record["evidence"]
     anchors = [evidence, *evidence.get("further", [])]
     count = sum(len(anchor["boxes_px"]) for anchor in anchors)
     boxes = f"{count} box{'es' if count != 1 else ''}, slices 0 to {depth - 1} from feet to head"
@@ -47,7 +49,7 @@ def measured_facts(record: Mapping[str, Any], filled_slices: int) -> tuple[Fact,
     facts = [Fact("Key slice" if len(anchors) == 1 else "Key slices", keys, boxes)]
     if not mask.get("voxels"):
         return (*facts, Fact("Volume", "0 ml", "the mask is empty"))
-    extent = f"{mask['voxels']:,} voxels on {filled_slices} slice{'s' if filled_slices != 1 else ''}"
+    extent = f"{_number(mask['voxels'], 'voxels', ',')} on {filled_slices} slice{'s' if filled_slices != 1 else ''}"
     facts.append(Fact("Volume", _number(mask.get("volume_ml"), "ml", ".4g"), extent))
     where = f"within slice {mask.get('diameter_slice')}"
     facts.append(Fact("Longest diameter", _number(mask.get("longest_diameter_mm"), "mm", ".1f"), where))
@@ -60,11 +62,11 @@ def measured_facts(record: Mapping[str, Any], filled_slices: int) -> tuple[Fact,
     return tuple(facts)
 
 
-def origins(record: Mapping[str, Any]) -> tuple[Fact, ...]:
+def origins(record: Mapping[str, Any], volume: Volume) -> tuple[Fact, ...]:
     """Who answered, with what, about which scan."""
     scan = record["scan"]
-    shape = " x ".join(str(side) for side in reversed(scan["shape_zyx"]))
-    spacing = " x ".join(f"{side:.3g}" for side in reversed(scan["spacing_zyx_mm"]))
+    shape = " x ".join(str(side) for side in reversed(volume.shape))
+    spacing = " x ".join(f"{side:.3g}" for side in reversed(volume.spacing))
     return (
         Fact("Policy", *_component(record.get("policy"))),
         Fact("Propagator", *_component(record.get("propagator"))),
@@ -123,9 +125,15 @@ def confidence_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def correction(record: Mapping[str, Any], record_file: str) -> Correction:
-    """The command that gives the mask of an edited record, with the propagator that made the first one."""
-    depth, height, width = record["scan"]["shape_zyx"]
+def correction(record: Mapping[str, Any], record_file: str, shape: tuple[int, int, int]) -> Correction:
+    """The command that gives the mask of an edited record, with the propagator that made the first one.
+
+    Args:
+        record: As ``describe_segmentation`` writes it.
+        record_file: Name of its file.
+        shape: Of the scan.
+    """
+    depth, height, width = shape
     scan = scan_name(record) if record["scan"].get("path") else "SCAN"
     words = ["medvol", "segment", scan, "--evidence", record_file, *propagator_options(record.get("propagator"))]
     return Correction(record_file, shlex.join([*words, "--out", "."]), depth - 1, width, height)

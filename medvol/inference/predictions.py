@@ -11,7 +11,7 @@ from medvol.core.roles import Policy, Propagator
 from medvol.core.types import Case, Sampling
 from medvol.inference.answers import pose
 from medvol.inference.jobs import Job
-from medvol.inference.names import DIGEST_LENGTH, cut, readable
+from medvol.inference.names import DIGEST_LENGTH, cut, is_taken, readable
 from medvol.inference.outcomes import write_answers
 from medvol.inference.segmenter import follow_answers
 from medvol.inference.summary import Outcome
@@ -54,6 +54,6 @@ def as_job(case: Case, folder: Path) -> Job:
     source = case.volume.source
     scan = case.volume.volume_id if source is None or source.path is None else source.path
     name = cut(readable(case.case_id), _READABLE_BYTES).strip("-. ") or "case"
-    if name != case.case_id:
+    if name != case.case_id or is_taken(name):
         name = f"{name}_{hashlib.sha256(case.case_id.encode(errors='surrogatepass')).hexdigest()[:DIGEST_LENGTH]}"
     return Job(Path(scan), case.query.text, folder, name, None if source is None else source.series or None)

@@ -53,6 +53,23 @@ def test_a_page_older_than_its_answer_is_made_again(scan: Path, toy: Path, tmp_p
     assert page.read_text() == whole
 
 
+@pytest.mark.parametrize("change", [{}, {"shape_zyx": "flat", "spacing_zyx_mm": [1]}], ids=["taken out", "broken"])
+def test_the_page_takes_the_geometry_from_the_scan(scan: Path, toy: Path, tmp_path: Path, change: dict) -> None:
+    """A person took out of the record what nothing else reads."""
+    out = tmp_path / "out"
+    asked = (scan, "the cube", *TOY, "--out", out, "--html")
+    assert segment(*asked) == 0
+    (page,), (record,) = out.glob("*.html"), out.glob("*.json")
+    told = re.search(r"\d+ x \d+ x \d+ voxels", page.read_text()).group()
+    content = json.loads(record.read_text())
+    for key in ("shape_zyx", "spacing_zyx_mm"):
+        del content["scan"][key]
+    record.write_text(json.dumps({**content, "scan": {**content["scan"], **change}}))
+    page.unlink()
+    assert segment(*asked) == 0
+    assert told in page.read_text()
+
+
 def test_the_command_of_the_page_gives_the_mask_of_the_edited_record(
     scan: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

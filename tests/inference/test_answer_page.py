@@ -181,9 +181,10 @@ def test_values_that_a_person_broke_are_not_shown_as_figures() -> None:
     record = {
         "mask": {"voxels": 3, "volume_ml": "a lot", "longest_diameter_mm": None, "intensity_unit": "HU"},
         "evidence": {"key_slice": 1, "boxes_px": [[0, 0, 1, 1]]},
-        "scan": {"shape_zyx": [4, 6, 8]},
     }
-    assert [fact.value for fact in measured_facts(record, 1)][1:] == ["not told"] * 4
+    assert [fact.value for fact in measured_facts(record, 4, 1)][1:] == ["not told"] * 4
+    facts = measured_facts({**record, "mask": {"voxels": "three"}}, 4, 1)
+    assert facts[1].note == "not told on 1 slice"
 
 
 def test_of_paths_the_last_name_is_left() -> None:
@@ -203,13 +204,13 @@ def test_the_command_names_the_propagator_and_what_is_not_its_default(scan: Path
     record = json.loads(segmenter.segment(scan, "the block").show("block").record)
     options = ["--propagator", "ExtrudePropagator", "--propagator.half_depth_slices", "1"]
     command = ["medvol", "segment", "case.nii.gz", "--evidence", "block.json", *options, "--out", "."]
-    how = correction(record, "block.json")
+    how = correction(record, "block.json", (12, 30, 40))
     assert shlex.split(how.command) == command
     assert (how.last_slice, how.height_px, how.width_px) == (11, 30, 40)
     record["propagator"] = {"name": "RegionPropagator"}
-    assert "--propagator" not in correction(record, "block.json").command
+    assert "--propagator" not in correction(record, "block.json", (12, 30, 40)).command
     record["propagator"] = {"name": "OfSomebody", "depth": 3}
-    assert "--propagator OfSomebody --out" in correction(record, "block.json").command
+    assert "--propagator OfSomebody --out" in correction(record, "block.json", (12, 30, 40)).command
 
 
 def test_an_error_in_place_of_an_answer(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Which jobs a folder or a jobs file means, and what their files are called."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medvol.core.errors import RecordError
+from medvol.core.types import Case, Query, Volume
 from medvol.inference.jobs import answer_stem, case_name, find_jobs, read_jobs, slug
 from medvol.inference.names import cut
+from medvol.inference.predictions import as_job
 
 
 def write_jobs(folder: Path, content) -> Path:
@@ -194,3 +198,19 @@ def test_two_questions_of_one_name_are_refused(tmp_path: Path, second):
 def test_the_names_of_the_batch_itself_are_taken(tmp_path: Path, name: str):
     with pytest.raises(RecordError, match="file of the batch itself"):
         read_jobs(write_jobs(tmp_path, [{"scan": "a.nii", "query": "q", "name": name}]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ct.failed", "ct.Agreement", "ct.seg", "ct.sr", "ct.rtstruct", "ct.capture"])
+def test_names_of_further_files_of_another_answer_are_taken(tmp_path: Path, name: str):
+    """``ct`` would write ``ct.failed.json``, which is where the record of ``ct.failed`` lies."""
+    job = {"scan": "a.nii", "query": "the liver", "name": name}
+    with pytest.raises(RecordError, match=r"\[0\]\.name is 'ct\.\w+'; a name does not end in \.failed"):
+        read_jobs(write_jobs(tmp_path, [job]), tmp_path)
+    case = Case(name, Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), Query("the liver"))
+    assert re.fullmatch(f"{re.escape(name)}_[0-9a-f]{{12}}", as_job(case, tmp_path).name)
+
+
+def test_a_name_may_hold_such_a_word_elsewhere(tmp_path: Path):
+    names = ["failed", "ct.failed.2", "ct-seg", "ct.segment"]
+    jobs = [{"scan": "a.nii", "query": "the liver", "name": name} for name in names]
+    assert [job.name for job in read_jobs(write_jobs(tmp_path, jobs), tmp_path)] == names
