@@ -31,8 +31,8 @@ class TotalSegmentatorLayout(Layout):
 
     def find_unlabelled(self, root: Path) -> list[Path]:
         """See ``Layout``."""
-        names = [f"{name}{end}" for name, _ in _IMAGES for end in NIFTI]
-        images = sorted(path for name in names for path in find_below(root, name))
+        names = {f"{name}{end}" for name, _ in _IMAGES for end in NIFTI}
+        images = sorted(path for path in find_below(root) if path.name in names)
         return [image for image in images if not (image.parent / "segmentations").is_dir()]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from medvol.core.notices import tell_once
 
 
 def find_below(folder: Path, pattern: str = "*") -> Iterator[Path]:
@@ -18,16 +17,16 @@ def find_below(folder: Path, pattern: str = "*") -> Iterator[Path]:
     in a circle come to an end. A link that leads back to such a folder, or to one around ``folder``, is passed over
     with a warning, and so is a folder that the system does not open.
     """
-    top = os.path.realpath(folder)
+    top = folder.resolve()
     entered: set[str] = set()
     starts = [str(folder)]
     for start in starts:  # links that are found are added to its end
         for place, folders, files in os.walk(start, onerror=_tell_closed):
             real = os.path.realpath(place)
-            if real in entered or (entered and os.path.commonpath((real, top)) == real):
+            if real in entered or (entered and top.is_relative_to(real)):
                 folders.clear()
                 if place == start:
-                    log.warning("%s is a link back to a folder that is looked through already; it is left out", place)
+                    tell_once(f"{place} is a link back to a folder that is looked through already; it is left out")
                 continue
             names = files if not entered else [*files, ""]
             entered.add(real)
@@ -36,4 +35,4 @@ def find_below(folder: Path, pattern: str = "*") -> Iterator[Path]:
 
 
 def _tell_closed(error: OSError) -> None:
-    log.warning("%s cannot be looked through (%s)", error.filename, error.strerror)
+    tell_once(f"{error.filename} cannot be looked through ({error.strerror})")
