@@ -44,8 +44,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     with Work("scoring", len(dataset), "cases") as work:
         scores = rescore(evaluation, dataset, settings, rewards, lambda done: work.advance())
     about["settings"] |= settings.measures
-    about.pop("reward_weights", None)
+    for key in ("rewards", "reward_weights"):
+        about.pop(key, None)
     if rewards is not None:
+        about["rewards"] = {name: repr(term) for name, term in rewards.terms.items()}
         about["reward_weights"] = rewards.weights
     path = write_evaluation(evaluation.folder, scores, about, evaluation.summary["bootstrap_seed"])
     console = Console()

@@ -11,7 +11,13 @@ from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.statistics import Interval, adjust_holm, paired_difference, paired_test
 from medvol.evaluation.summary import UNBOUNDED, metric_values
 
-_SURFACES = ("nsd", "hd95_mm")
+MEANINGS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("surface", "tolerance_mm"): ("nsd", "hd95_mm"),
+    ("split_boxes",): ("box_iou",),
+    ("max_anchors",): ("key_slice_score", "box_iou"),
+    ("reward_weights", "rewards"): ("reward",),
+}
+"""Settings that decide what metrics mean, and these metrics: runs that differ there are not compared in them."""
 
 Pair = tuple[list[float], list[float], list[str]]
 
@@ -46,10 +52,21 @@ def alike(runs: Mapping[str, Evaluation]) -> list[dict[str, Evaluation]]:
     return groups
 
 
-def surface_of(run: Evaluation) -> tuple[Any, Any]:
-    """How a run measured surfaces, and its tolerance in mm."""
-    settings = run.summary.get("settings", {})
-    return settings.get("surface"), settings.get("tolerance_mm")
+def find_unlike(first: Evaluation, second: Evaluation) -> list[tuple[str, ...]]:
+    """Settings of ``MEANINGS`` in which two runs differ, where both have such metrics."""
+    known = [metric_values(run.scores).keys() for run in (first, second)]
+    return [
+        names
+        for names, metrics in MEANINGS.items()
+        if settings_of(first, names) != settings_of(second, names)
+        and any(all(metric in found for found in known) for metric in metrics)
+    ]
+
+
+def settings_of(run: Evaluation, names: tuple[str, ...]) -> list[Any]:
+    """What a run says of settings of ``MEANINGS``."""
+    said = {**run.summary.get("settings", {}), "max_anchors": max(score.max_anchors for score in run.scores)}
+    return [run.summary[name] if name in run.summary else said.get(name) for name in names]
 
 
 def compare_runs(first: Evaluation, others: Mapping[str, Evaluation]) -> dict[str, dict[str, Difference]]:
@@ -63,8 +80,12 @@ def compare_runs(first: Evaluation, others: Mapping[str, Evaluation]) -> dict[st
         By metric, then by label; a run that does not measure the same of the same cases is left out there.
     """
     found = {}
+    unlike = {
+        label: {metric for names in find_unlike(first, run) for metric in MEANINGS[names]}
+        for label, run in others.items()
+    }
     for name in metric_values(first.scores):
-        pairs = {label: _pair(first, run, name) for label, run in others.items()}
+        pairs = {label: _pair(first, run, name) for label, run in others.items() if name not in unlike[label]}
         known = {label: pair for label, pair in pairs.items() if pair is not None}
         p_values = adjust_holm({label: paired_test(*pair) for label, pair in known.items()})
         most = inf if name in UNBOUNDED else 1.0
@@ -80,9 +101,7 @@ def _cases(run: Evaluation) -> set[tuple[str, bool]]:
 
 
 def _pair(first: Evaluation, second: Evaluation, name: str) -> Pair | None:
-    """Values of one metric in two runs and the patients; None where they do not measure the same of the same cases."""
-    if name in _SURFACES and surface_of(first) != surface_of(second):
-        return None
+    """Values of one metric in two runs and the patients; None where they do not have it of the same cases."""
     columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)).get(name) for run in (first, second)]
     if columns[0] is None or columns[1] is None or columns[0][1] != columns[1][1]:
         return None

@@ -14,7 +14,7 @@ from rich.text import Text
 from medvol.core.errors import ConfigError
 from medvol.evaluation.archive import Evaluation, read_evaluation
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.comparison import Difference, alike, compare_runs, surface_of
+from medvol.evaluation.comparison import MEANINGS, Difference, alike, compare_runs, find_unlike, settings_of
 from medvol.evaluation.risk_coverage import describe_confidence
 from medvol.evaluation.summary import GROUPINGS, mean_scores
 
@@ -279,12 +279,18 @@ def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
     """Of runs that are compared with no other, or not in everything."""
     groups = alike(runs)
     alone = [label for group in groups for label in group if len(group) == 1] if len(runs) > 1 else []
-    surfaces = [
-        f"{label} measures surfaces in another way than {first_label} (surface, tolerance_mm): {surface_of(run)} and "
-        f"{surface_of(first)}; its NSD and HD95 are not compared"
+    unlike = [
+        f"{label} and {first_label} differ in {_say_settings(run, first, names)}, so they are not compared in "
+        f"{' and '.join(LABELS[metric] for metric in MEANINGS[names])}"
         for group in groups
         for (first_label, first), *others in [group.items()]
         for label, run in others
-        if surface_of(run) != surface_of(first)
+        for names in find_unlike(first, run)
     ]
-    return [*(f"no other run answered the cases of {label}: no paired difference" for label in alone), *surfaces]
+    return [*(f"no other run answered the cases of {label}: no paired difference" for label in alone), *unlike]
+
+
+def _say_settings(run: Evaluation, first: Evaluation, names: tuple[str, ...]) -> str:
+    """The settings of two runs that differ, such as ``tolerance_mm (1.0 and 2.0)``."""
+    values = zip(names, settings_of(run, names), settings_of(first, names), strict=True)
+    return " and ".join(f"{name} ({one} and {other})" for name, one, other in values if one != other)

@@ -119,9 +119,43 @@ def test_surfaces_that_are_measured_in_two_ways_are_not_compared(make_scores, tm
         settings = {"settings": {"surface": surface, "tolerance_mm": 2.0}}
         write_evaluation(tmp_path / name, make_scores(20), {**ABOUT, **settings})
     report = report_runs([tmp_path / "a", tmp_path / "b"])
-    assert any("its NSD and HD95 are not compared" in remark for remark in report.remarks)
+    said = "b and a differ in surface (voxels and surfels), so they are not compared in NSD and HD95 mm"
+    assert said in report.remarks
     assert {"NSD", "HD95 mm"}.isdisjoint(row[0] for row in report.sheets[1].rows)
     assert "DSC" in [row[0] for row in report.sheets[1].rows]
+
+
+REWARDED = {
+    "settings": {"split_boxes": True},
+    "rewards": {"AxialReward": "AxialReward()"},
+    "reward_weights": {"AxialReward": 1.0},
+}
+UNLIKE = {
+    "split_boxes": ({"settings": {"split_boxes": False}}, "box IoU"),
+    "reward_weights": ({"reward_weights": {"AxialReward": 2.0}}, "reward"),
+    "rewards": ({"rewards": {"AxialReward": "AxialReward(delta=3)"}}, "reward"),
+    "max_anchors": ({}, "key slice and box IoU"),
+}
+
+
+@pytest.mark.parametrize("name", [None, *UNLIKE])
+def test_metrics_whose_meaning_differs_are_not_compared(name, make_scores, tmp_path):
+    change, metrics = UNLIKE.get(name, ({}, ""))
+    scores = [dataclasses.replace(score, rewards={"AxialReward": 1.0, "total": 1.0}) for score in make_scores(20)]
+    write_evaluation(tmp_path / "a", scores, {**ABOUT, **REWARDED})
+    if name == "max_anchors":
+        scores = [dataclasses.replace(score, max_anchors=4) for score in scores]
+    write_evaluation(tmp_path / "b", scores, {**ABOUT, **REWARDED, **change})
+    report = report_runs([tmp_path / "a", tmp_path / "b"])
+    rows = {row[0] for row in report.sheets[1].rows}
+    remarks = [remark for remark in report.remarks if "not compared" in remark]
+    left_out = set(metrics.split(" and ")) - {""}
+    assert rows == {row[0] for row in report.sheets[0].rows[4:]} - left_out
+    assert {"DSC", "NSD", "HD95 mm"} <= rows
+    assert len(remarks) == bool(name)
+    if name:
+        assert remarks[0].startswith(f"b and a differ in {name} (")
+        assert remarks[0].endswith(f"so they are not compared in {metrics}")
 
 
 def test_runs_of_other_cases_are_not_paired(make_scores, tmp_path):

@@ -85,7 +85,7 @@ def _tables(run: Evaluation) -> Iterator[TableBlock]:
     about = run.summary
     details = [
         (f"{part}.{key}", value)
-        for part in ("policy", "propagator", "settings", "data", "reward_weights")
+        for part in ("policy", "propagator", "settings", "data", "rewards", "reward_weights")
         for key, value in _flatten(about.get(part))
     ]
     seeds = [("seed", about.get("seed")), ("bootstrap seed", about["bootstrap_seed"])]
