@@ -11,6 +11,7 @@ from rich.text import Text
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES, read_config, read_model_settings
+from medvol.core.atomic_files import PARTIAL
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json, read_json
 from medvol.core.words import split_words
@@ -57,24 +58,23 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     layout, found = find_masks(folder, options.layout)
     index = MaskIndex(found, dataset, _read_names(options.names))
-    kept = KeptMasks(out, settings.masks_gib)
-    with kept.collecting(), Work("scoring", len(dataset), "cases") as work:
-        scores = score_masks(dataset, index, settings, kept, options.resample, lambda done: work.advance())
+    with KeptMasks(out, settings.masks_gib) as kept:
+        with Work("scoring", len(dataset), "cases") as work:
+            scores = score_masks(dataset, index, settings, kept, options.resample, lambda done: work.advance())
         _require_used(index, scores)
-        kept.finish()
-    about = {
-        "predictions": {
-            "folder": str(folder),
-            "layout": layout,
-            "resample": options.resample,
-            "unused": index.unused[:_LISTED],
-            "unused_count": len(index.unused),
-            "remarks": index.remarks,
-        },
-        "data": {"config": options.data, "split": options.split},
-        "settings": settings.measures,
-    }
-    path = write_evaluation(out, scores, about)
+        about = {
+            "predictions": {
+                "folder": str(folder),
+                "layout": layout,
+                "resample": options.resample,
+                "unused": index.unused[:_LISTED],
+                "unused_count": len(index.unused),
+                "remarks": index.remarks,
+            },
+            "data": {"config": options.data, "split": options.split},
+            "settings": settings.measures,
+        }
+        path = write_evaluation(out, scores, about, masks=kept)
     console = Console()
     console.print(Text(f"layout {layout}: {LAYOUTS[layout]}"), soft_wrap=True)
     console.print(report_runs([out]))
@@ -167,8 +167,15 @@ def _require_free(out: Path, predictions: Path) -> None:
         about = read_json(summary, "", "choose another folder")
         if isinstance(about, dict) and "predictions" in about:
             return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not _is_leftover(path) for path in out.iterdir())):
         raise ConfigError(f"--out {str(out)!r} holds something else than an evaluation of masks; choose another folder")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed evaluation leaves such a file."""
+    from medvol.evaluation.kept_masks import STAGED
+
+    return path.name == STAGED or path.name.startswith(PARTIAL)
 
 
 def _require_used(index: MaskIndex, scores: Sequence[CaseScore]) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from medvol.cli.settings import read_yaml
 from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
+from medvol.evaluation.module import EvaluationModule
 from medvol.training.run_folder import delete
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,9 @@ _EXPERIMENT = ("model", "data", "seed_everything")
 
 
 class SaveSettings(SaveConfigCallback):
-    """Writes the configuration to the run folder, whole; a fit does so once its weights are loaded.
+    """Writes the configuration to the run folder, whole, once nothing is refused any more.
+
+    That of a test is written together with its scores.
 
     Args:
         doomed: What to delete then: the results of the run that this one replaces.
@@ -36,15 +40,26 @@ class SaveSettings(SaveConfigCallback):
         self.goes_on = goes_on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save at once, unless it is a fit, which may still be refused."""
-        if stage != "fit":
-            super().setup(trainer, pl_module, stage)
+        """Save nothing yet: the run may still be refused."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Delete what is replaced, and save."""
         if trainer.is_global_zero:
             delete(self.doomed)
         super().setup(trainer, pl_module, "fit")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless a fit validates."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            super().setup(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, or let the module do so."""
+        super().setup(trainer, pl_module, "test")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        super().setup(trainer, pl_module, "predict")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file, and say what differs from the one that it replaces."""
@@ -54,6 +69,9 @@ class SaveSettings(SaveConfigCallback):
         text = self.parser.dump(settings, skip_none=False)
         if self.goes_on and path.is_file():
             _tell_changes(path, yaml.safe_load(text))
+        if stage == "test" and isinstance(pl_module, EvaluationModule):
+            pl_module.beside[path.name] = text
+            return
         with write_whole(path) as partial:
             partial.write_text(text, encoding="utf-8")
 

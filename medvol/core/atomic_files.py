@@ -9,7 +9,7 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from medvol.core.errors import MedvolError
 if sys.platform != "win32":
     import fcntl
 
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
+"""Beginning of a temporary name; a program that was killed leaves such files."""
 _ENDING = 16
 """Letters of the name that a temporary name keeps; writers choose the format by the suffix."""
 
@@ -47,7 +48,7 @@ def write_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}-{path.name[-_ENDING:]}")
+        partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name[-_ENDING:]}")
         partial.touch(exist_ok=False)
         mode = _kept_mode(path, _mode(partial))
         try:
@@ -74,7 +75,7 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
     """
     with _naming(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder.parent) as place:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder.parent) as place:
             partial, aside = Path(place) / "new", Path(place) / "old"
             partial.mkdir()
             usual = _mode(partial)
@@ -95,7 +96,7 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_together(folder: Path, last: str) -> Iterator[Path]:
+def write_together(folder: Path, last: str, replaced: Sequence[str] = ()) -> Iterator[Path]:
     """Give a temporary folder in ``folder``, whose files are moved up together when the block ends well.
 
     Other processes of medvol that move files into the folder wait meanwhile, so two sets of the same names are not
@@ -104,24 +105,29 @@ def write_together(folder: Path, last: str) -> Iterator[Path]:
     Args:
         folder: Made when it is absent.
         last: Name of the file that says that the others are there: an old one disappears first, the new one comes last.
+        replaced: Names of folders that belong to the set: old ones disappear, whether or not new ones come.
 
     Raises:
         OSError: They cannot be written; the error names ``folder``, whatever the writer said.
     """
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as place:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as place:
             partial = Path(place) / "new"
             partial.mkdir()
             usual = _mode(partial)
             yield partial
             files = sorted(partial.iterdir(), key=lambda file: file.name == last)
             for file in files:
-                require_no_folder(folder / file.name)
                 _flush(file)
-                file.chmod(_kept_mode(folder / file.name, usual & _FILES))
+                if file.name not in replaced:
+                    require_no_folder(folder / file.name)
+                    file.chmod(_kept_mode(folder / file.name, usual & _FILES))
             with hold(folder):
                 (folder / last).unlink(missing_ok=True)
+                for name in replaced:
+                    if (folder / name).exists():
+                        (folder / name).rename(Path(place) / f"former-{name}")  # deleted with the temporary folder
                 for file in files:
                     file.replace(folder / file.name)
             _flush(folder)
@@ -144,20 +150,33 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a file or a folder, which is there; the system frees it when a process ends.
 
     Others that hold it wait meanwhile; where the system or the disk knows no such lock, nothing is kept out.
+
+    Args:
+        path: The file or folder.
+        wait: Wait for another that holds it.
+
+    Raises:
+        BlockingIOError: Another holds it, and ``wait`` is off.
     """
     if sys.platform == "win32":
         yield
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
         yield
     finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has the handle too
         os.close(handle)
 
 
@@ -181,7 +200,7 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         named = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        if named and not any(_PARTIAL in name for name in named):
+        if named and not any(PARTIAL in name for name in named):
             raise
         number = error.errno or errno.EIO
         raise OSError(number, error.strerror or str(error) or os.strerror(number), str(path)) from error

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from medvol.core.atomic_files import write_together
 from medvol.core.errors import RecordError
@@ -18,6 +18,9 @@ from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget
 from medvol.evaluation.lesions import LesionScore
 from medvol.evaluation.summary import summarise
+
+if TYPE_CHECKING:
+    from medvol.evaluation.kept_masks import KeptMasks
 
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
@@ -57,14 +60,23 @@ class Evaluation:
     scores: tuple[CaseScore, ...]
 
 
-def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[str, Any], seed: int = 0) -> Path:
-    """Write both files together: neither takes its place before the other one is written.
+def write_evaluation(
+    folder: Path,
+    scores: Sequence[CaseScore],
+    about: Mapping[str, Any],
+    seed: int = 0,
+    masks: KeptMasks | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> Path:
+    """Write all that belongs to an evaluation together: nothing takes its place before the rest is written.
 
     Args:
         folder: Created when it does not exist; earlier results in it are replaced.
         scores: Scores of all cases.
         about: Identity of what was evaluated, as plain values.
         seed: Seed of the bootstrap.
+        masks: The masks that were scored, which replace those in the folder; None leaves these.
+        beside: Further texts by their file names.
 
     Returns:
         Path of ``evaluation.json``, written last.
@@ -79,9 +91,13 @@ def write_evaluation(folder: Path, scores: Sequence[CaseScore], about: Mapping[s
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **summarise(scores, seed),
     }
-    with write_together(folder, last=SUMMARY_FILE) as place:
+    with write_together(folder, last=SUMMARY_FILE, replaced=() if masks is None else (masks.FOLDER,)) as place:
         (place / CASES_FILE).write_bytes(_to_readable_json(scores))
         write_json(place / SUMMARY_FILE, summary)
+        for name, text in (beside or {}).items():
+            (place / name).write_text(text, encoding="utf-8")
+        if masks is not None:
+            masks.hand_over(place)
     return folder / SUMMARY_FILE
 
 

@@ -46,6 +46,7 @@ class CaseScore:
         rewards: What each reward term pays, and ``total``; None when not scored.
         completion: The policy's own words.
         mask_file: The mask, below the run folder; empty when none is kept.
+        mask_sha256: SHA-256 of that file.
         confidence: How far the answer could be trusted before anybody knew the target, in [0, 1]: how well the masks of
             sampled answers agree, 0 for a failure; None when no samples were drawn.
     """
@@ -77,4 +78,5 @@ class CaseScore:
     rewards: dict[str, float] | None = None
     completion: str = ""
     mask_file: str = ""
+    mask_sha256: str = ""
     confidence: float | None = None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
-from medvol.core.errors import RecordError
+from medvol.core.atomic_files import file_sha256, hold
+from medvol.core.errors import ConfigError, RecordError
 from medvol.core.metrics import Mask
 from medvol.core.types import Case
 from medvol.core.visible_text import show
@@ -19,77 +21,108 @@ from medvol.imaging.reading import read_mask
 from medvol.imaging.writing import write_mask
 from medvol.inference.predictions import as_job
 
-MASKS = "masks"
-"""Folder of the masks in a run folder."""
-
-_STAGED = f"{MASKS}.partial"
+STAGED = "masks.partial"
+"""Folder in a run folder where they are collected."""
 
 log = logging.getLogger(__name__)
 
 
 class KeptMasks:
-    """Collects masks beside the former ones of a run, and puts them in their place at the end.
+    """Collects masks beside the former ones of a run, which ``write_evaluation`` replaces together with the scores.
+
+    Used with ``with``, it has the run folder for itself meanwhile.
 
     Args:
         run: Run folder.
         gib: Most GiB of compressed masks; masks beyond it are counted in ``left_out``.
     """
 
+    FOLDER = "masks"
+    """Where the masks lie in a run folder."""
+
     def __init__(self, run: Path, gib: float) -> None:
         self.run = run
         self.free_bytes = gib * 2**30
         self.left_out = 0
+        self._claim = ExitStack()
+
+    def __enter__(self) -> KeptMasks:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def start(self) -> None:
-        """Delete what an earlier run that was interrupted has collected."""
-        shutil.rmtree(self.run / _STAGED, ignore_errors=True)
+        """Keep other tests out of the run folder until ``close``, or until the process ends, however it ends.
 
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Start, and leave nothing behind when the block fails before ``finish``."""
-        new = not self.run.exists()
-        self.start()
-        try:
-            yield
-        finally:
-            self.start()
-            if new and self.run.is_dir() and not any(self.run.iterdir()):
-                self.run.rmdir()
+        Raises:
+            ConfigError: Another test writes in it.
+        """
+        staged, new = self.run / STAGED, not self.run.exists()
+        staged.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as claim:
+            if new:
+                claim.callback(self._remove_empty)
+            try:
+                claim.enter_context(hold(staged, wait=False))
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"another test or evaluation writes in {str(self.run)!r}; wait for it, or choose another folder"
+                ) from error
+            claim.callback(shutil.rmtree, staged, ignore_errors=True)
+            shutil.rmtree(self._staged, ignore_errors=True)  # of one that was killed
+            self._claim = claim.pop_all()
 
-    def keep(self, case: Case, mask: Mask) -> str:
-        """Write a mask in the scan's own grid.
+    def close(self) -> None:
+        """Let others into the run folder again, and delete what was collected and belongs to no scores."""
+        self._claim.close()
+
+    def keep(self, score: CaseScore, case: Case, mask: Mask) -> CaseScore:
+        """Write the mask of a case in the scan's own grid.
 
         Returns:
-            Its file, below the run folder once ``finish`` was called; empty for an empty mask, and where there is no
-            room left.
+            The score, which names the file as it will lie below the run folder, and its checksum; the score as it is
+            for an empty mask, and where there is no room left.
         """
         if not mask.any():
-            return ""
+            return score
         name = f"{as_job(case, self.run).name}.nii.gz"
-        path = self.run / _STAGED / name
+        path = self._staged / name
         if self.free_bytes > 0:
             write_mask(path, mask, case.volume)
             self.free_bytes -= path.stat().st_size
             if self.free_bytes >= 0:
-                return f"{MASKS}/{name}"
+                return replace(score, mask_file=f"{self.FOLDER}/{name}", mask_sha256=file_sha256(path))
             path.unlink()
         self.left_out += 1
-        return ""
+        return score
 
-    def finish(self) -> None:
-        """Replace the masks that were there before."""
+    def hand_over(self, place: Path) -> None:
+        """Move what was collected into a folder, from which it is moved to the run folder together with the scores."""
         if self.left_out:
             log.warning("%s: %d masks are not kept, as masks_gib allows no more", self.run, self.left_out)
-        shutil.rmtree(self.run / MASKS, ignore_errors=True)
-        if (self.run / _STAGED).is_dir():
-            (self.run / _STAGED).rename(self.run / MASKS)
+        if self._staged.is_dir():
+            self._staged.rename(place / self.FOLDER)
+
+    @property
+    def _staged(self) -> Path:
+        """Below the folder that is locked, which is not moved itself."""
+        return self.run / STAGED / self.FOLDER
+
+    def _remove_empty(self) -> None:
+        with suppress(OSError):
+            self.run.rmdir()
 
 
 def read_kept_mask(run: Path, score: CaseScore, case: Case) -> Mask:
     """The mask of a case as the run scored it.
 
     Raises:
-        RecordError: The run did not keep it, or its file does not lie in the run folder.
+        RecordError: The run did not keep it, its file does not lie in the run folder, or is not the one that was
+            scored.
         ScanError: The file cannot be read.
         GeometryError: It lies on another grid than the scan.
     """
@@ -103,4 +136,6 @@ def read_kept_mask(run: Path, score: CaseScore, case: Case) -> Mask:
     path = run / score.mask_file
     if show(score.mask_file) != score.mask_file or not path.resolve().is_relative_to(run.resolve()):
         raise RecordError(f"{run} names the mask {score.mask_file!r}, which does not lie in it; test again")
+    if score.mask_sha256 and path.is_file() and file_sha256(path) != score.mask_sha256:
+        raise RecordError(f"{path} is not the mask that was scored: its SHA-256 is not that in cases.json; test again")
     return read_mask(path, case.volume)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
-from torch.utils.data import DistributedSampler
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medvol.core.errors import DatasetError, PolicyError
+from medvol.core.errors import PolicyError
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import Policy, Propagator, RewardTerm, RolloutEngine, TrainablePolicy
 from medvol.core.types import Case, Evidence, Sampling, require_target
 from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.case_pass import CasePass
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.fault_watch import FaultWatch
 from medvol.evaluation.kept_masks import KeptMasks
@@ -29,9 +29,9 @@ from medvol.evaluation.summary import mean_scores
 from medvol.grounding.anchors import label_anchor
 from medvol.guarding.guard import identify, name_component, read_template, require_ready
 from medvol.imaging.slices import shown_slices
-from medvol.inference.outcomes import tell_failure
-from medvol.inference.predictions import as_job, write_predictions
+from medvol.inference.predictions import Predictions
 from medvol.inference.records import plain_values
+from medvol.inference.segmenter import follow_answers
 from medvol.inference.summary import Outcome, Summary
 from medvol.rollouts.failures import POLICY_FAILED
 from medvol.rollouts.groups import Group, ask
@@ -41,11 +41,6 @@ from medvol.terminal.progress import pause_progress
 
 Batch = list[list[Case]]
 """Groups of cases; the cases of a group share one volume."""
-
-Row = TypeVar("Row")
-
-Placed = tuple[int, Row]
-"""A row of results with the number of its batch."""
 
 _HOW_ASKED = ("anchor_rule", "max_new_tokens", "samples", "headroom")
 
@@ -67,19 +62,21 @@ class EvaluationModule(LightningModule):
         self.propagator = propagator
         self.evaluation = evaluation
         self.network: torch.nn.Module | None = None
-        self._scores: list[Placed[CaseScore]] = []
+        self._scores = CasePass[CaseScore]()
         self._masks = KeptMasks(Path(), 0.0)
+        self.beside: dict[str, str] = {}
+        """Texts by file name that a test writes together with its scores, such as its configuration."""
         self.validated: dict[str, float] = {}
         """Means of the last validation."""
-        self._outcomes: list[Placed[Outcome]] = []
+        self._outcomes = CasePass[Outcome]()
         self.failed = False
         """True when a case of the last prediction gave no mask."""
 
     __repr__ = describe_settings
 
     def configure_callbacks(self) -> list[Callback]:
-        """End all processes when one fails; Lightning asks."""
-        return [FaultWatch()] if self.trainer.world_size > 1 else []
+        """Free the run folder when a test fails, and end all processes when one does; Lightning asks."""
+        return [_FreeFolder(), *([FaultWatch()] if self.trainer.world_size > 1 else [])]
 
     @property
     def is_trial(self) -> bool:
@@ -143,12 +140,13 @@ class EvaluationModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh list of scores."""
-        self._scores = []
+        self._scores = CasePass(self.trainer.val_dataloaders)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch."""
-        for cases in batch:
-            self._scores += [(batch_idx, score) for score in self.score_group(cases)]
+        for cases in self._scores.take(batch):
+            for case, score in zip(cases, self.score_group(cases), strict=True):
+                self._scores.add(batch_idx, case, score)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means as ``val/...``; ``medvol validate`` also prints them.
@@ -156,7 +154,7 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        scores = self._gather_scores(self.trainer.val_dataloaders)
+        scores = self._scores.gather()
         _require_answers(self.policy, [score.failure for score in scores])
         means = self._log_means("val", scores)
         if not self.trainer.sanity_checking:
@@ -166,9 +164,13 @@ class EvaluationModule(LightningModule):
                 Console().print(show_means(scores))
 
     def on_test_epoch_start(self) -> None:
-        """Start a fresh list of scores, and a folder of masks where they are kept."""
+        """Start a fresh list of scores, and a folder of masks where they are kept.
+
+        Raises:
+            ConfigError: Another test writes in the run folder.
+        """
         self.identity()  # what cannot be written down fails here, and not when the work is done
-        self._scores = []
+        self._scores = CasePass(self.trainer.test_dataloaders)
         gib = 0.0 if self.is_trial else self.evaluation.masks_gib / self.trainer.world_size
         self._masks = KeptMasks(Path(self.trainer.default_root_dir), gib)
         if self.trainer.is_global_zero and not self.is_trial:
@@ -177,9 +179,10 @@ class EvaluationModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch thoroughly, and keep its masks."""
-        for cases in batch:
+        for cases in self._scores.take(batch):
             scores = self.score_group(cases, thorough=True, keep=self._masks.keep)
-            self._scores += [(batch_idx, score) for score in scores]
+            for case, score in zip(cases, scores, strict=True):
+                self._scores.add(batch_idx, case, score)
 
     def on_test_epoch_end(self) -> None:
         """Log the means as ``test/...``, print a table; write masks, ``cases.json`` and ``evaluation.json``.
@@ -187,21 +190,27 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        scores = self._gather_scores(self.trainer.test_dataloaders)
+        scores = self._scores.gather()
         _require_answers(self.policy, [score.failure for score in scores])
         self._log_means("test", scores)
+        self._masks.left_out = sum(gather_ranks(self._masks.left_out))
         if self.trainer.is_global_zero and scores and not self.is_trial:
-            self._masks.finish()
-            path = write_evaluation(Path(self.trainer.default_root_dir), scores, self.identity())
+            folder, masks = Path(self.trainer.default_root_dir), self._masks
+            path = write_evaluation(folder, scores, self.identity(), masks=masks, beside=self.beside)
+            masks.close()
             with pause_progress():
                 console = Console()
                 console.print(report_runs([path.parent]))
                 said = f"means and intervals: {path}; every case: {path.with_name('cases.json')}"
                 console.print(said, soft_wrap=True)
 
+    def free_folder(self) -> None:
+        """Delete masks that belong to no scores, and let other tests into the run folder."""
+        self._masks.close()
+
     def on_predict_epoch_start(self) -> None:
         """Start a fresh list of outcomes."""
-        self._outcomes = []
+        self._outcomes = CasePass(self.trainer.predict_dataloaders)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
         """Answer a batch, and write every answer as ``medvol segment`` does; the others go on after one that fails.
@@ -209,10 +218,10 @@ class EvaluationModule(LightningModule):
         Returns:
             Ids of the cases that gave a mask.
         """
-        answered = []
-        for cases in batch:
-            for case, outcome in zip(cases, self._predict(cases), strict=True):
-                self._outcomes.append((batch_idx, outcome))
+        answered, predictions = [], self._predictions()
+        for cases in self._outcomes.take(batch):
+            for case, outcome in zip(cases, predictions.answer(cases), strict=True):
+                self._outcomes.add(batch_idx, case, outcome)
                 answered += [case.case_id] if outcome.status == "done" else []
         return answered
 
@@ -222,15 +231,18 @@ class EvaluationModule(LightningModule):
         Raises:
             PolicyError: The policy answered no query at all.
         """
-        outcomes = list({outcome.name: outcome for outcome in _gather_in_order(self._outcomes)}.values())
+        outcomes = self._outcomes.gather()
         self.failed = any(outcome.status == "failed" for outcome in outcomes)
         if self.trainer.is_global_zero:
-            summary = Summary(tuple(outcomes), self._components())
-            summary.write(self._prediction_folder())
+            folder, summary = self._predictions().folder, Summary(tuple(outcomes), self._components())
+            files = "a trial run: nothing is written"
+            if not self.is_trial:
+                summary.write(folder)
+                files = f"answers, summary.json and answers.csv: {folder}"
             with pause_progress():
                 console = Console()
                 console.print(summary.table() if summary.needs_rows else summary.table().title)
-                console.print(f"answers, summary.json and answers.csv: {self._prediction_folder()}", soft_wrap=True)
+                console.print(files, soft_wrap=True)
         failures = [POLICY_FAILED if outcome.error == PolicyError.__name__ else None for outcome in outcomes]
         _require_answers(self.policy, failures)
 
@@ -249,17 +261,10 @@ class EvaluationModule(LightningModule):
             self.log(f"{stage}/{name}", value, prog_bar=name in ("format_rate", "dsc"), sync_dist=True)
         return means
 
-    def _predict(self, cases: Sequence[Case]) -> list[Outcome]:
-        """Answer and write all queries of one volume."""
-        folder = self._prediction_folder()
-        try:
-            groups = self.answer(cases)
-        except Exception as error:  # a plug-in may fail in any way; the other volumes go on
-            return [tell_failure(as_job(case, folder), error) for case in cases]
-        return write_predictions(groups, self.policy, self.propagator, self._sampling, folder, self._components())
-
-    def _prediction_folder(self) -> Path:
-        return Path(self.evaluation.save_dir or Path(self.trainer.default_root_dir) / "predictions")
+    def _predictions(self) -> Predictions:
+        follow = partial(follow_answers, policy=self.policy, propagator=self.propagator, sampling=self._sampling)
+        folder = Path(self.evaluation.save_dir or Path(self.trainer.default_root_dir) / "predictions")
+        return Predictions(self.answer, follow, folder, self._components(), writes=not self.is_trial)
 
     @property
     def _sampling(self) -> Sampling:
@@ -268,25 +273,14 @@ class EvaluationModule(LightningModule):
     def _components(self) -> dict[str, Any]:
         return plain_values({"policy": identify(self.policy), "propagator": identify(self.propagator)})
 
-    def _gather_scores(self, loader: Any) -> list[CaseScore]:
-        """Scores of all processes, each case once.
 
-        Raises:
-            DatasetError: Two cases have the same id, so that one would be lost.
-        """
-        scores = _gather_in_order(self._scores)
-        if type(getattr(loader, "sampler", None)) is DistributedSampler:  # Lightning's own hands some cases out twice
-            return list({score.case_id: score for score in scores}.values())
-        repeated = [case_id for case_id, count in Counter(s.case_id for s in scores).items() if count > 1]
-        if repeated:
-            raise DatasetError(f"several cases have the id {repeated[0]!r}; ids must be unique within a data set")
-        return scores
+class _FreeFolder(Callback):
+    """Lets other tests into the run folder when one fails."""
 
-
-def _gather_in_order(rows: Sequence[Placed[Row]]) -> list[Row]:
-    """Rows of all processes in the order of the data set, of which each batch holds one part a process."""
-    placed = [(batch, rank, row) for rank, part in enumerate(gather_ranks(rows)) for batch, row in part]
-    return [row for _, _, row in sorted(placed, key=lambda own: own[:2])]
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing half done behind."""
+        if isinstance(pl_module, EvaluationModule):
+            pl_module.free_folder()
 
 
 def _require_answers(policy: Policy, failures: Sequence[str | None]) -> None:

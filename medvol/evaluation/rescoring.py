@@ -10,6 +10,7 @@ from medvol.core.metrics import Mask
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Completion, Rollout
 from medvol.evaluation.archive import Evaluation
+from medvol.evaluation.case_ids import require_new
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.kept_masks import read_kept_mask
 from medvol.evaluation.scoring import MISSING_MASK, score_mask, score_rollout
@@ -42,7 +43,7 @@ def rescore(
     Raises:
         RecordError: The data are not those of the run, or a mask was not kept.
         ConfigError: Rewards are asked for masks of another system, which come without an answer.
-        DatasetError: A case has no target mask.
+        DatasetError: A case has no target mask, or two have one id.
         RewardError: A term failed.
     """
     former = {score.case_id: score for score in evaluation.scores}
@@ -54,6 +55,7 @@ def rescore(
                 f"{evaluation.folder} has not scored case {case.case_id!r}; give the data that it scored, and no more "
                 "(--data). With trainer.limit_test_batches it scored a part: test it without"
             )
+        require_new(case.case_id, found)
         mask = read_kept_mask(evaluation.folder, former[case.case_id], case)
         found[case.case_id] = _score_again(former[case.case_id], case, mask, settings, rewards)
         hear(index + 1)
@@ -77,7 +79,13 @@ def _score_again(
             paid = rewards.score(rollout, case)
             score = replace(score, rewards={**paid.scores, "total": paid.total})
     budget = former.budget and replace(former.budget, predicted=score.dsc)
-    return replace(score, budget=budget, mask_file=former.mask_file, confidence=former.confidence)
+    return replace(
+        score,
+        budget=budget,
+        mask_file=former.mask_file,
+        mask_sha256=former.mask_sha256,
+        confidence=former.confidence,
+    )
 
 
 def _restore(former: CaseScore, case: Case, mask: Mask) -> Rollout:

@@ -27,8 +27,8 @@ from medvol.rollouts.masks import HELD_MIB, follow
 MISSING_MASK = "missing_mask"
 """Name of the failure of a case for which another system gave no mask."""
 
-Keeper = Callable[[Case, Mask], str]
-"""Keeps the mask of a case and returns its file; an empty text where it is not kept."""
+Keeper = Callable[[CaseScore, Case, Mask], CaseScore]
+"""Keeps the mask of a case; returns the score, which names the file where it is kept."""
 
 
 def score_groups(
@@ -61,7 +61,7 @@ def score_groups(
         if truths is not None:
             score = _add_budget(score, rollout, case, truths[place], propagator, settings)
         if keep is not None and rollout.mask is not None:
-            score = replace(score, mask_file=keep(case, rollout.mask))
+            score = keep(score, case, rollout.mask)
         if settings.samples:
             score = replace(score, confidence=rate_confidence(groups[place], rollout, propagator))
         scores[place] = score

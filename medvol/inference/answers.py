@@ -15,6 +15,7 @@ from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.imaging.folders import newest_change
 from medvol.imaging.reading import read_mask
 from medvol.imaging.volume_hash import hash_volume
+from medvol.inference.changes import was_changed
 from medvol.inference.jobs import Job
 from medvol.inference.names import digest_question, place, require_not_scan
 from medvol.inference.recorded_scan import place_scan
@@ -123,6 +124,29 @@ class Question:
                 f"{record.modality}); {_WAYS_OUT}"
             )
         return there
+
+    def require_unchanged(self, volume: Volume) -> None:
+        """Refuse to replace an answer that a person has changed, or what is no answer to this question.
+
+        Args:
+            volume: The scan.
+
+        Raises:
+            RecordError: There is such a file.
+        """
+        path = self.paths["record"]
+        if not path.exists():
+            return
+        record = find_record(path)
+        why = ""
+        if record is None:
+            why = "cannot be read"
+        elif not self._is_of(record):
+            why = f"holds another answer ({quote(record.query)} about {record.scan_path})"
+        elif was_changed(path, record, volume):
+            why = "or its mask was changed by hand"
+        if why:
+            raise RecordError(f"{path} {why}; move it away, or choose another folder (model.evaluation.save_dir)")
 
     def _is_of(self, record: EvidenceRecord) -> bool:
         same_scan = record.scan_sha256 == self.scan_sha256 and record.modality in (self.modality, None)

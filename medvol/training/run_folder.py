@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from medvol.core.atomic_files import hold
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.training.checkpoint import CHECKPOINTS
-
-if sys.platform != "win32":
-    import fcntl
 
 _WORDS = ("best", "last")
 _RESULTS = (
@@ -131,29 +127,21 @@ class RunFolder:
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":
-            yield
-            return
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # a file system without locks
-                self._lock(handle)
-            for partial in folder.glob(".partial-*"):  # of a fit that was killed while it saved
-                partial.unlink()
-            yield
-        finally:
-            os.close(handle)
-            with suppress(OSError):
-                folder.rmdir()
-
-    def _lock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another fit writes in {str(self.path)!r}; wait for it, or choose another folder "
-                "(--trainer.default_root_dir FOLDER)"
-            ) from error
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(hold(folder, wait=False))
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"another fit writes in {str(self.path)!r}; wait for it, or choose another folder "
+                    "(--trainer.default_root_dir FOLDER)"
+                ) from error
+            try:
+                for partial in folder.glob(".partial-*"):  # of a fit that was killed while it saved
+                    partial.unlink()
+                yield
+            finally:
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def delete(paths: list[Path]) -> None:

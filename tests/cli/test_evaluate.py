@@ -194,6 +194,27 @@ def test_a_mask_outside_of_the_run_is_not_read(tested, tmp_path, refused):
     assert "does not lie in it" in refused("rescore", tested)
 
 
+def test_a_mask_that_is_not_the_one_that_was_scored_is_refused(tested, refused):
+    before = read(tested)
+    save(tested / "masks" / "case1.nii.gz", cube(first=2))  # of another test
+    assert refused("rescore", tested).startswith(f"{tested / 'masks' / 'case1.nii.gz'} is not the mask that was scored")
+    assert read(tested) == before
+
+
+def test_what_a_killed_evaluation_left_is_in_nobodys_way(masks, experiment, tmp_path, refused):
+    out = tmp_path / "out"
+    (out / "masks.partial" / "masks").mkdir(parents=True)
+    (out / "masks.partial" / "masks" / "case7.nii.gz").write_bytes(b"half")
+    (out / ".partial-x1").mkdir()
+    assert evaluate(masks, experiment(), out) == 0
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["case0.nii.gz", "case1.nii.gz"]
+    assert not (out / "masks.partial").exists()
+    (tmp_path / "other" / "masks.partial").mkdir(parents=True)
+    (tmp_path / "other" / "notes.txt").touch()
+    said = refused("evaluate", "--predictions", masks, "--data", experiment(), "--out", tmp_path / "other")
+    assert "holds something else" in said
+
+
 def test_other_data_are_refused(tested, experiment, refused):
     other = experiment("other.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 3}})
     assert "has not scored case 'case2'" in refused("rescore", tested, "--data", other)

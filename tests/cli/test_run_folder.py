@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from medvol.cli import main
+from medvol.core.errors import CheckpointError
 from medvol.training.run_folder import RunFolder
 
 Write = Callable[..., Path]
@@ -137,6 +138,40 @@ def test_words_name_files_of_the_run(word: str, experiment: Write, tmp_path: Pat
     )
     (run / "checkpoints" / f"{word}.ckpt").write_bytes(b"garbage")
     assert "not a file of plain values" in refused("test", "--config", config, "--ckpt_path", word)
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_a_verb_that_is_refused_leaves_the_configuration_of_the_former_one(
+    verb: str, experiment: Write, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
+    config = experiment(**evaluation, data__init_args__predict="ToyDataset")
+    assert main([verb, "--config", str(config)]) == 0
+    before = content(tmp_path / "run")
+    assert f"{verb}.yaml" in before
+
+    def refuse(*components: object) -> None:
+        raise CheckpointError("there are no weights; fetch them")
+
+    monkeypatch.setattr("medvol.evaluation.module.require_ready", refuse)
+    assert "no weights" in refused(verb, "--config", config, "--model.evaluation.tolerance_mm", "7")
+    assert content(tmp_path / "run").items() >= before.items(), "a logger may have begun a file"
+    monkeypatch.undo()
+    assert main([verb, "--config", str(config), "--model.evaluation.tolerance_mm", "7"]) == 0
+    saved = yaml.safe_load((tmp_path / "run" / f"{verb}.yaml").read_text())
+    assert saved["model"]["init_args"]["evaluation"]["tolerance_mm"] == 7
+
+
+def test_a_test_that_fails_leaves_configuration_and_scores_of_the_former_one(
+    experiment: Write, tmp_path: Path, refused: Refused
+) -> None:
+    config = experiment(model__class_path="EvaluationModule", model__init_args__optimizer=None)
+    assert main(["test", "--config", str(config)]) == 0
+    before = content(tmp_path / "run")
+    settings = {"first_patient": 20, "broken": True}
+    lost = experiment("lost.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": settings})
+    assert "the cube is lost" in refused("test", "--config", lost)
+    assert content(tmp_path / "run").items() >= before.items(), "a logger may have begun a file"
 
 
 def test_a_start_that_came_to_nothing_is_in_nobodys_way(experiment: Write, tmp_path: Path, refused: Refused) -> None:

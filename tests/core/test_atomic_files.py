@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medvol.core.atomic_files import write_together, write_whole, write_whole_folder
+from medvol.core.atomic_files import hold, write_together, write_whole, write_whole_folder
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -126,6 +126,46 @@ def test_a_private_file_is_private_while_it_is_written(tmp_path: Path):
     (tmp_path / "a").touch(0o600)
     with write_whole(tmp_path / "a") as partial:
         assert mode(partial) == 0o600
+
+
+def test_a_folder_of_the_set_is_replaced_or_disappears(tmp_path: Path):
+    for kept in ("first", "second", None):
+        with write_together(tmp_path, "a.json", replaced=("masks",)) as place:
+            (place / "a.json").write_text(str(kept))
+            if kept is not None:
+                (place / "masks").mkdir()
+                (place / "masks" / kept).touch()
+        found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+        assert found == {"a.json", *(("masks", f"masks/{kept}") if kept else ())}
+
+
+def test_a_writer_that_is_killed_between_two_files_leaves_no_file_that_vouches_for_them(tmp_path: Path, monkeypatch):
+    def write(content: str) -> None:
+        with write_together(tmp_path, "z.json", replaced=("masks",)) as place:
+            (place / "masks").mkdir()
+            for name in ("a.json", "z.json", "masks/m"):
+                (place / name).write_text(content)
+
+    write("old")
+    rename = Path.replace
+
+    def stop(self, target):
+        if self.name != "masks":
+            return rename(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write("new")
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert not (tmp_path / "z.json").exists()
+
+
+def test_who_does_not_wait_for_a_lock_is_refused(tmp_path: Path):
+    with hold(tmp_path), pytest.raises(BlockingIOError), hold(tmp_path, wait=False):
+        pass
+    with hold(tmp_path, wait=False):
+        pass
 
 
 def test_two_writers_do_not_mix_halves(tmp_path: Path, monkeypatch):

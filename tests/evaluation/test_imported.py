@@ -16,6 +16,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query, Volume
 from medvol.datasets.kits23 import CLASSES, TARGETS_OF_CLASSES, KiTS23Dataset
 from medvol.datasets.settings import QuestionSettings
+from medvol.evaluation.archive import write_evaluation
 from medvol.evaluation.imported.layouts import find_masks
 from medvol.evaluation.imported.matching import MaskIndex
 from medvol.evaluation.imported.reading import read_labels_on
@@ -124,7 +125,8 @@ def score(folder, dataset, layout=None, names=None, resample=False, settings=Non
     index = MaskIndex(find_masks(folder, layout)[1], dataset, names)
     kept = KeptMasks(run or folder, 1.0 if run else 0.0)
     scores = score_masks(dataset, index, settings or EvaluationSettings(), kept, resample)
-    kept.finish()
+    if run:
+        write_evaluation(run, scores, {}, masks=kept)
     return scores, index
 
 

@@ -1,6 +1,7 @@
 """The module under a Lightning trainer: what it logs, writes, registers and restores."""
 
 import dataclasses
+import errno
 import json
 
 import nibabel as nib
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
-from medvol.core.errors import DatasetError, PolicyError
+from medvol.core.errors import ConfigError, DatasetError, PolicyError
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion
+from medvol.evaluation.case_pass import CasePass
+from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.module import EvaluationModule
+from medvol.evaluation.scoring import score_mask
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.inference.records import read_record
 
@@ -114,6 +118,51 @@ def test_a_test_keeps_masks_until_there_is_no_room_and_replaces_those_before(stu
     assert "2 masks are not kept" in caplog.text
 
 
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_test_that_ends_before_its_scores_are_written_leaves_the_former_ones(
+    study, box_propagator, tmp_path, monkeypatch
+):
+    groups, policy = study
+    run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    before = contents(tmp_path)
+    assert {"cases.json", "evaluation.json", "masks/half.nii.gz"} <= before.keys()
+
+    def fill_the_disk(*arguments):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr("medvol.evaluation.archive.summarise", fill_the_disk)
+    with pytest.raises(OSError, match="no room"):
+        run("test", EvaluationModule(policy, box_propagator(1)), groups, tmp_path)
+    assert contents(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json", "masks"]
+    monkeypatch.undo()
+    run("test", EvaluationModule(policy, box_propagator(1)), groups, tmp_path)  # the folder is free again
+    assert contents(tmp_path)["masks/half.nii.gz"] != before["masks/half.nii.gz"]
+
+
+def test_a_second_test_in_the_folder_is_refused_and_takes_nothing_from_the_first(study, box_propagator, tmp_path):
+    groups, policy = study
+    (case,) = groups[1]
+    with KeptMasks(tmp_path, 1.0) as first:
+        first.keep(score_mask(case.target, case, EvaluationSettings()), case, case.target)
+        before = contents(tmp_path)
+        with pytest.raises(ConfigError, match="another test or evaluation writes in"):
+            run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+        assert contents(tmp_path) == before
+        assert len(before) == 1
+    run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+
+
+def test_masks_that_other_processes_left_out_are_told_too(study, box_propagator, tmp_path, monkeypatch, caplog):
+    groups, policy = study
+    monkeypatch.setattr("medvol.evaluation.module.gather_ranks", lambda own: [own, 4])
+    run("test", EvaluationModule(policy, box_propagator(), EvaluationSettings(masks_gib=0.0)), groups, tmp_path)
+    assert "7 masks are not kept" in caplog.text  # right, half and other here
+
+
 def test_samples_give_every_case_a_confidence_and_change_nothing_else(study, box_propagator, tmp_path, write_answer):
     """Four samples: one query has two that hold the whole target and two that hold half of it, the others agree."""
     groups, policy = study
@@ -198,11 +247,44 @@ def test_two_processes_write_what_one_writes(study, box_propagator, tmp_path):
     assert sorted(one, key=lambda case: case["case_id"]) == sorted(two, key=lambda case: case["case_id"])
 
 
-def test_cases_that_share_an_id_are_refused_rather_than_lost(study, box_propagator, tmp_path):
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_cases_that_share_an_id_are_refused_before_the_second_is_asked(stage, study, box_propagator, tmp_path):
     groups, policy = study
     groups[1][0] = dataclasses.replace(groups[1][0], case_id="right")
     with pytest.raises(DatasetError, match="several cases have the id 'right'"):
-        run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+        run(stage, EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert [len(prompts) for prompts in policy.calls] == [5]
+
+
+def take(groups, rank, monkeypatch):
+    """What one of two processes works on, of groups that torch's sampler deals."""
+    monkeypatch.setattr("medvol.evaluation.case_pass.count_ranks", lambda: 2)
+    monkeypatch.setattr("medvol.evaluation.case_pass.own_rank", lambda: rank)
+    sampler = DistributedSampler(groups, num_replicas=2, rank=rank, shuffle=False)
+    loader = DataLoader(groups, batch_size=1, sampler=sampler, collate_fn=list)
+    cases = CasePass(loader)
+    found = [group for batch in loader for group in cases.take(batch)]
+    for number, (case,) in enumerate(found):
+        cases.add(number, case, f"{case.case_id} of {rank}")
+    return cases, [case.case_id for (case,) in found]
+
+
+def test_groups_that_a_sampler_deals_out_twice_are_worked_on_once(make_case, monkeypatch):
+    groups = [[make_case(name)] for name in "abc"]
+    first, own = take(groups, 0, monkeypatch)
+    second, others = take(groups, 1, monkeypatch)
+    assert (own, others) == (["a", "c"], ["b"])
+    monkeypatch.setattr("medvol.evaluation.case_pass.gather_ranks", lambda rows: [rows, second._rows])
+    assert first.gather() == ["a of 0", "b of 1", "c of 0"]
+
+
+def test_two_processes_that_meet_cases_of_one_id_lose_none_in_silence(make_case, monkeypatch):
+    groups = [[make_case(name)] for name in "aab"]
+    first, _ = take(groups, 0, monkeypatch)
+    second, _ = take(groups, 1, monkeypatch)
+    monkeypatch.setattr("medvol.evaluation.case_pass.gather_ranks", lambda rows: [rows, second._rows])
+    with pytest.raises(DatasetError, match="several cases have the id 'a'"):
+        first.gather()
 
 
 def test_predict_needs_no_masks_and_writes_what_segment_writes(study, box_propagator, tmp_path):
@@ -237,6 +319,84 @@ def test_a_failed_prediction_leaves_what_was_said(study, box_propagator, tmp_pat
     (row,) = (row for row in cases if row["status"] == "failed")
     assert row["error"] == "EvidenceParseError"
     assert str(kept) in row["detail"]
+
+
+def lie_as_scans(groups):
+    """Let the volumes lie as scans are read, towards the patient's left and back."""
+    for group in groups:
+        lps = dataclasses.replace(group[0].volume, affine=np.diag([-1.0, -1.0, 4.0, 1.0]))
+        group[:] = [dataclasses.replace(case, volume=lps) for case in group]
+
+
+def edit_boxes(record, mask):
+    content = json.loads(record.read_text())
+    content["evidence"]["boxes_px"] = [[2, 2, 9, 9]]
+    record.write_text(json.dumps(content))
+
+
+def edit_words(record, mask):
+    content = json.loads(record.read_text())
+    content["evidence"]["rationale"] = "corrected by a reader"
+    record.write_text(json.dumps(content))
+
+
+def edit_query(record, mask):
+    record.write_text(record.read_text().replace('"query": "right"', '"query": "the other"'))
+
+
+def damage(record, mask):
+    record.write_text(record.read_text()[:-20])
+
+
+def draw(record, mask):
+    image = nib.load(mask)
+    voxels = np.asarray(image.dataobj).copy()
+    voxels[15, 10, 4] = 0
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (edit_boxes, "or its mask was changed by hand"),
+        (edit_words, "or its mask was changed by hand"),
+        (draw, "or its mask was changed by hand"),
+        (edit_query, "holds another answer"),
+        (damage, "cannot be read"),
+    ],
+)
+def test_an_answer_that_a_person_changed_is_not_replaced(change, said, study, box_propagator, tmp_path):
+    groups, policy = study
+    lie_as_scans(groups)
+    folder = tmp_path / "predictions"
+    run("predict", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    (record,) = (path for path in folder.glob("right_*.json"))
+    mask = record.with_suffix(".nii.gz")
+    change(record, mask)
+    kept = record.read_bytes(), mask.read_bytes()
+    policy.calls.clear()
+    module = EvaluationModule(policy, box_propagator())
+    answered = run("predict", module, groups, tmp_path)
+    assert answered == [["half", "missed", "nowhere"], ["other"]]  # what nobody changed is replaced
+    assert (record.read_bytes(), mask.read_bytes()) == kept
+    assert [prompt.query for prompt in policy.calls[0]] == ["half", "missed", "garbled", "nowhere"]
+    row = json.loads((folder / "summary.json").read_text())["cases"][0]
+    assert (row["status"], row["error"], module.failed) == ("failed", "RecordError", True)
+    assert row["detail"].startswith(f"{record} {said}")
+    assert "model.evaluation.save_dir" in row["detail"]
+
+
+def test_a_trial_of_predict_writes_nothing(study, box_propagator, tmp_path, capsys):
+    groups, policy = study
+    lie_as_scans(groups)
+    run("predict", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in tmp_path.rglob("*")}
+    capsys.readouterr()
+    module = EvaluationModule(policy, box_propagator())
+    assert run("predict", module, groups, tmp_path, fast_dev_run=True) == [["right", "half", "missed", "nowhere"]]
+    assert module.failed  # garbled
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in tmp_path.rglob("*")} == before
+    assert "nothing is written" in capsys.readouterr().out
 
 
 NAMES = ["../p1/a", "..%2Fp1/a", "a/b", "a-b", "a b", "A/B", "肝" * 200, "肝" * 200 + "x", "", ".", "a\n"]

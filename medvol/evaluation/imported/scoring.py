@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import DatasetError
 from medvol.core.metrics import Mask
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Volume
+from medvol.evaluation.case_ids import require_new
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.imported.matching import Answer, MaskIndex
 from medvol.evaluation.imported.reading import read_labels_on
@@ -53,12 +52,11 @@ def score_masks(
         if key != former:
             read, former = {}, key
         case = look_up(dataset, place)
-        if case.case_id in scores:
-            raise DatasetError(f"several cases have the id {case.case_id!r}; ids must be unique within a data set")
+        require_new(case.case_id, scores)
         answer = index.answer(place, case.case_id, case.query)
         mask = _unite(answer, case.volume, read, index, resample)
         score = score_mask(mask, case, settings, answer.missing)
-        scores[case.case_id] = score if mask is None else replace(score, mask_file=kept.keep(case, mask))
+        scores[case.case_id] = score if mask is None else kept.keep(score, case, mask)
         hear(place + 1)
     return list(scores.values())
 
