@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -26,15 +27,23 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     Raises:
         RecordError: The run has no evaluation, or has not kept what is needed.
-        ConfigError: A setting is at fault.
+        ConfigError: A setting is at fault, or a test writes in the run folder.
         DatasetError: The cases cannot be read.
     """
+    from medvol.evaluation.kept_masks import KeptMasks
+
+    parser = _parser(verb)
+    options = parser.parse_args(list(arguments))
+    folder = Path(options.run)
+    with KeptMasks(folder, 0.0) if folder.is_dir() else nullcontext():
+        return _rescore(parser, arguments, options)
+
+
+def _rescore(parser: ComponentParser, arguments: Sequence[str], options: Any) -> int:
     from medvol.evaluation.archive import about_run, read_evaluation, write_evaluation
     from medvol.evaluation.report import report_runs
     from medvol.evaluation.rescoring import rescore
 
-    parser = _parser(verb)
-    options = parser.parse_args(list(arguments))
     evaluation = read_evaluation(options.run)
     about = about_run(evaluation)
     options = parse_over(parser, arguments, about["settings"])

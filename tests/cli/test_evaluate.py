@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medvol.cli import main
+from medvol.evaluation.kept_masks import KeptMasks
 
 AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])
 """Of the toys: LPS, as every volume."""
@@ -199,6 +200,13 @@ def test_a_mask_that_is_not_the_one_that_was_scored_is_refused(tested, refused):
     save(tested / "masks" / "case1.nii.gz", cube(first=2))  # of another test
     assert refused("rescore", tested).startswith(f"{tested / 'masks' / 'case1.nii.gz'} is not the mask that was scored")
     assert read(tested) == before
+
+
+def test_a_run_is_not_scored_again_while_a_test_writes_in_it(tested, refused):
+    with KeptMasks(tested, 1.0):
+        assert "another test or evaluation writes in" in refused("rescore", tested)
+    assert main(["rescore", str(tested)]) == 0
+    assert not (tested / "masks.partial").exists()
 
 
 def test_what_a_killed_evaluation_left_is_in_nobodys_way(masks, experiment, tmp_path, refused):
