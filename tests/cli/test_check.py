@@ -337,7 +337,6 @@ class UnreadyPropagator(Propagator):
         ({"trainr__max_steps": 5}, "MV801", "'trainr'"),
         ({"trainer__precision": "bf16-true"}, "MV801", "trainer.precision is bf16-true, which keeps trained weights"),
         ({"seed_everything": "abc"}, "MV801", "seed_everything must be true or false or a whole number; got 'abc'"),
-        ({"seed_everything": None}, "MV801", "seed_everything is empty; give a whole number from 0"),
         ({"seed_everything": -1}, "MV801", "seed_everything is -1; it must be from 0"),
     ],
 )
@@ -352,6 +351,15 @@ def test_what_a_fit_refuses_before_it_loads_is_found(
     assert finding["code"] == code
     assert said in finding["detail"]
     assert report["splits"]["train"]["usable"] == 3
+    assert finding["detail"] == refused("fit", "--config", config)
+
+
+def test_a_seed_without_a_value_is_found(experiment: Write, refused, capsys: pytest.CaptureFixture[str]) -> None:
+    config = experiment()
+    config.write_text(f"{config.read_text()}\nseed_everything:\n")
+    _, report = report_of(capsys, config)
+    (finding,) = report["findings"]
+    assert "seed_everything is empty; give a whole number from 0" in finding["detail"]
     assert finding["detail"] == refused("fit", "--config", config)
 
 

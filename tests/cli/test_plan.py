@@ -111,7 +111,7 @@ def test_steps_end_where_the_first_limit_is_met(small_grpo, trainer, updates, st
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("{class_path: GRPOModule, init_args: }", "policy"),
+        ("{class_path: GRPOModule, init_args: }", "model"),
         ("GRPOModule", "policy"),
         ("{class_path: SFTModule, init_args: {policy: TinyPolicy, propagator: RegionPropagator}}", "accumulate_grad"),
     ],
