@@ -102,7 +102,7 @@ def read_rewards(path: str) -> tuple[list[RewardTerm], Mapping[str, float] | Non
     settings = read_model_settings(path)
     if not settings.get("rewards"):
         raise ConfigError(f"{path!r} has no model.rewards, as GRPOModule takes them; name an experiment that has them")
-    given = {key: settings[key] for key in ("rewards", "reward_weights") if key in settings}
+    given: dict[str, Any] = {key: settings[key] for key in ("rewards", "reward_weights") if key in settings}
     return _build(given)
 
 
