@@ -71,7 +71,9 @@ def read_segments(
                 yield number, places
             else:
                 found = values[inside]
-                for one in sorted(wanted.intersection(np.unique(found).tolist())):
+                shown = set(np.unique(found).tolist())
+                _require_described(path, shown, stored.numbers)
+                for one in sorted(wanted & shown):
                     yield one, tuple(axis[found == one] for axis in places)
 
 
@@ -107,7 +109,17 @@ def _describe(path: Path, dataset: Dataset) -> _Stored:
     whole = int(dataset.get("MaximumFractionalValue") or 255) if kind == "FRACTIONAL" else 1
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
     named = [_number(path, group, shared, numbers) for group in groups]
+    _require_described(path, set(named), numbers)
     return _Stored(numbers, frames, [*named], whole / 2 if kind == "FRACTIONAL" else 1)
+
+
+def _require_described(path: Path, shown: set[int], described: set[int]) -> None:
+    """Refuse frames whose segment the object does not describe: what they show would be lost."""
+    if not shown <= described:
+        raise BadSegmentationError(
+            path,
+            f"its frames show the segments {sorted(shown - described)}, which it does not describe; export it again",
+        )
 
 
 def _number(path: Path, group: Dataset, shared: Dataset | None, numbers: set[int]) -> int:

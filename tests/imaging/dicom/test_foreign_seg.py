@@ -282,6 +282,14 @@ def one_frame_without_groups(dataset):
     dataset.NumberOfFrames = 1
 
 
+def a_frame_less(dataset):
+    del dataset.PerFrameFunctionalGroupsSequence[-1]
+
+
+def second_not_described(dataset):
+    del dataset.SegmentSequence[1]
+
+
 def surface(dataset):
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.5"
 
@@ -298,6 +306,8 @@ def surface(dataset):
         (huge, "grid of the scan"),
         (no_groups, "does not describe its frames"),
         (one_frame_without_groups, "does not describe its frames"),
+        (a_frame_less, "declares 15 frames, not those"),
+        (second_not_described, r"show the segments \[2\], which it does not describe"),
         (surface, "no segmentation of voxels"),
     ],
 )
@@ -318,6 +328,14 @@ def test_frames_that_are_not_described_are_refused_for_every_kind(scan, tmp_path
     path = change(write(tmp_path / "seg.dcm", files, labels, kind, omit_empty_frames=False), no_groups)
     with pytest.raises(BadSegmentationError, match="does not describe its frames"):
         read_mask(path, volume)
+
+
+def test_labels_that_are_not_described_are_refused(scan, tmp_path):
+    volume, files, labels = scan
+    path = change(write(tmp_path / "seg.dcm", files, labels, "LABELMAP"), second_not_described)
+    for chosen in (None, [2]):
+        with pytest.raises(ScanError, match=r"show the segments \[\d\], which it does not describe"):
+            read_mask(path, volume, chosen)
 
 
 def test_rounded_places(make_series, tmp_path):
