@@ -73,7 +73,7 @@ def test_what_cannot_be_audited_is_refused(
     assert expected in refused("describe", "--audit", *(word.format(config=config) for word in arguments))
 
 
-@pytest.mark.parametrize("model", ["{class_path: GRPOModule, init_args: }", "GRPOModule", "{init_args: [3]}", ""])
+@pytest.mark.parametrize("model", ["{class_path: GRPOModule, init_args: }", "GRPOModule", "{init_args: [3]}", "null"])
 def test_a_model_without_settings_has_no_rewards(tmp_path: Path, refused: Callable[..., str], model: str) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text(f"model: {model}")
