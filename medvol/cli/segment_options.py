@@ -17,6 +17,8 @@ from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
 from medvol.imaging.dicom.outputs import DicomKind
 
+_DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
+
 
 def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentParser]:
     """Read the command line, and the files of options that it names.
@@ -26,7 +28,8 @@ def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, Compo
         arguments: What follows the verb; a model folder may stand for a policy.
 
     Returns:
-        The options, and the parser that builds what they name.
+        The options, and the parser that builds what they name. ``propagator`` is None where nothing is said of it; a
+        setting alone is one of the usual propagator.
 
     Raises:
         ConfigError: One of them cannot be used.
@@ -38,6 +41,9 @@ def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, Compo
         options = parser.parse_args(list(arguments))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, read_configs(arguments), _accepted_keys()) from refusal
+    said = any(word.partition("=")[0].partition(".")[0] == "--propagator" for word in arguments)
+    if not said and "propagator" not in {key.partition(".")[0] for key in read_configs(arguments)}:
+        options.propagator = None
     if not options.out or "\0" in options.out:
         raise ConfigError(f"--out is {options.out!r}; name a folder, or leave it out")
     return options, parser
@@ -92,6 +98,7 @@ def _add_options(parser: ComponentParser) -> None:
             f"propagator, {PROPAGATOR} (with --evidence, that of the record) when left out", PROPAGATORS, "propagator"
         ),
     )
+    parser.set_defaults(propagator={"class_path": _DEFAULT_PROPAGATOR})
 
 
 def require_no_answer(options: Namespace) -> None:
