@@ -44,7 +44,7 @@ def read_configs(arguments: Sequence[str]) -> dict[str, Any]:
         ConfigError: A configuration file is missing or is none.
     """
     settings: dict[str, Any] = {}
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=False):  # without arguments there is one more
         if word in ("-c", "--config") or word.startswith("--config="):
             settings |= read_config(word.partition("=")[2] if "=" in word else after)
     return settings
