@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import zip_longest
 from operator import or_
 from pathlib import Path
 from typing import Any, get_args
@@ -44,7 +45,7 @@ def read_configs(arguments: Sequence[str]) -> dict[str, Any]:
         ConfigError: A configuration file is missing or is none.
     """
     settings: dict[str, Any] = {}
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=False):  # without arguments there is one more
+    for word, after in zip_longest(arguments, arguments[1:], fillvalue=""):
         if word in ("-c", "--config") or word.startswith("--config="):
             settings |= read_config(word.partition("=")[2] if "=" in word else after)
     return settings

@@ -21,6 +21,13 @@ from medvol.core.errors import EvidenceParseError
 from medvol.core.types import Evidence
 from medvol.grounding.boxes import NORM, to_norm, to_px
 
+MAX_CHARACTERS = 8192
+"""Longest completion that is looked at; a full answer with 64 boxes has about 2,000."""
+MAX_BOXES = 64
+"""Most boxes on one slice."""
+MOST_BOXES = 128
+"""Most boxes in one answer: a true one has at most 16 anchors of 8 boxes each."""
+
 FAILURES = {
     "too_long": "the completion is longer than any answer",
     "no_answer": "there is no <answer> block",
@@ -30,21 +37,17 @@ FAILURES = {
     "too_deep": "the answer is nested deeper than the grammar",
     "bad_json": "the answer is not strict JSON",
     "not_one_object": "the answer is not a list with exactly one object",
-    "bad_anchor_list": "the answer is not a list of one to max_anchors objects, with at most 128 boxes in all",
+    "bad_anchor_list": (
+        f"the answer is not a list of one to max_anchors objects, with at most {MOST_BOXES} boxes in all"
+    ),
     "repeated_slice": "two objects name the same slice, whose boxes belong into one list",
     "bad_keys": "the object's keys are not exactly slice and bbox_2d_list",
     "bad_slice": "the slice is not an index of the volume",
-    "bad_box_list": "bbox_2d_list is not a list of one to 64 boxes",
+    "bad_box_list": f"bbox_2d_list is not a list of one to {MAX_BOXES} boxes",
     "bad_box": "a box is not four integers 0..1000 with x1 < x2 and y1 < y2",
 }
 """Every way in which a completion can fail to be an answer, with its meaning."""
 
-MAX_CHARACTERS = 8192
-"""Longest completion that is looked at; a full answer with 64 boxes has about 2,000."""
-MAX_BOXES = 64
-"""Most boxes on one slice."""
-MOST_BOXES = 128
-"""Most boxes in one answer: a true one has at most 16 anchors of 8 boxes each."""
 _MAX_DEPTH = 4
 _LAYOUT = re.compile(r"\s*+(?:<think>(?P<think>.*?)</think>\s*+)?+<answer>(?P<answer>.*?)</answer>\s*+", re.DOTALL)
 
