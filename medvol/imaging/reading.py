@@ -143,7 +143,7 @@ def read_oriented(
 
 
 def read_labels(
-    path: str | Path, volume: Volume, *, assume_orientation: str | None = None, max_bytes: int = MAX_BYTES
+    path: str | Path, volume: Volume, *, assume_orientation: str | None = None, max_bytes: int | None = None
 ) -> NDArray[np.int32]:
     """Read an integer label map on the grid of a volume.
 
@@ -151,7 +151,7 @@ def read_labels(
         path: The label map.
         volume: The scan it belongs to.
         assume_orientation: As for ``read_volume``.
-        max_bytes: As for ``read_volume``.
+        max_bytes: As for ``read_volume``; when None, as much as there, or what a map of this scan's grid takes.
 
     Returns:
         Labels (Z, Y, X).
@@ -163,6 +163,8 @@ def read_labels(
         GeometryError: It lies on another grid.
     """
     path = Path(path)
+    if max_bytes is None:
+        max_bytes = max(MAX_BYTES, volume.voxels.size * np.dtype(np.float64).itemsize)
     labels, affine = read_label_map(path, assume_orientation=assume_orientation, max_bytes=max_bytes)
     if labels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {labels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")

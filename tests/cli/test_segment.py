@@ -215,7 +215,7 @@ def test_a_key_of_a_file_of_options_that_is_none(
 
 def test_the_budget_of_a_scan(scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     asked = ("segment", scan, "the cube", *TOY, "--out", tmp_path / "out", "--max_bytes")
-    assert "the budget is 1,023, set max_bytes" in refused(*asked, 1023)  # 8 x 8 x 4 voxels of four bytes
+    assert "the budget is 1,023: crop it, or raise max_bytes" in refused(*asked, 1023)  # 8 x 8 x 4 voxels of four bytes
     assert segment(*asked[1:], 1024) == 0
 
 

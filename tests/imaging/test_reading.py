@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import ConfigError, DatasetError, GeometryError
+from medvol.imaging import reading
 from medvol.imaging.file_names import is_scan
 from medvol.imaging.formats.problems import NoOrientationError, TooLargeError, UnknownDatatypeError
 from medvol.imaging.geometry import axis_codes
@@ -122,6 +123,14 @@ def test_labels_of_another_shape(scan, tmp_path):
 def test_labels_have_a_budget(scan, tmp_path):
     with pytest.raises(TooLargeError):
         read_labels(save(tmp_path / "labels.nii", label_map()), scan, max_bytes=100)
+
+
+def test_a_mask_of_a_scan_over_the_usual_budget_is_read(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
+    path = save(tmp_path / "labels.nii", label_map())
+    assert read_mask(path, scan).sum() == 3  # 336 voxels are 2,688 bytes at most
+    with pytest.raises(TooLargeError, match="32,000 bytes; the budget is 2,688"):
+        read_mask(save(tmp_path / "large.nii", np.zeros((20, 20, 20), np.uint8)), scan)
 
 
 def test_modality():

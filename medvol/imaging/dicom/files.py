@@ -61,7 +61,9 @@ class DicomFiles:
                 self.leave_out(name, _what_else(name, size))
             elif size > self.max_bytes:
                 raise TooLargeError(
-                    self.path, f"a file in it has {size:,} bytes; the budget is {self.max_bytes:,}, set max_bytes"
+                    self.path,
+                    f"a file in it has {size:,} bytes; the budget is {self.max_bytes:,}: raise max_bytes, which "
+                    "`segment` and `view` take",
                 )
             else:
                 yield name

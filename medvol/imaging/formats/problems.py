@@ -103,7 +103,7 @@ class UnknownDatatypeError(
     """Voxels are of a type that is not read."""
 
 
-class TooLargeError(RefusedScanError, number="MV112", code="too_large", fix="crop it, or raise max_bytes"):
+class TooLargeError(RefusedScanError, number="MV112", code="too_large", fix="crop it, or raise max_bytes (`segment`, `view`)"):
     """The declared size is over the budget."""
 
 

@@ -72,7 +72,9 @@ def check_budget(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], 
     declared = math.prod(shape) * max(4, dtype.itemsize)
     if declared > max_bytes:
         raise TooLargeError(
-            path, f"its header declares {shape} voxels, {declared:,} bytes; the budget is {max_bytes:,}, set max_bytes"
+            path,
+            f"its header declares {shape} voxels, {declared:,} bytes; the budget is {max_bytes:,}: crop it, or raise "
+            "max_bytes, which `segment` and `view` take",
         )
 
 
