@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,7 +112,18 @@ def _find_pairs(root: Path) -> tuple[dict[Path, Path], list[Path]]:
             pairs[image] = labels[0]
         else:
             unlabelled.append(image)
+    _tell_imageless(root, files, pairs)
     return pairs, unlabelled
+
+
+def _tell_imageless(root: Path, files: Sequence[Path], pairs: Mapping[Path, Path]) -> None:
+    """Name label maps that belong to no scan: their scan is missing, or is called otherwise."""
+    rest = [file for file in files if file not in pairs.keys() | set(pairs.values())]
+    names = ((file, stem(file.name).lower()) for file in rest)
+    maps = [file for file, name in names if "image" not in name and any(word in name for word in _LABEL_WORDS)]
+    if maps:
+        what = "label maps have no *image* beside them and are left out, such as"
+        _log.warning("%s: %d %s %s", root, len(maps), what, maps[0])
 
 
 def _pair_rows(

@@ -345,6 +345,15 @@ def test_scans_of_a_folder_are_read_or_named(tmp_path, caplog):
     assert dataset.find_problems() == [("barren_scan", str(tmp_path), message)]
 
 
+def test_label_maps_without_a_scan_are_named(tmp_path, caplog):
+    write_pair(tmp_path, "a_image.nii.gz", "a_label.nii.gz")
+    write_pair(tmp_path, "b_imag.nii.gz", "b_Label.nii.gz")
+    write_scan(tmp_path, "c.nii.gz")
+    assert [case.patient_id for case in all_cases(find_masses(tmp_path))] == ["a"]
+    told = "1 label maps have no *image* beside them and are left out, such as"
+    assert caplog.messages == [f"{tmp_path}: {told} {tmp_path / 'b_Label.nii.gz'}"]
+
+
 def test_links_to_folders_are_followed_once(tmp_path, caplog):
     root = tmp_path / "root"
     for place in (root / "p1", tmp_path / "far" / "p2"):

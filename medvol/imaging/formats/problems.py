@@ -103,7 +103,12 @@ class UnknownDatatypeError(
     """Voxels are of a type that is not read."""
 
 
-class TooLargeError(RefusedScanError, number="MV112", code="too_large", fix="crop it, or raise max_bytes (`segment`, `view`)"):
+class TooLargeError(
+    RefusedScanError,
+    number="MV112",
+    code="too_large",
+    fix="crop it, or raise max_bytes (`segment`, `view`)",
+):
     """The declared size is over the budget."""
 
 
