@@ -119,7 +119,7 @@ def measure_patients(options: argparse.Namespace) -> Sequence[CaseScore]:
             questions=QuestionSettings(phrasing="held_out"),
         )
         features = LiteMedSAMCacheSettings(folder=str(options.out / "features"))
-        propagator = LiteMedSAMPropagator(precision="bfloat16", cache=features)
+        propagator = LiteMedSAMPropagator(precision=options.precision, cache=features)
         scores += measure(CentreBoxPolicy(), propagator, cases, options.out / name, options.propagations)
     return scores
 
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--volumes", type=int, default=36, help="synthetic volumes, or patients, at most")
     parser.add_argument("--propagations", type=int, default=100, help="most propagations a target")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the encoder")
     parser.add_argument("--out", type=Path, default=Path("runs/headroom"))
     parser.add_argument("--report", action="store_true", help="compute nothing")
     options = parser.parse_args()
