@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from medvol.core.bundled import model_folder
 from medvol.core.errors import CheckpointError
@@ -32,7 +32,8 @@ MAX_WORDS = 100_000
 
 _MAX_BYTES = 16_000_000
 _MAX_STAGES = 100
-_MAX_TEXT = 200
+_MAX_TEXT = 2000
+_SHOWN = 80
 _REMEDY = "export the model again with `medvol convert`"
 
 Range = tuple[float, float]
@@ -120,7 +121,13 @@ class TrainingData:
         self._widen(volume.modality, {name: (value, value) for name, value in traits.items()})
 
     def add_stage(self, stage: Stage) -> None:
-        """Add the latest run that trained the policy."""
+        """Add the latest run that trained the policy; texts are cut to what is read back, scores are numbers."""
+        stage = replace(
+            _cut_texts(stage),
+            train=None if stage.train is None else _cut_texts(stage.train),
+            val=None if stage.val is None else _cut_texts(stage.val),
+            scores={name: score for name, score in stage.scores.items() if math.isfinite(score)},
+        )
         self.stages = (*self.stages, stage)[-_MAX_STAGES:]
 
     def join(self, other: TrainingData) -> TrainingData:
@@ -200,13 +207,22 @@ def read_training_data(model: str | Path) -> TrainingData | None:
     return TrainingData.from_dict(read_json(path, "medvol fit writes it", _REMEDY), str(path))
 
 
+_Told = TypeVar("_Told", Stage, Cases)
+
+
+def _cut_texts(told: _Told) -> _Told:
+    """Those of a data set that was published elsewhere may be of any length, such as the whole text of its licence."""
+    texts = {name: value for name, value in vars(told).items() if isinstance(value, str) and len(value) > _MAX_TEXT}
+    return replace(told, **{name: f"{value[: _MAX_TEXT - 1]}…" for name, value in texts.items()})
+
+
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)
 
 
 def _modality(name: Any) -> str:
-    _require(name in get_args(Modality), f"{str(name)[:_MAX_TEXT]!r} is no modality")
+    _require(name in get_args(Modality), f"{str(name)[:_SHOWN]!r} is no modality")
     return str(name)
 
 
@@ -215,7 +231,7 @@ def _read_words(words: Any) -> set[str] | None:
         return None
     _require(isinstance(words, list) and len(words) <= MAX_WORDS, f"words is not a list of at most {MAX_WORDS}")
     for word in words:
-        _require(isinstance(word, str) and 0 < len(word) <= MAX_LETTERS, f"{str(word)[:_MAX_TEXT]!r} is no word")
+        _require(isinstance(word, str) and 0 < len(word) <= MAX_LETTERS, f"{str(word)[:_SHOWN]!r} is no word")
     return set(words)
 
 
@@ -223,7 +239,7 @@ def _read_ranges(found: Any) -> dict[str, Range]:
     _require(isinstance(found, dict), "the ranges of a modality are not an object")
     ranges: dict[str, Range] = {}
     for name, pair in found.items():
-        _require(name in TRAITS, f"{str(name)[:_MAX_TEXT]!r} is no trait of a scan")
+        _require(name in TRAITS, f"{str(name)[:_SHOWN]!r} is no trait of a scan")
         _require(isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)), f"{name} is no range")
         least = 1e-6 if TRAITS[name].unit == "mm" else 0.0
         _require(least <= pair[0] <= pair[1], f"{name} is no range")
@@ -239,7 +255,7 @@ def _read_stage(found: Any) -> Stage:
     scores = values.get("scores", {})
     _require(isinstance(scores, dict) and len(scores) <= _MAX_STAGES, "scores is not an object")
     for name, score in scores.items():
-        _require(_is_number(score) and re.fullmatch(r"[\w/ -]{1,80}", name) is not None, f"{name[:80]!r} is no score")
+        _require(_is_number(score) and re.fullmatch(r"[\w/ -]{1,80}", name) is not None, f"{name[:_SHOWN]!r} is no score")
     return Stage(**values)
 
 

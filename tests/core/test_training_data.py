@@ -36,6 +36,23 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     assert read_training_data(tmp_path / "nowhere") is None
 
 
+def test_long_texts_and_scores_that_are_no_numbers_do_not_make_a_file_unreadable(tmp_path: Path) -> None:
+    data = make_data("the spleen")
+    cases = Cases("D" * 3000, licence="You may use it. " * 200)
+    data.add_stage(Stage("M", 3, None, "0.1", cases, cases, {"dsc": float("nan"), "key_slice_score": 0.5}))
+    write_training_data(tmp_path, data)
+    found = read_training_data(tmp_path)
+    assert found is not None
+    assert found.stages == data.stages
+    ((stage,), kept) = found.stages, found.stages[0].train
+    assert kept is not None
+    assert kept == stage.val
+    assert kept.data_set == "D" * 1999 + "…"
+    assert len(kept.licence) == 2000
+    assert kept.licence.startswith("You may use it. You may")
+    assert stage.scores == {"key_slice_score": 0.5}
+
+
 def test_joining_keeps_both_and_no_order_counts() -> None:
     first, second = make_data("the spleen", side=10, stages=(STAGE,)), make_data("die Milz", side=30)
     other = make_data(side=7, modality="MR")
@@ -87,7 +104,7 @@ def test_a_policy_is_drawn_only_when_all_its_stages_are() -> None:
         ({"stages": {}}, "stages"),
         ({"stages": [{"module": "M"}]}, "training"),
         ({"stages": [{"module": "M", "steps": -1}]}, "steps"),
-        ({"stages": [{"module": "M" * 300, "steps": 1}]}, "short text"),
+        ({"stages": [{"module": "M" * 3000, "steps": 1}]}, "short text"),
         ({"stages": [{"module": "M", "steps": 1, "evil": 1}]}, "other keys"),
         ({"stages": [{"module": "M", "steps": 1, "train": []}]}, "other keys"),
         ({"stages": [{"module": "M", "steps": 1, "scores": {"a|b": 1}}]}, "no score"),
