@@ -212,8 +212,9 @@ _Told = TypeVar("_Told", Stage, Cases)
 
 def _cut_texts(told: _Told) -> _Told:
     """Those of a data set that was published elsewhere may be of any length, such as the whole text of its licence."""
-    texts = {name: value for name, value in vars(told).items() if isinstance(value, str) and len(value) > _MAX_TEXT}
-    return replace(told, **{name: f"{value[: _MAX_TEXT - 1]}…" for name, value in texts.items()})
+    long = {name: value for name, value in vars(told).items() if isinstance(value, str) and len(value) > _MAX_TEXT}
+    cut: dict[str, Any] = {name: f"{value[: _MAX_TEXT - 1]}…" for name, value in long.items()}
+    return replace(told, **cut)
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -255,7 +256,8 @@ def _read_stage(found: Any) -> Stage:
     scores = values.get("scores", {})
     _require(isinstance(scores, dict) and len(scores) <= _MAX_STAGES, "scores is not an object")
     for name, score in scores.items():
-        _require(_is_number(score) and re.fullmatch(r"[\w/ -]{1,80}", name) is not None, f"{name[:_SHOWN]!r} is no score")
+        sound = _is_number(score) and re.fullmatch(r"[\w/ -]{1,80}", name) is not None
+        _require(sound, f"{name[:_SHOWN]!r} is no score")
     return Stage(**values)
 
 
