@@ -48,6 +48,9 @@ from medvol.training.strategies import FSDP2Strategy
 MODULES = (EvaluationModule, GRPOModule, RejectionModule, SFTModule, ScratchModule, CaseDataModule, FSDP2Strategy)
 """Their bare names work in YAML because they are imported here; they need no registry."""
 
+_OTHER_STATE = ("loading state_dict", "loaded state dict")
+"""What torch says where a network, or an optimiser, is given the state of another one."""
+
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -138,7 +141,7 @@ class ExperimentCLI(LightningCLI):
         self.screen.enter_context(self.work)
         self.work.advance(0, "preparing")
         self.folder = RunFolder(settings.trainer.default_root_dir)
-        self.checkpoint = find_start(self.folder, settings.get("ckpt_path"))
+        self.checkpoint = find_start(self.folder, settings.get("ckpt_path"), self.verb == "fit")
         if self.verb == "fit" and not settings.trainer.fast_dev_run and is_first_process():
             self.save_config_kwargs |= enter_folder(self.folder, self.checkpoint, settings)
 
@@ -276,8 +279,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     except SystemExit as stop:
         interrupted = isinstance(stop.__context__, KeyboardInterrupt)
         return end_stopped(verb, INTERRUPTED) if interrupted else int(stop.code or 0)
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
+    except (RuntimeError, ValueError) as error:
+        if not any(words in str(error) for words in _OTHER_STATE):
             raise
         raise CheckpointError("the checkpoint does not fit the module; use the settings it was made with") from error
     return int(isinstance(module, EvaluationModule) and module.failed and is_first_process())

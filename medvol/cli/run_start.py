@@ -11,9 +11,10 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from medvol.cli.saved_settings import refuse_to_delete_sources
-from medvol.core.errors import ConfigError
+from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.visible_text import show
 from medvol.training.checkpoint import read_checkpoint
+from medvol.training.former_run import FormerRun
 from medvol.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -26,20 +27,27 @@ _LEFT = {
 """What a verb leaves when it is stopped."""
 
 
-def find_start(folder: RunFolder, word: str | None) -> Path | None:
+def find_start(folder: RunFolder, word: str | None, trains: bool) -> Path | None:
     """The checkpoint to start from, looked at before anything is built.
 
     Args:
         folder: Where ``best`` and ``last`` are looked for.
         word: What ``--ckpt_path`` was given; None starts from nothing.
+        trains: The run goes on with the optimiser too.
 
     Raises:
-        CheckpointError: It is missing, or is none.
+        CheckpointError: It is missing, or is none, or holds no optimiser to go on with.
     """
     if word is None:
         return None
     path = folder.find_checkpoint(word)
-    step = read_checkpoint(path).get("global_step")
+    checkpoint = read_checkpoint(path)
+    step = checkpoint.get("global_step")
+    if trains and "optimizer_states" not in checkpoint:
+        raise CheckpointError(
+            f"{path} holds weights and no state of an optimiser, so a fit cannot go on from it; make a model of it with "
+            f"`medvol convert {path} FOLDER`, and set model.policy to that folder"
+        )
     if is_first_process():
         print(f"checkpoint {show(str(path))}{'' if step is None else f', step {step}'}")
     return path
@@ -54,24 +62,24 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
         settings: Of the fit.
 
     Returns:
-        For ``SaveSettings``: what ``--overwrite`` will delete once everything is built, and whether the run that is in
-        the folder goes on.
+        For ``SaveSettings``: the run that ``--overwrite`` replaces, and whether the run that is in the folder goes on.
 
     Raises:
         ConfigError: The fit would mix with the run that is in the folder, or delete what it reads.
     """
+    folder.recover()
     goes_on = checkpoint is not None and folder.holds(checkpoint)
     if settings.overwrite:
         if goes_on:
             raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; drop one")
-        doomed: list[Any] = folder.find()
+        doomed = folder.find()
         refuse_to_delete_sources(settings.as_dict(), doomed)
-        return {"doomed": doomed, "goes_on": False}
+        return {"former": FormerRun(folder.path, doomed), "goes_on": False}
     if not goes_on:
         folder.require_free()
     elif folder.find(("evaluation.json",)):
         log.warning("%s: evaluation.json is of the weights before this fit; test again after it", folder.path)
-    return {"doomed": [], "goes_on": goes_on}
+    return {"former": None, "goes_on": goes_on}
 
 
 def end_stopped(verb: str, code: int) -> int:

@@ -16,7 +16,7 @@ from medvol.cli.settings import read_yaml
 from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
 from medvol.evaluation.module import EvaluationModule
-from medvol.training.run_folder import delete
+from medvol.training.former_run import FormerRun
 
 log = logging.getLogger(__name__)
 
@@ -30,23 +30,35 @@ class SaveSettings(SaveConfigCallback):
     That of a test is written together with its scores.
 
     Args:
-        doomed: What to delete then: the results of the run that this one replaces.
+        former: The run that this one replaces; it is deleted after the first step.
         goes_on: The run that is in the folder goes on, so that it is told when the experiment is another one.
     """
 
-    def __init__(self, *args: Any, doomed: Sequence[Path] = (), goes_on: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, former: FormerRun | None = None, goes_on: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
-        self.doomed = list(doomed)
+        self.former = former
         self.goes_on = goes_on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save nothing yet: the run may still be refused."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Delete what is replaced, and save."""
-        if trainer.is_global_zero:
-            delete(self.doomed)
+        """Set aside what is replaced."""
+        if self.former is not None:
+            self.former.set_aside()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save: the state of the checkpoint is loaded by now, and the first validation is through."""
         super().setup(trainer, pl_module, "fit")
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Delete what is replaced once a step was taken."""
+        if trainer.global_step > 0:
+            self._drop_former()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Delete it also when the fit ends without a step."""
+        self._drop_former()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, unless a fit validates."""
@@ -60,6 +72,11 @@ class SaveSettings(SaveConfigCallback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
         super().setup(trainer, pl_module, "predict")
+
+    def _drop_former(self) -> None:
+        if self.former is not None:
+            self.former.drop()
+            self.former = None
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file, and say what differs from the one that it replaces."""

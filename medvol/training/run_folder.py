@@ -10,6 +10,7 @@ from pathlib import Path
 from medvol.core.atomic_files import hold
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.training.checkpoint import CHECKPOINTS
+from medvol.training.former_run import put_back
 
 _WORDS = ("best", "last")
 _RESULTS = (
@@ -98,7 +99,8 @@ class RunFolder:
         """Keep other fits out of the folder; the system ends the claim with the process, however it ends.
 
         Args:
-            began: Whether the fit has trained a step. One that is refused before leaves nothing behind.
+            began: Whether the fit has trained a step. One that is refused before leaves nothing behind, and one that
+                ends before in any way puts back the run that it would have replaced.
 
         Raises:
             ConfigError: Another fit writes in it.
@@ -114,14 +116,21 @@ class RunFolder:
                     place.rmdir()
             raise
 
+    def recover(self) -> None:
+        """Put back what a fit set aside that was killed before its first step."""
+        with suppress(FileNotFoundError, BlockingIOError), hold(self.path / CHECKPOINTS, wait=False):
+            put_back(self.path)
+
     @contextmanager
     def _undone(self, began: Callable[[], bool]) -> Iterator[None]:
         before = set(self.find())
         try:
             yield
-        except MedvolError:
+        except BaseException as error:
             if not began():
-                delete([path for path in self.find() if path not in before])
+                if isinstance(error, MedvolError):
+                    delete([path for path in self.find() if path not in before])
+                put_back(self.path)
             raise
 
     @contextmanager

@@ -1,6 +1,8 @@
 """A run folder belongs to one experiment, and words for its checkpoints mean its files."""
 
+import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import torch
 import yaml
 
 from medvol.cli import main
-from medvol.core.errors import CheckpointError
+from medvol.core.errors import CheckpointError, ConfigError
+from medvol.training.former_run import FormerRun
 from medvol.training.run_folder import RunFolder
+from medvol.training.sft import SFTModule
 
 Write = Callable[..., Path]
 Refused = Callable[..., str]
@@ -81,6 +85,76 @@ def test_overwrite_that_cannot_start_deletes_nothing(experiment: Write, tmp_path
     assert "model.init_args.policy.init_args.model" in text
     assert "drop one" in refused("fit", "--config", experiment(), "--overwrite", "--ckpt_path", "last")
     assert (run / "model" / "weight.txt").is_file()
+
+
+def fail(error: Exception) -> Callable[..., None]:
+    def step(*args: object) -> None:
+        raise error
+
+    return step
+
+
+@pytest.mark.parametrize("error", [ConfigError("too bad"), RuntimeError("a fault"), KeyboardInterrupt()])
+def test_overwrite_gives_the_former_run_back_when_no_step_is_taken(
+    error: Exception, experiment: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = tmp_path / "run", experiment("other.yaml", trainer__max_steps=2)
+    assert fit(experiment()) == 0
+    before = content(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTModule, "training_step", fail(error))
+        with contextlib.suppress(RuntimeError):
+            assert fit(other, "--overwrite") in (2, 130)
+    after = content(run)
+    assert {name: after[name] for name in before} == before
+    if isinstance(error, ConfigError):
+        assert after == before
+    assert fit(other, "--overwrite") == 0
+    assert step_of(run) == 2
+    assert not list(run.glob(".former*"))
+
+
+@pytest.mark.parametrize("dropping", [False, True])
+def test_a_replacement_that_was_killed(
+    dropping: bool, experiment: Write, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert fit(experiment()) == 0
+    before = content(run)
+    former = FormerRun(run, RunFolder(run).find())
+    former.set_aside()
+    assert not list(run.glob("checkpoints/*"))
+    if dropping:  # killed after the first step, while the former run was deleted
+        monkeypatch.setattr(shutil, "rmtree", fail(RuntimeError("killed")))
+        with pytest.raises(RuntimeError, match="killed"):
+            former.drop()
+        monkeypatch.undo()
+        assert fit(experiment(trainer__max_steps=2)) == 0
+        assert step_of(run) == 2
+    else:
+        assert "holds a run already" in refused("fit", "--config", experiment())
+        assert content(run) == before
+    assert not list(run.glob(".former*"))
+
+
+def test_a_checkpoint_whose_optimiser_does_not_fit(experiment: Write, tmp_path: Path, refused: Refused) -> None:
+    run = tmp_path / "run"
+    assert fit(experiment()) == 0
+    last = run / "checkpoints" / "last.ckpt"
+    before, checkpoint = content(run), torch.load(last, weights_only=True)
+    bare, other = tmp_path / "bare.ckpt", tmp_path / "other.ckpt"
+    state = checkpoint["optimizer_states"][0]
+    torch.save({key: value for key, value in checkpoint.items() if key != "optimizer_states"}, bare)
+    state["param_groups"][0]["params"].append(7)
+    torch.save({**checkpoint, "optimizer_states": [state]}, other)
+    more = experiment(trainer__max_steps=5, model__init_args__optimizer__learning_rate=0.2)
+    options = ("fit", "--config", more, "--trainer.default_root_dir", str(run), "--ckpt_path")
+    for path in (bare, other):
+        path.replace(last.with_name(path.name))
+    assert "holds weights and no state of an optimiser" in refused(*options, str(last.with_name("bare.ckpt")))
+    assert "does not fit the module" in refused(*options, str(last.with_name("other.ckpt")))
+    after = content(run)
+    assert {name: after[name] for name in before} == before, "fit.yaml is that of what was trained"
 
 
 def test_last_goes_on_and_says_what_changed(
