@@ -45,8 +45,8 @@ def find_start(folder: RunFolder, word: str | None, trains: bool) -> Path | None
     step = checkpoint.get("global_step")
     if trains and "optimizer_states" not in checkpoint:
         raise CheckpointError(
-            f"{path} holds weights and no state of an optimiser, so a fit cannot go on from it; make a model of it with "
-            f"`medvol convert {path} FOLDER`, and set model.policy to that folder"
+            f"{path} holds weights and no state of an optimiser, so a fit cannot go on from it; make a model of it with"
+            f" `medvol convert {path} FOLDER`, and set the policy to that folder"
         )
     if is_first_process():
         print(f"checkpoint {show(str(path))}{'' if step is None else f', step {step}'}")
