@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from lightning.pytorch import LightningDataModule
 
+from medvol.cli.folder_policies import from_here
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_yaml
 from medvol.core.errors import ConfigError
@@ -27,7 +28,7 @@ def build_data(config: str | Path) -> CaseDataModule:
     parser = ComponentParser(exit_on_error=True)
     parser.add_subclass_arguments(CaseDataModule, "data", required=True)
     try:
-        with chdir(Path(config).parent):  # where names of further files in it count from
+        with from_here(), chdir(Path(config).parent):  # where names of further files in it count from
             parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, chosen, {"data": LightningDataModule}) from refusal

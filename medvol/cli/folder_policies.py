@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
+from contextvars import ContextVar
 from os.path import isfile
 from typing import Any
 
@@ -14,9 +17,27 @@ from medvol.weights.folder_policy import find_policy
 
 _KEY = "policy"
 
+_start: ContextVar[str] = ContextVar("start", default=os.curdir)
+
+
+@contextmanager
+def from_here() -> Iterator[None]:
+    """Within it, folders of policies count from the present working folder, whichever one a parser changes into.
+
+    A parser reads a file in the folder of that file, and the model is opened when it is back again.
+    """
+    before = _start.get()
+    token = _start.set(os.getcwd() if before == os.curdir else before)
+    try:
+        yield
+    finally:
+        _start.reset(token)
+
 
 def name_policies(value: Any) -> Any:
     """Write every folder under a key ``policy`` as the policy that wrote it, with the settings that open it.
+
+    Folders count from where ``from_here`` was entered.
 
     Args:
         value: What a YAML text holds; the rest of it is given back as it is.
@@ -24,11 +45,16 @@ def name_policies(value: Any) -> Any:
     Raises:
         CheckpointError: A folder is no model folder, or its policy is not installed.
     """
+    with chdir(_start.get()):
+        return _name_all(value)
+
+
+def _name_all(value: Any) -> Any:
     if isinstance(value, list):
-        return [name_policies(item) for item in value]
+        return [_name_all(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {key: _name(item) if key == _KEY else name_policies(item) for key, item in value.items()}
+    return {key: _name(item) if key == _KEY else _name_all(item) for key, item in value.items()}
 
 
 def expand_folders(arguments: Sequence[str]) -> list[str]:
@@ -66,6 +92,6 @@ def _write(value: str) -> str:
 
 def _name(value: Any) -> Any:
     if not (isinstance(value, str) and is_model(value)):
-        return name_policies(value)
+        return _name_all(value)
     spec = find_policy(value)
     return {"class_path": short_name(spec), "init_args": spec["settings"]}

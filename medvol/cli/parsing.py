@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, set_loader
 
 from medvol.cli.component_names import clear_arguments, import_named
 from medvol.cli.diagnosis import explain
-from medvol.cli.folder_policies import name_policies
+from medvol.cli.folder_policies import from_here, name_policies
 from medvol.cli.hints import say_kinds
 from medvol.cli.places import find_misplaced
 from medvol.cli.settings import load_yaml
@@ -52,7 +52,8 @@ class ComponentParsing:
         """Parse; of two classes of one name the registered one is meant."""
         flags = {word for word, action in self._option_string_actions.items() if action.nargs == 0}  # type: ignore[attr-defined]
         cleared = clear_arguments(args, flags) if isinstance(args, list) else args
-        return super().parse_args(cleared, *more, **options)  # type: ignore[misc]
+        with from_here():
+            return super().parse_args(cleared, *more, **options)  # type: ignore[misc]
 
     def format_help(self, formatter: Any = None) -> str:
         """The help, without the words of Python's type system and without classes that happen to be imported."""

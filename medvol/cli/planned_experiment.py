@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from medvol.cli.experiment import MODULES
+from medvol.cli.folder_policies import from_here
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_config
 from medvol.core.errors import ConfigError, MedvolError
@@ -131,7 +132,7 @@ def _build(path: str, settings: Mapping[str, Any]) -> tuple[TrainingModule, Case
     accepted = {"model": LightningModule, "data": LightningDataModule}
     assert MODULES, "imported, so that their bare names are known"
     try:
-        with chdir(Path(path).parent):
+        with from_here(), chdir(Path(path).parent):
             parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, chosen, accepted) from refusal

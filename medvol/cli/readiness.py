@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from medvol.checking.findings import Finding
 from medvol.cli.experiment import MODULES, ExperimentParser, accepted_keys, check_outline
+from medvol.cli.folder_policies import from_here
 from medvol.cli.parsing import RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import read_yaml
 from medvol.cli.trainer_faults import require_sound
@@ -64,7 +65,7 @@ def _build(config: Path, settings: dict[str, Any]) -> LightningModule:
     parser.add_argument("--seed_everything", type=_ACCEPTED["seed_everything"], default=True)
     assert MODULES, "imported, so that their bare names are known"
     try:
-        with chdir(config.parent):
+        with from_here(), chdir(config.parent):
             parsed = parser.parse_string(yaml.safe_dump(chosen, sort_keys=False))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, chosen, _ACCEPTED) from refusal

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvol.core.bundled import model_folder
 from medvol.core.errors import CheckpointError
+from medvol.core.notices import tell_once
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Completion, SliceStack
 from medvol.policies.gaze_target import Gaze
@@ -32,7 +33,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         freeze_vision: Leave the vision tower out of training.
         words: Asks queries with words that training never met in a known phrasing instead, the nearest one in meaning
             to a sentence encoder: ``minilm`` (extra ``words``), or a folder with an encoder of BERT's kind; None asks
-            every query as it is.
+            every query as it is, and so does training.
     """
 
     def __init__(
@@ -76,6 +77,14 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         if self.model is not None and not model_folder(self.model).is_dir():
             hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
             raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
+
+    def load_for_training(self) -> VLMNetwork:
+        """See ``VLMPolicy``; the policy learns the words of its queries, so each is asked as it is, whatever ``words``."""
+        network = super().load_for_training()
+        if self.words is not None:
+            tell_once(f"words is {self.words!r}: in training, every query is asked as it is")
+            network.layout.reword = None
+        return network
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or draw the weights.

@@ -50,6 +50,21 @@ def test_a_run_takes_it(folder, experiment, tmp_path) -> None:
     assert (tmp_path / "run" / "evaluation.json").is_file()
 
 
+def test_a_folder_in_a_file_counts_from_the_working_folder(folder, experiment, tmp_path, monkeypatch, capsys) -> None:
+    config = experiment(model__init_args__policy="model", trainer__max_steps=1)
+    (tmp_path / "configs").mkdir()
+    config = config.rename(tmp_path / "configs" / "exp.yaml")
+    monkeypatch.chdir(tmp_path)
+    policy = print_policy(capsys, "fit", "--config", "configs/exp.yaml")
+    assert policy["init_args"]["model"] == "model"
+    main(["check", "configs/exp.yaml"])
+    assert "refused_setting" not in capsys.readouterr().out
+    assert main(["fit", "--config", "configs/exp.yaml"]) == 0
+    (tmp_path / "model").rename(tmp_path / "configs" / "model")
+    assert main(["fit", "--config", "configs/exp.yaml", "--overwrite"]) == 2
+    assert (tmp_path / "run" / "model").is_dir()
+
+
 def test_a_folder_that_is_none_is_refused(experiment, tmp_path, refused) -> None:
     (tmp_path / "empty").mkdir()
     place = str(tmp_path / "gone")

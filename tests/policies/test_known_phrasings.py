@@ -122,6 +122,15 @@ def test_a_policy_with_words_tokenises_the_known_phrasing(encoder):
     assert policy.load().encode_query("the spleen") == plain.encode_query("the spleen")
 
 
+def test_training_teaches_the_words_themselves(encoder, caplog):
+    plain, policy = TinyPolicy().load(), TinyPolicy(words=encoder)
+    bank = QueryBank.load(RELEASE_BANK)
+    policy.training_data = TrainingData(words={word for text in bank.texts() for word in split_words(text)})
+    assert policy.load().encode_query("lien") != plain.encode_query("lien")
+    assert policy.load_for_training().encode_query("lien") == plain.encode_query("lien")
+    assert "in training, every query is asked as it is" in caplog.text
+
+
 def test_a_saved_policy_keeps_its_encoder_and_says_so(encoder, tmp_path):
     policy = TinyPolicy(words=encoder)
     assert policy.folder_settings() == {"words": encoder}
