@@ -11,6 +11,7 @@ from typing import Literal
 
 from medvol.checking.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail, scan_size
 from medvol.core.roles import CaseDataset
+from medvol.guarding.guard import find_scan_file, list_patients, list_volumes
 from medvol.terminal.progress import counted
 
 LeakKind = Literal["patient", "file", "scan"]
@@ -49,7 +50,7 @@ class Leak:
 
 def shared_patients(splits: Splits) -> list[Leak]:
     """Patients that two splits name alike; reads nothing."""
-    patients = {name: {data.patient_id(i) for i in range(len(data))} for name, data in splits.items()}
+    patients = {name: set(list_patients(data)) for name, data in splits.items()}
     return [
         Leak("patient", (first, second), (patient, patient))
         for (first, ours), (second, theirs) in combinations(patients.items(), 2)
@@ -87,7 +88,7 @@ def shared_scans(splits: Splits) -> list[Leak]:
     for split, data in splits.items():
         volumes = _first_of_volumes(data)
         for key, index in counted(volumes.items(), f"comparing the {split} scans", len(volumes), "scans"):
-            path = data.scan_file(index)
+            path = find_scan_file(data, index)
             volume = data[index].volume
             entries.append((split, str(path or key), make_thumbnail(volume, sized=_is_sized(path))))
     matches = find_matches([thumbnail for *_, thumbnail in entries])
@@ -104,15 +105,15 @@ def shared_scans(splits: Splits) -> list[Leak]:
 
 def _files(data: CaseDataset) -> Iterator[Path]:
     """Scans of a data set, files or folders of DICOM, each once; nothing where it reads none."""
-    paths = (data.scan_file(index) for index in _first_of_volumes(data).values())
+    paths = (find_scan_file(data, index) for index in _first_of_volumes(data).values())
     return iter(dict.fromkeys(path for path in paths if path is not None and path.exists()))
 
 
 def _first_of_volumes(data: CaseDataset) -> dict[str, int]:
     """Index of the first case of each volume."""
     first: dict[str, int] = {}
-    for index in range(len(data)):
-        first.setdefault(data.volume_key(index), index)
+    for index, key in enumerate(list_volumes(data)):
+        first.setdefault(key, index)
     return first
 
 

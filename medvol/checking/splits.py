@@ -16,6 +16,7 @@ from medvol.checking.leakage import Leak, shared_files, shared_patients, shared_
 from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
+from medvol.guarding.guard import list_patients, list_volumes
 from medvol.imaging.formats.problems import RefusedScanError
 
 SECONDS = 120.0
@@ -166,8 +167,8 @@ class _Reading:
         self._count = len(self.dataset)
         self._tally, self._sides = _Tally(), SideCheck()
         scans: dict[str, list[int]] = defaultdict(list)
-        for index in range(self._count):
-            scans[self.dataset.volume_key(index)].append(index)
+        for index, key in enumerate(list_volumes(self.dataset)):
+            scans[key].append(index)
         found: dict[int, list[Finding]] = {}
         for key in _spread(list(scans)):
             if found and self.end is not None and time.monotonic() > self.end:
@@ -208,7 +209,7 @@ class _Reading:
         facts = {
             "cases": self._count,
             "volumes": len(scans),
-            "patients": len({self.dataset.patient_id(index) for index in range(self._count)}),
+            "patients": len(set(list_patients(self.dataset))),
             "read": len(found),
             "usable": len(usable),
         }

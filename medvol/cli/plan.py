@@ -99,6 +99,9 @@ def count_steps(plan: Plan, planned: PlannedExperiment) -> dict[str, int | None]
     """Batches of an epoch, and optimiser steps of the run; None where the data or the trainer leave it open."""
     trainer, step = planned.trainer, plan.step
     batches = None if planned.volumes is None else math.ceil(planned.volumes / step.batch)
+    limit = trainer.get("limit_train_batches")
+    if batches is not None and limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)  # a share when it is a float
     most, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
     ends = [most] if isinstance(most, int) and most >= 0 else []
     if batches is not None and isinstance(epochs, int) and epochs >= 0:

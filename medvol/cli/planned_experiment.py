@@ -17,6 +17,7 @@ from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, 
 from medvol.cli.settings import read_config
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.roles import TrainablePolicy
+from medvol.guarding.guard import look_up
 from medvol.planning.plan import require_plannable
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step
@@ -203,7 +204,7 @@ def _look_at_data(planned: PlannedExperiment, data: CaseDataModule, queries: int
                 say(f"data.batch_size is {planned.step.batch}, and a batch holds the {len(groups)} volumes of the data")
                 planned.step = replace(planned.step, batch=max(1, len(groups)))
             found = max(map(len, groups), default=None)
-            case = dataset[0]
+            case = look_up(dataset, 0)
             planned.step = replace(planned.step, query=case.query.text, scan_shape=case.volume.shape)
     except (MedvolError, OSError) as error:
         z, y, x = planned.step.scan_shape

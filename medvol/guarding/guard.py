@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -174,18 +175,54 @@ def look_up(dataset: CaseDataset | Sequence[Case], index: int) -> Case:
         return read_case(dataset[index], index)
 
 
+def count_cases(dataset: CaseDataset) -> int:
+    """How many cases a data set has.
+
+    Raises:
+        DatasetError: It failed.
+    """
+    with _guarded(dataset, DatasetError, doing="failed to count its cases", passing=(MedvolError,)):
+        return len(dataset)
+
+
 def list_volumes(dataset: CaseDataset) -> list[str]:
     """Volume key of every case of a data set; reads no volume.
 
     Raises:
         DatasetError: It failed, or a key is no text.
     """
-    with _guarded(dataset, DatasetError, doing="failed on its volume keys", passing=(MedvolError,)):
-        keys: list[object] = [dataset.volume_key(index) for index in range(len(dataset))]
-        for index, key in enumerate(keys):
-            if not isinstance(key, str):
-                raise BreachError(f"gave the volume key {say(key)} for case {index}; it is a str")
-        return [str(key) for key in keys]
+    return _list_names(dataset, dataset.volume_key, "volume key")
+
+
+def list_patients(dataset: CaseDataset) -> list[str]:
+    """Patient of every case of a data set; reads no volume.
+
+    Raises:
+        DatasetError: It failed, or a patient is no text.
+    """
+    return _list_names(dataset, dataset.patient_id, "patient")
+
+
+def find_scan_file(dataset: CaseDataset, index: int) -> Path | None:
+    """File that the scan of a case is read from; None where it is not known.
+
+    Raises:
+        DatasetError: The data set failed, or gave something else.
+    """
+    with _guarded(dataset, DatasetError, doing=f"failed on the file of case {index}", passing=(MedvolError,)):
+        path: object = dataset.scan_file(index)
+        if path is not None and not isinstance(path, Path):
+            raise BreachError(f"gave the file {say(path)} for case {index}; it is a Path or None")
+        return path
+
+
+def _list_names(dataset: CaseDataset, name_of: Callable[[int], object], what: str) -> list[str]:
+    with _guarded(dataset, DatasetError, doing=f"failed on its {what}s", passing=(MedvolError,)):
+        names = [name_of(index) for index in range(len(dataset))]
+        for index, name in enumerate(names):
+            if not isinstance(name, str):
+                raise BreachError(f"gave the {what} {say(name)} for case {index}; it is a str")
+        return [str(name) for name in names]
 
 
 def identify(component: Policy | Propagator) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
             raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
 
     def load_for_training(self) -> VLMNetwork:
-        """See ``VLMPolicy``; the policy learns the words of its queries, so each is asked as it is, whatever ``words``."""
+        """See ``VLMPolicy``; training teaches the words of a query, which is asked as it is, whatever ``words``."""
         network = super().load_for_training()
         if self.words is not None:
             tell_once(f"words is {self.words!r}: in training, every query is asked as it is")

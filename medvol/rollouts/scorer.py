@@ -117,9 +117,12 @@ def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:
     seen: Counter[str] = Counter()
     terms = {}
     for term in rewards:
-        name = type(term).__name__
-        seen[name] += 1
-        terms[name if seen[name] == 1 else f"{name}{seen[name]}"] = term
+        kind = type(term).__name__
+        seen[kind] += 1
+        name = kind if seen[kind] == 1 else f"{kind}{seen[kind]}"
+        if name in terms:
+            raise ConfigError(f"two rewards would have the name {name!r}; leave one out, or rename its class")
+        terms[name] = term
     return terms
 
 

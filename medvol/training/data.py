@@ -14,6 +14,7 @@ from medvol.checking.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.ranges import require_least
 from medvol.core.roles import CaseDataset
+from medvol.guarding.guard import count_cases
 from medvol.training.volume_augmentation import VolumeAugmentation
 from medvol.training.volume_loader import VolumeGroups, VolumeLoader, VolumeSampler, group_by_volume, load_volumes
 
@@ -90,7 +91,7 @@ class CaseDataModule(LightningDataModule):
             )
         for name in ("train", "val") if stage == "fit" else (needed,):
             chosen = self.splits[name]
-            if chosen is not None and len(chosen) == 0:
+            if chosen is not None and count_cases(chosen) == 0:
                 raise DatasetError(f"the {name} data set holds no case; look at data.init_args.{name}")
         if self.trainer is None or self.trainer.is_global_zero:
             self._tell_dropped(("train", "val") if stage == "fit" else (needed,))

@@ -15,6 +15,7 @@ from medvol.core.roles import CaseDataset, TrainablePolicy
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.types import Case
 from medvol.evaluation.ranks import gather_ranks
+from medvol.guarding.guard import list_patients
 from medvol.training.augmentation import CARRIERS
 from medvol.training.data import CaseDataModule
 from medvol.training.volume_loader import group_by_volume
@@ -129,5 +130,5 @@ def describe_cases(dataset: CaseDataset | None) -> Cases | None:
         len(group_by_volume(dataset)),
         dataset.drawn,
         dataset.licence,
-        len({part.patient_id(index) for part in parts if not part.drawn for index in range(len(part))}),
+        len({name for part in parts if not part.drawn for name in list_patients(part)}),
     )

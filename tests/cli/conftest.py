@@ -128,6 +128,16 @@ class ToyDataset(CaseDataset):
         return f"patient{self.first_patient + index}"
 
 
+class HalfDataset(CaseDataset):
+    """Says nothing of volumes and patients."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return ToyDataset()[index]
+
+
 class KillAfter(Callback):
     """Sends this process a signal at the end of a training step."""
 

@@ -97,6 +97,10 @@ def test_a_paper_experiment_starts_from_an_earlier_stage(monkeypatch, capsys):
         ("{max_epochs: 3, max_steps: 1000}", 4, 36),
         ("{max_epochs: 3, max_steps: 10}", 4, 10),
         ("{max_steps: 10}", 1, 10),
+        ("{max_epochs: 3, limit_train_batches: 1}", 4, 12),
+        ("{max_epochs: 3, limit_train_batches: 7}", 1, 9),
+        ("{max_epochs: 3, limit_train_batches: 0.7}", 1, 6),
+        ("{max_epochs: 3, limit_train_batches: 1.0}", 1, 9),
         ("{}", 1, None),
     ],
 )

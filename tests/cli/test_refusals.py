@@ -130,6 +130,10 @@ WRONG_SETTINGS = {
     ),
     "missing module of a path": ({POLICY: "my.lib.Policy"}, ["'my.lib.Policy'", "No module named 'my'"]),
     "missing class of a path": ({POLICY: "medvol_toy.Nothing"}, ["'medvol_toy.Nothing'"]),
+    "class that lacks methods": (
+        {"data__init_args__train": {"class_path": "medvol_toy.HalfDataset"}},
+        ["'medvol_toy.HalfDataset' is not whole", "does not define patient_id, volume_key"],
+    ),
     "class path without init_args mapping": (
         {POLICY: {"class_path": "ToyPolicy", "init_args": [1]}},
         ["model.init_args.policy.init_args", "[1]"],

@@ -27,7 +27,10 @@ from medvol.datasets.labelled_case import LabelledCase
 from medvol.grounding.prompts import build_prompts
 from medvol.guarding.guard import (
     ask_policy,
+    count_cases,
+    find_scan_file,
     identify,
+    list_patients,
     list_volumes,
     look_up,
     propagate_many,
@@ -452,15 +455,34 @@ def test_what_a_data_set_gives_is_looked_at(spoil: Callable[[Case], Any], said: 
     assert look_up(DoneDataset(lambda index: make_case()), 0).case_id == "case-12px"
 
 
-@pytest.mark.parametrize("key", [None, 3, fail, lambda index: sys.exit(0)], ids=["None", "3", "raises", "leaves"])
-def test_volume_keys_are_looked_at(key: Any) -> None:
-    class Keyed(DoneDataset):
-        def volume_key(self, index):
-            return key(index) if callable(key) else key
-
+@pytest.mark.parametrize("key", [3, fail, lambda index: sys.exit(0), b"x"], ids=["3", "raises", "leaves", "bytes"])
+@pytest.mark.parametrize(
+    ("method", "read"),
+    [
+        ("volume_key", list_volumes),
+        ("patient_id", list_patients),
+        ("scan_file", lambda dataset: find_scan_file(dataset, 0)),
+    ],
+)
+def test_names_of_cases_are_looked_at(method: str, read: Callable[[CaseDataset], object], key: Any) -> None:
+    namesake = {method: lambda self, index: key(index) if callable(key) else key}
+    keyed = type("Keyed", (DoneDataset,), namesake)
     with pytest.raises(DatasetError, match="the data set Keyed of the module"):
-        list_volumes(Keyed(lambda index: make_case()))
-    assert list_volumes(DoneDataset(lambda index: make_case())) == ["v"]
+        read(keyed(lambda index: make_case()))
+
+
+def test_names_of_cases_are_given_as_they_are() -> None:
+    dataset = DoneDataset(lambda index: make_case())
+    assert list_volumes(dataset) == ["v"]
+    assert list_patients(dataset) == [dataset.patient_id(0)]
+    assert find_scan_file(dataset, 0) is None
+    assert count_cases(dataset) == 1
+
+
+@pytest.mark.parametrize("length", [fail, lambda self: -1, lambda self: None])
+def test_a_count_is_looked_at(length: Any) -> None:
+    with pytest.raises(DatasetError, match="failed to count its cases"):
+        count_cases(type("Odd", (DoneDataset,), {"__len__": length})(lambda index: make_case()))
 
 
 def test_template_and_identity_are_looked_at() -> None:

@@ -109,6 +109,14 @@ def test_settings_that_cannot_be_used(rows, sentence):
         make_scorer(rows)
 
 
+def test_two_terms_of_one_name():
+    numbered = type("FormatReward2", (FormatReward,), {})
+    for rewards in ([FormatReward(), FormatReward(True), numbered()], [numbered(), FormatReward(), FormatReward()]):
+        with pytest.raises(ConfigError, match="two rewards would have the name 'FormatReward2'"):
+            RewardScorer(rewards)
+    assert list(RewardScorer([FormatReward(), numbered()]).terms) == ["FormatReward", "FormatReward2"]
+
+
 def test_a_weight_without_its_term():
     with pytest.raises(ConfigError, match="names 'AxialRewards'; the rewards are FormatReward, FormatReward2"):
         RewardScorer([FormatReward(), FormatReward(True)], {"AxialRewards": 1.0})
