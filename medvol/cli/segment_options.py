@@ -35,21 +35,29 @@ def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, Compo
         ConfigError: One of them cannot be used.
     """
     arguments = expand_folders(arguments)
-    parser = ComponentParser(prog=f"medvol {verb}", description="Answer a query about a scan with evidence and a mask.")
-    _add_options(parser)
+    parser = _make_parser(verb)
+    parser.set_defaults(propagator={"class_path": _DEFAULT_PROPAGATOR})
     try:
         options = parser.parse_args(list(arguments))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, read_configs(arguments), _accepted_keys()) from refusal
-    said = any(word.partition("=")[0].partition(".")[0] == "--propagator" for word in arguments)
-    if not said and "propagator" not in {key.partition(".")[0] for key in read_configs(arguments)}:
+    if not _name_propagator(verb, arguments):
         options.propagator = None
     if not options.out or "\0" in options.out:
         raise ConfigError(f"--out is {options.out!r}; name a folder, or leave it out")
     return options, parser
 
 
-def _add_options(parser: ComponentParser) -> None:
+def _name_propagator(verb: str, arguments: Sequence[str]) -> bool:
+    """Whether arguments that were accepted say anything of the propagator, in whichever of the parser's spellings."""
+    try:
+        return _make_parser(verb).parse_args(list(arguments)).propagator is not None
+    except RefusedSettingsError:
+        return True  # a setting alone, which no parser takes without a class
+
+
+def _make_parser(verb: str) -> ComponentParser:
+    parser = ComponentParser(prog=f"medvol {verb}", description="Answer a query about a scan with evidence and a mask.")
     parser.add_argument("scan", nargs="?", type=str, help="scan, folder of scans, or folder or archive of DICOM")
     parser.add_argument("query", nargs="?", type=str, help="the question, as you would ask a person")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file with any of these options")
@@ -98,7 +106,7 @@ def _add_options(parser: ComponentParser) -> None:
             f"propagator, {PROPAGATOR} (with --evidence, that of the record) when left out", PROPAGATORS, "propagator"
         ),
     )
-    parser.set_defaults(propagator={"class_path": _DEFAULT_PROPAGATOR})
+    return parser
 
 
 def require_no_answer(options: Namespace) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medvol.cli import main
+from medvol.cli.segment_options import parse_options
 
 TOY = ("--policy", "ToyPolicy", "--propagator", "ToyPropagator")
 
@@ -298,3 +299,33 @@ def test_a_model_folder_names_the_policy(scan: Path, tmp_path: Path, refused: Ca
     text = refused("segment", scan, "the cube", "--policy", folder)
     assert str(folder) in text
     assert "config.json" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-cOPTIONS"],
+        ["-c=OPTIONS"],
+        ["-c", "OPTIONS"],
+        ["--config=OPTIONS"],
+        ["--config", '{"propagator": "ExtrudePropagator"}'],
+        ["--propagator=ExtrudePropagator"],
+        ["--propagator.class_path", "ExtrudePropagator"],
+        ["--propagator", '{"class_path": "ExtrudePropagator"}'],
+    ],
+    ids=str,
+)
+def test_a_propagator_that_is_named_in_any_way_is_taken(words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("propagator: ExtrudePropagator")
+    options, _ = parse_options("segment", [word.replace("OPTIONS", str(file)) for word in words])
+    assert options.propagator.class_path.endswith("ExtrudePropagator")
+
+
+def test_of_a_propagator_that_is_not_named_nothing_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("samples: 3")
+    for words in ([], ["scan.nii", "the spleen", "--config", str(file)]):
+        assert parse_options("segment", words)[0].propagator is None
+    options, _ = parse_options("segment", ["--propagator.growth_mm", "3"])
+    assert options.propagator.class_path.endswith("RegionPropagator"), "a setting alone is one of the usual propagator"
