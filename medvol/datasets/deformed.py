@@ -118,8 +118,12 @@ class DeformedDataset(CaseDataset):
         scan = self._scans.get(key, lambda: self._make(question.number))
         mask = scan.masks[question.query.target]
         query = question.query if mask.any() else replace(question.query, kind="absent")
-        case_id = f"{key}_{index % len(self):05d}_{query.target.replace(' ', '-')}"
-        return LabelledCase(case_id, scan.volume, query, mask, self.patient_id(index), labels=scan.labels)
+        return LabelledCase(self.case_id(index), scan.volume, query, mask, self.patient_id(index), labels=scan.labels)
+
+    def case_id(self, index: int) -> str:
+        """Id of a case."""
+        question = self._cases[index]
+        return f"{self._key(question.number)}_{index % len(self):05d}_{question.query.target.replace(' ', '-')}"
 
     def volume_key(self, index: int) -> str:
         """Identity of the made scan of a case."""

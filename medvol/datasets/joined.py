@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -15,13 +17,18 @@ from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
 
+_NUMBERED = re.compile(r"part\d+-")
+
 
 class JoinedDataset(CaseDataset):
     """Several data sets as one: phantoms beside made scans, or two releases.
 
-    Cases keep their order, their ids and their patients. Two parts must not give one volume key to different volumes:
-    where they do, and both do not read it from one file, they are refused. So are two that give one id to two cases.
-    Scans of two parts that name one patient count as one person's, which is said.
+    Cases keep their order and their patients. They keep their ids too, unless two parts have one id: then both get the
+    number of their part, ``part0-s0000_0001_0`` and ``part1-s0000_0001_0``. So do ids that begin like that already, and
+    all ids of a part that does not tell them without reading its cases.
+
+    Two parts must not give one volume key to different volumes: where they do, and both do not read it from one file,
+    they are refused. Scans of two parts that name one patient count as one person's, which is said.
 
     Args:
         parts: Data sets, at least one.
@@ -49,33 +56,36 @@ class JoinedDataset(CaseDataset):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Case:
-        part, own = self._find(index)
-        return part[own]
+        place, own = self._find(index)
+        case = self.parts[place][own]
+        told = self.parts[place].case_id(own)
+        return replace(case, case_id=f"part{place}-{case.case_id}") if self._is_numbered(told) else case
 
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""
-        part, own = self._find(index)
-        return part.volume_key(own)
+        place, own = self._find(index)
+        return self.parts[place].volume_key(own)
 
     def patient_id(self, index: int) -> str:
         """Patient of a case."""
-        part, own = self._find(index)
-        return part.patient_id(own)
+        place, own = self._find(index)
+        return self.parts[place].patient_id(own)
 
     def case_id(self, index: int) -> str:
-        """Id of a case."""
-        part, own = self._find(index)
-        return part.case_id(own)
+        """Id of a case; empty where its part does not tell it."""
+        place, own = self._find(index)
+        told = self.parts[place].case_id(own)
+        return f"part{place}-{told}" if told and self._is_numbered(told) else told
 
     def scan_file(self, index: int) -> Path | None:
         """File that the scan of a case is read from."""
-        part, own = self._find(index)
-        return part.scan_file(own)
+        place, own = self._find(index)
+        return self.parts[place].scan_file(own)
 
     def case_source(self, index: int) -> str:
         """Where a case is written down."""
-        part, own = self._find(index)
-        return part.case_source(own)
+        place, own = self._find(index)
+        return self.parts[place].case_source(own)
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -91,10 +101,9 @@ class JoinedDataset(CaseDataset):
         """Cases up to the end of each part; the parts are compared once for it.
 
         Raises:
-            DatasetError: Two parts give one volume key to what may be different volumes, or one id to two cases.
+            DatasetError: Two parts give one volume key to what may be different volumes.
         """
         owners: dict[str, tuple[int, Path | None]] = {}
-        names: dict[str, int] = {}
         people: dict[str, tuple[int, set[Path]]] = {}
         for place, part in enumerate(self.parts):
             for index in range(len(part)):
@@ -105,26 +114,31 @@ class JoinedDataset(CaseDataset):
                         f"parts {owner} and {place} both have a volume {key!r}; give data sets that make their scans "
                         "different seeds, and name different scans differently"
                     )
-                name = part.case_id(index)
-                owner = names.setdefault(name, place)
-                if name and owner != place:
-                    raise DatasetError(
-                        f"parts {owner} and {place} both have a case {name!r}; name cases and patients apart, in the "
-                        "columns case and patient of their tables, or put the scans into folders below one root"
-                    )
                 if file is not None:
                     _tell_namesakes(people, part.patient_id(index), place, file)
         return list(accumulate(len(part) for part in self.parts))
 
-    def _find(self, index: int) -> tuple[CaseDataset, int]:
-        """The part that holds a case, and its index there."""
+    @cached_property
+    def _shared(self) -> set[str]:
+        """Ids that several parts have."""
+        counts = Counter(name for part in self.parts for name in {part.case_id(index) for index in range(len(part))})
+        return {name for name, count in counts.items() if count > 1}
+
+    def _is_numbered(self, told: str) -> bool:
+        """Whether an id gets the number of its part; one that is not told might be another part's too."""
+        if len(self.parts) == 1:
+            return False
+        return not told or told in self._shared or _NUMBERED.match(told) is not None
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """Place of the part that holds a case, and the index of the case there."""
         ends = self._ends
         count = ends[-1]
         if not -count <= index < count:
             raise IndexError(f"there is no case {index} among {count}")
         index %= count
         place = bisect_right(ends, index)
-        return self.parts[place], index - (ends[place - 1] if place else 0)
+        return place, index - (ends[place - 1] if place else 0)
 
 
 def _tell_namesakes(people: dict[str, tuple[int, set[Path]]], patient: str, place: int, file: Path) -> None:

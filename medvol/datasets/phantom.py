@@ -131,8 +131,7 @@ class PhantomDataset(CaseDataset):
         if mask is None:
             mask = np.zeros(self.shape, bool)
         query = question.query if mask.any() else replace(question.query, kind="absent")
-        case_id = f"{key}_{index % len(self):05d}_{query.target.replace(' ', '-')}"
-        return LabelledCase(case_id, scan.volume, query, mask, key, labels=scan.labels)
+        return LabelledCase(self.case_id(index), scan.volume, query, mask, key, labels=scan.labels)
 
     def target(self, index: int) -> str:
         """What a case asks for, without drawing its volume."""
@@ -141,6 +140,11 @@ class PhantomDataset(CaseDataset):
     def query(self, index: int) -> Query:
         """The question of a case, without drawing its volume."""
         return self._cases[index].query
+
+    def case_id(self, index: int) -> str:
+        """Id of a case."""
+        question = self._cases[index]
+        return f"{self._key(question.number)}_{index % len(self):05d}_{question.query.target.replace(' ', '-')}"
 
     def volume_key(self, index: int) -> str:
         """Identity of the volume of a case."""

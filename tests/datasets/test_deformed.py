@@ -20,6 +20,8 @@ from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.phantom_anatomy import LABELS
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
+from medvol.evaluation.case_finder import CaseFinder
+from medvol.evaluation.case_pass import CasePass
 from medvol.imaging.geometry import make_volume
 from medvol.queries.sides import check_sides
 
@@ -344,25 +346,51 @@ def write_hospital(root, table, scan):
     return NiftiDataset(str(root), str(root / "t.csv"))
 
 
-def test_one_id_for_two_cases_is_refused_and_namesakes_are_told(tmp_path, caplog):
-    """Scores of one of the two would be lost, and two people would count as one in every interval."""
-    plain = "image,target\nscan1.nii.gz,liver\n"
-    first = write_hospital(tmp_path / "A", plain, "scan1.nii.gz")
-    joined = JoinedDataset([first, write_hospital(tmp_path / "B", plain, "scan1.nii.gz")])
-    with pytest.raises(
-        DatasetError, match="parts 0 and 1 both have a case 'scan1_0002_0'; name cases and patients apart"
-    ):
-        len(joined)
-    named = "image,target,case,patient\nscan1.nii.gz,liver,c1,p1\n"
-    apart = JoinedDataset([first, write_hospital(tmp_path / "C", named, "scan1.nii.gz")])
-    assert [apart.case_id(index) for index in range(len(apart))] == ["scan1_0002_0", "c1_0002_0"]
-    assert not caplog.messages
-    later = "image,target\nscan1.nii.gz,liver\nscan1.nii.gz,spleen\n"
-    other = write_hospital(tmp_path / "D", later, "scan1.nii.gz")
+def ids_of(joined):
+    """Ids of all cases, which are the same when the cases are read."""
+    read = [joined[index].case_id for index in range(len(joined))]
+    assert [joined.case_id(index) in ("", own) for index, own in enumerate(read)] == [True] * len(read)
+    assert len(set(read)) == len(read)
+    return read
+
+
+def test_ids_that_parts_share_are_numbered_and_no_others(tmp_path, caplog):
+    """Ids are unique inside one data set; two releases count their scans alike, and one may come in twice."""
+    first, second = phantoms(seed=3), phantoms(seed=4)
+    own = [part[index].case_id for part in (first, second) for index in range(len(part))]
+    assert ids_of(JoinedDataset([first, second])) == own
+    assert JoinedDataset([first, second]).case_id(-1) == own[-1]
+    plain = "image,target\nscan1.nii.gz,liver\nscan1.nii.gz,spleen\n"
+    hospital, other = (write_hospital(tmp_path / name, plain, "scan1.nii.gz") for name in "AB")
     other.questions = QuestionSettings(targets=["spleen"])
-    assert len(JoinedDataset([first, other])) == 2
+    joined = JoinedDataset([hospital, other])
+    assert [joined.case_id(i) for i in range(3)] == ["scan1_0002_0", "part0-scan1_0003_0", "part1-scan1_0003_0"]
+    assert JoinedDataset([hospital]).case_id(1) == "scan1_0003_0"
     (message,) = caplog.messages
     assert message.startswith("parts 0 and 1 both have scans of the patient 'scan1.nii.gz', who counts as one person")
+    twice = JoinedDataset([hospital, hospital])
+    assert [twice.case_id(i) for i in (0, 2)] == ["part0-scan1_0002_0", "part1-scan1_0002_0"]
+    assert len(caplog.messages) == 1  # the same scans are the same person's
+    nested = JoinedDataset([joined, hospital, other])
+    assert len({nested.case_id(i) for i in range(len(nested))}) == len(nested) == 6
+    assert nested.case_id(1) == "part0-part0-scan1_0003_0"
+
+
+def test_ids_that_only_reading_tells_are_numbered():
+    """Nothing says without reading whether another part has them too."""
+
+    class Elsewhere(Source):
+        def volume_key(self, index):
+            return f"elsewhere-{super().volume_key(index)}"
+
+    voxels, mask = half_space()
+    parts = [kind((voxels, {"liver": mask})) for kind in (Source, Elsewhere)]
+    joined = JoinedDataset(parts)
+    assert ids_of(joined) == ["part0-0-liver", "part1-0-liver"]
+    assert [len(group) for group in CasePass[str]().take([[joined[0]], [joined[1]]])] == [1, 1]
+    assert CaseFinder(joined).find("part1-0-liver", 0).volume is joined[1].volume
+    assert ids_of(JoinedDataset([phantoms(), parts[0]]))[-1] == "part1-0-liver"
+    assert ids_of(JoinedDataset(parts[:1])) == ["0-liver"]
 
 
 def test_a_target_that_vanishes_is_named(caplog):
