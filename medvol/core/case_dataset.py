@@ -38,7 +38,7 @@ class CaseDataset(Component):
         """Patient of a case, without reading it; used to keep splits apart."""
 
     def case_id(self, index: int) -> str:
-        """Id of a case, without reading it; empty where only reading tells. ``JoinedDataset`` tells parts apart by it."""
+        """Id of a case, without reading it; empty where only reading tells. Joined data sets are compared by it."""
         return ""
 
     def scan_file(self, index: int) -> Path | None:

@@ -25,7 +25,7 @@ class AbdomenCT1KLayout(Layout):
 
     never_shown = ("brain", "brain tumour", "thyroid gland")
 
-    def find(self, root: Path) -> list[ScanFiles]:
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
         """See ``Layout``."""
         images, masks = _find_files(root)
         if not images:
@@ -33,16 +33,12 @@ class AbdomenCT1KLayout(Layout):
         if images.keys().isdisjoint(masks):
             first = min(images)
             raise DatasetError(f"{images[first]}: there is no {first}.nii.gz; unpack the masks too")
-        return [
+        found = [
             ScanFiles(image, masks[case], STRUCTURES, f"abdomenct1k-{case}", case)
             for case, image in sorted(images.items())
             if case in masks
         ]
-
-    def find_unlabelled(self, root: Path) -> list[Path]:
-        """See ``Layout``."""
-        images, masks = _find_files(root)
-        return [image for case, image in sorted(images.items()) if case not in masks]
+        return found, [image for case, image in sorted(images.items()) if case not in masks]
 
 
 class AbdomenCT1KDataset(ReleaseDataset):

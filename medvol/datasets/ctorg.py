@@ -28,22 +28,24 @@ LAST_TEST_NUMBER = 20
 class CTORGLayout(Layout):
     """``volume-N.nii.gz`` beside ``labels-N.nii.gz``, at any depth."""
 
-    def find(self, root: Path) -> list[ScanFiles]:
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
         """See ``Layout``."""
-        found = []
+        found, unlabelled = [], []
         for image in find_below(root, "volume-*.nii*"):
             number = re.fullmatch(r"volume-(\d+)", stem(image.name))
             if number is None or not ends_in(image, NIFTI):
                 continue
             labels = existing(*(place / f"labels-{number[1]}{end}" for place in _places(image) for end in NIFTI))
             if labels is None:
-                raise DatasetError(f"{image}: there is no labels-{number[1]}.nii.gz beside it; unpack the labels too")
+                unlabelled.append(image)
+                continue
             part = "test" if int(number[1]) <= LAST_TEST_NUMBER else "train"
             name = f"ctorg-{int(number[1]):03d}"
             found.append(ScanFiles(image, labels, STRUCTURES, name, name, part))
         if not found:
-            raise DatasetError(f"{root}: there is no volume-N.nii.gz in it; unpack CT-ORG there")
-        return sorted(found, key=lambda scan: scan.case)
+            missing, what = ("labels-N.nii.gz", "the labels too") if unlabelled else ("volume-N.nii.gz", "CT-ORG there")
+            raise DatasetError(f"{root}: there is no {missing} in it; unpack {what}")
+        return sorted(found, key=lambda scan: scan.case), sorted(unlabelled)
 
 
 class CTORGDataset(ReleaseDataset):

@@ -22,7 +22,7 @@ _ORGANS = {"liver": "liver", "pancreas": "pancreas", "lung": "lung", "colon": "c
 class DecathlonLayout(Layout):
     """``dataset.json`` that names label values and pairs of ``imagesTr`` and ``labelsTr``."""
 
-    def find(self, root: Path) -> list[ScanFiles]:
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
         """See ``Layout``."""
         path = root / "dataset.json"
         content = read_json(path)
@@ -31,7 +31,7 @@ class DecathlonLayout(Layout):
         name = str(content.get("name") or root.name)
         structures = _structures(path, name, content.get("labels"))
         modality = _modality(content.get("modality"))
-        return [_scan(path, name, entry, structures, modality) for entry in content["training"]]
+        return [_scan(path, name, entry, structures, modality) for entry in content["training"]], []
 
 
 class DecathlonDataset(ReleaseDataset):

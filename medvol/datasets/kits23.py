@@ -34,13 +34,15 @@ class KiTS23Layout(Layout):
 
     never_shown = ("brain", "brain tumour", "thyroid gland")
 
-    def find(self, root: Path) -> list[ScanFiles]:
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
         """See ``Layout``."""
         folders = sorted(path for path in find_below(root, "case_*") if re.fullmatch(r"case_\d{5}", path.name))
-        found = [_scan(folder) for folder in folders if folder.is_dir()]
+        images = {folder: _image(folder) for folder in folders if folder.is_dir()}
+        labels = {folder: _file(folder, "segmentation") for folder in images}
+        found = [_scan(folder, images[folder], path) for folder, path in labels.items() if path is not None]
         if not found:
             raise DatasetError(f"{root}: there is no case_00000 with a segmentation.nii.gz in it; unpack KiTS23 there")
-        return found
+        return found, [images[folder] for folder, path in labels.items() if path is None]
 
 
 class KiTS23Dataset(ReleaseDataset):
@@ -61,13 +63,19 @@ class KiTS23Dataset(ReleaseDataset):
     """Tolerance of the surface Dice of each target, from the challenge's own metrics."""
 
 
-def _scan(folder: Path) -> ScanFiles:
-    image, labels = (
-        existing(folder / f"{name}.nii.gz", folder / f"{name}.nii") for name in ("imaging", "segmentation")
-    )
-    if image is None or labels is None:
-        missing = "imaging" if image is None else "segmentation"
-        raise DatasetError(f"{folder}: there is no {missing}.nii.gz in it; download it with the release's own script")
+def _file(folder: Path, name: str) -> Path | None:
+    return existing(folder / f"{name}.nii.gz", folder / f"{name}.nii")
+
+
+def _image(folder: Path) -> Path:
+    """The scan of a case, which the release's repository does not hold."""
+    image = _file(folder, "imaging")
+    if image is None:
+        raise DatasetError(f"{folder}: there is no imaging.nii.gz in it; download it with the release's own script")
+    return image
+
+
+def _scan(folder: Path, image: Path, labels: Path) -> ScanFiles:
     name = folder.name
     return ScanFiles(image, labels, _structures(folder), f"kits-{name.removeprefix('case_')}", name)
 

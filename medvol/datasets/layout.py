@@ -157,16 +157,13 @@ class Layout(ABC):
     """Targets that no scan of the collection shows, for queries about something absent."""
 
     @abstractmethod
-    def find(self, root: Path) -> list[ScanFiles]:
-        """Every scan below a folder, in a fixed order; reads no scan.
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
+        """Every scan below a folder that has label maps, and the scans that have none, in a fixed order; reads no scan.
 
         Raises:
-            DatasetError: The folder does not have the collection's layout; the message says what was looked for.
+            DatasetError: The folder does not have the collection's layout, or no scan has a label map; the message says
+                what was looked for.
         """
-
-    def find_unlabelled(self, root: Path) -> list[Path]:
-        """Scans below a folder that ``find`` leaves out because they have no label map."""
-        return []
 
     def open(self, row: TargetRow, cache: SliceCache | None = None) -> LabelledScan:
         """Read the scan of a target; from a cache where the files are of a kind that it keeps."""

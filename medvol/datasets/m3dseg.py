@@ -48,7 +48,7 @@ class M3DSegLayout(Layout):
         self.set_id = set_id
         self.orientation = orientation
 
-    def find(self, root: Path) -> list[ScanFiles]:
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
         """See ``Layout``."""
         places = [place for place in (root / self.set_id, root) if (place / f"{self.set_id}.json").is_file()]
         if not places:
@@ -60,7 +60,7 @@ class M3DSegLayout(Layout):
         structures = _structures(path, content.get("labels"))
         parts = {key: part for key, part in _PARTS.items() if isinstance(content.get(key), list)}
         entries = [(entry, part) for key, part in parts.items() for entry in content[key]]
-        return [self._scan(path, entry, part, structures) for entry, part in entries]
+        return [self._scan(path, entry, part, structures) for entry, part in entries], []
 
     def open(self, row: TargetRow, cache: SliceCache | None = None) -> LabelledScan:
         """See ``Layout``; arrays of NumPy are not kept in a cache, since they are read as they lie."""

@@ -65,11 +65,12 @@ class ReleaseDataset(ScanDataset):
         root = Path(self.root)
         if not root.is_dir():
             raise DatasetError(f"{root}: there is no such folder; set root to the folder of the release")
-        everything = self.layout.find(root)
-        one_each((scan.case, scan.image) for scan in everything)
+        everything, unlabelled = self._files
+        for modality in {scan.modality for scan in everything}:  # CT and MR of TotalSegmentator are numbered alike
+            one_each((scan.case, scan.image) for scan in everything if scan.modality == modality)
         scans = self._chosen(everything)
-        if self._unlabelled:
-            _log.warning("%s: %s", root, describe_unlabelled(self._unlabelled))
+        if unlabelled:
+            _log.warning("%s: %s", root, describe_unlabelled(unlabelled))
         index = TargetIndex(self.index)
         if self.index is None and len(scans) >= _MANY:
             _log.warning("%s: looking through %d label maps; set index to do that once", root, len(scans))
@@ -77,8 +78,9 @@ class ReleaseDataset(ScanDataset):
         return [(scan, index.get(scan, settings, lambda scan=scan: self._look(scan))) for scan in scans]  # type: ignore[misc]
 
     @cached_property
-    def _unlabelled(self) -> list[Path]:
-        return self.layout.find_unlabelled(Path(self.root))
+    def _files(self) -> tuple[list[ScanFiles], list[Path]]:
+        """Scans with a label map, and those without."""
+        return self.layout.find(Path(self.root))
 
     def find_problems(self) -> list[Problem]:
         """Scans without a label map, chosen ones without a target, and names of targets that none of those shows."""
@@ -86,7 +88,7 @@ class ReleaseDataset(ScanDataset):
             return []
         rows = [row for scan, found in self._found for row in found_rows(scan, found)]
         cases = [scan.case for scan, _ in self._found]
-        return find_target_problems(rows, cases, self._unlabelled, self.root, self.questions.min_voxels)
+        return find_target_problems(rows, cases, self._files[1], self.root, self.questions.min_voxels)
 
     def _look(self, scan: ScanFiles) -> Found:
         return find_targets(scan, self.questions.min_voxels, self.questions.relations)

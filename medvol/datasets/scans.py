@@ -219,10 +219,10 @@ class ScanDataset(CaseDataset):
             return rows
         share = self.questions.absent_share
         kept = {number for number, row in rows if not row.absent}
-        scans: dict[str, list[tuple[int, TargetRow]]] = {}
+        scans: dict[tuple[str, Path], list[tuple[int, TargetRow]]] = {}
         for number, row in rows:
-            scans.setdefault(row.case, []).append((number, row))
-        for case, own in scans.items():
+            scans.setdefault((row.case, row.image), []).append((number, row))
+        for (case, _), own in scans.items():
             hidden = [number for number, row in own if row.absent]
             rng = np.random.default_rng([self.seed, zlib.crc32(case.encode(errors="surrogatepass"))])
             wanted = int((len(own) - len(hidden)) * share / (1 - share) + rng.random())

@@ -27,6 +27,8 @@ def find_target_problems(
 
 def describe_unlabelled(scans: Sequence[Path]) -> str:
     """How many scans have no label map, and which is the first."""
+    if len(scans) == 1:
+        return f"1 scan has no label map and is left out: {scans[0]}"
     return f"{len(scans)} scans have no label map and are left out, such as {scans[0]}"
 
 

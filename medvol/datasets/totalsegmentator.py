@@ -13,27 +13,25 @@ from medvol.imaging.file_names import NIFTI, ends_in, stem
 from medvol.imaging.folder_walk import find_below
 from medvol.queries.query_bank import target_name
 
-_IMAGES: tuple[tuple[str, Modality], ...] = (("ct", "CT"), ("mri", "MR"))
+_MODALITIES: dict[str, Modality] = {"ct.nii.gz": "CT", "ct.nii": "CT", "mri.nii.gz": "MR", "mri.nii": "MR"}
+"""Modality of a scan by the name of its file."""
+
+_MASKS = "segmentations"
 _PARTS = {"train": "train", "val": "val", "test": "test"}
 
 
 class TotalSegmentatorLayout(Layout):
     """``s0000/ct.nii.gz`` (or ``mri.nii.gz``) with ``segmentations/<structure>.nii.gz``, split in ``meta.csv``."""
 
-    def find(self, root: Path) -> list[ScanFiles]:
+    def find(self, root: Path) -> tuple[list[ScanFiles], list[Path]]:
         """See ``Layout``."""
         parts = _read_parts(root / "meta.csv")
-        folders = sorted(path.parent for path in find_below(root, "segmentations") if path.is_dir())
+        files = sorted(path for path in find_below(root) if path.name in (_MASKS, *_MODALITIES))
+        folders = [path.parent for path in files if path.name == _MASKS and path.is_dir()]
         found = [_scan(folder, parts.get(folder.name, "")) for folder in folders]
         if not found:
             raise DatasetError(f"{root}: there is no s0000/segmentations in it; unpack TotalSegmentator there")
-        return found
-
-    def find_unlabelled(self, root: Path) -> list[Path]:
-        """See ``Layout``."""
-        names = {f"{name}{end}" for name, _ in _IMAGES for end in NIFTI}
-        images = sorted(path for path in find_below(root) if path.name in names)
-        return [image for image in images if not (image.parent / "segmentations").is_dir()]
+        return found, [path for path in files if path.name in _MODALITIES and not (path.parent / _MASKS).is_dir()]
 
 
 class TotalSegmentatorDataset(ReleaseDataset):
@@ -48,15 +46,14 @@ class TotalSegmentatorDataset(ReleaseDataset):
 
 
 def _scan(folder: Path, part: str) -> ScanFiles:
-    names = [(folder / f"{stem}{end}", modality) for stem, modality in _IMAGES for end in NIFTI]
-    image = existing(*(path for path, _ in names))
+    image = existing(*(folder / name for name in _MODALITIES))
     if image is None:
         raise DatasetError(f"{folder}: there is neither ct.nii.gz nor mri.nii.gz in it; unpack the scan too")
-    masks = sorted(path for path in (folder / "segmentations").iterdir() if ends_in(path, NIFTI))
+    masks = sorted(path for path in (folder / _MASKS).iterdir() if ends_in(path, NIFTI))
     named = one_each((target_name(stem(path.name)), path) for path in masks)
     structures = tuple(structure_named(name, (), path) for name, path in named.items())
     name = f"totalsegmentator-{folder.name}"
-    return ScanFiles(image, None, structures, name, folder.name, part, dict(names)[image])
+    return ScanFiles(image, None, structures, name, folder.name, part, _MODALITIES[image.name])
 
 
 def _read_parts(path: Path) -> dict[str, str]:

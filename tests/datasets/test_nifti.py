@@ -340,7 +340,7 @@ def test_scans_of_a_folder_are_read_or_named(tmp_path, caplog):
     (tmp_path / "a_j" / "x.nii.gz").touch()
     dataset = find_masses(tmp_path)
     assert [case.patient_id for case in all_cases(dataset)] == ["B", "a"]
-    message = f"1 scans have no label map and are left out, such as {tmp_path / 'c_image.nii.gz'}"
+    message = f"1 scan has no label map and is left out: {tmp_path / 'c_image.nii.gz'}"
     assert caplog.messages == [f"{tmp_path}: {message}"]
     assert dataset.find_problems() == [("barren_scan", str(tmp_path), message)]
 

@@ -19,6 +19,7 @@ from medvol.core.registry import DATASETS
 from medvol.datasets.abdomenct1k import AbdomenCT1KDataset
 from medvol.datasets.ctorg import CTORGDataset, CTORGLayout
 from medvol.datasets.decathlon import DecathlonDataset
+from medvol.datasets.joined import JoinedDataset
 from medvol.datasets.kits23 import CLASSES, KiTS23Dataset
 from medvol.datasets.phantom_anatomy import LABELS
 from medvol.datasets.settings import PatientSettings, QuestionSettings
@@ -71,7 +72,7 @@ def test_ctorg_is_119_to_train_and_21_to_test(tmp_path):
     for number in range(140):
         for kind in ("volume", "labels"):
             (tmp_path / f"{kind}-{number}.nii.gz").touch()
-    scans = CTORGLayout().find(tmp_path)
+    scans, _ = CTORGLayout().find(tmp_path)
     parts = [scan.split for scan in scans]
     assert (parts.count("train"), parts.count("test")) == (119, 21)
     assert {scan.image.name for scan in scans if scan.split == "test"} == {f"volume-{n}.nii.gz" for n in range(21)}
@@ -120,7 +121,7 @@ def test_abdomenct1k(tmp_path, caplog):
     incomplete = AbdomenCT1KDataset(str(root), **FEW)
     assert len(patients(incomplete)) == 4
     lonely = root / "AbdomenCT-1K-ImagePart1" / "Case_00002_0000.nii.gz"
-    message = f"1 scans have no label map and are left out, such as {lonely}"
+    message = f"1 scan has no label map and is left out: {lonely}"
     assert caplog.messages == [f"{root}: {message}"]
     assert incomplete.find_problems() == [("barren_scan", str(root), message)]
     for mask in (root / "Mask").iterdir():
@@ -172,6 +173,51 @@ def test_two_scans_of_one_name_are_refused(tmp_path):
     message = r"volume-21\.nii\.gz and .*volume-21\.nii\.gz are both 'ctorg-021'; keep one of them there"
     with pytest.raises(DatasetError, match=message):
         len(CTORGDataset(str(root), **FEW))
+
+
+@pytest.mark.parametrize("release", [CTORGDataset, KiTS23Dataset])
+def test_scans_without_truth_are_left_out_and_told(release, tmp_path, caplog):
+    write, scan, labels = {
+        CTORGDataset: (releases.write_ctorg, "volume-{}.nii.gz", "labels-{}.nii.gz"),
+        KiTS23Dataset: (
+            lambda root, numbers: releases.write_kits23(root, len(numbers)),
+            "dataset/case_0000{}/imaging.nii.gz",
+            "dataset/case_0000{}/segmentation.nii.gz",
+        ),
+    }[release]
+    write(tmp_path, (0, 1, 2))
+    everyone = patients(release(str(tmp_path), **FEW))
+    (tmp_path / labels.format(1)).unlink()
+    dataset = release(str(tmp_path), **FEW)
+    assert len(everyone - patients(dataset)) == 1
+    message = f"1 scan has no label map and is left out: {tmp_path / scan.format(1)}"
+    assert caplog.messages == [f"{tmp_path}: {message}"]
+    assert ("barren_scan", str(tmp_path), message) in dataset.find_problems()
+    (tmp_path / labels.format(0)).unlink()
+    message = f"2 scans have no label map and are left out, such as {tmp_path / scan.format(0)}"
+    assert ("barren_scan", str(tmp_path), message) in release(str(tmp_path), **FEW).find_problems()
+    (tmp_path / labels.format(2)).unlink()
+    with pytest.raises(DatasetError, match=r"there is no .*; unpack"):
+        len(release(str(tmp_path), **FEW))
+
+
+def test_ct_and_mr_of_one_number_are_two_scans(tmp_path):
+    """Both releases of TotalSegmentator begin at s0000."""
+    for name in ("ct", "mri"):
+        releases.write_totalsegmentator(tmp_path / name, ("train",))
+    (tmp_path / "mri" / "s0000" / "ct.nii.gz").rename(tmp_path / "mri" / "s0000" / "mri.nii.gz")
+    dataset = TotalSegmentatorDataset(str(tmp_path), questions=QuestionSettings(min_voxels=20, absent_share=0.2))
+    cases = [dataset[index] for index in range(len(dataset))]
+    assert {case.volume.modality for case in cases} == {"CT", "MR"}
+    assert len({case.case_id for case in cases}) == len(cases)
+    absent = Counter(case.volume.modality for case in cases if case.query.kind == "absent")
+    assert absent == {"CT": 1, "MR": 1}
+    apart = [TotalSegmentatorDataset(str(tmp_path / name), **FEW) for name in ("ct", "mri")]
+    joined = JoinedDataset(apart)
+    assert {joined.case_id(index).partition("-")[0] for index in range(len(joined))} == {"part0", "part1"}
+    shutil.copytree(tmp_path / "ct", tmp_path / "copy")
+    with pytest.raises(DatasetError, match="are both 's0000'; keep one of them there"):
+        len(TotalSegmentatorDataset(str(tmp_path), **FEW))
 
 
 def test_kits_classes_and_instances(kits):
@@ -282,7 +328,7 @@ def test_scans_behind_links_are_found_and_those_without_masks_are_named(tmp_path
     shutil.rmtree(root / "s0002" / "segmentations")
     dataset = TotalSegmentatorDataset(str(root), **FEW)
     assert patients(dataset) == {"totalsegmentator-s0000", "totalsegmentator-s0001"}
-    message = f"1 scans have no label map and are left out, such as {root / 's0002' / 'ct.nii.gz'}"
+    message = f"1 scan has no label map and is left out: {root / 's0002' / 'ct.nii.gz'}"
     assert caplog.messages == [f"{root}: {message}"]
     assert ("barren_scan", str(root), message) in dataset.find_problems()
 
@@ -418,7 +464,7 @@ def test_an_empty_folder_is_told_what_is_looked_for(name, message, tmp_path):
 def test_missing_halves_are_named(tmp_path):
     ctorg = releases.write_ctorg(tmp_path / "a", (0,))
     (ctorg / "labels-0.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"there is no labels-0\.nii\.gz beside it"):
+    with pytest.raises(DatasetError, match=r"there is no labels-N\.nii\.gz in it; unpack the labels too"):
         len(CTORGDataset(str(ctorg)))
     releases.write_kits23(tmp_path / "k", 1)
     (tmp_path / "k" / "dataset" / "case_00000" / "imaging.nii.gz").unlink()
