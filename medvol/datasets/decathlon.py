@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from medvol.core.errors import DatasetError
@@ -83,8 +83,6 @@ def _scan(
     if not all(isinstance(file, str) for file in files):
         raise DatasetError(f"{path}: an entry of 'training' is {entry!r:.80}; write an object with image and label")
     for file in map(str, files):
-        if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
-            raise DatasetError(f"{path}: {file!r:.200} lies outside its folder; write paths that start there")
         if not os.path.isfile(path.parent / file):  # unlike Path.is_file, False for a name that no file can have
             raise DatasetError(f"{path}: {file!r:.200} is not there; unpack the whole release")
     image, label = (path.parent / str(file) for file in files)
