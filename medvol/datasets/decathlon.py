@@ -10,7 +10,8 @@ from typing import Any
 
 from medvol.core.errors import DatasetError
 from medvol.core.types import Modality
-from medvol.datasets.layout import Layout, ScanFiles, Structure, structure_named
+from medvol.datasets.layout import Layout, ScanFiles, Structure, structure_named, tell_apart
+from medvol.datasets.nifti_table import scan_name
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.splits import read_json
 from medvol.imaging.file_names import stem
@@ -31,7 +32,11 @@ class DecathlonLayout(Layout):
         name = str(content.get("name") or root.name)
         structures = _structures(path, name, content.get("labels"))
         modality = _modality(content.get("modality"))
-        return [_scan(path, name, entry, structures, modality) for entry in content["training"]], []
+        scans = [_scan(path, entry, structures, modality) for entry in content["training"]]
+        names = {scan.image: scan.case for scan in scans}
+        cases = tell_apart(names, lambda image: scan_name(Path(os.path.relpath(image, root)).as_posix()))
+        patients = {image: f"{name.lower()}-{case}" for image, case in cases.items()}
+        return [replace(scan, case=cases[scan.image], patient=patients[scan.image]) for scan in scans], []
 
 
 class DecathlonDataset(ReleaseDataset):
@@ -76,9 +81,7 @@ def _modality(names: Any) -> Modality | None:
     return "CT" if first == "CT" else "MR" if first.startswith(("MR", "T1", "T2", "FLAIR")) else None
 
 
-def _scan(
-    path: Path, set_name: str, entry: Any, structures: tuple[Structure, ...], modality: Modality | None
-) -> ScanFiles:
+def _scan(path: Path, entry: Any, structures: tuple[Structure, ...], modality: Modality | None) -> ScanFiles:
     files = [entry.get(key) if isinstance(entry, dict) else None for key in ("image", "label")]
     if not all(isinstance(file, str) for file in files):
         raise DatasetError(f"{path}: an entry of 'training' is {entry!r:.80}; write an object with image and label")
@@ -87,4 +90,4 @@ def _scan(
             raise DatasetError(f"{path}: {file!r:.200} is not there; unpack the whole release")
     image, label = (path.parent / str(file) for file in files)
     case = stem(image.name)
-    return ScanFiles(image, label, structures, f"{set_name.lower()}-{case}", case, "", modality)
+    return ScanFiles(image, label, structures, case, case, "", modality)

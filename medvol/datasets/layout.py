@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -182,8 +183,18 @@ def existing(*candidates: Path) -> Path | None:
     return found[0] if found else None
 
 
-def one_each(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+def tell_apart(names: Mapping[Path, str], longer: Callable[[Path], str]) -> dict[Path, str]:
+    """Names of files, with a longer one for those that share a name."""
+    counts = Counter(names.values())
+    return {path: longer(path) if counts[name] > 1 else name for path, name in names.items()}
+
+
+def one_each(files: Iterable[tuple[str, Path]], remedy: str = "keep one of them there") -> dict[str, Path]:
     """Files by name.
+
+    Args:
+        files: Names and files.
+        remedy: What to do about two of one name.
 
     Raises:
         DatasetError: Two are of one name, and nothing says which one counts.
@@ -191,6 +202,6 @@ def one_each(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name, path in files:
         if name in found:
-            raise DatasetError(f"{found[name]} and {path} are both {name!r}; keep one of them there")
+            raise DatasetError(f"{found[name]} and {path} are both {name!r}; {remedy}")
         found[name] = path
     return found

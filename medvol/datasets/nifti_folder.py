@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, GeometryError
 from medvol.core.types import Modality, Volume
-from medvol.datasets.layout import ScanFiles, one_each, structure_named
+from medvol.datasets.layout import ScanFiles, one_each, structure_named, tell_apart
 from medvol.datasets.nifti_table import TargetRow, scan_name
 from medvol.datasets.shown_targets import find_targets, found_rows
 from medvol.datasets.target_problems import describe_unlabelled
@@ -29,7 +30,9 @@ from medvol.queries.sides import check_sides
 _log = logging.getLogger(__name__)
 
 _LABEL_WORDS = ("label", "labels", "mask")
-_IMAGE = re.compile("image", re.IGNORECASE)
+_IS_LABELS = re.compile(r"(?<![a-z])(labels?|mask)(?![a-z])")
+"""A word for a label map by itself: an ``unlabelled`` or ``masked`` image is none."""
+
 _RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
 
 
@@ -76,7 +79,8 @@ def find_rows(
         )
     if unlabelled:
         _log.warning("%s: %s", root, describe_unlabelled(unlabelled))
-    images = one_each((_case_name(root, image), image) for image in pairs)
+    names = tell_apart({image: _case_name(root, image) for image in pairs}, partial(_whole_name, root))
+    images = one_each(((name, image) for image, name in names.items()), "rename one of them")
     rows: list[TargetRow] = []
     dropped: dict[str, Counter[str]] = {}
     for name, image in images.items():
@@ -103,14 +107,14 @@ def _find_pairs(root: Path) -> tuple[dict[Path, Path], list[Path]]:
         if "image" not in name:
             continue
         twins = named[image.parent, name]
-        labels = [file for word in _LABEL_WORDS for file in named.get((image.parent, name.replace("image", word)), ())]
+        labels = [file for twin in _label_names_of(image) for file in named.get((image.parent, twin), ())]
         if len(labels) > 1:
             raise DatasetError(f"{image.parent}: {image.name} has two label maps ({labels[0].name}, {labels[1].name})")
         if labels and len(twins) > 1:
             raise DatasetError(f"{image.parent}: {labels[0].name} has two scans ({twins[0].name}, {twins[1].name})")
         if labels:
             pairs[image] = labels[0]
-        else:
+        elif not _IS_LABELS.search(name.replace("image", " ")):
             unlabelled.append(image)
     _tell_imageless(root, files, pairs)
     return pairs, unlabelled
@@ -121,9 +125,20 @@ def _tell_imageless(root: Path, files: Sequence[Path], pairs: Mapping[Path, Path
     rest = [file for file in files if file not in pairs.keys() | set(pairs.values())]
     names = ((file, stem(file.name).lower()) for file in rest)
     maps = [file for file, name in names if "image" not in name and any(word in name for word in _LABEL_WORDS)]
-    if maps:
+    if len(maps) == 1:
+        _log.warning("%s: 1 label map has no *image* beside it and is left out: %s", root, maps[0])
+    elif maps:
         what = "label maps have no *image* beside them and are left out, such as"
         _log.warning("%s: %d %s %s", root, len(maps), what, maps[0])
+
+
+def _label_names_of(image: Path) -> list[str]:
+    """What the label map of a scan may be called, in small letters; ``Image`` counts with ``image``, or without."""
+    name = stem(image.name)
+    twins = [name.lower().replace("image", word) for word in _LABEL_WORDS]
+    if "image" in name:
+        twins += [name.replace("image", word).lower() for word in _LABEL_WORDS]
+    return list(dict.fromkeys(twins))
 
 
 def _pair_rows(
@@ -175,7 +190,18 @@ def _related_rows(
 
 
 def _case_name(root: Path, image: Path) -> str:
-    return _IMAGE.sub("", scan_name(image.relative_to(root).as_posix())).strip("-_.") or root.name
+    """Name of a scan and of its patient; splits are dealt by it, so it stays what it was.
+
+    Capitals count, but where the file's own name has ``image`` in capitals alone.
+    """
+    file = image.name if "image" in image.name else re.sub("image", "", image.name, flags=re.IGNORECASE)
+    name = scan_name((image.relative_to(root).parent / file).as_posix())
+    return name.replace("image", "").strip("-_.") or root.name
+
+
+def _whole_name(root: Path, image: Path) -> str:
+    """A longer name, which tells ``a-b`` from ``a/b``, and ``image_a`` from ``a_image``."""
+    return scan_name(image.relative_to(root).as_posix().replace("/", "--"))
 
 
 def _label_names(label: Path) -> dict[int, str] | None:

@@ -350,8 +350,47 @@ def test_label_maps_without_a_scan_are_named(tmp_path, caplog):
     write_pair(tmp_path, "b_imag.nii.gz", "b_Label.nii.gz")
     write_scan(tmp_path, "c.nii.gz")
     assert [case.patient_id for case in all_cases(find_masses(tmp_path))] == ["a"]
-    told = "1 label maps have no *image* beside them and are left out, such as"
+    told = "1 label map has no *image* beside it and is left out:"
     assert caplog.messages == [f"{tmp_path}: {told} {tmp_path / 'b_Label.nii.gz'}"]
+
+
+def test_a_label_map_that_is_called_an_image_too_is_no_scan(tmp_path, caplog):
+    """An image that is merely masked, or not labelled, is one."""
+    write_pair(tmp_path, "a_image.nii.gz", "a_label.nii.gz")
+    save(tmp_path / "a_image_label.nii.gz", (kidney_labels() == 2).astype(np.uint8))
+    assert [case.patient_id for case in all_cases(find_masses(tmp_path))] == ["a"]
+    assert not caplog.messages
+    for name in ("masked_image.nii.gz", "unlabelled_image.nii.gz"):
+        write_scan(tmp_path, name)
+    assert len(find_masses(tmp_path)._folder.unlabelled) == 2
+
+
+NAMES_OF_SCANS = {
+    "capitals of folders": (("Images/p1/image", "Images/p2/image"), ["Images-p1", "Images-p2"]),
+    "small letters of folders": (("images/p1/image", "images/p2/image"), ["s-p1", "s-p2"]),
+    "capitals beside small letters": (("ImageA_image", "ImageB_image"), ["ImageA", "ImageB"]),
+    "capitals alone": (("P1_Image", "P2_IMAGE"), ["P1", "P2"]),
+    "an ending within": (("p.nii.image",), ["p.nii"]),
+    "folders apart": (("b/1/p.image", "b/Image1/p.image"), ["b-1-p", "b-Image1-p"]),
+    "namesakes of folders": (("1/p.image", "image1/p.image", "2/image"), ["1--p.image", "2", "image1--p.image"]),
+    "namesakes": (("image_p1", "p1_image", "p2_image"), ["image_p1", "p1_image", "p2"]),
+    "namesakes by a dash": (("a/b_image", "a-b_image"), ["a--b_image", "a-b_image"]),
+}
+
+
+@pytest.mark.parametrize("what", NAMES_OF_SCANS)
+def test_names_of_scans_stay_what_they_were_and_tell_them_apart(tmp_path, what):
+    """Splits are dealt by the names of the patients: another name makes a test patient one to train on."""
+    files, names = NAMES_OF_SCANS[what]
+    for file in files:
+        place = (tmp_path / file).parent
+        place.mkdir(parents=True, exist_ok=True)
+        name = file.rpartition("/")[2]
+        word = "image" if "image" in name else "IMAGE" if "IMAGE" in name else "Image"
+        write_pair(place, f"{name}.nii.gz", f"{name.replace(word, 'label')}.nii.gz")
+    cases = all_cases(find_masses(tmp_path))
+    assert [case.patient_id for case in cases] == names
+    assert [case.case_id.rpartition("_")[0].rpartition("_")[0] for case in cases] == names
 
 
 def test_links_to_folders_are_followed_once(tmp_path, caplog):
@@ -387,7 +426,7 @@ TWINS = {
     "label maps": (("a_image.nii.gz", "a_label.nii", "a_label.nii.gz"), "has two label maps"),
     "images": (("a_image.nii", "a_image.nii.gz", "a_label.nii.gz"), "has two scans"),
     "spellings": (("a_image.nii.gz", "a_label.nii.gz", "A_label.nii.gz"), "has two label maps"),
-    "names": (("a_image.nii.gz", "a_label.nii.gz", "a-image.nii.gz", "a-label.nii.gz"), "are both 'a'"),
+    "names": (("a-/image.nii", "a-/label.nii", "a/-image.nii", "a/-label.nii"), "rename one of them"),
 }
 
 
@@ -395,6 +434,7 @@ TWINS = {
 def test_two_files_that_could_be_meant_are_refused(tmp_path, names):
     files, message = TWINS[names]
     for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         save(tmp_path / name, (kidney_labels() == 2).astype(np.uint8))
     with pytest.raises(DatasetError, match=message):
         len(find_masses(tmp_path))

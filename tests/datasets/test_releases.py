@@ -320,6 +320,18 @@ def test_a_decathlon_list_may_write_its_paths_in_any_way(start, tmp_path):
     assert cases_of(DecathlonDataset(str(folder), **FEW)) == former
 
 
+def test_scans_of_a_decathlon_list_that_share_a_file_name_are_told_apart(tmp_path):
+    root = releases.write_decathlon(tmp_path, 3)
+    content = json.loads((root / "dataset.json").read_text())
+    for number, entry in enumerate(content["training"][:2]):
+        for key, path in entry.items():
+            (root / f"p{number}").mkdir(exist_ok=True)
+            entry[key] = f"p{number}/{key}.nii.gz"
+            (root / path).rename(root / entry[key])
+    (root / "dataset.json").write_text(json.dumps(content))
+    assert patients(DecathlonDataset(str(root), **FEW)) == {"liver-p0-image", "liver-p1-image", "liver-liver_2"}
+
+
 def cases_of(dataset):
     return [(dataset.case_id(index), dataset.patient_id(index)) for index in range(len(dataset))]
 
