@@ -402,12 +402,44 @@ def test_links_to_folders_are_followed_once(tmp_path, caplog):
         (root / name).symlink_to(target)
     (tmp_path / "far" / "p2" / "back").symlink_to(root / "p1")
     assert [case.patient_id for case in all_cases(find_masses(root))] == ["p1", "p2"]
-    back = {root / "p0", root / "loop", root / "up", root / "p2" / "back"}
+    again, around = "a folder that is looked through already", f"a folder around {root}"
+    where = {"p0": again, "loop": again, "p2/back": again, "up": around}
     assert set(caplog.messages) == {
-        f"{link} is a link back to a folder that is looked through already; it is left out" for link in back
+        f"{root / name} is a link to {what}; it is left out" for name, what in where.items()
     }
     scans = {root / place / name for place in ("p1", "p2") for name in ("image.nii.gz", "label.nii.gz")}
     assert set(find_all_scans(root)) == scans
+
+
+def test_a_link_into_a_linked_folder_takes_nothing_out_of_it(tmp_path):
+    """Names of scans, and so splits, do not depend on links beside."""
+    root, far = tmp_path / "root", tmp_path / "far" / "deep"
+    (far / "p1").mkdir(parents=True)
+    root.mkdir()
+    write_pair(far / "p1", "image.nii.gz", "label.nii.gz")
+    (root / "cohort").symlink_to(far)
+    assert [case.patient_id for case in all_cases(find_masses(root))] == ["cohort-p1"]
+    (root / "a").symlink_to(far / "p1")
+    assert [case.patient_id for case in all_cases(find_masses(root))] == ["cohort-p1"]
+
+
+def test_which_of_two_links_is_followed_does_not_depend_on_the_disk(tmp_path, monkeypatch):
+    far = tmp_path / "far"
+    far.mkdir()
+    write_pair(far, "image.nii.gz", "label.nii.gz")
+    for name in ("b", "a"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "p").symlink_to(far)
+    walk = os.walk
+
+    def turned(top, **options):
+        for place, folders, files in walk(top, **options):
+            folders.sort(reverse=True)
+            yield place, folders, files
+
+    for order in (walk, turned):
+        monkeypatch.setattr("os.walk", order)
+        assert [case.patient_id for case in all_cases(find_masses(tmp_path / "root"))] == ["a-p"]
 
 
 def test_a_split_file_may_name_a_scan_without_a_target(tmp_path):
