@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from medvol.core.errors import MedvolError
@@ -22,6 +22,9 @@ PARTIAL = ".partial-"
 """Beginning of a temporary name; a program that was killed leaves such files."""
 _ENDING = 16
 """Letters of the name that a temporary name keeps; writers choose the format by the suffix."""
+
+_TRIES = 100
+"""Of taking a lock; some network disks number one file differently at every look."""
 
 _FILES, _OWN = 0o666, 0o600
 """Permissions that a file may have, and those without which it cannot be written."""
@@ -161,10 +164,41 @@ def hold(path: Path, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: Another holds it, and ``wait`` is off.
+        FileNotFoundError: It is not there, or whoever held it before has deleted it.
     """
     if sys.platform == "win32":
         yield
         return
+    with ExitStack() as held:
+        for _ in range(_TRIES):
+            held.close()  # the lock of what was deleted and made again before it was ours keeps nobody out
+            handle = held.enter_context(_locked(path, wait))
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
+        yield
+
+
+@contextmanager
+def hold_made(folder: Path) -> Iterator[None]:
+    """Make a folder and hold its lock, for a folder that whoever holds it deletes in the end.
+
+    Raises:
+        BlockingIOError: Another holds it.
+    """
+    with ExitStack() as held:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(hold(folder, wait=False))
+                break
+            except FileNotFoundError:
+                pass  # deleted just now by the one before
+        yield
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[int]:
+    """Lock what lies at a path now; gives the handle."""
     handle = os.open(path, os.O_RDONLY)
     try:
         try:
@@ -173,7 +207,7 @@ def hold(path: Path, wait: bool = True) -> Iterator[None]:
             raise
         except OSError:
             pass  # a file system without locks
-        yield
+        yield handle
     finally:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has the handle too

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from medvol.core.atomic_files import file_sha256, hold
+from medvol.core.atomic_files import file_sha256, hold_made
 from medvol.core.errors import ConfigError, RecordError
 from medvol.core.metrics import Mask
 from medvol.core.types import Case
@@ -62,12 +62,11 @@ class KeptMasks:
             ConfigError: Another test writes in it.
         """
         staged, new = self.run / STAGED, not self.run.exists()
-        staged.mkdir(parents=True, exist_ok=True)
         with ExitStack() as claim:
             if new:
                 claim.callback(self._remove_empty)
             try:
-                claim.enter_context(hold(staged, wait=False))
+                claim.enter_context(hold_made(staged))
             except BlockingIOError as error:
                 raise ConfigError(
                     f"another test or evaluation writes in {str(self.run)!r}; wait for it, or choose another folder"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from medvol.core.atomic_files import hold
+from medvol.core.atomic_files import hold_made
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.training.checkpoint import CHECKPOINTS
 from medvol.training.former_run import put_back
@@ -135,10 +135,9 @@ class RunFolder:
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
-        folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as lock:
             try:
-                lock.enter_context(hold(folder, wait=False))
+                lock.enter_context(hold_made(folder))
             except BlockingIOError as error:
                 raise ConfigError(
                     f"another fit writes in {str(self.path)!r}; wait for it, or choose another folder "

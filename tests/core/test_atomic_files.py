@@ -5,11 +5,15 @@ import os
 import stat
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from medvol.core.atomic_files import hold, write_together, write_whole, write_whole_folder
+from medvol.core.atomic_files import hold, hold_made, write_together, write_whole, write_whole_folder
+
+if sys.platform != "win32":
+    import fcntl
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -166,6 +170,32 @@ def test_who_does_not_wait_for_a_lock_is_refused(tmp_path: Path):
         pass
     with hold(tmp_path, wait=False):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.parametrize("moment", ["open", "flock"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_is_deleted_before_its_lock_is_ours_is_made_again(tmp_path: Path, monkeypatch, moment, again):
+    """A lock of what nobody finds any more keeps nobody out, and two would write in one folder."""
+    folder = tmp_path / "held"
+    first = ExitStack()
+    first.enter_context(hold_made(folder))
+    first.callback(folder.rmdir)
+    module = {"open": os, "flock": fcntl}[moment]
+    real = getattr(module, moment)
+
+    def late(*arguments):
+        monkeypatch.setattr(module, moment, real)
+        first.close()
+        if again:
+            folder.mkdir()
+        return real(*arguments)
+
+    monkeypatch.setattr(module, moment, late)
+    with hold_made(folder):
+        assert folder.is_dir()
+        with pytest.raises(BlockingIOError), hold_made(folder):
+            pass
 
 
 def test_two_writers_do_not_mix_halves(tmp_path: Path, monkeypatch):
