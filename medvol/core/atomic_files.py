@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -115,7 +116,7 @@ def write_together(folder: Path, last: str, replaced: Sequence[str] = ()) -> Ite
     """
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as place:
+        with tempfile.TemporaryDirectory(prefix=_prefix(last), dir=folder) as place:
             partial = Path(place) / "new"
             partial.mkdir()
             usual = _mode(partial)
@@ -134,6 +135,23 @@ def write_together(folder: Path, last: str, replaced: Sequence[str] = ()) -> Ite
                 for file in files:
                     file.replace(folder / file.name)
             _flush(folder)
+
+
+def delete_leftovers(folder: Path, last: str) -> None:
+    """Delete what ``write_together`` left where it was killed; nobody else may be writing these files in the folder.
+
+    Args:
+        folder: As there; need not exist.
+        last: As there.
+    """
+    for place in folder.glob(f"{PARTIAL}*"):
+        if place.name.startswith(_prefix(last)):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _prefix(last: str) -> str:
+    """Beginning of the name of the temporary folder of a set."""
+    return f"{PARTIAL}{last[-_ENDING:]}-"
 
 
 def require_no_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from medvol.core.atomic_files import write_together
+from medvol.core.atomic_files import delete_leftovers, write_together
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json, require_few_values, to_json, write_json
 from medvol.evaluation.case_score import CaseScore
@@ -70,6 +70,8 @@ def write_evaluation(
 ) -> Path:
     """Write all that belongs to an evaluation together: nothing takes its place before the rest is written.
 
+    No other evaluation may be written into the folder meanwhile: ``KeptMasks`` keeps others out.
+
     Args:
         folder: Created when it does not exist; earlier results in it are replaced.
         scores: Scores of all cases.
@@ -91,6 +93,7 @@ def write_evaluation(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         **summarise(scores, seed),
     }
+    delete_leftovers(folder, SUMMARY_FILE)
     with write_together(folder, last=SUMMARY_FILE, replaced=() if masks is None else (masks.FOLDER,)) as place:
         (place / CASES_FILE).write_bytes(_to_readable_json(scores))
         write_json(place / SUMMARY_FILE, summary)

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import subprocess
 import sys
 import threading
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from medvol.core.atomic_files import hold, hold_made, write_together, write_whole, write_whole_folder
+from medvol.core.atomic_files import delete_leftovers, hold, hold_made, write_together, write_whole, write_whole_folder
 
 if sys.platform != "win32":
     import fcntl
@@ -163,6 +164,19 @@ def test_a_writer_that_is_killed_between_two_files_leaves_no_file_that_vouches_f
         write("new")
     assert (tmp_path / "a.json").read_text() == "new"
     assert not (tmp_path / "z.json").exists()
+
+
+def test_what_a_killed_writer_left_is_deleted_and_nothing_else(tmp_path: Path):
+    code = (
+        "import os, pathlib; from medvol.core.atomic_files import write_together; "
+        f"writer = write_together(pathlib.Path({str(tmp_path)!r}), 'a.json'); writer.__enter__(); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    (left,) = tmp_path.iterdir()
+    with write_together(tmp_path, "b.json") as other:
+        delete_leftovers(tmp_path, "a.json")
+        assert not left.exists()
+        assert other.is_dir()
 
 
 def test_who_does_not_wait_for_a_lock_is_refused(tmp_path: Path):

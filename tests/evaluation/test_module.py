@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import json
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -141,6 +143,33 @@ def test_a_test_that_ends_before_its_scores_are_written_leaves_the_former_ones(
     monkeypatch.undo()
     run("test", EvaluationModule(policy, box_propagator(1)), groups, tmp_path)  # the folder is free again
     assert contents(tmp_path)["masks/half.nii.gz"] != before["masks/half.nii.gz"]
+
+
+DIE = """
+import os, pathlib, signal
+from medvol.core.atomic_files import write_together
+from medvol.evaluation.archive import SUMMARY_FILE
+from medvol.evaluation.kept_masks import KeptMasks
+
+masks = KeptMasks(pathlib.Path({folder!r}), 1.0)
+masks.start()
+masks._staged.mkdir()
+(masks._staged / "lost.nii.gz").write_bytes(b"half")
+if {late}:
+    writer = write_together(masks.run, SUMMARY_FILE)
+    masks.hand_over(writer.__enter__())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_test_after_one_that_was_killed_leaves_nothing_of_it(late, study, box_propagator, tmp_path):
+    groups, policy = study
+    subprocess.run([sys.executable, "-c", DIE.format(folder=str(tmp_path), late=late)], check=False)
+    assert list(tmp_path.rglob("lost.nii.gz"))
+    run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.json", "evaluation.json", "masks"]
+    assert not list(tmp_path.rglob("lost.nii.gz"))
 
 
 def test_a_second_test_in_the_folder_is_refused_and_takes_nothing_from_the_first(study, box_propagator, tmp_path):
