@@ -117,7 +117,7 @@ def _say_class(name: str, role: type) -> str:
     if component and not inspect.isabstract(component):
         return f"{name!r} is not a {role.__name__}; name one that is"
     if inspect.isclass(component) and component is not role and component.__module__.partition(".")[0] != "medvol":
-        missing = ", ".join(sorted(component.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
         return f"{name!r} is not whole: it does not define {missing}, which a {role.__name__} has"
     kind = _KINDS.get(role.__name__, role.__name__)
     known = {found.__name__: found.__module__ for found in subclasses(role) if not inspect.isabstract(found)}

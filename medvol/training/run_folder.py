@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from medvol.core.atomic_files import hold_made
+from medvol.core.atomic_files import hold, hold_made
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.training.checkpoint import CHECKPOINTS
 from medvol.training.former_run import put_back
