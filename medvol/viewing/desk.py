@@ -16,11 +16,10 @@ from medvol.core.errors import ConfigError, MedvolError, PropagationError, Recor
 from medvol.core.last_used import LastUsed
 from medvol.core.metrics import dice
 from medvol.core.roles import Policy, Propagator
-from medvol.core.types import Evidence, Volume
+from medvol.core.types import Evidence
 from medvol.grounding.anchors import anchor_key
 from medvol.grounding.prompts import require_query
 from medvol.guarding.guard import identify, require_ready
-from medvol.imaging.reading import read_mask
 from medvol.imaging.windows import window_for_target
 from medvol.inference.answers import pose
 from medvol.inference.failures import save_failure
@@ -29,7 +28,6 @@ from medvol.inference.measurements import measure_mask
 from medvol.inference.readings import Reading, Verdict
 from medvol.inference.records import plain_values
 from medvol.inference.repropagation import (
-    lacks_its_mask,
     rebuild_segmentation,
     require_inside,
     require_same_scan,
@@ -44,6 +42,7 @@ from medvol.viewing.packing import bounding_box, pack_mask, unpack_mask
 from medvol.viewing.reading_folder import Head, ReadingFolder
 from medvol.viewing.requests import write_anchor
 from medvol.viewing.scans import OpenScan, Scan, Shelf
+from medvol.viewing.stored_masks import find_mask
 
 _MASKS = 8
 """Masks of anchors that were followed last, packed; saving one of them follows nothing again."""
@@ -121,8 +120,8 @@ class Desk:
         require_same_scan(opened.volume, entry.record)
         require_inside(opened.volume, entry.record.evidence)
         head = self.readings.head(entry)
-        original = self._state(entry, opened, entry.record.evidence, entry)
-        current = original if head.sha256 == entry.sha256 else self._state(entry, opened, head.record.evidence, head)
+        original = self._state(opened, entry.record.evidence, entry)
+        current = original if head.sha256 == entry.sha256 else self._state(opened, head.record.evidence, head)
         identity = plain_values(identify(self.propagator))
         made_by = dict(entry.record.propagator)
         return {
@@ -130,15 +129,15 @@ class Desk:
             **self._standing(entry, head),
             "scan": opened.describe(),
             "window": window_for_target(entry.record.query) if opened.volume.modality == "CT" else "soft_tissue",
-            "original": original,
-            "current": {**current, "sha256": head.sha256},
+            "original": {**write_anchor(entry.record.evidence), **original},
+            "current": {**write_anchor(head.record.evidence), **current, "sha256": head.sha256},
             "draft": self.readings.read_draft(entry),
             "truth": None if opened.truth is None else pack_mask(opened.truth),
             "same_propagator": not made_by or made_by == identity,
         }
 
     def propagate(self, entry: Entry, evidence: Evidence) -> dict[str, Any]:
-        """The mask of an anchor, with what it measures.
+        """The mask of an anchor, with what it measures; it is what ``save`` keeps.
 
         Raises:
             RecordError: The anchor does not lie in the scan.
@@ -146,7 +145,8 @@ class Desk:
         """
         opened = self.shelf.get(entry.scan)
         require_inside(opened.volume, evidence)
-        return self._followed(opened, evidence)
+        entry = entry.settled(opened.volume)
+        return self._state(opened, evidence, self.readings.head(entry), entry)
 
     def save(self, entry: Entry, verdict: Verdict, evidence: Evidence, remark: str, parent_sha256: str) -> Head:
         """Keep a reading: a record of its own with its mask and its picture.
@@ -174,10 +174,10 @@ class Desk:
             raise RecordError(f"slice or boxes were changed, and an answer is {verdict} as it is; undo, or correct it")
         if entry.failure and verdict == "accepted" and head.sha256 == entry.sha256:
             raise RecordError("the answer gave no mask, so it cannot be accepted; draw boxes, or reject it")
-        mask, made_by = None if moved else self._stored_mask(opened.volume, head), dict(head.record.propagator)
-        if mask is None:
-            mask = unpack_mask(self._followed(opened, evidence)["mask"], opened.volume.shape)
-            made_by = dict(identify(self.propagator))
+        mask, made_by = find_mask(opened.volume, evidence, head, entry) or (
+            unpack_mask(self._followed(opened, evidence)["mask"], opened.volume.shape),
+            dict(identify(self.propagator)),
+        )
         rationale = head.record.evidence.rationale
         record = replace(head.record, evidence=replace(evidence, rationale=rationale), query=entry.record.query)
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -224,10 +224,11 @@ class Desk:
             return self._add(scan, open_answer(found[0], self._read))
         groups = segmenter.ask(volume, [query])
         ((_, answer),) = segmenter.follow(groups)
-        if not isinstance(answer, MedvolError):
-            record = save_segmentation(answer, job.folder, question.name)["record"]
-            return self._add(scan, open_answer(record, self._read))
-        kept = save_failure(question, groups[0].answer.completion, answer)
+        with Work("writing the answer"):  # a step, so that nothing is written of a question that was cancelled
+            if not isinstance(answer, MedvolError):
+                record = save_segmentation(answer, job.folder, question.name)["record"]
+                return self._add(scan, open_answer(record, self._read))
+            kept = save_failure(question, groups[0].answer.completion, answer)
         if kept is None:
             raise answer
         return self._add(scan, open_failure(kept, self._read))
@@ -249,23 +250,14 @@ class Desk:
             "unfinished": self.readings.has_draft(entry),
         }
 
-    def _state(self, entry: Entry, opened: OpenScan, evidence: Evidence, place: Entry | Head) -> dict[str, Any]:
-        """An anchor with its mask as it lies on the disk; where there is none it is followed now."""
-        mask = self._stored_mask(opened.volume, place)
-        if mask is not None:
-            return {**write_anchor(evidence), **_measure(opened, mask)}
-        if entry.failure or evidence.absent:
-            return {**write_anchor(evidence), **_measure(opened, np.zeros(opened.volume.shape, bool))}
-        return {**write_anchor(evidence), **self._followed(opened, evidence)}
-
-    def _stored_mask(self, volume: Volume, place: Entry | Head) -> Mask | None:
-        """The mask beside a record; None where there is none, or where the anchor was changed in the file since."""
-        if place.folder is None or not place.record.mask_file or lacks_its_mask(volume, place.record):
-            return None
-        path = place.folder / place.record.mask_file
-        return read_mask(path, volume) if path.is_file() else None
+    def _state(self, opened: OpenScan, evidence: Evidence, *places: Entry | Head) -> dict[str, Any]:
+        """The mask of an anchor with what it measures: the stored one, or else followed now."""
+        stored = find_mask(opened.volume, evidence, *places)
+        return self._followed(opened, evidence) if stored is None else _measure(opened, stored[0])
 
     def _followed(self, opened: OpenScan, evidence: Evidence) -> dict[str, Any]:
+        if evidence.absent:
+            return _measure(opened, np.zeros(opened.volume.shape, bool))
         key = repr((opened.scan.scan_id, anchor_key(evidence)))
 
         def follow() -> dict[str, Any]:
