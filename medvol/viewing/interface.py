@@ -127,7 +127,7 @@ class Interface:
             head = self.desk.save(entry, verdict, anchor, remark, parent)
             return {"file": head.file, "sha256": head.sha256, "verdict": verdict}
 
-        return await self._do("saving", save)
+        return await self._do("saving", save, saves=True)
 
     async def keep_draft(self, request: Request) -> Response:
         """Keep what is not finished."""
@@ -168,14 +168,13 @@ class Interface:
         return _tell(job)
 
     async def cancel(self, request: Request) -> Response:
-        """Cancel a job."""
+        """Cancel a job; one that saves goes on, and says so."""
         job = self._job(request)
-        if not job.future.done():
-            job.cancelled.set()
+        job.cancel()
         return _tell(job)
 
-    async def _do(self, title: str, act: Callable[[], dict[str, Any]]) -> Response:
-        job = self.jobs.start(title, act)
+    async def _do(self, title: str, act: Callable[[], dict[str, Any]], saves: bool = False) -> Response:
+        job = self.jobs.start(title, act, saves)
         await asyncio.to_thread(job.wait, _PROMPT_S)
         return _tell(job)
 

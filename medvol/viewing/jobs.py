@@ -38,12 +38,14 @@ class Job:
     Args:
         title: What is done, such as ``propagating``.
         act: Does it and returns plain values for JSON.
+        saves: It writes what a reader made, so it is done to its end, whoever cancels it.
     """
 
-    def __init__(self, title: str, act: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, title: str, act: Callable[[], dict[str, Any]], saves: bool = False) -> None:
         self.job_id = secrets.token_hex(8)
         self.title = title
         self.act = act
+        self.saves = saves
         self.cancelled = threading.Event()
         self.work: Work | None = None
         self.began = time.monotonic()
@@ -59,6 +61,11 @@ class Job:
         if self.future.done():
             return "failed" if self.error is not None else "done"
         return "running" if self.future.running() else "waiting"
+
+    def cancel(self) -> None:
+        """Cancel it where it has not ended; a job that saves goes on."""
+        if not self.saves and not self.future.done():
+            self.cancelled.set()
 
     def wait(self, seconds: float) -> None:
         """Wait until it has ended, but no longer than this."""
@@ -91,9 +98,9 @@ class Jobs:
         self._lock = threading.Lock()
         self.display = JobDisplay()
 
-    def start(self, title: str, act: Callable[[], dict[str, Any]]) -> Job:
-        """Queue a job."""
-        job = Job(title, act)
+    def start(self, title: str, act: Callable[[], dict[str, Any]], saves: bool = False) -> Job:
+        """Queue a job; arguments as of ``Job``."""
+        job = Job(title, act, saves)
         with self._lock:
             self._jobs[job.job_id] = job
             ended = [name for name, other in self._jobs.items() if other.future.done()]
@@ -108,12 +115,11 @@ class Jobs:
             return self._jobs.get(job_id)
 
     def close(self) -> None:
-        """Cancel what runs and take nothing more."""
+        """Cancel what runs and what waits, do what saves to its end, and take nothing more."""
         with self._lock:
             for job in self._jobs.values():
-                if not job.future.done():
-                    job.cancelled.set()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+                job.cancel()
+        self._worker.shutdown(wait=True)
 
     def _run(self, job: Job) -> dict[str, Any]:
         if job.cancelled.is_set():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from medvol.core.types import Evidence
 from medvol.imaging.reading import read_mask, read_volume
 from medvol.inference.records import read_record
 from medvol.inference.repropagation import repropagate
+from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
 from medvol.viewing.gate import Gate
 from medvol.viewing.packing import unpack_mask
 from medvol.viewing.reading_folder import ReadingFolder
 from medvol.viewing.scans import Scan
-from tests.viewing.conftest import HOSTILE, Api, SlowPropagator, make_desk, write_scan
+from tests.viewing.conftest import BOX, HOSTILE, Api, SlowPropagator, make_desk, write_scan
 
 
 def moved_anchor() -> dict[str, object]:
@@ -329,6 +331,61 @@ def test_a_long_propagation_tells_how_far_it_is_and_can_be_cancelled(answers: Pa
         assert made.client.delete(f"api/jobs/{told['job']}").json()["state"] == "cancelled"
         again = made.post(f"api/answers/{opened['id']}/open")
         assert again.status_code == 200, "the worker is free again"
+    made.close()
+
+
+def test_a_reading_that_is_being_saved_is_not_cancelled(answers: Path) -> None:
+    made = Api(make_desk(answers, propagator=SlowPropagator(pause_s=0.03)))
+    with show_progress(made.jobs.display):
+        opened = made.first("the block")
+        body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", **parent(opened)}
+        begun = made.begin(f"api/answers/{opened['id']}/readings", body)
+        assert begun.status_code == 202
+        address = f"api/jobs/{begun.json()['job']}"
+        assert made.client.delete(address).json()["state"] == "running"
+        assert made.get(f"{address}?wait=20").json()["result"]["verdict"] == "corrected"
+        assert made.first("the block")["verdict"] == "corrected"
+    made.close()
+
+
+class LatePolicy(ScriptedPolicy):
+    """Waits with its answer, and says nothing of how far it is."""
+
+    may_answer = threading.Event()
+
+    def generate(self, prompts, n, sampling):
+        assert self.may_answer.wait(20)
+        return super().generate(prompts, n, sampling)
+
+
+def test_of_a_question_that_is_cancelled_nothing_is_written(tmp_path: Path) -> None:
+    made = Api(make_desk(write_scan(tmp_path / "ct.nii.gz"), out=tmp_path / "out", policy=LatePolicy([BOX])))
+    with show_progress(made.jobs.display):
+        scan = made.get("api/session").json()["scans"][0]["scan"]
+        begun = made.begin("api/answers", {"scan": scan, "query": "the block", "ask": True})
+        assert begun.status_code == 202, begun.text
+        assert made.client.delete(f"api/jobs/{begun.json()['job']}").json()["state"] == "cancelled"
+        LatePolicy.may_answer.set()
+        made.close()
+    assert made.get("api/answers").json()["answers"] == []
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_boxes_that_are_back_where_they_were_have_the_mask_that_is_shown(answers: Path) -> None:
+    """The session's propagator has other settings than that of the answers."""
+    made = Api(make_desk(answers, propagator=ExtrudePropagator(half_depth_slices=4)))
+    opened = made.first("the block")
+    link, before = f"api/answers/{opened['id']}", own(opened)
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", **parent(opened)}
+    assert made.post(f"{link}/readings", body).status_code == 200
+    moved = made.first("the block")
+    assert moved["current"]["mask"] != moved["original"]["mask"] == opened["original"]["mask"]
+    shown = made.post(f"{link}/mask", {"anchor": before}).json()["result"]
+    assert shown["mask"] == opened["original"]["mask"]
+    reply = made.post(f"{link}/readings", {**body, "anchor": before, **parent(moved)})
+    assert made.first("the block")["current"]["mask"] == shown["mask"]
+    record = read_record(answers / "readings" / reply.json()["result"]["file"])
+    assert record.propagator["half_depth_slices"] == 1, "what made the mask"
     made.close()
 
 

@@ -62,7 +62,7 @@ def test_a_cancelled_job_stops_at_its_next_step_and_the_next_one_runs(jobs: Jobs
     job, after = jobs.start("long", act), jobs.start("short", lambda: {"done": True})
     assert began.wait(10)
     assert after.describe()["state"] == "waiting"
-    job.cancelled.set()
+    job.cancel()
     assert job.describe()["state"] == "cancelled"
     after.wait(10)
     assert after.describe()["result"] == {"done": True}
@@ -73,11 +73,35 @@ def test_what_waits_can_be_cancelled_before_it_begins(jobs: Jobs) -> None:
     go, ran = threading.Event(), []
     first = jobs.start("first", lambda: {"x": go.wait(10)})
     second = jobs.start("second", lambda: {"x": ran.append(1)})
-    second.cancelled.set()
+    second.cancel()
     go.set()
     first.wait(10)
     second.wait(10)
     assert ran == []
+
+
+def test_what_saves_is_done_though_it_is_cancelled_and_the_server_stops() -> None:
+    jobs, go, began, ran = Jobs(), threading.Event(), threading.Event(), []
+
+    def save_slowly():
+        began.set()
+        assert go.wait(10)
+        with Work("writing"):
+            ran.append("slow")
+        return {}
+
+    with show_progress(jobs.display):
+        running = jobs.start("saving", save_slowly, saves=True)
+        waiting = jobs.start("saving", lambda: {"x": ran.append("waiting")}, saves=True)
+        other = jobs.start("following", lambda: {"x": ran.append("other")})
+        assert began.wait(10)
+        for job in (running, waiting, other):
+            job.cancel()
+        assert [job.state for job in (running, waiting, other)] == ["running", "waiting", "cancelled"]
+        threading.Timer(0.2, go.set).start()
+        jobs.close()
+    assert ran == ["slow", "waiting"]
+    assert [job.state for job in (running, waiting)] == ["done", "done"]
 
 
 def test_failures_are_sentences(jobs: Jobs) -> None:
