@@ -199,6 +199,19 @@ def test_planes_move_from_answer_to_answer(browser: Browser, many_page: Path) ->
         assert opened.errors == []
 
 
+def test_planes_of_the_answer_that_was_asked_for_last_are_shown(browser: Browser, many_page: Path) -> None:
+    """The second button is pressed while NiiVue still loads for the first."""
+    with browser.open(many_page) as opened:
+        page = opened.page
+        page.evaluate("for (const n of [1, 2]) document.querySelector(`#answer-${n} .planes .open`).click()")
+        page.wait_for_selector("#answer-2 .planes[data-ready]", timeout=120_000)
+        assert page.locator("#answer-2 .stage canvas").count() == 1
+        assert page.locator(".planes.opened").count() == 1
+        page.click("#answer-1 .open")
+        page.wait_for_selector("#answer-1 .planes[data-ready]", timeout=120_000)
+        assert opened.errors == []
+
+
 def test_absent_and_failed_answers_are_shown_as_such(browser: Browser, many_page: Path) -> None:
     with browser.open(many_page) as opened:
         page = opened.page

@@ -30,8 +30,10 @@ async function openPlanes(section) {
   }
 }
 
+// Somebody may ask for another answer while NiiVue or the stack of this one comes; then this one is not shown.
 async function drawPlanes(section) {
   const niivue = await (shown.niivue ??= loadNiivue());
+  if (shown.section !== section) return;
   if (shown.canvas === null) {
     shown.canvas = document.createElement("canvas");
     shown.canvas.tabIndex = 0;
@@ -87,7 +89,6 @@ async function makeView(niivue) {
   return view;
 }
 
-// Somebody may ask for another answer while this one is unpacked; then it is not shown.
 async function showStack(niivue, view, section) {
   const stack = JSON.parse(section.closest("article").querySelector(".viewer").dataset.stack);
   const scan = await unpack(stack.scan);
@@ -100,7 +101,7 @@ async function showStack(niivue, view, section) {
   }
   const volumes = [await niivue.NVImage.new(scan, "scan.nii", CLEAR, 1, null, 0, 255)];
   for (const { voxels, colormap } of masks) {
-    volumes.push(await niivue.NVImage.new(voxels, "mask.nii", colormap, opacityOf(section), null, 0, 1));
+    volumes.push(await niivue.NVImage.new(voxels, "mask.nii", colormap, 1, null, 0, 1));
   }
   if (shown.section !== section) return;
   for (const mesh of [...view.meshes]) view.removeMesh(mesh);
@@ -112,6 +113,7 @@ async function showStack(niivue, view, section) {
   }
   view.setRenderAzimuthElevation(160, 15);
   view.setScale(1.25);
+  showOpacity(view, section);
   showScan3D(view, section);
   moveToEvidence(view, stack, masks[masks.length - 1].voxels);
   section.dataset.ready = "yes";
@@ -139,8 +141,9 @@ function leaveWheel(event) {
   if (document.activeElement !== shown.canvas) event.stopPropagation();
 }
 
-function opacityOf(section) {
-  return Number(section.querySelector(".opacity").value) / 100;
+function showOpacity(view, section) {
+  const opacity = Number(section.querySelector(".opacity").value) / 100;
+  for (let k = 1; k < view.volumes.length; k++) view.setOpacity(k, opacity);
 }
 
 function showScan3D(view, section) {
@@ -161,13 +164,13 @@ function startPlanes() {
     }
     offer(section.querySelector(".open"), () => openPlanes(section));
     section.querySelector(".stage").addEventListener("wheel", leaveWheel, { capture: true });
-    section.querySelector(".opacity").addEventListener("input", async () => {
+    // What is set before the answer's own volumes are there is read when they come.
+    const change = (show) => async () => {
       const view = await shown.view;
-      for (let k = 1; k < view.volumes.length; k++) view.setOpacity(k, opacityOf(section));
-    });
-    section.querySelector(".with-scan").addEventListener("change", async () => {
-      showScan3D(await shown.view, section);
-    });
+      if (section.dataset.ready) show(view, section);
+    };
+    section.querySelector(".opacity").addEventListener("input", change(showOpacity));
+    section.querySelector(".with-scan").addEventListener("change", change(showScan3D));
   }
   if (able && document.querySelectorAll("article.answer").length === 1) openPlanes(sections[0]);
 }
