@@ -3,6 +3,7 @@
 const MOST = 128;
 const MARGIN = 2;
 let viewer = null;
+let wanted = null;
 
 function load() {
   return new Promise((resolve, reject) => {
@@ -38,13 +39,16 @@ export function hasWebGL() {
   return Boolean(document.createElement("canvas").getContext("webgl2"));
 }
 
+// Another mask may be wanted while this one is made ready; then this one is not shown.
 export async function show(place, scan, mask) {
+  wanted = mask;
   viewer ??= start(place);
   const { niivue, view } = await viewer;
-  for (const volume of [...view.volumes]) view.removeVolume(volume);
-  if (mask.empty) return;
-  const values = thin(scan, mask);
-  const volume = await niivue.NVImage.new(nifti(values).buffer, "mask.nii", "medvolMask", 1, null, 0, 1);
+  const file = mask.empty ? null : nifti(thin(scan, mask)).buffer;
+  const volume = file && (await niivue.NVImage.new(file, "mask.nii", "medvolMask", 1, null, 0, 1));
+  if (wanted !== mask) return;
+  for (const earlier of [...view.volumes]) view.removeVolume(earlier);
+  if (volume === null) return;
   view.addVolume(volume);
   await view.setVolumeRenderIllumination(0.6);
   view.drawScene();
