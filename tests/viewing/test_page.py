@@ -417,3 +417,206 @@ def test_several_anchors_are_shown_moved_added_and_deleted(two_anchors: tuple[An
     saved = read_record(folder / "readings" / (page.get_attribute("body", "data-saved") or ""))
     assert [one.key_slice for one in saved.evidence.anchors] == [3, 8, 5]
     assert page.faults == []
+
+
+def readings(tmp_path: Path) -> list[str]:
+    return [path.name for path in (tmp_path / "answers" / "readings").glob("*.json")]
+
+
+def opened_answer(tab: Any) -> str:
+    return tab.inner_text("#answers button[aria-current] .what")
+
+
+def hold(tab: Any, address: str) -> list[Any]:
+    """The requests to an address: they wait until a test lets them go."""
+    held: list[Any] = []
+    tab.route(address, lambda route: held.append(route))
+    return held
+
+
+NUDGED = {"key_slice": 3, "boxes_px": [[11, 6, 31, 18]]}
+REST_MS = 800
+"""After this long nothing that a key began is still to come."""
+
+
+def test_a_nudge_stays_on_its_slice_and_is_one_step_of_the_history(page: Any) -> None:
+    first = anchor(page)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_timeout(REST_MS)
+    assert page.inner_text("#place") == "slice 5"
+    assert anchor(page) == NUDGED
+    page.keyboard.press("Home")
+    for key in ("Shift+ArrowRight", "Shift+ArrowLeft", "Alt+ArrowDown"):
+        page.keyboard.press(key)
+    assert anchor(page) == {"key_slice": 3, "boxes_px": [[11, 6, 31, 19]]}
+    page.keyboard.press("z")
+    page.wait_for_timeout(REST_MS)
+    assert anchor(page) == NUDGED
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Delete")
+    page.wait_for_timeout(REST_MS)
+    assert anchor(page) == {"key_slice": None, "boxes_px": []}
+    for wanted in ({"key_slice": 3, "boxes_px": [[12, 6, 32, 18]]}, NUDGED, first):
+        page.keyboard.press("z")
+        wait_for_anchor(page, wanted)
+    assert page.faults == []
+
+
+def test_a_nudge_stays_in_its_answer(page: Any, tmp_path: Path) -> None:
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("a")
+    page.locator("#banner", has_text="The boxes were moved").wait_for(timeout=WAIT_MS)
+    page.keyboard.press("z")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("c")
+    page.locator("#banner", has_text="The mask is not there yet").wait_for(timeout=WAIT_MS)
+    page.keyboard.press("z")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(".")
+    until(page, lambda: opened_answer(page), "the tail")
+    page.wait_for_timeout(REST_MS)
+    assert anchor(page) == {"key_slice": None, "boxes_px": []}
+    choose(page, "the block")
+    assert anchor(page) == NUDGED, "its draft"
+    assert readings(tmp_path) == []
+    assert page.faults == []
+
+
+def test_nothing_happens_to_an_answer_while_the_pointer_holds_its_box(page: Any, tmp_path: Path) -> None:
+    page.locator("#measures:not(.stale)").wait_for(timeout=WAIT_MS)
+    page.mouse.move(*place(page, 20, 12))
+    page.mouse.down()
+    page.mouse.move(*place(page, 22, 12))
+    page.mouse.wheel(0, -100)
+    for key in ("ArrowUp", "a", "r", ".", "n", "Delete", "Shift+ArrowRight", "z"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(REST_MS)
+    page.mouse.up()
+    assert anchor(page) == {"key_slice": 3, "boxes_px": [[12, 6, 32, 18]]}
+    assert (opened_answer(page), page.inner_text("#place")) == ("the block", "key slice 3")
+    kept(page)
+    assert readings(tmp_path) == []
+    assert page.faults == []
+
+
+def test_a_box_that_is_held_when_another_answer_opens_is_let_go(page: Any) -> None:
+    page.mouse.move(*place(page, 20, 12))
+    page.mouse.down()
+    page.mouse.move(*place(page, 22, 12))
+    page.evaluate("document.querySelectorAll('#answers button')[1].click()")
+    until(page, lambda: opened_answer(page), "the tail")
+    page.locator("#measures:not(.stale)").wait_for(timeout=WAIT_MS)
+    page.mouse.up()
+    assert anchor(page) == {"key_slice": None, "boxes_px": []}
+    assert page.faults == []
+
+
+def test_an_answer_that_is_being_saved_is_neither_changed_nor_left(page: Any, tmp_path: Path) -> None:
+    held = hold(page, "**/readings")
+    page.keyboard.press("a")
+    until(page, lambda: len(held), 1)
+    drag(page, (20, 12), (22, 12))
+    for key in ("Shift+ArrowRight", "n", "Delete", "a", "."):
+        page.keyboard.press(key)
+    page.wait_for_timeout(REST_MS)
+    assert anchor(page)["boxes_px"] == [list(BLOCK)]
+    assert (opened_answer(page), len(held)) == ("the block", 1)
+    assert page.locator("#remark[readonly]").is_visible()
+    held[0].continue_()
+    until(page, lambda: opened_answer(page), "the tail")
+    until(page, lambda: page.locator("#remark[readonly]").count(), 0)
+    assert len(readings(tmp_path)) == 1
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("key", ["a", "Enter"])
+def test_a_key_that_is_held_judges_one_answer(page: Any, tmp_path: Path, key: str) -> None:
+    page.locator("#measures:not(.stale)").wait_for(timeout=WAIT_MS)
+    page.focus("#accept")
+    page.keyboard.down(key)
+    until(page, lambda: opened_answer(page), "the tail")
+    page.locator("#remark:not([readonly])").wait_for(timeout=WAIT_MS)
+    for _ in range(3):
+        page.keyboard.down(key)  # the browser tells that it is repeated
+        page.wait_for_timeout(100)
+    page.keyboard.up(key)
+    page.wait_for_timeout(REST_MS)
+    assert opened_answer(page) == "the tail"
+    assert len(readings(tmp_path)) == 1
+
+
+def test_what_could_not_be_kept_is_not_left(browser: Any, page: Any, live: Live) -> None:
+    for other in open_page(browser, live):
+        drag(page, (20, 12), (22, 12))
+        kept(page)
+        drag(other, (20, 12), (20, 15))
+        for _ in range(2):
+            other.keyboard.press(".")
+            other.locator("#banner", has_text="has changed this answer meanwhile").wait_for(timeout=WAIT_MS)
+            other.wait_for_timeout(REST_MS)
+            assert opened_answer(other) == "the block"
+            assert other.locator("#banner").is_visible()
+        other.click("text=Put mine on top")
+        kept(other)
+        assert anchor(other)["boxes_px"] == [[10, 9, 30, 21]]
+        other.keyboard.press(".")
+        until(other, lambda tab=other: opened_answer(tab), "the tail")
+        other.faults.clear()  # the browser tells of the refused request itself
+
+
+def test_what_goes_on_top_of_theirs_goes_to_its_own_answer(browser: Any, page: Any, live: Live) -> None:
+    """The reader opens another answer while theirs is still loaded."""
+    for other in open_page(browser, live):
+        drag(page, (20, 12), (22, 12))
+        kept(page)
+        drag(other, (20, 12), (20, 15))
+        other.locator("#banner", has_text="has changed this answer meanwhile").wait_for(timeout=WAIT_MS)
+        address = f"**/answers/{other.get_attribute('body', 'data-answer')}/open"
+        held = hold(other, address)
+        other.click("text=Put mine on top")
+        until(other, lambda held=held: len(held), 1)
+        choose(other, "the tail")
+        held[0].continue_()
+        other.wait_for_timeout(REST_MS)
+        assert (opened_answer(other), anchor(other)["boxes_px"]) == ("the tail", [])
+        other.unroute(address)
+        choose(other, "the block")
+        assert anchor(other)["boxes_px"] == [[10, 9, 30, 21]]
+        other.faults.clear()  # the browser tells of the refused request itself
+
+
+def test_the_server_goes_before_a_change_is_kept(page: Any, live: Live, tmp_path: Path) -> None:
+    live.stop()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press(".")
+    page.locator("#banner", has_text="The server does not answer").wait_for(timeout=WAIT_MS)
+    assert (opened_answer(page), anchor(page)) == ("the block", NUDGED)
+    again = Live(tmp_path / "answers", live.port)
+    try:
+        kept(page)
+        assert (opened_answer(page), anchor(page)) == ("the block", NUDGED)
+    finally:
+        page.close()
+        again.stop()
+
+
+def test_the_mask_that_was_asked_for_last_is_shown_in_3d(page: Any) -> None:
+    page.wait_for_selector("#three canvas", timeout=WAIT_MS)
+    script = """async () => {
+        const { show } = await import("./page/three.js");
+        const shown = new Set();
+        const { addVolume, removeVolume } = niivue.Niivue.prototype;
+        Object.assign(niivue.Niivue.prototype, {
+            addVolume(volume) { shown.add(volume); addVolume.call(this, volume); },
+            removeVolume(volume) { shown.delete(volume); removeVolume.call(this, volume); },
+        });
+        const mask = () => ({ empty: false, shape: [1, 2, 2], values: new Uint8Array(4).fill(1) });
+        const place = document.getElementById("three");
+        await Promise.all([mask(), mask()].map((one) => show(place, { spacing: [1, 1, 1] }, one)));
+        return shown.size;
+    }"""
+    page.wait_for_timeout(1500)
+    assert page.evaluate(script) == 1
+    assert page.faults == []

@@ -25,15 +25,24 @@ class Desk {
     this.followed = { original: null, now: null, truth: null };
     this.now = null;
     this.job = null;
+    this.mine = null;
+    this.nudged = null;
+    this.kept = true;
+    this.judging = false;
     this.turn = 0;
     this.gone = false;
-    this.torn = false;
+    this.torn = null;
     this.saving = Promise.resolve();
     this.views = new Views(this);
   }
 
   get anchor() {
     return this.history?.now;
+  }
+
+  // An answer that is not here yet, or is just being saved, stays as it is.
+  get mayChange() {
+    return this.answer !== null && !this.judging;
   }
 
   async start() {
@@ -59,19 +68,28 @@ class Desk {
     this.list();
   }
 
-  // Open an answer: its last reading, and the draft where one is not finished.
+  // Open an answer: its last reading, and the draft where one is not finished. What cannot be kept is not left.
   async open(id) {
-    await this.keepNow();
+    if (this.judging) return this.say("This answer is being saved; wait a moment.");
+    if (!(await this.keepNow()) || this.judging) return;
     const turn = ++this.turn;
     showBanner(null);
     await this.preview(this.answers.find((listed) => listed.id === id), turn);
     const answer = await this.work(`api/answers/${id}/open`, {});
+    const { original, current, truth } = answer;
+    const followed = {
+      original: await Mask.unpack(original.mask),
+      now: await Mask.unpack(current.mask),
+      truth: truth === null ? null : await Mask.unpack(truth),
+    };
     if (turn !== this.turn) return;
     this.answer = answer;
+    this.followed = followed;
+    this.now = current;
     this.history = History.resume(`history ${id}`, anchorIn(answer.current), anchorIn(answer.draft ?? answer.current));
     this.revision = answer.draft?.revision ?? 0;
-    this.kept = true;
-    this.torn = false;
+    this.torn = null;
+    this.showWhetherFree();
     byId("remark").value = answer.draft?.remark ?? "";
     if (answer.draft !== null) {
       const stale = answer.draft.parent_sha256 !== answer.current.sha256;
@@ -79,12 +97,6 @@ class Desk {
     }
     for (const id of ["show-original", "show-truth"]) byId(id).checked = false;
     byId("show-mask").checked = true;
-    this.followed = {
-      original: await Mask.unpack(answer.original.mask),
-      now: await Mask.unpack(answer.current.mask),
-      truth: answer.truth === null ? null : await Mask.unpack(answer.truth),
-    };
-    this.now = answer.current;
     this.views.chosen = 0;
     const span = this.followed.now.span;
     const middle = span === null ? Math.floor(this.scan.depth / 2) : Math.floor((span[0] + span[1]) / 2);
@@ -94,15 +106,30 @@ class Desk {
     this.setWindow(answer.scan.windows.find(({ name }) => name === answer.window) ?? answer.scan.windows[0]);
     this.refreshPanel();
     this.list();
-    if (answer.draft !== null) this.follow();
+    if (this.mine?.id === id) this.putMine();
+    else if (answer.draft !== null) this.follow();
     else this.draw3D();
+  }
+
+  // What the reader had when somebody else was there first goes on top of theirs.
+  putMine() {
+    const { anchor, remark } = this.mine;
+    this.mine = null;
+    byId("remark").value = remark;
+    this.history.push(anchor);
+    this.settle();
   }
 
   // The scan and the boxes at once; masks and measures follow.
   async preview(listed, turn) {
     clearTimeout(this.third);
+    clearTimeout(this.nudged);
+    this.views.letGo();
     this.answer = null;
+    this.history = null;
+    this.nudged = null;
     this.now = null;
+    this.showWhetherFree();
     this.followed = { original: null, now: null, truth: null };
     const about = await this.work(`api/scans/${listed.scan}/open`, {});
     if (turn !== this.turn) return;
@@ -148,7 +175,7 @@ class Desk {
 
   // An anchor that the reader made: kept in the history, as a draft, and followed to its mask.
   change(anchor) {
-    if (this.answer && this.history.push(anchor)) this.settle();
+    if (this.mayChange && this.history.push(anchor)) this.settle();
   }
 
   // Boxes on the slice in view: those of the anchor there, of one that moves to it, or of a new one.
@@ -157,6 +184,7 @@ class Desk {
   }
 
   settle() {
+    this.views.letGo();
     this.views.chosen = Math.min(this.views.chosen, Math.max(0, this.views.boxes.length - 1));
     this.keep();
     this.follow();
@@ -164,16 +192,18 @@ class Desk {
     this.views.redraw();
   }
 
-  // The mask of the anchor as it is now; an earlier request that still runs is cancelled.
+  // The mask of the anchor as it is now; an earlier one that is still followed is cancelled.
   async follow() {
     const { anchor, answer } = this;
-    if (this.job) cancel(this.job);
+    clearTimeout(this.nudged);
+    this.nudged = null;
+    if (this.job?.kind === "follow") cancel(this.job.id);
     if (sameAnchor(anchor, answer.current)) return this.take(answer.current, anchor);
     if (sameAnchor(anchor, answer.original)) return this.take(answer.original, anchor);
     this.now = null;
     this.refreshPanel();
     try {
-      await this.take(await this.work(`api/answers/${answer.id}/mask`, { anchor }), anchor);
+      await this.take(await this.work(`api/answers/${answer.id}/mask`, { anchor }, "follow"), anchor);
     } catch (error) {
       if (!(error instanceof Cancelled)) this.explain(error);
     }
@@ -198,12 +228,16 @@ class Desk {
     this.timer = setTimeout(() => this.keepNow(), KEEP_MS);
   }
 
-  keepNow() {
+  // True when all that the reader did is kept.
+  async keepNow() {
     clearTimeout(this.timer);
-    if (this.kept !== false || !this.answer || this.torn) return this.saving;
-    this.kept = true;
-    this.saving = this.saving.then(() => this.sendDraft());
-    return this.saving;
+    if (this.torn) this.explain(this.torn);
+    else if (!this.kept) {
+      this.kept = true;
+      this.saving = this.saving.then(() => this.sendDraft());
+    }
+    await this.saving;
+    return this.kept;
   }
 
   async sendDraft() {
@@ -232,21 +266,39 @@ class Desk {
 
   // Accept, correct or reject. A verdict on moved boxes is a correction.
   async judge(verdict) {
-    if (!this.answer) return;
-    if (this.now === null && verdict === "corrected") return this.say("The mask is not there yet; wait, or undo.");
-    await this.keepNow();
-    const { answer, anchor } = this;
-    const body = { verdict, anchor, remark: byId("remark").value.trim(), parent_sha256: answer.current.sha256 };
-    const saved = await this.work(`api/answers/${answer.id}/readings`, body);
-    this.kept = true;
-    byId("kept").textContent = `saved: ${saved.file}`;
-    document.body.dataset.saved = saved.file;
-    await this.refresh();
+    if (!this.mayChange || this.views.holdsBox) return;
+    const { answer } = this;
+    const moved = !sameAnchor(this.anchor, answer.current);
+    if (moved && verdict !== "corrected") return this.say("The boxes were moved: correct, or undo.");
+    if (this.now === null) return this.say("The mask is not there yet; wait, or undo.");
+    this.judging = true;
+    this.showWhetherFree();
+    try {
+      if (!(await this.keepNow())) return;
+      await this.save(verdict);
+    } finally {
+      this.judging = false;
+      this.showWhetherFree();
+    }
     const place = this.answers.findIndex(({ id }) => id === answer.id);
     const order = [...this.answers.slice(place + 1), ...this.answers.slice(0, place)];
     const next = order.find((other) => other.verdict === null);
     await this.open(next ? next.id : answer.id);
     if (!next) this.say("All answers are read.");
+  }
+
+  async save(verdict) {
+    const { answer, anchor } = this;
+    const body = { verdict, anchor, remark: byId("remark").value.trim(), parent_sha256: answer.current.sha256 };
+    const saved = await this.work(`api/answers/${answer.id}/readings`, body, "save");
+    byId("kept").textContent = `saved: ${saved.file}`;
+    document.body.dataset.saved = saved.file;
+    await this.refresh();
+  }
+
+  // A remark that is written while it cannot be kept would be lost.
+  showWhetherFree() {
+    byId("remark").readOnly = !this.mayChange;
   }
 
   async ask(byPolicy) {
@@ -260,19 +312,20 @@ class Desk {
     byId("axial").focus();
   }
 
-  // Work that may take long: told after a moment, and cancelled by Esc.
-  async work(path, body) {
+  // Work that may take long: told after a moment, and cancelled by Esc; what saves is done to its end.
+  async work(path, body, kind = "read") {
     let mine = null;
     const tell = (progress, title) => {
       if (mine !== null && this.job !== mine) return;
       byId("work").hidden = progress === null;
+      byId("cancel").hidden = kind === "save";
       if (progress === null) return;
       byId("work-text").textContent = progress.text || `${title}, ${Math.round(progress.seconds)} s so far`;
       if (progress.share === null) byId("work-bar").removeAttribute("value");
       else byId("work-bar").value = progress.share;
     };
     try {
-      return await run(path, body, tell, (job) => (this.job = mine = job));
+      return await run(path, body, tell, (id) => (this.job = mine = { id, kind }));
     } finally {
       if (this.job === mine) {
         this.job = null;
@@ -282,17 +335,18 @@ class Desk {
   }
 
   async cancel() {
-    if (!this.job) return;
-    await cancel(this.job);
-    if (this.answer && this.now === null && this.history.canUndo) this.undo();
+    const { job, anchor } = this;
+    if (!job || job.kind === "save") return;
+    await cancel(job.id);
+    if (job.kind === "follow" && this.anchor === anchor && this.now === null) this.undo();
   }
 
   undo() {
-    if (this.history?.canUndo) this.to(this.history.undo());
+    if (this.mayChange && this.history.canUndo) this.to(this.history.undo());
   }
 
   redo() {
-    if (this.history?.canRedo) this.to(this.history.redo());
+    if (this.mayChange && this.history.canRedo) this.to(this.history.redo());
   }
 
   // To the key slice; of several to the next one towards the head, and from the last to the first.
@@ -302,12 +356,13 @@ class Desk {
   }
 
   to(anchor) {
+    this.views.letGo();
     if (anchor.key_slice !== null) this.views.goTo(anchor.key_slice);
     this.settle();
   }
 
   add() {
-    if (!this.answer || !this.mayAdd()) return;
+    if (!this.mayChange || !this.mayAdd()) return;
     const { width, height } = this.scan;
     const [x, y] = this.views.cross;
     const [w, h] = [Math.max(2, Math.round(width / 8)), Math.max(2, Math.round(height / 8))];
@@ -319,12 +374,12 @@ class Desk {
   }
 
   remove() {
-    if (!this.answer || !this.views.onKey) return;
+    if (!this.mayChange || !this.views.onKey) return;
     this.put(this.views.boxes.filter((_, index) => index !== this.views.chosen));
   }
 
   makeKey() {
-    if (!this.answer || this.anchor.boxes_px.length === 0) return;
+    if (!this.mayChange || this.anchor.boxes_px.length === 0) return;
     this.put(this.views.near.boxes_px, this.views.near);
   }
 
@@ -335,16 +390,20 @@ class Desk {
     return free;
   }
 
+  // The box moves at once. Nudges that follow one another are one step of the history, and the mask waits for the last.
   nudge(dx, dy, resize) {
-    const [boxes, moved] = [this.views.nudge(dx, dy, resize), this.views.near];
-    if (boxes === null) return;
-    this.views.preview = boxes;
+    const boxes_px = this.mayChange ? this.views.nudge(dx, dy, resize) : null;
+    if (boxes_px === null) return;
+    const anchor = withAnchor(this.anchor, this.views.near, { key_slice: this.views.cross[2], boxes_px });
+    if (sameAnchor(anchor, this.anchor)) return;
+    if (this.nudged === null) this.history.push(anchor);
+    else this.history.amend(anchor);
+    this.now = null;
+    this.keep();
+    this.refreshPanel();
     this.views.redraw();
     clearTimeout(this.nudged);
-    this.nudged = setTimeout(() => {
-      this.views.preview = null;
-      this.put(boxes, moved);
-    }, NUDGE_MS);
+    this.nudged = setTimeout(() => this.follow(), NUDGE_MS);
   }
 
   next(step) {
@@ -436,10 +495,8 @@ class Desk {
     const { now } = this.followed;
     if (now === null) return;
     this.third = setTimeout(() => {
-      show(place, scan, now).then(
-        () => (byId("three-note").textContent = now.empty ? "no mask" : ""),
-        (error) => (byId("three-note").textContent = error.message),
-      );
+      const tell = (text) => this.followed.now === now && (byId("three-note").textContent = text);
+      show(place, scan, now).then(() => tell(now.empty ? "no mask" : ""), (error) => tell(error.message));
     }, 250);
   }
 
@@ -448,27 +505,24 @@ class Desk {
   }
 
   // Somebody else was there first: nothing of either is lost.
-  conflict(text) {
-    this.torn = true;
-    const load = async (keepMine) => {
-      const mine = { anchor: this.anchor, remark: byId("remark").value };
-      this.torn = false;
+  conflict(error) {
+    this.torn = error;
+    this.kept = false;
+    const { id } = this.answer;
+    const load = (mine) => {
+      this.mine = mine;
+      this.torn = null;
       this.kept = true;
-      await this.open(this.answer.id);
-      if (!keepMine) return;
-      showBanner(null);
-      this.torn = false;
-      byId("remark").value = mine.remark;
-      this.history.push(mine.anchor);
-      this.settle();
+      return this.try(() => this.open(id));
     };
-    showBanner(text, ["Load theirs", () => this.try(() => load(false))], ["Put mine on top", () => this.try(() => load(true))]);
+    const putOnTop = () => load({ id, anchor: this.anchor, remark: byId("remark").value });
+    showBanner(`${error.message}.`, ["Load theirs", () => load(null)], ["Put mine on top", putOnTop]);
   }
 
   explain(error) {
     if (error instanceof Cancelled) return;
     if (error instanceof Gone) return this.waitForServer();
-    if (error instanceof Refusal && error.status === 409) return this.conflict(`${error.message}.`);
+    if (error instanceof Refusal && error.status === 409) return this.conflict(error);
     this.say(error.message);
     if (!(error instanceof Refusal)) throw error;
   }
@@ -496,7 +550,7 @@ class Desk {
     clearTimeout(this.retry);
     showBanner(null);
     if (!this.answer) return this.try(() => this.start());
-    if (this.kept === false) this.keep();
+    if (!this.kept) this.keep();
     if (this.now === null) this.follow();
   }
 
@@ -536,20 +590,20 @@ const acts = {
   nudge: (dx, dy, resize) => desk.nudge(dx, dy, resize),
   undo: () => desk.undo(),
   redo: () => desk.redo(),
-  accept: () => byId("accept").click(),
-  correct: () => byId("correct").click(),
-  reject: () => byId("reject").click(),
+  accept: () => desk.try(() => desk.judge("accepted")),
+  correct: () => desk.try(() => desk.judge("corrected")),
+  reject: () => desk.try(() => desk.judge("rejected")),
   list: toggleList,
   fit: () => desk.views.center(),
 };
-listen(acts);
+listen(acts, () => desk.views.holdsBox);
 byId("keys").replaceChildren(...KEYS.flatMap(([key, what]) => [element("dt", key), element("dd", what)]));
 for (const button of document.querySelectorAll("[data-tool]")) {
   button.addEventListener("click", () => desk.choose(button.dataset.tool));
 }
 for (const id of ["show-mask", "show-original", "show-truth"]) byId(id).addEventListener("change", () => desk.views.redraw());
 byId("slice").addEventListener("input", () => desk.views.goTo(Number(byId("slice").value)));
-byId("remark").addEventListener("input", () => desk.answer && desk.keep());
+byId("remark").addEventListener("input", () => desk.keep());
 byId("new-question").addEventListener("submit", (event) => {
   event.preventDefault();
   desk.try(() => desk.ask(desk.session.policy !== null));
@@ -568,7 +622,7 @@ click("help-button", acts.help);
 click("toggle-list", toggleList);
 click("theme", () => document.documentElement.classList.toggle("light"));
 window.addEventListener("beforeunload", (event) => {
-  if (desk.kept === false) event.preventDefault();
+  if (!desk.kept || desk.mine !== null) event.preventDefault();
 });
 if (window.matchMedia("(max-width: 900px)").matches) toggleList();
 desk.try(() => desk.start());

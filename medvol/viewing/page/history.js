@@ -33,10 +33,15 @@ export class History {
 
   push(state) {
     if (sameAnchor(state, this.now)) return false;
-    this.states = [...this.states.slice(0, this.place + 1), state];
     this.place++;
-    if (this.name) keep(this.name, this.states);
+    this.amend(state);
     return true;
+  }
+
+  // A state in place of the last one, which was on the way to it.
+  amend(state) {
+    this.states = [...this.states.slice(0, this.place), state];
+    if (this.name) keep(this.name, this.states);
   }
 
   undo() {

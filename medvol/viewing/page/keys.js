@@ -21,16 +21,24 @@ export const KEYS = [
   ["?", "this list"],
 ];
 
-export function listen(acts) {
+// What a held key does again and again. All else it does once: the next answer is not judged before somebody saw it.
+const REPEATED = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "[", "]"]);
+
+// `busy` says when keys do nothing: while the pointer holds a box.
+export function listen(acts, busy) {
+  const done = (event, act) => {
+    event.preventDefault();
+    if (!busy() && (!event.repeat || REPEATED.has(event.key))) act();
+  };
   document.addEventListener("keydown", (event) => {
     const writes = event.target.matches("input[type=text], textarea, select, dialog *");
     if (event.key === "Escape" && writes && !event.target.closest("dialog")) return event.target.blur();
     if (writes) return;
+    if (event.repeat && event.key === "Enter" && event.target.matches("button")) return event.preventDefault();
     const arrow = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
     if (arrow && (event.shiftKey || event.altKey)) {
       const far = event.ctrlKey ? 10 : 1;
-      event.preventDefault();
-      return acts.nudge(arrow[0] * far, arrow[1] * far, event.altKey);
+      return done(event, () => acts.nudge(arrow[0] * far, arrow[1] * far, event.altKey));
     }
     if (event.ctrlKey || event.metaKey) {
       const letter = event.key.toLowerCase();
@@ -42,11 +50,6 @@ export function listen(acts) {
     const act = find(acts, event);
     if (act) done(event, act);
   });
-}
-
-function done(event, act) {
-  event.preventDefault();
-  act();
 }
 
 function find(acts, event) {

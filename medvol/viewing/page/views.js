@@ -38,8 +38,19 @@ export class Views {
     return this.near?.key_slice === this.cross[2];
   }
 
+  // A box that the pointer holds stays in its answer and on its slice until it is put; see also `letGo`.
+  get holdsBox() {
+    return this.hold?.kind === "box" || this.hold?.kind === "new";
+  }
+
+  // What the pointer has begun comes to nothing.
+  letGo() {
+    this.hold = undefined;
+    this.preview = null;
+  }
+
   goTo(z) {
-    if (!this.scan) return;
+    if (!this.scan || this.holdsBox) return;
     this.cross[2] = Math.max(0, Math.min(this.scan.depth - 1, Math.round(z)));
     this.desk.moved();
     this.redraw();
@@ -75,7 +86,7 @@ export class Views {
     const { canvas } = plane;
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
-      if (!this.scan) return;
+      if (!this.scan || this.holdsBox) return;
       if (event.ctrlKey) this.zoomAt(plane, event.deltaY < 0 ? 1.15 : 1 / 1.15);
       else this.turn(plane, Math.sign(event.deltaY));
     }, { passive: false });
@@ -117,7 +128,7 @@ export class Views {
     else if (plane !== this.axial) {
       this.hold = { ...start, kind: "cross" };
       this.aim(plane, at);
-    } else if (!this.desk.answer) return;
+    } else if (!this.desk.mayChange) return;
     else if (this.tool === "add") this.hold = this.desk.mayAdd() ? { ...start, kind: "new" } : undefined;
     else {
       const found = this.find(at);
@@ -134,7 +145,7 @@ export class Views {
 
   // Two fingers zoom and pan; what one of them had begun is let go.
   pinch(plane) {
-    this.preview = null;
+    this.letGo();
     this.hold = { kind: "pinch", plane, zoom: plane.zoom, pan: [...plane.pan], ...spread(this.pointers) };
   }
 
@@ -188,10 +199,8 @@ export class Views {
       return;
     }
     if (!this.hold || this.hold.id !== event.pointerId) return;
-    const boxes = this.preview;
-    this.preview = null;
-    const { kind, anchor } = this.hold;
-    this.hold = undefined;
+    const { preview: boxes, hold: { kind, anchor } } = this;
+    this.letGo();
     if (boxes !== null && !cancelled) {
       if (kind === "new") this.desk.choose("move");
       this.desk.put(boxes, anchor);
