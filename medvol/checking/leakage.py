@@ -11,7 +11,7 @@ from typing import Literal
 
 from medvol.checking.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail, scan_size
 from medvol.core.roles import CaseDataset
-from medvol.guarding.guard import find_scan_file, list_patients, list_volumes
+from medvol.guarding.cases import find_scan_file, list_patients, list_volumes
 from medvol.terminal.progress import counted
 
 LeakKind = Literal["patient", "file", "scan"]

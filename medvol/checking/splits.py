@@ -16,7 +16,7 @@ from medvol.checking.leakage import Leak, shared_files, shared_patients, shared_
 from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
-from medvol.guarding.guard import list_patients, list_volumes
+from medvol.guarding.cases import list_patients, list_volumes
 from medvol.imaging.formats.problems import RefusedScanError
 
 SECONDS = 120.0

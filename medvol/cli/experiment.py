@@ -5,6 +5,7 @@ A run has one folder, ``trainer.default_root_dir``; by default it is ``runs/`` a
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -47,9 +48,6 @@ from medvol.training.strategies import FSDP2Strategy
 
 MODULES = (EvaluationModule, GRPOModule, RejectionModule, SFTModule, ScratchModule, CaseDataModule, FSDP2Strategy)
 """Their bare names work in YAML because they are imported here; they need no registry."""
-
-_OTHER_STATE = ("loading state_dict", "loaded state dict")
-"""What torch says where a network, or an optimiser, is given the state of another one."""
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -280,7 +278,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         interrupted = isinstance(stop.__context__, KeyboardInterrupt)
         return end_stopped(verb, INTERRUPTED) if interrupted else int(stop.code or 0)
     except (RuntimeError, ValueError) as error:
-        if not any(words in str(error) for words in _OTHER_STATE):
+        if not re.search("loading state_dict|loaded state dict", str(error)):  # torch, of a network and an optimiser
             raise
         raise CheckpointError("the checkpoint does not fit the module; use the settings it was made with") from error
     return int(isinstance(module, EvaluationModule) and module.failed and is_first_process())

@@ -17,7 +17,7 @@ from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, 
 from medvol.cli.settings import read_config
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.roles import TrainablePolicy
-from medvol.guarding.guard import look_up
+from medvol.guarding.cases import look_up
 from medvol.planning.plan import require_plannable
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step

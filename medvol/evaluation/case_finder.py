@@ -5,7 +5,7 @@ from __future__ import annotations
 from medvol.core.errors import DatasetError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
-from medvol.guarding.guard import look_up
+from medvol.guarding.cases import look_up
 
 
 class CaseFinder:

@@ -15,7 +15,7 @@ from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.kept_masks import read_kept_mask
 from medvol.evaluation.scoring import MISSING_MASK, score_mask, score_rollout
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.guarding.guard import look_up
+from medvol.guarding.cases import look_up
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.failures import POLICY_FAILED, PROPAGATION_FAILED
 from medvol.rollouts.scorer import RewardScorer

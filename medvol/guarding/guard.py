@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +35,7 @@ from medvol.core.publishers import owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, RolloutEngine
 from medvol.core.training_data import TrainingData
 from medvol.core.types import Case, Completion, Evidence, Rollout, Sampling, Volume
-from medvol.guarding.promises import BreachError, Mask, own_masks, read_answers, read_case, read_score
+from medvol.guarding.promises import BreachError, Mask, own_masks, read_answers, read_score
 from medvol.guarding.snapshots import changed, locked, snapshot
 
 _ROLES = {
@@ -75,7 +74,7 @@ def require_ready(*components: Policy | Propagator | RewardTerm | RolloutEngine)
         InvalidComponentError: One of them failed in another way.
     """
     for component in components:
-        with _guarded(component, InvalidComponentError):
+        with guarded(component, InvalidComponentError):
             component.require_ready()
 
 
@@ -97,7 +96,7 @@ def ask_policy(
         PolicyError: It failed, or returned something else.
         InvalidComponentError: It changed the prompts.
     """
-    with _guarded(policy, PolicyError, prompts=list(prompts)):
+    with guarded(policy, PolicyError, prompts=list(prompts)):
         return read_answers(policy.generate(list(prompts), n, sampling), len(prompts), n)
 
 
@@ -107,7 +106,7 @@ def read_template(policy: Policy) -> PromptTemplate:
     Raises:
         InvalidComponentError: It has none.
     """
-    with _guarded(policy, InvalidComponentError):
+    with guarded(policy, InvalidComponentError):
         template: object = policy.template
         if not isinstance(template, PromptTemplate):
             raise BreachError(f"has the template {say(template)}; it is a PromptTemplate")
@@ -136,7 +135,7 @@ def propagate_many(
         InvalidComponentError: It changed the volume or an anchor, now or before.
     """
     _refuse_spoiled(volume)
-    with _guarded(propagator, PropagationError, volume=volume, evidences=list(evidences)):
+    with guarded(propagator, PropagationError, volume=volume, evidences=list(evidences)):
         masks = propagator.propagate_many(volume, list(evidences), z_ranges=list(z_ranges))
         return own_masks(masks, len(evidences), volume)
 
@@ -165,73 +164,13 @@ def score_terms(terms: Mapping[str, RewardTerm], rollout: Rollout, case: Case) -
     return scores
 
 
-def look_up(dataset: CaseDataset | Sequence[Case], index: int) -> Case:
-    """Case of a data set, or of a list of them.
-
-    Raises:
-        DatasetError: It failed, or is no case.
-    """
-    with _guarded(dataset, DatasetError, doing=f"failed on case {index}", passing=(MedvolError,)):
-        return read_case(dataset[index], index)
-
-
-def count_cases(dataset: CaseDataset) -> int:
-    """How many cases a data set has.
-
-    Raises:
-        DatasetError: It failed.
-    """
-    with _guarded(dataset, DatasetError, doing="failed to count its cases", passing=(MedvolError,)):
-        return len(dataset)
-
-
-def list_volumes(dataset: CaseDataset) -> list[str]:
-    """Volume key of every case of a data set; reads no volume.
-
-    Raises:
-        DatasetError: It failed, or a key is no text.
-    """
-    return _list_names(dataset, dataset.volume_key, "volume key")
-
-
-def list_patients(dataset: CaseDataset) -> list[str]:
-    """Patient of every case of a data set; reads no volume.
-
-    Raises:
-        DatasetError: It failed, or a patient is no text.
-    """
-    return _list_names(dataset, dataset.patient_id, "patient")
-
-
-def find_scan_file(dataset: CaseDataset, index: int) -> Path | None:
-    """File that the scan of a case is read from; None where it is not known.
-
-    Raises:
-        DatasetError: The data set failed, or gave something else.
-    """
-    with _guarded(dataset, DatasetError, doing=f"failed on the file of case {index}", passing=(MedvolError,)):
-        path: object = dataset.scan_file(index)
-        if path is not None and not isinstance(path, Path):
-            raise BreachError(f"gave the file {say(path)} for case {index}; it is a Path or None")
-        return path
-
-
-def _list_names(dataset: CaseDataset, name_of: Callable[[int], object], what: str) -> list[str]:
-    with _guarded(dataset, DatasetError, doing=f"failed on its {what}s", passing=(MedvolError,)):
-        names = [name_of(index) for index in range(len(dataset))]
-        for index, name in enumerate(names):
-            if not isinstance(name, str):
-                raise BreachError(f"gave the {what} {say(name)} for case {index}; it is a str")
-        return [str(name) for name in names]
-
-
 def identify(component: Policy | Propagator) -> dict[str, Any]:
     """Identity of a component, as written to evidence records.
 
     Raises:
         InvalidComponentError: It has none.
     """
-    with _guarded(component, InvalidComponentError):
+    with guarded(component, InvalidComponentError):
         identity: object = component.identity()
         if not isinstance(identity, Mapping):
             raise BreachError(f"has the identity {say(identity)}; it is a mapping of names to plain values")
@@ -248,7 +187,7 @@ def read_knowledge(policy: Policy) -> TrainingData | None:
     Raises:
         InvalidComponentError: It says something else.
     """
-    with _guarded(policy, InvalidComponentError):
+    with guarded(policy, InvalidComponentError):
         known: object = policy.training_data
         if known is not None and not isinstance(known, TrainingData):
             raise BreachError(f"has the training data {say(known)}; they are a TrainingData or None")
@@ -277,13 +216,23 @@ def unchanged(whose: Callable[[], str], **given: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _guarded(
+def guarded(
     component: object,
     error: type[MedvolError],
     doing: str = "failed",
     passing: tuple[type[MedvolError], ...] = _SET_UP,
     **given: Any,
 ) -> Iterator[None]:
+    """Call a component within: what it raises becomes an error that names it, and what it is given stays as it is.
+
+    Args:
+        component: It.
+        error: Kind of the error.
+        doing: What it did wrong, to follow its name.
+        passing: Errors that pass as they are.
+        **given: What it is given, by the names of the interface.
+    """
+
     def refuse(cause: BaseException) -> MedvolError:
         return error(f"{name_component(component)} {describe_cause(cause, doing)}")
 

@@ -14,7 +14,7 @@ from medvol.checking.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.ranges import require_least
 from medvol.core.roles import CaseDataset
-from medvol.guarding.guard import count_cases
+from medvol.guarding.cases import count_cases
 from medvol.training.volume_augmentation import VolumeAugmentation
 from medvol.training.volume_loader import VolumeGroups, VolumeLoader, VolumeSampler, group_by_volume, load_volumes
 

@@ -15,7 +15,7 @@ from medvol.core.roles import CaseDataset, TrainablePolicy
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.types import Case
 from medvol.evaluation.ranks import gather_ranks
-from medvol.guarding.guard import list_patients
+from medvol.guarding.cases import list_patients
 from medvol.training.augmentation import CARRIERS
 from medvol.training.data import CaseDataModule
 from medvol.training.volume_loader import group_by_volume

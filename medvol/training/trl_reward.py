@@ -10,7 +10,8 @@ from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, require_target
 from medvol.grounding.box_units import read_pixels
-from medvol.guarding.guard import look_up, require_ready
+from medvol.guarding.cases import look_up
+from medvol.guarding.guard import require_ready
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.scorer import RewardScorer
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
-from medvol.guarding.guard import list_volumes, look_up
+from medvol.guarding.cases import list_volumes, look_up
 from medvol.terminal.stops import leave_stops_to_main
 from medvol.training.volume_augmentation import VolumeAugmentation
 

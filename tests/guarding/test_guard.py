@@ -25,18 +25,8 @@ from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, Evidence, Query
 from medvol.datasets.labelled_case import LabelledCase
 from medvol.grounding.prompts import build_prompts
-from medvol.guarding.guard import (
-    ask_policy,
-    count_cases,
-    find_scan_file,
-    identify,
-    list_patients,
-    list_volumes,
-    look_up,
-    propagate_many,
-    read_knowledge,
-    read_template,
-)
+from medvol.guarding.cases import count_cases, find_scan_file, list_patients, list_volumes, look_up
+from medvol.guarding.guard import ask_policy, identify, propagate_many, read_knowledge, read_template
 from medvol.imaging.volume_hash import hash_voxels
 from medvol.inference.segmenter import Segmenter
 from medvol.rollouts.scorer import RewardScorer

@@ -12,7 +12,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Query
 from medvol.core.words import split_words
 from medvol.evaluation.imported.layouts import NAMES_FILE, FoundMask
-from medvol.guarding.guard import list_volumes
+from medvol.guarding.cases import list_volumes
 from medvol.imaging.file_names import stem
 from medvol.queries.query_bank import target_name
 

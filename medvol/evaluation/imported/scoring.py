@@ -18,7 +18,7 @@ from medvol.evaluation.imported.reading import read_labels_on
 from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.scoring import score_mask
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.guarding.guard import list_volumes, look_up
+from medvol.guarding.cases import list_volumes, look_up
 from medvol.imaging.label_values import select_labels
 
 
