@@ -100,9 +100,11 @@ def test_differences_are_paired_by_question(finite):
 
 
 def test_the_best_sft_is_what_grpo_is_compared_with(finite, tmp_path, capsys):
-    rows = {"plateau": 0.0, "more_sft": -0.05, "gentle_sft": 0.01, "grpo": 0.03, "rejection": 0.02}
+    rows = {"plateau": 0.0, "more_sft": -0.05, "gentle_sft": 0.01, "grpo": 0.03, "rejection": 0.02, "grpo_16": 0.05}
+    weak = {**rows, "plateau": -0.1, "gentle_sft": -0.1}
     cells = {
-        "16x4": {row: {seed: make(finite, row, seed, gain) for seed in (0, 1)} for row, gain in rows.items()},
+        name: {row: {seed: make(finite, row, seed, gain) for seed in (0, 1)} for row, gain in gains.items()}
+        for name, gains in (("16x4", rows), ("16x4-any", weak))
     }
     summary = finite.summarise(cells)
     assert finite.best_difference(summary) == {
@@ -112,6 +114,8 @@ def test_the_best_sft_is_what_grpo_is_compared_with(finite, tmp_path, capsys):
         "by_seed": [2.0, 2.0],
         "setting": "16x4",
     }
+    assert summary["settings"]["16x4-any"]["grpo_minus_gentle_sft"]["mean"] == pytest.approx(13.0)
+    assert summary["settings"]["16x4"]["grpo_16_minus_grpo"]["by_seed"] == [2.0, 2.0]
     finite.print_tables(summary)
     assert "| plateau + GRPO | 0, 1 |" in capsys.readouterr().out
     del cells["16x4"]["more_sft"]
