@@ -235,12 +235,17 @@ def test_save_reload_go_on(page: Any, live: Live, tmp_path: Path) -> None:
     assert page.faults == []
 
 
+def disagree(page: Any, other: Any) -> None:
+    """Move a box in one tab, and then the same box in another one, which is told of it."""
+    drag(page, (20, 12), (22, 12))
+    kept(page)
+    drag(other, (20, 12), (20, 15))
+    other.locator("#banner", has_text="has changed this answer meanwhile").wait_for(timeout=WAIT_MS)
+
+
 def test_two_tabs_do_not_lose_each_others_work(browser: Any, page: Any, live: Live) -> None:
     for other in open_page(browser, live):
-        drag(page, (20, 12), (22, 12))
-        kept(page)
-        drag(other, (20, 12), (20, 15))
-        other.locator("#banner", has_text="has changed this answer meanwhile").wait_for(timeout=WAIT_MS)
+        disagree(page, other)
         other.click("text=Put mine on top")
         kept(other)
         assert anchor(other)["boxes_px"] == [[10, 9, 30, 21]]
@@ -569,10 +574,7 @@ def test_what_could_not_be_kept_is_not_left(browser: Any, page: Any, live: Live)
 def test_what_goes_on_top_of_theirs_goes_to_its_own_answer(browser: Any, page: Any, live: Live) -> None:
     """The reader opens another answer while theirs is still loaded."""
     for other in open_page(browser, live):
-        drag(page, (20, 12), (22, 12))
-        kept(page)
-        drag(other, (20, 12), (20, 15))
-        other.locator("#banner", has_text="has changed this answer meanwhile").wait_for(timeout=WAIT_MS)
+        disagree(page, other)
         address = f"**/answers/{other.get_attribute('body', 'data-answer')}/open"
         held = hold(other, address)
         other.click("text=Put mine on top")
