@@ -43,7 +43,7 @@ def name_policies(value: Any) -> Any:
         value: What a YAML text holds; the rest of it is given back as it is.
 
     Raises:
-        CheckpointError: A folder is no model folder, or its policy is not installed.
+        CheckpointError: A folder is no model folder, there is none, or its policy is not installed.
     """
     with chdir(_start.get()):
         return _name_all(value)
@@ -61,7 +61,7 @@ def expand_folders(arguments: Sequence[str]) -> list[str]:
     """Do the same for every option ``--policy`` or ``--SOMETHING.policy`` of a command line.
 
     Raises:
-        CheckpointError: As for ``name_policies``, or there is no such folder.
+        CheckpointError: As for ``name_policies``.
     """
     joined = [part for argument in arguments for part in _split(argument)]
     return [
@@ -81,17 +81,22 @@ def _is_policy(option: str) -> bool:
 
 
 def _write(value: str) -> str:
-    if is_model(value):
-        return json.dumps(_name(value))
-    is_path = "/" in value and not isfile(value) and not value.lstrip().startswith(("{", "["))  # settings in JSON
-    if is_path or value.endswith(".ckpt"):
-        hint = f"; `medvol convert {value} FOLDER` makes one" if value.endswith(".ckpt") else ""
-        raise CheckpointError(f"there is no model folder {value!r}; give one, or the name of a policy{hint}")
-    return value
+    return json.dumps(_name(value)) if is_model(value) else _refuse_path(value)
 
 
 def _name(value: Any) -> Any:
-    if not (isinstance(value, str) and is_model(value)):
+    if not isinstance(value, str):
         return _name_all(value)
+    if not is_model(value):
+        return _refuse_path(value)
     spec = find_policy(value)
     return {"class_path": short_name(spec), "init_args": spec["settings"]}
+
+
+def _refuse_path(value: str) -> str:
+    """Refuse what can only be meant as a model folder, where there is none; other values are given back."""
+    is_settings = value.lstrip().startswith(("{", "[")) or value.endswith((".yaml", ".yml", ".json"))
+    if ("/" in value and not is_settings and not isfile(value)) or value.endswith(".ckpt"):
+        hint = f"; `medvol convert {value} FOLDER` makes one" if value.endswith(".ckpt") else ""
+        raise CheckpointError(f"there is no model folder {value!r}; give one, or the name of a policy{hint}")
+    return value

@@ -69,6 +69,8 @@ def test_a_folder_that_is_none_is_refused(experiment, tmp_path, refused) -> None
     (tmp_path / "empty").mkdir()
     place = str(tmp_path / "gone")
     assert f"there is no model folder {place!r}" in refused("fit", "--config", experiment(), "--model.policy", place)
+    in_a_file = experiment("f.yaml", model__init_args__policy=place)
+    assert f"there is no model folder {place!r}" in refused("fit", "--config", in_a_file)
     message = refused("fit", "--config", experiment(), "--model.policy", tmp_path / "empty")
     assert "neither medvol.json nor config.json" in message
     message = refused("fit", "--config", experiment(), "--model.policy=runs/last.ckpt")
