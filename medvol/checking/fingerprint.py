@@ -9,7 +9,7 @@ window, as in M3D-Seg, is not recognised.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from pathlib import Path
@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.types import Volume
+from medvol.imaging.scan_files import scan_files
 from medvol.imaging.windows import apply_window, get_window, window_limits
 
 CELLS = 16
@@ -66,16 +67,16 @@ class Match:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of the bytes of a scan; of a folder, over those of its files, whatever they are called."""
-    if not path.is_dir():
-        return file_sha256(path)
-    return _hash_folder(path, file_sha256)
+    """SHA-256 of the bytes of a scan; of one of several files, over those of each, whatever they are called."""
+    return _join(list(map(file_sha256, scan_files(path))))
 
 
 def hash_pieces(path: Path) -> str:
     """SHA-256 of the start, the middle and the end of each file: equal scans agree, and most others do not."""
-    if path.is_dir():
-        return _hash_folder(path, hash_pieces)
+    return _join(list(map(_hash_file_pieces, scan_files(path))))
+
+
+def _hash_file_pieces(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -86,14 +87,13 @@ def hash_pieces(path: Path) -> str:
 
 
 def scan_size(path: Path) -> int:
-    """Bytes of a scan; of a folder, those of its files."""
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """Bytes of all files of a scan."""
+    return sum(file.stat().st_size for file in scan_files(path))
 
 
-def _hash_folder(folder: Path, hash_one: Callable[[Path], str]) -> str:
-    hashes = sorted(hash_one(file) for file in folder.rglob("*") if file.is_file())
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+def _join(hashes: Sequence[str]) -> str:
+    """One hash of the hashes of files; that of a single file as it is."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
 def make_thumbnail(volume: Volume, sized: bool = True) -> Thumbnail:

@@ -82,7 +82,7 @@ def tell_before(answer: Answer, volume: Volume, console: Console) -> None:
 
     path, record = answer
     console.print(f"answered before: {show(path)}; --overwrite answers it again", soft_wrap=True)
-    if lacks_its_mask(volume, record):
+    if lacks_its_mask(volume.shape, record):
         remedy = f"medvol segment --evidence {shlex.quote(str(path))}"
         console.print(f"warning: slice or boxes were changed since the mask was made; {show(remedy)}", soft_wrap=True)
     files = {"mask": path.with_name(record.mask_file), "overlay": path.with_suffix(".png")}

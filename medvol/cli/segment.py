@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -58,17 +59,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     return summary.exit_code
 
 
-def _reader(options: Namespace, recorded: Any = None) -> Callable[..., Volume]:
-    """What reads scans; ``recorded`` is the modality that a record was written for, used where none is given."""
+def _reader(options: Namespace, recorded: Mapping[str, Any] = MappingProxyType({})) -> Callable[..., Volume]:
+    """What reads scans; ``recorded`` are the settings that a record was written with, used where none is given."""
     from medvol.imaging.reading import read_volume
 
-    return partial(
-        read_volume,
-        modality=options.modality or recorded,
-        assume_orientation=options.assume_orientation,
-        nan_to=options.nan_to,
-        **({} if options.max_bytes is None else {"max_bytes": options.max_bytes}),
-    )
+    names = ("modality", "assume_orientation", "nan_to", "max_bytes")
+    given = {name: options[name] for name in names if options[name] is not None}
+    return partial(read_volume, **{**recorded, **given})
 
 
 def _run_one(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -> Summary:
@@ -93,7 +90,7 @@ def _run_one(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) -
             if options.html:
                 show_before(answer, volume, question.paths["page"], console)
             return sum_up(scan, answer[0], "skipped")
-        say_replaced(question.require_free(options.overwrite, dicom), console)
+        say_replaced(question.require_free(volume, options.overwrite, dicom), console)
         record = _answer(asked, question, segmenter, volume, options, dicom, stops, console)
     return sum_up(scan, record, "done")
 
@@ -196,7 +193,7 @@ def _run_evidence(options: Namespace, parser: ComponentParser, dicom: DicomOutpu
     name = f"{cut(stem, MAX_NAME_BYTES - len(_EDITED))}{_EDITED}"
     job = Job(Path(scan), record.query, Path(options.out), name, options.series or record.series, named=True)
     with hear_stops(at_once=True) as stops, print_failure(job, options.json):
-        volume = _reader(options, record.modality)(job.scan, series=job.series)
+        volume = _reader(options, record.reader_settings)(job.scan, series=job.series)
         require_dicom(volume, dicom)
         paths = answer_paths(job.folder, name, mask_suffix(volume))
         there = next((path for path in paths.values() if path.exists()), None)

@@ -113,7 +113,7 @@ def require_no_answer(options: Namespace) -> None:
     """Refuse what asks for an answer of a policy beside a record, which no policy answers."""
     if options.query is not None or options.jobs:
         raise ConfigError("--evidence takes query and anchor from the record; leave the query and --jobs out")
-    for name in ("samples", "agreement_map", "strict"):
+    for name in ("policy", "samples", "agreement_map", "strict"):
         if getattr(options, name):
             raise ConfigError(f"--{name} is about the answers of a policy, and --evidence asks none; leave it out")
 
@@ -126,6 +126,10 @@ def require_question(options: Namespace) -> None:
         raise ConfigError("--agreement_map compares sampled answers; add --samples 8")
     if options.jobs and (options.scan or options.query):
         raise ConfigError("--jobs names the scans and the queries; leave SCAN and QUERY out")
+    if options.jobs and options.series is not None:
+        raise ConfigError("--jobs names the series of each scan ('series'); leave --series out")
+    if options.allow_other_scan:
+        raise ConfigError("--allow_other_scan is about the scan of a record; add --evidence RECORD, or leave it out")
     if not options.jobs and not (options.scan and options.query is not None):
         raise ConfigError('the command is not complete; give SCAN "QUERY", or --jobs FILE, or --evidence RECORD')
     if not options.jobs:

@@ -67,13 +67,17 @@ def read_split_file(path: Path, cases: Collection[str]) -> dict[str, str]:
     parts: dict[str, str] = {}
     for key, entries in content.items() if isinstance(content, dict) else ():
         part = _PARTS.get(str(key).lower())
-        if part is None or not isinstance(entries, list):
+        if part is None:
+            if isinstance(entries, list) and any(_named_cases(_image(entry), cases) for entry in entries):
+                raise DatasetError(f"{path}: {key!r} names cases and is no part; call it train, val or test")
             continue
+        if not isinstance(entries, list):
+            raise DatasetError(f"{path}: {key} is {entries!r:.80}; write a list of names")
         for entry in entries:
-            image = entry.get("image") if isinstance(entry, dict) else entry
+            image = _image(entry)
             if not isinstance(image, str):
                 raise DatasetError(f"{path}: {key} holds {entry!r:.80}; write a name, or an object with 'image'")
-            names = {name for whole in PurePosixPath(image).parts for name in (whole, stem(whole)) if name in cases}
+            names = _named_cases(image, cases)
             if not names:
                 raise DatasetError(
                     f"{path}: {key} names {image!r:.80}, which is no case; cases are like {min(cases)!r}"
@@ -85,6 +89,16 @@ def read_split_file(path: Path, cases: Collection[str]) -> dict[str, str]:
     if not parts:
         raise DatasetError(f'{path}: expected {{"train": [...], "val": [...], "test": [...]}} with names of cases')
     return parts
+
+
+def _image(entry: Any) -> Any:
+    return entry.get("image") if isinstance(entry, dict) else entry
+
+
+def _named_cases(image: Any, cases: Collection[str]) -> set[str]:
+    """Cases whose name is a part of a path, or the stem of one."""
+    parts = PurePosixPath(image).parts if isinstance(image, str) else ()
+    return {name for whole in parts for name in (whole, stem(whole)) if name in cases}
 
 
 def read_json(path: Path) -> Any:

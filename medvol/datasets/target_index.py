@@ -10,9 +10,9 @@ from pathlib import Path
 
 from medvol.core.atomic_files import write_whole
 from medvol.core.json_file import parse_json
-from medvol.core.settled_files import Stamp, have_settled, stamp_file
 from medvol.datasets.layout import ScanFiles
 from medvol.datasets.shown_targets import Found, ShownTarget
+from medvol.imaging.scan_files import ScanStamp, stamp_scan
 
 _VERSION = 2
 """Raised when the same label map gives other targets than before."""
@@ -22,7 +22,7 @@ _VERSION = 2
 class TargetIndex:
     """A folder of JSON files, one for each scan looked through; nothing is remembered when it is None.
 
-    An entry counts for files of labels that stay as they are, see ``stamp_file``, and for one way of looking. It names
+    An entry counts for files of labels that stay as they are, see ``stamp_scan``, and for one way of looking. It names
     a file by its place among those of the scan, so that it holds wherever a run starts.
     """
 
@@ -33,14 +33,13 @@ class TargetIndex:
         if self.folder is None:
             return make()
         files = _label_files(scan)
-        stamps = [stamp_file(path) for path in files]
-        settled = have_settled(stamps)
+        stamps = [stamp_scan(path) for path in files]
         entry = Path(self.folder) / f"{_key(scan, settings, files, stamps)}.json"
         known = _read(entry, files)
         if known is not None:
             return known
         found = make()
-        if settled:
+        if all(stamp.settled for stamp in stamps):
             places = {str(path): place for place, path in enumerate(files)}
             content = asdict(found)
             for row in content["shown"]:
@@ -50,12 +49,14 @@ class TargetIndex:
         return found
 
 
-def _key(scan: ScanFiles, settings: str, files: Sequence[Path], stamps: Sequence[Stamp]) -> str:
+def _key(scan: ScanFiles, settings: str, files: Sequence[Path], stamps: Sequence[ScanStamp]) -> str:
     structures = [
         replace(s, mask=s.mask and s.mask.resolve(), instances=tuple(path.resolve() for path in s.instances))
         for s in scan.structures
     ]
-    content = repr((_VERSION, settings, structures, [str(path.resolve()) for path in files], stamps))
+    content = repr(
+        (_VERSION, settings, structures, [str(path.resolve()) for path in files], [stamp.text for stamp in stamps])
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

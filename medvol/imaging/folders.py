@@ -14,6 +14,7 @@ from medvol.imaging.file_names import is_archive, is_scan
 from medvol.imaging.folder_walk import find_below
 from medvol.imaging.label_maps import find_label_maps, is_named_label, looks_like_labels
 from medvol.imaging.left_out import LeftOut, is_clutter, printable, tell_left_out
+from medvol.imaging.scan_files import voxel_files
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def look_into(folder: Path) -> FolderContents:
     files = [entry for entry in entries if entry.is_file()]
     subfolders = [entry for entry in entries if entry.is_dir()]
     named = [file for file in files if _is_one_scan(file)]
-    rest = sorted({*files} - {*named})
+    voxels = {voxels for file in named for voxels in voxel_files(file)}
+    rest = sorted({*files} - {*named, *voxels})
     dicom = [folder] if any(map(holds_images if named else holds_dicom, rest)) else []
     studies = [] if dicom else _by_study(folder, subfolders)
     maps = find_label_maps(named, bool(dicom or studies))
@@ -99,26 +101,6 @@ def find_all_scans(folder: Path) -> list[Path]:
 def is_batch(path: Path) -> bool:
     """True for a folder whose scans are asked one after another; False for one scan, a folder of DICOM included."""
     return path.is_dir() and look_into(path).scans != [path]
-
-
-def newest_change(scan: Path, besides: Path) -> float:
-    """When a scan was last changed, or put where it is, in seconds; of a folder the newest file counts.
-
-    Args:
-        scan: File or folder.
-        besides: Folder whose files do not count.
-    """
-    if not scan.is_dir():
-        return _last_change(scan)
-    own = besides.resolve()
-    files = (file for file in scan.rglob("*") if file.is_file() and not file.resolve().is_relative_to(own))
-    return max(map(_last_change, files), default=_last_change(scan))
-
-
-def _last_change(path: Path) -> float:
-    """The time of the content, or that of the name: a copy may keep the time of its original."""
-    state = path.stat()
-    return max(state.st_mtime, state.st_ctime)
 
 
 def _find_dicom(folder: Path, children: Mapping[Path, list[Path]]) -> list[Path]:

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ScanError
-from medvol.core.settled_files import Stamp, stamp_file
 from medvol.imaging.file_names import METAIMAGE, NIFTI, NRRD, ends_in, is_archive
 from medvol.imaging.formats.metaimage import read_metaimage
 from medvol.imaging.formats.nrrd import read_nrrd
 from medvol.imaging.formats.stored_scan import MAX_BYTES
 from medvol.imaging.label_values import count_values, label_values
 from medvol.imaging.reading import read_oriented
+from medvol.imaging.scan_files import stamp_scan
 
 _WORDS = {
     *("label", "labels", "labelmap", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt"),
     *("groundtruth", "annotation", "annotations", "roi", "rois", "contour", "contours", "aseg", "dseg", "probseg"),
-    *("parcellation", "parc", "aparc"),
+    *("parcellation", "parc", "aparc", "agreement"),
 }
 _FIRST_SLICES = 3
 _FEW = 12
@@ -67,7 +67,7 @@ def is_named_label(path: Path) -> bool:
 
 def looks_like_labels(path: Path) -> bool:
     """True for a file that holds labels by its values; False for a scan, and for what is refused in its turn."""
-    return _looks_like_labels(path, is_named_label(path), stamp_file(path))
+    return _looks_like_labels(path, is_named_label(path), stamp_scan(path).text)
 
 
 def _may_be_map(file: Path, grids: dict[Path, _Grid | None], beside_dicom: bool) -> bool:
@@ -78,7 +78,7 @@ def _may_be_map(file: Path, grids: dict[Path, _Grid | None], beside_dicom: bool)
 
 
 @lru_cache(maxsize=4096)
-def _looks_like_labels(path: Path, named: bool, stamp: Stamp) -> bool:
+def _looks_like_labels(path: Path, named: bool, stamp: str) -> bool:
     try:
         first = _first_slices(path)
         if first is not None and first.any() and not _is_even(first, named):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from medvol.core.errors import GeometryError
+from medvol.core.errors import GeometryError, ScanError
 from medvol.core.types import Modality, Volume
-from medvol.imaging.formats.stored_scan import is_finite
+from medvol.imaging.formats.stored_scan import check_affine, is_finite
 from medvol.imaging.geometry import LPS, axis_codes
 
 
@@ -18,8 +19,8 @@ def require_sound_volume(volume: Volume) -> None:
     The voxels of a volume that was read from a file are not looked at again.
 
     Raises:
-        GeometryError: The modality is none, the affine is none or runs another way, or the voxels are no finite numbers
-            (Z, Y, X).
+        GeometryError: The modality is none, the affine is none, runs another way or is sheared, or the voxels are no
+            finite numbers (Z, Y, X).
     """
     kinds = get_args(Modality)
     if volume.modality not in kinds:
@@ -46,10 +47,15 @@ def _require_voxels(voxels: Any) -> None:
 
 def _require_affine(affine: Any) -> None:
     whole = isinstance(affine, np.ndarray) and affine.shape == (4, 4) and affine.dtype.kind in "iuf"
-    if not whole or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) == 0:
+    if not whole or not np.isfinite(affine).all() or affine[3].tolist() != [0, 0, 0, 1]:
         raise GeometryError(
-            "the volume's affine is no invertible 4 x 4 array of numbers; give that from voxel (x, y, z) to mm (RAS+)"
+            "the volume's affine is no 4 x 4 array of numbers whose last row is 0, 0, 0, 1; give that from voxel "
+            "(x, y, z) to mm (RAS+)"
         )
+    try:
+        check_affine(Path("the volume"), affine)
+    except ScanError as error:
+        raise GeometryError(str(error)) from error
     codes = axis_codes(affine)
     if codes != "".join(LPS):
         raise GeometryError(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import GeometryError, MedvolError, RecordError
 from medvol.core.types import Volume
 from medvol.core.visible_text import quote
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
-from medvol.imaging.folders import newest_change
 from medvol.imaging.reading import read_mask
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.changes import was_changed
 from medvol.inference.jobs import Job
-from medvol.inference.names import digest_question, place, require_not_scan
-from medvol.inference.recorded_scan import place_scan
+from medvol.inference.known_scans import KnownScan
+from medvol.inference.names import digest_question, require_not_scan
 from medvol.inference.records import (
     AGREEMENT_SUFFIX,
     DICOM_SUFFIXES,
@@ -26,7 +26,9 @@ from medvol.inference.records import (
     answer_paths,
     find_record,
     mask_suffix,
+    suffix_beside,
 )
+from medvol.inference.repropagation import lacks_its_mask
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +36,12 @@ Answer = tuple[Path, EvidenceRecord]
 """Path of a record, and what it says."""
 
 _WAYS_OUT = "choose another name or another --out, or add --overwrite"
+_CHANGED = "or its mask was changed by hand"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A job whose scan was read, and by whom it is answered: what decides where its answer lies.
+    """A job whose scan is known, and by whom it is answered: what decides where its answer lies.
 
     Args:
         job: One query about one scan.
@@ -91,10 +94,29 @@ class Question:
             return None
         return path, record
 
-    def require_free(self, overwrite: bool = False, dicom: DicomOutputs = NO_DICOM) -> Path | None:
-        """Refuse to replace what is not an answer to this question.
+    def find_unread(self, shape: tuple[int, int, int], dicom: DicomOutputs = NO_DICOM) -> Answer | None:
+        """The answer, when its record and its mask are still as they were written; so the scan need not be read.
 
         Args:
+            shape: Of the scan, (Z, Y, X).
+            dicom: DICOM outputs that it must have.
+        """
+        path = self.paths["record"]
+        record = find_record(path)
+        if record is None or not self._is_of(record) or not _is_whole(path, record, dicom):
+            return None
+        try:
+            digest = file_sha256(path.with_name(record.mask_file))
+        except OSError:
+            return None  # reading it says why
+        as_written = record.mask.get("sha256") == digest and not lacks_its_mask(shape, record)
+        return (path, record) if as_written else None
+
+    def require_free(self, volume: Volume, overwrite: bool = False, dicom: DicomOutputs = NO_DICOM) -> Path | None:
+        """Refuse to replace what is not an answer to this question, and an answer that a person has changed.
+
+        Args:
+            volume: The scan.
             overwrite: Whatever is there may be replaced, but never the scan itself.
             dicom: DICOM outputs that will be written.
 
@@ -102,7 +124,7 @@ class Question:
             A file that will be replaced; None when nothing is there.
 
         Raises:
-            RecordError: Files of that name hold something else.
+            RecordError: Files of that name hold something else, or were changed by hand.
         """
         require_not_scan(self.paths.values(), self.job.scan)
         for kind in ("mask", "record", *dicom.kinds):
@@ -114,7 +136,7 @@ class Question:
         record = find_record(self.paths["record"])
         if record is None and self.paths["record"].exists():
             raise RecordError(f"{self.paths['record']} is there already and cannot be read; correct it, or {_WAYS_OUT}")
-        if not self.job.named:
+        if record is None and not self.job.named:
             return there
         if record is None:
             raise RecordError(f"{there} is there already and belongs to no answer; {_WAYS_OUT}")
@@ -123,6 +145,8 @@ class Question:
                 f"{self.paths['record']} holds another answer ({quote(record.query)} about {record.scan_path}, read as "
                 f"{record.modality}); {_WAYS_OUT}"
             )
+        if was_changed(self.paths["record"], record, volume):
+            raise RecordError(f"{self.paths['record']} {_CHANGED}; {_WAYS_OUT}")
         return there
 
     def require_unchanged(self, volume: Volume) -> None:
@@ -144,7 +168,7 @@ class Question:
         elif not self._is_of(record):
             why = f"holds another answer ({quote(record.query)} about {record.scan_path})"
         elif was_changed(path, record, volume):
-            why = "or its mask was changed by hand"
+            why = _CHANGED
         if why:
             raise RecordError(f"{path} {why}; move it away, or choose another folder (model.evaluation.save_dir)")
 
@@ -164,40 +188,9 @@ def pose(job: Job, volume: Volume, identity: Mapping[str, Any]) -> Question:
     return Question(job, hash_volume(volume), volume.modality, mask_suffix(volume), identity)
 
 
-class EarlierAnswers:
-    """Records in the folders that a batch writes to, so that a scan that did not change need not be read.
-
-    Args:
-        folders: Where to look.
-    """
-
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self._found: dict[tuple[Path, str | None, str], list[Answer]] = {}
-        for path in (path for folder in dict.fromkeys(folders) for path in sorted(folder.glob("*.json"))):
-            record = find_record(path)
-            if record is not None and record.scan_path is not None:
-                key = place(place_scan(record.scan_path, path)), record.series, record.query
-                self._found.setdefault(key, []).append((path, record))
-
-    def find(self, job: Job, identity: Mapping[str, Any], dicom: DicomOutputs = NO_DICOM) -> Answer | None:
-        """The answer to a job whose scan is where it was, and older than the record.
-
-        One whose scan was read with a modality or the like is passed over: read without, it may be another question.
-
-        Args:
-            job: One query about one scan.
-            identity: Of the policy and the propagator, as plain values.
-            dicom: DICOM outputs that it must have.
-        """
-        for path, record in self._found.get((place(job.scan), job.series, job.query), []):
-            placed = path.stem == job.name if job.named else path.stem.startswith(f"{job.name}_")
-            if not (placed and path.parent == job.folder and _is_asked(record, job, identity)):
-                continue
-            if record.read_with != {}:
-                continue
-            if _is_whole(path, record, dicom) and _is_newer(path, job):
-                return path, record
-        return None
+def pose_unread(job: Job, scan: KnownScan, identity: Mapping[str, Any]) -> Question:
+    """As ``pose``, for a scan that is known without being read."""
+    return Question(job, scan.sha256, scan.modality, suffix_beside(job.scan), identity)
 
 
 def _is_asked(record: EvidenceRecord, job: Job, identity: Mapping[str, Any]) -> bool:
@@ -215,10 +208,3 @@ def _is_whole(path: Path, record: EvidenceRecord, dicom: DicomOutputs) -> bool:
     if record.has_agreement_map:
         wanted.append(path.with_suffix(AGREEMENT_SUFFIX))
     return "overlay" not in record.not_written and all(file.is_file() and file.stat().st_size for file in wanted)
-
-
-def _is_newer(record: Path, job: Job) -> bool:
-    try:
-        return record.stat().st_mtime >= newest_change(job.scan, besides=job.folder)
-    except OSError:
-        return False  # the scan is not there; reading it says so

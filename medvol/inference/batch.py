@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,11 +18,14 @@ from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
 from medvol.imaging.dicom.segmentation import require_dicom
 from medvol.imaging.file_names import is_scan
 from medvol.imaging.reading import read_volume
-from medvol.inference.answers import Answer, EarlierAnswers, Question, pose
+from medvol.imaging.scan_files import stamp_scan
+from medvol.inference.answers import Answer, Question, pose, pose_unread
 from medvol.inference.batch_page import BatchPage
 from medvol.inference.jobs import Job
+from medvol.inference.known_scans import KnownScans
 from medvol.inference.outcomes import tell, tell_answer, tell_failure, write_answers
 from medvol.inference.records import plain_values
+from medvol.inference.repropagation import lacks_its_mask
 from medvol.inference.segmenter import Segmenter
 from medvol.inference.summary import Outcome, Summary
 from medvol.terminal.stops import Stops, hear_stops
@@ -36,7 +40,7 @@ class Batch:
     Args:
         segmenter: Answers them.
         identity: Identity of its policy and its propagator, as plain values.
-        earlier: What earlier runs answered; None when every scan is read before its answer counts as there.
+        known: Scans that earlier runs read; None when every scan is read before its answer counts as there.
         stops: Where a stop is heard.
         overwrite: Answer again what is done.
         read: Reads a scan.
@@ -46,7 +50,7 @@ class Batch:
 
     segmenter: Segmenter
     identity: dict[str, Any]
-    earlier: EarlierAnswers | None
+    known: KnownScans | None
     stops: Stops
     overwrite: bool
     read: Callable[..., Volume]
@@ -72,9 +76,9 @@ def run_jobs(
     """Answer all jobs; those of one scan share one reading of it and one drawing of its slices.
 
     A job is skipped when its record is there and holds the same scan, query, policy and propagator, so a record that a
-    person edited is kept. A scan that was changed, moved or copied after the record was written is read, and is the
-    same when its voxels and geometry are. A stop (Ctrl-C, SIGTERM) acts between two answers; the summary is written
-    then too.
+    person edited is kept; what a person changed is only replaced with ``overwrite``. A scan is the same when its voxels
+    and geometry are; it is read to see that, unless no file of it was changed since an earlier run read it. A stop
+    (Ctrl-C, SIGTERM) acts between two answers; the summary is written then too.
 
     Args:
         jobs: What to do.
@@ -99,9 +103,9 @@ def run_jobs(
     with hear_stops() as stops:
         identity = plain_values(segmenter.identity())
         Path(out).mkdir(parents=True, exist_ok=True)
-        earlier = None if read_all else EarlierAnswers(job.folder for job in jobs)
+        known = None if read_all else KnownScans(Path(out))
         page = BatchPage() if html else None
-        batch = Batch(segmenter, identity, earlier, stops, overwrite, read, dicom, page)
+        batch = Batch(segmenter, identity, known, stops, overwrite, read, dicom, page)
         _announce(jobs, batch)
         outcomes: dict[Job, Outcome] = {}
         try:
@@ -113,6 +117,8 @@ def run_jobs(
                     stops.check()
         finally:
             with stops.hold():
+                if known is not None:
+                    known.write()
                 told = [outcomes.get(job) or tell(job, "not run") for job in jobs]
                 summary = _sum_up(Path(out), jobs, told, batch)
         stops.check()
@@ -131,8 +137,8 @@ def _require_dicom(jobs: Sequence[Job], dicom: DicomOutputs) -> None:
 
 def _announce(jobs: Sequence[Job], batch: Batch) -> None:
     """Say before the work what will be replaced."""
-    if batch.overwrite and batch.earlier is not None:
-        count = sum(batch.earlier.find(job, batch.identity) is not None for job in jobs)
+    if batch.overwrite:
+        count = sum(_find_unread(job, batch, NO_DICOM) is not None for job in jobs)
         if count:
             log.warning("%d of %d questions are answered already; their answers will be replaced", count, len(jobs))
 
@@ -164,8 +170,8 @@ def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     for job in jobs:
         try:
             require_query(job.query)
-            unread = batch.overwrite or batch.earlier is None or batch.page is not None  # a page shows the scan
-            answer = None if unread else _find_earlier(job, batch)
+            needed = batch.overwrite or batch.page is not None  # a page shows the scan
+            answer = None if needed else batch.accept(_find_unread(job, batch, batch.dicom))
         except Exception as error:
             yield job, tell_failure(job, error)
             continue
@@ -177,16 +183,17 @@ def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
         yield from _run_read(waiting, batch)
 
 
-def _find_earlier(job: Job, batch: Batch) -> Answer | None:
-    assert batch.earlier is not None
-    return batch.accept(batch.earlier.find(job, batch.identity, batch.dicom))
+def _find_unread(job: Job, batch: Batch, dicom: DicomOutputs) -> Answer | None:
+    """The answer to a job whose scan is known, and whose files are as they were written."""
+    scan = None if batch.known is None else batch.known.find(job.scan, job.series)
+    return None if scan is None else pose_unread(job, scan, batch.identity).find_unread(scan.shape, dicom)
 
 
 def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
     """Read the scan, ask what is not answered, follow the answers."""
     scan, series = jobs[0].scan, jobs[0].series
     try:
-        volume = batch.read(scan) if series is None else batch.read(scan, series=series)
+        volume = _read(scan, series, batch)
         questions = [pose(job, volume, batch.identity) for job in jobs]
     except Exception as error:
         yield from ((job, tell_failure(job, error)) for job in jobs)
@@ -196,12 +203,18 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     for question in questions:
         try:
             answer = None if batch.overwrite else batch.accept(question.find(volume, batch.dicom))
-            replaced = None if answer is not None else question.require_free(batch.overwrite, batch.dicom)
+            replaced = None if answer is not None else question.require_free(volume, batch.overwrite, batch.dicom)
             require_dicom(volume, batch.dicom)
         except Exception as error:
             yield question.job, tell_failure(question.job, error)
             continue
         if answer is not None:
+            if lacks_its_mask(volume.shape, answer[1]):
+                log.warning(
+                    "%s: slice or boxes were changed since the mask was made; medvol segment --evidence %s",
+                    answer[0],
+                    shlex.quote(str(answer[0])),
+                )
             if batch.page is not None:
                 batch.page.show_earlier(question.job, volume, answer)
             yield question.job, tell_answer(question.job, "skipped", answer)
@@ -210,6 +223,17 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
             log.warning("%s is there already; the new answer replaces it", replaced)
         asked.append(question)
     yield from _ask(asked, volume, batch)
+
+
+def _read(scan: Path, series: str | None, batch: Batch) -> Volume:
+    """Read a scan, and remember it where that is of use to the next run."""
+    if batch.known is None:
+        return batch.read(scan) if series is None else batch.read(scan, series=series)
+    stamp = stamp_scan(scan) if scan.exists() else None  # reading says what is wrong with one that is not there
+    volume = batch.read(scan) if series is None else batch.read(scan, series=series)
+    if stamp is not None:
+        batch.known.add(scan, series, stamp, volume)
+    return volume
 
 
 def _ask(questions: Sequence[Question], volume: Volume, batch: Batch) -> Iterator[tuple[Job, Outcome]]:

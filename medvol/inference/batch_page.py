@@ -82,7 +82,7 @@ def show_earlier(volume: Volume, answer: Answer) -> PageAnswer:
     content = read_json(path, _REMEDY, _REMEDY)
     mask = read_mask(path.with_name(record.mask_file), volume)
     shown = show_answer(volume, mask, record.evidence, content, path.name)
-    return replace(shown, notes=(*shown.notes, _MOVED)) if lacks_its_mask(volume, record) else shown
+    return replace(shown, notes=(*shown.notes, _MOVED)) if lacks_its_mask(volume.shape, record) else shown
 
 
 class BatchPage:

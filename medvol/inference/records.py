@@ -39,6 +39,9 @@ FAILED_SUFFIX = ".failed.json"
 
 _REMEDY = "correct it, or segment the scan again"
 
+_GIVEN: dict[str, type | tuple[type, ...]] = {"assume_orientation": str, "nan_to": (int, float)}
+"""Settings of the reader that are given again, besides the modality, and what they are."""
+
 
 @dataclass(frozen=True, eq=False)
 class EvidenceRecord:
@@ -92,6 +95,14 @@ class EvidenceRecord:
     described: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def reader_settings(self) -> dict[str, Any]:
+        """What the reader of scans has to be given, to read the scan as it was read for the answer."""
+        given = (
+            {} if self.read_with is None else {name: self.read_with[name] for name in _GIVEN if name in self.read_with}
+        )
+        return {**given, **({} if self.modality is None else {"modality": self.modality})}
+
+    @property
     def has_agreement_map(self) -> bool:
         """True when a map of the agreement was written beside it, under its name with ``AGREEMENT_SUFFIX``."""
         agreement = self.confidence.get("agreement")
@@ -142,11 +153,19 @@ def read_record(path: str | Path) -> EvidenceRecord:
         dicom=frozenset(fields.mapping("dicom.files")).intersection(KINDS) if says_dicom else frozenset(),
         with_patient=fields.flag("dicom.with_patient") if says_dicom else False,
         modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
-        read_with=fields.mapping("scan.read_with") if "read_with" in fields.get("scan") else None,
+        read_with=_read_settings(fields) if "read_with" in fields.get("scan") else None,
         reading=_read_reading(fields),
         looks=fields.looks() if "looks" in fields.content else (),
         described=fields.mapping("evidence"),
     )
+
+
+def _read_settings(fields: RecordFields) -> Mapping[str, Any]:
+    settings = fields.mapping("scan.read_with")
+    for name, kind in _GIVEN.items():
+        if name in settings and (not isinstance(settings[name], kind) or isinstance(settings[name], bool)):
+            raise RecordError(f"{fields.path}: scan.read_with.{name} is {settings[name]!r}; {_REMEDY}")
+    return settings
 
 
 def _read_reading(fields: RecordFields) -> Reading | None:
@@ -171,7 +190,11 @@ def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def mask_suffix(volume: Volume) -> str:
     """Format of the mask: the scan's own where it is NRRD or MetaImage, else NIfTI."""
-    path = None if volume.source is None else volume.source.path
-    if path is not None and ends_in(path, NRRD):
+    return suffix_beside(None if volume.source is None else volume.source.path)
+
+
+def suffix_beside(scan: Path | None) -> str:
+    """Format of the mask of the scan that lies there; None for a volume made in memory."""
+    if scan is not None and ends_in(scan, NRRD):
         return ".nrrd"
-    return ".mha" if path is not None and ends_in(path, METAIMAGE) else ".nii.gz"
+    return ".mha" if scan is not None and ends_in(scan, METAIMAGE) else ".nii.gz"

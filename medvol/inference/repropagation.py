@@ -113,12 +113,17 @@ def require_edit_is_read(volume: Volume, record: EvidenceRecord) -> None:
 
 def was_moved(volume: Volume, record: EvidenceRecord) -> bool:
     """True when slice or boxes are no longer those of the policy's own words."""
-    return record.edited or not _is_own_words(record, volume)
+    return record.edited or not _is_own_words(record, volume.shape)
 
 
-def lacks_its_mask(volume: Volume, record: EvidenceRecord) -> bool:
-    """True when a person changed slice or boxes in the file, and the mask beside it is still that of the old ones."""
-    return bool(record.mask_file) and not record.edited and not _is_own_words(record, volume)
+def lacks_its_mask(shape: tuple[int, int, int], record: EvidenceRecord) -> bool:
+    """True when a person changed slice or boxes in the file, and the mask beside it is still that of the old ones.
+
+    Args:
+        shape: Of the scan, (Z, Y, X).
+        record: Of the answer.
+    """
+    return bool(record.mask_file) and not record.edited and not _is_own_words(record, shape)
 
 
 def require_inside(volume: Volume, evidence: Evidence) -> None:
@@ -149,9 +154,9 @@ def require_looks_inside(volume: Volume, looks: Sequence[Look]) -> None:
                 raise RecordError(f"looks[{i}].region.{axis} is [{first}, {stop}]; the scan has {size} voxels there")
 
 
-def _is_own_words(record: EvidenceRecord, volume: Volume) -> bool:
+def _is_own_words(record: EvidenceRecord, shape: tuple[int, int, int]) -> bool:
     """True when the anchor is what the policy's completion says."""
-    written = find_evidence(record.completion, volume.shape, MAX_ANCHORS)
+    written = find_evidence(record.completion, shape, MAX_ANCHORS)
     return written is not None and same_anchor(written, record.evidence)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.atomic_files import require_no_folder, write_together
+from medvol.core.atomic_files import file_sha256, require_no_folder, write_together
 from medvol.core.errors import OutputError, explain_error
 from medvol.core.json_file import to_json
 from medvol.core.looks import last_region
@@ -160,6 +160,7 @@ def save_segmentation(
     with write_together(folder, last=paths["record"].name) as place:
         partial = {kind: place / path.name for kind, path in paths.items()}
         write_mask(partial["mask"], segmentation.mask, volume)
+        record["mask"]["sha256"] = file_sha256(partial["mask"])
         partial["record"].write_bytes(to_json(record))
         extras |= dicom_writers(picture, record["mask"], dicom, partial)
         if html:

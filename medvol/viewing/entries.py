@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -24,7 +25,7 @@ from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read
 from medvol.viewing.scans import Scan, make_id
 
 Reader = Callable[..., Volume]
-"""Reads a scan: path, and by name modality and series."""
+"""Reads a scan: path, and by name series and settings of ``read_volume``."""
 
 NOTHING = Evidence(None, np.empty((0, 4), np.float64))
 """An anchor without a box."""
@@ -158,22 +159,23 @@ def scan_of(record: EvidenceRecord, path: Path, read: Reader) -> Scan:
     if record.modality is not None and record.modality not in get_args(Modality):
         raise RecordError(f"{path}: scan.modality is {record.modality!r}; it is one of {', '.join(get_args(Modality))}")
     named, place = record.scan_path, place_scan(record.scan_path, path)
-    scan = scan_file(place, read, record.series, record.modality)
+    scan = scan_file(place, read, record.series, record.reader_settings)
     return replace(scan, read=lambda: (require_scan(named, path), scan.read())[1])
 
 
-def scan_file(path: Path, read: Reader, series: str | None = None, modality: str | None = None) -> Scan:
+def scan_file(
+    path: Path, read: Reader, series: str | None = None, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Scan:
     """A scan in a file, or a folder of DICOM.
 
     Args:
         path: The file.
         read: Reads it.
         series: Of a DICOM folder.
-        modality: What it was read as before; None leaves that to ``read``.
+        settings: What it was read with before, such as its modality; the rest is left to ``read``.
     """
-    said = {} if modality is None else {"modality": modality}
-    opened = partial(read, path, series=series, **said)
-    return Scan(make_id(str(path), series, modality), path.name, lambda: (opened(), None), path)
+    opened = partial(read, path, series=series, **settings)
+    return Scan(make_id(str(path), series, sorted(settings.items())), path.name, lambda: (opened(), None), path)
 
 
 def question_entry(scan: Scan, about: EvidenceRecord) -> Entry:

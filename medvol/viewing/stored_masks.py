@@ -39,7 +39,7 @@ def _read(volume: Volume, place: Entry | Head) -> Mask | None:
     """The mask beside a record; empty for a failed answer, None where the anchor was changed in the file since."""
     if isinstance(place, Entry) and place.failure:
         return np.zeros(volume.shape, bool)
-    if place.folder is None or not place.record.mask_file or lacks_its_mask(volume, place.record):
+    if place.folder is None or not place.record.mask_file or lacks_its_mask(volume.shape, place.record):
         return None
     path = place.folder / place.record.mask_file
     return read_mask(path, volume) if path.is_file() else None

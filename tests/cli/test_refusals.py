@@ -400,6 +400,12 @@ WRONG_LINES = {
     "jobs missing": (["segment", "--jobs", "no.json", "--policy", "ToyPolicy"], ["no.json"]),
     "jobs is none": (["segment", "--jobs", "{config}", "--policy", "ToyPolicy"], ["exp.yaml"]),
     "jobs with a scan": (["segment", "{scan}", "the cube", "--jobs", "no.json", "--policy", "ToyPolicy"], ["--jobs"]),
+    "jobs with a series": (["segment", "--jobs", "no.json", "--series", "9"], ["leave --series out"]),
+    "another scan without a record": (
+        ["segment", "{scan}", "the cube", "--allow_other_scan"],
+        ["--allow_other_scan", "--evidence RECORD"],
+    ),
+    "record with a policy": (["segment", "--evidence", "no.json", "--policy", "ToyPolicy"], ["--policy", "asks none"]),
     "record missing": (["segment", "--evidence", "no.json"], ["no.json"]),
     "record is none": (["segment", "--evidence", "{config}"], ["exp.yaml"]),
     "record of another kind": (["segment", "--evidence", "{record}"], ["schema"]),

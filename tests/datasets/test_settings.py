@@ -215,6 +215,8 @@ def test_names_with_dots_are_whole_names(tmp_path: Path) -> None:
     [
         ({"train": ["q1"], "val": ["q2_typo"]}, OWN, "val names 'q2_typo', which is no case; cases are like 'p.01'"),
         ({"train": ["q1"], "val": ["q2", "q1"]}, OWN, "'q1' is in train and again in val"),
+        ({"train": ["q1"], "valid": ["q2"]}, OWN, "'valid' names cases and is no part; call it train, val or test"),
+        ({"train": ["q1"], "val": "q2"}, OWN, "val is 'q2'; write a list of names"),
         ({"train": ["q1", "q1"], "val": ["q2"]}, OWN, "'q1' is in train and again in train"),
         ({"train": ["q1"], "val": ["q2"]}, {"q1": "Q", "q2": "Q"}, "scans of patient 'Q' are in train and in val"),
     ],

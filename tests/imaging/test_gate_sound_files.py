@@ -73,6 +73,16 @@ def test_voxels_in_a_file_of_their_own(scans, tmp_path, name):
         read_volume(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["header.nhdr", "header.mhd"])
+@pytest.mark.parametrize("words", ["%d" + 200_000 * " " + "x", 400 * "%d" + 500 * " " + "x"], ids=["long", "many"])
+def test_a_name_that_no_file_can_have_is_refused_at_once(scans, tmp_path, name, words):
+    """Matched as the name of a series of files, either of them would take hours."""
+    make = scans.nrrd(b"", data_file=words) if name.endswith("nhdr") else scans.meta(b"", ElementDataFile=words)
+    (tmp_path / name).write_bytes(make)
+    with pytest.raises(p.BadHeaderError, match=r"letters|one number only"):
+        read_volume(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     "kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
 )

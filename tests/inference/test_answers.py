@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medvol.core import settled_files
 from medvol.core.errors import ConfigError, OutputError
 from medvol.core.roles import Propagator
 from medvol.imaging.dicom.outputs import DicomOutputs
 from medvol.imaging.reading import read_volume
+from medvol.imaging.writing import write_mask
 from medvol.inference import records, segmentation
 from medvol.inference.batch import run_jobs
 from medvol.inference.jobs import Job, answer_stem, case_name, find_jobs, read_jobs
@@ -136,7 +138,7 @@ def test_another_modality_is_another_question(write_block, tmp_path: Path):
 
 
 @pytest.mark.parametrize("given", [{"modality": "MR"}, {"nan_to": 0.0}], ids=["modality", "nan_to"])
-def test_an_answer_about_a_scan_that_was_read_otherwise_is_looked_at(write_block, tmp_path: Path, given):
+def test_an_answer_about_a_scan_that_was_read_otherwise_is_looked_at(write_block, tmp_path: Path, monkeypatch, given):
     """Asked with a setting of the reader by mistake, then without it; a third time the scan is not read again."""
     out, scan = tmp_path / "out", write_block(tmp_path / "scan.nii.gz")
     asked = job(scan, "the block", out)
@@ -147,6 +149,7 @@ def test_an_answer_about_a_scan_that_was_read_otherwise_is_looked_at(write_block
         read.append(path)
         return read_volume(path)
 
+    monkeypatch.setattr(settled_files, "_SETTLED_NS", -1)
     same = "modality" not in given  # no voxel was filled, so the scan is the same
     (outcome,) = run(out, asked, read=read_plainly).outcomes
     assert (outcome.status, len(read)) == ("skipped" if same else "done", 1)
@@ -154,7 +157,7 @@ def test_an_answer_about_a_scan_that_was_read_otherwise_is_looked_at(write_block
     assert found.modality == read_volume(scan).modality
     assert found.read_with == (given if same else {})
     assert statuses(run(out, asked, read=read_plainly)) == ["skipped"]
-    assert len(read) == (2 if same else 1)
+    assert len(read) == 1
 
 
 def test_an_answer_of_a_given_name_is_kept_from_another_modality(write_block, tmp_path: Path):
@@ -265,6 +268,140 @@ def test_a_query_that_is_no_text_fails_alone(write_block, tmp_path: Path, query)
     assert json.loads((out / "summary.json").read_text())["cases"][1]["query"] == summary.outcomes[1].query
 
 
+class Reader:
+    """Counts what it reads."""
+
+    def __init__(self) -> None:
+        self.read: list[Path] = []
+
+    def __call__(self, path: Path):
+        self.read.append(path)
+        return read_volume(path)
+
+
+def rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as settled at once."""
+    monkeypatch.setattr(settled_files, "_SETTLED_NS", -1)
+
+
+def test_a_scan_that_stays_as_it_is_is_read_once(write_block, tmp_path: Path, monkeypatch):
+    scan, out, reader = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out", Reader()
+    jobs = [job(scan, "the block", out), job(scan, "the rest", tmp_path / "other", "mine")]
+    for known in (1, 2):  # a file that has just been written may change unseen
+        assert statuses(run(out, *jobs, read=reader)) == ["done" if known == 1 else "skipped"] * 2
+        assert len(reader.read) == known
+    rest(monkeypatch)
+    for _ in range(3):
+        assert statuses(run(out, *jobs, read=reader)) == ["skipped"] * 2
+        assert len(reader.read) == 3
+    for content in ("", "{", '{"medvol": 3}', (out / ".scans-read").read_text().replace('"shape": [', '"shape": ["')):
+        (out / ".scans-read").write_text(content)
+        assert statuses(run(out, *jobs, read=reader)) == ["skipped"] * 2
+    assert len(reader.read) == 7
+
+
+def two_projects(folder: Path, write) -> tuple[Path, Path]:
+    return write(folder / "p1" / "ct.nii.gz"), write(folder / "p2" / "ct.nii.gz", offset=10)
+
+
+def by_working_folder(folder, write, monkeypatch):
+    """Two projects with one relative path."""
+    two_projects(folder, write)
+    yield monkeypatch.chdir(folder / "p1") or Path("ct.nii.gz")
+    yield monkeypatch.chdir(folder / "p2") or Path("ct.nii.gz")
+
+
+def by_folder(folder, write, monkeypatch):
+    """Another folder of the same name, whose files are older."""
+    older = write(folder / "new" / "ct.nii.gz", offset=10)
+    yield write(folder / "cohort" / "ct.nii.gz")
+    (folder / "cohort").rename(folder / "former")
+    older.parent.rename(folder / "cohort")
+    yield folder / "cohort" / "ct.nii.gz"
+
+
+def by_link(folder, write, monkeypatch):
+    """A link that leads to another file, which is older."""
+    older, link = two_projects(folder, write)[1], folder / "ct.nii.gz"
+    link.symlink_to(folder / "p1" / "ct.nii.gz")
+    yield link
+    link.unlink()
+    link.symlink_to(older)
+    yield link
+
+
+@pytest.mark.parametrize("way", [by_working_folder, by_folder, by_link])
+def test_another_scan_in_the_same_place_gets_its_own_answer(write_block, tmp_path: Path, monkeypatch, way):
+    rest(monkeypatch)
+    out, masks = tmp_path / "out", []
+    for scan in way(tmp_path, write_block, monkeypatch):
+        (outcome,) = run(out, job(scan, "the block", out)).outcomes
+        assert outcome.status == "done"
+        masks.append(records.read_record(outcome.record).mask)
+    assert masks[0]["mean_intensity"] != masks[1]["mean_intensity"]
+
+
+def test_slices_that_were_taken_away_count(write_block, tmp_path: Path, monkeypatch):
+    """A folder as a scan: its own time does not say what was done to its files."""
+    rest(monkeypatch)
+    source, out, folder = write_block(tmp_path / "source.nii.gz"), tmp_path / "out", tmp_path / "series"
+    folder.mkdir()
+    for k in range(4):
+        (folder / f"{k}.dcm").write_text(str(k))
+
+    def read(path):
+        volume = read_volume(source)
+        return replace(volume, voxels=volume.voxels + len(list(path.iterdir())))
+
+    assert statuses(run(out, job(folder, "q", out), read=read)) == ["done"]
+    assert statuses(run(out, job(folder, "q", out), read=read)) == ["skipped"]
+    (folder / "3.dcm").unlink()
+    assert statuses(run(out, job(folder, "q", out), read=read)) == ["done"]
+
+
+def edit_record(record: Path) -> None:
+    record.write_text(record.read_text().replace('"key_slice": 3', '"key_slice": 4', 1))
+
+
+def redraw_mask(record: Path) -> None:
+    volume = read_volume(records.read_record(record).scan_path)
+    write_mask(record.with_suffix(".nii.gz"), volume.voxels > 0, volume)
+
+
+@pytest.mark.parametrize("name", ["", "mine"])
+@pytest.mark.parametrize("change", [edit_record, redraw_mask])
+def test_what_a_person_changed_is_not_replaced(write_block, tmp_path: Path, monkeypatch, caplog, change, name):
+    """Asked again with samples, the answer is another one; a change by hand would be lost."""
+    rest(monkeypatch)
+    scan, out = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out"
+    asked, more = (
+        job(scan, "the block", out, name),
+        Segmenter(ScriptedPolicy([BOX]), ExtrudePropagator(half_depth_slices=1), 2),
+    )
+    (outcome,) = run(out, asked).outcomes
+    change(Path(outcome.record))
+    kept = contents(out) | {"json": Path(outcome.record).read_text()}
+    assert statuses(run(out, asked)) == ["skipped"]
+    assert (f"medvol segment --evidence {outcome.record}" in caplog.text) == (change is edit_record)
+    (again,) = run(out, asked, by=more).outcomes
+    assert (again.status, again.error) == ("failed", "RecordError")
+    assert "changed by hand" in again.detail
+    assert contents(out) | {"json": Path(outcome.record).read_text()} == kept
+    assert statuses(run(out, asked, by=more, overwrite=True)) == ["done"]
+
+
+def test_a_damaged_mask_is_no_answer(write_block, tmp_path: Path, monkeypatch, caplog):
+    rest(monkeypatch)
+    scan, out = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out"
+    (outcome,) = run(out, job(scan, "the block", out)).outcomes
+    mask = Path(outcome.mask)
+    whole = mask.read_bytes()
+    mask.write_bytes(whole[:100])
+    assert statuses(run(out, job(scan, "the block", out))) == ["done"]
+    assert "the question is asked again" in caplog.text
+    assert mask.read_bytes() == whole
+
+
 @pytest.mark.parametrize("name", ["caf\udce9", "a\x1b[31m", "a\nb", "[b]x[b]", "a\u202eb", "..x"])
 def test_a_scan_of_any_name_is_answered(write_block, tmp_path: Path, name):
     plain = write_block(tmp_path / "plain.nii.gz")
@@ -336,7 +473,7 @@ def test_a_stop_acts_between_cases(write_block, tmp_path: Path, monkeypatch, whe
     done = {"load": 0, "read": 1}.get(where, 2)
     assert counts == {"done": done, "skipped": 0, "failed": 0, "not run": 3 - done}
     assert len((out / "answers.csv").read_text().splitlines()) == 4
-    assert not list(out.glob(".*"))
+    assert not list(out.glob(".partial*"))
     assert len(list(out.glob("*_*"))) == 3 * done
     assert statuses(run_jobs(jobs, by, out, read=read)) == ["skipped"] * done + ["done"] * (3 - done)
 

@@ -76,6 +76,9 @@ def _made(**changes: object) -> Volume:
 
 
 NAN = np.full((2, 3, 4), np.nan, np.float32)
+SHEARED = np.diag([-2.0, -2.0, 3.0, 1.0])
+SHEARED[1, 2] = 3.0
+
 UNSOUND = {
     "modality": ({"modality": "ct"}, "the volume's modality is 'ct'; it is one of 'CT', 'MR', 'other'"),
     "two axes": ({"voxels": NAN[0]}, r"the shape \(3, 4\); give three axes"),
@@ -84,9 +87,11 @@ UNSOUND = {
     "flags": ({"voxels": NAN > 0}, "of the type bool; give float32"),
     "not a number": ({"voxels": NAN}, "24 of 24 voxels of the volume are NaN or infinite"),
     "infinite": ({"voxels": np.full((1, 1, 1), np.inf, np.float32)}, "1 of 1 voxels"),
-    "3 x 3": ({"affine": np.diag([-2.0, -2.0, 3.0])}, "no invertible 4 x 4 array"),
-    "flat": ({"affine": np.diag([-2.0, 0.0, 3.0, 1.0])}, "no invertible 4 x 4 array"),
-    "affine of NaN": ({"affine": np.full((4, 4), np.nan)}, "no invertible 4 x 4 array"),
+    "3 x 3": ({"affine": np.diag([-2.0, -2.0, 3.0])}, "no 4 x 4 array of numbers"),
+    "flat": ({"affine": np.diag([-2.0, 0.0, 3.0, 1.0])}, "an axis of no length"),
+    "affine of NaN": ({"affine": np.full((4, 4), np.nan)}, "no 4 x 4 array of numbers"),
+    "affine with another scale": ({"affine": np.diag([-2.0, -2.0, 3.0, 2.0])}, "whose last row is 0, 0, 0, 1"),
+    "sheared": ({"affine": SHEARED}, r"the volume: its axes \(LPS\) are 45.00 degrees off a right angle"),
     "as nibabel gives it": ({"affine": np.diag([2.0, 2.0, 3.0, 1.0])}, r"run RAS, and those of a Volume run LPS"),
     "head down": ({"affine": np.diag([-2.0, -2.0, -3.0, 1.0])}, "run LPI"),
 }

@@ -1,8 +1,8 @@
 """A cache of scans and label maps on disk, from which a warm epoch reads only the slices that it draws.
 
-An entry is found by what the scan's file holds, how it is read, and the versions that read it: a changed file, another
-setting or another release never meets an old entry. To hash no file twice, the hash is kept beside what the system says
-of a file that has settled (see ``stamp_file``), and is trusted while that stays the same.
+An entry is found by what the scan's files hold, how they are read, and the versions that read them: a changed file,
+another setting or another release never meets an old entry. To hash no file twice, the hash is kept beside what the
+system says of files that have settled (see ``stamp_scan``), and is trusted while that stays the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.prompts import WINDOWS
-from medvol.core.settled_files import Stamp, have_settled, stamp_file
 from medvol.core.types import Modality, Volume, voxel_percentiles
 from medvol.imaging.cache.cached_volume import describe_volume, open_volume
 from medvol.imaging.cache.slice_archive import DAMAGE, SliceArchive, write_slices
-from medvol.imaging.file_names import DICOM, WHOLE_SCANS, ends_in
+from medvol.imaging.file_names import DICOM, SCANS, ends_in
 from medvol.imaging.reading import find_modality, read_labels, read_oriented, read_volume, to_intensities
+from medvol.imaging.scan_files import relative_name, scan_files, stamp_scan
 from medvol.imaging.volume_hash import hash_voxels
 
 LAYOUT = 3
@@ -173,28 +173,25 @@ class SliceCache:
         return self.folder / f"{hashlib.blake2b(text.encode(), digest_size=20).hexdigest()}{_SUFFIX}"
 
     def _hash_content(self, path: Path) -> str:
-        """Hash of a file's bytes, looked up while the file stays as it is."""
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        stamps = [stamp_file(file) for file in files]
-        settled = have_settled(stamps)
-        stamp = _hash_stamps(path, files, stamps)
+        """Hash of the bytes of a scan's files, looked up while they stay as they are."""
+        stamp = stamp_scan(path)
         name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=20).hexdigest()
         index = self.folder / "hashes" / f"{name}.json"
         try:
             known = parse_json(index.read_text())
-            if known["stamp"] == stamp and re.fullmatch(r"[0-9a-f]{40}", known["hash"]):
+            if known["stamp"] == stamp.text and re.fullmatch(r"[0-9a-f]{40}", known["hash"]):
                 return str(known["hash"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
         digest = hashlib.blake2b(digest_size=20)
-        for file in files:
-            digest.update(os.fsencode(file.relative_to(path)) + f":{file.stat().st_size};".encode())
+        for file in scan_files(path):
+            digest.update(os.fsencode(relative_name(file, path)) + f":{file.stat().st_size};".encode())
             with file.open("rb") as stream:
                 while piece := stream.read(_PIECE):
                     digest.update(piece)
-        if settled:
+        if stamp.settled:
             with write_whole(index, durable=False) as partial:
-                partial.write_text(json.dumps({"stamp": stamp, "hash": digest.hexdigest()}))
+                partial.write_text(json.dumps({"stamp": stamp.text, "hash": digest.hexdigest()}))
         return digest.hexdigest()
 
     def _drop_oldest(self, newest: Path) -> None:
@@ -222,14 +219,8 @@ class SliceCache:
 
 
 def _is_kept(path: Path) -> bool:
-    """True where one file holds a whole scan, and for folders of DICOM."""
-    return path.is_dir() or (ends_in(path, (*WHOLE_SCANS, *DICOM)) and path.is_file())
-
-
-def _hash_stamps(path: Path, files: Sequence[Path], stamps: Sequence[Stamp]) -> str:
-    """Hash of what the system says of the files of a scan; names of DICOM files may not be kept as they are."""
-    listing = [(str(file.relative_to(path)), stamp) for file, stamp in zip(files, stamps, strict=True)]
-    return hashlib.blake2b(repr(listing).encode(), digest_size=20).hexdigest()
+    """True for a scan that is there; what is none is refused by the reader."""
+    return path.is_dir() or (ends_in(path, (*SCANS, *DICOM)) and path.is_file())
 
 
 def _is_short(voxels: NDArray[Any]) -> bool:

@@ -39,6 +39,7 @@ _LINKS = (
     *("DimensionOrganizationSequence", "DimensionIndexSequence", "ImageType"),
 )
 _TEXT_LENGTH = 64
+_GONE = "its files are no longer there; put them back, or read the scan where it lies now"
 
 
 def require_origin(volume: Volume) -> DicomOrigin:
@@ -64,21 +65,32 @@ def link_images(origin: DicomOrigin, with_patient: bool = False) -> list[Dataset
         One header a file, in the order of the slices.
 
     Raises:
-        MissingLinksError: A file has no UID of some kind, or they are more than one multi-frame file.
+        MissingLinksError: A file has no UID of some kind, they are more than one multi-frame file, or they are no
+            longer the files that were read.
     """
-    names = list(dict.fromkeys(entry.file for entry in origin.slices))
+    if not origin.path.exists():
+        raise MissingLinksError(origin.path, _GONE)
+    read = {entry.file: entry.instance for entry in origin.slices}
+    names = list(read)
     if origin.slices[0].frame is not None and len(names) > 1:
         raise MissingLinksError(origin.path, "its frames lie in several multi-frame files; a mask can refer to one")
     wanted = (*_LINKS, *(PATIENT if with_patient else ()))
     images = []
     with quiet_parsing(origin.path), DicomFiles(origin.path, MAX_BYTES) as files:
         for name in names:
-            with files.open(name) as stream:
-                image = read_dataset(origin.path, stream, wanted)
+            try:
+                with files.open(name) as stream:
+                    image = read_dataset(origin.path, stream, wanted)
+            except FileNotFoundError as error:
+                raise MissingLinksError(origin.path, _GONE) from error
             if missing := [uid for uid in _UIDS if not image.get(uid)]:
                 raise MissingLinksError(
                     origin.path,
                     f"a slice has no {' and no '.join(missing)}, so no DICOM output can refer to it; leave dicom out",
+                )
+            if str(image.SOPInstanceUID).strip() != read[name]:
+                raise MissingLinksError(
+                    origin.path, "its files are no longer those that were read; segment the scan that lies there now"
                 )
             for keyword in PATIENT:
                 if keyword not in image:

@@ -25,16 +25,26 @@ _MOST_BYTES_A_PIXEL = 16
 
 
 def check_decodable(path: Path, dataset: Dataset) -> None:
-    """Refuse a file without pixels, or in an encoding that nothing reads.
+    """Refuse a file without pixels, in an encoding that nothing reads, or whose values mean something else.
 
     Raises:
-        BadInstanceError: It has no pixels.
+        BadInstanceError: It has no pixels, their bits do not lie at the lower end, or a table turns them into others.
         UndecodablePixelsError: No installed decoder reads them.
     """
     pydicom = import_pydicom()
     syntax = dataset.file_meta.TransferSyntaxUID
     if "PixelData" not in dataset:
         raise BadInstanceError(path, "a slice has no pixels; export the series again")
+    bits, high = (dataset.get(keyword) for keyword in ("BitsStored", "HighBit"))
+    if bits is not None and high is not None and high != bits - 1:
+        raise BadInstanceError(
+            path,
+            f"the highest of the {bits} bits of a pixel is bit {high}, not bit {bits - 1}; export the series again",
+        )
+    if dataset.get("ModalityLUTSequence"):
+        raise BadInstanceError(
+            path, "a table (Modality LUT) turns its pixels into intensities, which is not read; export it with a slope"
+        )
     try:
         usable = not syntax.is_encapsulated or pydicom.pixels.get_decoder(syntax).is_available
     except (NotImplementedError, ValueError):

@@ -77,7 +77,8 @@ def read_dicom(path: Path, series: str | None, max_bytes: int) -> StoredScan:
         _check_stored(files, slices)
         voxels = np.empty(shape[::-1], np.float32)
         for index, pixels in _read_pixels(files, slices):
-            voxels[index] = _to_intensities(slices[index], pixels)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+                voxels[index] = _to_intensities(slices[index], pixels)
     left_out = (*files.left_out, *others)
     return StoredScan(voxels.transpose(2, 1, 0), affine, DicomOrigin(path, tuple(slices), first.modality, left_out))
 

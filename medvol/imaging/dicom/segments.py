@@ -19,6 +19,7 @@ from medvol.imaging.dicom.files import starts_as_dicom
 from medvol.imaging.dicom.parsing import quiet_parsing, read_dataset
 from medvol.imaging.dicom.pixels import check_decodable, decode_frame
 from medvol.imaging.dicom.problems import BadSegmentationError
+from medvol.imaging.dicom.reading import DicomOrigin
 from medvol.imaging.dicom.slices import DicomSlice, describe_frames
 from medvol.imaging.formats.itk_geometry import RAS
 from medvol.imaging.formats.problems import MissingScanError
@@ -48,7 +49,8 @@ def read_segments(
         object holds shares. A segment comes up once for every frame that it has.
 
     Raises:
-        BadSegmentationError: It is no segmentation object, lies on another grid, or lacks a segment.
+        BadSegmentationError: It is no segmentation object, lies on another grid or in another frame of reference, or
+            lacks a segment.
     """
     if not path.is_file():
         raise MissingScanError(path, "there is no such file; check the path")
@@ -57,6 +59,7 @@ def read_segments(
             raise BadSegmentationError(path, "it is no DICOM; give a segmentation object")
         dataset = read_dataset(path, stream)
         stored = _describe(path, dataset)
+    _require_same_frame(path, stored, volume)
     wanted = set(stored.numbers if segments is None else segments)
     if not wanted <= stored.numbers:
         raise BadSegmentationError(path, f"it has the segments {sorted(stored.numbers)}, not {sorted(wanted)}")
@@ -111,6 +114,18 @@ def _describe(path: Path, dataset: Dataset) -> _Stored:
     named = [_number(path, group, shared, numbers) for group in groups]
     _require_described(path, set(named), numbers)
     return _Stored(numbers, frames, [*named], whole / 2 if kind == "FRACTIONAL" else 1)
+
+
+def _require_same_frame(path: Path, stored: _Stored, volume: Volume) -> None:
+    """Refuse an object of another patient or another examination, whose grid may be the same by chance."""
+    origin = None if volume.source is None else volume.source.header
+    own = origin.slices[0].frame_of_reference if isinstance(origin, DicomOrigin) else ""
+    if own and any(frame.frame_of_reference not in ("", own) for frame in stored.frames):
+        raise BadSegmentationError(
+            path,
+            "its frame of reference is not that of its scan, so it may be of another patient; give that of this scan, "
+            "or save it as NIfTI if it belongs to it all the same",
+        )
 
 
 def _require_described(path: Path, shown: set[int], described: set[int]) -> None:

@@ -88,10 +88,11 @@ def _common_plane(path: Path, slices: Sequence[DicomSlice]) -> tuple[NDArray[np.
     if any(entry.position is None or entry.orientation is None for entry in slices):
         raise MissingGeometryError(path, "a slice does not say where it lies; export the series with its geometry")
     orientations = np.stack([entry.orientation for entry in slices if entry.orientation is not None])
-    if np.abs(orientations @ orientations[0].T - np.eye(2)).max() > _DIRECTION_TOLERANCE:
-        squares = orientations @ orientations.transpose(0, 2, 1)
-        if np.abs(squares - np.eye(2)).max() > _DIRECTION_TOLERANCE:
-            raise MissingGeometryError(path, "the axes of a slice are no unit vectors at a right angle; export it anew")
+    squares = orientations @ orientations.transpose(0, 2, 1)
+    if np.abs(squares - np.eye(2)).max() > _DIRECTION_TOLERANCE:
+        raise MissingGeometryError(path, "the axes of a slice are no unit vectors at a right angle; export it anew")
+    # Of the vectors, not of their angle: its cosine hardly changes near 0 degrees.
+    if np.abs(orientations - orientations[0]).max() > _DIRECTION_TOLERANCE:
         raise MixedOrientationError(path, "its slices are not parallel; give the slices of one orientation")
     if len({entry.frame_of_reference for entry in slices}) > 1:
         raise MixedOrientationError(

@@ -20,6 +20,8 @@ from medvol.imaging.formats.voxel_stream import check_possible, inflate, pieces_
 
 _SERIES = re.compile(r"(?P<name>.*%0?\d?d.*?)\s+(?P<numbers>-?\d{1,9}(\s+-?\d{1,9}){2,3})")
 _LONGEST_LINE = 2**16
+_LONGEST_NAME = 2**10
+"""Letters of a file name in a header; no disk takes as many."""
 _MOST_INFLATED = 2**26
 """Bytes that may be skipped in a compressed stream: all of them must be inflated first."""
 
@@ -57,9 +59,15 @@ def find_files(path: Path, name: str, listed: Sequence[str], sizes: tuple[int, .
         BadHeaderError: A file lies outside the header's folder, or there are not as many as slices.
         TruncatedScanError: A file is absent.
     """
+    longest = max((name, *listed), key=len)
+    if len(longest) > _LONGEST_NAME:
+        raise BadHeaderError(
+            path, f"it names a file of {len(longest):,} letters, {longest[:40]!r} and so on; save the scan again"
+        )
     name, *listed = map(_in_utf8, (name, *listed))
-    words, series = name.split(), _SERIES.fullmatch(name)
-    if name.count("%") > (series is not None):
+    words, patterns = name.split(), name.count("%")
+    series = _SERIES.fullmatch(name) if patterns == 1 else None
+    if patterns > (series is not None):
         raise BadHeaderError(
             path, f"its voxels lie in {name[:80]!r}, and % stands for one number only; rename the file"
         )

@@ -63,11 +63,12 @@ def read_metaimage(path: Path, max_bytes: int, header_only: bool = False) -> Sto
     if len(orders) == 2:
         raise BadHeaderError(path, f"its {' and '.join(_ORDERS)} say two things; save the scan again")
     source = _find_voxels(path, fields, sizes, head[end.end() :], end.end())
+    beside = tuple(file for file in source.files if file != path)
     affine, geometry = read_geometry(path, sizes, "MetaImageIO")
     if header_only:
-        return StoredScan(np.broadcast_to(np.zeros((), dtype), sizes), affine, geometry)
+        return StoredScan(np.broadcast_to(np.zeros((), dtype), sizes), affine, geometry, beside)
     voxels = read_voxels(path, source, sizes, dtype.newbyteorder(">" if orders == {True} else "<"))
-    return StoredScan(voxels, affine, geometry)
+    return StoredScan(voxels, affine, geometry, beside)
 
 
 def _pairs(path: Path, text: str) -> Iterator[tuple[str, str]]:

@@ -64,13 +64,14 @@ def read_nrrd(path: Path, max_bytes: int, header_only: bool = False) -> StoredSc
     else:
         files, start = [path], end.end() if end else 0
     source = VoxelBytes(tuple(files), start, compressed, skipped, lines_skipped)
+    beside = tuple(file for file in files if file != path)
     affine, geometry = read_geometry(path, sizes, "NrrdImageIO")
     placed = {"space": fields["space"], "space directions": " ".join(axes), "space origin": fields.get("space origin")}
     lines = tuple(f"{key}: {value}" for key, value in placed.items() if value is not None)
     if header_only:
-        return StoredScan(np.broadcast_to(np.zeros((), dtype), sizes), affine, geometry)
+        return StoredScan(np.broadcast_to(np.zeros((), dtype), sizes), affine, geometry, beside)
     voxels = read_voxels(path, source, sizes, dtype.newbyteorder(">" if endian == "big" else "<"))
-    return StoredScan(voxels, affine, geometry._replace(nrrd_fields=lines))
+    return StoredScan(voxels, affine, geometry._replace(nrrd_fields=lines), beside)
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -39,11 +39,13 @@ class StoredScan:
         voxels: (I, J, K), float32 for scans, the stored integer type where it was asked for.
         affine: Voxel (i, j, k) to world mm (RAS+).
         header: What a mask written to the same grid copies; None when its geometry is enough.
+        voxel_files: Files with the voxels, where they lie beside the header.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
     header: Any = None
+    voxel_files: tuple[Path, ...] = ()
 
 
 def check_dimensions(path: Path, sizes: list[int]) -> tuple[int, int, int]:

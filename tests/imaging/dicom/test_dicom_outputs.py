@@ -339,6 +339,22 @@ def test_refused_before_anything_is_written(make_series, tmp_path: Path):
     assert not (tmp_path / "a.dcm").exists()
 
 
+def test_outputs_do_not_refer_to_files_that_were_not_read(make_series, tmp_path: Path):
+    """After the reading a folder is moved away, and another series takes its place."""
+    volume = read_volume(make_series().write(tmp_path / "scan"))
+    mask = np.ones(volume.shape, bool)
+    (tmp_path / "scan").rename(tmp_path / "moved")
+    with pytest.raises(ScanError, match="no longer there; put them back"):
+        write_contours(tmp_path / "a.dcm", mask, volume, "q")
+    other = make_series().write(tmp_path / "scan")
+    with pytest.raises(ScanError, match="no longer those that were read"):
+        write_contours(tmp_path / "a.dcm", mask, volume, "q")
+    next(other.iterdir()).unlink()
+    with pytest.raises(ScanError, match="no longer th"):
+        write_contours(tmp_path / "a.dcm", mask, volume, "q")
+    assert not (tmp_path / "a.dcm").exists()
+
+
 def test_what_is_made_of_a_file_that_fails_is_not_written(make_series, tmp_path: Path, monkeypatch):
     """A report without its segmentation object would refer to nothing; the rest is written."""
 

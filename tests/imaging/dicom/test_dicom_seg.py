@@ -122,7 +122,8 @@ def test_what_it_says_of_the_patient(make_series, folder, tmp_path):
 
 
 def test_refused(make_series, folder, tmp_path):
-    volume = read_volume(make_series().write(folder))
+    series = make_series()
+    volume = read_volume(series.write(folder))
     with pytest.raises(GeometryError, match="must agree"):
         write_dicom_seg(tmp_path / "a.dcm", np.zeros((2, 2, 2), bool), volume, "q")
     bare = make_volume(np.zeros((2, 3, 4), np.float32), (1, 1, 1))
@@ -142,7 +143,10 @@ def test_refused(make_series, folder, tmp_path):
     with pytest.raises(ScanError, match=r"segments \[1\], not \[2\]"):
         read_mask(path, volume, [2])
     with pytest.raises(ScanError, match="grid of the scan"):
-        read_mask(path, read_volume(make_series(step=2.0).write(tmp_path / "other")))
+        read_mask(path, read_volume(make_series(step=2.0, frame=series.frame).write(tmp_path / "other")))
+    namesake = read_volume(make_series().write(tmp_path / "namesake"))
+    with pytest.raises(ScanError, match="may be of another patient"):
+        read_mask(path, namesake)
     with pytest.raises(ScanError, match="no segmentation"):
         read_dicom_seg(folder / "IM000", volume)
     with pytest.raises(ScanError, match="no such file"):

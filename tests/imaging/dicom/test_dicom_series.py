@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.pixels import compress
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 
@@ -258,6 +259,23 @@ def orientation(series):
     series.slices[3].ImageOrientationPatient = [1, 0, 0, 0, 0.96, 0.28]
 
 
+def fan(series):
+    """Each slice is tilted by 0.5 degrees about its rows against the one before; the cosine of that is 0.99996."""
+    for k, dataset in enumerate(series.slices):
+        angle = np.radians(0.5 * k)
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, float(np.cos(angle)), float(np.sin(angle))]
+
+
+def high_bits(series):
+    series.each(BitsStored=12, HighBit=15)
+
+
+def table(series):
+    lut = Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType, lut.LUTData = [4, 0, 16], "US", b"\0" * 8
+    series.each(ModalityLUTSequence=[lut])
+
+
 def skewed(series):
     series.each(ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0])
 
@@ -327,14 +345,14 @@ REFUSED = {
     "several_acquisitions": [acquisitions],
     "gantry_tilt": [tilt],
     "inconsistent_spacing": [uneven],
-    "mixed_orientation": [orientation, frames],
+    "mixed_orientation": [orientation, fan, frames],
     "mixed_sizes": [sizes, pixels],
     "missing_geometry": [no_position, no_spacing, skewed],
     "bad_rescale": [no_units, zero_slope],
     "localizer": [scout],
     "too_few_slices": [one],
     "colour": [colour],
-    "bad_instance": [short, bare],
+    "bad_instance": [short, bare, high_bits, table],
     "no_image_series": [plan, segmentation],
 }
 
