@@ -163,6 +163,30 @@ def test_a_record_is_followed_as_the_scan_was_read_for_it(scan: Path, toy: Path,
     assert json.loads((out / f"{record.stem}_edited.json").read_text())["scan"]["modality"] == "MR"
 
 
+def test_a_record_is_followed_with_the_settings_that_its_scan_needs(
+    scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """A scan with NaN, whose header does not say which way its axes point: it is read with both settings or not."""
+    image = nib.load(scan)
+    voxels = np.asarray(image.dataobj, np.float32)
+    voxels[0, 0, 0] = np.nan
+    bare = nib.Nifti1Image(voxels, None)
+    bare.header.set_zooms((2.0, 2.0, 5.0))
+    bare.header["qform_code"] = bare.header["sform_code"] = 0
+    nib.save(bare, scan)
+    out = tmp_path / "out"
+    assert segment(scan, "the cube", *TOY, "--out", out, "--nan_to", -1024, "--assume_orientation", "LPS") == 0
+    record = file_of(out, "ct_the-cube")
+    edit(record, key_slice=0)
+    assert segment("--evidence", record, "--out", out) == 0
+    told = json.loads((out / f"{record.stem}_edited.json").read_text())["scan"]["read_with"]
+    assert told == {"nan_to": -1024.0, "assume_orientation": "LPS", "modality": "CT"}
+    content = json.loads(record.read_text())
+    content["scan"]["read_with"]["nan_to"] = "air"
+    record.write_text(json.dumps(content))
+    assert "scan.read_with.nan_to is 'air'" in refused("segment", "--evidence", record, "--out", out, "--overwrite")
+
+
 @pytest.mark.parametrize("content", [b"", b"no mask", "half"], ids=["empty", "no mask", "half"])
 @pytest.mark.parametrize("batch", [False, True], ids=["one", "a folder"])
 def test_an_answer_whose_mask_is_damaged_is_made_again(

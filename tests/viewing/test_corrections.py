@@ -1,5 +1,6 @@
 """Corrections: what readers kept becomes a table, and SFT teaches their boxes."""
 
+import json
 import os
 from pathlib import Path
 
@@ -157,6 +158,17 @@ def test_a_volume_is_read_as_the_record_says(read_folder: Path) -> None:
     assert read_volume(read_folder.parent / "scans" / "scan0.nii.gz").modality == "other", "what a guess would be"
     desk = make_desk(read_folder)
     assert desk.shelf.get(entry_of(desk, "the block").scan).volume.modality == "CT"
+
+
+def test_a_scan_is_read_with_the_settings_of_its_record(answers: Path) -> None:
+    for path in answers.glob("*.json"):
+        content = json.loads(path.read_text())
+        content["scan"]["read_with"] = {"nan_to": -1024, "assume_orientation": "LPS"}
+        path.write_text(json.dumps(content))
+    desk = make_desk(answers)
+    source = desk.shelf.get(entry_of(desk, "the block").scan).volume.source
+    assert source is not None
+    assert source.read_with == {"modality": "CT", "nan_to": -1024, "assume_orientation": "LPS"}
 
 
 def test_several_anchors_survive_the_table(answers: Path) -> None:

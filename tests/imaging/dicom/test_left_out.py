@@ -18,7 +18,7 @@ from medvol.core.errors import ScanError
 from medvol.imaging.folders import find_scans, is_batch, look_into
 from medvol.imaging.left_out import is_clutter
 from medvol.imaging.reading import read_volume
-from medvol.imaging.writing import write_mask
+from medvol.imaging.writing import write_map, write_mask
 
 BOX = '<think>here</think><answer>[{"slice": 2, "bbox_2d_list": [[200, 250, 800, 750]]}]</answer>'
 
@@ -154,6 +154,15 @@ def test_scans_that_look_like_labels_are_not_lost(make_series, tmp_path, caplog)
     with caplog.at_level(logging.WARNING):
         assert [path.name for path in find_scans(tmp_path / "q")] == ["a_mask.nii.gz"]
     assert "a_mask.nii.gz looks like a label map, but is taken for a scan" in caplog.text
+
+
+def test_a_map_of_the_agreement_of_answers_is_no_scan(make_series, tmp_path):
+    """medvol writes it beside the mask: shares from 0 to 1."""
+    make_pair(tmp_path / "p", make_series, "ct.nii.gz", "ct_mask.nii.gz")
+    volume = read_volume(tmp_path / "p" / "ct.nii.gz")
+    shares = np.linspace(0, 1, volume.voxels.size, dtype=np.float32).reshape(volume.shape)
+    write_map(tmp_path / "p" / "ct_the-spleen_0123456789ab.agreement.nii.gz", shares, volume)
+    assert [path.name for path in find_scans(tmp_path / "p")] == ["ct.nii.gz"]
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["beside the slices", "above them"])
