@@ -19,10 +19,13 @@ from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
+from medvol.guarding.cases import count_cases, look_up
 from medvol.terminal.console import Console
 
 VIOLATED = 1
 SCHEMA = "medvol-audit/1"
+
+_CASES = 8
 
 ACCEPTED: dict[str, Any] = {
     **dict.fromkeys(("audit", "json"), object),  # flags: a word that follows is not theirs
@@ -39,14 +42,29 @@ def add_options(parser: ComponentParser) -> None:
     """Add the options of the audit to the parser of ``describe``."""
     parser.add_argument("--audit", action="store_true", help="rank altered answers by what the rewards pay for them")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--num_cases", type=int, default=8, help="how many cases of --cases are used, from the first")
-    parser.add_argument("--max_anchors", type=int, default=1, help="most anchors that an answer may have")
+    parser.add_argument(
+        "--num_cases", type=int | None, help=f"how many cases of --cases are used, from the first; {_CASES} by default"
+    )
+    parser.add_argument("--max_anchors", type=int | None, help="most anchors that an answer may have; 1 by default")
     parser.add_subclass_arguments(
         CaseDataset, "cases", required=False, help="data set of the audit; small cases made in memory by default"
     )
     parser.add_subclass_arguments(
         Propagator, "propagator", required=False, help="of the audit; by default one that knows the answers"
     )
+
+
+def require_audit(options: Namespace) -> None:
+    """Refuse options of the audit without it.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for name in ("num_cases", "max_anchors", "cases", "propagator"):
+        if options.get(name) is not None and not options.audit:
+            raise ConfigError(f"--{name} is about the audit of rewards; add --audit, or leave it out")
+    if options.num_cases is not None and options.get("cases") is None:
+        raise ConfigError("--num_cases is about the data set of --cases; add that, or leave --num_cases out")
 
 
 def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
@@ -64,10 +82,12 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     from medvol.auditing.audit import audit_rewards
 
     rewards, weights = _read_experiment(names) if names[0].endswith(FILE_SUFFIXES) else (_by_name(names), None)
-    require_least(1, num_cases=built.num_cases)
+    require_least(1, num_cases=built.num_cases, max_anchors=built.max_anchors)
     cases = built.get("cases")
-    chosen = None if cases is None else [cases[index] for index in range(min(built.num_cases, len(cases)))]
-    found = audit_rewards(rewards, weights, chosen, built.get("propagator"), built.max_anchors)
+    count = _CASES if built.num_cases is None else built.num_cases
+    chosen = None if cases is None else [look_up(cases, index) for index in range(min(count, count_cases(cases)))]
+    anchors = 1 if built.max_anchors is None else built.max_anchors
+    found = audit_rewards(rewards, weights, chosen, built.get("propagator"), anchors)
     if built.json:
         print_document(SCHEMA, found.to_dict())
     else:

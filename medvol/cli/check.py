@@ -15,6 +15,7 @@ from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
+from medvol.core.ranges import require_least
 from medvol.core.visible_text import show
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
@@ -28,6 +29,8 @@ _WIDE = 240
 """Columns of what goes into a file or a pipe, so that no line is broken."""
 
 SCHEMA = "medvol-check/1"
+
+_SECONDS = 120.0
 
 _TABLES = (".csv", ".tsv", ".txt")
 """Endings of tables; one of JSON is known by what it holds."""
@@ -44,6 +47,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     path = Path(options.path)
     if not path.exists():
         raise ConfigError(f"there is nothing at {options.path!r}; give a scan, a folder, or a configuration file")
+    _refuse_unused(path, options)
     report = _check(path, options)
     if options.fix is not None:
         report = _mend(path, report, options)
@@ -66,7 +70,9 @@ def _parser(verb: str) -> ComponentParser:
     parser.add_argument(
         "--all", action="store_true", help="read every case of a table or an experiment, however long that takes"
     )
-    parser.add_argument("--seconds", type=float, default=120.0, help="time for reading cases, without --all")
+    parser.add_argument(
+        "--seconds", type=float | None, default=None, help="time for reading cases, without --all; 120 by default"
+    )
     parser.add_argument(
         "--compare", action="store_true", help="also find scans of an experiment that look the same; reads all of them"
     )
@@ -87,6 +93,28 @@ def _parser(verb: str) -> ComponentParser:
         help="added in corrected copies of a CT with another zero: -1024",
     )
     return parser
+
+
+def _refuse_unused(path: Path, options: Any) -> None:
+    """Refuse options that would do nothing, and values that cannot be.
+
+    Raises:
+        ConfigError: There is one.
+        ScanError: ``assume_orientation`` names no axes.
+    """
+    for name in ("nan_to", "assume_orientation", "hu_offset"):
+        if options[name] is not None and options.fix is None:
+            raise ConfigError(f"--{name} is about corrected copies; add --fix FOLDER, or leave it out")
+    for name in ("all", "seconds", "compare"):
+        if options[name] not in (None, False) and not _is_list(path):
+            raise ConfigError(f"--{name} is about a table or an experiment, and {options.path!r} is none; leave it out")
+    if options.root is not None and not (_is_list(path) and _is_table(path)):
+        raise ConfigError(f"--root is about a table, and {options.path!r} is none; leave it out")
+    require_least(0, seconds=options.seconds)
+    if options.assume_orientation is not None:
+        from medvol.imaging.formats.nifti import require_axes
+
+        require_axes(path, options.assume_orientation)
 
 
 def _check(path: Path, options: Any) -> CheckReport:
@@ -133,6 +161,7 @@ def _read(
     """Read the cases of data sets, and say how far that is."""
     from medvol.checking.splits import check_splits
 
+    seconds = _SECONDS if options.seconds is None else options.seconds
     with ExitStack() as shown:
         works: dict[str, Work] = {}
 
@@ -141,7 +170,7 @@ def _read(
                 works[split] = shown.enter_context(Work(f"reading {split}", count, "cases"))
             works[split].advance(read - works[split].done)
 
-        return check_splits(splits, options.compare, None if options.all else options.seconds, hear, refuse)
+        return check_splits(splits, options.compare, None if options.all else seconds, hear, refuse)
 
 
 def _mend(path: Path, report: CheckReport, options: Any) -> CheckReport:
@@ -156,12 +185,14 @@ def _mend(path: Path, report: CheckReport, options: Any) -> CheckReport:
             f"--fix never changes the original; give a folder outside {str(source)!r}, not {options.fix!r}"
         )
     mending = Mending(options.nan_to, options.assume_orientation, options.hu_offset)
-    files = dict.fromkeys(finding.place for finding in report.findings if Path(finding.place).is_file())
-    mended = {}
-    for place in files:
-        target = folder / _below(Path(place), source)
-        if mend_copy(Path(place), target, mending):
-            mended[place] = str(target)
+    places = dict.fromkeys(finding.place for finding in report.findings if Path(finding.place).is_file())
+    targets = {place: folder / _below(Path(place), source) for place in places}
+    if there := next((target for target in targets.values() if target.exists()), None):
+        raise ConfigError(f"{show(there)} is there already, and --fix replaces no file; give another folder")
+    mended = {place: str(target) for place, target in targets.items() if mend_copy(Path(place), target, mending)}
+    if report.errors and not mended:
+        remedy = "; to correct a scan of it, give that scan or its folder" if _is_list(path) else ""
+        Console(stderr=True).print(Text(f"no corrected copy was written{remedy}"), soft_wrap=True)
     return replace(report, mended=mended)
 
 

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from medvol.cli.audit import ACCEPTED, add_options, audit
+from medvol.cli.audit import ACCEPTED, add_options, audit, require_audit
 from medvol.cli.description import describe, module_rows
 from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
@@ -42,6 +42,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         options = parser.parse_args(list(arguments))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, {}, ACCEPTED) from refusal
+    require_audit(options)
     if options.audit:
         return audit(options.name, parser.instantiate(options), Console())
     pages = [page for name in options.name for page in describe(name)]

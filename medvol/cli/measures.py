@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 
 from medvol.cli.parsing import ComponentParser
+from medvol.core.errors import ConfigError
+from medvol.core.suggestions import suggest
 from medvol.evaluation.settings import MEASURES, EvaluationSettings
 
 _HELP = {
@@ -31,8 +34,11 @@ def parse_over(parser: ComponentParser, arguments: Sequence[str], known: Mapping
     """Parse arguments over settings that are known from elsewhere; of a name that both have the argument counts.
 
     Raises:
-        ConfigError: An argument, or a setting, is at fault.
+        ConfigError: An argument, or a setting, is at fault, or there is no such setting.
     """
+    accepted = {entry.name for entry in fields(EvaluationSettings)}
+    if wrong := next((name for name in known if name not in accepted), None):
+        raise ConfigError(f"model.evaluation has no setting {wrong!r}{suggest(wrong, accepted)}")
     options: Namespace = parser.parse_args([*_as_arguments(known), *arguments])
     return options
 

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from medvol.cli.experiment import MODULES
 from medvol.cli.folder_policies import from_here
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
-from medvol.cli.settings import read_config
+from medvol.cli.settings import open_model, read_config
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.roles import TrainablePolicy
 from medvol.guarding.cases import look_up
@@ -66,6 +66,7 @@ def read_experiment(path: str, options: Any) -> PlannedExperiment:
     settings = read_config(path)
     if not settings.get("model") or not settings.get("data"):
         raise ConfigError(f"{path!r} has no 'model' and 'data'; give the experiment of a fit")
+    settings["model"] = open_model(settings, Path(path).parent)
     assumptions: list[str] = []
     _choose_model(settings, Path(path), options.model, assumptions)
     module, data = _build(path, settings)
@@ -114,7 +115,10 @@ def _find_origin(model: str, path: Path) -> str:
         if Path(model).exists() or Path(model).name != "model":
             break
         for file in sorted(path.parent.glob("*.yaml")):
-            other = read_config(str(file))
+            try:
+                other = read_config(str(file))
+            except ConfigError:
+                continue  # some other file
             trainer = other.get("trainer")
             folder = trainer.get("default_root_dir") if isinstance(trainer, Mapping) else None
             if isinstance(folder, str) and Path(folder) == Path(model).parent and _model_of(other) not in (None, model):

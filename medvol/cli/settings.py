@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import zip_longest
 from operator import or_
@@ -68,14 +68,39 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def read_model_settings(path: str) -> dict[str, Any]:
-    """Settings of the model of an experiment, as its file has them; none where it has no such keys and values.
+    """Settings of the model of an experiment, as ``open_model`` has them; none where it has no keys and values.
 
     Raises:
         ConfigError: The file is no configuration.
     """
-    model = read_config(path).get("model")
+    model = open_model(read_config(path), Path(path).parent)
     settings = model.get("init_args", model) if isinstance(model, dict) else None
     return settings if isinstance(settings, dict) else {}
+
+
+def open_model(settings: Mapping[str, Any], folder: Path) -> Any:
+    """The model of an experiment; where it or one of its settings is the name of a file, what that file holds.
+
+    Args:
+        settings: Of the experiment.
+        folder: Where its file lies; names count from the folder of the file that has them, as for jsonargparse.
+
+    Raises:
+        ConfigError: Such a file is not YAML.
+    """
+    model, folder = _open_value(settings.get("model"), folder)
+    if not isinstance(model, dict):
+        return model
+    if not isinstance(model.get("init_args"), dict):
+        return {key: _open_value(value, folder)[0] for key, value in model.items()}
+    return {**model, "init_args": {key: _open_value(value, folder)[0] for key, value in model["init_args"].items()}}
+
+
+def _open_value(value: Any, folder: Path) -> tuple[Any, Path]:
+    """What a file holds that a value names, and the folder of that file; else the value itself."""
+    if isinstance(value, str) and value.endswith(FILE_SUFFIXES) and (folder / value).is_file():
+        return read_yaml(folder / value), (folder / value).parent
+    return value, folder
 
 
 def read_yaml(path: Path) -> Any:

@@ -64,6 +64,7 @@ def test_cases_and_propagator_can_be_given(toy: Path, capsys: pytest.CaptureFixt
         (["none.yaml"], "does not exist"),
         (["AxialReward", "--propagator", "ToyPropagatr"], "did you mean 'ToyPropagator'"),
         (["AxialReward", "--cases", "ToyDataset", "--num_cases", "0"], "num_cases is 0; it must be 1 or more"),
+        (["AxialReward", "--num_cases", "1"], "--num_cases is about the data set of --cases"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(
@@ -71,6 +72,24 @@ def test_what_cannot_be_audited_is_refused(
 ) -> None:
     config = str(experiment())
     assert expected in refused("describe", "--audit", *(word.format(config=config) for word in arguments))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--num_cases", "2"), ("--max_anchors", "3"), ("--cases", "ToyDataset"), ("--propagator", "ToyPropagator")],
+    ids=str,
+)
+def test_options_of_the_audit_are_refused_without_it(option: tuple[str, str], refused: Callable[..., str], toy) -> None:
+    assert f"{option[0]} is about the audit of rewards; add --audit" in refused("describe", "FormatReward", *option)
+
+
+def test_rewards_may_lie_in_files_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "rewards.yaml").write_text("[FormatReward, AxialReward]")
+    (tmp_path / "parts" / "model.yaml").write_text("{class_path: GRPOModule, init_args: {rewards: rewards.yaml}}")
+    (tmp_path / "exp.yaml").write_text("model: parts/model.yaml")
+    main(["describe", str(tmp_path / "exp.yaml"), "--audit"])
+    assert "AxialReward" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", ["{class_path: GRPOModule, init_args: }", "GRPOModule", "{init_args: [3]}", "null"])

@@ -210,16 +210,45 @@ def test_mended_copies_go_to_another_folder(tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "one" / "bad.nii.gz").is_file()
     for place in (folder, folder / "inner", folder / "new"):
         assert "never changes the original" in refused("check", folder, "--fix", place)
+    other = write_scan(tmp_path / "other" / "bad.nii.gz")
+    before = other.read_bytes()
+    assert f"{other} is there already, and --fix replaces no file" in refused("check", bad, "--fix", other.parent)
+    assert other.read_bytes() == before
     assert "never changes the original" in refused("check", bad, "--fix", bad.parent)
 
 
-def test_what_only_the_user_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--nan_to", "0"), "add --fix FOLDER"),
+        (("--hu_offset", "-1024"), "add --fix FOLDER"),
+        (("--assume_orientation", "LPS"), "add --fix FOLDER"),
+        (("--all",), "about a table or an experiment"),
+        (("--compare",), "about a table or an experiment"),
+        (("--seconds", "3"), "about a table or an experiment"),
+        (("--root", "x"), "about a table"),
+    ],
+    ids=str,
+)
+def test_options_that_would_do_nothing_are_refused(
+    scan: Path, option: tuple[str, ...], said: str, refused, experiment: Write
+) -> None:
+    assert said in refused("check", scan, *option)
+    if said != "about a table or an experiment":
+        assert said in refused("check", experiment(), *option)
+    assert "seconds is -5" in refused("check", experiment(), "--seconds", "-5")
+
+
+def test_what_only_the_user_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str], refused) -> None:
     path = write_scan(tmp_path / "s" / "a.nii")
     image = nib.load(path)
     image.set_sform(None, 0)
     image.set_qform(None, 0)
     nib.save(image, tmp_path / "s" / "b.nii")
     assert report_of(capsys, tmp_path / "s", "--fix", tmp_path / "m")[1]["mended"] == {}
+    main(["check", str(tmp_path / "s"), "--fix", str(tmp_path / "m")])
+    assert "no corrected copy was written" in capsys.readouterr().err
+    assert "QQQ" in refused("check", tmp_path / "s", "--assume_orientation", "QQQ", "--fix", tmp_path / "m")
     known = ("--assume_orientation", "RAS", "--fix", tmp_path / "m")
     code, report = report_of(capsys, tmp_path / "s", *known)
     assert (code, list(report["mended"].values())) == (0, [str(tmp_path / "m" / "b.nii")])

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from medvol.cli import main
 from medvol.evaluation.kept_masks import KeptMasks
@@ -88,6 +89,27 @@ def test_the_settings_of_the_experiment_count_unless_others_are_given(masks, exp
     assert (own["tolerance_mm"], own["surface"], own["lesions"]) == (5.0, "voxels", "named")
     assert (given["tolerance_mm"], given["surface"], given["lesions"]) == (1.0, "voxels", "all")
     assert read(tmp_path / "given")[1]["lesions"]["found"] == 1
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["the model", "its evaluation"])
+def test_settings_in_a_file_of_their_own_count(whole, masks, experiment, tmp_path):
+    config = experiment(model__init_args__evaluation={"surface": "voxels", "tolerance_mm": 1.0})
+    settings = yaml.safe_load(config.read_text())
+    place = settings if whole else settings["model"]["init_args"]
+    key = "model" if whole else "evaluation"
+    (tmp_path / "part.yaml").write_text(yaml.safe_dump(place[key]))
+    place[key] = "part.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    assert evaluate(masks, config, tmp_path / "out") == 0
+    measured = read(tmp_path / "out", "evaluation.json")["settings"]
+    assert (measured["surface"], measured["tolerance_mm"]) == ("voxels", 1.0)
+
+
+def test_a_setting_that_there_is_not_is_refused(masks, experiment, tmp_path, refused):
+    config = experiment(model__init_args__evaluation={"surfaces": "voxels"})
+    arguments = ("--predictions", masks, "--data", config, "--out", tmp_path / "out")
+    assert "model.evaluation has no setting 'surfaces'; did you mean 'surface'?" in refused("evaluate", *arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_say_what_targets_are_called(masks, experiment, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from medvol.cli import main
 from medvol.cli.plan import read_bytes, say_bytes
@@ -141,6 +142,22 @@ def test_empty_and_odd_settings_are_refused_in_a_sentence(small_grpo, model, sai
 def test_what_is_refused(small_grpo, arguments, message, capsys):
     assert main(["plan", str(small_grpo), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_other_files_beside_an_experiment_do_not_count(small_grpo, capsys):
+    (small_grpo.parent / "labels.yaml").write_text("[1, 2]")
+    (small_grpo.parent / "broken.yaml").write_text("a: [")
+    assert main(["plan", str(small_grpo), "--model", "runs/a/model"]) == 2
+    assert "there is no model folder 'runs/a/model'" in capsys.readouterr().err
+
+
+def test_a_model_in_a_file_of_its_own_is_planned(small_grpo, capsys):
+    settings = yaml.safe_load(small_grpo.read_text())
+    (small_grpo.parent / "model.yaml").write_text(yaml.safe_dump(settings["model"]))
+    small_grpo.write_text(yaml.safe_dump({**settings, "model": "model.yaml"}))
+    assert main(["plan", str(small_grpo), "--model", "nowhere/model"]) == 2
+    assert "there is no model folder 'nowhere/model'" in capsys.readouterr().err
+    assert main(["plan", str(small_grpo)]) == 0
 
 
 def test_an_evaluation_has_no_training_step(small_grpo, capsys):

@@ -374,6 +374,19 @@ def test_a_resampled_mask_lies_where_it_did_and_nothing_lies_outside(tmp_path):
     assert [int(part.sum()) for part in placed] == [0, 0, 0, 120, 120, 120]
 
 
+@pytest.mark.parametrize("times", [2, 3, 6])
+def test_a_coarser_mask_fills_the_scan_to_its_borders(tmp_path, times):
+    """Voxels of the mask are ``times`` slices thick, and every slice of the scan lies within one of them."""
+    depth = SHAPE[0] // times
+    values = np.arange(1, depth + 1, dtype=np.uint8)
+    origin = (0.0, 0.0, SPACING[0] * (times - 1) / 2)
+    affine = lps_affine((SPACING[0] * times, *SPACING[1:]), origin=origin)
+    save_stored(tmp_path / "coarse.nii.gz", np.broadcast_to(values, (*SHAPE[:0:-1], depth)), affine)
+    placed = read_labels_on(tmp_path / "coarse.nii.gz", volume_of(), resample=True)
+    expected = np.repeat(values, times)[:, None, None]
+    np.testing.assert_array_equal(placed, np.broadcast_to(expected, placed.shape))
+
+
 def test_an_archive_follows_the_axes_of_the_file_of_its_scan(tmp_path):
     """The scan's file is RAS, as SimpleITK would hand it to a challenge; inside it is LPS."""
     labels = draw_labels(0)

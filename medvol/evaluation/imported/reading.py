@@ -76,9 +76,10 @@ def _corners(affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.
 
 
 def _resample(labels: NDArray[np.int32], affine: NDArray[np.float64], volume: Volume) -> NDArray[np.int32]:
+    """The nearest label; a voxel reaches half its size beyond its centre, so at the border a rim of zeros is needed."""
     to_stored = np.linalg.inv(affine) @ volume.affine
-    turned = to_stored[:3, :3][::-1, ::-1], to_stored[:3, 3][::-1]
-    placed: NDArray[np.int32] = ndimage.affine_transform(labels, *turned, output_shape=volume.shape, order=0)
+    turned = to_stored[:3, :3][::-1, ::-1], to_stored[:3, 3][::-1] + 1
+    placed: NDArray[np.int32] = ndimage.affine_transform(np.pad(labels, 1), *turned, output_shape=volume.shape, order=0)
     return placed
 
 
