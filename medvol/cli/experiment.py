@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -29,12 +29,13 @@ from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
 from medvol.cli.run_start import end_stopped, enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings
+from medvol.cli.seeds import follow_seed
 from medvol.cli.settings import prefer_whole_numbers, read_configs, require_config_option
 from medvol.cli.trainer_faults import explain_trainer, is_of_trainer, require_own_steps, require_sound
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.evaluation.module import EvaluationModule
 from medvol.terminal.progress import Work, hide_progress
-from medvol.training.checkpoint import SpecCheckpoint, read_checkpoint
+from medvol.training.checkpoint import add_checkpoints, read_checkpoint
 from medvol.training.checkpoint_files import use_whole_files
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
@@ -111,6 +112,7 @@ class ExperimentCLI(LightningCLI):
             raise explain_refusal(refusal, written, accepted) from refusal
         settings = self._part(self.config)
         require_sound(settings.trainer, settings.seed_everything)
+        follow_seed(settings)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the checkpoint to ``find_start``: Lightning would read it here, and look for settings that it lacks."""
@@ -282,12 +284,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             raise
         raise CheckpointError("the checkpoint does not fit the module; use the settings it was made with") from error
     return int(isinstance(module, EvaluationModule) and module.failed and is_first_process())
-
-
-def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
-    """Add the usual checkpoints to callbacks that save none."""
-    saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    return callbacks if saving else [*callbacks, SpecCheckpoint()]
 
 
 def check_outline(settings: dict[str, Any], accepted: dict[str, Any]) -> None:

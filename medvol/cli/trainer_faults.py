@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from jsonargparse import Namespace
+
 from medvol.core.errors import ConfigError
 
 _LEAST = {
@@ -22,6 +24,9 @@ _LEAST = {
     "fast_dev_run": 0,
 }
 """Whole numbers of the trainer that are looked at late, or not at all; -1 sets no end."""
+
+_TUNERS = ("BatchSizeFinder", "LearningRateFinder")
+"""Callbacks that try the training out before it begins: they draw, and a resumed run would draw otherwise."""
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -43,6 +48,22 @@ def require_sound(settings: Mapping[str, Any], seed: Any) -> None:
         if isinstance(value, int) and not isinstance(value, bool) and value < least:
             end = " (-1 sets no end)" if key in ("max_steps", "max_epochs") else ""
             raise ConfigError(f"trainer.{key} is {value}; it must be {least} or more{end}")
+    if settings.get("overfit_batches"):
+        raise ConfigError(
+            f"trainer.overfit_batches is {settings['overfit_batches']}, and batches here are whole volumes; leave it "
+            "out, and give data.train a data set of few volumes"
+        )
+    clip = settings.get("gradient_clip_val")
+    if clip is not None and not clip >= 0:
+        raise ConfigError(f"trainer.gradient_clip_val is {clip}; it must be 0 or more")
+    callbacks = settings.get("callbacks") or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        name = str(callback.get("class_path", "")) if isinstance(callback, Mapping | Namespace) else ""
+        if name.endswith(_TUNERS):
+            raise ConfigError(
+                f"trainer.callbacks has {name}, which cannot be used here; ask `medvol plan` for the batch size, "
+                "and try rates in short runs"
+            )
     if seed is None:
         raise ConfigError(f"seed_everything is empty; give a whole number from 0 to {_LARGEST_SEED}, or leave it out")
     if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:

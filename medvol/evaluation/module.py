@@ -21,6 +21,7 @@ from medvol.evaluation.case_pass import CasePass
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.fault_watch import FaultWatch
 from medvol.evaluation.kept_masks import KeptMasks
+from medvol.evaluation.precision import require_scans_as_they_are
 from medvol.evaluation.ranks import gather_ranks
 from medvol.evaluation.report import report_runs, show_means
 from medvol.evaluation.scoring import Keeper, score_groups
@@ -85,6 +86,7 @@ class EvaluationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check that all components have what they need, before anything is loaded."""
+        require_scans_as_they_are(self.trainer.precision)
         require_ready(*self.needed_components)
 
     @property
@@ -248,10 +250,11 @@ class EvaluationModule(LightningModule):
 
     def identity(self) -> dict[str, Any]:
         """Identity and settings of what is evaluated, as written to ``evaluation.json``."""
-        seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
+        seed = vars(self).get("seed", os.environ.get("PL_GLOBAL_SEED"))  # where Lightning's seed_everything leaves it
         return {
             **self._components(),
-            "seed": int(seed) if seed else None,
+            "seed": int(seed) if seed is not None else None,
+            "precision": str(self.trainer.precision),
             "settings": {name: getattr(self.evaluation, name) for name in _HOW_ASKED} | self.evaluation.measures,
         }
 

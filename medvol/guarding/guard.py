@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,7 @@ from medvol.core.errors import (
     RewardError,
     ScanError,
 )
+from medvol.core.own_precision import own_precision
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.publishers import owner_of
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, RolloutEngine
@@ -135,7 +137,7 @@ def propagate_many(
         InvalidComponentError: It changed the volume or an anchor, now or before.
     """
     _refuse_spoiled(volume)
-    with guarded(propagator, PropagationError, volume=volume, evidences=list(evidences)):
+    with guarded(propagator, PropagationError, volume=volume, evidences=list(evidences)), own_precision():
         masks = propagator.propagate_many(volume, list(evidences), z_ranges=list(z_ranges))
         return own_masks(masks, len(evidences), volume)
 
@@ -158,7 +160,8 @@ def score_terms(terms: Mapping[str, RewardTerm], rollout: Rollout, case: Case) -
             f"{answer if isinstance(cause, BreachError) else ''}"
         )
 
-    with unchanged(lambda: _name_all(terms.values()), rollout=rollout, case=case), contained(refuse, KeyboardInterrupt):
+    whose = partial(_name_all, terms.values())
+    with unchanged(whose, rollout=rollout, case=case), contained(refuse, KeyboardInterrupt), own_precision():
         for current, term in terms.items():
             scores[current] = read_score(term(rollout, case))
     return scores

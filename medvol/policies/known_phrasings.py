@@ -14,6 +14,7 @@ from collections.abc import Collection
 import torch
 
 from medvol.core.last_used import LastUsed
+from medvol.core.own_precision import own_precision
 from medvol.core.words import split_words
 from medvol.policies.sentence_encoder import SentenceEncoder
 from medvol.queries.query_bank import QueryBank
@@ -60,6 +61,7 @@ class KnownPhrasings:
         """The query, or the known phrasing that stands for it."""
         return query if self.is_known(query) else self._said.get(query, lambda: self._reword(query))
 
+    @own_precision()
     def nearest(self, query: str) -> tuple[str, str | None]:
         """Target that a query means, and the nearest of its known phrasings; None when it was not taught."""
         cosines = self._vectors @ self._encoder.read([query])[0]

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from medvol.core.errors import CheckpointError, MissingExtraError, QueryError
 from medvol.core.model_folder import judge_folder
+from medvol.core.own_precision import own_precision
 from medvol.core.settled_files import settled_sha256
 from medvol.weights.model_loading import refuse_damage, require_all_tensors, require_size
 from medvol.weights.progress_bars import hide_progress_bars
@@ -69,6 +70,7 @@ class SentenceEncoder:
         self._model = model.eval().requires_grad_(False)
         self.limit = int(config.max_position_embeddings)
 
+    @own_precision()
     @torch.no_grad()
     def read(self, sentences: Sequence[str]) -> torch.Tensor:
         """Vectors (N, C) float32 of some sentences, on the CPU.

@@ -28,7 +28,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         model: Folder of a tiny policy that was trained before, or ``bundled:base`` or ``bundled:best``, which come with
             medvol; None builds one with random weights.
         template: Layout of the prompts; the sides of a slice are multiples of 24 px. A folder brings its own.
-        seed: Seed of the random weights.
+        seed: Seed of the random weights. None takes that of the experiment (``seed_everything``); in Python it is 0.
         query_banks: YAML files of queries whose words the tokenizer should know too, when it is built.
         freeze_vision: Leave the vision tower out of training.
         words: Asks queries with words that training never met in a known phrasing instead, the nearest one in meaning
@@ -40,14 +40,14 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
         self,
         model: str | None = None,
         template: PromptTemplate | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         query_banks: Sequence[str] = (),
         freeze_vision: bool = False,
         words: str | None = None,
     ) -> None:
         super().__init__(template=template, freeze_vision=freeze_vision)
         self.model = model
-        self.seed = seed
+        self.seed = 0 if seed is None else seed
         self.query_banks = tuple(query_banks)
         self.words = words
 

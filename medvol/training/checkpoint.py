@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -174,6 +174,12 @@ class SpecCheckpoint(ModelCheckpoint):
             return False
         late = time.monotonic() - self._kept_time >= 60 * self.minutes_between
         return bool(trainer.strategy.broadcast(late))  # clocks differ between ranks
+
+
+def add_checkpoints(callbacks: list[Callback]) -> list[Callback]:
+    """Add the usual checkpoints to callbacks that save none."""
+    saving = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return callbacks if saving else [*callbacks, SpecCheckpoint()]
 
 
 def _stops_of_fit() -> Stops:

@@ -33,7 +33,7 @@ class CaseDataModule(LightningDataModule):
             training goes the same way on any number of devices. At least one a device.
         queries_per_volume: Draw at most this many training queries a volume each time; all when None.
         num_workers: Processes that prepare cases; 0 prepares them in the main one.
-        seed: Seed of the order.
+        seed: Seed of the order. None takes that of the experiment (``seed_everything``); in Python it is 0.
         augment: Transforms of the training volumes, see ``VolumeAugmentation``; needs torchio.
         sides_may_swap: Declares that no training query names a side, so that ``augment`` may exchange left and right.
         allow_shared_patients: Accept a patient, or a scan, that is in two of train, val and test.
@@ -50,7 +50,7 @@ class CaseDataModule(LightningDataModule):
         batch_size: int = 1,
         queries_per_volume: int | None = None,
         num_workers: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         allow_shared_patients: bool = False,
         augment: list[dict[str, Any]] | None = None,
         sides_may_swap: bool = False,
@@ -63,7 +63,7 @@ class CaseDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.queries_per_volume = queries_per_volume
         self.num_workers = num_workers
-        self.seed = seed
+        self.seed = 0 if seed is None else seed
         self.allow_shared_patients = allow_shared_patients
         self.augment = augment
         self.sides_may_swap = sides_may_swap

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -94,11 +93,10 @@ class Gatherer:
     def _describe_run(self, trainer: Trainer, scores: Mapping[str, float]) -> Stage:
         data = getattr(trainer, "datamodule", None)
         splits = data.splits if isinstance(data, CaseDataModule) else {}
-        seed = os.environ.get("PL_GLOBAL_SEED")  # where Lightning's seed_everything leaves it
         return Stage(
             self.module,
             trainer.global_step,
-            int(seed) if seed else None,
+            getattr(trainer.lightning_module, "seed", None),
             version("medvol-r1"),
             describe_cases(splits.get("train")),
             describe_cases(splits.get("val")),

@@ -65,6 +65,7 @@ class GRPOModule(TrainingModule):
         evaluation: How answers are asked for in validation and test, and what is measured of them.
         reword: Probability that words of a training query are dropped; 0 leaves queries as they are.
         seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
+            None takes that of the experiment (``seed_everything``); in Python it is 0.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class GRPOModule(TrainingModule):
         start: StartSettings = StartSettings(),
         evaluation: EvaluationSettings = EvaluationSettings(),
         reword: float = 0.0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(
             policy=policy, propagator=propagator, optimizer=optimizer, evaluation=evaluation, reword=reword, seed=seed

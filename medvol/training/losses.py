@@ -80,7 +80,7 @@ def policy_loss(
     per_token = -torch.minimum(capped * gain, bounded * gain)
     if correction is not None:
         per_token = per_token * correction
-    clipped = (ratio * gain > bounded * gain).detach() & mask.bool()
+    clipped = ((ratio * gain > bounded * gain) | ((capped < ratio) & (gain < 0))).detach() & mask.bool()
     kl = torch.zeros_like(new)
     if settings.beta > 0:
         if reference is None:

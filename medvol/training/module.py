@@ -50,7 +50,7 @@ class TrainingModule(EvaluationModule, ABC):
         optimizer: AdamW and its schedule.
         evaluation: How answers are asked for, and what is measured of them.
         reword: Probability that words of a training query are dropped and a carrier phrase is put before it.
-        seed: Seed of the draws.
+        seed: Seed of the draws; None is 0.
 
     Raises:
         ConfigError: The policy has nothing to train, or a setting is out of range.
@@ -65,7 +65,7 @@ class TrainingModule(EvaluationModule, ABC):
         optimizer: OptimizerSettings,
         evaluation: EvaluationSettings,
         reword: float,
-        seed: int,
+        seed: int | None,
     ) -> None:
         super().__init__(policy=policy, propagator=propagator, evaluation=evaluation)
         if not isinstance(policy, TrainablePolicy):
@@ -77,7 +77,7 @@ class TrainingModule(EvaluationModule, ABC):
         require_least(0, seed=seed)
         self.optimizer = optimizer
         self.reword = reword
-        self.seed = seed
+        self.seed = 0 if seed is None else seed
         self.gatherer = Gatherer(type(self).__name__, reword > 0)
 
     @property
@@ -105,9 +105,10 @@ class TrainingModule(EvaluationModule, ABC):
         Raises:
             ConfigError: The trainer's precision would undo that, or its strategy is none that training here knows.
         """
-        super().setup(stage)
         if stage == "fit":
             require_wide(self.trainer.precision)
+        super().setup(stage)
+        if stage == "fit":
             require_proven(self.trainer.strategy, self.optimizer.moments)
             self.policy.load_for_training()
 

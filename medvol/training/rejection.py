@@ -42,6 +42,7 @@ class RejectionModule(GRPOModule):
         least_reward: An answer is taught when it earns more than this share of the sum of all weights, in [0, 1].
         reword: Probability that words of a training query are dropped; 0 leaves queries as they are.
         seed: Seed of the draws; together with the step it decides them, so a resumed run repeats them.
+            None takes that of the experiment (``seed_everything``); in Python it is 0.
 
     Raises:
         ConfigError: Several updates on the same rollouts are asked for, or a setting is out of range.
@@ -59,7 +60,7 @@ class RejectionModule(GRPOModule):
         evaluation: EvaluationSettings = EvaluationSettings(),
         least_reward: float = 0.0,
         reword: float = 0.0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(
             policy=policy,

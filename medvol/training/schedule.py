@@ -20,12 +20,12 @@ def count_steps(trainer: Trainer, updates_per_batch: int) -> float:
 
 
 def warm_up_then_cosine(warmup_steps: int, total_steps: float, final_share: float) -> Callable[[int], float]:
-    """Rise linearly to 1 over the warm-up, then fall along half a cosine to ``final_share`` at the last step.
+    """Rise linearly to 1 over the warm-up, then fall along half a cosine towards ``final_share``.
 
     Args:
         warmup_steps: Length of the rise; 0 starts at the peak.
         total_steps: Length of the training, warm-up included; infinite stays at the peak.
-        final_share: Value at its end, in [0, 1].
+        final_share: Value at its end, in [0, 1]; the step after the last one would have it.
     """
 
     def share(step: int) -> float:

@@ -24,7 +24,7 @@ class OptimizerSettings:
         learning_rate: Peak of the schedule.
         weight_decay: Of AdamW.
         warmup_steps: Optimiser steps of linear warm-up.
-        final_share: The cosine ends at this share of the peak.
+        final_share: The cosine ends at this share of the peak, which the step after the last one would have.
         moments: Where AdamW keeps two values for every trained weight: ``device`` beside the weights, ``host`` in the
             memory of the host, or ``8bit`` beside the weights and rounded to 8 bits (extra ``qlora``).
     """

@@ -112,6 +112,16 @@ WRONG_SETTINGS = {
     ),
     "fewer steps than none": ({"trainer__max_steps": -5}, ["trainer.max_steps is -5", "-1 or more"]),
     "no batch to accumulate": ({"trainer__accumulate_grad_batches": 0}, ["accumulate_grad_batches is 0", "1 or more"]),
+    "batches to overfit": ({"trainer__overfit_batches": 1}, ["trainer.overfit_batches is 1", "few volumes"]),
+    "negative clipping": ({"trainer__gradient_clip_val": -1}, ["trainer.gradient_clip_val is -1", "0 or more"]),
+    "a tuner of batches": (
+        {"trainer__callbacks": [{"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"}]},
+        ["BatchSizeFinder", "medvol plan"],
+    ),
+    "a tuner of rates": (
+        {"trainer__callbacks": [{"class_path": "lightning.pytorch.callbacks.LearningRateFinder"}]},
+        ["LearningRateFinder", "short runs"],
+    ),
     "negative seed": ({"seed_everything": -3}, ["seed_everything is -3", "from 0 to 4294967295"]),
     "no device": ({"trainer__devices": 0}, ["trainer.devices is 0"]),
     "strategy misspelt": ({"trainer__strategy": "dpp"}, ["trainer.strategy is 'dpp'"]),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
 from medvol.cli import main
+from medvol.cli.seeds import follow_seed
 from medvol.core.training_data import read_training_data
 from medvol.policies.tiny import TinyPolicy
 
@@ -18,6 +20,30 @@ Write = Callable[..., Path]
 
 def fit(config: Path, *arguments: str) -> None:
     assert main(["fit", "--config", str(config), *arguments]) == 0
+
+
+def test_the_seed_of_the_experiment_is_that_of_its_parts(experiment: Write, tmp_path: Path) -> None:
+    """A part that has a seed of its own keeps it; what is recorded is the seed that decided the draws."""
+    for own, seeds in ((None, (7, 7)), (3, (3, 7))):
+        fit(experiment(model__init_args__seed=own), "--seed_everything", "7", "--overwrite")
+        kept = yaml.safe_load((tmp_path / "run" / "fit.yaml").read_text())
+        assert (kept["model"]["init_args"]["seed"], kept["data"]["init_args"]["seed"]) == seeds
+        data = read_training_data(tmp_path / "run" / "model")
+        assert data is not None
+        assert data.stages[0].seed == seeds[0]
+
+
+def test_a_policy_and_the_one_that_it_wraps_take_the_seed_too() -> None:
+    inner = Namespace(class_path="TinyPolicy", init_args=Namespace(seed=None, model=None))
+    outer = Namespace(class_path="SecondLookPolicy", init_args=Namespace(policy=inner))
+    model = Namespace(class_path="SFTModule", init_args=Namespace(seed=None, policy=outer))
+    data = Namespace(class_path="Own", init_args=Namespace(folder="x"))
+    settings = Namespace(seed_everything=5, model=model, data=data)
+    follow_seed(settings)
+    assert (model.init_args.seed, inner.init_args.seed, data.init_args) == (5, 5, Namespace(folder="x"))
+    settings.seed_everything, inner.init_args.seed = False, None
+    follow_seed(settings)
+    assert inner.init_args.seed is None
 
 
 def test_fit_exports_what_it_was_trained_on_and_a_card(experiment: Write, tmp_path: Path) -> None:

@@ -48,6 +48,41 @@ def fail(*_: Any) -> Any:
     raise ValueError("no\nluck \x1b[31m")
 
 
+class Multiplying(Propagator):
+    """Keeps the type of a product, which autocast decides."""
+
+    seen: torch.dtype
+
+    def propagate(
+        self, volume: Any, evidence: Evidence, z_range: tuple[int, int] | None = None
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        self.seen = (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        return np.zeros(volume.shape, bool)
+
+
+class MultiplyingReward(RewardTerm):
+    """The same."""
+
+    seen: torch.dtype
+
+    def __call__(self, rollout: Any, case: Case) -> float:
+        self.seen = (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        return 1.0
+
+
+def test_frozen_parts_compute_in_their_own_precision() -> None:
+    """Within a trainer of bf16-mixed, propagators and rewards are what they are elsewhere."""
+    case = make_case()
+    propagator, reward = Multiplying(), MultiplyingReward()
+    rollout = make_rollout(case)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+        propagate_many(propagator, case.volume, [rollout.evidence], [None])
+        RewardScorer([reward]).score(rollout, case)
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    assert propagator.seen == reward.seen == torch.float32
+
+
 RAISING: dict[str, Callable[..., Any]] = {
     "an exception": fail,
     "sys.exit": lambda *_: sys.exit(3),

@@ -122,6 +122,14 @@ def test_a_policy_with_words_tokenises_the_known_phrasing(encoder):
     assert policy.load().encode_query("the spleen") == plain.encode_query("the spleen")
 
 
+def test_a_query_is_understood_within_mixed_precision(encoder):
+    plain, mixed = (TinyPolicy(words=encoder) for _ in range(2))
+    prompt = "please show me the zorp"
+    expected = plain.load().encode_query(prompt)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mixed.load().encode_query(prompt) == expected
+
+
 def test_training_teaches_the_words_themselves(encoder, caplog):
     plain, policy = TinyPolicy().load(), TinyPolicy(words=encoder)
     bank = QueryBank.load(RELEASE_BANK)

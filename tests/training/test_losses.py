@@ -146,6 +146,18 @@ def test_clipping_stops_the_gradient_on_one_side_only():
     assert (gradient[:, 0] == 0).tolist() == [True, False, False, True]
 
 
+def test_a_token_that_the_cap_cuts_off_counts_as_clipped():
+    """Ratios 2 and 8 with a negative advantage: the cap of 3 makes the second loss a constant, and not the first."""
+    new = torch.log(torch.tensor([[0.5], [0.8]])).requires_grad_()
+    old = torch.log(torch.tensor([[0.25], [0.1]]))
+    mask = torch.ones(2, 1)
+    own = LossSettings(beta=0.0, ratio_cap=3.0)
+    terms = policy_loss(new, old, torch.tensor([-1.0, -1.0]), mask, token_weights(mask, "grpo", 1), own)
+    (gradient,) = torch.autograd.grad(terms.loss, new)
+    assert terms.clipped[:, 0].tolist() == [False, True]
+    assert (gradient[:, 0] == 0).tolist() == [False, True]
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(-20, 0), min_size=1, max_size=5), st.floats(-3, 3))
 def test_divergence_is_never_negative(values, gap):

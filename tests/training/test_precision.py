@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from medvol.cli import main
 from medvol.core.errors import ConfigError
 from medvol.datasets.phantom import PhantomDataset
+from medvol.evaluation.module import EvaluationModule
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_network import TINY_TEMPLATE
 from medvol.policies.vision_language import QwenVLPolicy
@@ -168,6 +170,15 @@ def test_mixed_precision_of_the_trainer_trains_float32(kind: str, folder: str, t
 def test_a_trainer_that_rounds_all_weights_is_refused(precision: str, folder: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"trainer.precision is {precision}, which keeps trained weights"):
         make_trainer(tmp_path, 1, precision=precision).fit(make_module("sft", folder), make_data())
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-true"])
+def test_a_precision_that_would_change_the_scans_is_refused(precision: str, tmp_path: Path) -> None:
+    module = EvaluationModule(CentreBoxPolicy(), ExtrudePropagator())
+    with pytest.raises(ConfigError, match=f"trainer.precision is {precision}, which would turn the voxels"):
+        make_trainer(tmp_path, 1, precision=precision).test(module, CaseDataModule(test=PhantomDataset("test", 1)))
+    with pytest.raises(ConfigError, match=f"trainer.precision is {precision}"):
+        make_trainer(tmp_path, 1, precision=precision).fit(make_module("sft", str(tmp_path)), make_data())
 
 
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
