@@ -11,8 +11,6 @@ from pathlib import Path
 from medvol.core.errors import ScanError
 from medvol.core.settled_files import have_settled, stamp_file
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
-from medvol.imaging.formats.metaimage import read_metaimage
-from medvol.imaging.formats.nrrd import read_nrrd
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,9 @@ def voxel_files(path: Path) -> tuple[Path, ...]:
     """Files with the voxels that a header names, besides its own; none where it is refused."""
     if not ends_in(path, (*NRRD, *METAIMAGE)):
         return ()
+    from medvol.imaging.formats.metaimage import read_metaimage
+    from medvol.imaging.formats.nrrd import read_nrrd
+
     read = read_nrrd if ends_in(path, NRRD) else read_metaimage
     try:
         return read(path, sys.maxsize, header_only=True).voxel_files

@@ -35,6 +35,7 @@ from medvol.training.inspector import draw_rollouts
 from medvol.training.losses import LossTerms, policy_loss, sampler_weights
 from medvol.training.measures import measure_rollouts, measure_update, sum_update
 from medvol.training.module import TrainingModule
+from medvol.training.reward_settings import require_matching
 from medvol.training.settings import (
     AdvantageSettings,
     GRPOOptimizerSettings,
@@ -121,8 +122,10 @@ class GRPOModule(TrainingModule):
         """Watch an engine that has weights of its own.
 
         Raises:
-            ConfigError: The layers are sharded, so no process has the weights that the engine wants.
+            ConfigError: The layers are sharded, so no process has the weights that the engine wants; or a reward pays
+                no answer in full.
         """
+        require_matching(self.rewards, self.policy.template, self.evaluation.split_boxes)
         super().on_fit_start()
         if not self.engine.in_process:
             if sharded_layers(self.network):

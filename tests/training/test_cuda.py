@@ -54,7 +54,7 @@ def make_module(kind: str) -> TrainingModule:
             occupancy=OccupancySettings(weight=1.0),
             gaze=GazeSettings(weight=0.3),
         )
-    rewards = [FormatReward(), AxialReward(), SpatialReward(), ConsistencyReward()]
+    rewards = [FormatReward(), AxialReward(), SpatialReward(coordinate_step=20), ConsistencyReward()]
     return GRPOModule(
         policy,
         RegionPropagator(),

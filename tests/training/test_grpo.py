@@ -24,6 +24,7 @@ from medvol.propagators.medsam2 import MedSAM2Propagator
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
+from medvol.rewards.spatial import SpatialReward
 from medvol.training.checkpoint import SpecCheckpoint, load_policy
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
@@ -226,6 +227,24 @@ def test_the_size_of_a_prompt_by_hand():
 def test_a_score_that_is_no_number_stops_the_run(tmp_path):
     with pytest.raises(RewardError, match="the reward NotANumber of the module"):
         fit(tmp_path, 1, rewards=[NotANumber()])
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (SpatialReward(), "coordinate_step of SpatialReward is 1, and that of the policy's prompt is 20"),
+        (SpatialReward(coordinate_step=20, split_boxes=False), "split_boxes of SpatialReward is False, .* is True"),
+        (SpatialReward("labelled", coordinate_step=20), "num_slices of SpatialReward is 64, and that of the policy's"),
+    ],
+    ids=["step", "boxes", "slices"],
+)
+def test_a_reward_that_pays_no_answer_in_full_is_refused(tmp_path, reward, message):
+    with pytest.raises(ConfigError, match=message):
+        fit(tmp_path, 1, rewards=[reward])
+
+
+def test_boxes_are_compared_in_steps_of_the_prompt(tmp_path):
+    assert fit(tmp_path, 1, rewards=[SpatialReward(coordinate_step=20)]).global_step == 1
 
 
 @pytest.mark.parametrize(
