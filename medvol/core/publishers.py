@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
-_GROUPS = "medvol."
-"""Start of the names of all groups of components."""
+from medvol.core.entry_points import find_points, list_groups
 
 
 def owner_of(component: object) -> str:
@@ -28,8 +27,8 @@ def find_publisher(cls: Any, group: str | None = None) -> EntryPoint | None:
 
 @cache
 def _look_up(cls: type, group: str | None) -> EntryPoint | None:
-    groups = [group] if group else sorted(name for name in entry_points().groups if name.startswith(_GROUPS))
-    points = (point for name in groups for point in entry_points(group=name, name=cls.__name__))
+    groups = [group] if group else list_groups()
+    points = (point for name in groups for point in find_points(name) if point.name == cls.__name__)
     return next((point for point in points if _names(point, cls)), None)
 
 

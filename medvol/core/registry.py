@@ -13,11 +13,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from medvol.core.containment import contained, say
 from medvol.core.docstrings import first_sentence
+from medvol.core.entry_points import find_points
 from medvol.core.errors import (
     ComponentImportError,
     DuplicateComponentError,
@@ -76,7 +77,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Sorted names of all registered components; imports none of them."""
-        return sorted({point.name for point in entry_points(group=self.group)} | set(self._local))
+        return sorted({point.name for point in find_points(self.group)} | set(self._local))
 
     def get(self, name: str) -> type[Any]:
         """Import one component and check it.
@@ -118,7 +119,7 @@ class Registry:
 
     def describe(self) -> list[Registration]:
         """What metadata tell of every component; ``medvol.guarding.probing`` finds out whether each can be used."""
-        rows = [self._describe(point) for point in sorted(entry_points(group=self.group), key=lambda p: p.name)]
+        rows = [self._describe(point) for point in sorted(find_points(self.group), key=lambda p: p.name)]
         for name, component in sorted(self._local.items()):
             target, summary = f"{component.__module__}:{component.__qualname__}", first_sentence(component.__doc__)
             rows.append(Registration(self.kind, name, REGISTERED_HERE, "", target, summary=summary))
@@ -152,8 +153,10 @@ class Registry:
 
     def _points(self, name: str) -> list[EntryPoint]:
         """Entry points of that name; one distribution listed twice on the path counts once."""
-        unique = {(name_publisher(p), p.value): p for p in entry_points(group=self.group) if p.name == name}
-        return list(unique.values())
+        points = [point for point in find_points(self.group) if point.name == name]
+        if len(points) < 2:
+            return points
+        return list({(name_publisher(point), point.value): point for point in points}.values())
 
     def _load(self, point: EntryPoint) -> type[Any]:
         def refuse(error: BaseException) -> ComponentImportError:

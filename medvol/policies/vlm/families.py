@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from medvol.core.containment import contained, say
+from medvol.core.entry_points import find_points
 from medvol.core.errors import CheckpointError, ComponentImportError, MissingExtraError
 from medvol.core.publishers import name_publisher
 from medvol.policies.vlm.network import VLMNetwork
@@ -16,7 +16,7 @@ GROUP = "medvol.families"
 
 def family_names() -> list[str]:
     """Model types that are run."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted({point.name for point in find_points(GROUP)})
 
 
 def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = None) -> type[VLMNetwork]:
@@ -33,7 +33,7 @@ def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = 
         MissingExtraError: Its processor wants a library that is not installed.
     """
     known = sorted(set(family_names()) & set(only)) if only else family_names()
-    points = {(name_publisher(p), p.value): p for p in entry_points(group=GROUP) if p.name in known}
+    points = {(name_publisher(p), p.value): p for p in find_points(GROUP) if p.name in known}
     chosen = [point for point in points.values() if point.name == model_type]
     if not chosen:
         runs = model_type in family_names()

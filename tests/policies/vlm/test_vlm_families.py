@@ -12,7 +12,7 @@ from medvol.policies.vlm.families import GROUP, find_family
 
 def publish(monkeypatch, **adapters: tuple[str, ...]) -> None:
     points = [EntryPoint(name, value, GROUP) for name, values in adapters.items() for value in values]
-    monkeypatch.setattr(families, "entry_points", lambda group: points)
+    monkeypatch.setattr(families, "find_points", lambda group: points)
 
 
 def test_an_adapter_of_medvol():
