@@ -71,7 +71,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
                 "unused_count": len(index.unused),
                 "remarks": index.remarks,
             },
-            "data": {"config": options.data, "split": options.split},
+            "data": {"config": str(Path(options.data).resolve()), "split": options.split},
             "settings": settings.measures,
         }
         path = write_evaluation(out, scores, about, masks=kept)

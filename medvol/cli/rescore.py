@@ -53,6 +53,8 @@ def _rescore(parser: ComponentParser, arguments: Sequence[str], options: Any) ->
     with Work("scoring", len(dataset), "cases") as work:
         scores = rescore(evaluation, dataset, settings, rewards, lambda done: work.advance())
     about["settings"] |= settings.measures
+    if options.data is not None:
+        about["data"] = {**about.get("data", {}), "config": str(Path(options.data).resolve())}
     for key in ("rewards", "reward_weights"):
         about.pop(key, None)
     if rewards is not None:

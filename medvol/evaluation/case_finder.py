@@ -1,10 +1,12 @@
-"""The cases of a run, found again in its data set."""
+"""The cases that a run scored, found again in its data set."""
 
 from __future__ import annotations
 
 from medvol.core.errors import DatasetError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
+from medvol.evaluation.case_identity import require_scored
+from medvol.evaluation.case_score import CaseScore
 from medvol.guarding.cases import look_up
 
 
@@ -15,16 +17,21 @@ class CaseFinder:
         self._dataset = dataset
         self._places: dict[str, int] = {}
 
-    def find(self, case_id: str, place: int) -> Case:
-        """The case of that id.
+    def find(self, score: CaseScore, place: int) -> Case:
+        """The case that was scored.
 
         Args:
-            case_id: Its id.
+            score: What it earned.
             place: Where it lies in the run's list.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: There is none of its id, or the one of its id is another one.
         """
+        case = self._find(score.case_id, place)
+        require_scored(case, score)
+        return case
+
+    def _find(self, case_id: str, place: int) -> Case:
         known = self._places.get(case_id)
         if known is not None:
             return look_up(self._dataset, known)

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from medvol.evaluation.archive import Evaluation
+from medvol.evaluation.case_identity import identify_score, tell_apart
 from medvol.evaluation.statistics import Interval, adjust_holm, paired_difference, paired_test
 from medvol.evaluation.summary import UNBOUNDED, metric_values
 
@@ -36,8 +37,19 @@ class Difference:
 
 
 def same_cases(first: Evaluation, second: Evaluation) -> bool:
-    """Whether two runs answered the same cases, so that they can be compared case by case."""
-    return _cases(first) == _cases(second)
+    """Whether two runs answered the same cases with the same truth, so that they can be compared case by case."""
+    return set(map(identify_score, first.scores)) == set(map(identify_score, second.scores))
+
+
+def tell_runs_apart(first: Evaluation, second: Evaluation) -> str:
+    """In what a case of one id differs between two runs, in words; empty where none does."""
+    known = {score.case_id: identify_score(score) for score in first.scores}
+    for score in second.scores:
+        one = known.get(score.case_id)
+        difference = one and tell_apart(one, identify_score(score))
+        if difference:
+            return f"case {score.case_id!r} differs in {difference}"
+    return ""
 
 
 def alike(runs: Mapping[str, Evaluation]) -> list[dict[str, Evaluation]]:
@@ -94,10 +106,6 @@ def compare_runs(first: Evaluation, others: Mapping[str, Evaluation]) -> dict[st
             for label, pair in known.items()
         }
     return found
-
-
-def _cases(run: Evaluation) -> set[tuple[str, bool]]:
-    return {(score.case_id, score.present) for score in run.scores}
 
 
 def _pair(first: Evaluation, second: Evaluation, name: str) -> Pair | None:

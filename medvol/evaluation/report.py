@@ -11,10 +11,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medvol.core.errors import ConfigError
-from medvol.evaluation.archive import Evaluation, read_evaluation
+from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.comparison import MEANINGS, Difference, alike, compare_runs, find_unlike, settings_of
+from medvol.evaluation.comparison import (
+    MEANINGS,
+    Difference,
+    alike,
+    compare_runs,
+    find_unlike,
+    settings_of,
+    tell_runs_apart,
+)
+from medvol.evaluation.named_runs import read_runs
 from medvol.evaluation.risk_coverage import describe_confidence
 from medvol.evaluation.summary import GROUPINGS, mean_scores
 
@@ -122,21 +130,6 @@ def lay_out(runs: Mapping[str, Evaluation]) -> EvaluationReport:
         [_overview(runs), *_differences(runs), *_budgets(runs), *_confidences(runs), *groups],
         [*_failures(runs), *_unlike(runs)],
     )
-
-
-def read_runs(folders: Sequence[str | Path]) -> dict[str, Evaluation]:
-    """Read evaluations; each is labelled by the name of its folder, or by its path where names are equal.
-
-    Raises:
-        ConfigError: There is no folder, or one is named twice.
-        RecordError: A file is missing, damaged, or of another version.
-    """
-    paths = [Path(folder) for folder in folders]
-    if not paths or len({path.resolve() for path in paths}) < len(paths):
-        raise ConfigError(f"a report needs one or more different run folders; got {[str(path) for path in paths]}")
-    names = [path.name for path in paths]
-    labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
-    return dict(zip(labels, map(read_evaluation, paths), strict=True))
 
 
 def show_means(scores: Sequence[CaseScore]) -> Sheet:
@@ -287,7 +280,20 @@ def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
         for label, run in others
         for names in find_unlike(first, run)
     ]
-    return [*(f"no other run answered the cases of {label}: no paired difference" for label in alone), *unlike]
+    nobody = [f"no other run answered the cases of {label}: no paired difference" for label in alone]
+    return [*nobody, *_apart(groups), *unlike]
+
+
+def _apart(groups: Sequence[Mapping[str, Evaluation]]) -> list[str]:
+    """Of runs whose cases have the ids of another run's and are other ones."""
+    firsts = [next(iter(group.items())) for group in groups]
+    found = []
+    for place, (label, run) in enumerate(firsts):
+        told = ((earlier, tell_runs_apart(run, other)) for earlier, other in firsts[:place])
+        said = next(((earlier, words) for earlier, words in told if words), None)
+        if said is not None:
+            found.append(f"{label} and {said[0]} did not answer the same cases: {said[1]}")
+    return found
 
 
 def _say_settings(run: Evaluation, first: Evaluation, names: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.comparison import Difference, alike, compare_runs
-from medvol.evaluation.report import read_runs
+from medvol.evaluation.named_runs import read_runs
 from medvol.evaluation.risk_coverage import describe_confidence
 
 _PARTS = ("all", "groups", "failures", "error_budget")

@@ -10,6 +10,7 @@ from medvol.core.metrics import Mask
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Completion, Rollout
 from medvol.evaluation.archive import Evaluation
+from medvol.evaluation.case_identity import require_scored
 from medvol.evaluation.case_ids import require_new
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.kept_masks import read_kept_mask
@@ -43,7 +44,7 @@ def rescore(
     Raises:
         RecordError: The data are not those of the run, or a mask was not kept.
         ConfigError: Rewards are asked for masks of another system, which come without an answer.
-        DatasetError: A case has no target mask, or two have one id.
+        DatasetError: A case has no target mask, is another one than was scored under its id, or two have one id.
         RewardError: A term failed.
     """
     former = {score.case_id: score for score in evaluation.scores}
@@ -56,6 +57,7 @@ def rescore(
                 "(--data). With trainer.limit_test_batches it scored a part: test it without"
             )
         require_new(case.case_id, found)
+        require_scored(case, former[case.case_id])
         mask = read_kept_mask(evaluation.folder, former[case.case_id], case)
         found[case.case_id] = _score_again(former[case.case_id], case, mask, settings, rewards)
         hear(index + 1)

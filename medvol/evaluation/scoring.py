@@ -11,6 +11,7 @@ import numpy as np
 from medvol.core.metrics import Mask, dice, iou, key_slice_score, slice_areas, volume_ml
 from medvol.core.roles import Propagator
 from medvol.core.types import Case, Evidence, Rollout, require_target
+from medvol.evaluation.case_identity import name_patient
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import measure_budget
 from medvol.evaluation.lesions import LesionScore, score_lesions
@@ -156,7 +157,7 @@ def _score(case: Case, mask: Mask, settled: float | None, settings: EvaluationSe
     agreement = _compare(case, mask, target, settled, settings)
     return CaseScore(
         case_id=case.case_id,
-        patient_id=case.patient_id or case.volume.volume_id or case.case_id,
+        patient_id=name_patient(case),
         query=case.query.text,
         target=case.query.target,
         kind=case.query.kind,

@@ -56,7 +56,7 @@ def _entry(score: CaseScore, place: int, finder: CaseFinder, about: Mapping[str,
     entry_id = make_id(digest)
 
     def read() -> tuple[Volume, NDArray[np.bool_] | None]:
-        case = finder.find(score.case_id, place)
+        case = finder.find(score, place)
         return case.volume, case.target
 
     record = replace(

@@ -246,10 +246,46 @@ def test_what_a_killed_evaluation_left_is_in_nobodys_way(masks, experiment, tmp_
 
 
 def test_other_data_are_refused(tested, experiment, refused):
-    other = experiment("other.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 3}})
+    other = experiment(
+        "other.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 3, "first_patient": 20}}
+    )
     assert "has not scored case 'case2'" in refused("rescore", tested, "--data", other)
-    fewer = experiment("fewer.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 1}})
+    fewer = experiment(
+        "fewer.yaml", data__init_args__test={"class_path": "ToyDataset", "init_args": {"count": 1, "first_patient": 20}}
+    )
     assert "the data have no case 'case1'" in refused("rescore", tested, "--data", fewer)
+
+
+def test_data_of_the_same_ids_about_other_patients_are_refused(tested, experiment, refused):
+    """Toys of one id are of the patients 20 and 30."""
+    before = {name: (tested / name).read_bytes() for name in ("cases.json", "evaluation.json")}
+    test = {"class_path": "ToyDataset", "init_args": {"count": 2, "first_patient": 30}}
+    said = refused("rescore", tested, "--data", experiment("other.yaml", data__init_args__test=test))
+    assert "case 'case0' is not the one that was scored: score and data differ in patient ('patient20' and" in said
+    assert {name: (tested / name).read_bytes() for name in before} == before
+
+
+def test_the_data_of_a_run_are_found_from_any_folder(masks, experiment, tmp_path, monkeypatch):
+    config = experiment()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate("peer", config.name, "out") == 0
+    assert read(tmp_path / "out", "evaluation.json")["data"] == {"config": str(config), "split": "test"}
+    before = (tmp_path / "out" / "cases.json").read_bytes()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / config.name).write_text("data: {}")
+    monkeypatch.chdir(tmp_path / "other")
+    assert main(["rescore", "../out"]) == 0
+    assert (tmp_path / "out" / "cases.json").read_bytes() == before
+
+
+def test_a_run_names_the_data_that_it_was_last_scored_on(masks, experiment, tested, tmp_path, monkeypatch):
+    out, moved = tmp_path / "out", experiment("moved.yaml")
+    assert evaluate(masks, experiment(), out) == 0
+    monkeypatch.chdir(tmp_path)
+    for run in (out, tested):
+        assert main(["rescore", str(run), "--data", "moved.yaml"]) == 0
+        assert read(run, "evaluation.json")["data"]["config"] == str(moved)
+    assert read(out, "evaluation.json")["data"]["split"] == "test"
 
 
 def test_a_run_whose_best_anchors_were_searched_for_is_scored_again(experiment, tmp_path):

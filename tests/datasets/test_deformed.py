@@ -22,6 +22,8 @@ from medvol.datasets.phantom_anatomy import LABELS
 from medvol.datasets.settings import CacheSettings, PhrasingSettings, QuestionSettings
 from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_pass import CasePass
+from medvol.evaluation.scoring import score_mask
+from medvol.evaluation.settings import EvaluationSettings
 from medvol.imaging.geometry import make_volume
 from medvol.queries.sides import check_sides
 
@@ -388,7 +390,10 @@ def test_ids_that_only_reading_tells_are_numbered():
     joined = JoinedDataset(parts)
     assert ids_of(joined) == ["part0-0-liver", "part1-0-liver"]
     assert [len(group) for group in CasePass[str]().take([[joined[0]], [joined[1]]])] == [1, 1]
-    assert CaseFinder(joined).find("part1-0-liver", 0).volume is joined[1].volume
+    assert (
+        CaseFinder(joined).find(score_mask(None, joined[1], EvaluationSettings(surface=None)), 0).volume
+        is joined[1].volume
+    )
     assert ids_of(JoinedDataset([phantoms(), parts[0]]))[-1] == "part1-0-liver"
     assert ids_of(JoinedDataset(parts[:1])) == ["0-liver"]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from medvol.core.errors import ConfigError, RecordError
 from medvol.core.json_file import write_json
 from medvol.evaluation import archive
 from medvol.evaluation.archive import read_evaluation, write_evaluation
+from medvol.evaluation.named_runs import name_folders
 from medvol.evaluation.report import format_interval, format_p, report_runs
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.summary import mean_scores, summarise
@@ -220,11 +222,65 @@ def test_nothing_is_written_that_cannot_be_read_back(make_scores, tmp_path, monk
     assert (tmp_path / "cases.json").read_bytes() == before
 
 
-def test_runs_of_one_name_are_told_apart(make_scores, tmp_path):
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["x/a/model", "x/b/model"], ["a/model", "b/model"]),
+        (["x/a/model", "y/a/model", "x/c"], ["x/a/model", "y/a/model", "c"]),
+        (["/model", "/x/model"], ["/model", "x/model"]),
+        (["."], ["here"]),
+        ([".", "b/.."], ["here", "here"]),
+    ],
+)
+def test_runs_are_called_by_the_shortest_ending_that_tells_them_apart(folders, names, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if len(set(names)) < len(names):
+        with pytest.raises(ConfigError, match="one or more different run folders"):
+            report_runs(folders)
+    else:
+        assert name_folders([Path(folder) for folder in folders]) == names
+
+
+def test_a_report_shows_these_names(make_scores, tmp_path, monkeypatch):
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
     for folder in folders:
         write_evaluation(folder, make_scores(10), ABOUT)
-    assert list(report_runs(folders).sheets[0].head) == ["", *map(str, folders)]
+    assert list(report_runs(folders).sheets[0].head) == ["", "a/run", "b/run"]
+    monkeypatch.chdir(folders[0])
+    assert list(report_runs(["."]).sheets[0].head) == ["", "run"]
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"patient_id": "q"}, "patient ('p0' and 'q')"),
+        ({"query": "another"}, "question ('case-0' and 'another')"),
+        ({"target": "ball"}, "target ('box' and 'ball')"),
+        ({"present": False}, "presence of the target (True and False)"),
+        ({"true_ml": 2.0}, "true volume in ml (4.0 and 2.0)"),
+    ],
+)
+def test_cases_of_one_id_that_differ_are_not_paired(change, difference, make_scores, tmp_path):
+    """The box has 5 x 10 x 20 voxels of 1 x 1 x 4 mm: 4 ml."""
+    scores = make_scores(10)
+    write_evaluation(tmp_path / "a", [dataclasses.replace(scores[0], **change), *scores[1:]], ABOUT)
+    for name in "bc":
+        write_evaluation(tmp_path / name, scores, ABOUT)
+    report = report_runs([tmp_path / name for name in "abc"])
+    assert [sheet.title.split(",")[0] for sheet in report.sheets if sheet.topic == "differences"] == ["difference to b"]
+    assert report.remarks[-2:] == [
+        "no other run answered the cases of a: no paired difference",
+        f"b and a did not answer the same cases: case 'case-0' differs in {difference}",
+    ]
+
+
+def test_rounding_of_a_true_volume_makes_no_other_case(make_scores, tmp_path):
+    for name, volume in {"a": 0.1 + 0.2, "b": 0.3}.items():
+        scores = [dataclasses.replace(score, true_ml=volume) for score in make_scores(10)]
+        write_evaluation(tmp_path / name, scores, ABOUT)
+    assert any(sheet.topic == "differences" for sheet in report_runs([tmp_path / "a", tmp_path / "b"]).sheets)
 
 
 def test_a_report_needs_different_folders(tmp_path):

@@ -12,6 +12,7 @@ from report_runs import (
     ABOUT,
     HOSTILE,
     HOSTILE_WORDS,
+    SETTINGS,
     SHAPE,
     answers,
     find_cases,
@@ -22,11 +23,12 @@ from report_runs import (
     write_runs,
 )
 
-from medvol.core.errors import ConfigError, RecordError
+from medvol.core.errors import ConfigError, DatasetError, RecordError
 from medvol.evaluation.archive import read_evaluation, write_evaluation
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.comparison import alike, compare_runs
-from medvol.evaluation.report import LABELS, format_interval, format_p, read_runs, report_runs
+from medvol.evaluation.named_runs import read_runs
+from medvol.evaluation.report import LABELS, format_interval, format_p, report_runs
 from medvol.evaluation.report_document import describe_runs
 from medvol.evaluation.report_page import learning_curves
 from medvol.evaluation.report_page.confidence import confidence_blocks
@@ -35,6 +37,7 @@ from medvol.evaluation.report_page.page import make_page, write_report
 from medvol.evaluation.report_page.plots import plot_targets, worst_patients
 from medvol.evaluation.report_page.run_facts import fingerprint_cases, hide_folders
 from medvol.evaluation.report_page.shown_cases import choose_cases
+from medvol.evaluation.rescoring import rescore
 from medvol.pages import report as page_module
 from medvol.pages.report import MAX_REPORT_MIB
 
@@ -199,6 +202,52 @@ def test_other_data_than_those_of_the_run_give_no_picture(runs, data):
     cases = blocks_of(make_page(read_runs(runs[1:2]), lambda run: data), "cases")
     assert any("No picture:" in note for case in cases for note in case.notes)
     assert all((case.picture is None) == (case.stack is None) for case in cases)
+
+
+def half(case):
+    target = case.target.copy()
+    target[6:] = False
+    return replace(case, target=target)
+
+
+OTHERS = {
+    "patient ('patient-0' and 'q')": lambda case: replace(case, patient_id="q"),
+    "question ('the block 0' and 'the ball')": lambda case: replace(case, query=replace(case.query, text="the ball")),
+    "target ('brick' and 'ball')": lambda case: replace(case, query=replace(case.query, target="ball")),
+    "true volume in ml (19.2 and 7.68)": half,
+}
+"""Case 0 has 5 x 12 x 20 voxels of 16 cubic millimetres, and 2 of its 5 slices in the last row."""
+
+
+@pytest.mark.parametrize("difference", OTHERS)
+def test_a_case_of_the_same_id_is_not_taken_for_the_one_that_was_scored(difference, tmp_path):
+    cases = make_cases()[:4]
+    run = write_run(tmp_path / "run", cases, answers(make_cases())[:4])
+    data = [OTHERS[difference](cases[0]), *cases[1:]]
+    shown = blocks_of(make_page(read_runs([run]), lambda run: data), "cases")
+    notes = {case.case_id: case.notes for case in shown if case.picture is None}
+    assert list(notes) == ["case-0"]
+    assert f"case 'case-0' is not the one that was scored: score and data differ in {difference}" in notes["case-0"][0]
+    before = (run / "cases.json").read_bytes()
+    with pytest.raises(DatasetError, match=re.escape(difference)):
+        rescore(read_evaluation(run), data, SETTINGS)
+    assert (run / "cases.json").read_bytes() == before
+    assert rescore(read_evaluation(run), cases, SETTINGS) == list(read_evaluation(run).scores)
+
+
+def test_scores_of_other_cases_of_the_same_id_do_not_stand_side_by_side(tmp_path):
+    runs = [
+        write_evaluation(tmp_path / name, [score("a", dsc)], ABOUT).parent
+        for name, dsc in {"x": 0.25, "y": 0.5}.items()
+    ]
+    runs.append(write_evaluation(tmp_path / "z", [replace(score("a", 0.75), true_ml=2.0)], ABOUT).parent)
+    page = make_page(read_runs(runs), None)
+    (table,) = blocks_of(page, "all")
+    assert [row[:4] for row in table.rows] == [("a", "0.250", "0.500", "-"), ("a", "-", "-", "0.750")]
+    told = {
+        case.run_label: [fact.label for fact in case.facts if " of " in fact.label] for case in blocks_of(page, "cases")
+    }
+    assert told == {"x": ["DSC of y"], "y": ["DSC of x"], "z": []}
 
 
 def test_a_run_that_kept_no_masks(tmp_path):

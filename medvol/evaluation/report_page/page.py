@@ -11,8 +11,10 @@ from medvol.core.errors import MedvolError, RecordError
 from medvol.core.roles import CaseDataset
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_finder import CaseFinder
+from medvol.evaluation.case_identity import identify_score
 from medvol.evaluation.case_score import CaseScore
-from medvol.evaluation.report import TOPICS, EvaluationReport, format_interval, lay_out, read_runs
+from medvol.evaluation.named_runs import read_runs
+from medvol.evaluation.report import TOPICS, EvaluationReport, format_interval, lay_out
 from medvol.evaluation.report_page.confidence import confidence_blocks
 from medvol.evaluation.report_page.learning_curves import plot_curves, read_curves
 from medvol.evaluation.report_page.plots import (
@@ -219,13 +221,13 @@ def _failure(score: CaseScore) -> Failure:
 
 def _all_cases(runs: Mapping[str, Evaluation]) -> Iterator[TableBlock]:
     """Every case with its DSC in every run, the lowest of the first run first; answers about absent targets last."""
-    by_id = [{score.case_id: score for score in run.scores} for run in runs.values()]
-    first = {case_id: score for known in reversed(by_id) for case_id, score in known.items()}
+    tables = [{identify_score(score): score for score in run.scores} for run in runs.values()]
+    first = {identity: score for known in reversed(tables) for identity, score in known.items()}
     order = sorted(first.values(), key=lambda score: (not score.present, score.dsc, score.case_id))
     rows = tuple(
         (
             score.case_id,
-            *(_cell(known.get(score.case_id)) for known in by_id),
+            *(_cell(known.get(identify_score(score))) for known in tables),
             score.target,
             score.patient_id,
             score.query,

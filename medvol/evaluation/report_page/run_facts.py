@@ -11,6 +11,7 @@ from typing import Any
 
 from medvol.core.atomic_files import file_sha256
 from medvol.evaluation.archive import CASES_FILE, SUMMARY_FILE, Evaluation
+from medvol.evaluation.case_identity import identify_score
 from medvol.evaluation.case_score import CaseScore
 from medvol.pages.answers import Fact
 from medvol.pages.blocks import RunBlock, TableBlock
@@ -46,11 +47,11 @@ def describe_run(label: str, number: int, run: Evaluation) -> RunBlock:
 
 
 def fingerprint_cases(scores: Sequence[CaseScore]) -> str:
-    """SHA-256 over what was asked: id, patient, words, target and true volume of every case, in any order.
+    """SHA-256 over the identity of every case, in any order: id, patient, words, target and true volume.
 
     Runs of one fingerprint answered the same questions about the same true masks, as far as their volumes tell.
     """
-    rows = sorted((s.case_id, s.patient_id, s.query, s.target, s.present, s.true_ml) for s in scores)
+    rows = sorted(map(identify_score, scores))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

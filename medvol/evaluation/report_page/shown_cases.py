@@ -12,6 +12,7 @@ from medvol.core.metrics import Mask, slice_areas
 from medvol.core.types import Case, Completion, Evidence, require_target
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_finder import CaseFinder
+from medvol.evaluation.case_identity import identify_score
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.kept_masks import read_kept_mask
 from medvol.evaluation.report_page.run_facts import hide_folders
@@ -95,7 +96,7 @@ def show_case(
     if isinstance(finder, str):
         return replace(block, notes=(finder,))
     try:
-        case = finder.find(score.case_id, chosen.place)
+        case = finder.find(score, chosen.place)
         return _draw(block, case, read_kept_mask(run.folder, score, case), score)
     except MedvolError as error:
         return replace(block, notes=(f"No picture: {hide_folders(str(error))}.",))
@@ -158,10 +159,10 @@ def _facts(score: CaseScore) -> tuple[Fact, ...]:
 
 
 def other_scores(score: CaseScore, own: str, runs: Mapping[str, Evaluation]) -> tuple[Fact, ...]:
-    """What other runs earned on a case."""
-    facts = []
+    """What other runs earned on the same case; one of its id alone is another case."""
+    facts, identity = [], identify_score(score)
     for label, run in runs.items():
-        found = next((one for one in run.scores if one.case_id == score.case_id), None)
+        found = next((one for one in run.scores if identify_score(one) == identity), None)
         if found is not None and label != own:
             facts.append(Fact(f"DSC of {label}", f"{found.dsc:.3f}", found.failure or ""))
     return tuple(facts)
