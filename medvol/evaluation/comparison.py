@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -10,17 +10,16 @@ from typing import Any
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_identity import identify_score, tell_apart
 from medvol.evaluation.statistics import Interval, adjust_holm, paired_difference, paired_test
-from medvol.evaluation.summary import UNBOUNDED, metric_values
+from medvol.evaluation.summary import LESION_METRICS, UNBOUNDED, Column, metric_values
 
 MEANINGS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("surface", "tolerance_mm"): ("nsd", "hd95_mm"),
     ("split_boxes",): ("box_iou",),
     ("max_anchors",): ("key_slice_score", "box_iou"),
     ("reward_weights", "rewards"): ("reward",),
+    ("lesions",): tuple(f"lesion_{name}" for name in LESION_METRICS),
 }
 """Settings that decide what metrics mean, and these metrics: runs that differ there are not compared in them."""
-
-Pair = tuple[list[float], list[float], list[str]]
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,40 @@ def alike(runs: Mapping[str, Evaluation]) -> list[dict[str, Evaluation]]:
     return groups
 
 
-def find_unlike(first: Evaluation, second: Evaluation) -> list[tuple[str, ...]]:
-    """Settings of ``MEANINGS`` in which two runs differ, where both have such metrics."""
-    known = [metric_values(run.scores).keys() for run in (first, second)]
-    return [
-        names
+@dataclass(frozen=True)
+class LeftOut:
+    """Metrics that two runs have, and in which they are not compared.
+
+    Args:
+        metrics: Their names.
+        why: What the runs do, such as ``differ in tolerance_mm (1.0 and 2.0)``.
+    """
+
+    metrics: tuple[str, ...]
+    why: str
+
+
+def find_left_out(run: Evaluation, first: Evaluation) -> list[LeftOut]:
+    """Metrics of two runs of the same cases in which they are not compared; ``why`` tells of ``run`` first."""
+    own, others = _columns(run), _columns(first)
+    both = own.keys() & others.keys()
+    found = [
+        LeftOut(metrics, f"differ in {difference}")
         for names, metrics in MEANINGS.items()
-        if settings_of(first, names) != settings_of(second, names)
-        and any(all(metric in found for found in known) for metric in metrics)
+        if both.intersection(metrics) and (difference := _differ_in(run, first, names))
     ]
+    told = {metric for left_out in found for metric in left_out.metrics}
+    uneven = tuple(name for name in own if name in both - told and own[name].cases != others[name].cases)
+    return [*found, LeftOut(uneven, "have values of different cases")] if uneven else found
 
 
-def settings_of(run: Evaluation, names: tuple[str, ...]) -> list[Any]:
-    """What a run says of settings of ``MEANINGS``."""
+def _differ_in(run: Evaluation, first: Evaluation, names: Sequence[str]) -> str:
+    """The settings of two runs that differ, such as ``tolerance_mm (1.0 and 2.0)``; empty where none does."""
+    rows = zip(names, _settings(run, names), _settings(first, names), strict=True)
+    return " and ".join(f"{name} ({one} and {other})" for name, one, other in rows if one != other)
+
+
+def _settings(run: Evaluation, names: Sequence[str]) -> list[Any]:
     said = {**run.summary.get("settings", {}), "max_anchors": max(score.max_anchors for score in run.scores)}
     return [run.summary[name] if name in run.summary else said.get(name) for name in names]
 
@@ -89,28 +109,27 @@ def compare_runs(first: Evaluation, others: Mapping[str, Evaluation]) -> dict[st
         others: Runs by label, which answered the same cases.
 
     Returns:
-        By metric, then by label; a run that does not measure the same of the same cases is left out there.
+        By metric, then by label, without what ``find_left_out`` tells of.
     """
-    found = {}
-    unlike = {
-        label: {metric for names in find_unlike(first, run) for metric in MEANINGS[names]}
+    known = _columns(first)
+    columns = {label: _columns(run) for label, run in others.items()}
+    left_out = {
+        label: {metric for part in find_left_out(run, first) for metric in part.metrics}
         for label, run in others.items()
     }
-    for name in metric_values(first.scores):
-        pairs = {label: _pair(first, run, name) for label, run in others.items() if name not in unlike[label]}
-        known = {label: pair for label, pair in pairs.items() if pair is not None}
-        p_values = adjust_holm({label: paired_test(*pair) for label, pair in known.items()})
+    found = {}
+    for name, own in known.items():
+        compared = [label for label in others if name in columns[label] and name not in left_out[label]]
+        pairs = {label: (own.values, columns[label][name].values, own.patients) for label in compared}
+        p_values = adjust_holm({label: paired_test(*pair) for label, pair in pairs.items()})
         most = inf if name in UNBOUNDED else 1.0
         found[name] = {
             label: Difference(paired_difference(*pair, limits=(-most, most)), p_values[label])
-            for label, pair in known.items()
+            for label, pair in pairs.items()
         }
     return found
 
 
-def _pair(first: Evaluation, second: Evaluation, name: str) -> Pair | None:
-    """Values of one metric in two runs and the patients; None where they do not have it of the same cases."""
-    columns = [metric_values(sorted(run.scores, key=lambda score: score.case_id)).get(name) for run in (first, second)]
-    if columns[0] is None or columns[1] is None or columns[0][1] != columns[1][1]:
-        return None
-    return columns[0][0], columns[1][0], columns[0][1]
+def _columns(run: Evaluation) -> dict[str, Column]:
+    """Values of every metric, in the order of the ids of the cases."""
+    return metric_values(sorted(run.scores, key=lambda score: score.case_id))

@@ -14,12 +14,10 @@ from rich.text import Text
 from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.comparison import (
-    MEANINGS,
     Difference,
     alike,
     compare_runs,
-    find_unlike,
-    settings_of,
+    find_left_out,
     tell_runs_apart,
 )
 from medvol.evaluation.named_runs import read_runs
@@ -273,12 +271,11 @@ def _unlike(runs: Mapping[str, Evaluation]) -> list[str]:
     groups = alike(runs)
     alone = [label for group in groups for label in group if len(group) == 1] if len(runs) > 1 else []
     unlike = [
-        f"{label} and {first_label} differ in {_say_settings(run, first, names)}, so they are not compared in "
-        f"{' and '.join(LABELS[metric] for metric in MEANINGS[names])}"
+        f"{label} and {first_label} {part.why}, so they are not compared in {_list_metrics(part.metrics)}"
         for group in groups
         for (first_label, first), *others in [group.items()]
         for label, run in others
-        for names in find_unlike(first, run)
+        for part in find_left_out(run, first)
     ]
     nobody = [f"no other run answered the cases of {label}: no paired difference" for label in alone]
     return [*nobody, *_apart(groups), *unlike]
@@ -296,7 +293,6 @@ def _apart(groups: Sequence[Mapping[str, Evaluation]]) -> list[str]:
     return found
 
 
-def _say_settings(run: Evaluation, first: Evaluation, names: tuple[str, ...]) -> str:
-    """The settings of two runs that differ, such as ``tolerance_mm (1.0 and 2.0)``."""
-    values = zip(names, settings_of(run, names), settings_of(first, names), strict=True)
-    return " and ".join(f"{name} ({one} and {other})" for name, one, other in values if one != other)
+def _list_metrics(names: Sequence[str]) -> str:
+    *most, last = (LABELS[name] for name in names)
+    return f"{', '.join(most)} and {last}" if most else last

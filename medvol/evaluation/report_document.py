@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvol.evaluation.archive import Evaluation
-from medvol.evaluation.comparison import Difference, alike, compare_runs
+from medvol.evaluation.comparison import Difference, alike, compare_runs, find_left_out
 from medvol.evaluation.named_runs import read_runs
 from medvol.evaluation.risk_coverage import describe_confidence
 
@@ -42,9 +42,17 @@ def _compare(group: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
     (first_label, first), *rest = group.items()
     found = compare_runs(first, dict(rest))
     return {
-        first_label: {"against": None, "metrics": None},
-        **{label: {"against": first_label, "metrics": _metrics(found, label)} for label, _ in rest},
+        first_label: {"against": None, "metrics": None, "left_out": None},
+        **{
+            label: {"against": first_label, "metrics": _metrics(found, label), "left_out": _left_out(run, first)}
+            for label, run in rest
+        },
     }
+
+
+def _left_out(run: Evaluation, first: Evaluation) -> dict[str, str]:
+    """Why two runs are not compared, by metric."""
+    return {metric: f"the runs {part.why}" for part in find_left_out(run, first) for metric in part.metrics}
 
 
 def _describe(label: str, run: Evaluation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import inf
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget, mean_budget
@@ -30,8 +30,16 @@ GROUPINGS = ("phrasing", "kind", "target", "modality")
 """Ways in which ``summarise`` splits the cases."""
 
 
-def metric_values(scores: Sequence[CaseScore]) -> dict[str, tuple[list[float], list[str]]]:
-    """Values and patients of every metric that these cases have.
+class Column(NamedTuple):
+    """Values of one metric, one a case that has it, with the patient and the id of each case."""
+
+    values: list[float]
+    patients: list[str]
+    cases: list[str]
+
+
+def metric_values(scores: Sequence[CaseScore]) -> dict[str, Column]:
+    """Values of every metric that these cases have.
 
     Returns:
         By name: ``format_rate`` over all cases that were answered in words, ``PRESENT_METRICS`` and ``LESION_METRICS``
@@ -45,18 +53,19 @@ def metric_values(scores: Sequence[CaseScore]) -> dict[str, tuple[list[float], l
     table |= {f"lesion_{name}": _column(counted, attrgetter(f"lesions.{name}")) for name in LESION_METRICS}
     table["absent_accuracy"] = _column([score for score in scores if not score.present], attrgetter("dsc"))
     table["reward"] = _column(scores, lambda score: None if score.rewards is None else score.rewards["total"])
-    return {name: columns for name, columns in table.items() if columns[0]}
+    return {name: column for name, column in table.items() if column.values}
 
 
-def _column(scores: Sequence[CaseScore], read: Callable[[CaseScore], float | None]) -> tuple[list[float], list[str]]:
-    """Values of one metric and their patients; cases without a value are left out."""
-    rows = [(value, score.patient_id) for score in scores if (value := read(score)) is not None]
-    return [float(value) for value, _ in rows], [patient for _, patient in rows]
+def _column(scores: Sequence[CaseScore], read: Callable[[CaseScore], float | None]) -> Column:
+    """Values of one metric; cases without a value are left out."""
+    rows = [(float(value), score) for score in scores if (value := read(score)) is not None]
+    known = [score for _, score in rows]
+    return Column([value for value, _ in rows], [s.patient_id for s in known], [s.case_id for s in known])
 
 
 def mean_scores(scores: Sequence[CaseScore]) -> dict[str, float]:
     """Mean of every metric, without intervals."""
-    return {name: sum(values) / len(values) for name, (values, _) in metric_values(scores).items()}
+    return {name: sum(column.values) / len(column.values) for name, column in metric_values(scores).items()}
 
 
 def summarise(scores: Sequence[CaseScore], seed: int = 0) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def _row(scores: Sequence[CaseScore], seed: int) -> dict[str, Any]:
     }
     intervals = {
         name: asdict(bootstrap_interval(values, patients, seed=seed, limits=(0.0, inf if name in UNBOUNDED else 1.0)))
-        for name, (values, patients) in metric_values(scores).items()
+        for name, (values, patients, _) in metric_values(scores).items()
     }
     return {**counts, "metrics": intervals}
 

@@ -12,8 +12,10 @@ from medvol.core.errors import ConfigError, RecordError
 from medvol.core.json_file import write_json
 from medvol.evaluation import archive
 from medvol.evaluation.archive import read_evaluation, write_evaluation
+from medvol.evaluation.lesions import LesionScore
 from medvol.evaluation.named_runs import name_folders
 from medvol.evaluation.report import format_interval, format_p, report_runs
+from medvol.evaluation.report_document import describe_runs
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.evaluation.summary import mean_scores, summarise
 from medvol.grounding.anchors import label_anchor
@@ -128,22 +130,28 @@ def test_surfaces_that_are_measured_in_two_ways_are_not_compared(make_scores, tm
 
 
 REWARDED = {
-    "settings": {"split_boxes": True},
+    "settings": {"split_boxes": True, "lesions": "named"},
     "rewards": {"AxialReward": "AxialReward()"},
     "reward_weights": {"AxialReward": 1.0},
 }
 UNLIKE = {
-    "split_boxes": ({"settings": {"split_boxes": False}}, "box IoU"),
+    "split_boxes": ({"settings": {"split_boxes": False, "lesions": "named"}}, "box IoU"),
     "reward_weights": ({"reward_weights": {"AxialReward": 2.0}}, "reward"),
     "rewards": ({"rewards": {"AxialReward": "AxialReward(delta=3)"}}, "reward"),
     "max_anchors": ({}, "key slice and box IoU"),
+    "lesions": (
+        {"settings": {"split_boxes": True, "lesions": "all"}},
+        "HIT, lesion precision, lesion recall, lesion F1, lesion DSC and panoptic quality",
+    ),
 }
+LESIONS = LesionScore(2, 1, 1, 1.0, 1.0, 0.5, 2 / 3, 0.4, 0.5)
 
 
 @pytest.mark.parametrize("name", [None, *UNLIKE])
 def test_metrics_whose_meaning_differs_are_not_compared(name, make_scores, tmp_path):
     change, metrics = UNLIKE.get(name, ({}, ""))
-    scores = [dataclasses.replace(score, rewards={"AxialReward": 1.0, "total": 1.0}) for score in make_scores(20)]
+    more = {"rewards": {"AxialReward": 1.0, "total": 1.0}, "lesions": LESIONS}
+    scores = [dataclasses.replace(score, **more) for score in make_scores(20)]
     write_evaluation(tmp_path / "a", scores, {**ABOUT, **REWARDED})
     if name == "max_anchors":
         scores = [dataclasses.replace(score, max_anchors=4) for score in scores]
@@ -151,13 +159,40 @@ def test_metrics_whose_meaning_differs_are_not_compared(name, make_scores, tmp_p
     report = report_runs([tmp_path / "a", tmp_path / "b"])
     rows = {row[0] for row in report.sheets[1].rows}
     remarks = [remark for remark in report.remarks if "not compared" in remark]
-    left_out = set(metrics.split(" and ")) - {""}
+    left_out = set(metrics.replace(" and ", ", ").split(", ")) - {""}
     assert rows == {row[0] for row in report.sheets[0].rows[4:]} - left_out
     assert {"DSC", "NSD", "HD95 mm"} <= rows
     assert len(remarks) == bool(name)
     if name:
         assert remarks[0].startswith(f"b and a differ in {name} (")
         assert remarks[0].endswith(f"so they are not compared in {metrics}")
+
+
+def test_a_metric_of_different_cases_is_not_compared(make_scores, tmp_path):
+    """Cases 0 and 3 are of one patient: the patients alone would not tell."""
+    for name, place in {"a": 0, "b": 3}.items():
+        scores = make_scores(20)
+        scores[place] = dataclasses.replace(scores[place], lesions=LESIONS)
+        write_evaluation(tmp_path / name, scores, ABOUT)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    report = report_runs(folders)
+    metrics = UNLIKE["lesions"][1]
+    said = f"b and a have values of different cases, so they are not compared in {metrics}"
+    assert [remark for remark in report.remarks if "not compared" in remark] == [said]
+    assert [row[0] for row in report.sheets[1].rows][-1] == "absent"
+    (told,) = describe_runs(folders)["differences"]
+    assert set(told["metrics"]) == {
+        "format_rate",
+        "key_slice_score",
+        "box_iou",
+        "dsc",
+        "iou",
+        "nsd",
+        "hd95_mm",
+        "absent_accuracy",
+    }
+    names = ["hit", "precision", "recall", "f1", "dice", "panoptic"]
+    assert told["left_out"] == {f"lesion_{name}": "the runs have values of different cases" for name in names}
 
 
 def test_runs_of_other_cases_are_not_paired(make_scores, tmp_path):
