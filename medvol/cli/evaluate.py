@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -43,9 +43,16 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """
     parser = _parser(verb)
     options = parse_over(parser, arguments, _settings_of(parser.parse_args(list(arguments)).data))
+    for name in ("predictions", "out"):
+        if options[name] == "":
+            raise ConfigError(f"--{name} is empty; name a folder")
     folder = Path(options.predictions)
-    out = Path(options.out or Path("runs") / folder.resolve().name)
-    _require_free(out, folder)
+    sources = {
+        "predictions": {"folder": str(folder.resolve())},
+        "data": {"config": str(Path(options.data).resolve()), "split": options.split},
+    }
+    out = Path("runs") / folder.resolve().name if options.out is None else Path(options.out)
+    _require_free(out, folder, sources)
     settings = read_measures({name: options[name] for name in MEASURES})
     dataset = _choose_split(options)
 
@@ -64,14 +71,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         _require_used(index, scores)
         about = {
             "predictions": {
-                "folder": str(folder),
+                **sources["predictions"],
                 "layout": layout,
                 "resample": options.resample,
                 "unused": index.unused[:_LISTED],
                 "unused_count": len(index.unused),
                 "remarks": index.remarks,
             },
-            "data": {"config": str(Path(options.data).resolve()), "split": options.split},
+            "data": sources["data"],
             "settings": settings.measures,
         }
         path = write_evaluation(out, scores, about, masks=kept)
@@ -158,17 +165,30 @@ def _is_name(part: Any) -> bool:
     return isinstance(part, str) and bool(split_words(part))
 
 
-def _require_free(out: Path, predictions: Path) -> None:
-    """Refuse a run folder that holds something else than an earlier evaluation of masks."""
+def _require_free(out: Path, predictions: Path, sources: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse a run folder that holds something else than an earlier evaluation of the same masks on the same cases."""
     if out.resolve().is_relative_to(predictions.resolve()):
         raise ConfigError(f"--out {str(out)!r} lies in the folder of the masks; choose another folder")
     summary = out / "evaluation.json"
     if summary.is_file():
         about = read_json(summary, "", "choose another folder")
         if isinstance(about, dict) and "predictions" in about:
+            _require_same_sources(out, about, sources)
             return
     if out.exists() and (not out.is_dir() or any(not _is_leftover(path) for path in out.iterdir())):
         raise ConfigError(f"--out {str(out)!r} holds something else than an evaluation of masks; choose another folder")
+
+
+def _require_same_sources(out: Path, about: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]]) -> None:
+    for part, named in sources.items():
+        known = about.get(part)
+        for key, value in named.items():
+            earlier = known.get(key) if isinstance(known, dict) else None
+            if earlier != value:
+                raise ConfigError(
+                    f"{str(out)!r} holds an evaluation whose {part}.{key} is {earlier!r}, and this one's is {value!r}; "
+                    "name another --out"
+                )
 
 
 def _is_leftover(path: Path) -> bool:

@@ -85,7 +85,7 @@ def _choose_rewards(given: str | None, folder: Path) -> RewardScorer | None:
     from medvol.cli.audit import read_rewards
     from medvol.rollouts.scorer import RewardScorer
 
-    config = given or str(folder / TEST_SETTINGS)
+    config = str(folder / TEST_SETTINGS) if given is None else given
     if given is None and not _has_rewards(folder / TEST_SETTINGS):
         return None
     return RewardScorer(*read_rewards(config))

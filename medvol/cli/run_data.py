@@ -28,7 +28,8 @@ def find_run_data(evaluation: Evaluation, given: str | None = None) -> CaseDatas
     from medvol.cli.experiment_data import build_data
 
     named = evaluation.summary.get("data", {})
-    config = given or str(named.get("config") or evaluation.folder / TEST_SETTINGS)
+    own = str(named.get("config") or evaluation.folder / TEST_SETTINGS)
+    config = own if given is None else given
     if not os.path.isfile(config):  # unlike Path.is_file it takes names that no file can have
         raise ConfigError(f"{str(config)!r}, with the data of the run, is not there; name another (--data)")
     split = str(named.get("split", "test"))

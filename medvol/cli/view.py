@@ -40,13 +40,15 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.viewing.reading_folder import ReadingFolder
     from medvol.viewing.server import require_extra
 
+    if options.out == "":
+        raise ConfigError("--out is empty; name a folder for the readings, or leave it out")
     console = Console()
     if options.export is None:
         require_extra()
     opened = _open(options)
     for problem in opened.problems:
         console.print(f"left out: {problem}", soft_wrap=True)
-    readings = ReadingFolder(Path(options.out) if options.out else opened.readings)
+    readings = ReadingFolder(opened.readings if options.out is None else Path(options.out))
     readings.require_sound()
     opened = add_kept(opened, readings.path, _reader(options))
     if options.export is not None:

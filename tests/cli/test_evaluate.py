@@ -168,6 +168,38 @@ def test_a_run_of_ours_is_not_replaced(masks, tested, tmp_path, refused):
     )
 
 
+@pytest.mark.parametrize("other", ["predictions.folder", "data.config", "data.split"])
+def test_an_evaluation_of_something_else_is_not_replaced(other, masks, experiment, tmp_path, refused, monkeypatch):
+    for name in ("volume20_cube.nii.gz", "volume21_cube.nii.gz"):
+        save(tmp_path / "other" / "peer" / name, cube())
+    monkeypatch.chdir(tmp_path)
+    options = {"--predictions": "peer", "--data": experiment().name}
+    assert main(["evaluate", *(word for pair in options.items() for word in pair)]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "runs" / "peer").iterdir() if path.is_file()}
+    change = {
+        "predictions.folder": {"--predictions": "other/peer"},
+        "data.config": {"--data": experiment("other.yaml").name},
+        "data.split": {"--split": "val"},
+    }
+    said = refused("evaluate", *(word for pair in (options | change[other]).items() for word in pair))
+    assert said.startswith(f"'runs/peer' holds an evaluation whose {other} is '")
+    assert said.endswith("; name another --out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs" / "peer").iterdir() if path.is_file()} == before
+    assert evaluate(tmp_path / "peer", tmp_path / "exp.yaml", tmp_path / "runs" / "peer", "--lesions", "all") == 0
+
+
+def test_an_empty_name_is_none(masks, experiment, tested, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"--out": masks, "--predictions": ""}.items():
+        given = ["--predictions", value, "--data", experiment(), "--out", ""]
+        assert refused("evaluate", *given) == f"{name} is empty; name a folder"
+    assert not (tmp_path / "runs").exists()
+    before = (tested / "evaluation.json").read_bytes()
+    assert refused("rescore", tested, "--data", "").startswith("'', with the data of the run, is not there")
+    refused("rescore", tested, "--rewards", "")
+    assert (tested / "evaluation.json").read_bytes() == before
+
+
 def test_a_run_scored_again_is_the_same_to_the_bit(tested):
     before = {name: (tested / name).read_bytes() for name in ("cases.json", "evaluation.json")}
     (tested / "cases.json").write_bytes(before["cases.json"].replace(b'"dsc": 1.0', b'"dsc": 0.25'))

@@ -48,6 +48,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     [
         (["nowhere"], "there is no 'nowhere'"),
         (["."], "holds no answers and no scans"),
+        (["ct.nii.gz", "--out", ""], "--out is empty; name a folder for the readings, or leave it out"),
         (["ct.nii.gz", "--port", "-1"], "port -1 cannot be had"),
         (["ct.nii.gz", "--export", "c.csv"], "nothing to train on"),
         (["ct.nii.gz", "--propagator", "Nobody"], "propagator"),
