@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
+from medvol.core.atomic_files import require_ending
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.roles import Policy, Propagator
 from medvol.terminal.console import Console
@@ -134,6 +135,7 @@ def _open_run(folder: Path) -> Opened:
 def _export(opened: Opened, readings: ReadingFolder, path: Path, overwrite: bool, console: Console) -> int:
     from medvol.viewing.corrections import collect, write_corrections
 
+    require_ending(path, ".csv")
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} is there already; add --overwrite, or choose another name")
     found = collect(opened.entries, readings, path.parent)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from medvol.core.errors import MedvolError
+from medvol.core.errors import ConfigError, MedvolError
 
 if sys.platform != "win32":
     import fcntl
@@ -162,6 +162,16 @@ def require_no_folder(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+
+def require_ending(path: Path, *endings: str) -> None:
+    """Refuse to write a file under the name of another kind of file, which an overwrite would replace.
+
+    Raises:
+        ConfigError: The name has none of the endings, upper and lower case being alike.
+    """
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{str(path)!r} does not end in {' or '.join(endings)}; name a file that does")
 
 
 def file_sha256(path: Path) -> str:

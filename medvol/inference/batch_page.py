@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medvol.core.atomic_files import require_ending, require_no_folder
 from medvol.core.errors import MedvolError, RecordError, explain_error
 from medvol.core.json_file import read_json
 from medvol.core.types import Volume
@@ -50,10 +51,13 @@ def write_answer_page(
         The path.
 
     Raises:
+        ConfigError: The name does not end in ``.html`` or ``.htm``.
         RecordError: A file of that name is there already.
         OSError: The file cannot be written.
     """
     path = Path(path)
+    require_no_folder(path)
+    require_ending(path, ".html", ".htm")
     if path.exists() and not overwrite:
         raise RecordError(f"{path} is there already; choose another name, or pass overwrite=True")
     page = new_page()

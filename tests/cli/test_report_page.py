@@ -54,6 +54,15 @@ def test_a_page_that_is_there_is_kept_unless_it_may_go(tested, tmp_path, refused
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "cases.json", "test.yaml", "html"])
+def test_no_other_file_is_replaced_by_a_page(name, tested, refused):
+    before = {path.name: path.read_bytes() for path in tested.iterdir() if path.is_file()}
+    said = refused("report", tested, "--html", tested / name, "--no_scans", "--overwrite")
+    assert said == f"'{tested / name}' does not end in .html or .htm; name a file that does"
+    assert {path.name: path.read_bytes() for path in tested.iterdir() if path.is_file()} == before
+    assert main(["report", str(tested), "--html", str(tested / "page.HTM"), "--no_scans"]) == 0
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

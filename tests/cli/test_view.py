@@ -51,6 +51,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
         (["ct.nii.gz", "--out", ""], "--out is empty; name a folder for the readings, or leave it out"),
         (["ct.nii.gz", "--port", "-1"], "port -1 cannot be had"),
         (["ct.nii.gz", "--export", "c.csv"], "nothing to train on"),
+        (["ct.nii.gz", "--export", "ct.nii.gz", "--overwrite"], "'ct.nii.gz' does not end in .csv; name a file that"),
         (["ct.nii.gz", "--propagator", "Nobody"], "propagator"),
         (["broken.nii.gz"], "broken.nii.gz"),
         ([], "target"),

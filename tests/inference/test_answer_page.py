@@ -99,6 +99,11 @@ def test_a_file_that_is_there_is_not_replaced(scan: Path, segmenter: Segmenter, 
     assert target.read_text() == "mine"
     write_answer_page([answer], target, overwrite=True)
     assert headings(target) == ["the block"]
+    (tmp_path / "answer.json").write_text("mine")
+    with pytest.raises(medvol.ConfigError, match=r"does not end in \.html or \.htm"):
+        write_answer_page([answer], tmp_path / "answer.json", overwrite=True)
+    assert (tmp_path / "answer.json").read_text() == "mine"
+    (tmp_path / "answer.json").unlink()
     with pytest.raises(OSError, match="directory"):
         write_answer_page([answer], tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["scans", "page.html"] or len(list(tmp_path.iterdir())) == 2

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from medvol.core.atomic_files import require_no_folder, write_whole
+from medvol.core.atomic_files import require_ending, require_no_folder, write_whole
 from medvol.core.errors import MedvolError, RecordError
 from medvol.core.roles import CaseDataset
 from medvol.evaluation.archive import Evaluation
@@ -60,11 +60,13 @@ def write_report(
         The path.
 
     Raises:
-        ConfigError: There is no folder, one is named twice, or there are too many runs for one report.
+        ConfigError: There is no folder, one is named twice, there are too many runs for one report, or the file is not
+            called HTML.
         RecordError: An evaluation is missing or damaged, or a file of that name is there.
         OSError: It cannot be written.
     """
     require_no_folder(path)
+    require_ending(path, ".html", ".htm")
     if path.exists() and not overwrite:
         raise RecordError(f"{path} is there already; add --overwrite, or choose another name")
     text = make_page(read_runs(folders), find_data).render()
