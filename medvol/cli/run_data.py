@@ -28,8 +28,7 @@ def find_run_data(evaluation: Evaluation, given: str | None = None) -> CaseDatas
     from medvol.cli.experiment_data import build_data
 
     named = evaluation.summary.get("data", {})
-    own = str(named.get("config") or evaluation.folder / TEST_SETTINGS)
-    config = own if given is None else given
+    config = _find_config(evaluation) if given is None else given
     if not os.path.isfile(config):  # unlike Path.is_file it takes names that no file can have
         raise ConfigError(f"{str(config)!r}, with the data of the run, is not there; name another (--data)")
     split = str(named.get("split", "test"))
@@ -37,3 +36,12 @@ def find_run_data(evaluation: Evaluation, given: str | None = None) -> CaseDatas
     if dataset is None:
         raise ConfigError(f"{str(config)!r} has no {split} cases; name the file with the data of the run (--data)")
     return dataset
+
+
+def _find_config(evaluation: Evaluation) -> str:
+    """The file that a run names, or the first that it keeps; where it keeps none, the one that it should."""
+    from medvol.evaluation.report_page.run_facts import CONFIGURATIONS
+
+    named = evaluation.summary.get("data", {}).get("config")
+    kept = (evaluation.folder / name for name in CONFIGURATIONS)
+    return str(named or next((path for path in kept if path.is_file()), evaluation.folder / TEST_SETTINGS))

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from medvol.viewing.opening import Opened
     from medvol.viewing.reading_folder import ReadingFolder
 
-_RUN_FILES = ("test.yaml", "fit.yaml")
-"""Where a run keeps its data, the first that is there."""
-
 
 def run(verb: str, arguments: Sequence[str]) -> int:
     """Serve the page until it is stopped, or write the corrections.
@@ -60,6 +57,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentParser]:
     parser = ComponentParser(prog=f"medvol {verb}", description="See an answer, move a box, get the mask again.")
     parser.add_argument("target", type=str, help="scan, folder of scans, record, folder of answers, or folder of a run")
+    parser.add_argument("--data", type=str | None, help="YAML file with the data of a run; its own otherwise")
     parser.add_argument(
         "--out", type=str | None, help="folder of the readings; 'readings' beside the answers otherwise"
     )
@@ -88,7 +86,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
 
 
 def _accepted_keys() -> dict[str, Any]:
-    texts = ("target", "out", "reader", "export", "assume_orientation", "help")
+    texts = ("target", "data", "out", "reader", "export", "assume_orientation", "help")
     return {
         **dict.fromkeys(texts, str),
         **dict.fromkeys(("overwrite", "no_browser"), bool),
@@ -108,7 +106,9 @@ def _open(options: Namespace) -> Opened:
 
     target = Path(options.target)
     if (target / CASES_FILE).is_file():
-        return _open_run(target)
+        return _open_run(target, options.data)
+    if options.data is not None:
+        raise ConfigError(f"--data is about the cases of a run, and {str(target)!r} is no run folder; leave it out")
     return open_target(target, _reader(options), None if options.series is None else str(options.series))
 
 
@@ -119,17 +119,18 @@ def _reader(options: Namespace) -> Reader:
     return partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
 
 
-def _open_run(folder: Path) -> Opened:
-    from medvol.cli.experiment_data import build_data
+def _open_run(folder: Path, data: str | None) -> Opened:
+    from medvol.cli.run_data import find_run_data
+    from medvol.evaluation.archive import read_evaluation
     from medvol.viewing.run_cases import open_run
 
-    config = next((folder / name for name in _RUN_FILES if (folder / name).is_file()), None)
-    if config is None:
-        raise ConfigError(f"{str(folder)!r} has cases and no {' or '.join(_RUN_FILES)}, so its scans cannot be found")
-    dataset = build_data(config).splits["test"]
-    if dataset is None:
-        raise ConfigError(f"{str(config)!r} names no test cases; set data.init_args.test")
-    return open_run(folder, dataset)
+    run = read_evaluation(folder)
+    if "predictions" in run.summary:
+        raise ConfigError(
+            f"{str(folder)!r} holds masks of another system, which have no boxes to move; see them in "
+            f"`medvol report {folder} --html FILE`"
+        )
+    return open_run(run, find_run_data(run, data))
 
 
 def _export(opened: Opened, readings: ReadingFolder, path: Path, overwrite: bool, console: Console) -> int:

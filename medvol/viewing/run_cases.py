@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import EvidenceParseError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Volume
-from medvol.evaluation.archive import CASES_FILE, read_evaluation
+from medvol.evaluation.archive import CASES_FILE, Evaluation
 from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_score import CaseScore
 from medvol.grounding.grammar import parse_evidence
@@ -30,23 +29,18 @@ _NAME_BYTES = 120
 _KEPT = ("completion", "policy", "propagator")
 
 
-def open_run(folder: Path, dataset: CaseDataset) -> Opened:
+def open_run(run: Evaluation, dataset: CaseDataset) -> Opened:
     """The cases that a run was tested on.
 
     The scans are read when they are looked at; the order is that of ``cases.json``.
 
     Args:
-        folder: Of the run, with ``cases.json`` and ``evaluation.json``.
-        dataset: The cases that it was tested on.
-
-    Raises:
-        RecordError: A file is missing or damaged.
-        DatasetError: The data set has other cases than the run.
+        run: The run.
+        dataset: The cases that it was tested on; others are refused when they are looked at.
     """
-    run = read_evaluation(folder)
     finder = CaseFinder(dataset)
     entries = [_entry(score, place, finder, run.summary) for place, score in enumerate(run.scores)]
-    return Opened(entries, [], folder / READINGS)
+    return Opened(entries, [], run.folder / READINGS)
 
 
 def _entry(score: CaseScore, place: int, finder: CaseFinder, about: Mapping[str, Any]) -> Entry:

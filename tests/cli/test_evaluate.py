@@ -320,6 +320,23 @@ def test_a_run_names_the_data_that_it_was_last_scored_on(masks, experiment, test
     assert read(out, "evaluation.json")["data"]["split"] == "test"
 
 
+def test_the_page_of_cases_finds_the_data_as_the_report_does(masks, experiment, tested, tmp_path, refused):
+    """A run without readings has nothing to export, and says so once its cases were found."""
+    out, table = tmp_path / "out", tmp_path / "c.csv"
+    assert "nothing to train on" in refused("view", tested, "--export", table)
+    config = (tested / "test.yaml").rename(tmp_path / "moved.yaml")
+    said = refused("view", tested, "--export", table)
+    assert said == f"'{tested / 'test.yaml'}', with the data of the run, is not there; name another (--data)"
+    assert "nothing to train on" in refused("view", tested, "--export", table, "--data", config)
+    assert main(["rescore", str(tested), "--data", str(config)]) == 0
+    assert "nothing to train on" in refused("view", tested, "--export", table)
+    assert evaluate(masks, experiment(), out) == 0
+    assert refused("view", out, "--export", table) == (
+        f"'{out}' holds masks of another system, which have no boxes to move; see them in "
+        f"`medvol report {out} --html FILE`"
+    )
+
+
 def test_a_run_whose_best_anchors_were_searched_for_is_scored_again(experiment, tmp_path):
     changes = {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
     config = experiment(**changes, model__init_args__evaluation={"error_budget": True, "headroom": 4})

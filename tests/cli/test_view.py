@@ -50,6 +50,10 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
         (["."], "holds no answers and no scans"),
         (["ct.nii.gz", "--out", ""], "--out is empty; name a folder for the readings, or leave it out"),
         (["ct.nii.gz", "--port", "-1"], "port -1 cannot be had"),
+        (
+            ["ct.nii.gz", "--data", "e.yaml"],
+            "--data is about the cases of a run, and 'ct.nii.gz' is no run folder; leave",
+        ),
         (["ct.nii.gz", "--export", "c.csv"], "nothing to train on"),
         (["ct.nii.gz", "--export", "ct.nii.gz", "--overwrite"], "'ct.nii.gz' does not end in .csv; name a file that"),
         (["ct.nii.gz", "--propagator", "Nobody"], "propagator"),

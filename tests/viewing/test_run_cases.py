@@ -1,5 +1,6 @@
 """The cases of a run: what was answered to each, and the truth beside it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from medvol.core.errors import DatasetError
 from medvol.core.metrics import dice
 from medvol.core.types import Completion, Rollout
 from medvol.datasets.phantom import PhantomDataset
-from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.archive import read_evaluation, write_evaluation
 from medvol.evaluation.scoring import score_rollout
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.grounding.anchors import label_anchor
@@ -50,7 +51,7 @@ def run(tmp_path: Path, phantoms: PhantomDataset) -> Path:
 
 
 def test_cases_of_a_run_come_with_the_truth(run: Path, phantoms: PhantomDataset) -> None:
-    opened = open_run(run, phantoms)
+    opened = open_run(read_evaluation(run), phantoms)
     made = Api(Desk(opened.entries, opened.scans, PROPAGATOR, ReadingFolder(opened.readings), read_volume))
     rows = made.get("api/answers").json()["answers"]
     assert len(rows) == 3
@@ -83,6 +84,20 @@ def label_anchor_as_written(case):
 
 def test_a_run_of_other_data_is_told(run: Path) -> None:
     other = PhantomDataset(split="val", num_volumes=1, shape=(12, 32, 40))
-    opened = open_run(run, other)
+    opened = open_run(read_evaluation(run), other)
     with pytest.raises(DatasetError, match="have changed since the test"):
         opened.entries[0].scan.read()
+
+
+def test_a_case_of_another_truth_is_told(run: Path, phantoms: PhantomDataset) -> None:
+    """The first true mask lacks its last slice; the second case is as it was."""
+    cases = [phantoms[number] for number in range(3)]
+    target = cases[0].target.copy()
+    target[np.flatnonzero(target.any(axis=(1, 2)))[-1]] = False
+    cases[0] = replace(cases[0], target=target)
+    opened = open_run(read_evaluation(run), cases)
+    with pytest.raises(
+        DatasetError, match="is not the one that was scored: score and data differ in true volume in ml"
+    ):
+        opened.entries[0].scan.read()
+    assert opened.entries[1].scan.read()[1] is cases[1].target
