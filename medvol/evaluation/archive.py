@@ -34,9 +34,20 @@ Record = TypeVar("Record")
 
 _PARTS: dict[str, type[Any]] = {"budget": ErrorBudget, "lesions": LesionScore}
 
-_RANGES = {
-    **dict.fromkeys(("dsc", "iou", "nsd", "key_slice_score", "box_iou", "confidence"), (0.0, 1.0)),
-    **dict.fromkeys(("hd95_mm", "mask_ml", "true_ml"), (0.0, math.inf)),
+_SHARE, _AMOUNT = (0.0, 1.0), (0.0, math.inf)
+
+_RANGES: dict[type[Any], dict[str, tuple[float, float]]] = {
+    CaseScore: {
+        **dict.fromkeys(("dsc", "iou", "nsd", "key_slice_score", "box_iou", "confidence"), _SHARE),
+        **dict.fromkeys(("hd95_mm", "mask_ml", "true_ml", "key_slice"), _AMOUNT),
+        "max_anchors": (1, math.inf),
+    },
+    ErrorBudget: dict.fromkeys(("true_anchor", "true_boxes", "predicted", "best_slice", "best_anchor"), _SHARE),
+    LesionScore: {
+        **dict.fromkeys(("hit", "precision", "recall", "f1", "dice", "panoptic"), _SHARE),
+        **dict.fromkeys(("predicted", "found"), _AMOUNT),
+        "true": (1, math.inf),
+    },
 }
 """Least and largest value of numbers of a case."""
 
@@ -167,22 +178,42 @@ def _read_score(row: Any, path: Path) -> CaseScore:
         for name, kind in _PARTS.items():
             if fields.get(name) is not None:
                 fields[name] = _build(kind, fields[name])
-        return _build(CaseScore, fields)
+        score = _build(CaseScore, fields)
+        if score.rewards is not None:
+            _require_rewards(score.rewards)
+        return score
     except (TypeError, KeyError, OverflowError) as error:
         raise RecordError(f"{path} holds a case that cannot be read ({error}); run the test again") from error
+
+
+def _require_rewards(rewards: Mapping[str, float]) -> None:
+    """Each term, a plug-in's too, pays a share; ``total`` is their sum by weights of at least 0.
+
+    Raises:
+        TypeError: There is no total, or a value is none that can be.
+    """
+    if "total" not in rewards:
+        raise TypeError(f"rewards have no total: {dict(rewards)!r:.80}")
+    for name, value in rewards.items():
+        _require_within(f"rewards.{name}", value, *(_AMOUNT if name == "total" else _SHARE))
+
+
+def _require_within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise TypeError(f"{name} is {value!r:.80}")
 
 
 def _build(kind: type[Record], values: Mapping[str, Any]) -> Record:
     """Make a dataclass whose fields have the types they declare.
 
     Raises:
-        TypeError: A field is missing, unknown or of another type.
+        TypeError: A field is missing, unknown, of another type, or none that can be.
     """
     record = kind(**values)
-    for name, (low, high) in _RANGES.items():
-        value = getattr(record, name, None)
-        if isinstance(value, int | float) and not low <= value <= high:
-            raise TypeError(f"{name} is {value!r:.80}")
+    for name, limits in _RANGES[kind].items():
+        value = getattr(record, name)
+        if isinstance(value, int | float):
+            _require_within(name, value, *limits)
     for name, expected in get_type_hints(kind).items():
         value = getattr(record, name)
         if not any(_is_of(value, one) for one in get_args(expected) or (expected,)):

@@ -426,6 +426,45 @@ def break_seed(folder):
     change_summary(folder, bootstrap_seed=-1)
 
 
+GIVEN = dataclasses.asdict(LESIONS)
+WRONG = {
+    "rewards have no total: {}": {"rewards": {}},
+    "rewards have no total: {'AxialReward': 1.0}": {"rewards": {"AxialReward": 1.0}},
+    "rewards.total is -1.0": {"rewards": {"total": -1.0}},
+    "rewards.AxialReward is 1.5": {"rewards": {"AxialReward": 1.5, "total": 1.5}},
+    "precision is 7.0": {"lesions": {**GIVEN, "precision": 7.0}},
+    "true is 0": {"lesions": {**GIVEN, "true": 0}},
+    "found is -1": {"lesions": {**GIVEN, "found": -1}},
+    "true_boxes is -4.0": {"budget": {"true_anchor": 1.0, "true_boxes": -4.0, "predicted": 0.5}},
+    "best_anchor is 1.5": {"budget": {"true_anchor": 1, "true_boxes": 1, "predicted": 1, "best_anchor": 1.5}},
+    "max_anchors is 0": {"max_anchors": 0},
+    "key_slice is -1": {"key_slice": -1},
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_values_that_cannot_be_are_named(words, make_scores, tmp_path):
+    write_evaluation(tmp_path, make_scores(10), ABOUT)
+    change_rows(tmp_path, **WRONG[words])
+    with pytest.raises(RecordError) as caught:
+        read_evaluation(tmp_path)
+    path = tmp_path / "cases.json"
+    assert str(caught.value) == f"{path} holds a case that cannot be read ({words}); run the test again"
+
+
+def test_values_at_their_ends_are_read(make_scores, tmp_path):
+    """A total is bounded by its weights alone, and a prediction may have no lesion."""
+    write_evaluation(tmp_path, make_scores(10), ABOUT)
+    ends = {
+        "rewards": {"AxialReward": 1.0, "Further": 0.0, "total": 40.0},
+        "lesions": {**dict.fromkeys(GIVEN, 0), "true": 1},
+        "budget": {"true_anchor": 0, "true_boxes": 1, "predicted": 0.0},
+    }
+    change_rows(tmp_path, **ends)
+    score = read_evaluation(tmp_path).scores[0]
+    assert (score.rewards["total"], score.lesions.true, score.budget.true_boxes) == (40.0, 1, 1)
+
+
 BREAKS = [value for name, value in sorted(globals().items()) if name.startswith("break_")]
 
 
