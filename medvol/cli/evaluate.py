@@ -43,15 +43,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     """
     parser = _parser(verb)
     options = parse_over(parser, arguments, _settings_of(parser.parse_args(list(arguments)).data))
-    for name in ("predictions", "out"):
-        if options[name] == "":
-            raise ConfigError(f"--{name} is empty; name a folder")
-    folder = Path(options.predictions)
-    sources = {
-        "predictions": {"folder": str(folder.resolve())},
-        "data": {"config": str(Path(options.data).resolve()), "split": options.split},
-    }
-    out = Path("runs") / folder.resolve().name if options.out is None else Path(options.out)
+    folder, out = _choose_folders(options)
+    sources = _name_sources(options)
     _require_free(out, folder, sources)
     settings = read_measures({name: options[name] for name in MEASURES})
     dataset = _choose_split(options)
@@ -115,6 +108,23 @@ def _parser(verb: str) -> ComponentParser:
     )
     add_measures(parser, *MEASURES)
     return parser
+
+
+def _choose_folders(options: Any) -> tuple[Path, Path]:
+    """Folder of the masks, and run folder."""
+    for name in ("predictions", "out"):
+        if options[name] == "":
+            raise ConfigError(f"--{name} is empty; name a folder")
+    folder = Path(options.predictions)
+    return folder, Path("runs") / folder.resolve().name if options.out is None else Path(options.out)
+
+
+def _name_sources(options: Any) -> dict[str, dict[str, str]]:
+    """What is scored, by whole paths, as ``evaluation.json`` has it."""
+    return {
+        "predictions": {"folder": str(Path(options.predictions).resolve())},
+        "data": {"config": str(Path(options.data).resolve()), "split": options.split},
+    }
 
 
 def _settings_of(config: str) -> dict[str, Any]:
