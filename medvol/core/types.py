@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.looks import Look
+from medvol.core.ranges import require_choice
 from medvol.core.reprs import Brief
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
@@ -136,6 +137,11 @@ class Query(Brief):
     held_out: bool = False
     modality: Modality | None = None
     meaning: str = ""
+
+    def __post_init__(self) -> None:
+        require_choice(QueryKind, "query", kind=self.kind)
+        if self.modality is not None:
+            require_choice(Modality, "query", modality=self.modality)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from medvol.core.errors import DatasetError
+from medvol.core.ranges import require_choice
 from medvol.core.types import Modality
 from medvol.datasets.layout import LabelledScan, NiftiScan
 from medvol.datasets.nifti_folder import FolderRows, find_rows
@@ -49,6 +50,10 @@ class NiftiDataset(ScanDataset):
         cache: CacheSettings = CacheSettings(),
     ) -> None:
         super().__init__(root=root, split=split, seed=seed, patients=patients, questions=questions, cache=cache)
+        if modality is not None:
+            require_choice(Modality, modality=modality)
+        for name in modalities or []:
+            require_choice(Modality, modalities=name)
         self.table = table
         self.modality = modality
         self.modalities = modalities

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from medvol.core.errors import RecordError
+from medvol.core.ranges import require_choice
 
 Verdict = Literal["accepted", "corrected", "rejected"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -31,6 +32,9 @@ class Reading:
     time: str = ""
     parent: str = ""
     parent_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        require_choice(Verdict, "reading", verdict=self.verdict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

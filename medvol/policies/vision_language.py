@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.model_folder import judge_folder
 from medvol.core.prompts import PromptTemplate
+from medvol.core.ranges import require_choice
 from medvol.grounding.box_units import BoxUnits, require_units
 from medvol.policies.vlm.policy import VLMPolicy
 
 if TYPE_CHECKING:
     from medvol.policies.vlm.network import VLMNetwork
+
+WeightType = Literal["float32", "bfloat16"]
 
 
 class VisionLanguagePolicy(VLMPolicy):
@@ -49,7 +52,7 @@ class VisionLanguagePolicy(VLMPolicy):
         self,
         model: str,
         template: PromptTemplate | None = None,
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        dtype: WeightType = "float32",
         freeze_vision: bool = False,
         lora_rank: int = 0,
         gradient_checkpointing: bool = False,
@@ -59,6 +62,7 @@ class VisionLanguagePolicy(VLMPolicy):
         quantised: bool = False,
         feature_memory_gb: float = 0.0,
     ) -> None:
+        require_choice(WeightType, dtype=dtype)
         if box_units is not None:
             require_units(box_units)
         super().__init__(
@@ -71,7 +75,7 @@ class VisionLanguagePolicy(VLMPolicy):
             feature_memory_gb=feature_memory_gb,
         )
         self.model = model
-        self.dtype: Literal["float32", "bfloat16"] = dtype
+        self.dtype: WeightType = dtype
         self.adapter = adapter
         self.box_units = box_units
 

@@ -25,6 +25,9 @@ from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_finite, require_least
 
+Precision = Literal["float32", "bfloat16"]
+"""Arithmetic of an encoder."""
+
 Rounding = Literal["float32", "bfloat16", "float16"]
 """How features are stored; ``bfloat16`` are the upper halves of float32 as uint16."""
 

@@ -6,21 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_choice, require_finite, require_least, require_share
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.grounding.anchors import anchor_key
 from medvol.imaging.windows import apply_window, get_window, window_limits
 from medvol.propagators.clipping import clip_range, describe_anchor, slices_towards, usable_boxes
-from medvol.propagators.feature_cache import EmbeddingCache, FeatureCacheSettings, describe_encoder, embedding_key
+from medvol.propagators.feature_cache import (
+    EmbeddingCache,
+    FeatureCacheSettings,
+    Precision,
+    describe_encoder,
+    embedding_key,
+)
 from medvol.propagators.litemedsam_parts.tracking import Floats, Grid, Track, TrackRule
 from medvol.propagators.sam2_family.track_repair import keep_largest
 from medvol.propagators.window_choice import choose_window, require_window
@@ -75,7 +81,7 @@ class LiteMedSAMPropagator(Propagator):
         window: str = "auto",
         checkpoint: str | None = None,
         device: str = "cpu",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
         cache: LiteMedSAMCacheSettings = LiteMedSAMCacheSettings(),
         feature_weight: float = 0.15,
         intensity_weight: float = 0.5,
@@ -88,9 +94,18 @@ class LiteMedSAMPropagator(Propagator):
         largest_component: bool = False,
     ) -> None:
         require_window(window)
-        if depth_ratio <= 0:
+        require_choice(Precision, precision=precision)
+        if not depth_ratio > 0:
             raise ConfigError(f"depth_ratio is {depth_ratio}; it must be above 0")
-        require_least(0, box_margin_px=box_margin_px, max_gap_slices=max_gap_slices)
+        weights = {
+            "feature_weight": feature_weight,
+            "intensity_weight": intensity_weight,
+            "decoder_weight": decoder_weight,
+        }
+        lengths = {"box_margin_px": box_margin_px, "max_gap_slices": max_gap_slices}
+        require_least(0, **weights, **lengths)
+        require_finite(**weights, **lengths, depth_ratio=depth_ratio)
+        require_share(min_area_share=min_area_share, min_overlap=min_overlap)
         self.window = window
         self.checkpoint = checkpoint
         self.device = device

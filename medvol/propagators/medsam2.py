@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_choice, require_least
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.core.weights_converter import WeightsConverter
 from medvol.imaging.windows import window_for_target
 from medvol.propagators.clipping import describe_anchor
-from medvol.propagators.feature_cache import EmbeddingCache, FeatureCacheSettings, Rounding, describe_encoder
-from medvol.propagators.sam2_family.track_plan import PlannedAnchor, TrackKey, TrackPlan, unite_tracks, wanted_tracks
+from medvol.propagators.feature_cache import (
+    EmbeddingCache,
+    FeatureCacheSettings,
+    Precision,
+    Rounding,
+    describe_encoder,
+)
+from medvol.propagators.sam2_family.track_plan import (
+    BoxPrompt,
+    PlannedAnchor,
+    SeriesLength,
+    TrackKey,
+    TrackPlan,
+    unite_tracks,
+    wanted_tracks,
+)
 from medvol.propagators.sam2_family.track_repair import Masklet, RepairRule
 from medvol.propagators.window_choice import require_window
 
@@ -69,12 +83,12 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         checkpoint: str = "MedSAM2_latest",
         download: bool = False,
         image_size: int | None = None,
-        prompt: Literal["mask", "box"] = "mask",
+        prompt: BoxPrompt = "mask",
         window: str = "auto",
         target: str | None = None,
-        series: Literal["volume", "range"] = "volume",
+        series: SeriesLength = "volume",
         device: str = "cpu",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
         cache: FeatureCacheSettings = FeatureCacheSettings(),
         cache_precision: Rounding = "float32",
         tracks_at_once: int | None = None,
@@ -82,6 +96,10 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         repair: RepairRule = RepairRule(),
     ) -> None:
         require_window(window)
+        require_choice(BoxPrompt, prompt=prompt)
+        require_choice(SeriesLength, series=series)
+        require_choice(Precision, precision=precision)
+        require_choice(Rounding, cache_precision=cache_precision)
         require_least(1, tracks_at_once=tracks_at_once)
         if image_size is not None and (image_size < 32 or image_size % 32):
             raise ConfigError(f"image_size is {image_size}; it must be a multiple of 32")

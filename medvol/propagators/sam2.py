@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.errors import CheckpointError, MedvolError, MissingExtraError, PropagationError
+from medvol.core.ranges import require_choice
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.windows import window_for_target
 from medvol.propagators.clipping import describe_anchor
-from medvol.propagators.sam2_family.track_plan import TrackKey, TrackPlan, unite_tracks, wanted_tracks
+from medvol.propagators.sam2_family.track_plan import (
+    BoxPrompt,
+    SeriesLength,
+    TrackKey,
+    TrackPlan,
+    unite_tracks,
+    wanted_tracks,
+)
 from medvol.propagators.sam2_family.track_repair import Masklet, RepairRule
 from medvol.propagators.window_choice import require_window
 from medvol.terminal.progress import counted
@@ -54,14 +62,16 @@ class SAM2Propagator(Propagator):
         config: str | None = None,
         overrides: tuple[str, ...] = (),
         image_size: int | None = None,
-        prompt: Literal["mask", "box"] = "mask",
+        prompt: BoxPrompt = "mask",
         window: str = "auto",
         target: str | None = None,
-        series: Literal["volume", "range"] = "volume",
+        series: SeriesLength = "volume",
         device: str = "cpu",
         largest_component: bool = False,
     ) -> None:
         require_window(window)
+        require_choice(BoxPrompt, prompt=prompt)
+        require_choice(SeriesLength, series=series)
         self.checkpoint = checkpoint
         self.download = download
         self.config = config

@@ -4,10 +4,14 @@ import pytest
 
 from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_finite, require_least, require_share
+from medvol.core.types import Query
+from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
 from medvol.engines.vllm import VLLMEngine
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.grounding.regions import RegionSettings
+from medvol.inference.readings import Reading
+from medvol.policies.vision_language import VisionLanguagePolicy
 from medvol.propagators.feature_cache import FeatureCacheSettings
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
@@ -71,6 +75,15 @@ def test_without_an_end(value):
         (lambda: VLLMEngine(max_sequences=0), "engine.max_sequences is 0"),
         (lambda: PhantomDataset(seed=-1), "seed is -1; it must be 0 or more"),
         (lambda: CaseDataModule(seed=-1), "seed is -1; it must be 0 or more"),
+        (lambda: Query("the liver", kind="abscent"), "query.kind is 'abscent'; it is one of implicit, explicit"),
+        (lambda: Query("the liver", modality="ct"), "query.modality is 'ct'; it is one of CT, MR, other"),
+        (lambda: NiftiDataset("scans", modality="ct"), "modality is 'ct'; it is one of CT, MR, other"),
+        (lambda: NiftiDataset("scans", modalities=["CT", "mr"]), "modalities is 'mr'; it is one of CT, MR, other"),
+        (lambda: Reading("right"), "reading.verdict is 'right'; it is one of accepted, corrected, rejected"),
+        (
+            lambda: VisionLanguagePolicy("model", lora_rank=1, feature_memory_gb=float("inf")),
+            "feature_memory_gb is inf; it must be a finite number",
+        ),
     ],
 )
 def test_settings_that_a_notebook_can_hold_and_nothing_can_use(make, sentence):

@@ -76,6 +76,7 @@ def test_box_that_is_not_finite_is_named():
         ExtrudePropagator().propagate(blank(), Evidence(4, np.array([[0.0, 0, np.nan, 5]])))
 
 
-def test_negative_depth_is_refused():
-    with pytest.raises(ConfigError, match="half_depth_mm is -1"):
-        ExtrudePropagator(-1.0)
+@pytest.mark.parametrize("depth", [-1.0, float("nan"), float("inf")])
+def test_a_depth_that_is_none_is_refused(depth):
+    with pytest.raises(ConfigError, match=f"^half_depth_mm is {depth}; it must be "):
+        ExtrudePropagator(depth)

@@ -194,13 +194,40 @@ def test_failure_names_volume_and_anchor(shared):
         shared.propagate(volume, anchor(mask, 2))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth_ratio": 0},
+        {"depth_ratio": float("nan")},
+        {"depth_ratio": float("inf")},
+        {"feature_weight": -1},
+        {"intensity_weight": float("nan")},
+        {"decoder_weight": float("inf")},
+        {"box_margin_px": -1},
+        {"box_margin_px": float("inf")},
+        {"max_gap_slices": -1},
+        {"min_area_share": -2},
+        {"min_area_share": 1.1},
+        {"min_overlap": 5},
+        {"min_overlap": float("nan")},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigError, match=f"^{name} is {value!r}; it "):
+        LiteMedSAMPropagator(**wrong)
+
+
+def test_the_ends_of_the_ranges_can_be_used():
+    LiteMedSAMPropagator(feature_weight=0, intensity_weight=0, decoder_weight=0, min_area_share=0, min_overlap=1)
+    LiteMedSAMPropagator(box_margin_px=0, max_gap_slices=0, depth_ratio=1e-3, min_area_share=1, min_overlap=0)
+
+
 def test_settings_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(ConfigError, match="no intensity window 'lungs'"):
         LiteMedSAMPropagator(window="lungs")
-    with pytest.raises(ConfigError, match="depth_ratio is 0"):
-        LiteMedSAMPropagator(depth_ratio=0)
-    with pytest.raises(ConfigError, match="box_margin_px is -1"):
-        LiteMedSAMPropagator(box_margin_px=-1)
     with pytest.raises(CheckpointError, match="does not exist"):
         LiteMedSAMPropagator(checkpoint="/nowhere.pth").identity()
     pytest.importorskip(

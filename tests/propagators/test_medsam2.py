@@ -185,6 +185,9 @@ def test_settings_that_cannot_be_used_are_refused(settings):
 def test_settings_of_a_group_that_cannot_be_used_are_refused():
     with pytest.raises(ConfigError, match=r"repair\.max_growth is -1; it must be 0 or more"):
         RepairRule(max_growth=-1)
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match=rf"repair\.min_area_share is {share}; it is a share, from 0 to 1"):
+            RepairRule(min_area_share=share)
     with pytest.raises(ConfigError, match=r"cache\.mib is -1; it must be 0 or more"):
         FeatureCacheSettings(mib=-1)
 

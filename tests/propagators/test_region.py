@@ -145,7 +145,10 @@ def test_identity_lists_every_setting():
     "wrong",
     [
         {"smoothing_mm": -1.0},
+        {"smoothing_mm": float("inf")},
         {"growth_mm": float("nan")},
+        {"growth_mm": float("inf")},
+        {"soft_above_hu": float("nan")},
         {"min_area_px": 0},
         {"min_overlap": 1.5},
         {"half_width_hu": (32.0, 20.0)},

@@ -14,7 +14,7 @@ import numpy as np
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.publishers import owner_of
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_finite, require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.served_form import ServedForm
 from medvol.core.types import Completion, Sampling, SliceStack
@@ -62,6 +62,7 @@ class VLMPolicy(TrainablePolicy):
         if quantised and not lora_rank:
             raise ConfigError("quantised is true and lora_rank is 0: weights in 4 bits do not learn; set lora_rank")
         require_least(0, feature_memory_gb=feature_memory_gb)
+        require_finite(feature_memory_gb=feature_memory_gb)
         if feature_memory_gb and not (freeze_vision or lora_rank):
             raise ConfigError(
                 f"feature_memory_gb is {feature_memory_gb:g} and the vision tower learns, so what it saw is of no use "

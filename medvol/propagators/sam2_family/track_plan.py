@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,12 @@ from medvol.core.types import Evidence, Volume
 from medvol.propagators.clipping import clip_range, describe_anchor, usable_boxes
 from medvol.propagators.sam2_family.track_repair import Masklet, RepairRule, keep_largest, repair_track
 from medvol.propagators.window_choice import choose_window
+
+BoxPrompt = Literal["mask", "box"]
+"""What the network is given of a box: its mask, fed back as a mask prompt, or the box itself."""
+
+SeriesLength = Literal["volume", "range"]
+"""Whose length the network is told: that of the whole volume, or of the slices that a track may pass."""
 
 _LOG = logging.getLogger(__name__)
 

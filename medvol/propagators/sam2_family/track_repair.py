@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_least, require_share
 
 Bits = NDArray[np.bool_]
 Masklet = dict[int, Bits]
@@ -39,8 +39,8 @@ class RepairRule:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "repair", min_area_share=self.min_area_share, max_growth=self.max_growth)
-        require_least(0, "repair", max_gap_slices=self.max_gap_slices)
+        require_share("repair", min_area_share=self.min_area_share)
+        require_least(0, "repair", max_growth=self.max_growth, max_gap_slices=self.max_gap_slices)
 
 
 def repair_track(track: Masklet, key_slice: int, rule: RepairRule) -> tuple[Masklet, list[str]]:
