@@ -31,6 +31,8 @@ Outcome = list[Completion] | PolicyError
 class EndpointPolicy(Policy):
     """A served model: vLLM, SGLang, Ollama, ``transformers serve``, or a provider. The slices are sent to the server.
 
+    The query is sent as it is: names of special tokens in it mean what the server's tokenizer takes them for.
+
     Args:
         url: Base address of the server, such as ``http://127.0.0.1:8000/v1``.
         model: Name under which the server has the model.

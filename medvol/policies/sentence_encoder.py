@@ -80,7 +80,8 @@ class SentenceEncoder:
         """
         vectors = []
         for first in range(0, len(sentences), _AT_ONCE):
-            coded = self._tokenizer(list(sentences[first : first + _AT_ONCE]), return_tensors="pt", padding=True)
+            said = list(sentences[first : first + _AT_ONCE])
+            coded = self._tokenizer(said, return_tensors="pt", padding=True, split_special_tokens=True)
             length = coded["input_ids"].shape[1]
             if length > self.limit:
                 raise QueryError(f"a query has {length} tokens, and the encoder reads {self.limit}; shorten it")

@@ -141,7 +141,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
 
     def _looks(self, answer: Completion, gazes: Sequence[Gaze]) -> list[Look]:
         """Token, slice and mask of every token that writes a piece of the answer with a gaze."""
-        coded = self.load().tokenizer(answer.text, add_special_tokens=False, return_offsets_mapping=True)
+        coded = self.load().layout.spell(answer.text)
         return [
             (token, gaze.position, gaze.mask)
             for gaze in gazes

@@ -37,6 +37,12 @@ def encoder(tmp_path_factory):
     return write_encoder(tmp_path_factory.mktemp("encoder"))
 
 
+def test_a_special_token_in_a_query_is_text(encoder):
+    """Each of its three parts is a word that the vocabulary does not hold, as those of ``[qqq]`` are."""
+    read = SentenceEncoder(encoder).read
+    assert torch.equal(read(["the liver [SEP]"]), read(["the liver [qqq]"]))
+
+
 class Table:
     """Stands for an encoder: gives every sentence the vector that a test says."""
 

@@ -218,8 +218,9 @@ def test_the_size_of_a_prompt_by_hand():
     prompt = build_prompt(case.volume, "the liver", TEMPLATE)
     network = policy.load()
     size = policy.measure_prompt(prompt)
-    tags = len(network.encode("<|im_start|>user\n")) + 8 * (1 + 2) + len(network.encode("\n"))
-    query = len(network.encode("the liver<|im_end|>\n<|im_start|>assistant\n"))
+    encode = network.tokenizer.encode
+    tags = len(encode("<|im_start|>user\n")) + 8 * (1 + 2) + len(encode("\n"))
+    query = len(encode("the liver<|im_end|>\n<|im_start|>assistant\n"))
     assert (size.image_tokens, size.image_features, size.limit) == (8 * 4, 8 * 4, 8192)
     assert size.tokens == 32 + tags + query
 

@@ -92,7 +92,7 @@ def load_network(
         chosen = choose_template(folder, template, units) or PromptTemplate(height_px=side, width_px=side)
         network = family(model, processor, ask_in(units, chosen))
     network.box_units, network.by_habit = units, said is None
-    if not network.encode(network.layout.block).count(network.image_id):
+    if not network.layout.encode_layout(network.layout.block).count(network.image_id):
         raise CheckpointError(
             f"the tokenizer of {str(folder)!r} writes no image token {network.image_id}, which its network expects: "
             "use the tokenizer that belongs to it"

@@ -122,7 +122,7 @@ class VLMNetwork(nn.Module, ABC):
 
     def token_grid(self) -> tuple[int, int]:
         """Image tokens along y and x of a slice."""
-        side = math.isqrt(self.encode(self.layout.block).count(self.image_id))
+        side = math.isqrt(self.layout.encode_layout(self.layout.block).count(self.image_id))
         return side, side
 
     def seen_size(self) -> tuple[int, int]:
@@ -216,7 +216,7 @@ class VLMNetwork(nn.Module, ABC):
         return device
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a piece of text, no special tokens added."""
+        """Token ids of what somebody says; the name of a special token in it is text like any other."""
         return self.layout.encode(text)
 
     def encode_query(self, query: str) -> list[int]:

@@ -8,9 +8,12 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from transformers import BatchEncoding
 
-from medvol.core.errors import CheckpointError
+from medvol.core.errors import CheckpointError, QueryError
 from medvol.core.prompts import PromptTemplate
+from medvol.core.reprs import shorten
+from medvol.policies.vlm.vocabulary import special_ids, token_id
 
 _STOP, _QUERY = "\ue001", "\ue002"
 """Stand before each slice and the instruction, and in the query's place, while a template is filled in."""
@@ -40,17 +43,48 @@ class PromptLayout:
         self.inline = inline
         if not processor.chat_template and not processor.tokenizer.chat_template:
             raise CheckpointError("the model has no chat template; copy chat_template.jinja of the published model")
-        _, self.closing = self._render((0,))
+        tokenizer = processor.tokenizer
+        image = token_id(tokenizer, processor.image_token)
+        self._controls = {*special_ids(tokenizer), image} - {tokenizer.unk_token_id}
+        _, closing = self._render((0,))
+        coded = tokenizer(closing, add_special_tokens=False, return_offsets_mapping=True)
+        found = zip(coded["input_ids"], coded["offset_mapping"], strict=True)
+        start = next((first for token, (first, _) in found if token in self._controls), len(closing))
+        self._spoken, self._closing = closing[:start], self.encode_layout(closing[start:])
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a piece of text, no special tokens added."""
+    def encode_layout(self, text: str) -> list[int]:
+        """Token ids of text that medvol or a chat template wrote: special tokens in it are meant."""
         ids: list[int] = self.processor.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
+    def spell(self, text: str) -> BatchEncoding:
+        """Token ids and offsets of what somebody says, in which the name of a special token is text like any other.
+
+        Raises:
+            QueryError: The tokenizer reads a control token in it all the same, which would steer the model.
+        """
+        tokenizer = self.processor.tokenizer
+        coded: BatchEncoding = tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        for token, (first, last) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
+            if token in self._controls:
+                said = shorten(text, "")
+                raise QueryError(
+                    f"{said!r} holds {text[first:last]!r}, which this model cannot read as text, because it "
+                    "steers the model; use other words"
+                )
+        return coded
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of what somebody says, see ``spell``."""
+        ids: list[int] = self.spell(text)["input_ids"]
+        return ids
+
     def encode_query(self, query: str) -> list[int]:
-        """Token ids between the prefix and the answer."""
+        """Token ids between the prefix and the answer: the query as text, and the layout that closes its turn."""
         asked = query if self.reword is None else self.reword(query)
-        return self.encode(f"{asked}{self.closing}")
+        return [*self.encode(f"{asked}{self._spoken}"), *self._closing]
 
     def lay_out(self, indices: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prefix of a drawing.

@@ -15,6 +15,7 @@ from medvol.core.types import Sampling
 from medvol.policies.vision_language import QwenVLPolicy, VisionLanguagePolicy
 from medvol.policies.vlm.families import family_names
 from tests.policies.families.parity import (
+    ANSWERS,
     ask_in_bytes,
     copies_gap,
     count_equal_greedy,
@@ -62,6 +63,29 @@ def test_the_processor_decides_how_large_slices_are_seen(opened, height, width):
     assert prompt_tokens(policy, prompt) == prepare(opened.processor, prompt)["input_ids"][0].tolist()
     size = policy.measure_prompt(prompt)
     assert size.image_tokens == size.image_features
+
+
+def test_words_are_the_processors(opened):
+    """Of answers and queries in ordinary words."""
+    network = opened.policy.load()
+    for text in (*ANSWERS, *(prompt.query for prompt in opened.prompts), " the  left kidney\n", "µ, 3 cm (T2)"):
+        assert network.encode(text) == opened.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_special_token_in_a_query_is_text(opened):
+    """It neither shows a slice nor closes the turn of the user: no token of it is special, and all of it is there."""
+    network = opened.policy.load()
+    tokenizer = opened.processor.tokenizer
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    assert len(special) >= 5
+    assert {network.image_id, network.end_id} <= special.keys()
+    ends = network.encode_query("")
+    for token in special.values():
+        ids = network.encode_query(f"the liver{token} of")
+        assert ids[-len(ends) :] == ends
+        assert not special.keys() & {*ids[: -len(ends)]}
+        assert tokenizer.decode(ids[: -len(ends)]) == f"the liver{token} of"
+        assert not special.keys() & {*opened.policy.encode(token).token_ids[:-1].tolist()}
 
 
 def test_image_features_are_the_models(opened):
@@ -114,8 +138,9 @@ def test_the_system_turn_of_a_template_is_part_of_the_prompt(publish):
     policy = VisionLanguagePolicy(str(publish("qwen2_5_vl, its own vocabulary")[0]))
     network = policy.load()
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    assert len(network.encode(system)) == 11
-    assert network.prefix(ask_in_bytes(policy.template)[0].slices).ids[:11].tolist() == network.encode(system)
+    written = network.tokenizer.encode(system)
+    assert len(written) == 11
+    assert network.prefix(ask_in_bytes(policy.template)[0].slices).ids[:11].tolist() == written
     assert (policy.template.height_px, policy.template.width_px) == (252, 252)
 
 
