@@ -251,7 +251,7 @@ def make_trainer(
     if policy.lora_rank:
         from medvol.policies.vlm.low_rank import adapter_config
 
-        adapters = adapter_config(policy.lora_rank)
+        adapters = adapter_config(policy.load())
     processor = policy.load().processor
     processor.tokenizer.padding_side = "left"
     meter.wrap(model.model.visual, "forward", "vision")

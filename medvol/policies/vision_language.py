@@ -28,8 +28,8 @@ class VisionLanguagePolicy(VLMPolicy):
         template: Layout of the prompts; a folder that was saved by medvol brings its own.
         dtype: Type of the weights.
         freeze_vision: Leave the vision tower out of training.
-        lora_rank: Train low-rank adapters on the language model and nothing else (extra ``qwen``); 0 trains the weights
-            themselves. A saved folder holds the sum of both.
+        lora_rank: Train low-rank adapters on all linear layers of the language model and nothing else (extra ``qwen``);
+            0 trains the weights themselves. A saved folder holds the sum of both.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         adapter: Folder of an adapter of ``model``, from ``medvol convert --adapter`` or from peft. It is folded into
             the weights; what is trained is trained on top of it.
@@ -130,9 +130,7 @@ class VisionLanguagePolicy(VLMPolicy):
         from medvol.policies.vlm.adapter_folder import write_adapter
 
         local = Path(self.model)
-        return write_adapter(
-            self.load(), folder, self.lora_rank, local.resolve().name if local.is_dir() else self.model
-        )
+        return write_adapter(self.load(), folder, local.resolve().name if local.is_dir() else self.model)
 
     def build_network(self) -> VLMNetwork:
         """Load the folder, or fetch it first."""

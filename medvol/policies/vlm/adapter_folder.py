@@ -30,19 +30,18 @@ _BASE = "medvol_base"
 """Entry of the weights' file that says beside which weights they were trained."""
 
 
-def write_adapter(network: VLMNetwork, folder: Path, rank: int, base: str) -> None:
+def write_adapter(network: VLMNetwork, folder: Path, base: str) -> None:
     """Write the adapters of a network as peft does.
 
     Args:
         network: Has adapters.
         folder: Empty.
-        rank: Of the adapters.
         base: Name of the base model, which peft looks for.
     """
-    write_layers(network, folder, rank, base, {_BASE: _name_weights(network)})
+    write_layers(network, folder, base, {_BASE: _name_weights(network)})
 
 
-def write_layers(network: VLMNetwork, folder: Path, rank: int, base: str, notes: Mapping[str, str]) -> None:
+def write_layers(network: VLMNetwork, folder: Path, base: str, notes: Mapping[str, str]) -> None:
     """``write_adapter``, with other notes in the file of the weights than a hash of those beneath, which takes long."""
     state = {
         f"{_PREFIX}{name.replace('.default.', '.')}": tensor.detach().cpu().contiguous()
@@ -50,7 +49,7 @@ def write_layers(network: VLMNetwork, folder: Path, rank: int, base: str, notes:
         if ".lora_" in name
     }
     save_file(state, folder / WEIGHTS, {"format": "pt", **notes})
-    config = adapter_config(rank)
+    config = adapter_config(network)
     config.base_model_name_or_path = base
     config.inference_mode = True
     config.save_pretrained(folder)

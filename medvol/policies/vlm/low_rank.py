@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -11,43 +13,48 @@ from torch import nn
 
 from medvol.core.errors import MissingExtraError
 from medvol.policies.vlm.four_bits import whole_weight
-
-ADAPTED = r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""Linear layers that get an adapter: all of the language model's. The vision tower is left as it is."""
+from medvol.policies.vlm.network import VLMNetwork
 
 _SEED = 0
 """Of the adapters' weights; the global random state is left alone."""
 
 
-def add_adapters(model: nn.Module, rank: int) -> None:
-    """Freeze a model and put an adapter beside each of its language layers; the model answers as before.
+def adapted_layers(network: VLMNetwork) -> str:
+    """Names of the layers that get an adapter, as a regular expression.
+
+    They are all linear layers of the language model, whatever its family calls them. The vision tower is left as it is.
 
     Args:
-        model: Changed in place.
+        network: Has no adapters yet.
+    """
+    layers = network.language.named_modules()
+    names = sorted({name.rpartition(".")[2] for name, layer in layers if isinstance(layer, nn.Linear)})
+    return rf".*{re.escape(network.language_part)}\..*\.({'|'.join(names)})"
+
+
+def add_adapters(network: VLMNetwork, rank: int) -> None:
+    """Freeze a network and put an adapter beside each of its language layers; it answers as before.
+
+    Args:
+        network: Changed in place.
         rank: Rank of the adapters; their output is doubled (alpha is twice the rank).
 
     Raises:
         MissingExtraError: peft is not installed.
     """
-    config = adapter_config(rank)
-    from peft import inject_adapter_in_model
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        inject_adapter_in_model(config, model)
-
-
-def adapter_config(rank: int) -> Any:
-    """The adapters of a rank, as peft describes them.
-
-    Raises:
-        MissingExtraError: peft is not installed.
-    """
     try:
-        from peft import LoraConfig
+        from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise MissingExtraError("peft", "qwen") from error
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=ADAPTED)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=adapted_layers(network))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        inject_adapter_in_model(config, network.model)
+
+
+def adapter_config(network: VLMNetwork) -> Any:
+    """The adapters of a network, as peft describes them; a copy, to be changed at will."""
+    return copy(network.model.peft_config["default"])
 
 
 @contextmanager

@@ -114,13 +114,13 @@ class VLMPolicy(TrainablePolicy):
                 )
             if self.quantised:
                 from medvol.policies.vlm.four_bits import quantise_layers
-                from medvol.policies.vlm.low_rank import ADAPTED
+                from medvol.policies.vlm.low_rank import adapted_layers
 
-                quantise_layers(self._network.model, ADAPTED)
+                quantise_layers(self._network.model, adapted_layers(self._network))
             if self.lora_rank:
                 from medvol.policies.vlm.low_rank import add_adapters
 
-                add_adapters(self._network.model, self.lora_rank)
+                add_adapters(self._network, self.lora_rank)
             if self.freeze_vision or self.lora_rank:
                 self._network.freeze_vision(int(self.feature_memory_gb * 1e9))
             if self.gradient_checkpointing:

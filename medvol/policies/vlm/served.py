@@ -90,4 +90,4 @@ class ServedNetwork(ServedForm):
 
     def write_adapter(self, folder: Path) -> None:
         """The adapters as peft keeps them."""
-        write_layers(self.network, folder, self.adapter_rank, "", {})
+        write_layers(self.network, folder, "", {})
