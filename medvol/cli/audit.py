@@ -63,6 +63,7 @@ def require_audit(options: Namespace) -> None:
     for name in ("num_cases", "max_anchors", "cases", "propagator"):
         if options.get(name) is not None and not options.audit:
             raise ConfigError(f"--{name} is about the audit of rewards; add --audit, or leave it out")
+    require_least(1, num_cases=options.num_cases, max_anchors=options.max_anchors)
     if options.num_cases is not None and options.get("cases") is None:
         raise ConfigError("--num_cases is about the data set of --cases; add that, or leave --num_cases out")
 
@@ -82,7 +83,6 @@ def audit(names: Sequence[str], built: Namespace, console: Console) -> int:
     from medvol.auditing.audit import audit_rewards
 
     rewards, weights = _read_experiment(names) if names[0].endswith(FILE_SUFFIXES) else (_by_name(names), None)
-    require_least(1, num_cases=built.num_cases, max_anchors=built.max_anchors)
     cases = built.get("cases")
     count = _CASES if built.num_cases is None else built.num_cases
     chosen = None if cases is None else [look_up(cases, index) for index in range(min(count, count_cases(cases)))]

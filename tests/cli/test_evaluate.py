@@ -10,6 +10,7 @@ import yaml
 
 from medvol.cli import main
 from medvol.evaluation.kept_masks import KeptMasks
+from medvol.propagators.extrude import ExtrudePropagator
 
 AFFINE = np.diag([-2.0, -2.0, 5.0, 1.0])
 """Of the toys: LPS, as every volume."""
@@ -346,10 +347,10 @@ def test_a_run_whose_best_anchors_were_searched_for_is_scored_again(experiment, 
     assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
 
 
-def test_a_propagator_that_cannot_be_written_down_fails_before_the_work(experiment, tmp_path, refused):
-    propagator = {"class_path": "ExtrudePropagator", "init_args": {"half_depth_mm": float("inf")}}
+def test_a_propagator_that_cannot_be_written_down_fails_before_the_work(experiment, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(ExtrudePropagator, "identity", lambda self: {"depth": float("inf")})
     changes = {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
-    config = experiment(**changes, model__init_args__propagator=propagator)
+    config = experiment(**changes, model__init_args__propagator="ExtrudePropagator")
     assert "has an identity that cannot be written" in refused("test", "--config", config)
     assert not (tmp_path / "run" / "masks.partial").exists()
 

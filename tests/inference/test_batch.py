@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from medvol.core import settled_files
 from medvol.core.errors import CheckpointError
 from medvol.core.roles import Propagator
 from medvol.imaging.reading import read_volume
@@ -81,7 +82,7 @@ def test_one_bad_case_does_not_stop_the_others(scans, tmp_path: Path):
         *(file_of(out, f"{case}_nonsense", "failed.json") for case in "ac"),
         *(out / "summary.json", out / "answers.csv"),
     ]
-    assert sorted(out.iterdir()) == sorted(expected)
+    assert sorted(out.iterdir()) == sorted([*expected, out / ".scans-read"])
 
 
 def test_scan_is_read_and_drawn_once_for_all_its_queries(scans, tmp_path: Path):
@@ -136,15 +137,16 @@ def test_rerun_answers_again_what_changed(write_block, scans, tmp_path: Path, ch
 
 
 @pytest.mark.parametrize("edited", [False, True])
-def test_a_scan_that_was_only_touched_is_the_same_scan(scans, tmp_path: Path, edited):
+def test_a_scan_that_was_only_touched_is_the_same_scan(scans, tmp_path: Path, monkeypatch, edited):
     """It is read to know; its answer, and what a person made of it, stay."""
+    monkeypatch.setattr(settled_files, "_SETTLED_NS", -1)
     out = tmp_path / "out"
     jobs = find_jobs(scans, ["the block", "the tail"], out)
     run_jobs(jobs, make_segmenter(), out)
     record = file_of(out, "b_the-block")
     if edited:
         record.write_text(record.read_text().replace('"edited": false', '"edited": true'))
-    os.utime(record, (0, 0))
+    os.utime(scans / "b.nii.gz")
     content, read = record.read_bytes(), []
     segmenter = make_segmenter()
     summary = run_jobs(jobs, segmenter, out, read=lambda path: read.append(path.name) or read_volume(path))
@@ -182,7 +184,7 @@ def test_interrupt_leaves_finished_cases_and_a_summary(scans, tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, segmenter, out)
     assert read_summary(out)["counts"] == {"done": 2, "skipped": 0, "failed": 0, "not run": 1}
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".scans-read"]
     with (out / "answers.csv").open(newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "done", "not run"]
     summary = run_jobs(jobs, make_segmenter(), out)

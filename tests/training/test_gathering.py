@@ -23,7 +23,7 @@ def make_case(query: str, side: int = 10, name: str = "") -> Case:
 
 
 def make_trainer_of(steps: int) -> SimpleNamespace:
-    return SimpleNamespace(world_size=1, global_step=steps, datamodule=None)
+    return SimpleNamespace(world_size=1, global_step=steps, datamodule=None, lightning_module=None)
 
 
 def start(known: TrainingData | None = None, reword: bool = False) -> Gatherer:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.notices import tell_once
 from medvol.core.types import Volume
 from medvol.imaging.dicom.files import starts_as_dicom
 from medvol.imaging.dicom.parsing import quiet_parsing, read_dataset
@@ -49,8 +50,7 @@ def read_segments(
         object holds shares. A segment comes up once for every frame that it has.
 
     Raises:
-        BadSegmentationError: It is no segmentation object, lies on another grid or in another frame of reference, or
-            lacks a segment.
+        BadSegmentationError: It is no segmentation object, lies on another grid, or lacks a segment.
     """
     if not path.is_file():
         raise MissingScanError(path, "there is no such file; check the path")
@@ -59,7 +59,7 @@ def read_segments(
             raise BadSegmentationError(path, "it is no DICOM; give a segmentation object")
         dataset = read_dataset(path, stream)
         stored = _describe(path, dataset)
-    _require_same_frame(path, stored, volume)
+    _tell_other_frame(path, stored, volume)
     wanted = set(stored.numbers if segments is None else segments)
     if not wanted <= stored.numbers:
         raise BadSegmentationError(path, f"it has the segments {sorted(stored.numbers)}, not {sorted(wanted)}")
@@ -116,16 +116,12 @@ def _describe(path: Path, dataset: Dataset) -> _Stored:
     return _Stored(numbers, frames, [*named], whole / 2 if kind == "FRACTIONAL" else 1)
 
 
-def _require_same_frame(path: Path, stored: _Stored, volume: Volume) -> None:
-    """Refuse an object of another patient or another examination, whose grid may be the same by chance."""
+def _tell_other_frame(path: Path, stored: _Stored, volume: Volume) -> None:
+    """Warn of an object that may be of another patient, whose grid is the same by chance; some programs write such."""
     origin = None if volume.source is None else volume.source.header
     own = origin.slices[0].frame_of_reference if isinstance(origin, DicomOrigin) else ""
     if own and any(frame.frame_of_reference not in ("", own) for frame in stored.frames):
-        raise BadSegmentationError(
-            path,
-            "its frame of reference is not that of its scan, so it may be of another patient; give that of this scan, "
-            "or save it as NIfTI if it belongs to it all the same",
-        )
+        tell_once(f"{path} has another frame of reference than its scan: see that it is not of another patient")
 
 
 def _require_described(path: Path, shown: set[int], described: set[int]) -> None:

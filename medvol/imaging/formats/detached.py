@@ -61,8 +61,8 @@ def find_files(path: Path, name: str, listed: Sequence[str], sizes: tuple[int, .
     """
     longest = max((name, *listed), key=len)
     if len(longest) > _LONGEST_NAME:
-        raise BadHeaderError(
-            path, f"it names a file of {len(longest):,} letters, {longest[:40]!r} and so on; save the scan again"
+        raise TruncatedScanError(
+            path, f"its voxels should lie in a file whose name has {len(longest):,} letters; save the scan again"
         )
     name, *listed = map(_in_utf8, (name, *listed))
     words, patterns = name.split(), name.count("%")

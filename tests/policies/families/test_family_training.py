@@ -95,7 +95,7 @@ def test_adapters_lie_on_the_language_model_alone(published):
     network = policy.load()
     adapted = [name for name, parameter in network.model.named_parameters() if parameter.requires_grad]
     kinds = getattr(network.model.config.text_config, "layer_types", None) or ["full_attention"] * 3
-    assert len(adapted) == sum((3 if kind == "linear_attention" else 7) * 2 for kind in kinds)
+    assert len(adapted) == sum((8 if kind == "linear_attention" else 7) * 2 for kind in kinds)
     assert all(name.startswith(network.language_part) for name in adapted)
 
 
