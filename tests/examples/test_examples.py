@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import yaml
 
 import medvol
 from medvol.cli import main
+from medvol.policies.tiny_network import TINY_TEMPLATE
 from tests.policies.conftest import SMALL_TEMPLATE as SMALL
 from tests.policies.conftest import build_qwen2_5
 
@@ -143,7 +145,9 @@ def test_the_papers_experiments_run_on_small_weights(name, tmp_path):
         **({} if name == "paper_sft" else {"model.start.min_parse_rate": 0}),
         **{f"data.{split}.{key}": value for split in splits for key, value in data.items()},
     }
-    fresh_start(tmp_path / "start")
+    # Rewards are for the prompts of the paper's model: 64 slices, and boxes in thousandths.
+    template = replace(TINY_TEMPLATE, num_slices=64, coordinate_step=1)
+    medvol.POLICIES.get("TinyPolicy")(template=template).save(tmp_path / "start")
     options = [f"--{key}={value}" for key, value in small.items()]
     command("fit", "--config", path, *options, *FEW[:2])
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
