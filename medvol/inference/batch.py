@@ -22,7 +22,7 @@ from medvol.imaging.scan_files import stamp_scan
 from medvol.inference.answers import Answer, Question, pose, pose_unread
 from medvol.inference.batch_page import BatchPage
 from medvol.inference.jobs import Job
-from medvol.inference.known_scans import KnownScans
+from medvol.inference.known_scans import KnownScan, KnownScans
 from medvol.inference.outcomes import tell, tell_answer, tell_failure, write_answers
 from medvol.inference.records import plain_values
 from medvol.inference.repropagation import lacks_its_mask
@@ -138,7 +138,8 @@ def _require_dicom(jobs: Sequence[Job], dicom: DicomOutputs) -> None:
 def _announce(jobs: Sequence[Job], batch: Batch) -> None:
     """Say before the work what will be replaced."""
     if batch.overwrite:
-        count = sum(_find_unread(job, batch, NO_DICOM) is not None for job in jobs)
+        groups = [(group, _find_known(group[0], batch)) for group in _by_scan(jobs)]
+        count = sum(_find_unread(job, scan, batch, NO_DICOM) is not None for group, scan in groups for job in group)
         if count:
             log.warning("%d of %d questions are answered already; their answers will be replaced", count, len(jobs))
 
@@ -167,11 +168,12 @@ def _by_scan(jobs: Sequence[Job]) -> list[list[Job]]:
 def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]]:
     """Run the jobs of one scan; whatever one of them raises becomes its outcome."""
     waiting = []
+    needed = batch.overwrite or batch.page is not None  # a page shows the scan
+    scan = None if needed else _find_known(jobs[0], batch)
     for job in jobs:
         try:
             require_query(job.query)
-            needed = batch.overwrite or batch.page is not None  # a page shows the scan
-            answer = None if needed else batch.accept(_find_unread(job, batch, batch.dicom))
+            answer = batch.accept(_find_unread(job, scan, batch, batch.dicom))
         except Exception as error:
             yield job, tell_failure(job, error)
             continue
@@ -183,9 +185,13 @@ def _run_scan(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
         yield from _run_read(waiting, batch)
 
 
-def _find_unread(job: Job, batch: Batch, dicom: DicomOutputs) -> Answer | None:
+def _find_known(job: Job, batch: Batch) -> KnownScan | None:
+    """The scan of a job, when it is known without being read; looked up once for all jobs about it."""
+    return None if batch.known is None else batch.known.find(job.scan, job.series)
+
+
+def _find_unread(job: Job, scan: KnownScan | None, batch: Batch, dicom: DicomOutputs) -> Answer | None:
     """The answer to a job whose scan is known, and whose files are as they were written."""
-    scan = None if batch.known is None else batch.known.find(job.scan, job.series)
     return None if scan is None else pose_unread(job, scan, batch.identity).find_unread(scan.shape, dicom)
 
 

@@ -97,9 +97,7 @@ class EvidenceRecord:
     @property
     def reader_settings(self) -> dict[str, Any]:
         """What the reader of scans has to be given, to read the scan as it was read for the answer."""
-        given = (
-            {} if self.read_with is None else {name: self.read_with[name] for name in _GIVEN if name in self.read_with}
-        )
+        given = {name: value for name, value in (self.read_with or {}).items() if name in _GIVEN}
         return {**given, **({} if self.modality is None else {"modality": self.modality})}
 
     @property
