@@ -11,7 +11,7 @@ from rich.text import Text
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.settings import FILE_SUFFIXES, read_config, read_model_settings
-from medvol.core.atomic_files import PARTIAL
+from medvol.core.atomic_files import PARTIAL, find_leftover
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json, read_json
 from medvol.core.words import split_words
@@ -179,14 +179,15 @@ def _require_free(out: Path, predictions: Path, sources: Mapping[str, Mapping[st
     """Refuse a run folder that holds something else than an earlier evaluation of the same masks on the same cases."""
     if out.resolve().is_relative_to(predictions.resolve()):
         raise ConfigError(f"--out {str(out)!r} lies in the folder of the masks; choose another folder")
-    summary = out / "evaluation.json"
-    if summary.is_file():
-        about = read_json(summary, "", "choose another folder")
-        if isinstance(about, dict) and "predictions" in about:
-            _require_same_sources(out, about, sources)
+    summary: Path | None = out / "evaluation.json"
+    if not summary.is_file():
+        if not out.exists() or (out.is_dir() and all(map(_is_leftover, out.iterdir()))):
             return
-    if out.exists() and (not out.is_dir() or any(not _is_leftover(path) for path in out.iterdir())):
+        summary = find_leftover(out, summary.name)  # killed when only some of the files had been moved to their places
+    about = None if summary is None else read_json(summary, "", "choose another folder")
+    if not isinstance(about, dict) or "predictions" not in about:
         raise ConfigError(f"--out {str(out)!r} holds something else than an evaluation of masks; choose another folder")
+    _require_same_sources(out, about, sources)
 
 
 def _require_same_sources(out: Path, about: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]]) -> None:

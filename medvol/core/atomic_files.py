@@ -149,6 +149,11 @@ def delete_leftovers(folder: Path, last: str) -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def find_leftover(folder: Path, last: str) -> Path | None:
+    """The file ``last`` of a set that ``write_together`` was about to move up when it was killed; None without one."""
+    return next(iter(sorted(folder.glob(f"{_prefix(last)}*/new/{last}"))), None)
+
+
 def _prefix(last: str) -> str:
     """Beginning of the name of the temporary folder of a set."""
     return f"{PARTIAL}{last[-_ENDING:]}-"

@@ -1,6 +1,7 @@
 """``medvol evaluate`` and ``medvol rescore``: masks of other systems beside our runs, and runs scored again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -262,6 +263,21 @@ def test_a_run_is_not_scored_again_while_a_test_writes_in_it(tested, refused):
         assert "another test or evaluation writes in" in refused("rescore", tested)
     assert main(["rescore", str(tested)]) == 0
     assert not (tested / "masks.partial").exists()
+
+
+def test_an_evaluation_that_was_killed_between_its_files_is_made_again(masks, experiment, tmp_path, refused):
+    out = tmp_path / "out"
+    assert evaluate(masks, experiment(), out) == 0
+    left = out / ".partial-evaluation.json-x1" / "new"
+    left.mkdir(parents=True)
+    (out / "evaluation.json").rename(left / "evaluation.json")
+    other = tmp_path / "other"
+    shutil.copytree(masks, other)
+    said = refused("evaluate", "--predictions", other, "--data", tmp_path / "exp.yaml", "--out", out)
+    assert "whose predictions.folder is" in said
+    assert evaluate(masks, experiment(), out) == 0
+    assert (out / "evaluation.json").is_file()
+    assert not left.exists()
 
 
 def test_what_a_killed_evaluation_left_is_in_nobodys_way(masks, experiment, tmp_path, refused):
