@@ -61,6 +61,13 @@ _FOUND = (
         "the offset given with --hu_offset is added",
         warning=True,
     ),
+    Problem(
+        "MV305",
+        "lost_sign",
+        "a CT whose negative values were stored without a sign: air is the brightest of all",
+        "save it with a sign, as int16",
+        warning=True,
+    ),
     Problem("MV401", "other_shape", "a label map has another shape than its scan", "export both from one grid"),
     Problem("MV402", "other_grid", "a label map lies beside its scan", "resample it to the scan"),
     Problem("MV403", "negative_label", "a label is negative", "save labels above 0; 0 is the background"),

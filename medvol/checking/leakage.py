@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 from medvol.checking.fingerprint import Thumbnail, find_matches, hash_file, hash_pieces, make_thumbnail, scan_size
 from medvol.core.roles import CaseDataset
@@ -49,8 +50,8 @@ class Leak:
 
 
 def shared_patients(splits: Splits) -> list[Leak]:
-    """Patients that two splits name alike; reads nothing."""
-    patients = {name: set(list_patients(data)) for name, data in splits.items()}
+    """Patients that two splits name alike, in one Unicode form or another; reads nothing."""
+    patients = {name: {normalize("NFC", one) for one in list_patients(data)} for name, data in splits.items()}
     return [
         Leak("patient", (first, second), (patient, patient))
         for (first, ours), (second, theirs) in combinations(patients.items(), 2)

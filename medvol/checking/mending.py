@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from medvol.checking.catalogue import PROBLEMS
+from medvol.checking.findings import Finding
 from medvol.checking.header_mending import MENDERS, Mending
 from medvol.checking.scans import check_scan
 from medvol.core.atomic_files import write_whole
+from medvol.core.notices import keep_quiet
 from medvol.imaging.file_names import NIFTI, ends_in
 
 _ROUNDS = 6
@@ -24,27 +25,30 @@ def mend_copy(path: Path, target: Path, mending: Mending) -> list[str]:
         mending: What is known beside the file.
 
     Returns:
-        Names of the problems that were mended; none when one that is more than a warning cannot be, and then nothing is
-        written.
+        Names of the problems that were mended; none when nothing was written: one that is more than a warning cannot be
+        mended, or one is as it was after it was mended.
     """
     if not ends_in(path, NIFTI) or target.resolve() == path.resolve():
         return []
-    with tempfile.TemporaryDirectory() as folder:
-        copy, mended, left = Path(folder) / path.name, [], set[str]()
+    with tempfile.TemporaryDirectory() as folder, keep_quiet():
+        copy, mended, left = Path(folder) / path.name, dict[Finding, None](), set[str]()
         shutil.copyfile(path, copy)
         for _ in range(_ROUNDS):
-            found = [finding.name for finding in check_scan(copy).findings]
-            found = [name for name in found if name in MENDERS and name not in left]
+            found = [finding for finding in check_scan(copy).findings if finding.name in MENDERS]
+            found = [finding for finding in found if finding.name not in left]
             if not found:
                 break
-            if MENDERS[found[0]](copy, mending):
-                mended.append(found[0])
-            elif PROBLEMS[found[0]].warning:
-                left.add(found[0])
+            first = found[0]
+            if first in mended:
+                return []
+            if MENDERS[first.name](copy, mending):
+                mended[first] = None
+            elif first.problem.warning:
+                left.add(first.name)
             else:
                 return []
         if not mended or not check_scan(copy).usable:
             return []
         with write_whole(target) as partial:
             shutil.copyfile(copy, partial)
-    return mended
+    return [finding.name for finding in mended]

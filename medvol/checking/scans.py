@@ -15,7 +15,7 @@ from medvol.core.types import Volume
 from medvol.imaging.file_names import NIFTI, ends_in
 from medvol.imaging.formats.problems import NonFiniteVoxelsError, NoOrientationError, RefusedScanError
 from medvol.imaging.geometry import axis_codes
-from medvol.imaging.hounsfield import find_shift
+from medvol.imaging.hounsfield import find_lost_sign, find_shift
 from medvol.imaging.label_values import label_values, measure_rounding
 from medvol.imaging.reading import read_volume
 
@@ -105,9 +105,10 @@ def _look_at(path: Path, volume: Volume) -> list[Finding]:
     distance = 0.0 if values is None else measure_rounding(volume.voxels).distance
     if distance:
         found.append(moved_labels(path, distance))
-    shift = "" if volume.modality == "MR" or values is not None or path.is_dir() else find_shift(volume.voxels)
-    if shift:
-        found.append(Finding("shifted_hu", str(path), shift))
+    if volume.modality != "MR" and values is None and not path.is_dir():
+        for name, find in (("lost_sign", find_lost_sign), ("shifted_hu", find_shift)):
+            if changed := find(volume.voxels):
+                found.append(Finding(name, str(path), changed))
     if low == high:
         found.append(Finding("constant", str(path), f"every voxel is {low:g}"))
     elif (low, high) == (0, 255) and values is None:

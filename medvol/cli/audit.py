@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from medvol.cli.json_document import print_document
-from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
+from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, read_model_settings
 from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_least
@@ -102,7 +102,8 @@ def _by_name(names: Sequence[str]) -> list[RewardTerm]:
         required = [p.name for p in inspect.signature(reward).parameters.values() if p.default is p.empty]
         if required:
             raise ConfigError(f"{name} cannot do without {', '.join(required)}; audit it from an experiment's YAML")
-        terms.append(reward())
+        with building(f"the reward {name}"):
+            terms.append(reward())
     return terms
 
 

@@ -75,9 +75,11 @@ def _export_policy(checkpoint: Path, folder: Path, adapter: bool) -> None:
     """Write the policy of a run's checkpoint as the folder that ``--policy`` and ``--model.policy.model`` take."""
     from medvol.training.checkpoint import load_policy
     from medvol.training.export import export_model
+    from medvol.training.former_run import recover
 
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
+    recover(checkpoint.parent.parent)
     policy = load_policy(checkpoint)
     export_model(policy, folder, policy.training_data, checkpoint.resolve().parent.parent, adapter)
     print(f"{'adapter' if adapter else 'model'} {show(folder)}")

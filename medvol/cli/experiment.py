@@ -141,6 +141,8 @@ class ExperimentCLI(LightningCLI):
         self.screen.enter_context(self.work)
         self.work.advance(0, "preparing")
         self.folder = RunFolder(settings.trainer.default_root_dir)
+        if is_first_process():
+            self.folder.recover()
         self.checkpoint = find_start(self.folder, settings.get("ckpt_path"), self.verb == "fit")
         if self.verb == "fit" and not settings.trainer.fast_dev_run and is_first_process():
             self.save_config_kwargs |= enter_folder(self.folder, self.checkpoint, settings)

@@ -14,6 +14,7 @@ from medvol.cli.parsing import ComponentParser
 from medvol.core.errors import ConfigError
 from medvol.core.visible_text import show
 from medvol.terminal.console import Console
+from medvol.training.former_run import recover
 
 SCHEMA = "medvol-report/1"
 
@@ -64,6 +65,7 @@ def _refuse(options: Namespace) -> None:
     for run_folder in options.runs:
         if Path(run_folder).is_file():
             raise ConfigError(f"{run_folder!r} is a file; give the run folder that holds evaluation.json")
+        recover(Path(run_folder))
     if options.json and options.markdown:
         raise ConfigError("--json and --markdown are two forms of one report; leave one of them out")
     alone = [f"--{name}" for name in ("data", "no_scans", "overwrite") if options[name]]

@@ -67,7 +67,6 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
     Raises:
         ConfigError: The fit would mix with the run that is in the folder, or delete what it reads.
     """
-    folder.recover()
     goes_on = checkpoint is not None and folder.holds(checkpoint)
     if settings.overwrite:
         if goes_on:

@@ -113,7 +113,7 @@ def _answer(
     stops.check()
     ((_, answer),) = segmenter.follow(groups)
     if isinstance(answer, MedvolError):
-        asked.kept = save_failure(question, groups[0].answer.completion, answer)
+        asked.kept = save_failure(question, groups[0], answer)
         if asked.kept is not None:
             console.print(f"said     {show(asked.kept)}", soft_wrap=True)
         raise answer
@@ -193,7 +193,8 @@ def _run_evidence(options: Namespace, parser: ComponentParser, dicom: DicomOutpu
     name = f"{cut(stem, MAX_NAME_BYTES - len(_EDITED))}{_EDITED}"
     job = Job(Path(scan), record.query, Path(options.out), name, options.series or record.series, named=True)
     with hear_stops(at_once=True) as stops, print_failure(job, options.json):
-        volume = _reader(options, record.reader_settings)(job.scan, series=job.series)
+        recorded = {} if options.allow_other_scan else record.reader_settings  # of the scan of the record alone
+        volume = _reader(options, recorded)(job.scan, series=job.series)
         require_dicom(volume, dicom)
         paths = answer_paths(job.folder, name, mask_suffix(volume))
         there = next((path for path in paths.values() if path.exists()), None)

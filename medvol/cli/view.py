@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,10 +19,16 @@ from medvol.terminal.console import Console
 from medvol.terminal.stops import Terminated
 
 if TYPE_CHECKING:
+    from medvol.core.types import Volume
     from medvol.viewing.desk import Desk
     from medvol.viewing.entries import Reader
     from medvol.viewing.opening import Opened
     from medvol.viewing.reading_folder import ReadingFolder
+
+_READER = ("modality", "assume_orientation", "nan_to", "max_bytes")
+"""Options that say how scans are read."""
+
+_STRAY = "the answer that this reading is about was written again since, so the reading does not count"
 
 
 def run(verb: str, arguments: Sequence[str]) -> int:
@@ -44,11 +50,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     if options.export is None:
         require_extra()
     opened = _open(options)
-    for problem in opened.problems:
-        console.print(f"left out: {problem}", soft_wrap=True)
     readings = ReadingFolder(opened.readings if options.out is None else Path(options.out))
     readings.require_sound()
     opened = add_kept(opened, readings.path, _reader(options))
+    strays = [f"{readings.path / name}: {_STRAY}" for name in readings.strays(opened.entries)]
+    opened = replace(opened, problems=[*opened.problems, *strays])
+    for problem in opened.problems:
+        console.print(f"left out: {problem}", soft_wrap=True)
     if options.export is not None:
         return _export(opened, readings, Path(options.export), options.overwrite, console)
     return _serve(options, parser, opened, readings, console)
@@ -106,17 +114,37 @@ def _open(options: Namespace) -> Opened:
 
     target = Path(options.target)
     if (target / CASES_FILE).is_file():
+        _require_left_out(options, (*_READER, "series"), "the scans of a run are read as its data say")
         return _open_run(target, options.data)
     if options.data is not None:
         raise ConfigError(f"--data is about the cases of a run, and {str(target)!r} is no run folder; leave it out")
-    return open_target(target, _reader(options), None if options.series is None else str(options.series))
+    opened = open_target(target, _reader(options), None if options.series is None else str(options.series))
+    if opened.entries or opened.problems:
+        _require_left_out(options, ("series",), "answers name their series themselves")
+    return opened
+
+
+def _require_left_out(options: Namespace, names: Sequence[str], reason: str) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        ConfigError: One is given.
+    """
+    for name in names:
+        if options[name] is not None:
+            raise ConfigError(f"--{name} is {options[name]!r}, and {reason}; leave it out")
 
 
 def _reader(options: Namespace) -> Reader:
     from medvol.imaging.reading import read_volume
 
-    given = {name: value for name in ("modality", "max_bytes") if (value := options[name]) is not None}
-    return partial(read_volume, assume_orientation=options.assume_orientation, nan_to=options.nan_to, **given)
+    given = {name: options[name] for name in _READER if options[name] is not None}
+
+    def read(path: Path, **recorded: Any) -> Volume:
+        """What is given counts before what a record says."""
+        return read_volume(path, **{**recorded, **given})
+
+    return read
 
 
 def _open_run(folder: Path, data: str | None) -> Opened:

@@ -29,10 +29,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class MedvolError(Exception):
-    """Base of every error that medvol raises on purpose."""
+    """Base of every error that medvol raises on purpose; it can be sent to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, vars(self))
+
+
+def _restore(kind: type[MedvolError], args: tuple[Any, ...], state: Mapping[str, Any]) -> MedvolError:
+    """The error again; its constructor, which may take other things than the sentence, is not called."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 class UnknownComponentError(MedvolError, KeyError):

@@ -6,7 +6,7 @@ training, validation and inference and is stored with every model.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -108,8 +108,10 @@ class PromptTemplate:
             raise ConfigError(
                 f"a prompt draws at most {_MOST_PIXELS} pixels; got {' x '.join(map(str, sizes.values()))}"
             )
-        if len(self.windows) != 3 or not all(window in WINDOWS for window in self.windows):
+        listed = isinstance(self.windows, list | tuple) and all(isinstance(name, str) for name in self.windows)
+        if not listed or len(self.windows) != 3 or not all(name in WINDOWS for name in self.windows):
             raise ConfigError(f"windows holds three of {', '.join(WINDOWS)}; got {self.windows!r}")
+        object.__setattr__(self, "windows", tuple(self.windows))  # a list of the same names is the same layout
         if not (isinstance(self.slice_tag, str) and isinstance(self.instruction, str)):
             raise ConfigError(f"slice_tag and instruction are texts; got {self.slice_tag!r} and {self.instruction!r}")
         if "{index}" not in self.slice_tag or set("{}") & set(self.slice_tag.replace("{index}", "")):
@@ -133,11 +135,9 @@ class PromptTemplate:
             CheckpointError: A key is unknown.
         """
         try:
-            template = cls(**values)
+            return cls(**values)
         except TypeError as error:
             raise CheckpointError(f"the stored prompt template does not fit this version of medvol: {error}") from error
-        first, second, third = template.windows
-        return replace(template, windows=(first, second, third))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from numbers import Integral, Real
 from typing import Any, get_args
 
 from medvol.core.errors import ConfigError
@@ -66,6 +67,37 @@ def require_finite(group: str = "", /, **settings: float) -> None:
     for name, value in settings.items():
         if not isfinite(value):
             raise ConfigError(f"{_key(group, name)} is {value}; it must be a finite number")
+
+
+def require_number(group: str = "", /, **settings: Any) -> None:
+    """Refuse settings that are no finite numbers, whatever else a program gives.
+
+    Args:
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is.
+    """
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it must be a finite number")
+
+
+def require_whole(least: int, group: str = "", /, **settings: Any) -> None:
+    """Refuse settings that are no whole numbers from a limit on.
+
+    Args:
+        least: The limit.
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is.
+    """
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it must be a whole number, {least} or more")
 
 
 def require_share(group: str = "", /, **settings: float) -> None:

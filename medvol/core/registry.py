@@ -79,8 +79,12 @@ class Registry:
         """Sorted names of all registered components; imports none of them."""
         return sorted({point.name for point in find_points(self.group)} | set(self._local))
 
-    def get(self, name: str) -> type[Any]:
+    def get(self, name: str, distribution: str = "") -> type[Any]:
         """Import one component and check it.
+
+        Args:
+            name: Class name.
+            distribution: Name of the distribution whose component it is, where several have one of that name.
 
         Raises:
             UnknownComponentError: Nothing of that name; the message lists the choices and the nearest one.
@@ -95,6 +99,8 @@ class Registry:
         points = self._points(name)
         if not points:
             raise UnknownComponentError(self._unknown(name))
+        if len(points) > 1 and distribution:
+            points = [point for point in points if point.dist is not None and point.dist.name == distribution] or points
         if len(points) > 1:
             owners = " and ".join(name_publisher(point) for point in points)
             raise DuplicateComponentError(
@@ -175,6 +181,11 @@ class Registry:
         if component.__name__ != name:
             raise InvalidComponentError(
                 f"{self.group}: {name!r} from {owner} is the class {component.__name__}; register it under its own name"
+            )
+        if inspect.isabstract(component):
+            missing = ", ".join(sorted(component.__abstractmethods__))
+            raise InvalidComponentError(
+                f"{self.group}: {name!r} from {owner} lacks what its role asks for: {missing}; write it"
             )
         untyped = untyped_parameters(component)
         if untyped:

@@ -79,7 +79,7 @@ def shorten(text: str, end: str, longest: int = LONGEST) -> str:
 def kept(component: object, name: str) -> Iterable[Any]:
     """The value of a setting, when the component keeps it."""
     held = getattr(component, "__dict__", {})
-    places = ((held, f"_{name}"), (held, name), (held.get("_modules") or {}, name))
+    places = ((held, name), (held.get("_modules") or {}, name), (held, f"_{name}"))
     return next(([place[key]] for place, key in places if key in place), [])
 
 

@@ -18,10 +18,14 @@ import sys
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, InvalidComponentError, MedvolError
@@ -31,6 +35,9 @@ from medvol.core.reprs import Brief
 
 SCHEMA = 1
 """Version of the layout of a spec."""
+
+_NOT_FINITE = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+"""Numbers that JSON does not have, as YAML writes them."""
 
 _KEYS = {"schema", "component", "distribution", "settings"}
 _PUBLIC = "medvol"
@@ -159,7 +166,7 @@ def _find_published(kind: str, name: str, distribution: str) -> Any:
             return getattr(public, name)
     registry = next((registry for registry in REGISTRIES if registry.kind == kind), None)
     if registry is not None and name in registry:
-        return registry.get(name)
+        return registry.get(name, distribution.rpartition(" ")[0])
     remedy = f"install {distribution!r}, which published it" if distribution else "install what publishes it"
     raise CheckpointError(f"{f'{kind}/{name}'[:80]!r} was saved and is not installed here; {remedy}")
 
@@ -193,7 +200,7 @@ def _name(cls: type[Any]) -> str:
 def _kept(component: object, name: str) -> Any:
     state = vars(component)
     modules = state.get("_modules", {})
-    for place, key in ((state, f"_{name}"), (state, name), (modules, name)):
+    for place, key in ((state, name), (modules, name), (state, f"_{name}")):  # what is loaded later is often _name
         if key in place:
             return place[key]
     raise InvalidComponentError(
@@ -202,8 +209,17 @@ def _kept(component: object, name: str) -> Any:
 
 
 def _plain(value: Any, owner: type, name: str) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, float):
+        return float(value) if isfinite(value) else _NOT_FINITE[str(float(value))]
+    for kind in (bool, int, str):  # a subclass of one is no plain value, which a checkpoint alone can hold
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
@@ -221,7 +237,7 @@ def _plain(value: Any, owner: type, name: str) -> Any:
 
 
 def _build(value: Any, hint: Any, allowed: tuple[type, ...]) -> Any:
-    """A setting from plain values; its annotation tells dataclasses and tuples, which plain values do not have."""
+    """A setting from plain values; its annotation tells what these do not have: dataclasses, tuples, sets, paths."""
     hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     inner = next((args[-1] if args[-1] is not ... else args[0] for args in map(get_args, hints) if args), None)
     if isinstance(value, Mapping):
@@ -231,11 +247,30 @@ def _build(value: Any, hint: Any, allowed: tuple[type, ...]) -> Any:
             if inspect.isclass(kind) and is_dataclass(kind) and set(value) <= {field.name for field in fields(kind)}:
                 of = get_type_hints(kind)
                 return kind(**{name: _build(item, of[name], allowed) for name, item in value.items()})
-        return {key: _build(item, inner, allowed) for key, item in value.items()}
+        of_keys = next((args[0] for args in map(get_args, hints) if len(args) == 2), None)
+        return {_build_key(key, of_keys): _build(item, inner, allowed) for key, item in value.items()}
     if isinstance(value, list):
         items = [_build(item, inner, allowed) for item in value]
-        return tuple(items) if any(get_origin(kind) is tuple for kind in hints) else items
+        kinds = [get_origin(kind) or kind for kind in hints]
+        return next((kind(items) for kind in (tuple, set, frozenset) if kind in kinds and list not in kinds), items)
+    return _build_scalar(value, hints)
+
+
+def _build_scalar(value: Any, hints: Sequence[Any]) -> Any:
+    """A value that plain values have no type of its own for: a path, a member of an enumeration, infinity."""
+    if float in hints and value in _NOT_FINITE.values():
+        return float(value.replace(".", ""))
+    for kind in hints:
+        if inspect.isclass(kind) and issubclass(kind, Enum) and value is not None:
+            return kind(value)
+    if isinstance(value, str) and Path in hints and str not in hints:
+        return Path(value)
     return value
+
+
+def _build_key(key: str, kind: Any) -> Any:
+    """A key of a mapping, which plain values have as text."""
+    return kind(key) if kind in (int, float) else _build_scalar(key, (kind,))
 
 
 def _hint(cls: type[Any], name: str) -> Any:

@@ -21,6 +21,7 @@ from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.looks import Look
 from medvol.core.ranges import require_choice
 from medvol.core.reprs import Brief
+from medvol.core.sampling import Sampling as Sampling
 
 Modality = Literal["CT", "MR", "other"]  # CT promises Hounsfield units; the others are windowed by percentiles
 QueryKind = Literal["implicit", "explicit", "side", "relational", "absent", "free"]
@@ -230,21 +231,6 @@ class SliceStack(Brief):
     indices: tuple[int, ...]
     pixels: NDArray[np.float32]
     volume_shape: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn.
-
-    Args:
-        temperature: 0 decodes greedily.
-        max_new_tokens: Upper bound on the length of a completion.
-        seed: Seed of the draw; ignored when greedy.
-    """
-
-    temperature: float = 0.0
-    max_new_tokens: int = 256
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -46,7 +46,7 @@ class AbdomenCT1KDataset(ReleaseDataset):
 
     Its scans come from LiTS, KiTS, two tasks of the Medical Segmentation Decathlon and NIH Pancreas, under new names.
     Patients are therefore not known across sets: let ``medvol check`` compare the scans before sets are trained on
-    together, and leave out what it names with ``exclude_patients``. The release has no split of its own.
+    together, and leave out what it names with ``patients.exclude``. The release has no split of its own.
     """
 
     layout = AbdomenCT1KLayout()

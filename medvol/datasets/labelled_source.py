@@ -64,6 +64,7 @@ def read_source(cases: Iterable[Case], shape: tuple[int, int, int]) -> LabelledS
         DatasetError: A case has no mask or no target name, or more is named than a label map holds.
     """
     masks: dict[str, NDArray[np.bool_]] = {}
+    ambiguous: set[str] = set()
     volume = None
     for case in cases:
         volume = case.volume
@@ -72,7 +73,13 @@ def read_source(cases: Iterable[Case], shape: tuple[int, int, int]) -> LabelledS
                 f"case {case.case_id} of the source has no mask or no target name; scans are made of cases with both"
             )
         if case.target.any() and not case.query.meaning:
-            masks.setdefault(case.query.target, case.target)
+            known = masks.setdefault(case.query.target, case.target)
+            if known is not case.target and not np.array_equal(known, case.target):
+                ambiguous.add(case.query.target)
+    if volume is not None and ambiguous:
+        masks = {name: mask for name, mask in masks.items() if name not in ambiguous}
+        names = ", ".join(map(repr, sorted(ambiguous)))
+        tell_once(f"{volume.volume_id}: several masks are called {names}, and a made scan is not asked for them")
     if volume is None or not masks:
         raise DatasetError("a volume of the source has no target with a mask; leave it out")
     if len(masks) > _MOST_NAMES:

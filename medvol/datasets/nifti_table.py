@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,21 +147,26 @@ class _Row:
         target, query = self._cell("target", self._target), self._text("query")
         if not (target or query):
             raise self._error("target", "is empty, and so is query; fill in one of them")
-        name = image.relative_to(self.root).as_posix() if image.is_relative_to(self.root) else image.name
+        name = self._name(image)
         return TargetRow(
             image=image,
             mask=mask,
             labels=self._cell("label", self._labels) or (),
             target=target or "",
             query=query,
-            patient=self._text("patient") or name,
+            patient=normalize("NFC", self._text("patient")) or name,
             modality=self._cell("modality", self._modality),
-            case=self._text("case") or scan_name(name),
+            case=normalize("NFC", self._text("case")) or scan_name(name),
             absent=self._cell("absent", self._yes_no) or False,
             where=self.where,
             number=number,
             anchor=self._anchor(mask),
         )
+
+    def _name(self, image: Path) -> str:
+        """A name that no other scan has: the path from root, or the whole path of a scan that does not lie there."""
+        whole, root = (Path(os.path.abspath(path)) for path in (image, self.root))
+        return (whole.relative_to(root) if whole.is_relative_to(root) else whole).as_posix()
 
     def _error(self, column: str, problem: str) -> DatasetError:
         return DatasetError(f"{self.where}: {column} {problem}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, get_args
+from unicodedata import normalize
 
 import numpy as np
 
@@ -251,7 +252,8 @@ def check_known(what: str, names: Iterable[str], known: set[str]) -> None:
     Raises:
         DatasetError: There is one; the message names it and some that there are.
     """
-    unknown = sorted(set(names) - known)
+    spelt = {normalize("NFC", name) for name in known}
+    unknown = sorted(name for name in set(names) if normalize("NFC", name) not in spelt)
     if unknown:
         some = ", ".join(sorted(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
         raise DatasetError(f"{what}: {unknown[0]!r} is not in the data; there are {len(known)}: {some or 'none'}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -115,7 +117,8 @@ class SecondLookDataset(CaseDataset):
 
     def volume_key(self, index: int) -> str:
         """Identity of the scan or the view of a case."""
-        return self._key(self._entries[index])
+        entry = self._entries[index]
+        return self._key(entry) if entry.first is None else f"{self._key(entry)}-{self._digest}"
 
     def patient_id(self, index: int) -> str:
         """Patient of a case."""
@@ -155,6 +158,12 @@ class SecondLookDataset(CaseDataset):
         return key if entry.first is None else f"{key}@look-{entry.first}-{entry.view}"
 
     @cached_property
+    def _digest(self) -> str:
+        """Digits of the settings that decide where a view lies: other settings show another volume."""
+        settings = [asdict(self.region), self.jitter, self.shift_mm, self.seed]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+
+    @cached_property
     def _entries(self) -> list[_Entry]:
         numbers = range(len(self.dataset))
         entries: list[_Entry] = []
@@ -180,7 +189,8 @@ class SecondLookDataset(CaseDataset):
         rng = np.random.default_rng([self.seed, entry.first, entry.view, 1])
         first = self._first_answer(case, rng)
         region = region_around(first, case.volume.shape, case.volume.spacing, self.region)
-        return region, crop_volume(case.volume, region, f"{case.volume.volume_id}@{self._key(entry)}")
+        name = f"{case.volume.volume_id}@{self._key(entry)}-{self._digest}"
+        return region, crop_volume(case.volume, region, name)
 
     def _first_answer(self, case: Case, rng: np.random.Generator) -> Evidence:
         """What a policy could have said at first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import get_args
+from unicodedata import normalize
 
 from medvol.core.errors import ConfigError
 from medvol.core.reprs import Brief
@@ -45,7 +46,9 @@ class PatientSettings(Brief):
 
     def take(self, patients: set[str]) -> set[str]:
         """Those of some patients that ``only`` and ``exclude`` leave."""
-        return patients & set(patients if self.only is None else self.only) - set(self.exclude or ())
+        only, exclude = ({normalize("NFC", name) for name in names or ()} for names in (self.only, self.exclude))
+        left = {patient for patient in patients if normalize("NFC", patient) not in exclude}
+        return left if self.only is None else {patient for patient in left if normalize("NFC", patient) in only}
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from unicodedata import normalize
 
 from medvol.core.errors import DatasetError
 from medvol.core.json_file import parse_json
@@ -97,8 +98,9 @@ def _image(entry: Any) -> Any:
 
 def _named_cases(image: Any, cases: Collection[str]) -> set[str]:
     """Cases whose name is a part of a path, or the stem of one."""
-    parts = PurePosixPath(image).parts if isinstance(image, str) else ()
-    return {name for whole in parts for name in (whole, stem(whole)) if name in cases}
+    parts = PurePosixPath(normalize("NFC", image)).parts if isinstance(image, str) else ()
+    named = {name for whole in parts for name in (whole, stem(whole))}
+    return {case for case in cases if normalize("NFC", case) in named}
 
 
 def read_json(path: Path) -> Any:

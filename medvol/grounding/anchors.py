@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvol.core.errors import GeometryError
+from medvol.core.errors import ConfigError, GeometryError
+from medvol.core.ranges import require_choice
 from medvol.core.types import Evidence
 from medvol.grounding.boxes import tight_boxes
 from medvol.grounding.cover import CoveredPart, cover_target
@@ -49,7 +50,7 @@ def choose_key_slice(
         top = sorted(by_area[:_TOP])
         return int(top[len(top) // 2])
     if rng is None:
-        raise ValueError("the rule 'any' draws a slice and needs a random generator")
+        raise ConfigError("the rule 'any' draws a slice; give it a random generator, rng")
     clear = [z for z in visible if area[z] >= _VISIBLE_SHARE * area[by_area[0]]]
     return int(rng.choice(clear))
 
@@ -80,9 +81,20 @@ def label_anchor(
 
     Returns:
         The anchor, with further ones from feet to head; an absent one when no shown slice holds the target.
+
+    Raises:
+        GeometryError: The mask has other than three axes, or a slice that is shown is not one of it.
+        ConfigError: The rule is none, the jitter is out of range, or what is drawn has no ``rng``.
     """
     if mask.ndim != 3:
         raise GeometryError(f"a mask has three axes (Z, Y, X), this one has shape {mask.shape}")
+    require_choice(KeySliceRule, rule=rule)
+    if not 0 <= jitter < 0.5:
+        raise ConfigError(f"jitter is {jitter}; it is a share of a box's side, from 0 to below 0.5")
+    if jitter and rng is None:
+        raise ConfigError("jitter moves the edges at random; give it a random generator, rng")
+    if shown is not None and not all(0 <= z < mask.shape[0] for z in shown):
+        raise GeometryError(f"shown holds {list(shown)!r:.80}; the mask has the slices 0 to {mask.shape[0] - 1}")
     parts = cover_target(mask, range(mask.shape[0]) if shown is None else shown, max_anchors)
 
     def label(part: CoveredPart, rule: KeySliceRule) -> Evidence:

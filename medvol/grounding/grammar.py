@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from medvol.core.errors import EvidenceParseError
+from medvol.core.errors import ConfigError, EvidenceParseError, GeometryError
+from medvol.core.ranges import require_coordinate_step
 from medvol.core.types import Evidence
 from medvol.grounding.boxes import NORM, to_norm, to_px
 
@@ -49,6 +50,7 @@ FAILURES = {
 """Every way in which a completion can fail to be an answer, with its meaning."""
 
 _MAX_DEPTH = 4
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _LAYOUT = re.compile(r"\s*+(?:<think>(?P<think>.*?)</think>\s*+)?+<answer>(?P<answer>.*?)</answer>\s*+", re.DOTALL)
 
 
@@ -59,8 +61,14 @@ def format_evidence(evidence: Evidence, height: int, width: int, step: int = 1) 
         evidence: The anchors; the rationale becomes the think block, which is left out when it is empty.
         height: Rows of the volume's slices.
         width: Columns of the volume's slices.
-        step: Coordinates are multiples of this.
+        step: Coordinates are multiples of this, which divides 1000.
+
+    Raises:
+        GeometryError: A key slice is no index, or a box holds what is no number.
+        ConfigError: The rationale holds a tag of the grammar, or the step does not divide 1000.
     """
+    require_coordinate_step(step)
+    _require_writable(evidence)
     think = f"<think>{evidence.rationale}</think>" if evidence.rationale else ""
     if evidence.key_slice is None:
         return f"{think}<answer>[]</answer>"
@@ -69,6 +77,19 @@ def format_evidence(evidence: Evidence, height: int, width: int, step: int = 1) 
         for anchor in evidence.anchors
     ]
     return f"{think}<answer>{json.dumps(objects, default=int)}</answer>"
+
+
+def _require_writable(evidence: Evidence) -> None:
+    """Refuse what would give an answer that cannot be read."""
+    tag = next((tag for tag in _TAGS if tag in evidence.rationale), None)
+    if tag is not None:
+        raise ConfigError(f"the rationale {evidence.rationale[:80]!r} holds {tag}; leave it out")
+    for anchor in evidence.anchors:
+        key = anchor.key_slice
+        if key is not None and (not isinstance(key, int | np.integer) or key < 0):
+            raise GeometryError(f"the key slice is {key!r}; it is the index of a slice, 0 or more")
+        if not np.isfinite(anchor.boxes).all():
+            raise GeometryError(f"the boxes of slice {key} hold what is no number: {anchor.boxes.tolist()!r:.80}")
 
 
 def parse_evidence(text: str, volume_shape: tuple[int, int, int], max_anchors: int = 1) -> Evidence:

@@ -53,6 +53,8 @@ def require_query(query: str) -> None:
     Raises:
         QueryError: The query is empty or holds nothing that can be seen, or holds bytes that are no text.
     """
+    if not isinstance(query, str):
+        raise QueryError(f"the query {query!r:.80} is no text; give one")
     try:
         query.encode()
     except UnicodeEncodeError as error:

@@ -33,7 +33,7 @@ class FolderContents:
     left_out: list[LeftOut]
 
 
-def find_scans(folder: Path) -> list[Path]:
+def find_scans(folder: str | Path) -> list[Path]:
     """Find the scans of a folder by its content; a warning names what is not used.
 
     Files that are read by name (NIfTI, NRRD, MetaImage) and archives of DICOM are one scan each, but label maps beside
@@ -46,6 +46,7 @@ def find_scans(folder: Path) -> list[Path]:
     Returns:
         See ``FolderContents.scans``.
     """
+    folder = Path(folder)
     contents = look_into(folder)
     tell_left_out(folder, contents.left_out)
     _tell_label_maps(contents.scans)

@@ -122,3 +122,8 @@ def turn_to_lps(stored: NDArray[Any], orientation: NDArray[np.float64]) -> NDArr
 def axis_codes(affine: NDArray[np.float64]) -> str:
     """Orientation of an affine's axes in three letters, such as ``LPS``."""
     return "".join(nib.aff2axcodes(affine))
+
+
+def stored_orientation(volume: Volume) -> str:
+    """Which way the axes of a volume's file run, in three letters; those of the volume where it was made in memory."""
+    return axis_codes(volume.affine if volume.source is None else volume.source.affine)

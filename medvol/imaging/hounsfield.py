@@ -28,8 +28,19 @@ def guess_modality(voxels: NDArray[Any]) -> Modality:
     return "CT" if _looks_hounsfield(_sample(voxels)) else "other"
 
 
+def find_lost_sign(voxels: NDArray[Any]) -> str:
+    """Says that Hounsfield units seem to have lost their sign, and what to do about it; empty when they did not."""
+    sample = _sample(voxels)
+    if sample.max() <= 2**15 or not _looks_hounsfield(np.where(sample >= 2**15, sample - 2**16, sample)):
+        return ""
+    return (
+        "its intensities look like Hounsfield units whose negative values were stored without a sign; "
+        "if so, save them as int16"
+    )
+
+
 def find_shift(voxels: NDArray[Any]) -> str:
-    """What seems to have been done to Hounsfield units, and what to do about it; empty when nothing was.
+    """Says that Hounsfield units seem to have another zero, and what to do about it; empty when they have not.
 
     A CT plus 1024 has hardly anything between air and fat, where an MR has most of its tissue: of 62 real scans, at
     most 14 percent of a CT's body lies there, and at least 33 percent of an MR's.
@@ -37,11 +48,6 @@ def find_shift(voxels: NDArray[Any]) -> str:
     sample = _sample(voxels)
     if sample.max() < _OFFSET_HU:
         return ""
-    if sample.max() > 2**15 and _looks_hounsfield(np.where(sample >= 2**15, sample - 2**16, sample)):
-        return (
-            "its intensities look like Hounsfield units whose negative values were stored without a sign; "
-            "if so, save them as int16"
-        )
     shifted = sample - _OFFSET_HU
     body = shifted[shifted > _AIR_HU[1]]
     if not (len(body) and _looks_hounsfield(shifted)):

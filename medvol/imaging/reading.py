@@ -36,7 +36,7 @@ from medvol.imaging.geometry import (
     reorient_affine,
     turn_to_lps,
 )
-from medvol.imaging.hounsfield import find_shift, guess_modality
+from medvol.imaging.hounsfield import find_lost_sign, find_shift, guess_modality
 from medvol.imaging.label_values import label_values, select_labels, to_labels
 from medvol.imaging.volume_hash import hash_voxels, remember_hash
 
@@ -118,13 +118,17 @@ def to_intensities(path: Path, voxels: NDArray[Any], nan_to: float | None = None
 
 
 def find_modality(path: Path, voxels: NDArray[Any], source: Source, given: Modality | None = None) -> Modality:
-    """What the caller gives, or DICOM says, and else a guess; a CT that seems to be shifted is told once."""
+    """What the caller gives, or DICOM says, and else a guess; a CT that seems to have been changed is told once."""
     if isinstance(source.header, DicomOrigin):
-        return given or source.header.kind
+        kind = source.header.kind
+        if given is None and source.header.modality == "CT" != kind:
+            unit = source.header.unit
+            tell_once(f"{path} is a CT whose values are of the type {unit!r} and no Hounsfield units; read as {kind}")
+        return given or kind
     modality = given or guess_modality(voxels)
-    shift = "" if given == "MR" else find_shift(voxels)
-    if shift and label_values(voxels) is None:
-        tell_once(f"{path} is read as {modality}, but {shift}")
+    changed = "" if given == "MR" else find_lost_sign(voxels) or find_shift(voxels)
+    if changed and label_values(voxels) is None:
+        tell_once(f"{path} is read as {modality}, but {changed}")
     return modality
 
 

@@ -24,7 +24,7 @@ def hash_voxels(voxels: NDArray[Any], affine: NDArray[np.float64]) -> str:
     for array in (np.array(voxels.shape, np.int64), affine):
         digest.update(np.ascontiguousarray(array).data)
     for plane in voxels:
-        digest.update(np.ascontiguousarray(plane, np.float32).data)
+        digest.update(np.ascontiguousarray(plane + np.float32(0), np.float32).data)  # -0 is 0
     return digest.hexdigest()
 
 

@@ -19,6 +19,7 @@ from medvol.inference.overlay import Picture, render_key_slice
 from medvol.inference.page_facts import (
     confidence_sentences,
     correction,
+    hide_folders,
     measured_facts,
     origins,
     scan_name,
@@ -74,7 +75,7 @@ def show_answer(
         Picture(volume, query, mask, evidence, edited=bool(record.get("edited")), region=region)
     )
     missing = dict(record.get("not_written") or {})
-    notes += tuple(f"Not written: {kind}, {reason}." for kind, reason in missing.items())
+    notes += tuple(f"Not written: {kind}, {hide_folders(str(reason))}." for kind, reason in missing.items())
     facts = () if evidence.absent else measured_facts(record, volume.shape[0], filled)
     return PageAnswer(
         query=query,
@@ -108,10 +109,11 @@ def show_failure(
         reason: Why there is no answer.
         kind: Name of the failure; empty where nothing failed.
         words: What the policy said, where it said something.
-        folders: Folders that the reason may name and the page must not.
+        folders: Folders with spaces in their names that the reason may name and the page must not; of others only the
+            last name is shown in any case.
     """
     failed = (Fact("Kind of failure", kind),) if kind else ()
-    return PageAnswer(query, scan, "failed", _hide(reason, folders), words=words.strip(), facts=failed)
+    return PageAnswer(query, scan, "failed", hide_folders(_hide(reason, folders)), words=words.strip(), facts=failed)
 
 
 def _draw(shown: Picture) -> tuple[bytes | None, Stack | None, tuple[str, ...]]:
@@ -124,7 +126,7 @@ def _draw(shown: Picture) -> tuple[bytes | None, Stack | None, tuple[str, ...]]:
         notes += told
     except Exception as error:  # a library's; the answer's figures and words do not depend on it
         missing = "Its picture" if picture is None else "Slices, planes and 3D"
-        notes.append(f"{missing} could not be made: {explain_error(error)}.")
+        notes.append(f"{missing} could not be made: {hide_folders(explain_error(error))}.")
     return picture, stack, tuple(notes)
 
 

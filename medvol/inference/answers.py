@@ -13,6 +13,7 @@ from medvol.core.errors import GeometryError, MedvolError, RecordError
 from medvol.core.types import Volume
 from medvol.core.visible_text import quote
 from medvol.imaging.dicom.outputs import NO_DICOM, DicomOutputs
+from medvol.imaging.geometry import stored_orientation
 from medvol.imaging.reading import read_mask
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.changes import was_changed
@@ -47,6 +48,7 @@ class Question:
         job: One query about one scan.
         scan_sha256: Hash of the scan's voxels and geometry, wherever it lies.
         modality: What the scan was read as.
+        orientation: Which way the axes of its file run: the mask has its grid.
         suffix: Format of the mask.
         identity: Of the policy and the propagator, as plain values.
     """
@@ -54,6 +56,7 @@ class Question:
     job: Job
     scan_sha256: str
     modality: str
+    orientation: str
     suffix: str
     identity: Mapping[str, Any]
 
@@ -63,7 +66,9 @@ class Question:
         job = self.job
         if job.named:
             return job.name
-        digest = digest_question(self.scan_sha256, self.modality, job.series, job.query, self.identity)
+        digest = digest_question(
+            self.scan_sha256, self.modality, self.orientation, job.series, job.query, self.identity
+        )
         return f"{job.name}_{digest}"
 
     @property
@@ -143,7 +148,7 @@ class Question:
         if not self._is_of(record):
             raise RecordError(
                 f"{self.paths['record']} holds another answer ({quote(record.query)} about {record.scan_path}, read as "
-                f"{record.modality}); {_WAYS_OUT}"
+                f"{record.modality}, stored as {record.orientation}); {_WAYS_OUT}"
             )
         if was_changed(self.paths["record"], record, volume):
             raise RecordError(f"{self.paths['record']} {_CHANGED}; {_WAYS_OUT}")
@@ -173,8 +178,9 @@ class Question:
             raise RecordError(f"{path} {why}; move it away, or choose another folder (model.evaluation.save_dir)")
 
     def _is_of(self, record: EvidenceRecord) -> bool:
-        same_scan = record.scan_sha256 == self.scan_sha256 and record.modality in (self.modality, None)
-        return same_scan and _is_asked(record, self.job, self.identity)
+        same_voxels = record.scan_sha256 == self.scan_sha256 and record.modality in (self.modality, None)
+        same_grid = record.orientation in (self.orientation, None)
+        return same_voxels and same_grid and _is_asked(record, self.job, self.identity)
 
 
 def pose(job: Job, volume: Volume, identity: Mapping[str, Any]) -> Question:
@@ -185,12 +191,13 @@ def pose(job: Job, volume: Volume, identity: Mapping[str, Any]) -> Question:
         volume: The scan.
         identity: Of the policy and the propagator, as plain values.
     """
-    return Question(job, hash_volume(volume), volume.modality, mask_suffix(volume), identity)
+    orientation = stored_orientation(volume)
+    return Question(job, hash_volume(volume), volume.modality, orientation, mask_suffix(volume), identity)
 
 
 def pose_unread(job: Job, scan: KnownScan, identity: Mapping[str, Any]) -> Question:
     """As ``pose``, for a scan that is known without being read."""
-    return Question(job, scan.sha256, scan.modality, suffix_beside(job.scan), identity)
+    return Question(job, scan.sha256, scan.modality, scan.orientation, suffix_beside(job.scan), identity)
 
 
 def _is_asked(record: EvidenceRecord, job: Job, identity: Mapping[str, Any]) -> bool:

@@ -88,17 +88,17 @@ def run_jobs(
         read: Reads a scan; called with its path, and with ``series`` when a job names one.
         progress: Called after every job.
         dicom: DICOM outputs to write beside every mask.
-        read_all: Read every scan, also one that did not change since it was answered; for a ``read`` that is given a
-            modality or the like.
-        html: Write ``answers.html``, one page that shows every answer, those of earlier runs too; it reads every scan.
+        read_all: Read every scan, also one that was answered and did not change; for a ``read`` with settings.
+        html: Write ``answers.html``, which shows every answer, those of earlier runs too; it reads every scan.
 
     Raises:
         CheckpointError: The segmenter lacks weights.
         ConfigError: DICOM outputs are asked for, and no scan is DICOM.
         MissingExtraError: They are asked for, and what writes them is not installed.
+        RecordError: A file in the place of the summary or the page was written by no batch.
         KeyboardInterrupt: After a stop, when the summary has been written.
     """
-    _require_dicom(jobs, dicom)
+    _require_possible(jobs, dicom, Path(out), html)
     require_ready(segmenter.propagator, segmenter.policy)
     with hear_stops() as stops:
         identity = plain_values(segmenter.identity())
@@ -125,8 +125,11 @@ def run_jobs(
     return summary
 
 
-def _require_dicom(jobs: Sequence[Job], dicom: DicomOutputs) -> None:
-    """Refuse DICOM outputs that no job can have, before a model is loaded."""
+def _require_possible(jobs: Sequence[Job], dicom: DicomOutputs, out: Path, html: bool) -> None:
+    """Refuse what cannot be written, before a model is loaded: over files of others, or DICOM that no job can have."""
+    Summary.require_free(out)
+    if html:
+        BatchPage.require_free(out)
     if not dicom:
         return
     if find_spec("highdicom") is None:

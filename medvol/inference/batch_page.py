@@ -17,8 +17,9 @@ from medvol.inference.answers import Answer
 from medvol.inference.jobs import Job
 from medvol.inference.repropagation import lacks_its_mask
 from medvol.inference.segmentation import Segmentation
-from medvol.inference.summary import Outcome
+from medvol.inference.summary import Outcome, require_own
 from medvol.pages.answers import PageAnswer
+from medvol.pages.document import MARK
 
 PAGE_FILE = "answers.html"
 """The page of a batch, beside its summary."""
@@ -99,6 +100,15 @@ class BatchPage:
         self._page = new_page()
         self._shown: dict[Job, PageAnswer] = {}
         self._words: dict[Job, str] = {}
+
+    @staticmethod
+    def require_free(folder: Path) -> None:
+        """Refuse to replace a page that is none of a batch.
+
+        Raises:
+            RecordError: There is such a file.
+        """
+        require_own(folder / PAGE_FILE, MARK)
 
     def keep_words(self, job: Job, words: str) -> None:
         """Keep what was said where it is no answer."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from medvol.core.errors import EvidenceParseError, PropagationError, UntrustedAnswerError, explain_os_error
 from medvol.core.json_file import write_json
-from medvol.core.types import Completion
 from medvol.inference.answers import Question
-from medvol.inference.record_content import describe_looks
+from medvol.inference.record_content import describe_looks, describe_scan
 from medvol.inference.records import FAILED_SUFFIX
+from medvol.rollouts.groups import Group
 
 SCHEMA = "medvol-failure/1"
 _OF_THE_ANSWER = EvidenceParseError | PropagationError | UntrustedAnswerError
@@ -19,12 +19,12 @@ _OF_THE_ANSWER = EvidenceParseError | PropagationError | UntrustedAnswerError
 log = logging.getLogger(__name__)
 
 
-def save_failure(question: Question, completion: Completion, error: Exception) -> Path | None:
+def save_failure(question: Question, group: Group, error: Exception) -> Path | None:
     """Write the policy's own words beside the place of the answer, as ``NAME.failed.json``.
 
     Args:
         question: What was asked.
-        completion: What was said.
+        group: Its scan, and what was said.
         error: Why there is no mask.
 
     Returns:
@@ -32,7 +32,7 @@ def save_failure(question: Question, completion: Completion, error: Exception) -
     """
     if not isinstance(error, _OF_THE_ANSWER):
         return None
-    job = question.job
+    job, completion = question.job, group.answer.completion
     content = {
         "schema": SCHEMA,
         "medvol": version("medvol-r1"),
@@ -41,7 +41,7 @@ def save_failure(question: Question, completion: Completion, error: Exception) -
         "detail": str(error),
         "completion": completion.text,
         **describe_looks(completion.looks),
-        "scan": {"path": str(job.scan), "series": job.series, "sha256": question.scan_sha256},
+        "scan": {**describe_scan(group.case.volume), "path": str(job.scan), "series": job.series},
         **question.identity,
     }
     try:

@@ -15,6 +15,7 @@ from medvol.core.atomic_files import write_whole
 from medvol.core.errors import explain_os_error
 from medvol.core.json_file import parse_json
 from medvol.core.types import Modality, Volume
+from medvol.imaging.geometry import stored_orientation
 from medvol.imaging.scan_files import ScanStamp, stamp_scan
 from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.names import place
@@ -32,11 +33,13 @@ class KnownScan:
     Args:
         sha256: Hash of its voxels and geometry.
         modality: What it was read as.
+        orientation: Which way the axes of its file run, in three letters.
         shape: (Z, Y, X).
     """
 
     sha256: str
     modality: Modality
+    orientation: str
     shape: tuple[int, int, int]
 
 
@@ -74,7 +77,7 @@ class KnownScans:
             volume: As it was read.
         """
         if stamp.settled and stamp_scan(scan).text == stamp.text:
-            known = KnownScan(hash_volume(volume), volume.modality, volume.shape)
+            known = KnownScan(hash_volume(volume), volume.modality, stored_orientation(volume), volume.shape)
             self._found[_key(scan, series)] = {"stamp": stamp.text, "scan": asdict(known)}
 
     def write(self) -> None:
@@ -105,6 +108,7 @@ def _check(kept: Mapping[str, Any]) -> KnownScan:
     """Raises ValueError for what was not written here."""
     z, y, x = kept["shape"]
     sizes = all(isinstance(size, int) and size > 0 for size in (z, y, x))
-    if not sizes or kept["modality"] not in get_args(Modality) or not re.fullmatch(r"[0-9a-f]{64}", kept["sha256"]):
+    texts = re.fullmatch(r"[0-9a-f]{64}", kept["sha256"]) and re.fullmatch(r"[LRAPSI]{3}", kept["orientation"])
+    if not sizes or not texts or kept["modality"] not in get_args(Modality):
         raise ValueError(f"no scan: {kept}")
-    return KnownScan(kept["sha256"], kept["modality"], (z, y, x))
+    return KnownScan(kept["sha256"], kept["modality"], kept["orientation"], (z, y, x))

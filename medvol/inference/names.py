@@ -29,18 +29,19 @@ _FORBIDDEN = re.compile(r'[/\\:*?"<>|]+')
 
 
 def digest_question(
-    scan_sha256: str, modality: str, series: str | None, query: str, identity: Mapping[str, Any]
+    scan_sha256: str, modality: str, orientation: str, series: str | None, query: str, identity: Mapping[str, Any]
 ) -> str:
     """Digits that tell one question from another: what is asked, about which voxels, and who answers.
 
     Args:
         scan_sha256: Hash of the scan's voxels and geometry; where the file lies and what it is called does not count.
         modality: What it was read as, which decides what the policy sees.
+        orientation: Which way the axes of its file run, which decides the grid of the mask.
         series: What the series was named by, or None.
         query: The question to the letter.
         identity: Of the policy and the propagator, as plain values.
     """
-    asked = [scan_sha256, modality, series, query, identity["policy"], identity["propagator"]]
+    asked = [scan_sha256, modality, orientation, series, query, identity["policy"], identity["propagator"]]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 

@@ -66,7 +66,7 @@ def _write_answer(
     if isinstance(answer, MedvolError):
         if page is not None:
             page.keep_words(job, group.answer.completion.text)
-        return tell_failure(job, answer, save_failure(question, group.answer.completion, answer))
+        return tell_failure(job, answer, save_failure(question, group, answer))
     try:
         with hold():
             paths, failure = _save(answer, question, dicom)

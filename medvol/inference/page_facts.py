@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
@@ -15,16 +16,26 @@ from medvol.pages.answers import Correction, Fact
 
 _UNTOLD = "not told"
 
+_PATH = re.compile(r"""(?<![\w.:/\\<-])(?:~|[A-Za-z]:)?[/\\][^\s'"<>|*?;]+(?:[/\\][^\s'"<>|*?;]*)*""")
+"""A whole path in a sentence; one with a space in it ends there, and so only its first part."""
+
 
 def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record whose paths are names only: folders may say who the patient is, or who works here."""
     plain = plain_values(record)
+    if isinstance(plain.get("not_written"), dict):
+        plain["not_written"] = {kind: hide_folders(str(reason)) for kind, reason in plain["not_written"].items()}
     scan = plain.get("scan")
     if isinstance(scan, dict) and isinstance(scan.get("path"), str):
         scan["path"] = _last(scan["path"])
     for role in ("policy", "propagator"):
         plain[role] = _strip(plain.get(role, {}))
     return plain
+
+
+def hide_folders(text: str) -> str:
+    """A sentence whose paths are names only, whichever they are."""
+    return _PATH.sub(lambda found: _last(found.group()), text)
 
 
 def scan_name(record: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +34,12 @@ def describe_evidence(evidence: Evidence, volume: Volume) -> dict[str, Any]:
     ]
     listed = {"further": [{**boxes, **place} for boxes, place in further]} if further else {}
     return {"absent": False, **said[0], "rationale": evidence.rationale, **said[1], **listed}
+
+
+def digest_anchor(evidence: Evidence) -> str:
+    """Hexadecimal digits that tell slices and boxes from others, as a record keeps them; their order does not count."""
+    anchors = [(anchor.key_slice, _rounded(anchor.boxes)) for anchor in evidence.anchors]
+    return hashlib.sha256(json.dumps(sorted(anchors, key=str)).encode()).hexdigest()
 
 
 def describe_looks(looks: Sequence[Look]) -> dict[str, Any]:

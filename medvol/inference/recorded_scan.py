@@ -28,7 +28,25 @@ def place_scan(scan: str, record: Path) -> Path:
     found = next((place for place in above if place.exists()), None)
     if found is None:
         return named
-    return found if record.is_absolute() else Path(os.path.relpath(found))
+    return found if record.is_absolute() else path_from(Path(), found)
+
+
+def path_from(folder: Path, path: Path) -> Path:
+    """A path as it reads from a folder: a relative one that leads to the same place over all links, or the whole path.
+
+    Args:
+        folder: From where; it need not exist.
+        path: What it leads to.
+    """
+    whole = path.resolve()
+    for start, end in ((folder, path), (folder.resolve(), whole)):
+        try:
+            told = Path(os.path.relpath(end, start))
+        except ValueError:  # on another drive
+            break
+        if (folder / told).resolve() == whole:
+            return told
+    return whole
 
 
 def require_scan(scan: str, record: Path) -> Path:

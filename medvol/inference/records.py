@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
 from medvol.core.looks import Look
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.dicom.outputs import KINDS
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
+from medvol.imaging.geometry import axis_codes
 from medvol.inference.readings import Reading, take_reading
 from medvol.inference.record_fields import RecordFields
 
@@ -66,6 +69,7 @@ class EvidenceRecord:
         with_patient: True when they say who the patient is.
         modality: What the scan was read as; None where the record does not say.
         read_with: What the reader was given besides the scan, such as a modality; None where the record does not say.
+        orientation: Which way the axes of the scan's file run, such as ``RAS``; None where the record does not say.
         reading: What a person made of an answer; None for a policy's own.
         looks: Every look of a policy that looks more than once; empty for other policies.
         described: What it says under ``evidence``, as it stands there: the places of the anchor that are written for
@@ -90,6 +94,7 @@ class EvidenceRecord:
     with_patient: bool = False
     modality: str | None = None
     read_with: Mapping[str, Any] | None = None
+    orientation: str | None = None
     reading: Reading | None = None
     looks: tuple[Look, ...] = ()
     described: Mapping[str, Any] = field(default_factory=dict)
@@ -137,9 +142,7 @@ def read_record(path: str | Path) -> EvidenceRecord:
         query=fields.text("query"),
         evidence=fields.evidence("evidence"),
         completion=fields.text("completion", may_be_empty=True),
-        scan_path=fields.optional_text("scan.path"),
-        scan_sha256=fields.text("scan.sha256"),
-        series=fields.optional_text("scan.series") if "series" in fields.get("scan") else None,
+        **scan_fields(fields),
         mask_file=fields.file_name("mask.file"),
         mask=fields.mapping("mask"),
         not_written=fields.mapping("not_written"),
@@ -150,12 +153,43 @@ def read_record(path: str | Path) -> EvidenceRecord:
         confidence=fields.mapping("confidence") if fields.content.get("confidence") is not None else {},
         dicom=frozenset(fields.mapping("dicom.files")).intersection(KINDS) if says_dicom else frozenset(),
         with_patient=fields.flag("dicom.with_patient") if says_dicom else False,
-        modality=fields.optional_text("scan.modality") if "modality" in fields.get("scan") else None,
-        read_with=_read_settings(fields) if "read_with" in fields.get("scan") else None,
         reading=_read_reading(fields),
         looks=fields.looks() if "looks" in fields.content else (),
         described=fields.mapping("evidence"),
     )
+
+
+def scan_fields(fields: RecordFields) -> dict[str, Any]:
+    """What ``EvidenceRecord`` keeps of a scan, under its own names: which it is, and how it was read.
+
+    Raises:
+        RecordError: A field is missing or of the wrong type.
+    """
+    told = fields.mapping("scan")
+    return {
+        "scan_path": fields.optional_text("scan.path"),
+        "scan_sha256": fields.text("scan.sha256"),
+        "series": fields.optional_text("scan.series") if "series" in told else None,
+        "modality": fields.optional_text("scan.modality") if "modality" in told else None,
+        "read_with": _read_settings(fields) if "read_with" in told else None,
+        "orientation": _read_orientation(fields) if "affine_stored" in told else None,
+    }
+
+
+def _read_orientation(fields: RecordFields) -> str:
+    """Which way the axes of the scan's file run, in three letters.
+
+    Raises:
+        RecordError: What it says of them is no affine.
+    """
+    given = fields.get("scan.affine_stored")
+    try:
+        affine = np.array(given, np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError
+        return axis_codes(affine)
+    except (TypeError, ValueError, np.linalg.LinAlgError) as error:
+        raise RecordError(f"{fields.path}: scan.affine_stored is {given!r:.80}; {_REMEDY}") from error
 
 
 def _read_settings(fields: RecordFields) -> Mapping[str, Any]:

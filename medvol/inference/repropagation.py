@@ -16,7 +16,7 @@ from medvol.core.types import Completion, Evidence, Volume
 from medvol.grounding.grammar import find_evidence
 from medvol.guarding.guard import identify
 from medvol.imaging.volume_hash import hash_volume
-from medvol.inference.record_content import describe_evidence
+from medvol.inference.record_content import describe_evidence, digest_anchor
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation
 from medvol.rollouts.masks import follow_anchors
@@ -96,9 +96,9 @@ def require_edit_is_read(volume: Volume, record: EvidenceRecord) -> None:
     Such an edit would be lost in silence: the mask would be the one before it.
 
     Raises:
-        RecordError: Slice and boxes are as the policy said, and another field of the evidence says something else.
+        RecordError: Slice and boxes are those of the mask, and another field of the evidence says something else.
     """
-    if was_moved(volume, record):
+    if not _is_as_written(volume.shape, record):
         return
     written = record.described, describe_evidence(record.evidence, volume)
     said, expected = ([content, *content.get("further", [])] for content in written)
@@ -123,7 +123,13 @@ def lacks_its_mask(shape: tuple[int, int, int], record: EvidenceRecord) -> bool:
         shape: Of the scan, (Z, Y, X).
         record: Of the answer.
     """
-    return bool(record.mask_file) and not record.edited and not _is_own_words(record, shape)
+    return bool(record.mask_file) and _is_as_written(shape, record) is False
+
+
+def keeps_its_anchor(record: EvidenceRecord) -> bool | None:
+    """Whether the mask beside a record was made from its slice and boxes; None where the record does not tell."""
+    made_from = record.mask.get("anchor_sha256")
+    return made_from == digest_anchor(record.evidence) if isinstance(made_from, str) else None
 
 
 def require_inside(volume: Volume, evidence: Evidence) -> None:
@@ -152,6 +158,12 @@ def require_looks_inside(volume: Volume, looks: Sequence[Look]) -> None:
             first, stop = getattr(look.region, axis)
             if stop > size:
                 raise RecordError(f"looks[{i}].region.{axis} is [{first}, {stop}]; the scan has {size} voxels there")
+
+
+def _is_as_written(shape: tuple[int, int, int], record: EvidenceRecord) -> bool | None:
+    """Whether nobody changed slice and boxes in the file; None where that cannot be told."""
+    kept = keeps_its_anchor(record)
+    return _is_own_words(record, shape) if kept is None and not record.edited else kept
 
 
 def _is_own_words(record: EvidenceRecord, shape: tuple[int, int, int]) -> bool:

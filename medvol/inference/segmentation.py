@@ -28,7 +28,7 @@ from medvol.inference.names import require_name, require_not_scan
 from medvol.inference.notebook import NotebookView, show_in_notebook
 from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
-from medvol.inference.record_content import describe_evidence, describe_looks, describe_scan
+from medvol.inference.record_content import describe_evidence, describe_looks, describe_scan, digest_anchor
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, answer_paths, find_record, mask_suffix, plain_values
 from medvol.pages.answers import PageAnswer
 
@@ -243,6 +243,7 @@ def describe_segmentation(
     """
     provenance, volume = segmentation.provenance, segmentation.volume
     unit = "HU" if volume.modality == "CT" else None
+    made_from = {"file": mask_file, "anchor_sha256": digest_anchor(segmentation.evidence)}
     return {
         "schema": SCHEMA,
         "medvol": version("medvol-r1"),
@@ -251,7 +252,7 @@ def describe_segmentation(
         "edited": bool(provenance.get("edited", False)),
         "completion": segmentation.completion.text,
         **describe_looks(segmentation.completion.looks),
-        "mask": {"file": mask_file, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
+        "mask": {**made_from, **measure_mask(volume.voxels, segmentation.mask, volume.spacing, unit)},
         "overlay": {"file": overlay_file},
         "dicom": None if dicom is None else dict(dicom),
         "confidence": None if segmentation.confidence is None else segmentation.confidence.to_dict(),

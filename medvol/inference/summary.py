@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medvol.core.atomic_files import write_whole
+from medvol.core.errors import RecordError
 from medvol.core.json_file import write_json
 from medvol.core.visible_text import show
 from medvol.inference.confidence import read_warnings
@@ -21,6 +22,11 @@ from medvol.inference.records import EvidenceRecord
 SCHEMA = "medvol-summary/1"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "answers.csv"
+
+_HEAD_BYTES = 4096
+
+_FORMULAS = ("=", "+", "-", "@")
+"""How a cell begins that a spreadsheet would compute."""
 
 Status = Literal["done", "skipped", "failed", "not run"]
 
@@ -103,14 +109,28 @@ class Summary:
         return {"schema": SCHEMA, "counts": counts, **self.identity, "cases": [asdict(o) for o in self.outcomes]}
 
     def to_csv(self) -> str:
-        """A row for every job; of text only what can be read, ``summary.json`` has it to the letter."""
+        """A row for every job; of text only what can be read, and nothing that a spreadsheet takes for a formula.
+
+        ``summary.json`` has it to the letter.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, [column.name for column in fields(Outcome)])
         writer.writeheader()
         for outcome in self.outcomes:
             cells = {**asdict(outcome), "warnings": "; ".join(outcome.warnings)}.items()
-            writer.writerow({name: show(cell) if isinstance(cell, str) else cell for name, cell in cells})
+            writer.writerow({name: _as_text(cell) if isinstance(cell, str) else cell for name, cell in cells})
         return text.getvalue()
+
+    @staticmethod
+    def require_free(folder: Path) -> None:
+        """Refuse to replace files of these names that are none of a batch.
+
+        Raises:
+            RecordError: There is such a file.
+        """
+        first_columns = ",".join(column.name for column in fields(Outcome)[:4])
+        require_own(folder / SUMMARY_FILE, SCHEMA)
+        require_own(folder / TABLE_FILE, first_columns)
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json`` and ``answers.csv``."""
@@ -133,6 +153,29 @@ class Summary:
             why = f"warning: {'; '.join(outcome.warnings)}"
             table.add_row(*(Text(show(text)) for text in (outcome.scan, outcome.query, why)))
         return table
+
+
+def require_own(path: Path, own: str) -> None:
+    """Refuse to replace a file that holds something else.
+
+    Args:
+        path: What will be written; a file need not be there.
+        own: Text that stands near the beginning of what a batch writes.
+
+    Raises:
+        RecordError: The file does not hold it.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if own.encode() not in file.read(_HEAD_BYTES):
+            raise RecordError(f"{path} is there already and was written by no batch; choose another --out")
+
+
+def _as_text(cell: str) -> str:
+    """A text for a cell of a table: an apostrophe keeps a spreadsheet from computing it."""
+    shown = show(cell)
+    return f"'{shown}" if shown.startswith(_FORMULAS) else shown
 
 
 def measured(record: EvidenceRecord) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from medvol.core.visible_text import show
 
 _HERE = Path(__file__).parent
 
+MARK = '<meta name="generator" content="medvol '
+"""Stands near the beginning of every document of ours."""
+
 
 def render_document(
     template: str,

@@ -27,6 +27,8 @@ class ScriptedPolicy(Policy):
         num_slices: int = 64,
         max_anchors: int = 1,
     ) -> None:
+        if isinstance(answers, str):
+            raise ConfigError(f"answers is the text {answers[:80]!r}; give a list of texts")
         if not answers:
             raise ConfigError("ScriptedPolicy needs at least one answer, answers is empty")
         self.answers = tuple(answers)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_WORKERS: WeakSet[BaseProcess] = WeakSet()
 
 
 class Terminated(KeyboardInterrupt):
@@ -94,6 +98,24 @@ def hear_stops(at_once: bool = False) -> Iterator[Stops]:
 
 
 def leave_stops_to_main(worker: int) -> None:
-    """Ignore the signals in a process that prepares cases: a terminal sends them to all, and the main one decides."""
+    """Ignore the signals in a process that prepares cases: a terminal sends them to all, and the main one decides.
+
+    The main process has to end it by ``end_with_main``, since the standard library would wait for it for ever.
+    """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_main(workers: Iterable[BaseProcess]) -> None:
+    """End processes that ignore signals when this one ends, however it ends."""
+    if not _WORKERS:
+        atexit.register(_end_workers)  # runs before the standard library waits for them
+    _WORKERS.update(workers)
+
+
+def _end_workers() -> None:
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's answer to it raises
+    for worker in list(_WORKERS):
+        with suppress(OSError, ValueError):
+            worker.kill()

@@ -116,8 +116,13 @@ def check_identity(component: Any) -> None:
 @cache
 def _import_alone(module: str) -> tuple[str, str]:
     """Heavy libraries that a module imports in a fresh interpreter, and the end of its error; empty without."""
-    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    code = (
+        f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); import {module}; "
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(sys.path)], capture_output=True, text=True, timeout=120, check=False
+    )
     return done.stdout.strip(), done.stderr[-300:] if done.returncode else ""
 
 

@@ -10,6 +10,7 @@ from medvol.core.roles import RolloutEngine, TrainablePolicy
 from medvol.core.types import Completion, Sampling
 from medvol.testing.component_checks import require
 from medvol.testing.policy_checks import make_prompts
+from medvol.testing.trainable_checks import move_weights
 
 _SAMPLING = Sampling(temperature=0.9, max_new_tokens=4, seed=5)
 _GAP = 0.01
@@ -51,7 +52,7 @@ def _run(engine: RolloutEngine, changes: int) -> list[list[list[Completion]]]:
     try:
         for number in range(changes + 1):
             if number:
-                _change(policy)
+                move_weights(policy)
             engine.sync()
             answers = asked.generate(prompts, _N, _SAMPLING)
             engine.rest()
@@ -76,15 +77,6 @@ def _make_policy() -> TrainablePolicy:
     policy: TrainablePolicy = POLICIES.get("TinyPolicy")(template=template)
     policy.load().eval()
     return policy
-
-
-def _change(policy: TrainablePolicy) -> None:
-    import torch
-
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        for parameter in policy.trainable_parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
 
 
 ENGINE_CHECKS = (check_completions, check_weights_are_followed, check_stop)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvol.core.errors import MedvolError
 from medvol.core.prompts import Prompt
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     import torch
 
 _SAME = 1e-4
+_ROUGH = 0.05
+"""Of networks that compute in bfloat16."""
+_FEW = 0.1
+"""Share of a change of the weights that rounding may make of it."""
 ANSWERS = (
     '<think>it is bright</think><answer>[{"slice": 4, "bbox_2d_list": [[500, 300, 700, 500]]}]</answer>',
     "<think>nothing is there</think><answer>[]</answer>",
@@ -35,6 +41,10 @@ def check_encode(policy: TrainablePolicy) -> None:
     require(completion.text == ANSWERS[0], f"the text {ANSWERS[0]!r}", repr(completion.text), "keep the text")
     fine = ids.ndim == 1 and ids.dtype == np.int64 and len(ids) > 1
     require(fine, "token ids (T,) int64, T > 1", f"{ids.dtype} {ids.shape}", "encode text and end token")
+    ends = [policy.encode(text).token_ids.tolist() for text in ANSWERS]
+    ended = len({ids[-1] for ids in ends}) == 1 and all(ids[-1] not in ids[:-1] for ids in ends)
+    last = [ids[-1] for ids in ends]
+    require(ended, "one end token, at the end of every answer and nowhere else", last, "add the end token")
 
 
 def check_log_probs_form(policy: TrainablePolicy) -> None:
@@ -103,9 +113,41 @@ def check_reference_has_no_gradient(policy: TrainablePolicy) -> None:
     require(not tracked, "scores without gradient", "scores that ask for one", "work under torch.no_grad()")
 
 
+def check_reference_stays(policy: TrainablePolicy) -> None:
+    """The reference scores as it did, however the weights move."""
+    prompts, completions = _answered(policy)
+    before, was = _flat(policy.reference_log_probs(prompts, completions)), _flat(policy.log_probs(prompts, completions))
+    with moved_weights(policy):
+        gap = _gap(before, _flat(policy.reference_log_probs(prompts, completions)))
+        moved = _gap(was, _flat(policy.log_probs(prompts, completions)))
+    require(
+        gap <= max(_SAME, _FEW * moved),
+        "reference scores that stay when the weights move",
+        f"a change of {gap:.3g} where the policy's own scores change by {moved:.3g}",
+        "score under a frozen copy of the weights at the start",
+    )
+
+
+def check_log_probs_are_those_of_the_draw(policy: TrainablePolicy) -> None:
+    """What was drawn at a temperature has the log-probabilities that it was drawn with, where the policy tells them."""
+    prompts, warm = make_prompts(policy), 0.7
+    answers = policy.generate(prompts, 2, Sampling(warm, 24, seed=3))
+    if any(answer.log_probs is None for rows in answers for answer in rows):
+        return
+    drawn = np.concatenate([np.asarray(answer.log_probs) for rows in answers for answer in rows])
+    gap = _gap(drawn, _flat(policy.log_probs(prompts, answers, warm)))
+    require(
+        gap <= _ROUGH,
+        f"log-probabilities within {_ROUGH} of those that generate gives at temperature {warm}",
+        f"{gap:.3g}",
+        "divide the scores by the temperature in both",
+    )
+
+
 def check_folder_opens(policy: TrainablePolicy) -> None:
-    """A saved folder is opened by the policy that wrote it, which answers as before."""
-    with tempfile.TemporaryDirectory() as place:
+    """A saved folder is opened by the policy that wrote it, which scores and answers as before, after training too."""
+    untrained = _flat(policy.log_probs(*_answered(policy)))
+    with moved_weights(policy), tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         policy.save(folder)
         try:
@@ -115,7 +157,45 @@ def check_folder_opens(policy: TrainablePolicy) -> None:
             raise AssertionError(f"expected a folder that can be opened; got {error}; {mend}") from error
         require(type(again) is type(policy), f"a {type(policy).__name__}", type(again).__name__, "leave save as it is")
         before, after = _greedy(policy), _greedy(again)
-        require(after == before, f"the same greedy answers, {before}", after, "write all weights, and read them")
+        scores, mend = _flat(policy.log_probs(*_answered(policy))), "write all weights as they are now, and read them"
+        gap, moved = _gap(scores, _flat(again.log_probs(*_answered(again)))), _gap(scores, untrained)
+        fine = gap <= max(_SAME, _FEW * moved)
+        require(fine, "the same log-probabilities", f"ones that are {gap:.3g} apart", mend)
+        require(after == before, f"the same greedy answers, {before}", after, mend)
+
+
+@contextmanager
+def moved_weights(policy: TrainablePolicy) -> Iterator[None]:
+    """Let every trainable parameter be another one in the block, as after some training."""
+    import torch
+
+    parameters = list(policy.trainable_parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    move_weights(policy)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+
+
+def move_weights(policy: TrainablePolicy) -> None:
+    """Change every trainable parameter a little."""
+    import torch
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        for parameter in policy.trainable_parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+
+
+def _flat(scores: list[list[torch.Tensor]]) -> NDArray[np.float64]:
+    return np.concatenate([row.detach().float().cpu().numpy().astype(np.float64) for rows in scores for row in rows])
+
+
+def _gap(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float(np.abs(one - other).max()) if one.shape == other.shape else float("inf")
 
 
 def _greedy(policy: TrainablePolicy) -> list[str]:
@@ -148,5 +228,7 @@ TRAINABLE_CHECKS: tuple[Callable[[TrainablePolicy], None], ...] = (
     check_gradient_reaches_parameters,
     check_gradient_stays_in_trainable_parameters,
     check_reference_has_no_gradient,
+    check_reference_stays,
+    check_log_probs_are_those_of_the_draw,
     check_folder_opens,
 )

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, MedvolError
+from medvol.core.notices import tell_once
 from medvol.core.ranges import require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
@@ -23,6 +24,7 @@ from medvol.terminal.stops import Stops
 from medvol.training.accumulation import within_accumulation
 from medvol.training.checkpoint_files import use_whole_files
 from medvol.training.export import NETWORK
+from medvol.training.former_run import CHECKPOINTS
 from medvol.training.gathering import read_trained_on
 from medvol.weights.model_loading import require_same_kinds
 from medvol.weights.tensor_file import read_tensors
@@ -31,9 +33,6 @@ Network = TypeVar("Network")
 
 SPEC = "medvol_spec"
 """Key of the module's spec in a checkpoint."""
-
-CHECKPOINTS = "checkpoints"
-"""Folder of a run's checkpoints."""
 
 LAST = "last.ckpt"
 """The checkpoint that a stopped run goes on from."""
@@ -128,7 +127,10 @@ class SpecCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the best checkpoint, and the last one with what is the best."""
-        super().on_validation_end(trainer, pl_module)
+        if self.monitor is None or trainer.sanity_checking or self.monitor in trainer.callback_metrics:
+            super().on_validation_end(trainer, pl_module)
+        else:
+            tell_once(f"{self.monitor} is not known: no validation case shows its target, so no checkpoint is the best")
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not within_accumulation(trainer):
             self._reach_boundary(trainer, True)
 

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from medvol.core.atomic_files import hold
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints; a fit holds its lock."""
+
 _KEPT = ".former-run"
 _DOOMED = ".former-run-doomed"
 
@@ -38,6 +43,16 @@ class FormerRun:
             kept.rename(doomed)  # from here on a stop cannot bring back a part of it
         if doomed.exists():
             shutil.rmtree(doomed)
+
+
+def recover(folder: Path) -> None:
+    """Put back what a fit set aside that was killed before its first step; a fit that goes on there is left alone.
+
+    Args:
+        folder: Of the run; need not be there.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError, BlockingIOError), hold(folder / CHECKPOINTS, wait=False):
+        put_back(folder)
 
 
 def put_back(folder: Path) -> None:

@@ -183,7 +183,7 @@ class GRPOModule(TrainingModule):
         """Choose how the queries of one volume are worded, and the seed of the completions."""
         for case in cases:
             require_target(case)
-        queries = [reword_query(case.query.text, rng, self.reword) for case in cases]
+        queries = [reword_query(case.query, rng, self.reword) for case in cases]
         seed = int(rng.integers(2**31))
         return queries, Sampling(self.rollouts.temperature, self.evaluation.max_new_tokens, seed)
 

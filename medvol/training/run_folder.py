@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from medvol.core.atomic_files import hold, hold_made
+from medvol.core.atomic_files import hold_made
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
-from medvol.training.checkpoint import CHECKPOINTS
-from medvol.training.former_run import put_back
+from medvol.training.former_run import CHECKPOINTS, put_back, recover
 
 _WORDS = ("best", "last")
 _RESULTS = (
@@ -118,8 +117,7 @@ class RunFolder:
 
     def recover(self) -> None:
         """Put back what a fit set aside that was killed before its first step."""
-        with suppress(FileNotFoundError, BlockingIOError), hold(self.path / CHECKPOINTS, wait=False):
-            put_back(self.path)
+        recover(self.path)
 
     @contextmanager
     def _undone(self, began: Callable[[], bool]) -> Iterator[None]:

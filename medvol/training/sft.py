@@ -150,6 +150,6 @@ class SFTModule(TrainingModule):
 
     def _prepare(self, case: Case, row: Row, rng: np.random.Generator) -> Lesson:
         template = self.policy.template
-        prompt = Prompt(row.slices, reword_query(case.query.text, rng, self.reword), template)
+        prompt = Prompt(row.slices, reword_query(case.query, rng, self.reword), template)
         truth = write_answer(case, row.slices, self.answers, self.evaluation.split_boxes, template, rng)
         return Lesson(case, row, prompt, truth, self.policy.encode(truth.text))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.suggestions import suggest
 from medvol.core.types import Case, Volume
+from medvol.queries.directions import find_direction
 
 INTENSITY = (
     *("RandomNoise", "RandomBlur", "RandomGamma", "RandomBiasField", "RandomGhosting", "RandomMotion"),
@@ -40,13 +40,6 @@ MAX_DISPLACEMENT_MM = 15.0
 
 _RESERVED = ("include", "exclude", "keep", "parse_input", "label_keys", "copy", "label_interpolation", "check_shape")
 _AXES = {0: "LR", 1: "AP", 2: "SI"}
-_DIRECTION_WORDS = {
-    "LR": re.compile(r"\b(left|right|sides?|lateral|[LR])\b", re.IGNORECASE),
-    "AP": re.compile(r"\b(front|back|behind|before|anterior|posterior|dorsal|ventral)\b", re.IGNORECASE),
-    "SI": re.compile(
-        r"\b(upper|lower|above|below|high(er|est)?|low(est)?|top|bottom|superior|inferior)\b", re.IGNORECASE
-    ),
-}
 
 
 class VolumeAugmentation:
@@ -125,11 +118,11 @@ class VolumeAugmentation:
         """
         words = f"{case.query.text} {case.query.target} {case.query.meaning}".replace("_", " ")
         for axis in sorted(self._turned):
-            found = _DIRECTION_WORDS[axis].search(words)
+            found = find_direction(words, axis)
             if found:
                 raise ConfigError(
                     f"augment: a transform may turn the axis {axis} over, and the query {case.query.text!r} of case "
-                    f"{case.case_id} names {found.group()!r}; leave that transform out"
+                    f"{case.case_id} names {found!r}; leave that transform out"
                 )
 
     def _rename(self, volume: Volume, voxels: NDArray[np.float32], key: Sequence[int]) -> Volume:

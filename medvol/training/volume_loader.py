@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import active_children
 from typing import Any, cast
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
+from medvol.core.errors import DatasetError, MedvolError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
 from medvol.guarding.cases import list_volumes, look_up
-from medvol.terminal.stops import leave_stops_to_main
+from medvol.terminal.stops import end_with_main, leave_stops_to_main
 from medvol.training.volume_augmentation import VolumeAugmentation
 
 
@@ -90,7 +93,14 @@ def deal(batch: list[list[int]], rank: int, ranks: int) -> list[list[int]]:
     return batch[first:last]
 
 
-class VolumeGroups(Dataset[list[list[Case]]]):
+@dataclass(frozen=True)
+class Refusal:
+    """Takes the place of a batch that could not be prepared; torch would make a long text of the error."""
+
+    error: MedvolError
+
+
+class VolumeGroups(Dataset[Any]):
     """Looks a case data set up by lists of indices, each of one volume.
 
     Args:
@@ -105,14 +115,36 @@ class VolumeGroups(Dataset[list[list[Case]]]):
         self.seed = seed
         self.epoch = 0
 
-    def __getitem__(self, batch: list[list[int]]) -> list[list[Case]]:
-        return [self._look_up(indices) for indices in batch]
+    def __getitem__(self, batch: list[list[int]]) -> list[list[Case]] | Refusal:
+        """The cases of a batch; in another process an error of ours is handed over, and raised in the main one."""
+        try:
+            return [self._look_up(indices) for indices in batch]
+        except MedvolError as error:
+            if get_worker_info() is None:
+                raise
+            return Refusal(error)
 
     def _look_up(self, indices: list[int]) -> list[Case]:
         cases = [look_up(self.dataset, index) for index in indices]
+        _require_one_volume(cases)
         if self.augmentation is None:
             return cases
         return self.augmentation.apply(cases, (self.seed, self.epoch, indices[0]))
+
+
+def _require_one_volume(cases: Sequence[Case]) -> None:
+    """Refuse cases that a data set says are about one volume, where they are not: they are shown one drawing of it.
+
+    Raises:
+        DatasetError: Two of them have different volumes.
+    """
+    for case in cases[1:]:
+        one, other = cases[0].volume, case.volume
+        if (one.volume_id, one.shape) != (other.volume_id, other.shape):
+            raise DatasetError(
+                f"cases {cases[0].case_id} and {case.case_id} have one volume_key, and different volumes "
+                f"({one.volume_id!r:.80} and {other.volume_id!r:.80}); give each volume a key of its own"
+            )
 
 
 class VolumeLoader(DataLoader[Any]):
@@ -131,7 +163,12 @@ class VolumeLoader(DataLoader[Any]):
         if self.trained:  # Lightning gives the state back too late where it counts batches to plan the schedule
             sampler.skipped = self.trained()
         self._yielded = sampler.skipped
-        for batch in super().__iter__():
+        others = set(active_children())
+        batches = super().__iter__()
+        end_with_main(worker for worker in active_children() if worker not in others)
+        for batch in batches:
+            if isinstance(batch, Refusal):
+                raise batch.error
             self._yielded += 1
             yield batch
         self._yielded = 0
@@ -164,6 +201,6 @@ def load_volumes(groups: VolumeGroups, sampler: VolumeSampler, workers: int) -> 
     )
 
 
-def keep_batch(batch: list[list[Case]]) -> list[list[Case]]:
+def keep_batch(batch: Any) -> Any:
     """Collate nothing: volumes differ in size."""
     return batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from pathlib import Path
 from medvol.core.atomic_files import write_whole
 from medvol.core.errors import RecordError
 from medvol.grounding.box_text import BETWEEN, write_boxes
+from medvol.inference.recorded_scan import path_from, place_scan
+from medvol.inference.records import EvidenceRecord
+from medvol.inference.repropagation import keeps_its_anchor
 from medvol.viewing.entries import Entry
 from medvol.viewing.reading_folder import Head, ReadingFolder
 
@@ -47,7 +49,7 @@ def collect(entries: Iterable[Entry], readings: ReadingFolder, root: Path) -> Co
     left_out: Counter[str] = Counter()
     listed = list(entries)
     for entry, head in zip(listed, readings.heads(listed), strict=True):
-        reason = _why_not(head)
+        reason = _why_not(entry, head)
         if reason:
             left_out[reason] += 1
         else:
@@ -82,7 +84,7 @@ def _require_text(path: Path, row: dict[str, str]) -> None:
             raise RecordError(f"{path}: a table cannot hold {what}; rename the file") from None
 
 
-def _why_not(head: Head) -> str:
+def _why_not(entry: Entry, head: Head) -> str:
     """Why an answer is not in the table; empty when it is."""
     reading = head.record.reading
     if head.others:
@@ -94,19 +96,36 @@ def _why_not(head: Head) -> str:
         return "not read yet"
     if reading.verdict == "rejected":
         return "rejected"
+    if keeps_its_anchor(head.record) is False:
+        return "whose slice or boxes were changed in the file, after the mask was made"
     if head.record.scan_path is None:
         return "about a scan that lies in no file"
-    return "of a named DICOM series, which a table cannot name" if head.record.series else ""
+    if not _image_of(entry, head).exists():
+        return f"about a scan that is not there, such as {head.record.scan_path}"
+    return _what_no_table_says(head.record)
+
+
+def _what_no_table_says(record: EvidenceRecord) -> str:
+    """How a scan has to be read that a row cannot say; empty when it says all."""
+    if record.series:
+        return "of a named DICOM series, which a table cannot name"
+    told = [f"--{name}" for name in record.reader_settings if name != "modality"]
+    return f"about a scan that is read with {' and '.join(told)}, which a table cannot say" if told else ""
+
+
+def _image_of(entry: Entry, head: Head) -> Path:
+    """Where the scan of an answer lies."""
+    assert head.folder is not None, "a reading has a folder"
+    return entry.scan.path or place_scan(str(head.record.scan_path), head.folder / head.file)
 
 
 def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
     record = head.record
-    assert record.scan_path is not None, "_why_not has looked"
     assert head.folder is not None, "a reading has a folder"
-    evidence, image = record.evidence, _relative(entry.scan.path or Path(record.scan_path), root)
+    evidence, image = record.evidence, path_from(root, _image_of(entry, head)).as_posix()
     return {
         "image": image,
-        "mask": "" if evidence.absent else _relative(head.folder / record.mask_file, root),
+        "mask": "" if evidence.absent else path_from(root, head.folder / record.mask_file).as_posix(),
         "query": record.query,
         "patient": entry.patient,
         "modality": record.modality or "",
@@ -115,11 +134,3 @@ def _row(entry: Entry, head: Head, root: Path) -> dict[str, str]:
         "key_slice": "" if evidence.absent else BETWEEN.join(str(anchor.key_slice) for anchor in evidence.anchors),
         "boxes": BETWEEN.join(write_boxes(anchor.boxes.tolist()) for anchor in evidence.anchors),
     }
-
-
-def _relative(path: Path, root: Path) -> str:
-    """A path from the table's folder, with ``/`` between folders; the whole path where another drive holds it."""
-    try:
-        return Path(os.path.relpath(path, root)).as_posix()
-    except ValueError:
-        return path.resolve().as_posix()

@@ -228,7 +228,7 @@ class Desk:
             if not isinstance(answer, MedvolError):
                 record = save_segmentation(answer, job.folder, question.name)["record"]
                 return self._add(scan, open_answer(record, self._read))
-            kept = save_failure(question, groups[0].answer.completion, answer)
+            kept = save_failure(question, groups[0], answer)
         if kept is None:
             raise answer
         return self._add(scan, open_failure(kept, self._read))

@@ -21,7 +21,7 @@ from medvol.inference.jobs import answer_stem, case_name
 from medvol.inference.names import MAX_NAME_BYTES, cut
 from medvol.inference.record_fields import RecordFields
 from medvol.inference.recorded_scan import place_scan, require_scan
-from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read_record
+from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read_record, scan_fields
 from medvol.viewing.scans import Scan, make_id
 
 Reader = Callable[..., Volume]
@@ -95,7 +95,7 @@ def find_answers(folder: Path, read: Reader) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     problems: list[str] = []
     for path in sorted(folder.rglob("*.json")):
-        if not path.is_file() or not _is_answer(path):
+        if _is_hidden(path.relative_to(folder)) or not path.is_file() or not _is_answer(path):
             continue
         try:
             entry = open_failure(path, read) if path.name.endswith(FAILED_SUFFIX) else open_answer(path, read)
@@ -134,10 +134,8 @@ def open_failure(path: Path, read: Reader) -> Entry:
         query=fields.text("query"),
         evidence=NOTHING,
         completion=fields.text("completion", may_be_empty=True),
-        scan_path=fields.optional_text("scan.path"),
-        scan_sha256=fields.text("scan.sha256"),
         mask_file="",
-        series=fields.optional_text("scan.series"),
+        **scan_fields(fields),
         policy=fields.mapping("policy"),
         propagator=fields.mapping("propagator"),
     )
@@ -188,7 +186,8 @@ def question_entry(scan: Scan, about: EvidenceRecord) -> Entry:
     record = EvidenceRecord(
         about.query, NOTHING, "", about.scan_path, about.scan_sha256, "", series=about.series, modality=about.modality
     )
-    digest = sha256(repr(("question", about.scan_sha256, about.query)).encode()).hexdigest()
+    asked = ("question", about.scan_sha256, about.query, about.series, about.modality)
+    digest = sha256(repr(asked).encode()).hexdigest()
     name = answer_stem(case_name(Path(scan.name)), about.query)
     return Entry(make_id(digest), _stem(name), scan, record, digest)
 
@@ -199,6 +198,11 @@ def question_about(volume: Volume, query: str) -> EvidenceRecord:
     path = None if source is None or source.path is None else str(source.path)
     series = None if source is None else source.series or None
     return EvidenceRecord(query, NOTHING, "", path, hash_volume(volume), "", series=series, modality=volume.modality)
+
+
+def _is_hidden(path: Path) -> bool:
+    """True for what no person looks at, such as what a killed process was writing."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _is_answer(path: Path) -> bool:

@@ -69,6 +69,11 @@ class Gate:
             response = JSONResponse({"error": {"kind": "Refused", "detail": detail}}, status)
             await response(scope, receive, send_safely)
             return
+        if scope["path"] == f"/{self._key.decode()}":  # the page finds its files from the folder of its address
+            from starlette.responses import RedirectResponse
+
+            await RedirectResponse(f"{scope['path']}/", 308)(scope, receive, send_safely)
+            return
         await self._app({**scope, "path": _without_key(scope["path"]), "root_path": ""}, receive, send_safely)
 
     def _judge(self, scope: Scope) -> tuple[int, str] | None:

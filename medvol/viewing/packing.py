@@ -15,7 +15,6 @@ from medvol.core.errors import RecordError
 from medvol.core.types import Volume
 
 _LEAST, _MOST = -32768, 32767
-_SAMPLE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Scale:
 def find_scale(volume: Volume) -> Scale:
     """The scale of a scan: exact for whole numbers of 16 bits, as in every CT, and 65,536 even steps for the rest."""
     low, high = volume.percentiles((0.0, 100.0))
-    sample = volume.voxels.flat[:: max(1, volume.voxels.size // _SAMPLE)]
-    if low >= _LEAST and high <= _MOST and bool((sample == np.rint(sample)).all()):
+    if low >= _LEAST and high <= _MOST and all(bool((plane == np.rint(plane)).all()) for plane in volume.voxels):
         return Scale(1.0, 0.0)
     slope = (high - low) / (_MOST - _LEAST) or 1.0
     return Scale(slope, low - slope * _LEAST)

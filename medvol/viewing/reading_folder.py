@@ -106,6 +106,15 @@ class ReadingFolder:
                 children.setdefault(kept.reading.parent_sha256, []).append(kept)
         return [_last(entry, children, self.path) for entry in entries]
 
+    def strays(self, entries: Iterable[Entry]) -> list[str]:
+        """Names of readings that are about what an answer was before it was written again: they count for nothing."""
+        listed = list(entries)
+        with self._lock:
+            kept = list(self._readings())
+        known = {entry.sha256 for entry in listed} | {one.sha256 for one in kept}
+        files = {entry.file for entry in listed if entry.file}
+        return [one.file for one in kept if one.reading.parent in files and one.reading.parent_sha256 not in known]
+
     def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str) -> Head:
         """Write a reading with its mask and its picture.
 

@@ -14,7 +14,7 @@ CODES = {
     "unknown_datatype": "MV111", "too_large": "MV112", "truncated": "MV113", "overlong": "MV114", "corrupt": "MV115",
     "misnamed": "MV116", "bad_spacing": "MV201", "singular_affine": "MV202", "sheared_affine": "MV203",
     "conflicting_affines": "MV204", "no_orientation": "MV205", "non_finite": "MV301", "constant": "MV302",
-    "windowed": "MV303", "shifted_hu": "MV304", "other_shape": "MV401", "other_grid": "MV402",
+    "windowed": "MV303", "shifted_hu": "MV304", "lost_sign": "MV305", "other_shape": "MV401", "other_grid": "MV402",
     "negative_label": "MV403", "fractions": "MV404", "unnamed_label": "MV405", "swapped_sides": "MV406",
     "empty_labels": "MV407", "many_labels": "MV408", "moved_labels": "MV409",
     "bad_layout": "MV501", "bad_row": "MV502", "bad_case": "MV503", "no_target": "MV504", "empty_query": "MV505",

@@ -11,7 +11,7 @@ from medvol.checking.mending import mend_copy
 from medvol.checking.scans import check_scan
 from medvol.cli import main
 from medvol.datasets.phantom import PhantomDataset
-from medvol.imaging.hounsfield import find_shift
+from medvol.imaging.hounsfield import find_lost_sign, find_shift
 from medvol.imaging.reading import read_volume
 
 AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])
@@ -67,6 +67,26 @@ def test_a_mended_copy_is_in_hounsfield_units(ct, tmp_path):
     assert nib.load(tmp_path / "fixed" / "ct.nii.gz").get_data_dtype() == np.int16
 
 
+def test_an_offset_is_added_once(ct, tmp_path):
+    """One that gives no Hounsfield units was added until the finding was gone."""
+    path = save(tmp_path / "ct.nii", (ct + 1024).astype(np.int16))
+    for wrong in (-24, -40):
+        assert mend_copy(path, tmp_path / "fixed" / "ct.nii", Mending(hu_offset=wrong)) == []
+    assert not (tmp_path / "fixed").exists()
+    assert mend_copy(path, tmp_path / "fixed" / "ct.nii", Mending(hu_offset=-1000)) == ["shifted_hu"]
+    moved = nib.load(tmp_path / "fixed" / "ct.nii").get_fdata() - nib.load(path).get_fdata()
+    assert np.unique(moved).tolist() == [-1000]
+
+
+def test_an_offset_is_not_added_to_a_ct_without_signs(ct, tmp_path, caplog):
+    path = save(tmp_path / "ct.nii", ct.astype(np.int16).view(np.uint16))
+    (finding,) = check_scan(path).findings
+    assert finding.name == "lost_sign"
+    caplog.clear()
+    assert mend_copy(path, tmp_path / "fixed.nii", Mending(hu_offset=-1024)) == []
+    assert not caplog.messages  # of a copy that nobody sees
+
+
 def test_a_warning_that_stays_does_not_keep_others_from_being_mended(ct, tmp_path):
     path = save(tmp_path / "ct.nii", (ct + 1024).astype(np.int16))
     path = path.rename(tmp_path / "ct.nii.gz")
@@ -84,7 +104,7 @@ def test_real_scans(shared_data):
         voxels = np.asarray(nib.load(path).dataobj)
         if "_CT_" in path.name:
             assert "plus 1024" in find_shift(voxels + 1024), path.name
-            assert "without a sign" in find_shift(voxels.astype(np.int16).view(np.uint16)), path.name
-        assert find_shift(voxels) == "", path.name
+            assert "without a sign" in find_lost_sign(voxels.astype(np.int16).view(np.uint16)), path.name
+        assert find_shift(voxels) == find_lost_sign(voxels) == "", path.name
     mr = shared_data / "totalseg_mr_abdomen" / "image.nii.gz"
     assert find_shift(np.asarray(nib.load(mr).dataobj)) == ""

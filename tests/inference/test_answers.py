@@ -1,5 +1,6 @@
 """No answer takes the place of another: names differ where the question does, and what is there stays."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -7,11 +8,12 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from medvol.core import settled_files
-from medvol.core.errors import ConfigError, OutputError
+from medvol.core.errors import ConfigError, OutputError, RecordError
 from medvol.core.roles import Propagator
 from medvol.imaging.dicom.outputs import DicomOutputs
 from medvol.imaging.reading import read_volume
@@ -23,6 +25,7 @@ from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.stops import Terminated
+from medvol.viewing.entries import open_failure
 
 BOX = '<answer>[{"slice": 3, "bbox_2d_list": [[250, 200, 750, 600]]}]</answer>'
 
@@ -486,3 +489,52 @@ def test_a_summary_that_cannot_be_written_is_still_told(write_block, tmp_path: P
     assert "summary.json" in summary.problem
     assert summary.exit_code == 1
     assert replace(summary, problem="").exit_code == 0
+
+
+def test_the_same_anatomy_in_another_storage_order_has_a_mask_of_its_own(write_block, tmp_path: Path):
+    out, first = tmp_path / "out", write_block(tmp_path / "a" / "ct.nii.gz")
+    image = nib.load(first)
+    turned = image.as_reoriented(nib.orientations.axcodes2ornt("SLP"))
+    (tmp_path / "b").mkdir()
+    nib.save(turned, tmp_path / "b" / "ct.nii.gz")
+    jobs = [job(tmp_path / name / "ct.nii.gz", "the block", out) for name in "ab"]
+    summary = run(out, *jobs)
+    assert statuses(summary) == ["done", "done"]
+    for asked, outcome in zip(jobs, summary.outcomes, strict=True):
+        scan, mask = nib.load(asked.scan), nib.load(outcome.mask)
+        assert scan.shape == mask.shape
+        np.testing.assert_allclose(scan.affine, mask.affine)
+    assert statuses(run(out, *jobs)) == ["skipped", "skipped"]
+    assert statuses(run(out, *jobs, read_all=True)) == ["skipped", "skipped"]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "answers.csv", "answers.html"])
+def test_a_batch_replaces_no_file_of_somebody_else(write_block, tmp_path: Path, name):
+    out, asked = tmp_path / "out", job(write_block(tmp_path / "ct.nii.gz"), "the block", tmp_path / "out")
+    out.mkdir()
+    (out / name).write_text("my own notes")
+    with pytest.raises(RecordError, match=f"{name} is there already and was written by no batch"):
+        run(out, asked, html=True)
+    assert [path.name for path in out.iterdir()] == [name]
+    (out / name).unlink()
+    for _ in range(2):
+        run(out, asked, html=True)
+
+
+def test_a_failed_answer_keeps_how_its_scan_was_read(write_block, tmp_path: Path):
+    asked = job(write_block(tmp_path / "ct.nii.gz"), "the block", tmp_path / "out")
+    run(tmp_path / "out", asked, by=segmenter(1, "I cannot tell"), read=lambda path: read_volume(path, modality="MR"))
+    (path,) = (tmp_path / "out").glob("*.failed.json")
+    entry = open_failure(path, read_volume)
+    assert entry.record.modality == "MR"
+    assert entry.record.read_with == {"modality": "MR"}
+    volume, _ = entry.scan.read()
+    assert volume.modality == "MR"
+
+
+def test_a_table_of_answers_holds_no_formula(write_block, tmp_path: Path):
+    out, query = tmp_path / "out", '=HYPERLINK("http://x")'
+    run(out, job(write_block(tmp_path / "ct.nii.gz"), query, out, "x"))
+    (row,) = csv.DictReader((out / "answers.csv").read_text(encoding="utf-8").splitlines())
+    assert row["query"] == f"'{query}"
+    assert json.loads((out / "summary.json").read_text())["cases"][0]["query"] == query

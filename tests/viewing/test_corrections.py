@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -16,12 +17,16 @@ from medvol.grounding.anchors import join_anchors
 from medvol.grounding.box_text import read_boxes, write_boxes
 from medvol.grounding.grammar import parse_evidence
 from medvol.imaging.reading import read_mask, read_volume
+from medvol.inference.segmenter import Segmenter
+from medvol.policies.scripted import ScriptedPolicy
+from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.settings import AnswerSettings
 from medvol.training.true_answers import write_answer
 from medvol.viewing.corrections import collect, write_corrections
 from medvol.viewing.desk import Desk
 from medvol.viewing.opening import open_target
-from tests.viewing.conftest import answer_folder, make_desk
+from medvol.viewing.packing import unpack_mask
+from tests.viewing.conftest import BOX, answer_folder, make_desk, write_scan
 
 MOVED = Evidence(5, np.array([[12.5, 4.0, 20.0, 10.0]]))
 
@@ -199,3 +204,80 @@ def test_answers_are_opened_from_another_folder(tmp_path: Path, monkeypatch: pyt
     (folder.parent / "scans" / "scan0.nii.gz").unlink()
     with pytest.raises(RecordError, match=r"case0a.json names the scan 'made/scans/scan0.nii.gz', which is not there"):
         open_target(Path("case0a.json"), read_volume).entries[0].scan.read()
+
+
+def test_boxes_that_were_changed_again_in_the_file_have_no_mask(answers: Path) -> None:
+    """A record that says ``edited`` passed the former mask for that of the new boxes."""
+    record = answers / "case0a.json"
+    for boxes in ([[4.0, 4.0, 12.0, 10.0]], [[20.0, 12.0, 36.0, 26.0]]):
+        content = json.loads(record.read_text())
+        content["evidence"]["boxes_px"] = boxes
+        record.write_text(json.dumps(content))
+        out = ["--out", str(answers), "--overwrite", "--propagator", "ExtrudePropagator"]
+        assert main(["segment", "--evidence", str(record), *out]) == 0
+        record = answers / "case0a_edited.json"
+        content = json.loads(record.read_text())
+        assert content["edited"] is True
+    content["evidence"]["boxes_px"] = [[4.0, 4.0, 12.0, 10.0]]
+    record.write_text(json.dumps(content))
+    desk = make_desk(record)
+    (entry,) = desk.entries.values()
+    shown = unpack_mask(desk.open(entry)["current"]["mask"], (12, 30, 40))
+    rows, columns = (np.flatnonzero(shown.any((0, axis))) for axis in (2, 1))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (4, 9, 4, 11)
+    desk.save(entry, "accepted", entry.record.evidence, "", entry.sha256)
+    reading = next((answers / "readings").glob("*accepted*.json"))
+    changed = json.loads(reading.read_text())
+    changed["evidence"]["boxes_px"] = [[20.0, 12.0, 36.0, 26.0]]
+    reading.write_text(json.dumps(changed))
+    found = collect(desk.entries.values(), desk.readings, answers)
+    assert found.left_out == {"whose slice or boxes were changed in the file, after the mask was made": 1}
+
+
+def test_a_table_leads_to_the_scan_that_was_asked_about_over_links(tmp_path: Path, monkeypatch) -> None:
+    """A folder of answers is often a link to a larger disk, and ``..`` leads elsewhere behind it."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "disk" / "big" / "answers").mkdir(parents=True)
+    (tmp_path / "project" / "answers").symlink_to(tmp_path / "disk" / "big" / "answers")
+    asked = write_scan(tmp_path / "project" / "ct.nii.gz")
+    write_scan(tmp_path / "disk" / "big" / "ct.nii.gz", 5.0)
+    monkeypatch.chdir(tmp_path / "project")
+    policy = ScriptedPolicy([BOX])
+    Segmenter(policy, ExtrudePropagator(1)).segment("ct.nii.gz", "the block").save("answers", "x")
+    desk = make_desk(Path("answers"))
+    keep(desk, "the block", "accepted")
+    write_corrections(Path("answers/c.csv"), collect(desk.entries.values(), desk.readings, Path("answers")))
+    case = NiftiDataset(root="answers", table="answers/c.csv")[0]
+    np.testing.assert_array_equal(case.volume.voxels, read_volume(asked).voxels)
+    assert case.target is not None
+    assert case.target.any()
+
+
+def test_scans_that_a_table_cannot_name_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan = write_scan(tmp_path / "ct.nii")
+    image = nib.load(scan)
+    voxels = np.array(image.dataobj)
+    voxels[1, 1, 1] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), scan)
+    answer = Segmenter(ScriptedPolicy([BOX]), ExtrudePropagator(1)).segment(read_volume(scan, nan_to=-1000.0), "it")
+    answer.save(tmp_path / "answers", "x")
+    desk = make_desk(tmp_path / "answers")
+    keep(desk, "it", "accepted")
+    found = collect(desk.entries.values(), desk.readings, tmp_path / "answers")
+    assert found.left_out == {"about a scan that is read with --nan_to, which a table cannot say": 1}
+    scan.unlink()
+    found = collect(make_desk(tmp_path / "answers").entries.values(), desk.readings, tmp_path / "answers")
+    assert found.left_out == {f"about a scan that is not there, such as {scan}": 1}
+
+
+def test_readings_of_an_answer_that_was_written_again_are_told(
+    read_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = read_folder / "case0a.json"
+    record.write_text(record.read_text().replace('"the block"', '"the Block"'))
+    assert main(["view", str(read_folder), "--export", str(read_folder / "c.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "case0a_corrected" in said
+    assert "the answer that this reading is about was written again since" in said
+    desk = make_desk(read_folder)
+    assert len(desk.readings.strays(desk.entries.values())) == 1

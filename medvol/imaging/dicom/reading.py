@@ -26,6 +26,9 @@ from medvol.imaging.left_out import LeftOut, tell_left_out
 
 _BYTES_A_PIXEL = 2
 
+_HOUNSFIELD = ("", "HU", "HU_MOD", "US")
+"""Rescale types of a CT in Hounsfield units: where none is given, or it is unspecified, the standard has these."""
+
 
 @dataclass(frozen=True, eq=False)
 class DicomOrigin:
@@ -35,17 +38,21 @@ class DicomOrigin:
         path: The folder, archive or file.
         slices: Along the third stored axis.
         modality: As the files say.
+        unit: Of the intensities, as the files say; empty where they do not.
         left_out: What lies there and was not used.
     """
 
     path: Path
     slices: tuple[DicomSlice, ...] = field(repr=False)
     modality: str
+    unit: str
     left_out: tuple[LeftOut, ...] = field(repr=False, default=())
 
     @property
     def kind(self) -> Modality:
-        """The modality in medvol's terms."""
+        """The modality in medvol's terms; a CT whose values are not said to be Hounsfield units is none."""
+        if self.modality == "CT" and self.unit not in _HOUNSFIELD:
+            return "other"
         return self.modality if self.modality in get_args(Modality) else "other"  # type: ignore[return-value]
 
 
@@ -80,7 +87,9 @@ def read_dicom(path: Path, series: str | None, max_bytes: int) -> StoredScan:
             with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
                 voxels[index] = _to_intensities(slices[index], pixels)
     left_out = (*files.left_out, *others)
-    return StoredScan(voxels.transpose(2, 1, 0), affine, DicomOrigin(path, tuple(slices), first.modality, left_out))
+    return StoredScan(
+        voxels.transpose(2, 1, 0), affine, DicomOrigin(path, tuple(slices), first.modality, first.unit, left_out)
+    )
 
 
 def read_study(path: Path) -> str | None:

@@ -21,6 +21,7 @@ HEADER = (
     *("Modality", "ImageType", "SeriesNumber", "SeriesDescription", "AcquisitionNumber", "InstanceNumber"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
+    "RescaleType",
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelRepresentation"),
 )
 """The elements that are read. The description serves to choose a series by it and is never told."""
@@ -31,6 +32,7 @@ _GROUPS = {
     "PixelSpacing": "PixelMeasuresSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
+    "RescaleType": "PixelValueTransformationSequence",
 }
 _ITEM = b"\xfe\xff\x00\xe0"
 _ITEMS, _ITEMS_A_FRAME = 1000, 40
@@ -79,6 +81,7 @@ class DicomSlice:
         spacing: Distance of rows and of columns in mm; None likewise.
         slope: Of the rescaling to intensities; None when absent, NaN when it is no number.
         intercept: Likewise.
+        unit: Of the intensities, as the file says (its rescale type), such as ``HU``; empty when absent.
     """
 
     file: str = field(repr=False)
@@ -102,6 +105,7 @@ class DicomSlice:
     spacing: tuple[float, float] | None
     slope: float | None
     intercept: float | None
+    unit: str
 
 
 def read_slices(path: Path, file: str, stream: BinaryIO) -> tuple[list[DicomSlice], str]:
@@ -182,6 +186,7 @@ def _describe(dataset: Dataset, file: str, frame: int | None) -> DicomSlice:
         spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
         slope=value.rescaling("RescaleSlope"),
         intercept=value.rescaling("RescaleIntercept"),
+        unit=value.rescaled_to(),
     )
 
 
@@ -216,6 +221,10 @@ class _ElementReader:
             return None
         numbers = self.numbers(keyword, 1)
         return math.nan if numbers is None else float(numbers[0])
+
+    def rescaled_to(self) -> str:
+        """What the rescaling gives, in the terms of the standard; empty when the file does not say."""
+        return str(self._find("RescaleType") or "").strip().upper()
 
     def _find(self, keyword: str) -> Any:
         if self.frame is None:

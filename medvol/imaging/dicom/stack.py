@@ -170,6 +170,8 @@ def _check_rescale(path: Path, slices: Sequence[DicomSlice]) -> None:
         raise BadRescaleError(path, "the rescale slope or intercept of a slice is no number; export the series again")
     if len({(entry.slope is None, entry.intercept is None) for entry in slices}) > 1:
         raise BadRescaleError(path, "some slices have a rescale slope and intercept, others have none; export it again")
+    if len(units := {entry.unit for entry in slices}) > 1:
+        raise BadRescaleError(path, f"its slices have values of several types, {sorted(units)}; export one of them")
     if slices[0].modality == "CT" and any(entry.slope is None or entry.intercept is None for entry in slices):
         raise BadRescaleError(
             path, "a CT slice has no rescale slope and intercept, so no Hounsfield units; export it anew"

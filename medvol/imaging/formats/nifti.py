@@ -7,7 +7,6 @@ neither nibabel nor SimpleITK alone refuses every damaged file.
 from __future__ import annotations
 
 import io
-import logging
 import math
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from medvol.core.notices import tell_once
 from medvol.imaging.formats.problems import (
     BadDimensionsError,
     BadHeaderError,
@@ -46,8 +46,6 @@ _LAYOUTS = {348: (nib.Nifti1Header, b"n+1\x00"), _NIFTI2: (nib.Nifti2Header, b"n
 _UNITS = {1: "metres", 3: "micrometres"}
 _MAX_OFFSET = 64 * 1024**2
 _BUFFER = 2**20
-
-log = logging.getLogger(__name__)
 
 
 def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> StoredScan:
@@ -122,7 +120,7 @@ def _open_stream(path: Path) -> BinaryIO:
 def _tell_misnamed(path: Path) -> None:
     zipped = is_gzipped(path)
     if zipped != path.name.lower().endswith(".gz"):
-        log.warning("%s is %sgzipped, whatever its name says", path, "" if zipped else "not ")
+        tell_once(f"{path} is {'' if zipped else 'not '}gzipped, whatever its name says")
 
 
 def _read_header(path: Path, stream: BinaryIO) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from inspect import isclass
 
 from medvol.core.containment import contained, say
 from medvol.core.entry_points import find_points
-from medvol.core.errors import CheckpointError, ComponentImportError, MissingExtraError
+from medvol.core.errors import CheckpointError, ComponentImportError, InvalidComponentError, MissingExtraError
 from medvol.core.publishers import name_publisher
 from medvol.policies.vlm.network import VLMNetwork
 
@@ -30,6 +31,7 @@ def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = 
     Raises:
         CheckpointError: No such family is registered, or the policy runs others.
         ComponentImportError: Its adapter fails to import.
+        InvalidComponentError: Its adapter is no ``VLMNetwork``.
         MissingExtraError: Its processor wants a library that is not installed.
     """
     known = sorted(set(family_names()) & set(only)) if only else family_names()
@@ -51,6 +53,10 @@ def find_family(model_type: object, folder: str, only: tuple[str, ...] | None = 
 
     with contained(refuse):
         network: type[VLMNetwork] = point.load()
+    if not (isclass(network) and issubclass(network, VLMNetwork)):
+        raise InvalidComponentError(
+            f"{GROUP}: {point.name!r} from {name_publisher(point)} must be a class that inherits VLMNetwork"
+        )
     if network.extra is not None and find_spec(network.extra[0]) is None:
         raise MissingExtraError(*network.extra)
     return network

@@ -250,8 +250,9 @@ class VLMPolicy(TrainablePolicy):
         temperature: float,
     ) -> list[list[torch.Tensor]]:
         from medvol.policies.vlm.precision import arithmetic
-        from medvol.policies.vlm.scoring import score
+        from medvol.policies.vlm.scoring import require_scorable, score
 
+        require_scorable(completions, temperature)
         drawings = by_slices(prompts)
         with arithmetic(network.device, network.narrow):
             return ungroup(drawings, score(network, group(drawings, prompts, completions), temperature))

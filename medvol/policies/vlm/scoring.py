@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from medvol.core.types import SliceStack
+from medvol.core.errors import ConfigError
+from medvol.core.types import Completion, SliceStack
 from medvol.policies.vlm.network import VLMNetwork
 from medvol.policies.vlm.packing import Branch, PackedRow, Spans, pack_questions, pack_tree
 
@@ -17,6 +18,22 @@ _ROWS = 64
 
 Groups = Sequence[tuple[SliceStack, Sequence[tuple[str, Sequence[Sequence[int]]]]]]
 """Drawings of slices, each with its queries and the token ids of their completions."""
+
+
+def require_scorable(completions: Sequence[Sequence[Completion]], temperature: float) -> None:
+    """Refuse what has no log-probability.
+
+    Raises:
+        ConfigError: A completion has no tokens, or some that are not known; or the temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"log-probabilities are asked for at temperature {temperature}; it must be above 0")
+    for completion in (one for group in completions for one in group):
+        if not len(completion.token_ids) or (completion.token_ids < 0).any():
+            raise ConfigError(
+                f"the tokens of the completion {completion.text[:80]!r} are not known, so it has no log-probability; "
+                "encode its text first (policy.encode)"
+            )
 
 
 def chosen_log_probs(
