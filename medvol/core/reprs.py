@@ -33,7 +33,7 @@ def describe_settings(component: object, *more: str) -> str:
     """``ConsistencyReward(delta=3)``: the class and the settings that are not at their default.
 
     Args:
-        component: It keeps each setting under its own name, or that name after an underscore.
+        component: It keeps each setting under its own name; where there is none, the name after an underscore counts.
         more: Further parts, such as a number of cases.
     """
     try:

@@ -7,8 +7,8 @@ outlives a move of the file that holds the class. Only what is neither, as in a 
 their fields; the constructor's annotations say which class they are.
 
 Checkpoints and model folders hold specs and tensors, never objects, so they load without pickle and rebuild what was
-made from YAML or in Python alike. A component keeps each constructor parameter under the parameter's own name, or that
-name after an underscore.
+made from YAML or in Python alike. A component keeps each constructor parameter under the parameter's own name; where
+there is none, the name after an underscore counts.
 """
 
 from __future__ import annotations

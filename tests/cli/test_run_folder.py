@@ -346,3 +346,26 @@ def test_another_experiment_is_told_only_when_its_run_goes_on(
     assert fit(experiment(seed_everything=7, trainer__max_steps=4), "--ckpt_path", "last") == 0
     assert "is not that of" in caplog.text
     assert "the optimiser goes on" in caplog.text
+
+
+def test_every_verb_gives_back_what_a_killed_fit_set_aside(experiment: Write, tmp_path: Path, capsys) -> None:
+    """``test`` and ``report`` said that the run had never been."""
+    config, run = experiment(), tmp_path / "run"
+    assert fit(config) == 0
+    assert main(["test", "--config", str(config)]) == 0
+    folder = RunFolder(run)
+    before = content(run)
+
+    def kill() -> None:
+        FormerRun(run, folder.find()).set_aside()
+        (run / "checkpoints").mkdir(exist_ok=True)
+        assert not (run / "evaluation.json").exists()
+
+    for arguments in (
+        ["report", str(run)],
+        ["convert", str(run / "checkpoints" / "last.ckpt"), str(tmp_path / "converted")],
+        ["validate", "--config", str(config), "--ckpt_path", "last"],
+    ):
+        kill()
+        assert main(arguments) == 0, capsys.readouterr().err
+        assert before.keys() <= content(run).keys()

@@ -156,6 +156,11 @@ def test_a_plug_in_cannot_take_a_built_in_name(install: Callable[..., None]) -> 
     [
         ("NoReward", "class NoReward: ...", "must be a class that inherits RewardTerm"),
         ("make_reward", "def make_reward(): ...", "must be a class that inherits RewardTerm"),
+        (
+            "HalfReward",
+            "from medvol import RewardTerm\nclass HalfReward(RewardTerm):\n    def __init__(self) -> None: ...",
+            "lacks what its role asks for: __call__; write it",
+        ),
         ("LooseReward", reward("LooseReward", "weight=1.0"), r"\(weight\); annotate"),
         ("OpenReward", reward("OpenReward", "**options: int"), r"\(options\); annotate"),
         ("ListReward", reward("ListReward", "*parts: int"), r"\(parts\); annotate"),

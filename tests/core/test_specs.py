@@ -1,10 +1,15 @@
 """Specs: components and modules named as they are published, rebuilt wherever their class lies now."""
 
+import enum
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from distributions import forget_modules, write_distribution
 
 import medvol
@@ -169,3 +174,61 @@ def test_settings_that_do_not_fit_are_refused(settings: dict) -> None:
 def test_a_setting_that_is_not_plain_is_refused() -> None:
     with pytest.raises(InvalidComponentError, match="Nested keeps a object under 'loss'"):
         describe_component(Nested(object()))
+
+
+class Mode(enum.Enum):
+    """How it works."""
+
+    FAST = "fast"
+
+
+class Many(RewardTerm):
+    """Settings of kinds that plain values do not have."""
+
+    def __init__(
+        self,
+        rate: float = 1.0,
+        folder: Path = Path("/tmp"),
+        names: frozenset[str] = frozenset(),
+        weights: dict[int, float] | None = None,
+        mode: Mode = Mode.FAST,
+        far_mm: float | None = None,
+    ) -> None:
+        self.rate, self.folder, self.names, self.weights = rate, folder, names, weights
+        self.mode, self.far_mm = mode, far_mm
+        self._folder = None  # what is loaded later
+
+    def __call__(self, rollout, case):
+        return 0.0
+
+
+def test_settings_come_back_as_the_kinds_they_were(tmp_path: Path) -> None:
+    given = Many(np.float64(0.5), tmp_path, frozenset({"a"}), {1: 2.0}, Mode.FAST, -math.inf)
+    spec = describe_component(given)
+    assert type(spec["settings"]["rate"]) is float
+    assert spec["settings"]["far_mm"] == "-.inf"
+    json.dumps(spec, allow_nan=False)
+    torch.save({"spec": spec}, tmp_path / "x.pt")
+    assert torch.load(tmp_path / "x.pt", weights_only=True)["spec"] == spec
+    again = rebuild(spec)
+    for name in ("rate", "folder", "names", "weights", "mode", "far_mm"):
+        assert getattr(again, name) == getattr(given, name), name
+        assert type(getattr(again, name)) in (type(getattr(given, name)), float), name
+    assert "folder" in repr(given)
+
+
+def test_what_is_loaded_later_is_not_taken_for_a_setting() -> None:
+    """``self._model = None`` hid ``self.model``, and one network answered in the name of another."""
+    assert describe_component(Many(folder=Path("/a")))["settings"]["folder"] == "/a"
+    assert Many(folder=Path("/a")).identity() != Many(folder=Path("/b")).identity()
+
+
+def test_of_two_plug_ins_of_one_name_the_one_that_was_saved_is_built(site: Path) -> None:
+    for owner in ("acme", "bolt"):
+        source = {f"{owner}_own/inside.py": REWARD}
+        write_distribution(site, owner, f"AcmeReward = {owner}_own.inside:AcmeReward", source, "rewards")
+    from bolt_own.inside import AcmeReward
+
+    spec = describe_component(AcmeReward(0.25))
+    assert spec["distribution"].startswith("bolt")
+    assert type(rebuild(spec)) is AcmeReward

@@ -434,3 +434,21 @@ data:
     assert isinstance(made, DeformedDataset)
     assert (made.deformation.bend, made.deformation.stretch, made.appearance.sampled) == (0.2, 0.2, 0.5)
     assert joined[-1].query.target == "liver"
+
+
+def test_a_name_of_several_masks_is_not_asked_for(caplog):
+    """The first of two findings of one kind was taught as the whole."""
+    voxels, mask = half_space()
+    first, second = mask.copy(), mask.copy()
+    first[5:], second[:5] = False, False
+    volume = make_volume(voxels, (3.0, 2.0, 2.0), "CT", "v")
+    cases = [
+        Case("a", volume, Query("the upper one", "nodule"), first, "p"),
+        Case("b", volume, Query("the lower one", "nodule"), second, "p"),
+        Case("c", volume, Query("the liver", "liver"), mask, "p"),
+        Case("d", volume, Query("which gland makes bile", "liver"), mask.copy(), "p"),
+    ]
+    assert set(read_source(cases, mask.shape).masks) == {"liver"}
+    assert "several masks are called 'nodule'" in caplog.text
+    with pytest.raises(DatasetError, match="no target with a mask"):
+        read_source(cases[:2], mask.shape)

@@ -717,3 +717,33 @@ def test_a_cache_of_slices_changes_nothing(tmp_path):
             assert np.array_equal(ours.volume.voxels, theirs.volume.voxels)
             assert np.array_equal(ours.target, theirs.target)
     assert len(list((tmp_path / "cache").glob("*.slices"))) == 4, "three scans, and label maps that hold the same"
+
+
+@pytest.mark.parametrize("absolute_root", [True, False])
+def test_absolute_paths_name_a_patient_each(absolute_root, tmp_path, monkeypatch):
+    """Of an absolute path below a relative root the file name alone was left, which all patients share."""
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        write_scan(tmp_path / "scans" / name)
+        save(tmp_path / "scans" / name / "label.nii.gz", kidney_labels())
+    write_scan(tmp_path / "other" / "a")
+    save(tmp_path / "other" / "a" / "label.nii.gz", kidney_labels())
+    places = [tmp_path / "scans" / "a", tmp_path / "scans" / "b", tmp_path / "other" / "a"]
+    rows = [ROW | {"image": str(place / "image.nii.gz"), "mask": str(place / "label.nii.gz")} for place in places]
+    root = tmp_path / "scans" if absolute_root else "scans"
+    dataset = NiftiDataset(str(root), write_table(tmp_path, rows))
+    outside = (tmp_path / "other" / "a" / "image.nii.gz").as_posix()
+    assert [dataset.patient_id(i) for i in range(3)] == ["a/image.nii.gz", "b/image.nii.gz", outside]
+    assert len({dataset.case_id(i) for i in range(3)}) == 3
+
+
+def test_a_name_in_two_unicode_forms_is_one_patient(folder):
+    rows = [ROW | {"patient": "Müller", "case": "é"}, ROW | {"patient": "Mu\u0308ller", "label": "3", "case": "e"}]
+    rows[1]["target"] = "kidney_left"
+    table = write_table(folder, rows)
+    dataset = NiftiDataset(str(folder), table)
+    assert dataset.patient_id(0) == dataset.patient_id(1) == "Müller"
+    for name in ("Müller", "Mu\u0308ller"):
+        assert len(NiftiDataset(str(folder), table, patients=PatientSettings(only=[name]))) == 2
+    with pytest.raises(DatasetError, match="no case"):
+        len(NiftiDataset(str(folder), table, patients=PatientSettings(exclude=["Mu\u0308ller"])))

@@ -162,3 +162,15 @@ def test_augmentation_shows_the_same_slices(phantoms):
 def test_settings_out_of_range_are_refused(phantoms, settings, message):
     with pytest.raises(ConfigError, match=message):
         SecondLookDataset(phantoms, **settings)
+
+
+def test_other_regions_of_one_scan_are_other_volumes() -> None:
+    """Two parts gave one key to two crops, and the answer about one was taught on the slices of the other."""
+    source = PhantomDataset(split="train", num_volumes=1, shape=(12, 48, 48))
+    parts = [
+        SecondLookDataset(source, whole=False, region=RegionSettings(margin_mm=margin)) for margin in (10.0, 25.0, 10.0)
+    ]
+    one, other, same = (part.volume_key(0) for part in parts)
+    assert one == same != other
+    assert parts[0][0].volume.volume_id != parts[1][0].volume.volume_id
+    assert parts[0].case_id(0) == parts[1].case_id(0)

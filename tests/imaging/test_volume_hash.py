@@ -61,3 +61,10 @@ def test_what_is_read_has_its_hash_as_identity_and_is_not_hashed_again(path, tmp
         hash_voxels(volume.voxels, volume.affine)
     }
     assert not calls
+
+
+def test_a_zero_below_zero_is_zero() -> None:
+    """A copy of a scan as whole numbers is the same scan, and whole numbers have no such zero."""
+    voxels = np.zeros((2, 3, 4), np.float32)
+    voxels[0] = -0.0
+    assert hash_voxels(voxels, np.eye(4)) == hash_voxels(voxels.astype(np.int16), np.eye(4))

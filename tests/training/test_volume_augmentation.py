@@ -12,6 +12,8 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Query
 from medvol.datasets.labelled_case import LabelledCase
 from medvol.imaging.geometry import make_volume
+from medvol.queries.directions import find_direction
+from medvol.queries.query_bank import RELEASE_BANK, QueryBank
 from medvol.training.data import CaseDataModule
 from medvol.training.volume_augmentation import INTENSITY, SPATIAL, VolumeAugmentation
 
@@ -241,3 +243,34 @@ def test_what_a_strangers_case_adds_moves_with_its_volume():
     assert np.array_equal(drawn.dose > 1, drawn.target)
     assert drawn.organs is None
     assert drawn.points is added["points"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "query"),
+    [
+        (2, "the uppermost nodule"),
+        (2, "the most cranial nodule"),
+        (2, "the nodule closest to the head"),
+        (2, "the lowermost nodule"),
+        (2, "the caudal nodule"),
+        (2, "the apical nodule"),
+        (0, "the leftmost nodule"),
+        (0, "the nodule in the LLL"),
+        (1, "the nodule in the foremost part"),
+        (1, "the rear nodule"),
+    ],
+)
+def test_a_flip_is_refused_for_a_direction_in_any_words(axis, query):
+    augmentation = VolumeAugmentation([{"name": "RandomFlip", "axes": [axis]}], sides_may_swap=True)
+    with pytest.raises(ConfigError, match="may turn the axis"):
+        augmentation.apply([make_case(query)], (0, 0, 0))
+
+
+def test_a_flip_is_refused_for_every_relation_of_height_and_side_that_the_banks_have():
+    bank = QueryBank.load(RELEASE_BANK)
+    directions = {"highest nodule": "SI", "lowest nodule": "SI", "left kidney": "LR", "right kidney": "LR"}
+    for name, axis in directions.items():
+        texts = [query.text for query in bank.phrasings(name) if query.kind in ("relational", "side")]
+        assert texts
+        missed = [text for text in texts if find_direction(text, axis) is None]
+        assert not missed, (name, missed)

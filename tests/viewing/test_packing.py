@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from medvol.core.errors import RecordError
 from medvol.core.types import Volume
+from medvol.imaging.geometry import make_volume
 from medvol.viewing.packing import find_scale, pack_mask, pack_slab, unpack_mask
 
 
@@ -55,3 +56,11 @@ def test_a_mask_that_does_not_fit_is_refused() -> None:
     packed = pack_mask(np.ones((2, 3, 4), bool))
     with pytest.raises(RecordError, match="does not fit"):
         unpack_mask(packed, (2, 3, 3))
+
+
+def test_one_fraction_anywhere_makes_a_scan_no_whole_numbers() -> None:
+    """Every second column was looked at, where a scan is large."""
+    voxels = np.zeros((4, 1024, 1030), np.float32)
+    voxels[0, 0, 0], voxels[2, 3, 777] = 1.0, 0.4
+    scale = find_scale(make_volume(voxels, (1.0, 1.0, 1.0)))
+    assert (scale.slope, scale.intercept) != (1.0, 0.0)
