@@ -12,7 +12,8 @@ from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.types import Completion, SliceStack
 from medvol.policies.gaze_target import Gaze
 from medvol.policies.scratch import ScratchPolicy
-from medvol.policies.vlm.policy import VLMPolicy, by_slices, group, ungroup
+from medvol.policies.vlm.drawings import by_slices, group, ungroup
+from medvol.policies.vlm.policy import VLMPolicy
 
 if TYPE_CHECKING:
     import torch

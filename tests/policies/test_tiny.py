@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from medvol.core.errors import CheckpointError
+from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.prompts import PromptTemplate
+from medvol.core.types import Completion
+from medvol.grounding.prompts import build_prompt
 from medvol.policies.scratch import ScratchPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.policies.tiny_tokenizer import NUMBERS
+from medvol.testing import make_case
 
 ANSWER = (
     '<think>the liver spans slices 1 to 7</think><answer>[{"slice": 3, "bbox_2d_list": [[20, 40, 58, 1000]]}]</answer>'
@@ -51,3 +55,24 @@ def test_numbers_start_as_an_order():
 def test_a_tiny_policy_fetches_nothing():
     with pytest.raises(CheckpointError, match="leave model out for random weights"):
         TinyPolicy(model="Qwen/Qwen3-VL-4B-Instruct").load()
+
+
+def test_a_prompt_of_another_layout_is_refused() -> None:
+    """Its slices do not fit, or its instruction is not read."""
+    policy, volume = TinyPolicy(seed=0), make_case(8).volume
+    prompt = build_prompt(volume, "the organ", PromptTemplate())
+    with pytest.raises(ConfigError, match="has another layout than this policy reads"):
+        policy.generate([prompt])
+    with pytest.raises(ConfigError, match="has another layout than this policy reads"):
+        policy.log_probs([prompt], [[policy.encode("<answer>[]</answer>")]])
+
+
+def test_what_has_no_tokens_has_no_log_probability() -> None:
+    """It shifted the scores of its neighbours."""
+    policy, volume = TinyPolicy(seed=0), make_case(8).volume
+    prompt, full = build_prompt(volume, "the organ", policy.template), policy.encode("<answer>[]</answer>")
+    for wrong in (Completion("x"), Completion("x", np.array([-1, -1]))):
+        with pytest.raises(ConfigError, match="the tokens of the completion 'x' are not known"):
+            policy.log_probs([prompt], [[wrong, full]])
+    with pytest.raises(ConfigError, match="at temperature 0; it must be above 0"):
+        policy.log_probs([prompt], [[full]], 0)

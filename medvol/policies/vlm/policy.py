@@ -17,7 +17,8 @@ from medvol.core.publishers import owner_of
 from medvol.core.ranges import require_finite, require_least
 from medvol.core.roles import TrainablePolicy
 from medvol.core.served_form import ServedForm
-from medvol.core.types import Completion, Sampling, SliceStack
+from medvol.core.types import Completion, Sampling
+from medvol.policies.vlm.drawings import by_slices, group, require_layout, ungroup
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from medvol.policies.vlm.network import VLMNetwork
 
 log = logging.getLogger(__name__)
-
-Drawings = list[tuple[SliceStack, list[int]]]
-"""Drawings of slices, each with the places of its prompts."""
 
 
 class VLMPolicy(TrainablePolicy):
@@ -146,6 +144,7 @@ class VLMPolicy(TrainablePolicy):
 
         sampling = sampling or Sampling()
         network = self.load()
+        require_layout(prompts, network.template)
         training = network.training
         network.eval()
         generator = torch.Generator().manual_seed(sampling.seed)
@@ -252,37 +251,8 @@ class VLMPolicy(TrainablePolicy):
         from medvol.policies.vlm.precision import arithmetic
         from medvol.policies.vlm.scoring import require_scorable, score
 
+        require_layout(prompts, network.template)
         require_scorable(completions, temperature)
         drawings = by_slices(prompts)
         with arithmetic(network.device, network.narrow):
             return ungroup(drawings, score(network, group(drawings, prompts, completions), temperature))
-
-
-def by_slices(prompts: Sequence[Prompt]) -> Drawings:
-    """The prompts of each drawing of slices, in order of first appearance."""
-    drawings: dict[int, tuple[SliceStack, list[int]]] = {}
-    for i, prompt in enumerate(prompts):
-        drawings.setdefault(id(prompt.slices), (prompt.slices, []))[1].append(i)
-    return list(drawings.values())
-
-
-def group(
-    drawings: Drawings,
-    prompts: Sequence[Prompt],
-    completions: Sequence[Sequence[Completion]],
-) -> list[tuple[SliceStack, list[tuple[str, list[list[int]]]]]]:
-    """Queries and token ids of each drawing's prompts, as the network takes them."""
-    return [
-        (slices, [(prompts[i].query, [c.token_ids.tolist() for c in completions[i]]) for i in members])
-        for slices, members in drawings
-    ]
-
-
-def ungroup(drawings: Drawings, grouped: Sequence[list[list[torch.Tensor]]]) -> list[list[torch.Tensor]]:
-    """What the network gave, in the order of the prompts."""
-    found = {
-        i: rows
-        for (_, members), scored in zip(drawings, grouped, strict=True)
-        for i, rows in zip(members, scored, strict=True)
-    }
-    return [found[i] for i in range(len(found))]
