@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from medvol.core.errors import ConfigError
 from medvol.core.roles import Propagator, RewardTerm
@@ -29,10 +30,12 @@ class RewardScorer:
             nothing more has to be propagated for it.
 
     Raises:
-        ConfigError: No weight is above 0, a weight is below 0 or no number, or there is no term of a name.
+        ConfigError: No weight is above 0, a weight is below 0 or no number, there is no term of a name, or something
+            else than rewards is given.
     """
 
     def __init__(self, rewards: Sequence[RewardTerm], weights: Mapping[str, float] | None = None) -> None:
+        _require_terms(rewards)
         self.terms = _name_terms(rewards)
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.terms}
         for name in weights or {}:
@@ -111,6 +114,14 @@ class RewardScorer:
 def _close(group: Group, scored: Sequence[tuple[Rollout, RewardBreakdown]]) -> Group:
     rollouts = tuple(replace(rollout, error=None) for rollout, _ in scored)
     return replace(group, rollouts=rollouts, rewards=tuple(reward for _, reward in scored))
+
+
+def _require_terms(rewards: Any) -> None:
+    """Refuse what is no list of rewards, such as their names, which a program may give."""
+    listed = isinstance(rewards, Iterable) and not isinstance(rewards, str)
+    wrong = [one for one in rewards if not isinstance(one, RewardTerm)] if listed else [rewards]
+    if wrong:
+        raise ConfigError(f"{wrong[0]!r:.80} is no list of rewards, or no reward in one; give RewardTerms as objects")
 
 
 def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:

@@ -30,11 +30,11 @@ class TRLReward:
         max_anchors: int,
         seen_px: tuple[int, int] | None,
     ) -> None:
+        self._scorer = RewardScorer([term])
         if propagator is None and "mask" in term.needs:
             raise ConfigError(f"{type(term).__name__} scores the mask; give as_trl_reward a propagator")
         require_ready(term, *([] if propagator is None else [propagator]))
         self.__name__ = type(term).__name__
-        self._scorer = RewardScorer([term])
         self._cases = cases
         self._propagator = propagator
         self._max_anchors = max_anchors

@@ -120,3 +120,9 @@ def test_two_terms_of_one_name():
 def test_a_weight_without_its_term():
     with pytest.raises(ConfigError, match="names 'AxialRewards'; the rewards are FormatReward, FormatReward2"):
         RewardScorer([FormatReward(), FormatReward(True)], {"AxialRewards": 1.0})
+
+
+@pytest.mark.parametrize("given", ["FormatReward", ["FormatReward"], 5, FormatReward()])
+def test_what_is_no_list_of_rewards_is_refused(given) -> None:
+    with pytest.raises(ConfigError, match="give RewardTerms as objects"):
+        RewardScorer(given)
