@@ -179,11 +179,12 @@ def _require_free(out: Path, predictions: Path, sources: Mapping[str, Mapping[st
     """Refuse a run folder that holds something else than an earlier evaluation of the same masks on the same cases."""
     if out.resolve().is_relative_to(predictions.resolve()):
         raise ConfigError(f"--out {str(out)!r} lies in the folder of the masks; choose another folder")
-    summary: Path | None = out / "evaluation.json"
-    if not summary.is_file():
+    place = out / "evaluation.json"
+    summary: Path | None = place
+    if not place.is_file():
         if not out.exists() or (out.is_dir() and all(map(_is_leftover, out.iterdir()))):
             return
-        summary = find_leftover(out, summary.name)  # killed when only some of the files had been moved to their places
+        summary = find_leftover(out, place.name)  # killed when only some of the files had been moved to their places
     about = None if summary is None else read_json(summary, "", "choose another folder")
     if not isinstance(about, dict) or "predictions" not in about:
         raise ConfigError(f"--out {str(out)!r} holds something else than an evaluation of masks; choose another folder")

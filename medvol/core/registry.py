@@ -183,7 +183,7 @@ class Registry:
                 f"{self.group}: {name!r} from {owner} is the class {component.__name__}; register it under its own name"
             )
         if inspect.isabstract(component):
-            missing = ", ".join(sorted(component.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
             raise InvalidComponentError(
                 f"{self.group}: {name!r} from {owner} lacks what its role asks for: {missing}; write it"
             )
