@@ -89,10 +89,8 @@ def label_anchor(
     if mask.ndim != 3:
         raise GeometryError(f"a mask has three axes (Z, Y, X), this one has shape {mask.shape}")
     require_choice(KeySliceRule, rule=rule)
-    if not 0 <= jitter < 0.5:
-        raise ConfigError(f"jitter is {jitter}; it is a share of a box's side, from 0 to below 0.5")
-    if jitter and rng is None:
-        raise ConfigError("jitter moves the edges at random; give it a random generator, rng")
+    if not 0 <= jitter < 1:
+        raise ConfigError(f"jitter is {jitter}; it is a share of a box's side, from 0 to below 1")
     if shown is not None and not all(0 <= z < mask.shape[0] for z in shown):
         raise GeometryError(f"shown holds {list(shown)!r:.80}; the mask has the slices 0 to {mask.shape[0] - 1}")
     parts = cover_target(mask, range(mask.shape[0]) if shown is None else shown, max_anchors)
@@ -172,11 +170,13 @@ def settled_score(evidence: Evidence | None, target: NDArray[np.bool_]) -> float
 def _loosen(
     boxes: NDArray[np.float64], share: float, shape: tuple[int, ...], rng: np.random.Generator | None
 ) -> NDArray[np.float64]:
-    """Move edges without letting a box leave the slice or lose its area (share below one half)."""
+    """Move edges without letting a box leave the slice; edges that pass each other change places."""
     if share <= 0:
         return boxes
     if rng is None:
-        raise ValueError("jitter draws and needs a random generator")
+        raise ConfigError("jitter moves the edges at random; give it a random generator, rng")
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     moved = boxes + rng.uniform(-share, share, boxes.shape) * sides
+    low, high = np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])
+    moved = np.concatenate([low, high], axis=1)
     return np.clip(moved, 0, [shape[1], shape[0], shape[1], shape[0]])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvol.core.errors import GeometryError
+from medvol.core.errors import ConfigError, GeometryError
 from medvol.core.types import Evidence
 from medvol.grounding.anchors import choose_key_slice, label_anchor, settled_score
 
@@ -114,3 +114,16 @@ def test_jitter_needs_a_generator_and_masks_three_axes():
 def test_a_score_is_open_only_when_there_is_something_to_compare(answer, present, score):
     anchors = {"here": Evidence(1, np.array([[1.0, 1, 3, 3]])), "nowhere": Evidence(None, np.empty((0, 4)))}
     assert settled_score(anchors.get(answer), np.full((2, 4, 4), present)) == score
+
+
+def test_jitter_never_turns_a_box_over():
+    mask = np.zeros((3, 20, 20), bool)
+    mask[1, 5:9, 4:12] = True
+    for seed in range(50):
+        boxes = label_anchor(mask, jitter=0.9, rng=np.random.default_rng(seed)).boxes
+        assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    for settings in ({"jitter": 1.0, "rng": np.random.default_rng(0)}, {"jitter": 0.1}, {"rule": "bogus"}):
+        with pytest.raises(ConfigError):
+            label_anchor(mask, **settings)
+    with pytest.raises(GeometryError, match="the mask has the slices 0 to 2"):
+        label_anchor(mask, shown=[40])
