@@ -80,8 +80,9 @@ def require_number(group: str = "", /, **settings: Any) -> None:
         ConfigError: The first setting that is.
     """
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise ConfigError(f"{_key(group, name)} is {value!r}; it must be a finite number")
+    require_finite(group, **settings)
 
 
 def require_whole(least: int, group: str = "", /, **settings: Any) -> None:

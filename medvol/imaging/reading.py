@@ -121,7 +121,7 @@ def find_modality(path: Path, voxels: NDArray[Any], source: Source, given: Modal
     """What the caller gives, or DICOM says, and else a guess; a CT that seems to have been changed is told once."""
     if isinstance(source.header, DicomOrigin):
         kind = source.header.kind
-        if given is None and source.header.modality == "CT" != kind:
+        if given is None and source.header.modality == "CT" and kind != "CT":
             unit = source.header.unit
             tell_once(f"{path} is a CT whose values are of the type {unit!r} and no Hounsfield units; read as {kind}")
         return given or kind

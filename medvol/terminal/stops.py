@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -108,9 +109,15 @@ def leave_stops_to_main(worker: int) -> None:
 
 def end_with_main(workers: Iterable[BaseProcess]) -> None:
     """End processes that ignore signals when this one ends, however it ends."""
-    if not _WORKERS:
-        atexit.register(_end_workers)  # runs before the standard library waits for them
-    _WORKERS.update(workers)
+    if found := set(workers):
+        _end_at_exit()
+        _WORKERS.update(found)
+
+
+@cache
+def _end_at_exit() -> None:
+    """Once in a process, and after the standard library, so that it runs before that waits for the processes."""
+    atexit.register(_end_workers)
 
 
 def _end_workers() -> None:
