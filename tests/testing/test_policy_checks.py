@@ -22,6 +22,7 @@ class Letters(TrainablePolicy):
         self.seed = seed
         self.model = model
         self._network: torch.nn.Module | None = None
+        self._start: torch.Tensor | None = None
 
     def load(self):
         if self._network is None:
@@ -34,6 +35,7 @@ class Letters(TrainablePolicy):
             )
             if self.model is not None:
                 self._network.load_state_dict(load_file(f"{self.model}/letters.safetensors"))
+            self._start = self._network["table"].detach().clone()
         return self._network
 
     def generate(self, prompts, n=1, sampling=None):
@@ -46,15 +48,17 @@ class Letters(TrainablePolicy):
     def encode(self, text):
         return Completion(text, np.array([*text.encode(), 0], np.int64))
 
-    def log_probs(self, prompts, completions):
+    def log_probs(self, prompts, completions, temperature=1.0):
         return [[self.score(prompt, c) for c in row] for prompt, row in zip(prompts, completions, strict=True)]
 
     def score(self, prompt, completion):
         scores = torch.log_softmax(self.load()["table"] * self.load()["frozen"], 0)
         return scores[torch.from_numpy(completion.token_ids)]
 
-    def reference_log_probs(self, prompts, completions):
-        return [[row.detach() for row in rows] for rows in self.log_probs(prompts, completions)]
+    def reference_log_probs(self, prompts, completions, temperature=1.0):
+        self.load()
+        scores = torch.log_softmax(self._start, 0)
+        return [[scores[torch.from_numpy(c.token_ids)] for c in row] for row in completions]
 
     def trainable_parameters(self):
         return [self.load()["table"]]
@@ -199,7 +203,7 @@ class Logits(Letters):
 class Batching(Letters):
     """Scores depend on what else is in the batch."""
 
-    def log_probs(self, prompts, completions):
+    def log_probs(self, prompts, completions, temperature=1.0):
         return [[row / len(prompts) for row in rows] for rows in super().log_probs(prompts, completions)]
 
 
@@ -237,8 +241,25 @@ class Leaking(Letters):
 class Tracked(Letters):
     """The reference is trained too."""
 
-    def reference_log_probs(self, prompts, completions):
+    def reference_log_probs(self, prompts, completions, temperature=1.0):
         return self.log_probs(prompts, completions)
+
+
+class Following(Letters):
+    """The reference is the policy itself, without gradient."""
+
+    def reference_log_probs(self, prompts, completions, temperature=1.0):
+        return [[row.detach() for row in rows] for rows in self.log_probs(prompts, completions)]
+
+
+class Lukewarm(Letters):
+    """Draws at a temperature and tells the log-probabilities of another one."""
+
+    def generate(self, prompts, n=1, sampling=None):
+        rows = super().generate(prompts, n, sampling)
+        table = self.load()["table"].detach()
+        scores = torch.log_softmax(table / 0.35, 0)
+        return [[replace(c, log_probs=scores[torch.from_numpy(c.token_ids)].numpy()) for c in row] for row in rows]
 
 
 BROKEN = [
@@ -268,6 +289,8 @@ BROKEN_TRAINABLE = [
     (trainable_checks.check_gradient_reaches_parameters, Elsewhere()),
     (trainable_checks.check_gradient_stays_in_trainable_parameters, Leaking()),
     (trainable_checks.check_reference_has_no_gradient, Tracked()),
+    (trainable_checks.check_reference_stays, Following()),
+    (trainable_checks.check_log_probs_are_those_of_the_draw, Lukewarm()),
     (trainable_checks.check_folder_opens, Closed()),
 ]
 
