@@ -49,7 +49,12 @@ class ComponentParsing:
         super().__init__(*args, **{"parser_mode": MODE, "allow_abbrev": False, **kwargs})
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Parse; of two classes of one name the registered one is meant."""
+        """Parse; of two classes of one name the registered one is meant.
+
+        An inner parser gets a value that jsonargparse has read already and written as Python does: null is ``None``.
+        """
+        if isinstance(args, list) and not self.exit_on_error:  # type: ignore[attr-defined]
+            args = [re.sub("=None$", "=null", word) if isinstance(word, str) else word for word in args]
         flags = {word for word, action in self._option_string_actions.items() if action.nargs == 0}  # type: ignore[attr-defined]
         cleared = clear_arguments(args, flags) if isinstance(args, list) else args
         with from_here():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -84,7 +84,7 @@ def _parser(verb: str) -> ComponentParser:
     parser.add_argument("experiment", type=str, help="YAML file of a fit with SFTModule or GRPOModule")
     parser.add_argument("--memory", type=str | None, default=None, help="memory of a device, such as 24GB")
     parser.add_argument(
-        "--device", type=str | None, default=None, choices=["cpu", "cuda"], help="in place of the file's"
+        "--device", type=Literal["cpu", "cuda"] | None, default=None, help="where it would run, in place of the file's"
     )
     parser.add_argument("--devices", type=int | None, default=None, help="number of devices, in place of the file's")
     parser.add_argument("--model", type=str | None, default=None, help="folder or hub name, in place of the file's")

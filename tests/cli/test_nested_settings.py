@@ -265,3 +265,13 @@ def test_describe_shows_groups_as_json(grouped: Write, capsys: pytest.CaptureFix
     assert [setting["settings"] for setting in others] == [[], []]
     assert decay["default"] is None
     assert decay["settings"][1]["type"] == "one of 'linear', 'cosine'"
+
+
+def test_null_takes_a_text_of_a_component_away(experiment: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """jsonargparse writes a null that it has read as ``None`` before an inner parser reads it again."""
+    policy = {"class_path": "ToyPolicy", "init_args": {"model": "a/folder", "answer": "a"}}
+    file = experiment(model__init_args__policy=policy)
+    assert main(["fit", "--config", str(file), "--model.policy.model", "null", "--print_config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["policy"]["init_args"]
+    assert printed["model"] is None
+    assert printed["answer"] == "a"

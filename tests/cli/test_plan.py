@@ -136,12 +136,21 @@ def test_empty_and_odd_settings_are_refused_in_a_sentence(small_grpo, model, sai
     [
         (["--memory", "much"], "--memory is 'much'"),
         (["--devices", "0"], "--devices is 0"),
+        (["--device", "gpu"], "device must be one of cpu, cuda; got 'gpu'"),
         (["--model", "no/such/folder"], "no/such/folder"),
     ],
 )
 def test_what_is_refused(small_grpo, arguments, message, capsys):
     assert main(["plan", str(small_grpo), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_help_names_the_devices(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    shown = capsys.readouterr().out
+    assert "'cpu', 'cuda'" in shown
+    assert "lambda" not in shown
 
 
 def test_other_files_beside_an_experiment_do_not_count(small_grpo, capsys):
