@@ -156,10 +156,12 @@ def _run_many(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) 
 
 
 def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
+    from medvol.inference.device import AUTO
     from medvol.inference.segmenter import Segmenter
 
     built = _build(options, parser)
-    return Segmenter(built.policy, built.propagator, options.samples, options.strict, options.agreement_map)
+    device = AUTO if options.device is None else options.device
+    return Segmenter(built.policy, built.propagator, options.samples, options.strict, options.agreement_map, device)
 
 
 def _build(options: Namespace, parser: ComponentParser, propagator: str = PROPAGATOR) -> Namespace:

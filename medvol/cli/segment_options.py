@@ -17,6 +17,8 @@ from medvol.core.registry import POLICIES, PROPAGATORS, Registry
 from medvol.core.roles import Policy, Propagator
 from medvol.imaging.dicom.outputs import DicomKind
 
+DEVICE_HELP = "where the policy computes: cpu, cuda, cuda:1, mps or xpu; a GPU of NVIDIA, or else the CPU, by default"
+
 _DEFAULT_PROPAGATOR = f"medvol.propagators.{PROPAGATOR}"
 
 
@@ -86,6 +88,7 @@ def _make_parser(verb: str) -> ComponentParser:
     parser.add_argument(
         "--agreement_map", action="store_true", help="follow these answers too, and write which share holds each voxel"
     )
+    parser.add_argument("--device", type=str | None, help=DEVICE_HELP)
     parser.add_argument("--html", action="store_true", help="write a page that shows the answer, or all of a batch")
     parser.add_argument("--strict", action="store_true", help="refuse an answer that carries a warning")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
@@ -113,7 +116,7 @@ def require_no_answer(options: Namespace) -> None:
     """Refuse what asks for an answer of a policy beside a record, which no policy answers."""
     if options.query is not None or options.jobs:
         raise ConfigError("--evidence takes query and anchor from the record; leave the query and --jobs out")
-    for name in ("policy", "samples", "agreement_map", "strict"):
+    for name in ("policy", "samples", "agreement_map", "strict", "device"):
         if getattr(options, name):
             raise ConfigError(f"--{name} is about the answers of a policy, and --evidence asks none; leave it out")
 
@@ -151,6 +154,7 @@ def _accepted_keys() -> dict[str, Any]:
         "modality": Literal["CT", "MR", "other"] | None,
         "nan_to": float | None,
         "samples": int,
+        "device": str | None,
         "max_bytes": int | None,
         "series": str | int | None,
         "dicom": list[DicomKind] | None,

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
+from medvol.cli.segment_options import DEVICE_HELP
 from medvol.core.atomic_files import require_ending
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.roles import Policy, Propagator
@@ -81,6 +82,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--max_bytes", type=int | None, help="budget for the voxels of a scan; 3 GiB by default")
+    parser.add_argument("--device", type=str | None, help=DEVICE_HELP)
     parser.add_subclass_arguments(
         Policy, "policy", required=False, help="model folder, or policy, that answers in the page"
     )
@@ -103,6 +105,7 @@ def _accepted_keys() -> dict[str, Any]:
         "modality": Literal["CT", "MR", "other"] | None,
         "series": str | int | None,
         "nan_to": float | None,
+        "device": str | None,
         "policy": Policy,
         "propagator": Propagator,
     }
@@ -181,6 +184,7 @@ def _serve(
 ) -> int:
     from medvol.cli.recorded_propagator import find_recorded
     from medvol.guarding.guard import require_ready
+    from medvol.inference.device import AUTO
     from medvol.viewing.desk import Desk
     from medvol.viewing.server import serve
 
@@ -199,6 +203,7 @@ def _serve(
         built.policy,
         options.reader,
         opened.problems,
+        AUTO if options.device is None else options.device,
     )
     _read_first(desk)
 

@@ -18,6 +18,7 @@ from medvol.core.types import Case, Query, Rollout, Sampling, Volume
 from medvol.core.visible_text import quote
 from medvol.guarding.guard import identify, read_knowledge, require_ready
 from medvol.inference.confidence import Confidence, add_votes, judge_answer, read_warnings, require_trust
+from medvol.inference.device import AUTO, bring_to, require_device
 from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_sampling, take_volume
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation
@@ -41,6 +42,8 @@ class Segmenter:
             how far it agrees with itself; 0 draws none.
         strict: Refuse an answer that carries a warning, or whose policy does not tell what it was trained on.
         agreement_map: Propagate the samples too, and map which share of them holds each voxel.
+        device: Where the policy computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``. ``auto`` takes an NVIDIA
+            GPU where there is one. A propagator has a setting of its own for this.
 
     Raises:
         CheckpointError: There is no such model folder.
@@ -54,6 +57,7 @@ class Segmenter:
         samples: int = 0,
         strict: bool = False,
         agreement_map: bool = False,
+        device: str = AUTO,
     ) -> None:
         self.policy = take_policy(policy)
         if self.policy.needs_truth:
@@ -68,6 +72,7 @@ class Segmenter:
         self.samples = samples
         self.strict = strict
         self.agreement_map = agreement_map
+        self.device = require_device(device)
 
     def segment(self, scan: Volume | str | Path, query: str, sampling: Sampling | None = None) -> Segmentation:
         """Answer one query.
@@ -116,8 +121,10 @@ class Segmenter:
         Raises:
             QueryError: A query is empty.
             CheckpointError: The propagator or the policy lacks its weights; nothing is asked then.
+            ConfigError: The policy cannot compute on the device.
         """
         require_ready(self.propagator, self.policy)
+        bring_to(self.device, self.policy)
         cases = [Case("", volume, Query(query)) for query in queries]
         with Work("asking the policy"):
             groups = ask(self.policy, cases, sampling)

@@ -22,6 +22,7 @@ from medvol.grounding.prompts import require_query
 from medvol.guarding.guard import identify, require_ready
 from medvol.imaging.windows import window_for_target
 from medvol.inference.answers import pose
+from medvol.inference.device import AUTO, require_device
 from medvol.inference.failures import save_failure
 from medvol.inference.jobs import Job, answer_stem, case_name
 from medvol.inference.measurements import measure_mask
@@ -62,6 +63,7 @@ class Desk:
         read: Reads scans of answers that are made in the session.
         reader: Who reads, as they call themselves.
         problems: What could not be opened, in sentences.
+        device: Where the policy computes, see ``Segmenter``.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Desk:
         policy: Policy | None = None,
         reader: str = "",
         problems: Sequence[str] = (),
+        device: str = AUTO,
     ) -> None:
         self.entries = {entry.entry_id: entry for entry in entries}
         self.scans = {scan.scan_id: scan for scan in (*scans, *(entry.scan for entry in entries))}
@@ -82,6 +85,7 @@ class Desk:
         self.policy = policy
         self.reader = reader
         self.problems = list(problems)
+        self.device = require_device(device)
         self.shelf = Shelf()
         self._read = read
         self._masks: LastUsed[dict[str, Any]] = LastUsed(_MASKS)
@@ -215,7 +219,7 @@ class Desk:
             raise ConfigError("nobody answers: start `medvol view` with --policy, or draw the boxes yourself")
         volume, query = self.shelf.get(scan).volume, query.strip()
         path = _file_of(scan)
-        segmenter = Segmenter(self.policy, self.propagator)
+        segmenter = Segmenter(self.policy, self.propagator, device=self.device)
         series = None if volume.source is None else volume.source.series or None
         job = Job(path, query, self.readings.path, answer_stem(case_name(path, series), query), series)
         question = pose(job, volume, plain_values(segmenter.identity()))

@@ -244,9 +244,20 @@ def test_the_budget_of_a_scan(scan: Path, toy: Path, tmp_path: Path, refused: Ca
     assert segment(*asked[1:], 1024) == 0
 
 
-@pytest.mark.parametrize("option", [("--samples", 3), ("--strict",), ("--samples", 3, "--agreement_map")])
+@pytest.mark.parametrize(
+    "option", [("--samples", 3), ("--strict",), ("--samples", 3, "--agreement_map"), ("--device", "cpu")]
+)
 def test_a_record_is_asked_nothing(option: tuple, refused: Callable[..., str]) -> None:
     assert f"{option[0]} is about the answers of a policy" in refused("segment", "--evidence", "a.json", *option)
+
+
+def test_the_device_of_the_policy(scan: Path, toy: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    out = tmp_path / "out"
+    asked = ("segment", scan, "the cube", "--policy", "bundled:best", "--out", out, "--device")
+    assert "cannot compute on the device 'cuda:99'" in refused(*asked, "cuda:99")
+    assert "device is 'gpu'; choose auto, cpu, cuda" in refused(*asked, "gpu")
+    assert not out.exists()
+    assert segment(scan, "the cube", *TOY, "--out", out, "--device", "cuda:99") == 0  # it has no network to send there
 
 
 def test_a_map_of_the_agreement(
