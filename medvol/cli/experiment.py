@@ -164,10 +164,10 @@ class ExperimentCLI(LightningCLI):
         return explain_failure(error, what)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
+        """Build the trainer; that of a fit has loggers and checkpoints unless the experiment has its own."""
         settings = self._part(self.config_init).trainer
         if settings.logger is None:
-            kwargs["logger"] = default_loggers(Path(settings.default_root_dir))
+            kwargs["logger"] = self.verb == "fit" and default_loggers(Path(settings.default_root_dir))
         callbacks = own if isinstance(own := settings.callbacks or [], list) else [own]
         if self.verb == "fit" and settings.enable_checkpointing is not False:
             callbacks = add_checkpoints(callbacks)
