@@ -227,9 +227,9 @@ class GRPOModule(TrainingModule):
 
     def _make_tables(self, groups: Sequence[Group], notes: Sequence[GroupNotes], first: int) -> list[TokenTable]:
         """Lay out the groups of this process, which begin at ``first`` among those of the batch."""
-        rewards = torch.tensor([[rollout.total for rollout in group] for group in notes], device=self.device)
+        rewards = torch.tensor([[rollout.total for rollout in group] for group in notes], dtype=torch.float64)
         own = slice(first, first + len(groups))
-        advantages = group_advantages(rewards, self.advantages.scale)[own]
+        advantages = group_advantages(rewards, self.advantages.scale)[own].to(self.device, torch.float32)
         taught = torch.ones(len(groups), dtype=torch.bool)
         if self.advantages.skip_zero_spread:
             taught = ~zero_spread(rewards)[own]
