@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from medvol.cli.diagnosis import say_unknown
 from medvol.cli.experiment_help import describe_verb
 from medvol.cli.folder_policies import expand_folders
-from medvol.cli.next_steps import describe_fit, describe_stop
+from medvol.cli.next_steps import describe_end, describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
@@ -143,9 +143,9 @@ class ExperimentCLI(LightningCLI):
         self.folder = RunFolder(settings.trainer.default_root_dir)
         if is_first_process():
             self.folder.recover()
-        self.checkpoint = find_start(self.folder, settings.get("ckpt_path"), self.verb == "fit")
+        self.start = find_start(self.folder, settings.get("ckpt_path"), self.verb == "fit")
         if self.verb == "fit" and not settings.trainer.fast_dev_run and is_first_process():
-            self.save_config_kwargs |= enter_folder(self.folder, self.checkpoint, settings)
+            self.save_config_kwargs |= enter_folder(self.folder, self.start.checkpoint, settings)
 
     def instantiate_classes(self) -> None:
         """Build module, data and trainer.
@@ -155,8 +155,8 @@ class ExperimentCLI(LightningCLI):
         """
         with building("the experiment", self._explain):
             super().instantiate_classes()
-        if self.checkpoint is not None:
-            self._part(self.config_init).ckpt_path = str(self.checkpoint)
+        if self.start.checkpoint is not None:
+            self._part(self.config_init).ckpt_path = str(self.start.checkpoint)
 
     def _explain(self, error: BaseException, what: str) -> MedvolError:
         if isinstance(error, MisconfigurationException) or is_of_trainer(error):
@@ -164,10 +164,10 @@ class ExperimentCLI(LightningCLI):
         return explain_failure(error, what)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with loggers and checkpoints unless the experiment has its own."""
+        """Build the trainer; that of a fit has loggers and checkpoints unless the experiment has its own."""
         settings = self._part(self.config_init).trainer
         if settings.logger is None:
-            kwargs["logger"] = default_loggers(Path(settings.default_root_dir))
+            kwargs["logger"] = self.verb == "fit" and default_loggers(Path(settings.default_root_dir))
         callbacks = own if isinstance(own := settings.callbacks or [], list) else [own]
         if self.verb == "fit" and settings.enable_checkpointing is not False:
             callbacks = add_checkpoints(callbacks)
@@ -202,8 +202,8 @@ class ExperimentCLI(LightningCLI):
         self.work.finish()
         if self.trainer.is_global_zero:
             print("\n".join(describe_fit(self.trainer, self.datamodule)))
-            if self.trainer.global_step == 0:
-                print("medvol: no step was trained: max_steps, max_epochs or max_time ends at once", file=sys.stderr)
+            if self.trainer.global_step <= self.start.step:
+                print(f"medvol: no step was trained: {describe_end(self.start.step)}", file=sys.stderr)
 
     def validate(self, **arguments: Any) -> None:
         """Validate; the module prints its scores."""

@@ -36,6 +36,18 @@ def describe_stop(trainer: Trainer) -> str:
     return f"stopped at step {trainer.global_step}; the checkpoint is {last}; go on with: {command}"
 
 
+def describe_end(step: int) -> str:
+    """Why a fit trained no step.
+
+    Args:
+        step: Where it started.
+    """
+    if not step:
+        return "max_steps, max_epochs or max_time ends at once"
+    ends = "max_steps, max_epochs, early stopping, or max_time, which counts the time of earlier starts too"
+    return f"the run had come to its end at step {step} ({ends})"
+
+
 def _checkpoint(trainer: Trainer, name: str) -> Path | None:
     """A checkpoint of that name, of the run's own folders."""
     savers = [saver for saver in trainer.checkpoint_callbacks if isinstance(saver, ModelCheckpoint)]

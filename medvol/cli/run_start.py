@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,7 +27,19 @@ _LEFT = {
 """What a verb leaves when it is stopped."""
 
 
-def find_start(folder: RunFolder, word: str | None, trains: bool) -> Path | None:
+class Start(NamedTuple):
+    """Where a run starts.
+
+    Args:
+        checkpoint: File that it starts from; None for nothing.
+        step: Optimiser steps that were taken before.
+    """
+
+    checkpoint: Path | None = None
+    step: int = 0
+
+
+def find_start(folder: RunFolder, word: str | None, trains: bool) -> Start:
     """The checkpoint to start from, looked at before anything is built.
 
     Args:
@@ -39,7 +51,7 @@ def find_start(folder: RunFolder, word: str | None, trains: bool) -> Path | None
         CheckpointError: It is missing, or is none, or holds no optimiser to go on with.
     """
     if word is None:
-        return None
+        return Start()
     path = folder.find_checkpoint(word)
     checkpoint = read_checkpoint(path)
     step = checkpoint.get("global_step")
@@ -50,7 +62,7 @@ def find_start(folder: RunFolder, word: str | None, trains: bool) -> Path | None
         )
     if is_first_process():
         print(f"checkpoint {show(str(path))}{'' if step is None else f', step {step}'}")
-    return path
+    return Start(path, step if isinstance(step, int) else 0)
 
 
 def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace) -> dict[str, Any]:

@@ -137,6 +137,10 @@ class TrainablePolicy(Policy):
     ) -> list[list[torch.Tensor]]:
         """The same under the reference policy (the weights at the start of training), without gradient."""
 
+    def name_reference(self) -> str | None:
+        """Hash of the reference's weights where a checkpoint of the policy does not hold them; None elsewhere."""
+        return None
+
     @abstractmethod
     def trainable_parameters(self) -> Iterable[torch.nn.Parameter]:
         """Parameters that an optimiser may change."""

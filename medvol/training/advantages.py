@@ -18,9 +18,11 @@ def group_advantages(rewards: torch.Tensor, scale: AdvantageScale = "group") -> 
         scale: See ``AdvantageSettings``.
 
     Returns:
-        (N, G), of mean 0 within each group.
+        (N, G), of mean 0 within each group; exactly 0 where all of a group earn the same. What rounding would leave of
+        equal rewards is small, but AdamW makes a whole step of a gradient of any size.
     """
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    above = rewards - rewards[:, :1]
+    centred = above - above.mean(dim=1, keepdim=True)
     if scale == "none":
         return centred
     spread = rewards.std(dim=1, keepdim=True) if scale == "group" else rewards.std()

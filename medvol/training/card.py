@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from medvol.core.atomic_files import file_sha256, write_whole
+from medvol.core.defaults import FOLDER_POLICY
 from medvol.core.training_data import Cases, Stage, TrainingData
 from medvol.core.traits import TRAITS
 from medvol.evaluation.archive import Evaluation
@@ -148,7 +149,7 @@ def _front(facts: CardFacts) -> dict[str, Any]:
 def _usage(facts: CardFacts) -> str:
     if not facts.adapter:
         return "--policy THIS_FOLDER"
-    return "--policy QwenVLPolicy --policy.model BASE --policy.adapter THIS_FOLDER"
+    return f"--policy {FOLDER_POLICY} --policy.model BASE --policy.adapter THIS_FOLDER"
 
 
 def _licences(facts: CardFacts) -> str:

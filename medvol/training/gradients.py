@@ -52,6 +52,13 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
+def scale_gradients(parameters: Iterable[torch.nn.Parameter], factor: float) -> None:
+    """Multiply all gradients, sharded ones too."""
+    for parameter in parameters:
+        if parameter.grad is not None and factor != 1:
+            parameter.grad.mul_(factor)
+
+
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], largest: float) -> float:
     """Scale gradients down to a norm, over sharded and whole parameters together.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from medvol.core.types import Case, Sampling, require_target
 from medvol.evaluation.module import Batch
 from medvol.evaluation.ranks import gather_ranks, one_stream, own_rank
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.guarding.guard import name_component
 from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
@@ -46,6 +47,9 @@ from medvol.training.settings import (
 from medvol.training.start_check import require_good_start
 from medvol.training.strategies import sharded_layers, whole_layers
 from medvol.training.token_table import TokenTable, make_tables
+
+REFERENCE = "medvol_reference"
+"""Key of the reference's name in a checkpoint."""
 
 
 class GRPOModule(TrainingModule):
@@ -102,6 +106,7 @@ class GRPOModule(TrainingModule):
         self.start = start
         self.scorer = RewardScorer(self.rewards, reward_weights)
         self._norm = 0.0
+        self._reference: str | None = None
         self.automatic_optimization = False  # one rollout batch may be worth several updates
 
     @property
@@ -123,10 +128,11 @@ class GRPOModule(TrainingModule):
 
         Raises:
             ConfigError: The layers are sharded, so no process has the weights that the engine wants; or a reward pays
-                no answer in full.
+                no answer in full; or a run that goes on would have another reference.
         """
         require_matching(self.rewards, self.policy.template, self.evaluation.split_boxes)
         super().on_fit_start()
+        self._reference = self._keep_reference(self._reference)
         if not self.engine.in_process:
             if sharded_layers(self.network):
                 raise ConfigError(
@@ -134,6 +140,16 @@ class GRPOModule(TrainingModule):
                     "shares them out; choose ddp, or leave model.engine out"
                 )
             self._watch = EngineWatch(self.policy, self.start.max_sampler_gap)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what names the reference."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[REFERENCE] = self._reference
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what names the reference."""
+        super().on_load_checkpoint(checkpoint)
+        self._reference = checkpoint.get(REFERENCE)
 
     def teardown(self, stage: str) -> None:
         """End the engine."""
@@ -179,6 +195,21 @@ class GRPOModule(TrainingModule):
         """Look at what the weights are about to take; its norm was measured where it was scaled down."""
         require_finite_norm(self._norm, self.global_step)
 
+    def _keep_reference(self, former: str | None) -> str | None:
+        """Name of the reference, where there is one; a run that goes on has the one that it began with.
+
+        Raises:
+            ConfigError: It would have another one.
+        """
+        found = self.policy.name_reference() if self.loss.beta else None
+        if None not in (former, found) and former != found:
+            raise ConfigError(
+                f"{name_component(self.policy)} is built with other weights than this run began with, and its loss "
+                f"measures a divergence from those (model.loss.beta is {self.loss.beta}); bring back the model folder "
+                "that the run began with, or make a model of the checkpoint (medvol convert) and begin a new run"
+            )
+        return found
+
     def _choose(self, cases: Sequence[Case], rng: np.random.Generator) -> tuple[list[str], Sampling]:
         """Choose how the queries of one volume are worded, and the seed of the completions."""
         for case in cases:
@@ -196,9 +227,9 @@ class GRPOModule(TrainingModule):
 
     def _make_tables(self, groups: Sequence[Group], notes: Sequence[GroupNotes], first: int) -> list[TokenTable]:
         """Lay out the groups of this process, which begin at ``first`` among those of the batch."""
-        rewards = torch.tensor([[rollout.total for rollout in group] for group in notes], device=self.device)
+        rewards = torch.tensor([[rollout.total for rollout in group] for group in notes], dtype=torch.float64)
         own = slice(first, first + len(groups))
-        advantages = group_advantages(rewards, self.advantages.scale)[own]
+        advantages = group_advantages(rewards, self.advantages.scale)[own].to(self.device, torch.float32)
         taught = torch.ones(len(groups), dtype=torch.bool)
         if self.advantages.skip_zero_spread:
             taught = ~zero_spread(rewards)[own]

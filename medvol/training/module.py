@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 from medvol.core.errors import ConfigError
@@ -22,13 +23,15 @@ from medvol.evaluation.module import Batch, EvaluationModule
 from medvol.evaluation.ranks import gather_ranks
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.terminal.progress import say
-from medvol.training.accumulation import within_accumulation
+from medvol.training.accumulation import count_accumulated, within_accumulation
+from medvol.training.averages import require_filled_averages
 from medvol.training.export import copy_policy, export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
 from medvol.training.gradients import (
     clip_gradients,
     keep_gradients_apart,
     require_finite_gradients,
+    scale_gradients,
     sum_gradients,
 )
 from medvol.training.moments import make_adamw, require_same_moments
@@ -106,10 +109,17 @@ class TrainingModule(EvaluationModule, ABC):
             ConfigError: The trainer's precision would undo that, or its strategy is none that training here knows.
         """
         if stage == "fit":
+            require_filled_averages(self.trainer.callbacks)  # type: ignore[attr-defined]
             require_wide(self.trainer.precision)
         super().setup(stage)
         if stage == "fit":
             require_proven(self.trainer.strategy, self.optimizer.moments)
+            self.policy.load_for_training()
+
+    def configure_model(self) -> None:
+        """Load the network, in a fit as it is trained: callbacks that average weights copy it before ``setup``."""
+        super().configure_model()
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self.policy.load_for_training()
 
     def on_fit_start(self) -> None:
@@ -147,7 +157,8 @@ class TrainingModule(EvaluationModule, ABC):
             sum_gradients(self.parameters())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Look at what the weights are about to take."""
+        """Look at what the weights are about to take: a mean over the batches of the step, however many there are."""
+        scale_gradients(self.parameters(), self.trainer.accumulate_grad_batches / count_accumulated(self.trainer))
         require_finite_gradients(self.parameters(), self.global_step)
 
     def configure_gradient_clipping(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,19 @@ def test_saved_settings_name_the_version_and_can_be_used(experiment: Write, tmp_
 
 def test_a_fit_that_trains_nothing_says_so(experiment: Write, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", str(experiment(trainer__max_epochs=0))]) == 0
-    assert "no step was trained" in capfd.readouterr().err
+    assert "no step was trained: max_steps, max_epochs or max_time ends at once" in capfd.readouterr().err
+
+
+def test_a_fit_that_goes_on_from_its_end_says_so(experiment: Write, capfd: pytest.CaptureFixture[str]) -> None:
+    """A time limit counts all starts: the same command in the next job would train nothing, without a word."""
+    limited = {"trainer__max_steps": -1, "trainer__max_epochs": -1, "trainer__max_time": "00:00:00:01"}
+    config = str(experiment(**limited))
+    assert main(["fit", "--config", config]) == 0
+    assert "no step" not in capfd.readouterr().err
+    assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0
+    assert re.search(
+        r"no step was trained: the run had come to its end at step \d+ \(.*max_time", capfd.readouterr().err
+    )
 
 
 def test_lines_of_a_fit_tell_steps_loss_and_validation(

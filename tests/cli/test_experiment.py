@@ -94,6 +94,8 @@ def test_fit_then_test_then_report(experiment: Write, tmp_path: Path, capsys: py
     # The answer's box is the cube's own, and depth 1 fills slices 1 to 3: the mask is perfect.
     assert evaluation["all"]["cases"] == 2
     assert (tmp_path / "run" / "metrics" / "version_0" / "metrics.csv").is_file(), "a test keeps the fit's table"
+    # Scores of one moment are no curve: as its first point they would take the place of the fit's own.
+    assert len([*tmp_path.glob("run/metrics/*"), *tmp_path.glob("run/events.out.tfevents*")]) == 2
     capsys.readouterr()
     assert main(["report", str(tmp_path / "run")]) == 0
     assert "DSC" in capsys.readouterr().out

@@ -65,7 +65,7 @@ def test_the_folder_holds_the_adapter_alone(run: Path) -> None:
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 8, "base"), "no path of ours"
     card = (run / "adapter" / "README.md").read_text()
     assert "library_name: peft" in card
-    assert "--policy.model BASE --policy.adapter THIS_FOLDER" in card
+    assert "--policy VisionLanguagePolicy --policy.model BASE --policy.adapter THIS_FOLDER" in card
 
 
 def test_it_opens_again_with_its_base_and_answers_as_the_merged_model(run: Path) -> None:

@@ -120,6 +120,25 @@ def test_it_learns_what_is_rewarded(tmp_path, loss):
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
+class Same(RewardTerm):
+    """Pays every answer alike."""
+
+    needs: ClassVar = frozenset({"text"})
+
+    def __call__(self, rollout, case):
+        return 0.1
+
+
+def test_answers_that_earn_the_same_teach_nothing(tmp_path):
+    """AdamW's first step is as long for what rounding leaves of equal rewards as for a true gradient."""
+    listener = Listener()
+    module = make_module([Same()], rollouts={"group_size": 8})
+    make_trainer(tmp_path, 1, callbacks=[listener]).fit(module, make_data())
+    (row,) = listener.rows
+    assert (row["train/zero_spread"], row["train/grad_norm"]) == (1.0, 0.0)
+    assert torch.equal(weights(module), weights_of_start())
+
+
 def test_the_log_holds_what_a_run_is_judged_by(tmp_path):
     listener = Listener()
     rewards = [FormatReward(), DigitReward()]

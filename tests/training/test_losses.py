@@ -210,6 +210,17 @@ def test_settings_without_meaning(setting, message):
         LossSettings(**setting)
 
 
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rewards_have_no_advantage_at_all(scale, dtype):
+    """The mean of eight times 0.1 is another number than 0.1 in float32, and the difference is divided by 1e-4."""
+    assert torch.full((1, 8), 0.1).mean().item() != torch.tensor(0.1).item()
+    for size in range(2, 17):
+        rewards = torch.linspace(0.01, 1, 100, dtype=dtype)[:, None].expand(-1, size)
+        assert zero_spread(rewards).all()
+        assert not group_advantages(rewards, scale).any()
+
+
 def test_a_divergence_needs_a_reference():
     new, old, _, advantages, mask = draw(5)
     with pytest.raises(ValueError, match="reference"):

@@ -194,6 +194,12 @@ class VLMPolicy(TrainablePolicy):
             if self.offload_reference:
                 move_apart(reference, network, torch.device("cpu"))
 
+    def name_reference(self) -> str | None:
+        """Hash of the frozen copy; adapters need none, since checkpoints hold the weights beneath them."""
+        from medvol.policies.vlm.folder import hash_weights
+
+        return None if self.lora_rank else hash_weights(self.load_reference())
+
     def load_reference(self) -> VLMNetwork:
         """Build the frozen copy of the weights that this policy was built from, at the first call."""
         if self._reference is None:
