@@ -119,7 +119,7 @@ def _open(options: Namespace) -> Opened:
     if options.data is not None:
         raise ConfigError(f"--data is about the cases of a run, and {str(target)!r} is no run folder; leave it out")
     opened = open_target(target, _reader(options), None if options.series is None else str(options.series))
-    if opened.entries or opened.problems:
+    if not opened.scans:
         _require_left_out(options, ("series",), "answers name their series themselves")
     return opened
 

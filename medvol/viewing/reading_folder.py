@@ -23,10 +23,9 @@ from medvol.inference.readings import Reading
 from medvol.inference.record_fields import RecordFields
 from medvol.inference.records import SCHEMA, EvidenceRecord, read_record
 from medvol.inference.segmentation import Segmentation, save_segmentation
-from medvol.viewing.entries import Entry
+from medvol.viewing.entries import DRAFT_SCHEMA, Entry
 from medvol.viewing.jobs import ConflictError
 
-DRAFT_SCHEMA = "medvol-draft/1"
 _DRAFTS = "drafts"
 _LOCK = ".lock"
 _DIGITS = 12
@@ -115,16 +114,17 @@ class ReadingFolder:
         files = {entry.file for entry in listed if entry.file}
         return [one.file for one in kept if one.reading.parent in files and one.reading.parent_sha256 not in known]
 
-    def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str) -> Head:
-        """Write a reading with its mask and its picture.
+    def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str, expected_revision: int) -> Head:
+        """Write a reading with its mask and its picture; the draft that led to it is done with.
 
         Args:
             entry: The answer that it is about.
             segmentation: What is kept; its reading says what the reader made of it.
             expected_sha256: Digest of the record that the reader had before them.
+            expected_revision: Revision of the draft that the reader had before them; 0 where there was none.
 
         Raises:
-            ConflictError: Somebody else has saved a reading meanwhile; nothing is written.
+            ConflictError: Somebody else has saved a reading or a draft meanwhile; nothing is written.
             OSError: Mask and record cannot be written; nothing is.
         """
         reading = segmentation.reading
@@ -132,6 +132,7 @@ class ReadingFolder:
             raise RecordError("a segmentation without a reading is none; give it one")
         with self._held():
             head = self.require_head(entry, expected_sha256)
+            self._require_draft(entry, expected_revision)
             reading = replace(reading, parent=head.file, parent_sha256=head.sha256)
             name = f"{entry.name}_{reading.verdict}_{_digest(entry, segmentation, reading)}"
             with suppress(OutputError):  # of the picture; the record says why it is not there
@@ -174,23 +175,28 @@ class ReadingFolder:
             ConflictError: Another tab or another reader has changed the draft, or has finished; nothing is written.
         """
         with self._held():
-            known = self.read_draft(entry)
-            revision = 0 if known is None else known["revision"]
             head = self.head(entry)
-            if revision != expected_revision or content["parent_sha256"] != head.sha256:
-                who = _who(head) if content["parent_sha256"] != head.sha256 else "another tab or another reader"
-                raise ConflictError(f"{who} has changed this answer meanwhile; load it and look again")
-            draft = {"schema": DRAFT_SCHEMA, **content, "revision": revision + 1}
+            if content["parent_sha256"] != head.sha256:
+                raise ConflictError(f"{_who(head)} has changed this answer meanwhile; load it and look again")
+            self._require_draft(entry, expected_revision)
+            draft = {"schema": DRAFT_SCHEMA, **content, "revision": expected_revision + 1}
             write_json(self._draft_path(entry), draft)
             return draft
 
     def drop_draft(self, entry: Entry, expected_revision: int) -> None:
         """Forget what is not finished; raises as ``write_draft`` does."""
         with self._held():
-            known = self.read_draft(entry)
-            if known is not None and known["revision"] != expected_revision:
-                raise ConflictError("another tab or another reader has changed this answer meanwhile; load it and look")
+            if self.has_draft(entry):
+                self._require_draft(entry, expected_revision)
             self._draft_path(entry).unlink(missing_ok=True)
+
+    def _require_draft(self, entry: Entry, expected_revision: int) -> None:
+        """Refuse to replace or to end a draft that a reader did not have before them: it is somebody's work."""
+        known = self.read_draft(entry)
+        if expected_revision != (0 if known is None else known["revision"]):
+            raise ConflictError(
+                "another tab or another reader has changed this answer meanwhile; load it and look again"
+            )
 
     def _draft_path(self, entry: Entry) -> Path:
         return self.path / _DRAFTS / f"{entry.entry_id}.json"

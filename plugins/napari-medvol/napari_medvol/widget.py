@@ -238,14 +238,14 @@ class AskAndCorrect(QScrollArea):
             show_error("no answer is open; ask a question, or choose one of the answers")
             return None
         try:
-            anchor = self.shown.read_boxes()
+            anchor = self.shown.read_boxes(self.answer.several)
         except AnchorError as error:
             show_error(str(error))
             return None
         return settle(anchor, (self.answer.original.anchor, self.answer.current.anchor, self.state.anchor))
 
     def _put_here(self) -> None:
-        self.shown.put_boxes_here()
+        self.shown.put_boxes_here(self.answer is not None and self.answer.several)
 
     def _set_busy(self, busy: bool) -> None:
         self.session.setEnabled(not busy)
