@@ -231,6 +231,7 @@ class Desk:
         found = question.find(volume)
         if found is not None:
             return self._add(scan, open_answer(found[0], self._read))
+        question.require_free(volume)
         groups = segmenter.ask(volume, [query])
         ((_, answer),) = segmenter.follow(groups)
         with Work("writing the answer"):  # a step, so that nothing is written of a question that was cancelled

@@ -21,7 +21,7 @@ from medvol.core.json_file import read_json, to_json, write_json
 from medvol.core.settled_files import Stamp, stamp_file
 from medvol.inference.readings import Reading
 from medvol.inference.record_fields import RecordFields
-from medvol.inference.records import SCHEMA, EvidenceRecord, read_record
+from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read_record
 from medvol.inference.segmentation import Segmentation, save_segmentation
 from medvol.viewing.entries import DRAFT_SCHEMA, Entry
 from medvol.viewing.jobs import ConflictError
@@ -111,8 +111,9 @@ class ReadingFolder:
         with self._lock:
             kept = list(self._readings())
         known = {entry.sha256 for entry in listed} | {one.sha256 for one in kept}
-        files = {entry.file for entry in listed if entry.file}
-        return [one.file for one in kept if one.reading.parent in files and one.reading.parent_sha256 not in known]
+        answers = {_answer_name(entry.file) for entry in listed if entry.file}
+        lost = [one for one in kept if one.reading.parent_sha256 not in known]
+        return [one.file for one in lost if _answer_name(one.reading.parent) in answers]
 
     def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str, expected_revision: int) -> Head:
         """Write a reading with its mask and its picture; the draft that led to it is done with.
@@ -243,6 +244,11 @@ def _last(entry: Entry, children: Mapping[str, list[_Kept]], folder: Path) -> He
         last = found[-1]
         head = Head(last.record, last.sha256, last.file, folder, (*head.others, *(kept.file for kept in found[:-1])))
     return head
+
+
+def _answer_name(file: str) -> str:
+    """Name of an answer, whether its file is a record or that of a failure."""
+    return file.removesuffix(FAILED_SUFFIX).removesuffix(".json")
 
 
 def _who(head: Head) -> str:
