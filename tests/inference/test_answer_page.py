@@ -242,6 +242,7 @@ def test_every_page_frames_what_a_second_look_showed(scan: Path, segmenter: Segm
     (written,) = batch._shown.values()
     earlier = show_earlier(answer.volume, (paths["record"], read_record(paths["record"])))
     framed = twice.show("block").picture
-    assert framed is not None and framed != answer.show("block").picture
+    assert framed is not None
+    assert framed != answer.show("block").picture
     assert written.picture == earlier.picture == framed
     assert in_base64(framed) in paths["page"].read_text()
