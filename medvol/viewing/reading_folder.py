@@ -70,6 +70,7 @@ class ReadingFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[tuple[str, Stamp], tuple[str, EvidenceRecord]] = {}
+        self._revisions: dict[str, int] = {}  # a number that a draft had is not given to the next one
         self._lock = threading.RLock()
 
     def require_sound(self) -> None:
@@ -180,7 +181,9 @@ class ReadingFolder:
             if content["parent_sha256"] != head.sha256:
                 raise ConflictError(f"{_who(head)} has changed this answer meanwhile; load it and look again")
             self._require_draft(entry, expected_revision)
-            draft = {"schema": DRAFT_SCHEMA, **content, "revision": expected_revision + 1}
+            revision = max(expected_revision, self._revisions.get(entry.entry_id, 0)) + 1
+            draft = {"schema": DRAFT_SCHEMA, **content, "revision": revision}
+            self._revisions[entry.entry_id] = revision
             write_json(self._draft_path(entry), draft)
             return draft
 

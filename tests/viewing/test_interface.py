@@ -148,6 +148,18 @@ def test_drafts_carry_revisions(api: Api) -> None:
     assert not api.first("the block")["unfinished"]
 
 
+def test_a_draft_never_passes_for_one_that_was_dropped(api: Api) -> None:
+    """One tab has the first draft; another one takes it back and begins a second one, which is not the same."""
+    opened = api.first("the block")
+    link = f"api/answers/{opened['id']}/draft"
+    body = {"anchor": moved_anchor(), "remark": "first", "revision": 0, **parent(opened)}
+    first = api.client.put(link, json=body).json()["revision"]
+    assert api.client.delete(link, params={"revision": first}).status_code == 200
+    assert api.client.put(link, json={**body, "remark": "second"}).status_code == 200
+    assert api.client.put(link, json={**body, "remark": "late", "revision": first}).status_code == 409
+    assert api.first("the block")["draft"]["remark"] == "second"
+
+
 def test_a_reading_ends_the_draft_that_its_reader_had(api: Api) -> None:
     opened = api.first("the block")
     link = f"api/answers/{opened['id']}"

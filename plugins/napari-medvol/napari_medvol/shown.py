@@ -89,7 +89,7 @@ class Shown:
         assert self.image is not None, "a scan is shown before its slices"
         self._viewer.dims.set_point(self._viewer.dims.ndim - 3, float(self.image.data_to_world((index, 0, 0))[0]))
 
-    def read_boxes(self, several: bool) -> Anchor:
+    def read_boxes(self, several: bool = False) -> Anchor:
         """The anchor that the boxes of the reader make; none where they removed the layer.
 
         Args:
@@ -102,7 +102,7 @@ class Shown:
             return Anchor()
         return read_boxes(self.evidence.data, self.evidence.shape_type, self.scan.shape, several)
 
-    def put_boxes_here(self, several: bool) -> None:
+    def put_boxes_here(self, several: bool = False) -> None:
         """Move all boxes to the slice that is shown; where they may lie on several, those of the nearest one."""
         if self.image is None or self.evidence not in self._viewer.layers:
             return

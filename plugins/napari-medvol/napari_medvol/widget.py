@@ -112,6 +112,7 @@ class AskAndCorrect(QScrollArea):
 
         def begin(session: Session) -> None:
             self.client, self.answer, self.state = client, None, None
+            self.shown.scan = None  # another server may call another scan by the same id
             self.question.notes.setText("\n".join(session.about["problems"]))
             self._list(session, "")
             if session.answers:
