@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,9 +199,11 @@ class Interface:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    from starlette.responses import JSONResponse
+    """JSON in UTF-8; half a letter, as in names of files from a disk in Latin-1, becomes a question mark."""
+    from starlette.responses import Response
 
-    return JSONResponse(content, status)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(text.encode(errors="replace"), status, media_type="application/json")
 
 
 def _tell(job: Job) -> Response:

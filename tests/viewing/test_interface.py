@@ -148,6 +148,24 @@ def test_drafts_carry_revisions(api: Api) -> None:
     assert not api.first("the block")["unfinished"]
 
 
+def test_a_name_that_is_no_utf8_hides_nothing(tmp_path: Path) -> None:
+    """A disk in Latin-1 gives the scan half a letter in its name, and the command line one to the reader's."""
+    scan = write_scan(tmp_path / "ct.nii.gz").rename(tmp_path / "caf\udce9.nii.gz")
+    write_scan(tmp_path / "other.nii.gz", 1)
+    api = Api(make_desk(tmp_path, policy=ScriptedPolicy([BOX]), out=tmp_path / "kept", reader="Ren\udce9"))
+    rows = {row["name"]: row["scan"] for row in api.get("api/session").json()["scans"]}
+    assert sorted(rows) == ["caf?.nii.gz", "other.nii.gz"]
+    asked = {"scan": rows["caf?.nii.gz"], "query": "the block", "ask": True}
+    assert api.post("api/answers", asked).json()["result"]["scan_name"] == "caf?.nii.gz"
+    opened = api.first("the block")
+    body = {"verdict": "accepted", "anchor": own_anchor(opened), "remark": "", **parent(opened)}
+    file = api.post(f"api/answers/{opened['id']}/readings", body).json()["result"]["file"]
+    kept = next(path for path in (tmp_path / "kept").glob("*.json") if path.name.endswith(file[-20:]))
+    assert Path(str(read_record(kept).scan_path)) == scan
+    assert api.first("the block")["reader"] == "Ren?"
+    api.close()
+
+
 def test_a_draft_never_passes_for_one_that_was_dropped(api: Api) -> None:
     """One tab has the first draft; another one takes it back and begins a second one, which is not the same."""
     opened = api.first("the block")
