@@ -218,11 +218,14 @@ def _serve(
 
 
 def _read_first(desk: Desk) -> None:
-    """Read the first scan, so that the page shows it at once; of several, one that is refused is told in the page."""
-    first = next(iter(desk.scans.values()), None)
+    """Read the first answer's scan, or the first scan, so that the page shows it at once.
+
+    Of several, one that is refused is told in the page.
+    """
+    scans = [*(entry.scan for entry in desk.entries.values()), *desk.scans.values()]
     try:
-        if first is not None:
-            desk.shelf.get(first)
+        if scans:
+            desk.shelf.get(scans[0])
     except MedvolError:
         if len(desk.scans) == 1:
             raise

@@ -149,13 +149,7 @@ class Desk:
         return self._state(opened, evidence, self.readings.head(entry), entry)
 
     def save(
-        self,
-        entry: Entry,
-        verdict: Verdict,
-        evidence: Evidence,
-        remark: str,
-        parent_sha256: str,
-        revision: int = 0,
+        self, entry: Entry, verdict: Verdict, evidence: Evidence, remark: str, parent_sha256: str, revision: int = 0
     ) -> Head:
         """Keep a reading: a record of its own with its mask and its picture.
 
@@ -177,12 +171,16 @@ class Desk:
         require_inside(opened.volume, evidence)
         head = self.readings.require_head(entry, parent_sha256)
         moved = not same_anchor(evidence, head.record.evidence)
-        if verdict == "corrected" and not (moved or not same_anchor(evidence, entry.record.evidence)):
+        unanswered = bool(entry.failure) and head.sha256 == entry.sha256
+        if verdict == "corrected" and not (moved or unanswered or not same_anchor(evidence, entry.record.evidence)):
             raise RecordError("nothing was corrected: slice and boxes are those of the answer; accept or reject it")
         if verdict != "corrected" and moved:
             raise RecordError(f"slice or boxes were changed, and an answer is {verdict} as it is; undo, or correct it")
-        if entry.failure and verdict == "accepted" and head.sha256 == entry.sha256:
-            raise RecordError("the answer gave no mask, so it cannot be accepted; draw boxes, or reject it")
+        if unanswered and verdict == "accepted":
+            raise RecordError(
+                "the answer gave no mask, so it cannot be accepted; draw boxes, reject it, or correct it without a box "
+                "where the target is not in this scan"
+            )
         mask, made_by = find_mask(opened.volume, evidence, head, entry) or (
             unpack_mask(self._followed(opened, evidence)["mask"], opened.volume.shape),
             dict(identify(self.propagator)),

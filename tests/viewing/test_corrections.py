@@ -317,3 +317,21 @@ def test_the_policy_does_not_answer_over_a_record_that_a_person_changed(tmp_path
     with pytest.raises(RecordError, match="changed by hand"):
         desk.ask(place, "the block")
     assert path.read_bytes() == changed
+
+
+def test_an_answer_without_a_mask_may_be_corrected_to_absent(tmp_path: Path) -> None:
+    """The policy stammers about a target that the scan does not show; a person says that it is not there."""
+    scan, out = write_scan(tmp_path / "ct.nii.gz"), tmp_path / "answers"
+    segmenter = Segmenter(ScriptedPolicy(["no idea"]), ExtrudePropagator(1))
+    run_jobs([Job(scan, "the tail", out, "ct")], segmenter, out, read=partial(read_volume, modality="CT"))
+    desk = make_desk(out)
+    with pytest.raises(RecordError, match="correct it without a box where the target is not in this scan"):
+        keep(desk, "the tail", "accepted")
+    keep(desk, "the tail", "corrected")
+    write_corrections(out / "c.csv", collect(desk.entries.values(), desk.readings, out))
+    (case,) = NiftiDataset(root=str(out), table=str(out / "c.csv"))
+    assert (case.query.kind, case.query.text) == ("absent", "the tail")
+    assert case.target is not None
+    assert not case.target.any()
+    with pytest.raises(RecordError, match="nothing was corrected"):
+        keep(desk, "the tail", "corrected")

@@ -478,9 +478,10 @@ class Desk {
     byId("undo").disabled = !this.history.canUndo;
     byId("redo").disabled = !this.history.canRedo;
     byId("delete-box").disabled = this.anchor.boxes_px.length === 0;
-    byId("accept").disabled = changed || (answer.failure !== "" && answer.verdict === null);
+    const unanswered = answer.failure !== "" && answer.verdict === null; // to correct it without a box: not in this scan
+    byId("accept").disabled = changed || unanswered;
     byId("reject").disabled = changed;
-    byId("correct").disabled = this.now === null || (!changed && sameAnchor(this.anchor, answer.original));
+    byId("correct").disabled = this.now === null || (!changed && !unanswered && sameAnchor(this.anchor, answer.original));
     byId("accept").title = changed ? "The boxes were moved: correct, or undo" : "The answer is right (A)";
     this.moved();
     document.body.dataset.answer = answer.id;
