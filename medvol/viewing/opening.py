@@ -91,6 +91,6 @@ def open_target(path: Path, read: Reader, series: str | None = None) -> Opened:
 
 def _scans_besides(path: Path, read: Reader, series: str | None) -> list[Scan]:
     """Scans of a folder whose answers all lie in folders of it, such as ``readings``; beside answers lie masks."""
-    if any(map(holds_answer, path.glob("*.json"))) or not is_batch(path):
+    if any(map(holds_answer, path.glob("*.json"))):
         return []
-    return [scan_file(scan, read, series) for scan in look_into(path).scans]
+    return [scan_file(scan, read, series) for scan in look_into(path).scans if scan != path]

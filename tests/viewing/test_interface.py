@@ -233,10 +233,11 @@ def test_boxes_that_are_back_are_no_edit(api: Api, answers: Path) -> None:
 
 
 def test_scans_without_an_answer_stay_in_a_second_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`medvol view .` keeps its readings in the folder of the scans; sidecars of BIDS lie there too."""
+    """`medvol view .` keeps its readings in the folder of the scans; sidecars of BIDS lie there too, and a damaged file."""
     for number in range(2):
         write_scan(tmp_path / f"scan{number}.nii.gz", number)
         (tmp_path / f"scan{number}.json").write_text('{"Modality": "CT"}')
+    (tmp_path / "notes.json").write_text("{")
     monkeypatch.chdir(tmp_path)
     api = Api(make_desk(Path()))
     scan = api.get("api/session").json()["scans"][0]
