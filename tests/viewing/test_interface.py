@@ -233,7 +233,7 @@ def test_boxes_that_are_back_are_no_edit(api: Api, answers: Path) -> None:
 
 
 def test_scans_without_an_answer_stay_in_a_second_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`medvol view .` keeps its readings in the folder of the scans; BIDS has JSON there too, and one file is damaged."""
+    """`medvol view .` keeps its readings in the folder of the scans; BIDS has JSON there too, one file damaged."""
     for number in range(2):
         write_scan(tmp_path / f"scan{number}.nii.gz", number)
         (tmp_path / f"scan{number}.json").write_text('{"Modality": "CT"}')
