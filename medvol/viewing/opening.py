@@ -46,9 +46,10 @@ def add_kept(opened: Opened, out: Path, read: Reader) -> Opened:
         return opened
     about = {_place(scan) for scan in (*opened.scans, *(entry.scan for entry in opened.entries))}
     known = {entry.entry_id for entry in opened.entries}
-    found, _ = find_answers(out, read)
+    found, lost = find_answers(out, read)
     kept = [entry for entry in found if entry.entry_id not in known and _place(entry.scan) in about - {None}]
-    return replace(opened, entries=[*opened.entries, *kept])
+    problems = list(dict.fromkeys([*opened.problems, *lost]))
+    return replace(opened, entries=[*opened.entries, *kept], problems=problems)
 
 
 def _place(scan: Scan) -> Path | None:

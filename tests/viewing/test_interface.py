@@ -216,6 +216,12 @@ def test_a_question_whose_boxes_are_a_draft_is_there_again(api: Api, answers: Pa
         row = again.first("the other block")
         assert (row["id"], row["draft"]["boxes_px"]) == (began["id"], moved_anchor()["boxes_px"])
         again.close()
+    file = answers / "readings" / "drafts" / f"{began['id']}.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"the other block"', '""'))
+    found = add_kept(open_target(answers / "case0a.json", read_volume), answers / "readings", read_volume)
+    assert [problem.startswith(f"{file}: query is ''") for problem in found.problems] == [True]
+    file.write_text(whole)
     body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", "revision": 1, **parent(opened)}
     assert api.post(f"api/answers/{began['id']}/readings", body).status_code == 200
     found = open_target(answers, read_volume)
