@@ -21,7 +21,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
 
     Raises:
         CheckpointError: The checkpoint cannot be found or read.
-        ConfigError: The folder is there already, or several components convert weights and none is named.
+        ConfigError: The folder is there already, several components convert weights and none is named, or an option
+            would do nothing.
     """
     parser = ComponentParser(
         prog=f"medvol {verb}",
@@ -39,6 +40,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(list(arguments))
     if options.checkpoint.endswith(_CHECKPOINT_SUFFIX):
+        for name in ("component", "image_size", "download"):
+            if options[name]:
+                raise ConfigError(
+                    f"--{name} is about the weights of a propagator, and {options.checkpoint!r} is named as the "
+                    "checkpoint of a run; leave it out"
+                )
         _export_policy(Path(options.checkpoint), Path(options.folder), options.adapter)
         return 0
     if options.adapter:

@@ -122,7 +122,7 @@ def _open(options: Namespace) -> Opened:
     if options.data is not None:
         raise ConfigError(f"--data is about the cases of a run, and {str(target)!r} is no run folder; leave it out")
     opened = open_target(target, _reader(options), None if options.series is None else str(options.series))
-    if opened.entries or opened.problems:
+    if not opened.scans:
         _require_left_out(options, ("series",), "answers name their series themselves")
     return opened
 
@@ -223,11 +223,14 @@ def _serve(
 
 
 def _read_first(desk: Desk) -> None:
-    """Read the first scan, so that the page shows it at once; of several, one that is refused is told in the page."""
-    first = next(iter(desk.scans.values()), None)
+    """Read the first answer's scan, or the first scan, so that the page shows it at once.
+
+    Of several, one that is refused is told in the page.
+    """
+    scans = [*(entry.scan for entry in desk.entries.values()), *desk.scans.values()]
     try:
-        if first is not None:
-            desk.shelf.get(first)
+        if scans:
+            desk.shelf.get(scans[0])
     except MedvolError:
         if len(desk.scans) == 1:
             raise

@@ -17,12 +17,13 @@ import inspect
 import sys
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
-from types import SimpleNamespace, UnionType
+from types import MemberDescriptorType, SimpleNamespace, UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -203,6 +204,11 @@ def _kept(component: object, name: str) -> Any:
     for place, key in ((state, name), (modules, name), (state, f"_{name}")):  # what is loaded later is often _name
         if key in place:
             return place[key]
+    for key in (name, f"_{name}"):
+        slot = inspect.getattr_static(type(component), key, None)
+        if isinstance(slot, MemberDescriptorType):  # as of a dataclass with slots
+            with suppress(AttributeError):  # it was never set
+                return slot.__get__(component)
     raise InvalidComponentError(
         f"{type(component).__name__} does not keep its setting {name!r}; store it as self.{name} in the constructor"
     )

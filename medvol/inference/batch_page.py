@@ -10,6 +10,7 @@ from typing import Any
 from medvol.core.atomic_files import require_ending, require_no_folder
 from medvol.core.errors import MedvolError, RecordError, explain_error
 from medvol.core.json_file import read_json
+from medvol.core.looks import last_region
 from medvol.core.types import Volume
 from medvol.imaging.reading import read_mask
 from medvol.inference.answer_page import new_page, show_answer, show_failure, write_page
@@ -86,7 +87,7 @@ def show_earlier(volume: Volume, answer: Answer) -> PageAnswer:
     path, record = answer
     content = read_json(path, _REMEDY, _REMEDY)
     mask = read_mask(path.with_name(record.mask_file), volume)
-    shown = show_answer(volume, mask, record.evidence, content, path.name)
+    shown = show_answer(volume, mask, record.evidence, content, path.name, last_region(record.looks))
     return replace(shown, notes=(*shown.notes, _MOVED)) if lacks_its_mask(volume.shape, record) else shown
 
 
@@ -117,7 +118,8 @@ class BatchPage:
     def show_written(self, job: Job, answer: Segmentation, path: Path) -> None:
         """Show an answer whose record was just written to a path."""
         record = read_json(path, _REMEDY, _REMEDY)
-        self._show(job, show_answer(answer.volume, answer.mask, answer.evidence, record, path.name))
+        region = last_region(answer.completion.looks)
+        self._show(job, show_answer(answer.volume, answer.mask, answer.evidence, record, path.name, region))
 
     def show_earlier(self, job: Job, volume: Volume, answer: Answer) -> None:
         """Show an answer of an earlier run; where its mask cannot be read, the page says so."""

@@ -199,7 +199,8 @@ def _describe_dicom(dicom: DicomOutputs, paths: Mapping[str, Path]) -> dict[str,
 
 def _write_page(path: Path, answer: Segmentation, record: Mapping[str, Any], record_file: str) -> None:
     page = new_page()
-    page.add(show_answer(answer.volume, answer.mask, answer.evidence, record, record_file))
+    region = last_region(answer.completion.looks)
+    page.add(show_answer(answer.volume, answer.mask, answer.evidence, record, record_file, region))
     write_page(page, path)
 
 

@@ -93,7 +93,7 @@ class Desk:
 
     def describe(self) -> dict[str, Any]:
         """The session: who answers, who propagates, where readings go, and which scans can be asked about."""
-        askable = {scan.path: scan for scan in reversed(self.scans.values()) if scan.path is not None}
+        askable = {scan.path.resolve(): scan for scan in reversed(self.scans.values()) if scan.path is not None}
         return {
             "propagator": type(self.propagator).__name__,
             "policy": None if self.policy is None else type(self.policy).__name__,
@@ -152,7 +152,9 @@ class Desk:
         entry = entry.settled(opened.volume)
         return self._state(opened, evidence, self.readings.head(entry), entry)
 
-    def save(self, entry: Entry, verdict: Verdict, evidence: Evidence, remark: str, parent_sha256: str) -> Head:
+    def save(
+        self, entry: Entry, verdict: Verdict, evidence: Evidence, remark: str, parent_sha256: str, revision: int = 0
+    ) -> Head:
         """Keep a reading: a record of its own with its mask and its picture.
 
         Args:
@@ -161,9 +163,10 @@ class Desk:
             evidence: The anchor as the reader leaves it.
             remark: The reader's own words.
             parent_sha256: Digest of the record that the reader had before them.
+            revision: Of the draft that the reader had before them; 0 where there was none.
 
         Raises:
-            ConflictError: Somebody else has saved a reading meanwhile.
+            ConflictError: Somebody else has saved a reading or a draft meanwhile.
             RecordError: Verdict and anchor do not go together, or the anchor does not lie in the scan.
         """
         opened = self.shelf.get(entry.scan)
@@ -172,29 +175,33 @@ class Desk:
         require_inside(opened.volume, evidence)
         head = self.readings.require_head(entry, parent_sha256)
         moved = not same_anchor(evidence, head.record.evidence)
-        if verdict == "corrected" and not (moved or not same_anchor(evidence, entry.record.evidence)):
+        unanswered = bool(entry.failure) and head.sha256 == entry.sha256
+        if verdict == "corrected" and not (moved or unanswered or not same_anchor(evidence, entry.record.evidence)):
             raise RecordError("nothing was corrected: slice and boxes are those of the answer; accept or reject it")
         if verdict != "corrected" and moved:
             raise RecordError(f"slice or boxes were changed, and an answer is {verdict} as it is; undo, or correct it")
-        if entry.failure and verdict == "accepted" and head.sha256 == entry.sha256:
-            raise RecordError("the answer gave no mask, so it cannot be accepted; draw boxes, or reject it")
+        if unanswered and verdict == "accepted":
+            raise RecordError(
+                "the answer gave no mask, so it cannot be accepted; draw boxes, reject it, or correct it without a box "
+                "where the target is not in this scan"
+            )
         mask, made_by = find_mask(opened.volume, evidence, head, entry) or (
             unpack_mask(self._followed(opened, evidence)["mask"], opened.volume.shape),
             dict(identify(self.propagator)),
         )
-        rationale = head.record.evidence.rationale
-        record = replace(head.record, evidence=replace(evidence, rationale=rationale), query=entry.record.query)
+        said = replace(evidence, rationale=head.record.evidence.rationale)
+        record = replace(head.record, evidence=said, query=entry.record.query, edited=entry.record.edited)
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         reading = Reading(verdict, remark, self.reader, time)
         segmentation = replace(rebuild_segmentation(opened.volume, record, mask, made_by), reading=reading)
-        return self.readings.save(entry, segmentation, parent_sha256)
+        return self.readings.save(entry, segmentation, parent_sha256, revision)
 
     def keep_draft(
         self, entry: Entry, evidence: Evidence, remark: str, parent_sha256: str, revision: int
     ) -> dict[str, Any]:
         """Keep what is not finished, see ``ReadingFolder.write_draft``; raises too where the anchor leaves the scan."""
         require_inside(self.shelf.get(entry.scan).volume, evidence)
-        content = {"parent_sha256": parent_sha256, **write_anchor(evidence), "remark": remark}
+        content = {"parent_sha256": parent_sha256, **write_anchor(evidence), "remark": remark, **entry.asked()}
         return self.readings.write_draft(entry, content, revision)
 
     def begin(self, scan: Scan, query: str) -> Entry:
@@ -226,6 +233,7 @@ class Desk:
         found = question.find(volume)
         if found is not None:
             return self._add(scan, open_answer(found[0], self._read))
+        question.require_free(volume)
         groups = segmenter.ask(volume, [query])
         ((_, answer),) = segmenter.follow(groups)
         with Work("writing the answer"):  # a step, so that nothing is written of a question that was cancelled

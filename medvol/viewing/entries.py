@@ -27,6 +27,9 @@ from medvol.viewing.scans import Scan, make_id
 Reader = Callable[..., Volume]
 """Reads a scan: path, and by name series and settings of ``read_volume``."""
 
+DRAFT_SCHEMA = "medvol-draft/1"
+"""Version of the layout of drafts."""
+
 NOTHING = Evidence(None, np.empty((0, 4), np.float64))
 """An anchor without a box."""
 
@@ -67,6 +70,20 @@ class Entry:
         """The entry with its record completed."""
         return self if self.settle is None else replace(self, record=self.settle(self.record, volume), settle=None)
 
+    def asked(self) -> dict[str, Any]:
+        """What a draft has to keep of a question that a reader began, since no other file does; nothing else."""
+        if self.file:
+            return {}
+        record = self.record
+        scan = {
+            "path": record.scan_path,
+            "sha256": record.scan_sha256,
+            "series": record.series,
+            "modality": record.modality,
+            "read_with": dict(record.read_with or {}),
+        }
+        return {"question": {"query": record.query, "scan": scan}}
+
     def describe(self) -> dict[str, Any]:
         """Plain values for a list."""
         return {
@@ -83,7 +100,7 @@ class Entry:
 
 
 def find_answers(folder: Path, read: Reader) -> tuple[list[Entry], list[str]]:
-    """Every answer of a folder, and of the folders in it; those of readers are no answers of their own.
+    """Every answer of a folder, and of the folders in it, and every question that a reader began.
 
     Args:
         folder: Where ``medvol segment`` or ``medvol predict`` wrote.
@@ -95,20 +112,28 @@ def find_answers(folder: Path, read: Reader) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     problems: list[str] = []
     for path in sorted(folder.rglob("*.json")):
-        if _is_hidden(path.relative_to(folder)) or not path.is_file() or not _is_answer(path):
+        if _is_hidden(path.relative_to(folder)) or not path.is_file():
             continue
         try:
-            entry = open_failure(path, read) if path.name.endswith(FAILED_SUFFIX) else open_answer(path, read)
+            found = _open(path, read)
         except RecordError as error:
             problems.append(str(error))
             continue
-        reading = entry.record.reading
-        if reading is None:
-            entries.append(entry)
-        elif not reading.parent:
-            entries.append(question_entry(entry.scan, entry.record))
+        if found is not None:
+            entries.append(found)
     unique = {entry.entry_id: entry for entry in entries}
     return list(unique.values()), problems
+
+
+def holds_answer(path: Path) -> bool:
+    """True for the file of an answer, or of a reading; False for other JSON and for what cannot be read."""
+    if path.name.endswith(FAILED_SUFFIX):
+        return True
+    try:
+        content = read_json(path, "", "")
+    except RecordError:
+        return False
+    return isinstance(content, dict) and content.get("schema") == SCHEMA
 
 
 def open_answer(path: Path, read: Reader) -> Entry:
@@ -183,8 +208,9 @@ def question_entry(scan: Scan, about: EvidenceRecord) -> Entry:
         scan: What is asked about.
         about: Scan and query count.
     """
-    record = EvidenceRecord(
-        about.query, NOTHING, "", about.scan_path, about.scan_sha256, "", series=about.series, modality=about.modality
+    record = replace(
+        EvidenceRecord(about.query, NOTHING, "", about.scan_path, about.scan_sha256, ""),
+        **{name: getattr(about, name) for name in ("series", "modality", "read_with")},
     )
     asked = ("question", about.scan_sha256, about.query, about.series, about.modality)
     digest = sha256(repr(asked).encode()).hexdigest()
@@ -197,7 +223,9 @@ def question_about(volume: Volume, query: str) -> EvidenceRecord:
     source = volume.source
     path = None if source is None or source.path is None else str(source.path)
     series = None if source is None else source.series or None
-    return EvidenceRecord(query, NOTHING, "", path, hash_volume(volume), "", series=series, modality=volume.modality)
+    read_with = None if source is None else dict(source.read_with)
+    record = EvidenceRecord(query, NOTHING, "", path, hash_volume(volume), "", read_with=read_with)
+    return replace(record, series=series, modality=volume.modality)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -205,15 +233,30 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _is_answer(path: Path) -> bool:
-    """True for what says that it is a record or a failed answer, and for what cannot be read; other JSON is none."""
+def _open(path: Path, read: Reader) -> Entry | None:
+    """The answer in a file, or the question that a reader began there; None for other JSON and for later readings.
+
+    Raises:
+        RecordError: It cannot be used, or not even be read.
+    """
     if path.name.endswith(FAILED_SUFFIX):
-        return True
+        return open_failure(path, read)
     try:
         content = read_json(path, "", "")
     except RecordError:
-        return True  # opened as a record, it says what is wrong
-    return isinstance(content, dict) and content.get("schema") == SCHEMA
+        content = {"schema": SCHEMA}  # opened as a record, it says what is wrong
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema == DRAFT_SCHEMA and "question" in content:
+        fields = RecordFields(path, content["question"])
+        asked = EvidenceRecord(fields.text("query"), NOTHING, "", mask_file="", **scan_fields(fields))
+        return question_entry(scan_of(asked, path, read), asked)
+    if schema != SCHEMA:
+        return None
+    entry = open_answer(path, read)
+    reading = entry.record.reading
+    if reading is None:
+        return entry
+    return None if reading.parent else question_entry(entry.scan, entry.record)
 
 
 def _stem(name: str) -> str:

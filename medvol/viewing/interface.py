@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent / "page"
 NIIVUE = "niivue.js"
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_READING = ("verdict", "anchor", "remark", "parent_sha256", "revision")
 _PROMPT_S = 1.0
 """A job that ends within this is answered at once."""
 _LONGEST_WAIT_S = 25
@@ -119,12 +121,12 @@ class Interface:
 
     async def add_reading(self, request: Request) -> Response:
         """Keep a verdict."""
-        entry, body = self._entry(request), await read_body(request, "verdict", "anchor", "remark", "parent_sha256")
+        entry, body = self._entry(request), await read_body(request, *_READING)
         verdict, anchor, parent = body.verdict(), body.anchor(), body.text("parent_sha256", 64)
-        remark = body.text("remark", MAX_REMARK, may_be_empty=True)
+        remark, revision = body.text("remark", MAX_REMARK, may_be_empty=True), body.revision(0)
 
         def save() -> dict[str, Any]:
-            head = self.desk.save(entry, verdict, anchor, remark, parent)
+            head = self.desk.save(entry, verdict, anchor, remark, parent, revision)
             return {"file": head.file, "sha256": head.sha256, "verdict": verdict}
 
         return await self._do("saving", save, saves=True)
@@ -197,9 +199,11 @@ class Interface:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    from starlette.responses import JSONResponse
+    """JSON in UTF-8; half a letter, as in names of files from a disk in Latin-1, becomes a question mark."""
+    from starlette.responses import Response
 
-    return JSONResponse(content, status)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(text.encode(errors="replace"), status, media_type="application/json")
 
 
 def _tell(job: Job) -> Response:

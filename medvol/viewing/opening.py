@@ -8,9 +8,9 @@ from pathlib import Path
 
 from medvol.core.errors import RecordError
 from medvol.imaging.file_names import SCANS
-from medvol.imaging.folders import find_scans, is_batch
+from medvol.imaging.folders import find_scans, is_batch, look_into
 from medvol.inference.records import FAILED_SUFFIX
-from medvol.viewing.entries import Entry, Reader, find_answers, open_answer, open_failure, scan_file
+from medvol.viewing.entries import Entry, Reader, find_answers, holds_answer, open_answer, open_failure, scan_file
 from medvol.viewing.scans import Scan
 
 READINGS = "readings"
@@ -23,7 +23,7 @@ class Opened:
 
     Args:
         entries: Answers to be read.
-        scans: Scans without an answer.
+        scans: Scans that can be asked about besides.
         readings: Where readings belong when the user names no folder.
         problems: What could not be opened, in sentences.
     """
@@ -46,9 +46,10 @@ def add_kept(opened: Opened, out: Path, read: Reader) -> Opened:
         return opened
     about = {_place(scan) for scan in (*opened.scans, *(entry.scan for entry in opened.entries))}
     known = {entry.entry_id for entry in opened.entries}
-    found, _ = find_answers(out, read)
+    found, lost = find_answers(out, read)
     kept = [entry for entry in found if entry.entry_id not in known and _place(entry.scan) in about - {None}]
-    return replace(opened, entries=[*opened.entries, *kept])
+    problems = list(dict.fromkeys([*opened.problems, *lost]))
+    return replace(opened, entries=[*opened.entries, *kept], problems=problems)
 
 
 def _place(scan: Scan) -> Path | None:
@@ -78,7 +79,7 @@ def open_target(path: Path, read: Reader, series: str | None = None) -> Opened:
     if path.is_dir():
         entries, problems = find_answers(path, read)
         if entries or problems:
-            return Opened(entries, [], path / READINGS, problems)
+            return Opened(entries, _scans_besides(path, read, series), path / READINGS, problems)
         if is_batch(path):
             scans = [scan_file(scan, read, series) for scan in find_scans(path)]
             if not scans:
@@ -87,3 +88,10 @@ def open_target(path: Path, read: Reader, series: str | None = None) -> Opened:
                 )
             return Opened([], scans, Path(READINGS))
     return Opened([], [scan_file(path, read, series)], Path(READINGS))
+
+
+def _scans_besides(path: Path, read: Reader, series: str | None) -> list[Scan]:
+    """Scans of a folder whose answers all lie in folders of it, such as ``readings``; beside answers lie masks."""
+    if any(map(holds_answer, path.glob("*.json"))):
+        return []
+    return [scan_file(scan, read, series) for scan in look_into(path).scans if scan != path]

@@ -21,12 +21,11 @@ from medvol.core.json_file import read_json, to_json, write_json
 from medvol.core.settled_files import Stamp, stamp_file
 from medvol.inference.readings import Reading
 from medvol.inference.record_fields import RecordFields
-from medvol.inference.records import SCHEMA, EvidenceRecord, read_record
+from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read_record
 from medvol.inference.segmentation import Segmentation, save_segmentation
-from medvol.viewing.entries import Entry
+from medvol.viewing.entries import DRAFT_SCHEMA, Entry
 from medvol.viewing.jobs import ConflictError
 
-DRAFT_SCHEMA = "medvol-draft/1"
 _DRAFTS = "drafts"
 _LOCK = ".lock"
 _DIGITS = 12
@@ -71,6 +70,7 @@ class ReadingFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[tuple[str, Stamp], tuple[str, EvidenceRecord]] = {}
+        self._revisions: dict[str, int] = {}  # a number that a draft had is not given to the next one
         self._lock = threading.RLock()
 
     def require_sound(self) -> None:
@@ -112,19 +112,21 @@ class ReadingFolder:
         with self._lock:
             kept = list(self._readings())
         known = {entry.sha256 for entry in listed} | {one.sha256 for one in kept}
-        files = {entry.file for entry in listed if entry.file}
-        return [one.file for one in kept if one.reading.parent in files and one.reading.parent_sha256 not in known]
+        answers = {_answer_name(entry.file) for entry in listed if entry.file}
+        lost = [one for one in kept if one.reading.parent_sha256 not in known]
+        return [one.file for one in lost if _answer_name(one.reading.parent) in answers]
 
-    def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str) -> Head:
-        """Write a reading with its mask and its picture.
+    def save(self, entry: Entry, segmentation: Segmentation, expected_sha256: str, expected_revision: int) -> Head:
+        """Write a reading with its mask and its picture; the draft that led to it is done with.
 
         Args:
             entry: The answer that it is about.
             segmentation: What is kept; its reading says what the reader made of it.
             expected_sha256: Digest of the record that the reader had before them.
+            expected_revision: Revision of the draft that the reader had before them; 0 where there was none.
 
         Raises:
-            ConflictError: Somebody else has saved a reading meanwhile; nothing is written.
+            ConflictError: Somebody else has saved a reading or a draft meanwhile; nothing is written.
             OSError: Mask and record cannot be written; nothing is.
         """
         reading = segmentation.reading
@@ -132,6 +134,7 @@ class ReadingFolder:
             raise RecordError("a segmentation without a reading is none; give it one")
         with self._held():
             head = self.require_head(entry, expected_sha256)
+            self._require_draft(entry, expected_revision)
             reading = replace(reading, parent=head.file, parent_sha256=head.sha256)
             name = f"{entry.name}_{reading.verdict}_{_digest(entry, segmentation, reading)}"
             with suppress(OutputError):  # of the picture; the record says why it is not there
@@ -174,23 +177,30 @@ class ReadingFolder:
             ConflictError: Another tab or another reader has changed the draft, or has finished; nothing is written.
         """
         with self._held():
-            known = self.read_draft(entry)
-            revision = 0 if known is None else known["revision"]
             head = self.head(entry)
-            if revision != expected_revision or content["parent_sha256"] != head.sha256:
-                who = _who(head) if content["parent_sha256"] != head.sha256 else "another tab or another reader"
-                raise ConflictError(f"{who} has changed this answer meanwhile; load it and look again")
-            draft = {"schema": DRAFT_SCHEMA, **content, "revision": revision + 1}
+            if content["parent_sha256"] != head.sha256:
+                raise ConflictError(f"{_who(head)} has changed this answer meanwhile; load it and look again")
+            self._require_draft(entry, expected_revision)
+            revision = max(expected_revision, self._revisions.get(entry.entry_id, 0)) + 1
+            draft = {"schema": DRAFT_SCHEMA, **content, "revision": revision}
+            self._revisions[entry.entry_id] = revision
             write_json(self._draft_path(entry), draft)
             return draft
 
     def drop_draft(self, entry: Entry, expected_revision: int) -> None:
         """Forget what is not finished; raises as ``write_draft`` does."""
         with self._held():
-            known = self.read_draft(entry)
-            if known is not None and known["revision"] != expected_revision:
-                raise ConflictError("another tab or another reader has changed this answer meanwhile; load it and look")
+            if self.has_draft(entry):
+                self._require_draft(entry, expected_revision)
             self._draft_path(entry).unlink(missing_ok=True)
+
+    def _require_draft(self, entry: Entry, expected_revision: int) -> None:
+        """Refuse to replace or to end a draft that a reader did not have before them: it is somebody's work."""
+        known = self.read_draft(entry)
+        if expected_revision != (0 if known is None else known["revision"]):
+            raise ConflictError(
+                "another tab or another reader has changed this answer meanwhile; load it and look again"
+            )
 
     def _draft_path(self, entry: Entry) -> Path:
         return self.path / _DRAFTS / f"{entry.entry_id}.json"
@@ -237,6 +247,11 @@ def _last(entry: Entry, children: Mapping[str, list[_Kept]], folder: Path) -> He
         last = found[-1]
         head = Head(last.record, last.sha256, last.file, folder, (*head.others, *(kept.file for kept in found[:-1])))
     return head
+
+
+def _answer_name(file: str) -> str:
+    """Name of an answer, whether its file is a record or that of a failure."""
+    return file.removesuffix(FAILED_SUFFIX).removesuffix(".json")
 
 
 def _who(head: Head) -> str:

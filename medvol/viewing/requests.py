@@ -61,9 +61,10 @@ class Body:
             raise RecordError(f"the request: verdict is {verdict[:80]!r}; it is one of {', '.join(VERDICTS)}")
         return verdict
 
-    def revision(self) -> int:
-        """Number of the draft that the client had."""
-        value = self._fields.get("revision")
+    def revision(self, default: int | None = None) -> int:
+        """Number of the draft that the client had; ``default`` where it is left out and may be."""
+        may_be_left_out = default is not None and "revision" not in self._fields.content
+        value = default if may_be_left_out else self._fields.get("revision")
         if type(value) is not int or value < 0:
             raise RecordError(f"the request: revision is {value!r:.80}; it is the number that the draft had, or 0")
         return value

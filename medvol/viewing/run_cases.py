@@ -17,6 +17,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Volume
 from medvol.evaluation.archive import CASES_FILE, Evaluation
 from medvol.evaluation.case_finder import CaseFinder
+from medvol.evaluation.case_identity import identify_score
 from medvol.evaluation.case_score import CaseScore
 from medvol.grounding.grammar import parse_evidence
 from medvol.inference.names import cut, readable
@@ -44,8 +45,8 @@ def open_run(run: Evaluation, dataset: CaseDataset) -> Opened:
 
 
 def _entry(score: CaseScore, place: int, finder: CaseFinder, about: Mapping[str, Any]) -> Entry:
-    content = json.dumps({"case": score.case_id, "query": score.query, "completion": score.completion}, sort_keys=True)
-    digest = sha256(content.encode()).hexdigest()
+    said = [*identify_score(score), score.completion]  # an id alone may be that of a case of another data set
+    digest = sha256(json.dumps(said).encode()).hexdigest()
     name = cut(readable(score.case_id), _NAME_BYTES).strip("-. ") or "case"
     entry_id = make_id(digest)
 

@@ -44,3 +44,11 @@ def test_who_converts_nothing_says_so(refused: Callable[..., str]) -> None:
     said = refused("convert", "w.bin", "out", "--component", "RegionPropagator")
     assert said == "RegionPropagator takes its weights as they are; there is nothing to convert"
     assert "no 'NoPropagator'" in refused("convert", "w.bin", "out", "--component", "NoPropagator")
+
+
+@pytest.mark.parametrize("option", [("--component", "MedSAM2Propagator"), ("--image_size", "256"), ("--download",)])
+def test_options_that_would_do_nothing_for_a_run_are_refused(
+    option: tuple[str, ...], refused: Callable[..., str]
+) -> None:
+    said = refused("convert", "runs/last.ckpt", "out", *option)
+    assert said.startswith(f"{option[0]} is about the weights of a propagator, and 'runs/last.ckpt' is named as the")

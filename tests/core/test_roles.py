@@ -1,5 +1,6 @@
 """What the roles do by themselves."""
 
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import numpy as np
@@ -77,3 +78,31 @@ def test_a_setting_that_is_not_kept_is_named():
     """Else two different settings would pass for one, and a rerun would skip what it should answer."""
     with pytest.raises(InvalidComponentError, match="Notebook does not keep its setting 'depth'"):
         Notebook(keep=False).identity()
+
+
+@dataclass(slots=True)
+class Slotted(Told):
+    """Keeps its settings in slots, which have no ``__dict__``; one of them is never set."""
+
+    depth: int = 1
+    later: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        self.asked = []
+
+
+def test_settings_in_slots_are_kept():
+    known = Slotted(4).identity()
+    assert (known["name"], known["depth"]) == ("Slotted", 4)
+
+
+class HalfSlotted(Told):
+    __slots__ = ("depth",)
+
+    def __init__(self, depth: int = 1) -> None:
+        super().__init__()
+
+
+def test_a_slot_that_is_never_set_is_no_setting():
+    with pytest.raises(InvalidComponentError, match="HalfSlotted does not keep its setting 'depth'"):
+        HalfSlotted().identity()

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -11,15 +12,18 @@ import pytest
 
 import medvol
 from medvol.core.errors import OutputError
+from medvol.core.looks import Look, Region, whole_region
 from medvol.core.types import Completion, Evidence, Volume
 from medvol.imaging.geometry import make_volume
 from medvol.inference import answer_page
 from medvol.inference.batch import run_jobs
-from medvol.inference.batch_page import write_answer_page
+from medvol.inference.batch_page import BatchPage, show_earlier, write_answer_page
 from medvol.inference.jobs import Job
 from medvol.inference.page_facts import correction, measured_facts, without_folders
+from medvol.inference.records import read_record
 from medvol.inference.segmentation import Segmentation
 from medvol.inference.segmenter import Segmenter
+from medvol.pages.document import in_base64
 
 
 def records(page: Path) -> list[dict]:
@@ -223,3 +227,22 @@ def test_an_error_in_place_of_an_answer(tmp_path: Path) -> None:
     page = write_answer_page([("the spleen", error)], tmp_path / "page.html")
     assert badges(page) == ["failed"]
     assert "the anchor left the scan" in page.read_text()
+
+
+def test_every_page_frames_what_a_second_look_showed(scan: Path, segmenter: Segmenter, tmp_path: Path) -> None:
+    """As the page of a notebook does; the picture without the frame is another one."""
+    answer = segmenter.segment(scan, "the block")
+    depth, height, width = answer.volume.shape
+    part = Region((0, depth), (0, height // 2), (0, width // 2))
+    looks = (Look(whole_region(answer.volume.shape), "first"), Look(part, "second"))
+    twice = replace(answer, completion=replace(answer.completion, looks=looks))
+    paths = twice.save(tmp_path, "block", html=True)
+    batch = BatchPage()
+    batch.show_written(make_jobs(scan, tmp_path, "the block")[0], twice, paths["record"])
+    (written,) = batch._shown.values()
+    earlier = show_earlier(answer.volume, (paths["record"], read_record(paths["record"])))
+    framed = twice.show("block").picture
+    assert framed is not None
+    assert framed != answer.show("block").picture
+    assert written.picture == earlier.picture == framed
+    assert in_base64(framed) in paths["page"].read_text()

@@ -157,6 +157,49 @@ def test_two_readers_cannot_lose_each_others_work(answers: Path) -> None:
     assert len(list((answers / "readings").glob("*.json"))) == 2
 
 
+def test_an_answer_of_several_anchors_keeps_them_all(answers: Path) -> None:
+    """One anchor on slice 3, x 10 to 30 and y 6 to 18, and one on slice 8, x 2 to 12 and y 2 to 12, each 3 slices."""
+    further = Anchor(8, ((2.0, 2.0, 12.0, 12.0),))
+    both = Anchor(3, ((10.0, 6.0, 30.0, 18.0),), (further,))
+    record = json.loads((answers / "case0a.json").read_text())
+    record["evidence"]["further"] = [further.to_json()]
+    (answers / "case0a.json").write_text(json.dumps(record))
+    with serving(make_desk(answers)) as address:
+        bench = connected(address)
+        open_first(bench)
+        assert bench.state.anchor == both
+        assert bench.labelmap()[0].sum() == 3 * (20 * 12 + 10 * 10)
+        regions = bench.regions()
+        assert bench.read(regions[::-1]) == both, "whichever box Slicer lists first"
+        accepted = read_record(answers / "readings" / finish(bench.save("accepted", regions, "")))
+        assert [anchor.key_slice for anchor in accepted.evidence.anchors] == [3, 8]
+        here = (bench.scan.affine_ras @ [0, 0, 6, 1])[:3]
+        moved = bench.put_on_slice(bench.regions(), here)
+        file = finish(bench.save("corrected", moved, "the upper one is lower"))
+    kept = read_record(answers / "readings" / file).evidence
+    assert [(anchor.key_slice, anchor.boxes.tolist()) for anchor in kept.anchors] == [
+        (3, [[10.0, 6.0, 30.0, 18.0]]),
+        (6, [[2.0, 2.0, 12.0, 12.0]]),
+    ]
+
+
+def test_a_reading_ends_the_draft_that_was_shown_and_no_other(answers: Path) -> None:
+    desk = make_desk(answers)
+    with serving(desk) as address:
+        bench = connected(address)
+        open_first(bench)
+        entry = desk.entries[bench.answer.answer_id]
+        draft = {**MOVED.to_json(), "remark": "", "parent_sha256": bench.answer.sha256}
+        desk.readings.write_draft(entry, draft, 0)
+        with pytest.raises(ConflictError, match="has changed this answer meanwhile"):
+            finish(bench.save("accepted", bench.regions(), ""))
+        assert desk.readings.has_draft(entry)
+        open_first(bench)
+        finish(bench.save("corrected", bench.regions(), ""))
+        assert bench.answer.current.anchor == MOVED
+        assert not desk.readings.has_draft(entry)
+
+
 def test_a_draft_of_the_page_is_gone_on_with(answers: Path) -> None:
     desk = make_desk(answers)
     with serving(desk) as address:
@@ -298,6 +341,8 @@ BOMB = "H4sIAAAAAAACA+3BMQEAAADCoPVPbQwfoAAAAAAAAAAAAAAAAAAAAIC3AYbSVKsAQAAA"
         done({**ANSWER, "scan": {**SCAN, "spacing_zyx_mm": [1, 1, "NaN"]}}),
         done({**ANSWER, "original": {**EMPTY, "key_slice": 1}}),
         done({**ANSWER, "original": {**EMPTY, "key_slice": 1, "boxes_px": [[1, 2, 3]]}}),
+        done({**ANSWER, "original": {**EMPTY, "further": [{"key_slice": 1, "boxes_px": [[0, 0, 1, 1]]}]}}),
+        done({**ANSWER, "original": {**EMPTY, "further": [1]}}),
         done(with_mask(origin_zyx=[0, 0, 1], shape_zyx=[2, 2, 2], bits="AAAA")),
         done(with_mask(origin_zyx=[-1, 0, 0], shape_zyx=[1, 1, 1], bits="AAAA")),
         done(with_mask(shape_zyx=[2, 2, 2], bits="AAAA")),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +18,9 @@ from medvol.grounding.anchors import join_anchors
 from medvol.grounding.box_text import read_boxes, write_boxes
 from medvol.grounding.grammar import parse_evidence
 from medvol.imaging.reading import read_mask, read_volume
+from medvol.inference.batch import run_jobs
+from medvol.inference.jobs import Job
+from medvol.inference.records import read_record
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
@@ -281,3 +285,53 @@ def test_readings_of_an_answer_that_was_written_again_are_told(
     assert "the answer that this reading is about was written again since" in said
     desk = make_desk(read_folder)
     assert len(desk.readings.strays(desk.entries.values())) == 1
+
+
+def test_a_correction_of_a_failure_that_was_answered_later_is_told(tmp_path: Path) -> None:
+    """The policy fails, a person draws the box, and a second run of the batch succeeds under the same name."""
+    scan = write_scan(tmp_path / "ct.nii.gz")
+    for said in ("no idea", BOX):
+        run_jobs(
+            [Job(scan, "the block", tmp_path / "answers", "ct", named=True)],
+            Segmenter(ScriptedPolicy([said]), ExtrudePropagator(1)),
+            tmp_path / "answers",
+            read=partial(read_volume, modality="CT"),
+        )
+        desk = make_desk(tmp_path / "answers")
+        if said != BOX:
+            keep(desk, "the block", "corrected", MOVED)
+            assert desk.readings.strays(desk.entries.values()) == []
+    (lost,) = desk.readings.strays(desk.entries.values())
+    assert read_record(tmp_path / "answers" / "readings" / lost).reading.parent == "ct.failed.json"
+
+
+def test_the_policy_does_not_answer_over_a_record_that_a_person_changed(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "ct.nii.gz")
+    desk = make_desk(scan, policy=ScriptedPolicy([BOX]), out=tmp_path / "kept")
+    (place,) = desk.scans.values()
+    desk.ask(place, "the block")
+    (path,) = (tmp_path / "kept").glob("*.json")
+    path.write_text(path.read_text().replace('"key_slice": 3', '"key_slice": 4'))
+    path.with_name(read_record(path).mask_file).unlink()
+    changed = path.read_bytes()
+    with pytest.raises(RecordError, match="changed by hand"):
+        desk.ask(place, "the block")
+    assert path.read_bytes() == changed
+
+
+def test_an_answer_without_a_mask_may_be_corrected_to_absent(tmp_path: Path) -> None:
+    """The policy stammers about a target that the scan does not show; a person says that it is not there."""
+    scan, out = write_scan(tmp_path / "ct.nii.gz"), tmp_path / "answers"
+    segmenter = Segmenter(ScriptedPolicy(["no idea"]), ExtrudePropagator(1))
+    run_jobs([Job(scan, "the tail", out, "ct")], segmenter, out, read=partial(read_volume, modality="CT"))
+    desk = make_desk(out)
+    with pytest.raises(RecordError, match="correct it without a box where the target is not in this scan"):
+        keep(desk, "the tail", "accepted")
+    keep(desk, "the tail", "corrected")
+    write_corrections(out / "c.csv", collect(desk.entries.values(), desk.readings, out))
+    (case,) = NiftiDataset(root=str(out), table=str(out / "c.csv"))
+    assert (case.query.kind, case.query.text) == ("absent", "the tail")
+    assert case.target is not None
+    assert not case.target.any()
+    with pytest.raises(RecordError, match="nothing was corrected"):
+        keep(desk, "the tail", "corrected")

@@ -16,7 +16,9 @@ from medvol.inference.repropagation import repropagate
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
+from medvol.viewing.desk import Desk
 from medvol.viewing.gate import Gate
+from medvol.viewing.opening import add_kept, open_target
 from medvol.viewing.packing import unpack_mask
 from medvol.viewing.reading_folder import ReadingFolder
 from medvol.viewing.scans import Scan
@@ -25,6 +27,10 @@ from tests.viewing.conftest import BOX, HOSTILE, Api, SlowPropagator, make_desk,
 
 def moved_anchor() -> dict[str, object]:
     return {"key_slice": 5, "boxes_px": [[12.5, 4.0, 20.0, 10.0]]}
+
+
+def own_anchor(opened: dict) -> dict[str, object]:
+    return {name: opened["original"][name] for name in ("key_slice", "boxes_px")}
 
 
 def test_a_work_list_tells_where_each_answer_stands(api: Api) -> None:
@@ -142,14 +148,114 @@ def test_drafts_carry_revisions(api: Api) -> None:
     assert not api.first("the block")["unfinished"]
 
 
-def test_a_saved_reading_ends_the_draft_of_another_tab(api: Api) -> None:
+def test_a_name_that_is_no_utf8_hides_nothing(tmp_path: Path) -> None:
+    """A disk in Latin-1 gives the scan half a letter in its name, and the command line one to the reader's."""
+    scan = write_scan(tmp_path / "ct.nii.gz").rename(tmp_path / "caf\udce9.nii.gz")
+    write_scan(tmp_path / "other.nii.gz", 1)
+    api = Api(make_desk(tmp_path, policy=ScriptedPolicy([BOX]), out=tmp_path / "kept", reader="Ren\udce9"))
+    rows = {row["name"]: row["scan"] for row in api.get("api/session").json()["scans"]}
+    assert sorted(rows) == ["caf?.nii.gz", "other.nii.gz"]
+    asked = {"scan": rows["caf?.nii.gz"], "query": "the block", "ask": True}
+    assert api.post("api/answers", asked).json()["result"]["scan_name"] == "caf?.nii.gz"
+    opened = api.first("the block")
+    body = {"verdict": "accepted", "anchor": own_anchor(opened), "remark": "", **parent(opened)}
+    file = api.post(f"api/answers/{opened['id']}/readings", body).json()["result"]["file"]
+    kept = next(path for path in (tmp_path / "kept").glob("*.json") if path.name.endswith(file[-20:]))
+    assert Path(str(read_record(kept).scan_path)) == scan
+    assert api.first("the block")["reader"] == "Ren?"
+    api.close()
+
+
+def test_a_draft_never_passes_for_one_that_was_dropped(api: Api) -> None:
+    """One tab has the first draft; another one takes it back and begins a second one, which is not the same."""
+    opened = api.first("the block")
+    link = f"api/answers/{opened['id']}/draft"
+    body = {"anchor": moved_anchor(), "remark": "first", "revision": 0, **parent(opened)}
+    first = api.client.put(link, json=body).json()["revision"]
+    assert api.client.delete(link, params={"revision": first}).status_code == 200
+    assert api.client.put(link, json={**body, "remark": "second"}).status_code == 200
+    assert api.client.put(link, json={**body, "remark": "late", "revision": first}).status_code == 409
+    assert api.first("the block")["draft"]["remark"] == "second"
+
+
+def test_a_reading_ends_the_draft_that_its_reader_had(api: Api) -> None:
     opened = api.first("the block")
     link = f"api/answers/{opened['id']}"
     body = {"anchor": moved_anchor(), "remark": "", **parent(opened)}
     assert api.client.put(f"{link}/draft", json={**body, "revision": 0}).status_code == 200
-    assert api.post(f"{link}/readings", {**body, "verdict": "corrected"}).status_code == 200
+    assert api.post(f"{link}/readings", {**body, "verdict": "corrected", "revision": 1}).status_code == 200
     assert not api.first("the block")["unfinished"]
     assert api.client.put(f"{link}/draft", json={**body, "revision": 0}).status_code == 409
+
+
+@pytest.mark.parametrize("had", [{}, {"revision": 0}, {"revision": 1}])
+def test_a_reading_never_ends_a_draft_that_its_reader_did_not_see(api: Api, answers: Path, had: dict) -> None:
+    """Another tab has moved the box twice and was closed: what it kept is the only place of that work."""
+    opened = api.first("the block")
+    link = f"api/answers/{opened['id']}"
+    for revision in (0, 1):
+        draft = {"anchor": moved_anchor(), "remark": "an hour of work", "revision": revision, **parent(opened)}
+        assert api.client.put(f"{link}/draft", json=draft).status_code == 200
+    body = {"verdict": "accepted", "anchor": own_anchor(opened), "remark": "", **parent(opened), **had}
+    refused = api.post(f"{link}/readings", body)
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (409, "ConflictError")
+    assert not list((answers / "readings").glob("*.json"))
+    assert api.first("the block")["draft"]["remark"] == "an hour of work"
+
+
+def test_a_question_whose_boxes_are_a_draft_is_there_again(api: Api, answers: Path) -> None:
+    """A reader types a question, draws a box, and goes on tomorrow."""
+    scan = next(row["scan"] for row in api.get("api/session").json()["scans"] if row["name"] == "scan1.nii.gz")
+    began = api.post("api/answers", {"scan": scan, "query": "the other block"}).json()["result"]
+    opened = api.first("the other block")
+    draft = {"anchor": moved_anchor(), "remark": "half", "revision": 0, **parent(opened)}
+    assert api.client.put(f"api/answers/{began['id']}/draft", json=draft).status_code == 200
+    for target in (answers, answers.parent / "scans" / "scan1.nii.gz"):
+        found = add_kept(open_target(target, read_volume), answers / "readings", read_volume)
+        again = Api(Desk(found.entries, found.scans, ExtrudePropagator(1), api.desk.readings, read_volume))
+        row = again.first("the other block")
+        assert (row["id"], row["draft"]["boxes_px"]) == (began["id"], moved_anchor()["boxes_px"])
+        again.close()
+    file = answers / "readings" / "drafts" / f"{began['id']}.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"the other block"', '""'))
+    found = add_kept(open_target(answers / "case0a.json", read_volume), answers / "readings", read_volume)
+    assert [problem.startswith(f"{file}: query is ''") for problem in found.problems] == [True]
+    file.write_text(whole)
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", "revision": 1, **parent(opened)}
+    assert api.post(f"api/answers/{began['id']}/readings", body).status_code == 200
+    found = open_target(answers, read_volume)
+    assert [entry.record.query for entry in found.entries].count("the other block") == 1
+
+
+def test_boxes_that_are_back_are_no_edit(api: Api, answers: Path) -> None:
+    """A correction moves the box, a second one puts it back to where the policy's words say."""
+    for anchor, edited in ((moved_anchor(), True), (None, False)):
+        opened = api.first("the block")
+        anchor = anchor or own_anchor(opened)
+        body = {"verdict": "corrected", "anchor": anchor, "remark": "", **parent(opened)}
+        saved = api.post(f"api/answers/{opened['id']}/readings", body).json()["result"]
+        assert read_record(answers / "readings" / saved["file"]).edited is edited
+
+
+def test_scans_without_an_answer_stay_in_a_second_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`medvol view .` keeps its readings in the folder of the scans; BIDS has JSON there too, one file damaged."""
+    for number in range(2):
+        write_scan(tmp_path / f"scan{number}.nii.gz", number)
+        (tmp_path / f"scan{number}.json").write_text('{"Modality": "CT"}')
+    (tmp_path / "notes.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    api = Api(make_desk(Path()))
+    scan = api.get("api/session").json()["scans"][0]
+    began = api.post("api/answers", {"scan": scan["scan"], "query": "the block"}).json()["result"]
+    body = {"verdict": "corrected", "anchor": moved_anchor(), "remark": "", **parent(api.first("the block"))}
+    assert api.post(f"api/answers/{began['id']}/readings", body).status_code == 200
+    api.close()
+    again = Api(make_desk(Path()))
+    assert [row["query"] for row in again.get("api/answers").json()["answers"]] == ["the block"]
+    assert sorted(row["name"] for row in again.get("api/session").json()["scans"]) == ["scan0.nii.gz", "scan1.nii.gz"]
+    again.close()
+    assert open_target(Path("readings"), read_volume).scans == [], "masks lie there"
 
 
 def test_an_absent_target_may_be_corrected_and_a_present_one_taken_back(api: Api) -> None:
@@ -402,7 +508,7 @@ def test_several_anchors_are_followed_saved_and_kept(api: Api, answers: Path) ->
     body = {"anchor": wanted, "remark": "", "revision": 0, **parent(opened)}
     assert api.client.put(f"api/answers/{opened['id']}/draft", json=body).status_code == 200
     assert api.first("the block")["draft"]["further"] == further
-    body = {"verdict": "corrected", "anchor": wanted, "remark": "two", **parent(opened)}
+    body = {"verdict": "corrected", "anchor": wanted, "remark": "two", "revision": 1, **parent(opened)}
     reply = api.post(f"api/answers/{opened['id']}/readings", body)
     record = read_record(answers / "readings" / reply.json()["result"]["file"])
     assert [anchor.key_slice for anchor in record.evidence.anchors] == [5, 9]

@@ -321,6 +321,30 @@ def test_everything_by_the_keyboard(page: Any, tmp_path: Path) -> None:
     assert page.faults == []
 
 
+def test_behind_the_list_of_keys_nothing_is_judged(page: Any, tmp_path: Path) -> None:
+    page.keyboard.press("?")
+    page.click("#help h2")
+    page.keyboard.press("a")
+    page.keyboard.press("Escape")
+    page.locator("#help").wait_for(state="hidden", timeout=WAIT_MS)
+    page.wait_for_timeout(300)
+    assert not (tmp_path / "answers" / "readings").exists()
+    assert page.locator("#answers .state.open").count() == 3
+
+
+def test_a_box_is_chosen_on_keyboards_that_have_brackets_on_alt(page: Any) -> None:
+    page.keyboard.press("n")
+    page.keyboard.press("Alt+[")
+    page.keyboard.press("Shift+ArrowRight")
+    assert anchor(page)["boxes_px"][0] == [11, 6, 31, 18]
+
+
+def test_the_work_list_keeps_the_focus(page: Any) -> None:
+    choose(page, "the tail")
+    page.keyboard.press("Tab")
+    assert "liver" in page.evaluate("() => document.activeElement.textContent")
+
+
 def test_a_question_that_the_reader_answers(page: Any, tmp_path: Path) -> None:
     page.fill("#new-query", "the other block")
     page.click("#ask-me")

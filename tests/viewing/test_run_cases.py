@@ -101,3 +101,17 @@ def test_a_case_of_another_truth_is_told(run: Path, phantoms: PhantomDataset) ->
     ):
         opened.entries[0].scan.read()
     assert opened.entries[1].scan.read()[1] is cases[1].target
+
+
+def test_a_reading_does_not_count_for_another_data_set_with_the_same_ids(run: Path, phantoms: PhantomDataset) -> None:
+    """Two releases call a case alike, and a policy says the same of both; their true volumes differ."""
+    archive = read_evaluation(run)
+    readings = ReadingFolder(run / "readings")
+    desk = Desk(open_run(archive, phantoms).entries, [], PROPAGATOR, readings, read_volume)
+    entry = list(desk.entries.values())[2]
+    desk.save(entry, "accepted", parse_evidence("<answer>[]</answer>", (12, 32, 40)), "", entry.sha256)
+    assert readings.head(entry).record.reading is not None
+    others = [replace(score, true_ml=score.true_ml + 1) for score in archive.scores]
+    other = open_run(replace(archive, scores=others), phantoms).entries[2]
+    assert readings.head(other).record.reading is None
+    assert readings.head(open_run(archive, phantoms).entries[2]).record.reading is not None, "that of its own case does"

@@ -4,7 +4,7 @@ import { anchorIn, anchorsOf, sameAnchor, withAnchor } from "./anchors.js";
 import { History } from "./history.js";
 import { KEYS, listen } from "./keys.js";
 import { Mask } from "./mask.js";
-import { element, showAnswer, showBanner, showList, showMeasures, showWindows } from "./panel.js";
+import { clearAnswer, element, showAnswer, showBanner, showList, showMeasures, showWindows } from "./panel.js";
 import { MOST_BYTES, Scan } from "./scan.js";
 import { hasWebGL, show } from "./three.js";
 import { Views } from "./views.js";
@@ -19,6 +19,7 @@ class Desk {
     this.session = null;
     this.answers = [];
     this.answer = null;
+    this.opening = null;
     this.scan = null;
     this.history = null;
     this.window = [-160, 240];
@@ -60,7 +61,7 @@ class Desk {
   }
 
   list() {
-    showList(this.answers, this.answer?.id, (id) => this.try(() => this.open(id)));
+    showList(this.answers, this.opening, (id) => this.try(() => this.open(id)));
   }
 
   async refresh() {
@@ -73,6 +74,7 @@ class Desk {
     if (this.judging) return this.say("This answer is being saved; wait a moment.");
     if (!(await this.keepNow()) || this.judging) return;
     const turn = ++this.turn;
+    this.opening = id;
     showBanner(null);
     await this.preview(this.answers.find((listed) => listed.id === id), turn);
     const answer = await this.work(`api/answers/${id}/open`, {});
@@ -130,6 +132,7 @@ class Desk {
     this.nudged = null;
     this.now = null;
     this.showWhetherFree();
+    clearAnswer();
     this.followed = { original: null, now: null, truth: null };
     const about = await this.work(`api/scans/${listed.scan}/open`, {});
     if (turn !== this.turn) return;
@@ -289,7 +292,8 @@ class Desk {
 
   async save(verdict) {
     const { answer, anchor } = this;
-    const body = { verdict, anchor, remark: byId("remark").value.trim(), parent_sha256: answer.current.sha256 };
+    const remark = byId("remark").value.trim();
+    const body = { verdict, anchor, remark, parent_sha256: answer.current.sha256, revision: this.revision };
     const saved = await this.work(`api/answers/${answer.id}/readings`, body, "save");
     byId("kept").textContent = `saved: ${saved.file}`;
     document.body.dataset.saved = saved.file;
@@ -413,7 +417,7 @@ class Desk {
   }
 
   async go(step) {
-    const place = this.answers.findIndex(({ id }) => id === this.answer?.id);
+    const place = this.answers.findIndex(({ id }) => id === this.opening);
     const other = this.answers[place + step];
     if (other) await this.open(other.id);
   }
@@ -474,9 +478,10 @@ class Desk {
     byId("undo").disabled = !this.history.canUndo;
     byId("redo").disabled = !this.history.canRedo;
     byId("delete-box").disabled = this.anchor.boxes_px.length === 0;
-    byId("accept").disabled = changed || (answer.failure !== "" && answer.verdict === null);
+    const unanswered = answer.failure !== "" && answer.verdict === null; // to correct it without a box: not in this scan
+    byId("accept").disabled = changed || unanswered;
     byId("reject").disabled = changed;
-    byId("correct").disabled = this.now === null || (!changed && sameAnchor(this.anchor, answer.original));
+    byId("correct").disabled = this.now === null || (!changed && !unanswered && sameAnchor(this.anchor, answer.original));
     byId("accept").title = changed ? "The boxes were moved: correct, or undo" : "The answer is right (A)";
     this.moved();
     document.body.dataset.answer = answer.id;

@@ -31,8 +31,9 @@ export function listen(acts, busy) {
     if (!busy() && (!event.repeat || REPEATED.has(event.key))) act();
   };
   document.addEventListener("keydown", (event) => {
-    const writes = event.target.matches("input[type=text], textarea, select, dialog *");
-    if (event.key === "Escape" && writes && !event.target.closest("dialog")) return event.target.blur();
+    if (document.querySelector("dialog[open]")) return; // what lies behind it stays as it is
+    const writes = event.target.matches("input[type=text], textarea, select");
+    if (event.key === "Escape" && writes) return event.target.blur();
     if (writes) return;
     if (event.repeat && event.key === "Enter" && event.target.matches("button")) return event.preventDefault();
     const arrow = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
@@ -40,13 +41,14 @@ export function listen(acts, busy) {
       const far = event.ctrlKey ? 10 : 1;
       return done(event, () => acts.nudge(arrow[0] * far, arrow[1] * far, event.altKey));
     }
-    if (event.ctrlKey || event.metaKey) {
+    const bracket = event.altKey && "[]".includes(event.key); // many keyboards have it on AltGr or Option alone
+    if ((event.ctrlKey || event.metaKey) && !bracket) {
       const letter = event.key.toLowerCase();
       if (letter === "z") return done(event, event.shiftKey ? acts.redo : acts.undo);
       if (letter === "y") return done(event, acts.redo);
       return;
     }
-    if (event.altKey) return;
+    if (event.altKey && !bracket) return;
     const act = find(acts, event);
     if (act) done(event, act);
   });
@@ -64,7 +66,6 @@ function find(acts, event) {
     m: () => acts.toggle("show-mask"), o: () => acts.toggle("show-original"), t: () => acts.toggle("show-truth"),
     a: acts.accept, c: acts.correct, r: acts.reject, l: acts.list, f: acts.fit,
   };
-  if (event.key === "z") return acts.undo;
-  if (event.key === "Z") return acts.redo;
+  if (event.key.toLowerCase() === "z") return event.shiftKey ? acts.redo : acts.undo;
   return named[event.key] ?? named[event.key.toLowerCase()];
 }

@@ -54,6 +54,12 @@ export function showAnswer(answer, session) {
   byId("truth-label").hidden = answer.truth === null;
 }
 
+// Nothing of an answer that is left stands beside the next one, which may take long to come.
+export function clearAnswer() {
+  for (const part of [byId("warnings"), byId("measures").tBodies[0], byId("completion"), byId("verdict")]) part.replaceChildren();
+  byId("truth-label").hidden = true;
+}
+
 export function describeVerdict(answer) {
   if (answer.verdict === null) return "Not read yet.";
   const who = answer.reader ? ` by ${answer.reader}` : "";
@@ -64,7 +70,9 @@ export function describeVerdict(answer) {
 export function showList(answers, current, open) {
   const read = answers.filter((answer) => answer.verdict !== null).length;
   byId("list-count").textContent = answers.length === 0 ? "No answers yet." : `${read} of ${answers.length} read`;
-  byId("answers").replaceChildren(...answers.map((answer) => {
+  const list = byId("answers");
+  const held = list.contains(document.activeElement) ? document.activeElement.dataset.answer : null;
+  list.replaceChildren(...answers.map((answer) => {
     const item = document.createElement("li");
     const button = element("button", "");
     button.type = "button";
@@ -77,6 +85,7 @@ export function showList(answers, current, open) {
     item.append(button);
     return item;
   }));
+  if (held) list.querySelector(`[data-answer="${held}"]`)?.focus({ preventScroll: true });
 }
 
 export function showBanner(text, ...choices) {

@@ -151,7 +151,7 @@ Prompt = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 def _unite(volume: Volume, masks: Sequence[Mask], z_range: tuple[int, int] | None) -> Mask:
     """Union of masks, cut to a half-open range of slices."""
     united = np.zeros(volume.shape, bool)
-    low, high = (0, volume.shape[0]) if z_range is None else (max(0, z_range[0]), z_range[1])
+    low, high = (0, volume.shape[0]) if z_range is None else (max(0, z_range[0]), max(0, z_range[1]))
     for mask in masks:
         united[low:high] |= mask[low:high]
     return united

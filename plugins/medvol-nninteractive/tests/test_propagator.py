@@ -112,3 +112,13 @@ def test_an_error_of_the_session_names_volume_and_anchor():
     session.add_bbox_interaction = lambda *_, **__: 1 / 0
     with pytest.raises(PropagationError, match=r"slice 2, boxes \[\[0.0, 0.0, 9.0, 9.0\]\]: ZeroDivisionError"):
         with_session(session).propagate(make_volume(), Evidence(2, np.array([[0.0, 0, 9, 9]])))
+
+
+def test_a_range_below_the_scan_holds_nothing():
+    """As for every propagator of medvol; counted from the end it would be nearly the whole scan."""
+    volume = make_volume()
+    depth, height, width = volume.shape
+    evidence = Evidence(depth // 2, np.array([[0.0, 0.0, width, height]]))
+    propagator = with_session(RecordedSession())
+    assert propagator.propagate(volume, evidence).any()
+    assert not propagator.propagate(volume, evidence, (-5, -2)).any()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medvol.interface.anchors import Anchor, AnchorError, Box, make_anchor
+from napari_medvol.interface.anchors import Anchor, AnchorError, Box, choose_to_move, make_anchor
 from napari_medvol.interface.answers import Scan, Shape
 
 _EDGE = 0.5
@@ -34,33 +34,35 @@ def place(scan: Scan) -> dict[str, Any]:
 def draw_boxes(anchor: Anchor) -> list[NDArray[np.float64]]:
     """Rectangles (4 corners, (z, y, x)) of a Shapes layer."""
     return [
-        np.array([(anchor.key_slice, box[y] - _EDGE, box[x] - _EDGE) for y, x in _CORNERS], np.float64)
-        for box in anchor.boxes_px
+        np.array([(index, box[y] - _EDGE, box[x] - _EDGE) for y, x in _CORNERS], np.float64)
+        for index, box in anchor.boxes
     ]
 
 
-def read_boxes(shapes: Sequence[NDArray[Any]], kinds: Sequence[str], shape: Shape) -> Anchor:
+def read_boxes(shapes: Sequence[NDArray[Any]], kinds: Sequence[str], shape: Shape, several: bool = False) -> Anchor:
     """The anchor that a Shapes layer shows.
 
     Args:
         shapes: ``layer.data``.
         kinds: ``layer.shape_type``.
         shape: Of the scan (Z, Y, X); a box that reaches over the edge of the slice is cut to it.
+        several: Boxes may lie on several slices.
 
     Raises:
-        AnchorError: A shape is no rectangle along the axes of a slice, or they lie on several slices.
+        AnchorError: A shape is no rectangle along the axes of a slice, or they lie on several slices and may not.
     """
-    return make_anchor(
+    boxes = (
         _read_box(number, np.asarray(corners, np.float64), kind, shape)
         for number, (corners, kind) in enumerate(zip(shapes, kinds, strict=True), 1)
     )
+    return make_anchor(boxes, several)
 
 
-def put_on_slice(shapes: Sequence[NDArray[Any]], index: int) -> list[NDArray[np.float64]]:
-    """The same shapes on another slice."""
+def put_on_slice(shapes: Sequence[NDArray[Any]], index: int, several: bool = False) -> list[NDArray[np.float64]]:
+    """The same shapes on another slice; where they may lie on several, those of the nearest one."""
     moved = [np.array(corners, np.float64) for corners in shapes]
-    for corners in moved:
-        corners[:, 0] = index
+    for place in choose_to_move([float(corners[:, 0].mean()) for corners in moved], index, several):
+        moved[place][:, 0] = index
     return moved
 
 

@@ -89,22 +89,25 @@ class Shown:
         assert self.image is not None, "a scan is shown before its slices"
         self._viewer.dims.set_point(self._viewer.dims.ndim - 3, float(self.image.data_to_world((index, 0, 0))[0]))
 
-    def read_boxes(self) -> Anchor:
+    def read_boxes(self, several: bool = False) -> Anchor:
         """The anchor that the boxes of the reader make; none where they removed the layer.
+
+        Args:
+            several: They may lie on several slices.
 
         Raises:
             AnchorError: They make none.
         """
         if self.scan is None or self.evidence not in self._viewer.layers:
             return Anchor()
-        return read_boxes(self.evidence.data, self.evidence.shape_type, self.scan.shape)
+        return read_boxes(self.evidence.data, self.evidence.shape_type, self.scan.shape, several)
 
-    def put_boxes_here(self) -> None:
-        """Move all boxes to the slice that is shown."""
+    def put_boxes_here(self, several: bool = False) -> None:
+        """Move all boxes to the slice that is shown; where they may lie on several, those of the nearest one."""
         if self.image is None or self.evidence not in self._viewer.layers:
             return
         index = round(float(self.image.world_to_data(self._viewer.dims.point)[0]))
-        self.evidence.data = put_on_slice(self.evidence.data, index)
+        self.evidence.data = put_on_slice(self.evidence.data, index, several)
 
     def draw_a_box(self) -> None:
         """Let the reader draw a box on the slice that is shown."""

@@ -112,6 +112,7 @@ class AskAndCorrect(QScrollArea):
 
         def begin(session: Session) -> None:
             self.client, self.answer, self.state = client, None, None
+            self.shown.scan = None  # another server may call another scan by the same id
             self.question.notes.setText("\n".join(session.about["problems"]))
             self._list(session, "")
             if session.answers:
@@ -238,14 +239,14 @@ class AskAndCorrect(QScrollArea):
             show_error("no answer is open; ask a question, or choose one of the answers")
             return None
         try:
-            anchor = self.shown.read_boxes()
+            anchor = self.shown.read_boxes(self.answer.several)
         except AnchorError as error:
             show_error(str(error))
             return None
         return settle(anchor, (self.answer.original.anchor, self.answer.current.anchor, self.state.anchor))
 
     def _put_here(self) -> None:
-        self.shown.put_boxes_here()
+        self.shown.put_boxes_here(self.answer is not None and self.answer.several)
 
     def _set_busy(self, busy: bool) -> None:
         self.session.setEnabled(not busy)

@@ -49,6 +49,17 @@ def test_all_boxes_go_to_one_slice():
     assert read_boxes(put_on_slice(draw_boxes(ANCHOR), 7), ["rectangle"] * 2, SHAPE) == Anchor(7, ANCHOR.boxes_px)
 
 
+def test_several_slices_make_an_anchor_each_where_they_may():
+    both = Anchor(5, ANCHOR.boxes_px, (Anchor(2, ((0.0, 1.0, 2.0, 3.0),)),))
+    drawn = draw_boxes(both)
+    assert [rectangle[0, 0] for rectangle in drawn] == [5, 5, 2]
+    assert read_boxes(drawn, ["rectangle"] * 3, SHAPE, several=True) == both
+    assert settle(read_boxes(drawn[::-1], ["rectangle"] * 3, SHAPE, several=True), [both]).boxes_px == ((0, 1, 2, 3),)
+    lower = read_boxes(put_on_slice(drawn, 0, several=True), ["rectangle"] * 3, SHAPE, several=True)
+    assert lower == Anchor(5, ANCHOR.boxes_px, (Anchor(0, ((0.0, 1.0, 2.0, 3.0),)),)), "slice 2 is the nearest one"
+    assert put_on_slice([], 3, several=True) == []
+
+
 def turned():
     (rectangle,) = draw_boxes(Anchor(5, ((10.0, 6.0, 30.0, 18.0),)))
     middle, angle = rectangle[:, 1:].mean(axis=0), np.radians(20)

@@ -3,6 +3,7 @@
 The viewer has no window: Qt's offscreen platform draws no OpenGL. `docs/make_napari_picture.py` opens a whole one.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ import medvol
 pytestmark = pytest.mark.slow
 WAIT_MS = 60_000
 MOVED = Anchor(6, ((12.0, 4.0, 28.0, 17.0),))
+TWO = Anchor(6, ((12.0, 4.0, 28.0, 17.0),), (Anchor(9, ((2.0, 3.0, 8.0, 9.0),)),))
 
 
 @pytest.fixture
@@ -243,3 +245,25 @@ def test_the_manifest_is_valid_and_finds_the_widget():
     manifest.validate_imports()
     (command,) = manifest.contributions.commands
     assert command.python_name == f"{AskAndCorrect.__module__}:{AskAndCorrect.__name__}"
+
+
+def test_a_scan_of_another_server_is_shown_anew(widget, qtbot, scan, server):
+    """Its id is made of the path, which another machine or another working folder may have for another scan."""
+    begin(qtbot, widget, "what is there")
+    widget.shown.image.data = np.zeros_like(widget.shown.image.data)  # as another scan of the same path
+    widget.connect_to(server.address)
+    wait(qtbot, widget)
+    choose(widget, "scan.nii.gz")
+    begin(qtbot, widget, "what is there")
+    np.testing.assert_array_equal(widget.shown.image.data, medvol.read_volume(scan).voxels)
+
+
+def test_an_answer_of_several_anchors_is_shown_and_kept(widget, qtbot, server):
+    begin(qtbot, widget, "two blocks")
+    widget.answer = dataclasses.replace(widget.answer, draft=TWO)
+    draw(widget, TWO)
+    widget.evidence.correct.click()
+    wait(qtbot, widget)
+    assert errors(widget) == []
+    assert widget.answer.current.anchor == TWO
+    assert widget.shown.read_boxes(several=True) == TWO

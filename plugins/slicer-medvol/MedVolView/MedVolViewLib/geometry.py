@@ -42,23 +42,29 @@ def draw_regions(anchor: Anchor, scan: Scan) -> list[Region]:
     matrix = scan.affine_ras
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     regions = []
-    for x1, y1, x2, y2 in anchor.boxes_px:
-        middle = np.array([(x1 + x2) / 2 - _EDGE, (y1 + y2) / 2 - _EDGE, anchor.key_slice, 1.0])
+    for index, (x1, y1, x2, y2) in anchor.boxes:
+        middle = np.array([(x1 + x2) / 2 - _EDGE, (y1 + y2) / 2 - _EDGE, index, 1.0])
         size = np.array([x2 - x1, y2 - y1, 1.0]) * lengths
         regions.append(Region((matrix @ middle)[:3], size, matrix[:3, :3] / lengths))
     return regions
 
 
-def read_regions(regions: Iterable[Region], scan: Scan) -> Anchor:
+def read_regions(regions: Iterable[Region], scan: Scan, several: bool = False) -> Anchor:
     """The anchor that regions make: their slice is that of their middle.
 
     A region that reaches over the edge of the slice is cut to it. How thick it is does not count.
 
+    Args:
+        regions: The boxes.
+        scan: Their scan.
+        several: They may lie on several slices.
+
     Raises:
-        AnchorError: A region is turned against the scan, or they lie on several slices.
+        AnchorError: A region is turned against the scan, or they lie on several slices and may not.
     """
     to_ijk = np.linalg.inv(scan.affine_ras)
-    return make_anchor(_read_box(number, region, to_ijk, scan.shape) for number, region in enumerate(regions, 1))
+    boxes = (_read_box(number, region, to_ijk, scan.shape) for number, region in enumerate(regions, 1))
+    return make_anchor(boxes, several)
 
 
 def put_on_slice(region: Region, index: float, scan: Scan) -> Region:
@@ -67,6 +73,11 @@ def put_on_slice(region: Region, index: float, scan: Scan) -> Region:
     middle = np.linalg.inv(matrix) @ np.append(region.centre_ras, 1.0)
     middle[2] = index
     return Region((matrix @ middle)[:3], region.size_mm, region.axes_ras)
+
+
+def height_of(region: Region, scan: Scan) -> float:
+    """Slice of the middle of a region, which need not be a whole number."""
+    return float((np.linalg.inv(scan.affine_ras) @ np.append(region.centre_ras, 1.0))[2])
 
 
 def slice_at(point_ras: Iterable[float], scan: Scan) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Region, draw_regions, put_on_slice, read_regions, slice_at
-from .interface.anchors import Anchor, AnchorError, settle
+from .geometry import Region, draw_regions, height_of, put_on_slice, read_regions, slice_at
+from .interface.anchors import Anchor, AnchorError, choose_to_move, settle
 from .interface.answers import Answer, Scan, State
 from .interface.client import Client, ClientError, ConflictError, Progress, Steps
 from .interface.opening import Opened, Session, ask, look, open_answer, open_scan, save
@@ -79,7 +79,8 @@ class Bench:
         """
         answer = self._opened
         known = [answer.original.anchor, answer.current.anchor]
-        return settle(read_regions(regions, answer.scan), known if self.state is None else [*known, self.state.anchor])
+        drawn = read_regions(regions, answer.scan, answer.several)
+        return settle(drawn, known if self.state is None else [*known, self.state.anchor])
 
     def reset(self) -> None:
         """Go back to the answer as it was before anybody moved a box."""
@@ -97,9 +98,11 @@ class Bench:
         return draw_regions(Anchor(min(index, depth - 1), (box,)), self._opened.scan)[0]
 
     def put_on_slice(self, regions: Iterable[Region], point_ras: Iterable[float]) -> list[Region]:
-        """Regions on the slice of a point."""
-        index = slice_at(point_ras, self._opened.scan)
-        return [put_on_slice(region, index, self._opened.scan) for region in regions]
+        """Regions on the slice of a point; where they may lie on several slices, those of the nearest one go there."""
+        scan, several, listed = self._opened.scan, self._opened.several, list(regions)
+        index = slice_at(point_ras, scan)
+        moving = choose_to_move([height_of(region, scan) for region in listed], index, several)
+        return [put_on_slice(one, index, scan) if place in moving else one for place, one in enumerate(listed)]
 
     def labelmap(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """The mask of what is shown as 0 and 1 (K, J, I), and its matrix from IJK to RAS."""

@@ -123,6 +123,7 @@ class Answer:
         sha256: Of the record that ``current`` stands in; a reading names it as its parent.
         draft: Anchor that somebody began and did not finish; None where there is none.
         remark: Of the draft.
+        revision: Of the draft; 0 where there is none.
         notes: Warnings and other sentences that a reader should see.
         completion: The policy's own words.
         verdict: Of the last reading; empty where there is none.
@@ -137,9 +138,16 @@ class Answer:
     sha256: str
     draft: Anchor | None
     remark: str
+    revision: int
     notes: tuple[str, ...]
     completion: str
     verdict: str
+
+    @property
+    def several(self) -> bool:
+        """Whether its boxes may lie on several slices: they do in the answer, in the last reading, or in the draft."""
+        known = (self.original.anchor, self.current.anchor, self.draft)
+        return any(anchor is not None and anchor.further for anchor in known)
 
     @staticmethod
     def read(content: dict[str, Any]) -> Answer:
@@ -149,14 +157,14 @@ class Answer:
             ValueError, TypeError, KeyError: It is none.
         """
         scan, draft = Scan.read(content["scan"]), content["draft"]
-        if draft is not None and draft["parent_sha256"] != content["current"]["sha256"]:
-            draft = None  # somebody has finished meanwhile
         states = [State.read(Anchor.read(content[name]), content[name], scan.shape) for name in ("original", "current")]
         notes = [f"warning: {text}" for text in content["warnings"]]
         if content["failure"]:
             notes.append(f"the answer gave no mask: {content['failure']}")
         if not content["same_propagator"]:
             notes.append("the answer was made by another propagator, or with other settings")
+        if draft is not None and draft["parent_sha256"] != content["current"]["sha256"]:
+            notes.append("the draft was begun before the last reading, and is shown in its place")
         return Answer(
             str(content["id"]),
             str(content["query"]),
@@ -167,6 +175,7 @@ class Answer:
             str(content["current"]["sha256"]),
             None if draft is None else Anchor.read(draft),
             "" if draft is None else str(draft["remark"]),
+            0 if draft is None else int(draft["revision"]),
             tuple(notes),
             str(content["completion"]),
             str(content["verdict"] or ""),

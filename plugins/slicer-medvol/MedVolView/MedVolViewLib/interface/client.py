@@ -123,12 +123,13 @@ class Client:
         """Keep a reading; returns the name of its record.
 
         Args:
-            answer: As it was opened: the reading names its record as the parent.
+            answer: As it was opened: the reading names its record as the parent, and ends its draft.
             verdict: ``corrected``, or ``accepted`` or ``rejected`` with the anchor as it was opened.
             anchor: Key slice and boxes as the reader leaves them.
             remark: The reader's own words.
         """
-        body = {"verdict": verdict, "anchor": anchor.to_json(), "remark": remark, "parent_sha256": answer.sha256}
+        parent = {"parent_sha256": answer.sha256, "revision": answer.revision}
+        body = {"verdict": verdict, "anchor": anchor.to_json(), "remark": remark, **parent}
         reply = yield from self._work(f"api/answers/{quote(answer.answer_id, safe='')}/readings", body)
         return self._understand(lambda: str(reply["file"]))
 
