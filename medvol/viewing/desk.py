@@ -126,7 +126,6 @@ class Desk:
         head = self.readings.head(entry)
         original = self._state(opened, entry.record.evidence, entry)
         current = original if head.sha256 == entry.sha256 else self._state(opened, head.record.evidence, head)
-        identity = plain_values(identify(self.propagator))
         made_by = dict(entry.record.propagator)
         return {
             **entry.describe(),
@@ -137,7 +136,7 @@ class Desk:
             "current": {**write_anchor(head.record.evidence), **current, "sha256": head.sha256},
             "draft": self.readings.read_draft(entry),
             "truth": None if opened.truth is None else pack_mask(opened.truth),
-            "same_propagator": not made_by or made_by == identity,
+            "same_propagator": not made_by or made_by == plain_values(identify(self.propagator)),
         }
 
     def propagate(self, entry: Entry, evidence: Evidence) -> dict[str, Any]:
@@ -191,8 +190,7 @@ class Desk:
         )
         said = replace(evidence, rationale=head.record.evidence.rationale)
         record = replace(head.record, evidence=said, query=entry.record.query, edited=entry.record.edited)
-        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        reading = Reading(verdict, remark, self.reader, time)
+        reading = Reading(verdict, remark, self.reader, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         segmentation = replace(rebuild_segmentation(opened.volume, record, mask, made_by), reading=reading)
         return self.readings.save(entry, segmentation, parent_sha256, revision)
 
