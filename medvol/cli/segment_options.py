@@ -82,9 +82,7 @@ def _make_parser(verb: str) -> ComponentParser:
         action="store_true",
         help="let DICOM outputs say who the patient is, as an archive needs it to file them; UIDs alone otherwise",
     )
-    parser.add_argument(
-        "--samples", type=int, default=0, help="draw this many more answers, and say how well they agree"
-    )
+    parser.add_argument("--samples", type=int, default=0, help="draw this many more answers, and say how they agree")
     parser.add_argument(
         "--agreement_map", action="store_true", help="follow these answers too, and write which share holds each voxel"
     )
