@@ -45,7 +45,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     with Work("planning") as work:
         work.advance(0, "the experiment")
         planned = read_experiment(options.experiment, options)
-        held = count_propagator(planned.module.propagator, planned.assumptions)
+        held = count_propagator(planned.module.propagator, planned.device, planned.assumptions)
         work.advance(0, "a step")
         plan = make_plan(
             planned.policy,

@@ -16,6 +16,7 @@ from medvol.cli.json_document import keep_stdout, print_document
 from medvol.cli.parsing import ComponentParser, building
 from medvol.cli.segment_options import parse_options, require_no_answer, require_question
 from medvol.core.defaults import PROPAGATOR
+from medvol.core.devices import AUTO
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.visible_text import show
 from medvol.imaging.dicom.outputs import DicomOutputs, ask_for
@@ -156,7 +157,6 @@ def _run_many(options: Namespace, parser: ComponentParser, dicom: DicomOutputs) 
 
 
 def _build_segmenter(options: Namespace, parser: ComponentParser) -> Segmenter:
-    from medvol.inference.device import AUTO
     from medvol.inference.segmenter import Segmenter
 
     built = _build(options, parser)

@@ -14,6 +14,7 @@ from medvol.cli.folder_policies import expand_folders
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.segment_options import DEVICE_HELP
 from medvol.core.atomic_files import require_ending
+from medvol.core.devices import AUTO
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.roles import Policy, Propagator
 from medvol.terminal.console import Console
@@ -184,7 +185,6 @@ def _serve(
 ) -> int:
     from medvol.cli.recorded_propagator import find_recorded
     from medvol.guarding.guard import require_ready
-    from medvol.inference.device import AUTO
     from medvol.viewing.desk import Desk
     from medvol.viewing.server import serve
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from medvol.core.devices import AUTO, require_device
 from medvol.core.errors import (
     ConfigError,
     EvidenceParseError,
@@ -18,7 +19,7 @@ from medvol.core.types import Case, Query, Rollout, Sampling, Volume
 from medvol.core.visible_text import quote
 from medvol.guarding.guard import identify, read_knowledge, require_ready
 from medvol.inference.confidence import Confidence, add_votes, judge_answer, read_warnings, require_trust
-from medvol.inference.device import AUTO, bring_to, require_device
+from medvol.inference.device import bring_to
 from medvol.inference.inputs import take_policy, take_propagator, take_queries, take_sampling, take_volume
 from medvol.inference.records import EvidenceRecord
 from medvol.inference.segmentation import Segmentation

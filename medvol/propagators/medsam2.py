@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
+from medvol.core.devices import AUTO, find_device, require_device
 from medvol.core.errors import ConfigError, PropagationError
 from medvol.core.ranges import require_choice, require_least
 from medvol.core.roles import Propagator
@@ -65,7 +66,8 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         target: Kind of target (``lung nodule``); chooses the window in place of ``window``.
         series: ``volume`` tells the network how long the volume is, so a range equals a cut of the whole mask;
             ``range`` tells it the length of the range only, as MedVol-R1's reward does, which cuts a clip first.
-        device: Where torch computes (``cpu``, ``cuda``).
+        device: Where torch computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``; ``auto`` takes an NVIDIA GPU
+            where there is one.
         precision: Arithmetic of the image encoder.
         cache: Features that are kept; a slice takes 5 MiB at 512 pixels, half of it in ``bfloat16``.
         cache_precision: How features are stored; ``bfloat16`` and ``float16`` are not exact.
@@ -87,7 +89,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         window: str = "auto",
         target: str | None = None,
         series: SeriesLength = "volume",
-        device: str = "cpu",
+        device: str = AUTO,
         precision: Precision = "float32",
         cache: FeatureCacheSettings = FeatureCacheSettings(),
         cache_precision: Rounding = "float32",
@@ -110,7 +112,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         self.window = window
         self.target = target
         self.series = series
-        self.device = device
+        self.device = require_device(device)
         self.precision = precision
         self.cache = cache
         self.cache_precision = cache_precision
@@ -170,7 +172,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         from medvol.propagators.sam2_family.medsam2_tracks import TrackError, TrackFollower
 
         keys = list(wanted)
-        rows = self.tracks_at_once or (1 if self.device == "cpu" else _ROWS_ON_A_GPU)
+        rows = self.tracks_at_once or (1 if find_device(self.device) == "cpu" else _ROWS_ON_A_GPU)
         follower = TrackFollower(self._network, self.prompt == "mask", rows)
         try:
             return dict(zip(keys, follower.follow(self._seeds(volume, wanted)), strict=True))
@@ -210,7 +212,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         from medvol.propagators.sam2_family.medsam2_network import TrackerNetwork
         from medvol.propagators.sam2_family.medsam2_weights import load_model
 
-        return TrackerNetwork(load_model(self._source), self.device, self.precision == "bfloat16")
+        return TrackerNetwork(load_model(self._source), find_device(self.device), self.precision == "bfloat16")
 
     @cached_property
     def _embeddings(self) -> EmbeddingCache:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
+from medvol.core.devices import AUTO, find_device, require_device
 from medvol.core.errors import CheckpointError, MedvolError, MissingExtraError, PropagationError
 from medvol.core.ranges import require_choice
 from medvol.core.roles import Propagator
@@ -51,7 +52,8 @@ class SAM2Propagator(Propagator):
         window: Name of an intensity window, or ``auto``.
         target: Kind of target (``lung nodule``); chooses the window in place of ``window``.
         series: Length of the series that the network is told: that of the ``volume``, or of the ``range`` asked for.
-        device: Where torch computes (``cpu``, ``cuda``).
+        device: Where torch computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``; ``auto`` takes an NVIDIA GPU
+            where there is one.
         largest_component: Keep the largest 3D component of every track only.
     """
 
@@ -66,7 +68,7 @@ class SAM2Propagator(Propagator):
         window: str = "auto",
         target: str | None = None,
         series: SeriesLength = "volume",
-        device: str = "cpu",
+        device: str = AUTO,
         largest_component: bool = False,
     ) -> None:
         require_window(window)
@@ -81,7 +83,7 @@ class SAM2Propagator(Propagator):
         self.window = window
         self.target = target
         self.series = series
-        self.device = device
+        self.device = require_device(device)
         self.largest_component = largest_component
 
     def require_ready(self) -> None:
@@ -143,4 +145,6 @@ class SAM2Propagator(Propagator):
         from medvol.propagators.sam2_family.sam2_network import SAM2Predictor, package_config
 
         config = self.config or package_config(self._source.path)
-        return SAM2Predictor(config, self._source.image_size, self.overrides, self._source.path, self.device)
+        return SAM2Predictor(
+            config, self._source.image_size, self.overrides, self._source.path, find_device(self.device)
+        )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvol.core.devices import AUTO, require_device
 from medvol.core.errors import ConfigError, MedvolError, PropagationError, RecordError
 from medvol.core.last_used import LastUsed
 from medvol.core.metrics import dice
@@ -22,7 +23,6 @@ from medvol.grounding.prompts import require_query
 from medvol.guarding.guard import identify, require_ready
 from medvol.imaging.windows import window_for_target
 from medvol.inference.answers import pose
-from medvol.inference.device import AUTO, require_device
 from medvol.inference.failures import save_failure
 from medvol.inference.jobs import Job, answer_stem, case_name
 from medvol.inference.measurements import measure_mask

@@ -1,14 +1,18 @@
-"""Where a policy computes: the device that is asked for, and a GPU by default."""
+"""Where a policy and a propagator compute: the device that is asked for, and a GPU by default."""
 
 import pytest
 import torch
 
+from medvol.core.devices import find_device
 from medvol.core.errors import ConfigError
 from medvol.inference.device import bring_to
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
+from medvol.propagators.litemedsam import LiteMedSAMPropagator
+from medvol.propagators.medsam2 import MedSAM2Propagator
+from medvol.propagators.sam2 import SAM2Propagator
 
 
 class Network(torch.nn.Module):
@@ -49,7 +53,7 @@ def test_auto_leaves_a_network_where_somebody_brought_it(monkeypatch, policy):
     monkeypatch.setattr(policy, "load", lambda: network)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     bring_to("auto", policy)
-    assert network.sent_to == ["meta"]
+    assert network.sent_to == []
 
 
 def test_a_policy_without_a_network_stays():
@@ -65,6 +69,23 @@ def test_a_device_that_is_not_there_is_refused_in_one_sentence():
 def test_what_is_no_device_is_refused(device):
     with pytest.raises(ConfigError, match="choose auto, cpu, cuda"):
         Segmenter(ScriptedPolicy(["<answer>[]</answer>"]), ExtrudePropagator(), device=device)
+
+
+@pytest.mark.parametrize("kind", [MedSAM2Propagator, SAM2Propagator, LiteMedSAMPropagator])
+def test_propagators_take_the_same_names(kind):
+    assert kind().device == "auto"
+    assert kind(device="cuda:1").device == "cuda:1"
+    with pytest.raises(ConfigError, match="device is 'gpu'; choose auto"):
+        kind(device="gpu")
+
+
+NAMES = [("auto", True, "cuda"), ("auto", False, "cpu"), ("mps", True, "mps")]
+
+
+@pytest.mark.parametrize(("device", "has_gpu", "found"), NAMES)
+def test_what_a_name_stands_for(monkeypatch, device, has_gpu, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert find_device(device) == found
 
 
 def test_a_segmenter_asks_on_its_device(volume):

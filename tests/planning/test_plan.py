@@ -144,11 +144,13 @@ def test_weights_of_propagators():
     from medvol.propagators.region import RegionPropagator
 
     told: list[str] = []
-    assert count_propagator(RegionPropagator(), told) == 0
-    assert count_propagator(MedSAM2Propagator("MedSAM2_2411"), told) == 0  # on the CPU
+    assert count_propagator(RegionPropagator(), "cuda", told) == 0
+    assert count_propagator(MedSAM2Propagator("MedSAM2_2411", device="cpu"), "cuda", told) == 0
+    assert count_propagator(MedSAM2Propagator("MedSAM2_2411"), "cpu", told) == 0
     assert told == []
-    assert count_propagator(MedSAM2Propagator("SAM2.1_large", device="cuda"), told) == 4 * 224_000_000
-    assert len(told) == 1
+    assert count_propagator(MedSAM2Propagator("MedSAM2_2411"), "cuda", told) == 4 * 39_000_000
+    assert count_propagator(MedSAM2Propagator("SAM2.1_large", device="cuda"), "cuda", told) == 4 * 224_000_000
+    assert len(told) == 2
 
     class Own(Propagator):
         device = "cuda"
@@ -156,5 +158,5 @@ def test_weights_of_propagators():
         def propagate(self, volume, evidence, z_range=None):
             raise NotImplementedError
 
-    assert count_propagator(Own(), told) == 0
+    assert count_propagator(Own(), "cuda", told) == 0
     assert "Own" in told[-1]

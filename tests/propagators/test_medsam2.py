@@ -193,8 +193,8 @@ def test_settings_of_a_group_that_cannot_be_used_are_refused():
 
 
 def test_a_device_that_does_not_exist_is_refused(random_folder, noisy_volume):
-    with pytest.raises(ConfigError, match="device 'nowhere' cannot be used"):
-        make(random_folder, device="nowhere").propagate(noisy_volume, Evidence(4, BOX))
+    with pytest.raises(ConfigError, match="device 'cuda:99' cannot be used"):
+        make(random_folder, device="cuda:99").propagate(noisy_volume, Evidence(4, BOX))
 
 
 def test_identity_changes_with_what_changes_the_mask(random_folder, tmp_path):
