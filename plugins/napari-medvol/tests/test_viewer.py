@@ -255,7 +255,8 @@ def test_a_scan_of_another_server_is_shown_anew(widget, qtbot, scan, server):
     wait(qtbot, widget)
     choose(widget, "scan.nii.gz")
     begin(qtbot, widget, "what is there")
-    np.testing.assert_array_equal(widget.shown.image.data, medvol.read_volume(scan).voxels)
+    volume = medvol.read_volume(scan)
+    np.testing.assert_array_equal(widget.shown.image.data, volume.voxels)
 
 
 def test_an_answer_of_several_anchors_is_shown_and_kept(widget, qtbot, server):
