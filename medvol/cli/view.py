@@ -83,7 +83,7 @@ def _parse(verb: str, arguments: Sequence[str]) -> tuple[Namespace, ComponentPar
     parser.add_argument("--series", type=str | int | None, help="DICOM series: its number, UID or description")
     parser.add_argument("--nan_to", type=float | None, help="value that takes the place of NaN voxels")
     parser.add_argument("--max_bytes", type=int | None, help="budget for the voxels of a scan; 3 GiB by default")
-    parser.add_argument("--device", type=str | None, help=DEVICE_HELP)
+    parser.add_argument("--device", type=str, default=AUTO, help=DEVICE_HELP)
     parser.add_subclass_arguments(
         Policy, "policy", required=False, help="model folder, or policy, that answers in the page"
     )
@@ -106,7 +106,7 @@ def _accepted_keys() -> dict[str, Any]:
         "modality": Literal["CT", "MR", "other"] | None,
         "series": str | int | None,
         "nan_to": float | None,
-        "device": str | None,
+        "device": str,
         "policy": Policy,
         "propagator": Propagator,
     }
@@ -203,7 +203,7 @@ def _serve(
         built.policy,
         options.reader,
         opened.problems,
-        AUTO if options.device is None else options.device,
+        options.device,
     )
     _read_first(desk)
 
