@@ -54,8 +54,10 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 def scale_gradients(parameters: Iterable[torch.nn.Parameter], factor: float) -> None:
     """Multiply all gradients, sharded ones too."""
+    if factor == 1:
+        return
     for parameter in parameters:
-        if parameter.grad is not None and factor != 1:
+        if parameter.grad is not None:
             parameter.grad.mul_(factor)
 
 

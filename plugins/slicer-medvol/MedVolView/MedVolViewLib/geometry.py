@@ -75,15 +75,14 @@ def put_on_slice(region: Region, index: float, scan: Scan) -> Region:
     return Region((matrix @ middle)[:3], region.size_mm, region.axes_ras)
 
 
-def height_of(region: Region, scan: Scan) -> float:
-    """Slice of the middle of a region, which need not be a whole number."""
-    return float((np.linalg.inv(scan.affine_ras) @ np.append(region.centre_ras, 1.0))[2])
+def height_at(point_ras: Iterable[float], scan: Scan) -> float:
+    """Slice that a point (RAS, mm) lies on, as a number that need not be whole and may lie outside the scan."""
+    return float((np.linalg.inv(scan.affine_ras) @ np.array([*point_ras, 1.0]))[2])
 
 
 def slice_at(point_ras: Iterable[float], scan: Scan) -> int:
     """Index of the slice that a point (RAS, mm) lies on; that of the nearest one for a point outside."""
-    index = (np.linalg.inv(scan.affine_ras) @ np.array([*point_ras, 1.0]))[2]
-    return int(np.clip(round(float(index)), 0, scan.shape[0] - 1))
+    return int(np.clip(round(height_at(point_ras, scan)), 0, scan.shape[0] - 1))
 
 
 def _read_box(number: int, region: Region, to_ijk: Matrix, shape: Shape) -> tuple[float, Box]:

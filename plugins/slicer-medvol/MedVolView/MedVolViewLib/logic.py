@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Region, draw_regions, height_of, put_on_slice, read_regions, slice_at
+from .geometry import Region, draw_regions, height_at, put_on_slice, read_regions, slice_at
 from .interface.anchors import Anchor, AnchorError, choose_to_move, settle
 from .interface.answers import Answer, Scan, State
 from .interface.client import Client, ClientError, ConflictError, Progress, Steps
@@ -101,7 +101,7 @@ class Bench:
         """Regions on the slice of a point; where they may lie on several slices, those of the nearest one go there."""
         scan, several, listed = self._opened.scan, self._opened.several, list(regions)
         index = slice_at(point_ras, scan)
-        moving = choose_to_move([height_of(region, scan) for region in listed], index, several)
+        moving = choose_to_move([height_at(region.centre_ras, scan) for region in listed], index, several)
         return [put_on_slice(one, index, scan) if place in moving else one for place, one in enumerate(listed)]
 
     def labelmap(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
