@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cells import (
     RESULTS,
     Cell,
@@ -40,15 +41,21 @@ from cells import (
     train_to_plateau,
 )
 from changed_copies import ChangedCopies
+from numpy.typing import NDArray
 from peers import need, need_folder
+from second_look import REGION, score_masks, true_second
 
 from medvol.core.json_file import write_json
-from medvol.core.roles import Policy, Propagator, RewardTerm, TrainablePolicy
+from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm, TrainablePolicy
+from medvol.core.types import Case, Evidence
 from medvol.datasets.nifti import NiftiDataset
+from medvol.datasets.second_look import SecondLookDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.grounding.regions import move_out
 from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.oracle import OraclePolicy
+from medvol.policies.second_look import SecondLookPolicy
 from medvol.policies.tiny import TinyPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.propagators.litemedsam import LiteMedSAMCacheSettings, LiteMedSAMPropagator
@@ -56,6 +63,7 @@ from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
 from medvol.rewards.spatial import SpatialReward
+from medvol.rollouts.groups import ask
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
@@ -83,6 +91,12 @@ PATIENCE = Patience(most_steps=800, every=80, checks=3)
 GENTLE = Patience(most_steps=MORE_STEPS, every=104, checks=MORE_STEPS)
 """Of the SFT that goes on from there at GRPO's rate: it never ends early, and the best model by validation is kept."""
 
+LOOKS = Patience(most_steps=MORE_STEPS, every=104, checks=MORE_STEPS)
+"""Of the SFT that teaches a second look from there, at the rate of the SFT before; validated with views too."""
+
+COMPANIONS = 2
+"""Further phrasings that are asked about a view; a scan has one target."""
+
 VAL_COPIES = 3
 """Changed copies of each validation scan: on the 12 scans alone, neighbouring checkpoints differ by 0.1."""
 
@@ -109,6 +123,10 @@ class Row:
         fixed: Policy that is not trained.
         augment: Training volumes are changed at random.
         patience: Train until validation stops rising instead, and keep the best model.
+        model: Row whose model answers; None is the row's own.
+        looks: One, or two with ``SecondLookPolicy``.
+        views: Views of each question that are learned from beside the whole scans.
+        bound: The second answer is the true anchor, in the region of the model's first answer.
     """
 
     title: str
@@ -118,6 +136,10 @@ class Row:
     fixed: type[Policy] | None = None
     augment: bool = True
     patience: Patience | None = None
+    model: str | None = None
+    looks: int = 1
+    views: float = 0.0
+    bound: bool = False
 
 
 def sft(perception: int, curriculum: int, rate: float) -> Callable[[TrainablePolicy, Propagator, int], TrainingModule]:
@@ -211,6 +233,11 @@ ROWS = {
     "plateau_sft": Row("plateau + as much SFT, best by validation", "plateau", sft(0, 0, 2e-4), patience=GENTLE),
     "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
     "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
+    "look_bound": Row("first look of the plateau, then the true anchor", model="plateau", looks=2, bound=True),
+    "views_one": Row(
+        "plateau + SFT on whole scans and views, one look", "plateau", sft(0, 0, 5e-4), patience=LOOKS, views=0.25
+    ),
+    "views_two": Row("the same, two looks", model="views_one", looks=2),
 }
 
 
@@ -253,6 +280,8 @@ def make_propagator(options: argparse.Namespace) -> Propagator:
 def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, int, float]:
     """Model folder of a row, trained when it is not there, its steps, and the processor seconds that it took."""
     row, folder = ROWS[name], options.out / f"{name}-{fold}"
+    if row.model:
+        return model_of(row.model, fold, options)
     start = str(model_of(row.start, fold, options)[0]) if row.start else None
     policy = TinyPolicy(model=start, seed=fold)
     assert row.make is not None, "fixed policies have no model"
@@ -260,9 +289,14 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, i
     chosen = validation[:1] if options.quick else validation
     # Validation compares boxes and slices of one policy with those of another, which needs no network.
     module = row.make(policy, ExtrudePropagator() if row.patience else make_propagator(options), fold)
+    learned: CaseDataset = read_cases(training, "train", options)
+    watched: CaseDataset = ChangedCopies(read_cases(chosen, "held_out", options), AUGMENT, VAL_COPIES, fold)
+    if row.views:
+        learned = SecondLookDataset(learned, views=row.views, companions=COMPANIONS, region=REGION, seed=fold)
+        watched = SecondLookDataset(watched, region=REGION, seed=fold)
     data = CaseDataModule(
-        train=read_cases(training, "train", options),
-        val=ChangedCopies(read_cases(chosen, "held_out", options), AUGMENT, VAL_COPIES, fold) if row.patience else None,
+        train=learned,
+        val=watched if row.patience else None,
         batch_size=4 if row.augment else 3,
         queries_per_volume=3 if row.augment else 1,
         num_workers=options.workers,
@@ -285,9 +319,30 @@ def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
         model, steps, seconds = model_of(name, fold, options)
         policy = TinyPolicy(model=str(model))
     chosen = split(fold)[1 if options.split == "val" else 2]
-    cases = read_cases(chosen[:1] if options.quick else chosen, "held_out", options)
+    cases, propagator = (
+        read_cases(chosen[:1] if options.quick else chosen, "held_out", options),
+        make_propagator(options),
+    )
+    if row.bound:
+        return bound_cell(name, fold, policy, propagator, cases)
+    if row.looks == 2:
+        policy = SecondLookPolicy(policy, REGION)
     folder = options.out / f"{name}-{fold}" / options.split
-    return make_cell(name, fold, steps, seconds, evaluate(policy, make_propagator(options), cases, folder))
+    return make_cell(name, fold, steps, seconds, evaluate(policy, propagator, cases, folder))
+
+
+def bound_cell(name: str, fold: int, policy: Policy, propagator: Propagator, cases: CaseDataset) -> Cell:
+    """Score the true anchor, as it lies in the region of a first answer, followed in the whole scan."""
+
+    def mask(case: Case, first: Evidence | None) -> NDArray[np.bool_]:
+        second = true_second(case, first, "largest")
+        if second is None:
+            return np.zeros(case.volume.shape, bool)
+        region, true = second
+        return propagator.propagate(case.volume, move_out(true, region))
+
+    firsts = ((group.case, group.answer.evidence) for i in range(len(cases)) for group in ask(policy, [cases[i]]))
+    return score_masks(name, fold, firsts, mask)
 
 
 def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
@@ -317,6 +372,11 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "plateau_grpo_minus_centre": ("centre", "plateau_grpo"),
         "plateau_grpo_minus_plateau": ("plateau", "plateau_grpo"),
         "plateau_grpo_minus_rejection": ("plateau_rejection", "plateau_grpo"),
+        "look_bound_minus_plateau": ("plateau", "look_bound"),
+        "views_two_minus_one": ("views_one", "views_two"),
+        "views_two_minus_plateau": ("plateau", "views_two"),
+        "views_two_minus_plateau_sft": ("plateau_sft", "views_two"),
+        "views_two_minus_centre": ("centre", "views_two"),
         "real_grpo_minus_same_sft": ("plateau_sft", "plateau_grpo"),
     }
     return {
@@ -330,7 +390,8 @@ def print_table(summary: dict[str, Any]) -> None:
     """The rows as Markdown."""
     print("| | patients | format | key slice | box IoU | DSC |\n|---|---|---|---|---|---|")
     for row in summary["rows"].values():
-        means = " | ".join(f"{row['means'][key]:.3f}" for key in ("format_rate", "key_slice", "box_iou"))
+        known = [row["means"].get(key) for key in ("format_rate", "key_slice", "box_iou")]  # a bound has none
+        means = " | ".join("" if value is None else f"{value:.3f}" for value in known)
         print(f"| {row['title']} | {row['patients']} | {means} | {show(row['dsc'])} |")
 
 

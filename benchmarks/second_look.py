@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 
 from medvol.core.bundled import BEST
 from medvol.core.json_file import write_json
+from medvol.core.looks import Region
 from medvol.core.metrics import dice
 from medvol.core.roles import CaseDataset, Policy
 from medvol.core.types import Case, Evidence
@@ -51,7 +52,7 @@ from medvol.datasets.phantom import PhantomDataset
 from medvol.datasets.second_look import SecondLookDataset
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.grounding.anchors import label_anchor
+from medvol.grounding.anchors import KeySliceRule, label_anchor
 from medvol.grounding.grammar import format_evidence, parse_evidence
 from medvol.grounding.prompts import build_prompt
 from medvol.grounding.regions import RegionSettings, move_out, region_around
@@ -190,11 +191,24 @@ def run_cell(name: str, seed: int, options: argparse.Namespace) -> Cell:
 
 def bound_cell(name: str, options: argparse.Namespace) -> Cell:
     """Score true anchors as a row writes and follows them."""
-    cases, start = test_cases(options), time.process_time()
+    row = ROWS[name]
+    return score_masks(
+        name, 0, first_answers(test_cases(options), row), lambda case, first: bound_mask(case, first, row)
+    )
+
+
+def score_masks(
+    name: str,
+    seed: int,
+    asked: Iterable[tuple[Case, Evidence | None]],
+    make: Callable[[Case, Evidence | None], NDArray[np.bool_]],
+) -> Cell:
+    """A cell of the masks that are made from first answers."""
+    start = time.process_time()
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for case, first in first_answers(cases, ROWS[name]):
+    for case, first in asked:
         phrasing = PHRASINGS[case.query.held_out]
-        score = dice(bound_mask(case, first, ROWS[name]), require(case))
+        score = dice(make(case, first), require(case))
         found.setdefault(case.patient_id, {}).setdefault(case.query.target, {}).setdefault(phrasing, []).append(score)
     dsc = {
         patient: {
@@ -203,7 +217,7 @@ def bound_cell(name: str, options: argparse.Namespace) -> Cell:
         }
         for patient, targets in found.items()
     }
-    return Cell(name, 0, 0, round(time.process_time() - start, 1), {}, dsc)
+    return Cell(name, seed, 0, round(time.process_time() - start, 1), {}, dsc)
 
 
 def first_answers(cases: PhantomDataset, row: Row) -> Iterator[tuple[Case, Evidence | None]]:
@@ -219,21 +233,29 @@ def first_answers(cases: PhantomDataset, row: Row) -> Iterator[tuple[Case, Evide
 
 def bound_mask(case: Case, first: Evidence | None, row: Row) -> NDArray[np.bool_]:
     """Mask of the true anchor, written in the region around a first answer; empty where that misses the target."""
-    volume, target, empty = case.volume, require(case), np.zeros(case.volume.shape, bool)
-    if first is None or first.absent:
-        return empty
+    volume, empty = case.volume, np.zeros(case.volume.shape, bool)
     if row.bound == "none":
-        return RegionPropagator().propagate(volume, first)
-    region = region_around(first, volume.shape, volume.spacing, REGION)
-    crop, (rows, columns) = crop_volume(volume, region), region.plane
-    true = label_anchor(np.ascontiguousarray(target[:, rows, columns]), range(*region.z))
-    if true.absent:
+        return empty if first is None or first.absent else RegionPropagator().propagate(volume, first)
+    second = true_second(case, first)
+    if second is None:
         return empty
-    true = rounded(true, crop.shape)
+    region, true = second
     if row.bound == "scan":
         return RegionPropagator().propagate(volume, move_out(true, region))
-    empty[:, rows, columns] = RegionPropagator().propagate(crop, true)
+    rows, columns = region.plane
+    empty[:, rows, columns] = RegionPropagator().propagate(crop_volume(volume, region), true)
     return empty
+
+
+def true_second(case: Case, first: Evidence | None, rule: KeySliceRule = "paper") -> tuple[Region, Evidence] | None:
+    """Region around a first answer, and the true anchor in it; None without a second look, or with no target in it."""
+    if first is None or first.absent:
+        return None
+    region = region_around(first, case.volume.shape, case.volume.spacing, REGION)
+    rows, columns = region.plane
+    inside = np.ascontiguousarray(require(case)[:, rows, columns])
+    true = label_anchor(inside, range(*region.z), rule)
+    return None if true.absent else (region, rounded(true, inside.shape))
 
 
 def rounded(anchor: Evidence, shape: tuple[int, int, int]) -> Evidence:
