@@ -24,6 +24,7 @@ from medvol.planning.step import Step
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
+from medvol.training.rejection import RejectionModule
 from medvol.training.sft import SFTModule
 from medvol.training.volume_loader import group_by_volume
 
@@ -162,8 +163,8 @@ def _size_step(
     module: TrainingModule, data: CaseDataModule, trainer: Mapping[str, Any], options: Any, assumptions: list[str]
 ) -> Step:
     if not isinstance(module, GRPOModule | SFTModule):
-        raise ConfigError(f"{type(module).__name__} cannot be planned; SFTModule and GRPOModule can")
-    if type(module) not in (GRPOModule, SFTModule):
+        raise ConfigError(f"{type(module).__name__} cannot be planned; SFTModule, GRPOModule and RejectionModule can")
+    if type(module) not in (GRPOModule, RejectionModule, SFTModule):
         assumptions.append(f"what {type(module).__name__} adds to {type(module).__mro__[1].__name__} is not counted")
     devices = options.devices or trainer.get("devices", 1)
     if not isinstance(devices, int) or devices < 1:
@@ -187,7 +188,7 @@ def _size_step(
         return replace(common, accumulation=accumulation, answer_tokens=options.answer_tokens)
     return replace(
         common,
-        method="GRPO",
+        method="rejection sampling" if isinstance(module, RejectionModule) else "GRPO",
         answers=module.rollouts.group_size,
         answer_tokens=options.answer_tokens or module.evaluation.max_new_tokens,
         volumes_per_pass=module.optimizer.volumes_per_pass,

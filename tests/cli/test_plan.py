@@ -62,6 +62,15 @@ def test_a_plan_as_json(small_grpo, capsys):
     assert plan["memory"]["fits"] is None
 
 
+def test_rejection_sampling_is_planned_as_what_it_is(small_grpo, capsys):
+    small_grpo.write_text(small_grpo.read_text().replace("GRPOModule", "RejectionModule"))
+    assert main(["plan", str(small_grpo), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    jsonschema.validate(plan, SCHEMA, jsonschema.Draft202012Validator)
+    assert (plan["method"], plan["step"]["draws"], plan["assumptions"]) == ("rejection sampling", 8, [])
+    assert plan["step"]["row_tokens"] == plan["prompt"]["prefix"] + 2 * (plan["prompt"]["query"] + 8)
+
+
 @pytest.mark.slow
 def test_a_batch_is_no_larger_than_the_data(small_grpo, capsys):
     small_grpo.write_text(small_grpo.read_text().replace("batch_size: 2", "batch_size: 1000000"))
