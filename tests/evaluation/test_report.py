@@ -90,6 +90,17 @@ def test_one_run(make_scores, tmp_path):
     assert "difference" not in text
 
 
+def test_a_group_names_the_cases_that_its_dice_is_over(make_scores, tmp_path):
+    """Of the seen phrasings four show their target, and one is absent."""
+    write_evaluation(tmp_path / "run", make_scores(20), ABOUT)
+    sheets = {
+        sheet.title: {row[0]: row[1].partition("(")[2] for row in sheet.rows}
+        for sheet in report_runs([tmp_path / "run"]).sheets
+    }
+    assert sheets["DSC by phrasing"] == {"held-out": "n=2)", "seen": "n=4)"}
+    assert sheets["DSC by kind"]["absent"] == ""
+
+
 def test_runs_of_the_same_cases_are_paired(make_scores, tmp_path):
     write_evaluation(tmp_path / "before", make_scores(10), ABOUT)
     write_evaluation(tmp_path / "after", list(reversed(make_scores(20))), ABOUT)
