@@ -13,7 +13,8 @@ from medvol.evaluation.statistics import Interval, adjust_holm, paired_differenc
 from medvol.evaluation.summary import LESION_METRICS, UNBOUNDED, Column, metric_values
 
 MEANINGS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("surface", "tolerance_mm"): ("nsd", "hd95_mm"),
+    ("surface", "tolerance_mm"): ("nsd",),
+    ("surface",): ("hd95_mm",),
     ("split_boxes",): ("box_iou",),
     ("max_anchors",): ("key_slice_score", "box_iou"),
     ("reward_weights", "rewards"): ("reward",),
