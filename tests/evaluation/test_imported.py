@@ -219,6 +219,20 @@ def test_a_name_of_two_scans_is_refused(tmp_path):
     assert score(tmp_path / "named", dataset)[0][0].dsc == 1.0
 
 
+def test_scans_are_told_by_names_that_are_theirs_alone(tmp_path):
+    """Files that are all called ``ct`` are told by their folders, by which their masks are found too."""
+    dataset = Scans([tmp_path / "a" / "ct.nii.gz", tmp_path / "b" / "ct.nii.gz"])
+    save(tmp_path / "masks" / "c" / "liver.nii.gz", draw_labels(0))
+    assert MaskIndex(find_masks(tmp_path / "masks")[1], dataset).scans == "a, b"
+
+
+def test_a_data_set_that_breaks_its_promises_is_named(scans, tmp_path):
+    write_totalsegmentator(tmp_path / "masks")
+    scans.scan_file = lambda index: "s0.nii.gz"
+    with pytest.raises(DatasetError, match=r"gave the file 's0.nii.gz' for case 0; it is a Path or None"):
+        score(tmp_path / "masks", scans)
+
+
 def test_a_file_that_two_scans_could_own_is_refused(tmp_path):
     """``s_left_kidney``: the left kidney of ``s``, or a kidney of ``s_left``."""
     dataset = Scans([tmp_path / "s.nii.gz", tmp_path / "s_left.nii.gz"])
