@@ -147,7 +147,7 @@ REWARDED = {
     "reward_weights": {"AxialReward": 1.0},
 }
 UNLIKE = {
-    "tolerance_mm": ({"settings": {**SETTINGS, "tolerance_mm": 1.0}}, "NSD"),
+    "tolerance_mm": ({}, "NSD"),
     "split_boxes": ({"settings": {**SETTINGS, "split_boxes": False}}, "box IoU"),
     "reward_weights": ({"reward_weights": {"AxialReward": 2.0}}, "reward"),
     "rewards": ({"rewards": {"AxialReward": "AxialReward(delta=3)"}}, "reward"),
@@ -157,6 +157,7 @@ UNLIKE = {
         "HIT, lesion precision, lesion recall, lesion F1, lesion DSC and panoptic quality",
     ),
 }
+OF_CASES = {"max_anchors": 4, "tolerance_mm": 1.0}
 LESIONS = LesionScore(2, 1, 1, 1.0, 1.0, 0.5, 2 / 3, 0.4, 0.5)
 
 
@@ -166,8 +167,8 @@ def test_metrics_whose_meaning_differs_are_not_compared(name, make_scores, tmp_p
     more = {"rewards": {"AxialReward": 1.0, "total": 1.0}, "lesions": LESIONS}
     scores = [dataclasses.replace(score, **more) for score in make_scores(20)]
     write_evaluation(tmp_path / "a", scores, {**ABOUT, **REWARDED})
-    if name == "max_anchors":
-        scores = [dataclasses.replace(score, max_anchors=4) for score in scores]
+    if name in OF_CASES:
+        scores = [dataclasses.replace(score, **{name: OF_CASES[name]}) for score in scores]
     write_evaluation(tmp_path / "b", scores, {**ABOUT, **REWARDED, **change})
     report = report_runs([tmp_path / "a", tmp_path / "b"])
     rows = {row[0] for row in report.sheets[1].rows}
@@ -179,6 +180,15 @@ def test_metrics_whose_meaning_differs_are_not_compared(name, make_scores, tmp_p
     if name:
         assert remarks[0].startswith(f"b and a differ in {name} (")
         assert remarks[0].endswith(f"so they are not compared in {metrics}")
+
+
+def test_a_tolerance_that_no_case_was_measured_with_does_not_count(make_scores, tmp_path):
+    """As where a challenge sets the tolerance of every target."""
+    for name, tolerance in {"a": 1.0, "b": 2.0}.items():
+        settings = {"settings": {**SETTINGS, "tolerance_mm": tolerance}}
+        write_evaluation(tmp_path / name, make_scores(20), {**ABOUT, **settings})
+    report = report_runs([tmp_path / "a", tmp_path / "b"])
+    assert "NSD" in [row[0] for row in report.sheets[1].rows]
 
 
 def test_a_metric_of_different_cases_is_not_compared(make_scores, tmp_path):
