@@ -1,5 +1,6 @@
 """Masks of other systems: their layouts on made files, matching, grids, and archives of strangers."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -25,6 +26,7 @@ from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.imaging.geometry import lps_affine
 from medvol.imaging.reading import read_volume
+from medvol.inference.predictions import as_job
 from tests.fixtures import releases
 
 SHAPE = (6, 10, 12)
@@ -154,6 +156,21 @@ def test_a_folder_a_sample_of_prompts(scans, tmp_path):
     write_prompt_folders(tmp_path / "masks")
     scores, _ = score(tmp_path / "masks", scans, "prompts")
     assert [one.dsc for one in scores] == [1.0] * 6
+
+
+@pytest.mark.parametrize("case_id", ["s0:liver/1", "a" * 200, "s0.seg"])
+def test_a_mask_that_predict_wrote_is_found_by_any_id(case_id, scans, tmp_path):
+    class Named(Scans):
+        def __getitem__(self, index):
+            return dataclasses.replace(super().__getitem__(index), case_id=f"{case_id}{index}")
+
+    dataset = Named(scans.files)
+    for index in range(len(dataset)):
+        case = dataset[index]
+        save(tmp_path / "masks" / f"{as_job(case, tmp_path).name}.nii.gz", case.target)
+    scores, index = score(tmp_path / "masks", dataset)
+    assert [one.dsc for one in scores] == [1.0] * 6
+    assert index.unused == []
 
 
 def test_a_missing_mask_is_a_failure_of_0_and_an_unused_one_is_named(scans, tmp_path):

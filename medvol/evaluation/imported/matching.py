@@ -14,6 +14,7 @@ from medvol.core.words import split_words
 from medvol.evaluation.imported.layouts import NAMES_FILE, FoundMask
 from medvol.guarding.cases import find_scan_file, list_patients, list_volumes
 from medvol.imaging.file_names import stem
+from medvol.inference.predictions import name_files
 from medvol.queries.query_bank import target_name
 
 Names = Mapping[str, Sequence[str]]
@@ -89,7 +90,7 @@ class MaskIndex:
         scans = self._scans[index]
         if query.target:
             self._unasked.pop(target_name(query.target), None)
-        exact = self._look_up([_scan_key(case_id)], "", case_id)
+        exact = self._look_up(dict.fromkeys(map(_scan_key, (case_id, name_files(case_id)))), "", case_id)
         exact = exact or self._look_up_words(scans, query.text, case_id, _key)
         if exact is not None:
             return self._use(index, [exact])
@@ -188,7 +189,7 @@ class MaskIndex:
         """As ``_look_up``; words without a letter or digit name nothing."""
         return self._look_up(scans, key(words), case_id) if split_words(words) else None
 
-    def _look_up(self, scans: Sequence[str], name: str, case_id: str) -> FoundMask | None:
+    def _look_up(self, scans: Iterable[str], name: str, case_id: str) -> FoundMask | None:
         hits = {(mask.path, mask.labels): (mask, scan) for scan in scans for mask in self._masks.get((scan, name), ())}
         if not hits:
             return None
