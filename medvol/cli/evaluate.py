@@ -55,11 +55,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.evaluation.imported.scoring import score_masks
     from medvol.evaluation.kept_masks import KeptMasks
     from medvol.evaluation.report import report_runs
+    from medvol.guarding.cases import count_cases
 
     layout, found = find_masks(folder, options.layout)
     index = MaskIndex(found, dataset, _read_names(options.names))
     with KeptMasks(out, settings.masks_gib) as kept:
-        with Work("scoring", len(dataset), "cases") as work:
+        with Work("scoring", count_cases(dataset), "cases") as work:
             scores = score_masks(dataset, index, settings, kept, options.resample, lambda done: work.advance())
         _require_used(index, scores)
         about = {

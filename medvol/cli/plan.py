@@ -81,7 +81,7 @@ def _parser(verb: str) -> ComponentParser:
         prog=f"medvol {verb}",
         description="Say what a training step needs: tokens, memory and passes. No weights are loaded or fetched.",
     )
-    parser.add_argument("experiment", type=str, help="YAML file of a fit with SFTModule or GRPOModule")
+    parser.add_argument("experiment", type=str, help="YAML file of a fit with SFTModule, GRPOModule or RejectionModule")
     parser.add_argument("--memory", type=str | None, default=None, help="memory of a device, such as 24GB")
     parser.add_argument(
         "--device", type=Literal["cpu", "cuda"] | None, default=None, help="where it would run, in place of the file's"

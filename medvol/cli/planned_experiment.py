@@ -24,10 +24,14 @@ from medvol.planning.step import Step
 from medvol.training.data import CaseDataModule
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
+from medvol.training.rejection import RejectionModule
 from medvol.training.sft import SFTModule
 from medvol.training.volume_loader import group_by_volume
 
 _LONGEST_CHAIN = 5
+
+_NUMBERS = ("max_steps", "max_epochs", "limit_train_batches")
+"""Settings of the trainer that say how long a run is."""
 
 
 @dataclass
@@ -75,6 +79,9 @@ def read_experiment(path: str, options: Any) -> PlannedExperiment:
     trainer = settings.get("trainer") or {}
     if not isinstance(trainer, Mapping):
         raise ConfigError(f"'trainer' in {path!r} holds no keys and values; it needs keys such as 'max_epochs'")
+    for key in _NUMBERS:
+        if not isinstance(trainer.get(key), int | float | None):
+            raise ConfigError(f"trainer.{key} is {trainer[key]!r}; give a number")
     if trainer.get("precision", "32-true") not in (32, "32", "32-true"):
         assumptions.append(f"trainer.precision is {trainer['precision']}; planned in the types of the policy's weights")
     device: Device = options.device or _find_device(trainer, assumptions)
@@ -158,17 +165,34 @@ def _find_device(trainer: Mapping[str, Any], assumptions: list[str]) -> Device:
     return "cuda"
 
 
+def _count_devices(trainer: Mapping[str, Any], assumptions: list[str]) -> int:
+    """Devices of all machines; one a machine where the file leaves their number open."""
+    devices, machines = trainer.get("devices", 1), _read_count(trainer, "num_nodes")
+    listed = len(devices) if isinstance(devices, list) else devices
+    if isinstance(listed, int) and listed >= 1:
+        return listed * machines
+    assumptions.append(
+        f"trainer.devices is {devices!r}; planned for one device a machine (--devices says how many there are)"
+    )
+    return machines
+
+
+def _read_count(trainer: Mapping[str, Any], key: str) -> int:
+    """A whole number of the trainer; 1 where it has none."""
+    count = trainer.get(key) or 1
+    if not isinstance(count, int) or count < 1:
+        raise ConfigError(f"trainer.{key} is {count!r}; give a whole number, 1 or more")
+    return count
+
+
 def _size_step(
     module: TrainingModule, data: CaseDataModule, trainer: Mapping[str, Any], options: Any, assumptions: list[str]
 ) -> Step:
     if not isinstance(module, GRPOModule | SFTModule):
-        raise ConfigError(f"{type(module).__name__} cannot be planned; SFTModule and GRPOModule can")
-    if type(module) not in (GRPOModule, SFTModule):
+        raise ConfigError(f"{type(module).__name__} cannot be planned; SFTModule, GRPOModule and RejectionModule can")
+    if type(module) not in (GRPOModule, RejectionModule, SFTModule):
         assumptions.append(f"what {type(module).__name__} adds to {type(module).__mro__[1].__name__} is not counted")
-    devices = options.devices or trainer.get("devices", 1)
-    if not isinstance(devices, int) or devices < 1:
-        assumptions.append(f"trainer.devices is {devices!r}; planned for one device (--devices says how many)")
-        devices = 1
+    devices = options.devices or _count_devices(trainer, assumptions)
     strategy = trainer.get("strategy", "auto")
     if "deepspeed" in str(strategy).lower() and devices > 1:
         assumptions.append("trainer.strategy shares the optimiser's states out; planned as if each device had them all")
@@ -181,13 +205,11 @@ def _size_step(
         moments=module.optimizer.moments,
     )
     if isinstance(module, SFTModule):
-        accumulation = trainer.get("accumulate_grad_batches") or 1
-        if not isinstance(accumulation, int) or accumulation < 1:
-            raise ConfigError(f"trainer.accumulate_grad_batches is {accumulation!r}; give a whole number, 1 or more")
+        accumulation = _read_count(trainer, "accumulate_grad_batches")
         return replace(common, accumulation=accumulation, answer_tokens=options.answer_tokens)
     return replace(
         common,
-        method="GRPO",
+        method="rejection sampling" if isinstance(module, RejectionModule) else "GRPO",
         answers=module.rollouts.group_size,
         answer_tokens=options.answer_tokens or module.evaluation.max_new_tokens,
         volumes_per_pass=module.optimizer.volumes_per_pass,

@@ -43,6 +43,7 @@ def _rescore(parser: ComponentParser, arguments: Sequence[str], options: Any) ->
     from medvol.evaluation.archive import about_run, read_evaluation, write_evaluation
     from medvol.evaluation.report import report_runs
     from medvol.evaluation.rescoring import rescore
+    from medvol.guarding.cases import count_cases
 
     evaluation = read_evaluation(options.run)
     about = about_run(evaluation)
@@ -50,7 +51,7 @@ def _rescore(parser: ComponentParser, arguments: Sequence[str], options: Any) ->
     settings = read_measures({**about["settings"], **{name: options[name] for name in MEASURES}})
     dataset = find_run_data(evaluation, options.data)
     rewards = _choose_rewards(options.rewards, evaluation.folder)
-    with Work("scoring", len(dataset), "cases") as work:
+    with Work("scoring", count_cases(dataset), "cases") as work:
         scores = rescore(evaluation, dataset, settings, rewards, lambda done: work.advance())
     about["settings"] |= settings.measures
     if options.data is not None:

@@ -39,7 +39,7 @@ _SHARE, _AMOUNT = (0.0, 1.0), (0.0, math.inf)
 _RANGES: dict[type[Any], dict[str, tuple[float, float]]] = {
     CaseScore: {
         **dict.fromkeys(("dsc", "iou", "nsd", "key_slice_score", "box_iou", "confidence"), _SHARE),
-        **dict.fromkeys(("hd95_mm", "mask_ml", "true_ml", "key_slice"), _AMOUNT),
+        **dict.fromkeys(("tolerance_mm", "hd95_mm", "mask_ml", "true_ml", "key_slice"), _AMOUNT),
         "max_anchors": (1, math.inf),
     },
     ErrorBudget: dict.fromkeys(("true_anchor", "true_boxes", "predicted", "best_slice", "best_anchor"), _SHARE),

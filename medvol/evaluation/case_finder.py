@@ -7,7 +7,7 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Case
 from medvol.evaluation.case_identity import require_scored
 from medvol.evaluation.case_score import CaseScore
-from medvol.guarding.cases import look_up
+from medvol.guarding.cases import count_cases, look_up
 
 
 class CaseFinder:
@@ -35,7 +35,7 @@ class CaseFinder:
         known = self._places.get(case_id)
         if known is not None:
             return look_up(self._dataset, known)
-        order = sorted(range(len(self._dataset)), key=lambda index: abs(index - place))
+        order = sorted(range(count_cases(self._dataset)), key=lambda index: abs(index - place))
         for index in order:
             if index in self._places.values():
                 continue

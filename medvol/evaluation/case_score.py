@@ -40,6 +40,7 @@ class CaseScore:
             ``medvol.grounding.cover.compare_anchors``, and so are the boxes.
         box_iou: Matched IoU with the true boxes of the chosen slice, in pixels; None for a mask of another system.
         nsd: Normalised surface distance; None when not measured.
+        tolerance_mm: Tolerance of the NSD: the one that the case brings, or that of the settings; None as before.
         hd95_mm: 95th percentile of the Hausdorff distance; None when not measured.
         lesions: Scores lesion by lesion; None when not measured or the target is absent.
         budget: Error budget; None when not measured or the target is absent.
@@ -72,6 +73,7 @@ class CaseScore:
     key_slice_score: float | None = None
     box_iou: float | None = None
     nsd: float | None = None
+    tolerance_mm: float | None = None
     hd95_mm: float | None = None
     lesions: LesionScore | None = None
     budget: ErrorBudget | None = None

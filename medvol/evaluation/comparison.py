@@ -13,7 +13,8 @@ from medvol.evaluation.statistics import Interval, adjust_holm, paired_differenc
 from medvol.evaluation.summary import LESION_METRICS, UNBOUNDED, Column, metric_values
 
 MEANINGS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("surface", "tolerance_mm"): ("nsd", "hd95_mm"),
+    ("surface", "tolerance_mm"): ("nsd",),
+    ("surface",): ("hd95_mm",),
     ("split_boxes",): ("box_iou",),
     ("max_anchors",): ("key_slice_score", "box_iou"),
     ("reward_weights", "rewards"): ("reward",),
@@ -97,7 +98,11 @@ def _differ_in(run: Evaluation, first: Evaluation, names: Sequence[str]) -> str:
 
 
 def _settings(run: Evaluation, names: Sequence[str]) -> list[Any]:
-    said = {**run.summary.get("settings", {}), "max_anchors": max(score.max_anchors for score in run.scores)}
+    said: dict[str, Any] = dict(run.summary.get("settings", {}))
+    said["max_anchors"] = max(score.max_anchors for score in run.scores)
+    measured = sorted({score.tolerance_mm for score in run.scores if score.tolerance_mm is not None})
+    if measured:  # a case may bring its own
+        said["tolerance_mm"] = measured if len(measured) > 1 else measured[0]
     return [run.summary[name] if name in run.summary else said.get(name) for name in names]
 
 

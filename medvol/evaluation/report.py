@@ -253,9 +253,9 @@ def _groups(runs: Mapping[str, Evaluation], grouping: str) -> list[Sheet]:
 
 
 def _group_cell(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return "-"
-    return f"{format_interval(row['metrics'].get('dsc'))} (n={row['cases']})"
+    """The mean with the number of cases that it is over, which are those whose target is present."""
+    dsc = row and row["metrics"].get("dsc")
+    return f"{format_interval(dsc)} (n={dsc['cases']})" if dsc else "-"
 
 
 def _failures(runs: Mapping[str, Evaluation]) -> list[str]:

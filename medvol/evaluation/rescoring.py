@@ -16,7 +16,7 @@ from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.kept_masks import read_kept_mask
 from medvol.evaluation.scoring import MISSING_MASK, score_mask, score_rollout
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.guarding.cases import look_up
+from medvol.guarding.cases import count_cases, look_up
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.failures import POLICY_FAILED, PROPAGATION_FAILED
 from medvol.rollouts.scorer import RewardScorer
@@ -49,7 +49,7 @@ def rescore(
     """
     former = {score.case_id: score for score in evaluation.scores}
     found: dict[str, CaseScore] = {}
-    for index in range(len(dataset)):
+    for index in range(count_cases(dataset)):
         case = look_up(dataset, index)
         if case.case_id not in former:
             raise RecordError(

@@ -169,6 +169,7 @@ def _score(case: Case, mask: Mask, settled: float | None, settings: EvaluationSe
         mask_ml=volume_ml(mask, case.volume.spacing),
         true_ml=volume_ml(target, case.volume.spacing),
         nsd=agreement.nsd,
+        tolerance_mm=None if settings.surface is None else _tolerance_mm(case, settings),
         hd95_mm=agreement.hd95_mm,
         lesions=agreement.lesions,
     )
@@ -197,9 +198,13 @@ def _measure_surface(
     """NSD and HD95; a false alarm or a failure on an absent target is as bad as a miss, even with an empty mask."""
     if not target.any():
         return dsc, 0.0 if dsc else diagonal_mm(target.shape, case.volume.spacing)
-    own = case.surface_tolerance_mm
-    tolerance = settings.tolerance_mm if own is None else own
+    tolerance = _tolerance_mm(case, settings)
     return surface_measures(mask, target, case.volume.spacing, tolerance, settings.surface or "surfels")
+
+
+def _tolerance_mm(case: Case, settings: EvaluationSettings) -> float:
+    own = case.surface_tolerance_mm
+    return settings.tolerance_mm if own is None else own
 
 
 def _add_budget(

@@ -77,13 +77,19 @@ class Predictions:
 
 
 def as_job(case: Case, folder: Path) -> Job:
-    """A case as a job: its files are called by its id, as far as a file name can hold that.
+    """A case as a job, whose files are called by its id."""
+    source = case.volume.source
+    scan = case.volume.volume_id if source is None or source.path is None else source.path
+    series = None if source is None else source.series or None
+    return Job(Path(scan), case.query.text, folder, name_files(case.case_id), series)
+
+
+def name_files(case_id: str) -> str:
+    """What the files of a case are called: its id, as far as a file name can hold that.
 
     Where it cannot, a digest of the id follows, so that two cases have two names.
     """
-    source = case.volume.source
-    scan = case.volume.volume_id if source is None or source.path is None else source.path
-    name = cut(readable(case.case_id), _READABLE_BYTES).strip("-. ") or "case"
-    if name != case.case_id or is_taken(name):
-        name = f"{name}_{hashlib.sha256(case.case_id.encode(errors='surrogatepass')).hexdigest()[:DIGEST_LENGTH]}"
-    return Job(Path(scan), case.query.text, folder, name, None if source is None else source.series or None)
+    name = cut(readable(case_id), _READABLE_BYTES).strip("-. ") or "case"
+    if name == case_id and not is_taken(name):
+        return name
+    return f"{name}_{hashlib.sha256(case_id.encode(errors='surrogatepass')).hexdigest()[:DIGEST_LENGTH]}"

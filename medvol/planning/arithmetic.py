@@ -19,7 +19,7 @@ class Work:
         tokens_read: Of prompts, before answers are drawn.
         tokens_referred: That go through the reference.
         tokens_learned: That go forward and backward for one optimiser step.
-        row_tokens: Of one volume with all its queries and answers.
+        row_tokens: Of one volume with all its queries and the answers that are learned from.
         steps_per_batch: Of the optimiser.
     """
 
@@ -45,14 +45,13 @@ def count_work(step: Step, tokens: PromptTokens, answer_tokens: int) -> Work:
         answer_tokens: Of an answer.
     """
     answers = step.queries * step.answers
-    row = tokens.prefix + step.queries * tokens.query + answers * answer_tokens
-    drawn = step.method == "GRPO"
+    row = tokens.prefix + step.queries * (tokens.query + step.taught * answer_tokens)
     return Work(
-        draws=step.batch * answers if drawn else 0,
-        tokens_drawn=step.batch * answers * answer_tokens if drawn else 0,
-        tokens_read=step.batch * (tokens.prefix + step.queries * tokens.query) if drawn else 0,
+        draws=step.batch * answers if step.draws else 0,
+        tokens_drawn=step.batch * answers * answer_tokens if step.draws else 0,
+        tokens_read=step.batch * (tokens.prefix + step.queries * tokens.query) if step.draws else 0,
         tokens_referred=step.batch * row if step.reference else 0,
-        tokens_learned=step.batch * row * (1 if drawn else step.accumulation),
+        tokens_learned=step.batch * row * (1 if step.draws else step.accumulation),
         row_tokens=row,
-        steps_per_batch=step.updates if drawn else 1 / step.accumulation,
+        steps_per_batch=step.updates if step.draws else 1 / step.accumulation,
     )

@@ -84,7 +84,7 @@ _LEVERS: tuple[tuple[str, str, Change], ...] = (
     (
         "model.optimizer.volumes_per_pass: 1",
         f"{_SAME}, one volume at a time",
-        _size(volumes_per_pass=lambda step: 1 if step.method == "GRPO" and step.at_once > 1 else step.volumes_per_pass),
+        _size(volumes_per_pass=lambda step: 1 if step.draws and step.at_once > 1 else step.volumes_per_pass),
     ),
     (
         "model.policy.offload_reference: true",
@@ -134,9 +134,7 @@ _LEVERS: tuple[tuple[str, str, Change], ...] = (
     (
         "model.evaluation.max_new_tokens: {step.answer_tokens}",
         "longer answers are cut off",
-        _size(
-            answer_tokens=lambda step: _halve(step.answer_tokens, 64) if step.method == "GRPO" else step.answer_tokens
-        ),
+        _size(answer_tokens=lambda step: _halve(step.answer_tokens, 64) if step.draws else step.answer_tokens),
     ),
     (
         "model.policy.template.num_slices: {step.slices}",

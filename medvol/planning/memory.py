@@ -92,7 +92,7 @@ def _share_of_prompt(phase: Phase, trace: Trace, step: Step) -> float:
     prefix, query = trace.tokens.prefix, trace.tokens.query
     behind = step.queries * query
     if phase.name in (REFERRING, LEARNING):
-        behind += step.queries * step.answers * trace.answer_tokens
+        behind += step.queries * step.taught * trace.answer_tokens
     return prefix / (prefix + behind)
 
 

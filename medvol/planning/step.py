@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Method = Literal["SFT", "GRPO"]
+Method = Literal["SFT", "GRPO", "rejection sampling"]
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,12 @@ class Step:
     """Sizes of a training step.
 
     Args:
-        method: Learns from true answers, or from the rewards of drawn ones.
+        method: Learns from true answers, from the rewards of drawn ones, or from the best of those.
         batch: Volumes of a batch, of all devices together.
         queries: Of each volume.
-        answers: Of each query: the group in GRPO, 1 in SFT.
-        answer_tokens: Of each answer, end token included; in GRPO the longest that is allowed. None takes the length of
-            a usual true answer.
+        answers: Of each query: the group that is drawn, 1 in SFT.
+        answer_tokens: Of each answer, end token included; of drawn ones the longest that is allowed. None takes the
+            length of a usual true answer.
         query: Text of a query.
         scan_shape: (Z, Y, X) of a volume in voxels.
         slices: Shown of a volume; those of the template when None.
@@ -48,6 +48,16 @@ class Step:
     sharded: bool = False
     workers: int = 0
     moments: Literal["device", "host", "8bit"] = "device"
+
+    @property
+    def draws(self) -> bool:
+        """Whether answers are drawn before the policy learns."""
+        return self.method != "SFT"
+
+    @property
+    def taught(self) -> int:
+        """Answers to each query that the policy learns from: all of a group in GRPO, the best one in other methods."""
+        return self.answers if self.method == "GRPO" else 1
 
     @property
     def volumes(self) -> int:

@@ -94,12 +94,12 @@ class _Tracer:
         self._place_weights()
         volumes = [make_prompts(self.network, self.step) for _ in range(self.step.volumes)]
         tokens = count_tokens(self.network, volumes[0], self.step)
-        gradients = self.step.method == "GRPO" or self.step.accumulation > 1
+        gradients = self.step.draws or self.step.accumulation > 1
         for parameter in self.trained:
             with self.live.naming("gradients"):
                 parameter.grad = torch.empty_like(parameter)
             self.live.multiply(parameter.grad.untyped_storage(), self._times(parameter))
-        if self.step.method == "GRPO":
+        if self.step.draws:
             with self._phase(DRAWING):
                 self._draw(volumes)
             if self.step.reference:
@@ -174,7 +174,7 @@ class _Tracer:
         prompts = [prompt for volume in volumes for prompt in volume]
         word = self.network.encode("a")[0]
         answer = Completion("", np.full(self.answer_tokens, word, np.int64))
-        return prompts, [[answer] * self.step.answers for _ in prompts]
+        return prompts, [[answer] * self.step.taught for _ in prompts]
 
     @torch.no_grad()
     def _draw(self, volumes: Sequence[list[Prompt]]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-_GROWTH = re.compile(r"\b(tumou?r|cancer|cyst|lesion|metastas[ie]s|nodule|mass)(s|es)?\b", re.IGNORECASE)
+_GROWTH = re.compile(
+    r"(?<![^\W_])(tumou?r|cancer|cyst|lesion|metastas[ie]s|nodule|mass)(s|es)?(?![^\W_])", re.IGNORECASE
+)
+"""A whole word, also between the underscores of ``liver_tumor``."""
 
 
 def find_growth(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import yaml
 
 from medvol.cli import main
 from medvol.cli.plan import read_bytes, say_bytes
+from medvol.cli.planned_experiment import read_experiment
 from medvol.core.errors import ConfigError
 from medvol.policies import known_layouts
 
@@ -60,6 +62,15 @@ def test_a_plan_as_json(small_grpo, capsys):
     ]
     assert all(sum(phase["parts"].values()) == phase["total_bytes"] for phase in phases)
     assert plan["memory"]["fits"] is None
+
+
+def test_rejection_sampling_is_planned_as_what_it_is(small_grpo, capsys):
+    small_grpo.write_text(small_grpo.read_text().replace("GRPOModule", "RejectionModule"))
+    assert main(["plan", str(small_grpo), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    jsonschema.validate(plan, SCHEMA, jsonschema.Draft202012Validator)
+    assert (plan["method"], plan["step"]["draws"], plan["assumptions"]) == ("rejection sampling", 8, [])
+    assert plan["step"]["row_tokens"] == plan["prompt"]["prefix"] + 2 * (plan["prompt"]["query"] + 8)
 
 
 @pytest.mark.slow
@@ -143,6 +154,22 @@ def test_empty_and_odd_settings_are_refused_in_a_sentence(small_grpo, model, sai
 def test_what_is_refused(small_grpo, arguments, message, capsys):
     assert main(["plan", str(small_grpo), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("trainer", "devices"), [("{devices: 4, num_nodes: 2}", 8), ("{devices: [0, 1]}", 2), ("{num_nodes: 2}", 2)]
+)
+def test_devices_of_all_machines_share_a_batch(small_grpo, trainer, devices):
+    small_grpo.write_text(small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer))
+    options = Namespace(model=None, device=None, devices=None, answer_tokens=None, queries=None)
+    assert read_experiment(str(small_grpo), options).step.devices == devices
+
+
+@pytest.mark.parametrize("wrong", ["limit_train_batches: many", "max_steps: [1]", "num_nodes: 0.5"])
+def test_lengths_of_a_run_are_numbers(small_grpo, wrong, capsys):
+    small_grpo.write_text(small_grpo.read_text().replace("max_epochs: 3", wrong))
+    assert main(["plan", str(small_grpo)]) == 2
+    assert f"trainer.{wrong.partition(':')[0]} is " in capsys.readouterr().err
 
 
 def test_the_help_names_the_devices(capsys):

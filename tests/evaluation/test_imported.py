@@ -1,5 +1,6 @@
 """Masks of other systems: their layouts on made files, matching, grids, and archives of strangers."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -25,6 +26,7 @@ from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.imaging.geometry import lps_affine
 from medvol.imaging.reading import read_volume
+from medvol.inference.predictions import as_job
 from tests.fixtures import releases
 
 SHAPE = (6, 10, 12)
@@ -156,6 +158,21 @@ def test_a_folder_a_sample_of_prompts(scans, tmp_path):
     assert [one.dsc for one in scores] == [1.0] * 6
 
 
+@pytest.mark.parametrize("case_id", ["s0:liver/1", "a" * 200, "s0.seg"])
+def test_a_mask_that_predict_wrote_is_found_by_any_id(case_id, scans, tmp_path):
+    class Named(Scans):
+        def __getitem__(self, index):
+            return dataclasses.replace(super().__getitem__(index), case_id=f"{case_id}{index}")
+
+    dataset = Named(scans.files)
+    for index in range(len(dataset)):
+        case = dataset[index]
+        save(tmp_path / "masks" / f"{as_job(case, tmp_path).name}.nii.gz", case.target)
+    scores, index = score(tmp_path / "masks", dataset)
+    assert [one.dsc for one in scores] == [1.0] * 6
+    assert index.unused == []
+
+
 def test_a_missing_mask_is_a_failure_of_0_and_an_unused_one_is_named(scans, tmp_path):
     folder = tmp_path / "masks"
     write_totalsegmentator(folder)
@@ -217,6 +234,20 @@ def test_a_name_of_two_scans_is_refused(tmp_path):
         score(tmp_path / "masks", dataset)
     save(tmp_path / "named" / "a" / "liver.nii.gz", draw_labels(0) == 1)
     assert score(tmp_path / "named", dataset)[0][0].dsc == 1.0
+
+
+def test_scans_are_told_by_names_that_are_theirs_alone(tmp_path):
+    """Files that are all called ``ct`` are told by their folders, by which their masks are found too."""
+    dataset = Scans([tmp_path / "a" / "ct.nii.gz", tmp_path / "b" / "ct.nii.gz"])
+    save(tmp_path / "masks" / "c" / "liver.nii.gz", draw_labels(0))
+    assert MaskIndex(find_masks(tmp_path / "masks")[1], dataset).scans == "a, b"
+
+
+def test_a_data_set_that_breaks_its_promises_is_named(scans, tmp_path):
+    write_totalsegmentator(tmp_path / "masks")
+    scans.scan_file = lambda index: "s0.nii.gz"
+    with pytest.raises(DatasetError, match=r"gave the file 's0.nii.gz' for case 0; it is a Path or None"):
+        score(tmp_path / "masks", scans)
 
 
 def test_a_file_that_two_scans_could_own_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from medvol.core.errors import GeometryError
 from medvol.core.metrics import dice
 from medvol.evaluation.lesions import LesionScore, score_lesions
+from medvol.evaluation.settings import EvaluationSettings
 
 SHAPE = (6, 24, 24)
 masks = arrays(bool, (3, 5, 5))
@@ -146,3 +147,11 @@ def test_scores_are_those_of_panoptica(seed):
     score = score_lesions(*draw_lesions(seed))
     ours = score.found, score.precision, score.recall, score.f1, score.panoptic
     assert ours == pytest.approx(PANOPTICA[seed], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "counted"),
+    [("liver_tumor", True), ("left kidney lesions", True), ("GTV-mass_2", True), ("cystic_duct", False), ("", False)],
+)
+def test_a_finding_is_known_by_a_whole_word_of_its_name(target, counted):
+    assert EvaluationSettings().counts_lesions(target) == counted

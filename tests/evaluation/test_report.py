@@ -90,6 +90,17 @@ def test_one_run(make_scores, tmp_path):
     assert "difference" not in text
 
 
+def test_a_group_names_the_cases_that_its_dice_is_over(make_scores, tmp_path):
+    """Of the seen phrasings four show their target, and one is absent."""
+    write_evaluation(tmp_path / "run", make_scores(20), ABOUT)
+    sheets = {
+        sheet.title: {row[0]: row[1].partition("(")[2] for row in sheet.rows}
+        for sheet in report_runs([tmp_path / "run"]).sheets
+    }
+    assert sheets["DSC by phrasing"] == {"held-out": "n=2)", "seen": "n=4)"}
+    assert sheets["DSC by kind"]["absent"] == ""
+
+
 def test_runs_of_the_same_cases_are_paired(make_scores, tmp_path):
     write_evaluation(tmp_path / "before", make_scores(10), ABOUT)
     write_evaluation(tmp_path / "after", list(reversed(make_scores(20))), ABOUT)
@@ -123,27 +134,30 @@ def test_surfaces_that_are_measured_in_two_ways_are_not_compared(make_scores, tm
         settings = {"settings": {"surface": surface, "tolerance_mm": 2.0}}
         write_evaluation(tmp_path / name, make_scores(20), {**ABOUT, **settings})
     report = report_runs([tmp_path / "a", tmp_path / "b"])
-    said = "b and a differ in surface (voxels and surfels), so they are not compared in NSD and HD95 mm"
-    assert said in report.remarks
+    said = "b and a differ in surface (voxels and surfels), so they are not compared in"
+    assert {f"{said} NSD", f"{said} HD95 mm"} <= set(report.remarks)
     assert {"NSD", "HD95 mm"}.isdisjoint(row[0] for row in report.sheets[1].rows)
     assert "DSC" in [row[0] for row in report.sheets[1].rows]
 
 
+SETTINGS = {"surface": "surfels", "tolerance_mm": 2.0, "split_boxes": True, "lesions": "named"}
 REWARDED = {
-    "settings": {"split_boxes": True, "lesions": "named"},
+    "settings": SETTINGS,
     "rewards": {"AxialReward": "AxialReward()"},
     "reward_weights": {"AxialReward": 1.0},
 }
 UNLIKE = {
-    "split_boxes": ({"settings": {"split_boxes": False, "lesions": "named"}}, "box IoU"),
+    "tolerance_mm": ({}, "NSD"),
+    "split_boxes": ({"settings": {**SETTINGS, "split_boxes": False}}, "box IoU"),
     "reward_weights": ({"reward_weights": {"AxialReward": 2.0}}, "reward"),
     "rewards": ({"rewards": {"AxialReward": "AxialReward(delta=3)"}}, "reward"),
     "max_anchors": ({}, "key slice and box IoU"),
     "lesions": (
-        {"settings": {"split_boxes": True, "lesions": "all"}},
+        {"settings": {**SETTINGS, "lesions": "all"}},
         "HIT, lesion precision, lesion recall, lesion F1, lesion DSC and panoptic quality",
     ),
 }
+OF_CASES = {"max_anchors": 4, "tolerance_mm": 1.0}
 LESIONS = LesionScore(2, 1, 1, 1.0, 1.0, 0.5, 2 / 3, 0.4, 0.5)
 
 
@@ -153,19 +167,28 @@ def test_metrics_whose_meaning_differs_are_not_compared(name, make_scores, tmp_p
     more = {"rewards": {"AxialReward": 1.0, "total": 1.0}, "lesions": LESIONS}
     scores = [dataclasses.replace(score, **more) for score in make_scores(20)]
     write_evaluation(tmp_path / "a", scores, {**ABOUT, **REWARDED})
-    if name == "max_anchors":
-        scores = [dataclasses.replace(score, max_anchors=4) for score in scores]
+    if name in OF_CASES:
+        scores = [dataclasses.replace(score, **{name: OF_CASES[name]}) for score in scores]
     write_evaluation(tmp_path / "b", scores, {**ABOUT, **REWARDED, **change})
     report = report_runs([tmp_path / "a", tmp_path / "b"])
     rows = {row[0] for row in report.sheets[1].rows}
     remarks = [remark for remark in report.remarks if "not compared" in remark]
     left_out = set(metrics.replace(" and ", ", ").split(", ")) - {""}
     assert rows == {row[0] for row in report.sheets[0].rows[4:]} - left_out
-    assert {"DSC", "NSD", "HD95 mm"} <= rows
+    assert {"DSC", "HD95 mm"} <= rows
     assert len(remarks) == bool(name)
     if name:
         assert remarks[0].startswith(f"b and a differ in {name} (")
         assert remarks[0].endswith(f"so they are not compared in {metrics}")
+
+
+def test_a_tolerance_that_no_case_was_measured_with_does_not_count(make_scores, tmp_path):
+    """As where a challenge sets the tolerance of every target."""
+    for name, tolerance in {"a": 1.0, "b": 2.0}.items():
+        settings = {"settings": {**SETTINGS, "tolerance_mm": tolerance}}
+        write_evaluation(tmp_path / name, make_scores(20), {**ABOUT, **settings})
+    report = report_runs([tmp_path / "a", tmp_path / "b"])
+    assert "NSD" in [row[0] for row in report.sheets[1].rows]
 
 
 def test_a_metric_of_different_cases_is_not_compared(make_scores, tmp_path):

@@ -145,6 +145,9 @@ def test_a_case_may_bring_its_own_surface_tolerance(make_case, write_answer, box
     setting = EvaluationSettings(surface="surfels", tolerance_mm=4.5)
     score = score_answer(case, write_answer(7, TRUE_BOX), box_propagator(), setting)
     assert (score.nsd == 1.0) == (nsd == 1.0)
+    assert score.tolerance_mm == (own or 4.5)
+    unmeasured = score_answer(case, write_answer(), box_propagator(), EvaluationSettings(surface=None))
+    assert unmeasured.tolerance_mm is None
 
 
 @pytest.mark.parametrize("kind", ["surfels", "voxels"])

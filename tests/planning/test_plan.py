@@ -37,6 +37,9 @@ def test_the_tokens_of_a_batch():
     assert (work.tokens_referred, work.tokens_learned, work.steps_per_batch) == (780, 780, 2)
     taught = count_work(Step("SFT", batch=3, queries=2, accumulation=4), TOKENS, 20)
     assert (taught.draws, taught.tokens_learned, taught.steps_per_batch) == (0, 3 * 4 * 140, 0.25)
+    best = count_work(Step("rejection sampling", batch=3, queries=2, answers=4), TOKENS, 20)
+    assert (best.draws, best.tokens_drawn, best.tokens_read) == (24, 480, 3 * 100)
+    assert (best.row_tokens, best.tokens_learned, best.steps_per_batch) == (80 + 2 * 10 + 2 * 20, 3 * 140, 1)
 
 
 @pytest.mark.parametrize(("batch", "devices", "per_pass", "volumes", "passes"), [(7, 2, None, 4, 1), (7, 2, 3, 4, 2)])

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import PromptTemplate
 from medvol.planning import trace as trace_module
-from medvol.planning.phases import LEARNING, REFERRING, STEPPING, WRITING
+from medvol.planning.phases import DRAWING, LEARNING, REFERRING, STEPPING, WRITING
 from medvol.planning.prompt_tokens import make_prompts
 from medvol.planning.repeats import shorten
 from medvol.planning.shadow import shadow
@@ -56,6 +56,18 @@ def test_the_peak_of_learning_is_that_of_the_allocator(traced):
     peak = parts_of(traced, LEARNING)
     planned = peak.total - peak.parts["optimiser"] - peak.parts["reference"]
     assert planned == pytest.approx(measure_learning(GRPO), rel=0.02)
+
+
+def test_of_a_group_the_best_answer_alone_is_learned_from(traced):
+    step = replace(GRPO, method="rejection sampling", reference=False)
+    found = trace(TinyPolicy(), step, "cpu")
+    assert [phase.name for phase in found.phases] == [DRAWING, LEARNING, STEPPING, WRITING]
+    drawing = parts_of(traced, DRAWING)
+    assert parts_of(found, DRAWING).total == drawing.total - drawing.parts["reference"]
+    learning = parts_of(found, LEARNING)
+    assert learning.total - learning.parts["optimiser"] == pytest.approx(
+        measure_learning(replace(step, answers=1)), rel=0.02
+    )
 
 
 def test_weights_moments_and_copies_are_counted_exactly(traced):

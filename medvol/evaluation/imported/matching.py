@@ -12,8 +12,9 @@ from medvol.core.roles import CaseDataset
 from medvol.core.types import Query
 from medvol.core.words import split_words
 from medvol.evaluation.imported.layouts import NAMES_FILE, FoundMask
-from medvol.guarding.cases import list_volumes
+from medvol.guarding.cases import find_scan_file, list_patients, list_volumes
 from medvol.imaging.file_names import stem
+from medvol.inference.predictions import name_files
 from medvol.queries.query_bank import target_name
 
 Names = Mapping[str, Sequence[str]]
@@ -57,13 +58,14 @@ class MaskIndex:
         for mask in found:
             for name in {_key(mask.name), _target_key(mask.name)}:
                 self._masks.setdefault((_scan_key(mask.scan), name), []).append(mask)
-        self._scans = [_scan_names(dataset, index, key) for index, key in enumerate(list_volumes(dataset))]
         self._keys = list_volumes(dataset)
+        files = [find_scan_file(dataset, index) for index in range(len(self._keys))]
+        self._called = [*map(_name_scan, self._keys, list_patients(dataset), files)]
+        self._scans = [list(dict.fromkeys(map(_scan_key, names))) for names in self._called]
         self._owners: dict[str, set[str]] = {}
         for names_of_scan, key in zip(self._scans, self._keys, strict=True):
             for name in names_of_scan:
                 self._owners.setdefault(name, set()).add(key)
-        self._files = {key: dataset.scan_file(index) for index, key in enumerate(self._keys)}
         self._found = list(found)
         self._used: set[FoundMask] = set()
         self._scan_of: dict[Path, str] = {}
@@ -88,7 +90,7 @@ class MaskIndex:
         scans = self._scans[index]
         if query.target:
             self._unasked.pop(target_name(query.target), None)
-        exact = self._look_up([_scan_key(case_id)], "", case_id)
+        exact = self._look_up(dict.fromkeys(map(_scan_key, (case_id, name_files(case_id)))), "", case_id)
         exact = exact or self._look_up_words(scans, query.text, case_id, _key)
         if exact is not None:
             return self._use(index, [exact])
@@ -162,8 +164,11 @@ class MaskIndex:
 
     @property
     def scans(self) -> str:
-        """Some names of the scans of the data, for a message."""
-        return _some(key if file is None else stem(file.name) for key, file in self._files.items())
+        """Some names of the scans of the data, none of which two scans share, for a message."""
+        return _some(
+            next((name for name in names if len(self._owners[_scan_key(name)]) == 1), key)
+            for key, names in zip(self._keys, self._called, strict=True)
+        )
 
     def _use(self, index: int, masks: Sequence[FoundMask]) -> Answer:
         for mask in masks:
@@ -184,7 +189,7 @@ class MaskIndex:
         """As ``_look_up``; words without a letter or digit name nothing."""
         return self._look_up(scans, key(words), case_id) if split_words(words) else None
 
-    def _look_up(self, scans: Sequence[str], name: str, case_id: str) -> FoundMask | None:
+    def _look_up(self, scans: Iterable[str], name: str, case_id: str) -> FoundMask | None:
         hits = {(mask.path, mask.labels): (mask, scan) for scan in scans for mask in self._masks.get((scan, name), ())}
         if not hits:
             return None
@@ -213,13 +218,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
 
 
-def _scan_names(dataset: CaseDataset, index: int, key: str) -> list[str]:
-    """What masks of the scan of a case may be called."""
-    file = dataset.scan_file(index)
-    names = [key, dataset.patient_id(index)]
-    if file is not None:
-        names += [stem(file.name), stem(file.name).removesuffix(_FIRST_CHANNEL), Path(file).parent.name]
-    return list(dict.fromkeys(_scan_key(name) for name in names if name))
+def _name_scan(key: str, patient: str, file: Path | None) -> list[str]:
+    """What masks of the scan of a case may be called, the clearest name first."""
+    names = [] if file is None else [stem(file.name), stem(file.name).removesuffix(_FIRST_CHANNEL), file.parent.name]
+    return [name for name in (*names, patient, key) if name]
 
 
 def _scan_key(name: str) -> str:

@@ -146,7 +146,7 @@ def _caption(evidence: Evidence, shown: int, depth: int) -> str:
 def _facts(score: CaseScore) -> tuple[Fact, ...]:
     rows = [
         Fact("DSC", f"{score.dsc:.3f}"),
-        Fact("NSD", f"{score.nsd:.3f}") if score.nsd is not None else None,
+        Fact("NSD", f"{score.nsd:.3f}", _tolerance(score)) if score.nsd is not None else None,
         Fact("HD95", f"{score.hd95_mm:.1f} mm") if score.hd95_mm is not None else None,
         Fact("Volume", f"{score.mask_ml:.4g} ml", f"{score.true_ml:.4g} ml in truth"),
         Fact("Key slice", str(score.key_slice)) if score.key_slice is not None else None,
@@ -156,6 +156,10 @@ def _facts(score: CaseScore) -> tuple[Fact, ...]:
         Fact("Answer", "not in the scan") if score.answered_absent else None,
     ]
     return tuple(row for row in rows if row is not None)
+
+
+def _tolerance(score: CaseScore) -> str:
+    return "" if score.tolerance_mm is None else f"within {score.tolerance_mm:g} mm"
 
 
 def other_scores(score: CaseScore, own: str, runs: Mapping[str, Evaluation]) -> tuple[Fact, ...]:
