@@ -124,7 +124,6 @@ class Desk {
 
   // The scan and the boxes at once; masks and measures follow.
   async preview(listed, turn) {
-    clearTimeout(this.third);
     clearTimeout(this.nudged);
     this.views.letGo();
     this.answer = null;
@@ -134,6 +133,8 @@ class Desk {
     this.showWhetherFree();
     clearAnswer();
     this.followed = { original: null, now: null, truth: null };
+    this.views.redraw();
+    this.draw3D();
     const about = await this.work(`api/scans/${listed.scan}/open`, {});
     if (turn !== this.turn) return;
     byId("query").textContent = listed.query;
@@ -498,11 +499,9 @@ class Desk {
     }
     const { scan } = this;
     const { now } = this.followed;
-    if (now === null) return;
-    this.third = setTimeout(() => {
-      const tell = (text) => this.followed.now === now && (byId("three-note").textContent = text);
-      show(place, scan, now).then(() => tell(now.empty ? "no mask" : ""), (error) => tell(error.message));
-    }, 250);
+    const tell = (text) => this.followed.now === now && (byId("three-note").textContent = text);
+    const draw = () => show(place, scan, now).then(() => tell(now?.empty ? "no mask" : ""), (error) => tell(error.message));
+    this.third = setTimeout(draw, now === null ? 0 : 250);
   }
 
   say(text) {
