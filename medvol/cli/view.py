@@ -120,7 +120,7 @@ def _require_use(options: Namespace, parser: ComponentParser) -> None:
         ConfigError: One is given.
     """
     page = ("policy", "propagator", "device", "reader", "port")
-    idle = {name: "--export writes a table and serves no page" for name in page}
+    idle = dict.fromkeys(page, "--export writes a table and serves no page")
     if options.export is None:
         idle = {"overwrite": "only --export writes a table, which it replaces"}
         idle |= {} if options.policy is not None else {"device": "no --policy answers in the page"}
