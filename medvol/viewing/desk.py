@@ -28,12 +28,7 @@ from medvol.inference.jobs import Job, answer_stem, case_name
 from medvol.inference.measurements import measure_mask
 from medvol.inference.readings import Reading, Verdict
 from medvol.inference.records import plain_values
-from medvol.inference.repropagation import (
-    rebuild_segmentation,
-    require_inside,
-    require_same_scan,
-    same_anchor,
-)
+from medvol.inference.repropagation import rebuild_segmentation, require_inside, require_same_scan, same_anchor
 from medvol.inference.segmentation import save_segmentation
 from medvol.inference.segmenter import Segmenter
 from medvol.rollouts.masks import follow_anchors
@@ -249,7 +244,7 @@ class Desk:
             return self.entries.setdefault(entry.entry_id, replace(entry, scan=scan))
 
     def _standing(self, entry: Entry, head: Head) -> dict[str, Any]:
-        """Where an answer stands: the last verdict, and whether something is not finished."""
+        """Where an answer stands: the last verdict, and whether something is not finished, or cannot be read."""
         reading = head.record.reading
         return {
             "verdict": None if reading is None else reading.verdict,
@@ -257,6 +252,7 @@ class Desk:
             "reader": "" if reading is None else reading.reader,
             "time": "" if reading is None else reading.time,
             "others": list(head.others),
+            "damage": head.damage,
             "unfinished": self.readings.has_draft(entry),
         }
 

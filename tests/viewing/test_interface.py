@@ -16,6 +16,7 @@ from medvol.inference.repropagation import repropagate
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
+from medvol.viewing.corrections import collect
 from medvol.viewing.desk import Desk
 from medvol.viewing.gate import Gate
 from medvol.viewing.opening import add_kept, open_target
@@ -586,3 +587,23 @@ def test_a_folder_that_cannot_take_readings_is_refused_at_the_start(answers: Pat
     (readings / "new.json").write_text('{"schema": "medvol-evidence/1"}')
     with pytest.raises(RecordError, match=r"new\.json: the field query is missing.*or move it out of the folder"):
         ReadingFolder(readings).require_sound()
+
+
+@pytest.mark.parametrize("left", [b"", b'{"schema": "medvol-evidence/1", "que'])
+def test_a_reading_that_is_damaged_meanwhile_closes_its_own_answer_alone(api: Api, answers: Path, left: bytes) -> None:
+    """What is left of it may name no schema; the list is there all the same, and says which answer it is."""
+    opened = api.first("the block")
+    body = {"verdict": "accepted", "anchor": own_anchor(opened), "remark": "", **parent(opened)}
+    saved = api.post(f"api/answers/{opened['id']}/readings", body).json()["result"]["file"]
+    (answers / "readings" / saved).write_bytes(left)
+    rows = {row["query"]: row["damage"] for row in api.get("api/answers").json()["answers"]}
+    assert saved in rows.pop("the block")
+    assert list(rows.values()) == ["", ""]
+    for path, sent in (("open", {}), ("mask", {"anchor": moved_anchor()}), ("readings", body)):
+        refused = api.post(f"api/answers/{opened['id']}/{path}", sent)
+        assert (refused.status_code, saved in refused.json()["error"]["detail"]) == (422, True)
+    assert api.first("the tail")["verdict"] is None
+    with pytest.raises(RecordError, match=f"{saved}.*or move it out of the folder of the readings"):
+        ReadingFolder(answers / "readings").require_sound()
+    with pytest.raises(RecordError, match=saved):
+        collect(api.desk.entries.values(), api.desk.readings, answers)

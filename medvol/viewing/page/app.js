@@ -13,6 +13,7 @@ const KEEP_MS = 500;
 const NUDGE_MS = 350;
 const RETRY_MS = 2000;
 const byId = (id) => document.getElementById(id);
+const isOpen = ({ verdict, damage }) => verdict === null && damage === "";
 
 class Desk {
   constructor() {
@@ -55,7 +56,7 @@ class Desk {
     byId("ask-policy").hidden = this.session.policy === null;
     byId("ask-policy").textContent = `Ask ${this.session.policy ?? "the policy"}`;
     if (this.session.problems.length > 0) byId("list").append(...this.session.problems.map((p) => element("p", p, "problem")));
-    const first = this.answers.find((answer) => answer.verdict === null) ?? this.answers[0];
+    const first = this.answers.find(isOpen) ?? this.answers[0];
     if (first) await this.open(first.id);
     else byId("new-query").focus();
   }
@@ -286,7 +287,7 @@ class Desk {
     }
     const place = this.answers.findIndex(({ id }) => id === answer.id);
     const order = [...this.answers.slice(place + 1), ...this.answers.slice(0, place)];
-    const next = order.find((other) => other.verdict === null);
+    const next = order.find(isOpen);
     await this.open(next ? next.id : answer.id);
     if (!next) this.say("All answers are read.");
   }
