@@ -88,7 +88,10 @@ class Desk:
 
     def describe(self) -> dict[str, Any]:
         """The session: who answers, who propagates, where readings go, and which scans can be asked about."""
-        askable = {scan.path.resolve(): scan for scan in reversed(self.scans.values()) if scan.path is not None}
+        askable: dict[tuple[Path, str | None], Scan] = {}
+        for scan in self.scans.values():
+            if scan.path is not None:
+                askable.setdefault((scan.path.resolve(), scan.series), scan)
         return {
             "propagator": type(self.propagator).__name__,
             "policy": None if self.policy is None else type(self.policy).__name__,

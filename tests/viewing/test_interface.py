@@ -18,6 +18,7 @@ from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
 from medvol.viewing.corrections import collect
 from medvol.viewing.desk import Desk
+from medvol.viewing.entries import scan_file
 from medvol.viewing.gate import Gate
 from medvol.viewing.opening import add_kept, open_target
 from medvol.viewing.packing import unpack_mask
@@ -607,3 +608,13 @@ def test_a_reading_that_is_damaged_meanwhile_closes_its_own_answer_alone(api: Ap
         ReadingFolder(answers / "readings").require_sound()
     with pytest.raises(RecordError, match=saved):
         collect(api.desk.entries.values(), api.desk.readings, answers)
+
+
+def test_scans_and_series_can_be_asked_about_in_their_order(tmp_path: Path) -> None:
+    """Two series of one folder are two scans; one scan that is read in two ways is one."""
+    (tmp_path / "ct").mkdir()
+    named = [("ct", "2", {}), ("ct", "3", {}), ("ct", "2", {"modality": "CT"}), ("a.nii.gz", None, {})]
+    scans = [scan_file(tmp_path / file, read_volume, series, settings) for file, series, settings in named]
+    desk = Desk([], scans, ExtrudePropagator(), ReadingFolder(tmp_path / "readings"), read_volume)
+    expected = [("ct, series 2", scans[0]), ("ct, series 3", scans[1]), ("a.nii.gz", scans[3])]
+    assert desk.describe()["scans"] == [{"scan": scan.scan_id, "name": name} for name, scan in expected]

@@ -660,6 +660,12 @@ def test_nothing_of_an_answer_that_is_left_is_shown_while_the_next_one_comes(pag
     assert len(held) == 1
 
 
+def test_the_next_question_is_about_the_scan_in_view(page: Any) -> None:
+    for query, scan in ((HOSTILE, "scan1.nii.gz"), ("the block", "scan0.nii.gz")):
+        choose(page, query)
+        until(page, lambda: page.locator("#new-scan option:checked").inner_text(), scan)
+
+
 def green(tab: Any, view: str) -> int:
     """Pixels of a view that are as green as a mask."""
     picture = np.asarray(Image.open(io.BytesIO(tab.locator(f"#{view}").screenshot())).convert("RGB"), int)

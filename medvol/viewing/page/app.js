@@ -89,6 +89,8 @@ class Desk {
     this.answer = answer;
     this.followed = followed;
     this.now = current;
+    const asked = [...byId("new-scan").options].find(({ value }) => value === answer.scan.scan);
+    if (asked) asked.selected = true; // what is asked next is about the scan in view, unless another one is chosen
     this.history = History.resume(`history ${id}`, anchorIn(answer.current), anchorIn(answer.draft ?? answer.current));
     this.revision = answer.draft?.revision ?? 0;
     this.torn = null;
