@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ _TINY = 1e-9
 
 
 def audit_rewards(
-    rewards: Sequence[RewardTerm],
+    rewards: Iterable[RewardTerm],
     weights: Mapping[str, float] | None = None,
     cases: Sequence[Case] | CaseDataset | None = None,
     propagator: Propagator | None = None,
@@ -61,7 +61,7 @@ def audit_rewards(
     questions = default_cases(max_anchors) if cases is None else [cases[index] for index in range(len(cases))]
     if not questions:
         raise ConfigError("there is no case to audit the rewards on; give at least one")
-    told = counted(_scenes(questions, rewards, max_anchors), "auditing", len(questions), "cases")
+    told = counted(_scenes(questions, list(scorer.terms.values()), max_anchors), "auditing", len(questions), "cases")
     marked = [_mark(scene, scorer, propagator) for scene in told]
     judged = _judged(scorer, marked)
     ranks = [rank for scene in marked for rank in scene.ranks(judged)]

@@ -42,6 +42,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         MissingExtraError: The packages that serve are not installed.
     """
     options, parser = _parse(verb, expand_folders(arguments))
+    _require_use(options, parser)
     from medvol.viewing.opening import add_kept
     from medvol.viewing.reading_folder import ReadingFolder
     from medvol.viewing.server import require_extra
@@ -110,6 +111,22 @@ def _accepted_keys() -> dict[str, Any]:
         "policy": Policy,
         "propagator": Propagator,
     }
+
+
+def _require_use(options: Namespace, parser: ComponentParser) -> None:
+    """Refuse options of the page where none is served, of the table where none is written, of a policy where none is.
+
+    Raises:
+        ConfigError: One is given.
+    """
+    page = ("policy", "propagator", "device", "reader", "port")
+    idle = dict.fromkeys(page, "--export writes a table and serves no page")
+    if options.export is None:
+        idle = {"overwrite": "only --export writes a table, which it replaces"}
+        idle |= {} if options.policy is not None else {"device": "no --policy answers in the page"}
+    for name, reason in idle.items():
+        if options[name] != parser.get_default(name):
+            raise ConfigError(f"--{name} does nothing here, since {reason}; leave it out")
 
 
 def _open(options: Namespace) -> Opened:

@@ -34,9 +34,8 @@ class RewardScorer:
             else than rewards is given.
     """
 
-    def __init__(self, rewards: Sequence[RewardTerm], weights: Mapping[str, float] | None = None) -> None:
-        _require_terms(rewards)
-        self.terms = _name_terms(rewards)
+    def __init__(self, rewards: Iterable[RewardTerm], weights: Mapping[str, float] | None = None) -> None:
+        self.terms = _name_terms(_list_terms(rewards))
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.terms}
         for name in weights or {}:
             if name not in self.terms:
@@ -116,12 +115,14 @@ def _close(group: Group, scored: Sequence[tuple[Rollout, RewardBreakdown]]) -> G
     return replace(group, rollouts=rollouts, rewards=tuple(reward for _, reward in scored))
 
 
-def _require_terms(rewards: Any) -> None:
-    """Refuse what is no list of rewards, such as their names, which a program may give."""
+def _list_terms(rewards: Any) -> list[RewardTerm]:
+    """The rewards, read once; refuses what is no list of them, such as their names, which a program may give."""
     listed = isinstance(rewards, Iterable) and not isinstance(rewards, str)
-    wrong = [one for one in rewards if not isinstance(one, RewardTerm)] if listed else [rewards]
+    terms = list(rewards) if listed else [rewards]
+    wrong = [one for one in terms if not (listed and isinstance(one, RewardTerm))]
     if wrong:
         raise ConfigError(f"{wrong[0]!r:.80} is no list of rewards, or no reward in one; give RewardTerms as objects")
+    return terms
 
 
 def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:

@@ -43,7 +43,8 @@ def collect(entries: Iterable[Entry], readings: ReadingFolder, root: Path) -> Co
         root: Folder that the paths of the table are relative to.
 
     Raises:
-        RecordError: Two readings of one answer were saved beside one another, and neither knows the other.
+        RecordError: Two readings of one answer were saved beside one another, and neither knows the other; or one is
+            damaged.
     """
     rows: list[dict[str, str]] = []
     left_out: Counter[str] = Counter()
@@ -87,6 +88,8 @@ def _require_text(path: Path, row: dict[str, str]) -> None:
 def _why_not(entry: Entry, head: Head) -> str:
     """Why an answer is not in the table; empty when it is."""
     reading = head.record.reading
+    if head.damage:
+        raise RecordError(head.damage)
     if head.others:
         raise RecordError(
             f"{head.file} and {', '.join(head.others)} are readings of one answer that do not know one another; move "

@@ -28,12 +28,7 @@ from medvol.inference.jobs import Job, answer_stem, case_name
 from medvol.inference.measurements import measure_mask
 from medvol.inference.readings import Reading, Verdict
 from medvol.inference.records import plain_values
-from medvol.inference.repropagation import (
-    rebuild_segmentation,
-    require_inside,
-    require_same_scan,
-    same_anchor,
-)
+from medvol.inference.repropagation import rebuild_segmentation, require_inside, require_same_scan, same_anchor
 from medvol.inference.segmentation import save_segmentation
 from medvol.inference.segmenter import Segmenter
 from medvol.rollouts.masks import follow_anchors
@@ -93,7 +88,10 @@ class Desk:
 
     def describe(self) -> dict[str, Any]:
         """The session: who answers, who propagates, where readings go, and which scans can be asked about."""
-        askable = {scan.path.resolve(): scan for scan in reversed(self.scans.values()) if scan.path is not None}
+        askable: dict[tuple[Path, str | None], Scan] = {}
+        for scan in self.scans.values():
+            if scan.path is not None:
+                askable.setdefault((scan.path.resolve(), scan.series), scan)
         return {
             "propagator": type(self.propagator).__name__,
             "policy": None if self.policy is None else type(self.policy).__name__,
@@ -249,7 +247,7 @@ class Desk:
             return self.entries.setdefault(entry.entry_id, replace(entry, scan=scan))
 
     def _standing(self, entry: Entry, head: Head) -> dict[str, Any]:
-        """Where an answer stands: the last verdict, and whether something is not finished."""
+        """Where an answer stands: the last verdict, and whether something is not finished, or cannot be read."""
         reading = head.record.reading
         return {
             "verdict": None if reading is None else reading.verdict,
@@ -257,6 +255,7 @@ class Desk:
             "reader": "" if reading is None else reading.reader,
             "time": "" if reading is None else reading.time,
             "others": list(head.others),
+            "damage": head.damage,
             "unfinished": self.readings.has_draft(entry),
         }
 

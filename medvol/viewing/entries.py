@@ -198,7 +198,9 @@ def scan_file(
         settings: What it was read with before, such as its modality; the rest is left to ``read``.
     """
     opened = partial(read, path, series=series, **settings)
-    return Scan(make_id(str(path), series, sorted(settings.items())), path.name, lambda: (opened(), None), path)
+    scan_id = make_id(str(path), series, sorted(settings.items()))
+    name = path.name if series is None else f"{path.name}, series {series}"
+    return Scan(scan_id, name, lambda: (opened(), None), path, series)
 
 
 def question_entry(scan: Scan, about: EvidenceRecord) -> Entry:
@@ -214,7 +216,7 @@ def question_entry(scan: Scan, about: EvidenceRecord) -> Entry:
     )
     asked = ("question", about.scan_sha256, about.query, about.series, about.modality)
     digest = sha256(repr(asked).encode()).hexdigest()
-    name = answer_stem(case_name(Path(scan.name)), about.query)
+    name = answer_stem(case_name(scan.path or Path(scan.name), scan.series), about.query)
     return Entry(make_id(digest), _stem(name), scan, record, digest)
 
 

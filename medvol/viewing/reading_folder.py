@@ -7,6 +7,7 @@ one, somebody else was there first, and nothing is saved.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.atomic_files import hold
-from medvol.core.errors import OutputError, RecordError
+from medvol.core.errors import OutputError, RecordError, explain_error
 from medvol.core.json_file import read_json, to_json, write_json
 from medvol.core.settled_files import Stamp, stamp_file
-from medvol.inference.readings import Reading
+from medvol.inference.readings import VERDICTS, Reading
 from medvol.inference.record_fields import RecordFields
 from medvol.inference.records import FAILED_SUFFIX, SCHEMA, EvidenceRecord, read_record
 from medvol.inference.segmentation import Segmentation, save_segmentation
@@ -29,6 +30,8 @@ from medvol.viewing.jobs import ConflictError
 _DRAFTS = "drafts"
 _LOCK = ".lock"
 _DIGITS = 12
+_NAME = re.compile(rf"_({'|'.join(VERDICTS)})_[0-9a-f]{{{_DIGITS}}}\.json$")
+"""How the name of a reading ends, whatever is left of what it held."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,7 @@ class Head:
         file: Its name.
         folder: Where its mask lies; None where there is none.
         others: Names of readings that were saved beside it and of which neither knows the other.
+        damage: Why a reading of the answer cannot be read, which may be the one that counts; empty otherwise.
     """
 
     record: EvidenceRecord
@@ -48,6 +52,7 @@ class Head:
     file: str
     folder: Path | None
     others: tuple[str, ...] = ()
+    damage: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +86,19 @@ class ReadingFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RecordError(f"{self.path} is a file, and readings go to a folder; choose another --out")
-        self.heads([])
+        for damage in self._look()[1].values():
+            raise RecordError(damage)
 
     def head(self, entry: Entry) -> Head:
-        """The last word on an answer: the reading that no other one names."""
-        return self.heads([entry])[0]
+        """The last word on an answer: the reading that no other one names.
+
+        Raises:
+            RecordError: A reading of the answer is damaged.
+        """
+        head = self.heads([entry])[0]
+        if head.damage:
+            raise RecordError(head.damage)
+        return head
 
     def require_head(self, entry: Entry, expected_sha256: str) -> Head:
         """The last word on an answer, which must be the one that a reader had before them.
@@ -99,18 +112,17 @@ class ReadingFolder:
         return head
 
     def heads(self, entries: Iterable[Entry]) -> list[Head]:
-        """The last word on each of some answers; the folder is looked through once."""
+        """The last word on each of some answers, as far as it can be read; the folder is looked through once."""
         children: dict[str, list[_Kept]] = {}
-        with self._lock:
-            for kept in self._readings():
-                children.setdefault(kept.reading.parent_sha256, []).append(kept)
-        return [_last(entry, children, self.path) for entry in entries]
+        readings, damaged = self._look()
+        for kept in readings:
+            children.setdefault(kept.reading.parent_sha256, []).append(kept)
+        return [replace(_last(entry, children, self.path), damage=_find_damage(entry, damaged)) for entry in entries]
 
     def strays(self, entries: Iterable[Entry]) -> list[str]:
         """Names of readings that are about what an answer was before it was written again: they count for nothing."""
         listed = list(entries)
-        with self._lock:
-            kept = list(self._readings())
+        kept, _ = self._look()
         known = {entry.sha256 for entry in listed} | {one.sha256 for one in kept}
         answers = {_answer_name(entry.file) for entry in listed if entry.file}
         lost = [one for one in kept if one.reading.parent_sha256 not in known]
@@ -213,28 +225,35 @@ class ReadingFolder:
         with self._lock, hold(lock):
             yield
 
-    def _readings(self) -> Iterator[_Kept]:
-        """Every reading of the folder; each file is read once."""
-        if not self.path.is_dir():
-            return
-        for path in filter(Path.is_file, sorted(self.path.glob("*.json"))):
-            key = path.name, stamp_file(path)
-            if key not in self._known:
-                content = path.read_bytes()
-                if SCHEMA.encode() not in content:
-                    continue
-                self._known[key] = sha256(content).hexdigest(), _read(path)
-            digest, record = self._known[key]
-            if record.reading is not None:
-                yield _Kept(path.name, digest, record, record.reading)
+    def _look(self) -> tuple[list[_Kept], dict[str, str]]:
+        """Every reading of the folder, and by their names why others cannot be read; each file is read once."""
+        found: list[_Kept] = []
+        damaged: dict[str, str] = {}
+        with self._lock:
+            for path in filter(Path.is_file, sorted(self.path.glob("*.json"))):
+                try:
+                    kept = self._read(path)
+                except (RecordError, OSError) as error:
+                    damaged[path.name] = f"{explain_error(error)}; or move it out of the folder of the readings"
+                else:
+                    found += [] if kept is None else [kept]
+        return found, damaged
+
+    def _read(self, path: Path) -> _Kept | None:
+        """A reading; None for a file that is none."""
+        key = path.name, stamp_file(path)
+        if key not in self._known:
+            content = path.read_bytes()
+            if SCHEMA.encode() not in content and not _NAME.search(path.name):
+                return None
+            self._known[key] = sha256(content).hexdigest(), read_record(path)
+        digest, record = self._known[key]
+        return None if record.reading is None else _Kept(path.name, digest, record, record.reading)
 
 
-def _read(path: Path) -> EvidenceRecord:
-    """A record of the folder; of one that cannot be read nobody knows whether it counts."""
-    try:
-        return read_record(path)
-    except RecordError as error:
-        raise RecordError(f"{error}; or move it out of the folder of the readings") from error
+def _find_damage(entry: Entry, damaged: Mapping[str, str]) -> str:
+    """Why a reading of an answer cannot be read; whose it is, its name says."""
+    return next((why for file, why in damaged.items() if file.startswith(entry.name)), "")
 
 
 def _last(entry: Entry, children: Mapping[str, list[_Kept]], folder: Path) -> Head:

@@ -38,12 +38,14 @@ class Scan:
         read: Reads it, and the true mask (Z, Y, X) where there is one.
         path: File, or folder of DICOM; None where a data set gives it. Only what lies in a file can be asked about
             anew, since an answer is found again by it.
+        series: What one of the series of a DICOM folder was named by; None where none was named.
     """
 
     scan_id: str
     name: str
     read: Callable[[], tuple[Volume, NDArray[np.bool_] | None]]
     path: Path | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,18 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
         (["ct.nii.gz", "--export", "c.csv"], "nothing to train on"),
         (["ct.nii.gz", "--export", "ct.nii.gz", "--overwrite"], "'ct.nii.gz' does not end in .csv; name a file that"),
         (["ct.nii.gz", "--propagator", "Nobody"], "propagator"),
+        (["ct.nii.gz", "--device", "cpu"], "--device does nothing here, since no --policy answers in the page; leave"),
+        (["ct.nii.gz", "--overwrite"], "--overwrite does nothing here, since only --export writes a table"),
+        *(
+            (["ct.nii.gz", "--export", "c.csv", *page], f"{page[0]} does nothing here, since --export writes a table")
+            for page in (
+                ["--reader", "A"],
+                ["--port", "8000"],
+                ["--device", "cpu"],
+                ["--policy", "CentreBoxPolicy"],
+                ["--propagator", "ExtrudePropagator"],
+            )
+        ),
         (["broken.nii.gz"], "broken.nii.gz"),
         ([], "target"),
     ],

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from medvol.auditing.audit import audit_rewards
 from medvol.core.errors import ConfigError, RewardError
 from medvol.core.roles import RewardTerm
 from medvol.rewards.axial import AxialReward
@@ -126,3 +127,12 @@ def test_a_weight_without_its_term():
 def test_what_is_no_list_of_rewards_is_refused(given) -> None:
     with pytest.raises(ConfigError, match="give RewardTerms as objects"):
         RewardScorer(given)
+
+
+def test_rewards_may_come_one_by_one() -> None:
+    """A generator can be read once: its terms are scored, as those of a list are."""
+    assert list(RewardScorer(term for term in (FormatReward(), AxialReward())).terms) == ["FormatReward", "AxialReward"]
+    with pytest.raises(ConfigError, match="'AxialReward' is no list of rewards"):
+        RewardScorer(iter(["AxialReward"]))
+    ranks = [audit_rewards(terms).ranks for terms in ([AxialReward()], iter([AxialReward()]))]
+    assert ranks[0] == ranks[1] != ()

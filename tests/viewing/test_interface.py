@@ -16,7 +16,9 @@ from medvol.inference.repropagation import repropagate
 from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 from medvol.terminal.progress import show_progress
+from medvol.viewing.corrections import collect
 from medvol.viewing.desk import Desk
+from medvol.viewing.entries import scan_file
 from medvol.viewing.gate import Gate
 from medvol.viewing.opening import add_kept, open_target
 from medvol.viewing.packing import unpack_mask
@@ -586,3 +588,33 @@ def test_a_folder_that_cannot_take_readings_is_refused_at_the_start(answers: Pat
     (readings / "new.json").write_text('{"schema": "medvol-evidence/1"}')
     with pytest.raises(RecordError, match=r"new\.json: the field query is missing.*or move it out of the folder"):
         ReadingFolder(readings).require_sound()
+
+
+@pytest.mark.parametrize("left", [b"", b'{"schema": "medvol-evidence/1", "que'])
+def test_a_reading_that_is_damaged_meanwhile_closes_its_own_answer_alone(api: Api, answers: Path, left: bytes) -> None:
+    """What is left of it may name no schema; the list is there all the same, and says which answer it is."""
+    opened = api.first("the block")
+    body = {"verdict": "accepted", "anchor": own_anchor(opened), "remark": "", **parent(opened)}
+    saved = api.post(f"api/answers/{opened['id']}/readings", body).json()["result"]["file"]
+    (answers / "readings" / saved).write_bytes(left)
+    rows = {row["query"]: row["damage"] for row in api.get("api/answers").json()["answers"]}
+    assert saved in rows.pop("the block")
+    assert list(rows.values()) == ["", ""]
+    for path, sent in (("open", {}), ("mask", {"anchor": moved_anchor()}), ("readings", body)):
+        refused = api.post(f"api/answers/{opened['id']}/{path}", sent)
+        assert (refused.status_code, saved in refused.json()["error"]["detail"]) == (422, True)
+    assert api.first("the tail")["verdict"] is None
+    with pytest.raises(RecordError, match=f"{saved}.*or move it out of the folder of the readings"):
+        ReadingFolder(answers / "readings").require_sound()
+    with pytest.raises(RecordError, match=saved):
+        collect(api.desk.entries.values(), api.desk.readings, answers)
+
+
+def test_scans_and_series_can_be_asked_about_in_their_order(tmp_path: Path) -> None:
+    """Two series of one folder are two scans; one scan that is read in two ways is one."""
+    (tmp_path / "ct").mkdir()
+    named = [("ct", "2", {}), ("ct", "3", {}), ("ct", "2", {"modality": "CT"}), ("a.nii.gz", None, {})]
+    scans = [scan_file(tmp_path / file, read_volume, series, settings) for file, series, settings in named]
+    desk = Desk([], scans, ExtrudePropagator(), ReadingFolder(tmp_path / "readings"), read_volume)
+    expected = [("ct, series 2", scans[0]), ("ct, series 3", scans[1]), ("a.nii.gz", scans[3])]
+    assert desk.describe()["scans"] == [{"scan": scan.scan_id, "name": name} for name, scan in expected]

@@ -1,5 +1,6 @@
 """The page of `medvol view` in a real Chromium."""
 
+import io
 import json
 import socket
 import threading
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import uvicorn
 from chromium import SOFTWARE_WEBGL, find_chromium
+from PIL import Image
 
 from medvol.core.types import Evidence
 from medvol.imaging.reading import read_volume
@@ -646,3 +648,26 @@ def test_the_mask_that_was_asked_for_last_is_shown_in_3d(page: Any) -> None:
     page.wait_for_timeout(1500)
     assert page.evaluate(script) == 1
     assert page.faults == []
+
+
+def test_nothing_of_an_answer_that_is_left_is_shown_while_the_next_one_comes(page: Any) -> None:
+    """A mask is green in the planes and in 3D; the request for the next scan is held back."""
+    views = ("axial", "coronal", "sagittal", "three")
+    until(page, lambda: [green(page, view) > 0 for view in views], [True] * 4)
+    held = hold(page, "**/api/scans/*/open")
+    page.keyboard.press(".")
+    until(page, lambda: [green(page, view) for view in views], [0] * 4)
+    assert len(held) == 1
+
+
+def test_the_next_question_is_about_the_scan_in_view(page: Any) -> None:
+    for query, scan in ((HOSTILE, "scan1.nii.gz"), ("the block", "scan0.nii.gz")):
+        choose(page, query)
+        until(page, lambda: page.locator("#new-scan option:checked").inner_text(), scan)
+
+
+def green(tab: Any, view: str) -> int:
+    """Pixels of a view that are as green as a mask."""
+    picture = np.asarray(Image.open(io.BytesIO(tab.locator(f"#{view}").screenshot())).convert("RGB"), int)
+    red, green, blue = picture.transpose(2, 0, 1)
+    return int(((green > red + 30) & (green > blue + 10)).sum())

@@ -13,6 +13,7 @@ const KEEP_MS = 500;
 const NUDGE_MS = 350;
 const RETRY_MS = 2000;
 const byId = (id) => document.getElementById(id);
+const isOpen = ({ verdict, damage }) => verdict === null && damage === "";
 
 class Desk {
   constructor() {
@@ -55,7 +56,7 @@ class Desk {
     byId("ask-policy").hidden = this.session.policy === null;
     byId("ask-policy").textContent = `Ask ${this.session.policy ?? "the policy"}`;
     if (this.session.problems.length > 0) byId("list").append(...this.session.problems.map((p) => element("p", p, "problem")));
-    const first = this.answers.find((answer) => answer.verdict === null) ?? this.answers[0];
+    const first = this.answers.find(isOpen) ?? this.answers[0];
     if (first) await this.open(first.id);
     else byId("new-query").focus();
   }
@@ -88,6 +89,8 @@ class Desk {
     this.answer = answer;
     this.followed = followed;
     this.now = current;
+    const asked = [...byId("new-scan").options].find(({ value }) => value === answer.scan.scan);
+    if (asked) asked.selected = true; // what is asked next is about the scan in view, unless another one is chosen
     this.history = History.resume(`history ${id}`, anchorIn(answer.current), anchorIn(answer.draft ?? answer.current));
     this.revision = answer.draft?.revision ?? 0;
     this.torn = null;
@@ -124,7 +127,6 @@ class Desk {
 
   // The scan and the boxes at once; masks and measures follow.
   async preview(listed, turn) {
-    clearTimeout(this.third);
     clearTimeout(this.nudged);
     this.views.letGo();
     this.answer = null;
@@ -134,6 +136,8 @@ class Desk {
     this.showWhetherFree();
     clearAnswer();
     this.followed = { original: null, now: null, truth: null };
+    this.views.redraw();
+    this.draw3D();
     const about = await this.work(`api/scans/${listed.scan}/open`, {});
     if (turn !== this.turn) return;
     byId("query").textContent = listed.query;
@@ -285,7 +289,7 @@ class Desk {
     }
     const place = this.answers.findIndex(({ id }) => id === answer.id);
     const order = [...this.answers.slice(place + 1), ...this.answers.slice(0, place)];
-    const next = order.find((other) => other.verdict === null);
+    const next = order.find(isOpen);
     await this.open(next ? next.id : answer.id);
     if (!next) this.say("All answers are read.");
   }
@@ -498,11 +502,9 @@ class Desk {
     }
     const { scan } = this;
     const { now } = this.followed;
-    if (now === null) return;
-    this.third = setTimeout(() => {
-      const tell = (text) => this.followed.now === now && (byId("three-note").textContent = text);
-      show(place, scan, now).then(() => tell(now.empty ? "no mask" : ""), (error) => tell(error.message));
-    }, 250);
+    const tell = (text) => this.followed.now === now && (byId("three-note").textContent = text);
+    const draw = () => show(place, scan, now).then(() => tell(now?.empty ? "no mask" : ""), (error) => tell(error.message));
+    this.third = setTimeout(draw, now === null ? 0 : 250);
   }
 
   say(text) {

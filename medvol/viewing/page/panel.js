@@ -78,7 +78,7 @@ export function showList(answers, current, open) {
     button.type = "button";
     button.dataset.answer = answer.id;
     button.append(element("span", answer.query, "what"), element("span", answer.scan_name, "where"));
-    const state = answer.unfinished ? "unfinished" : answer.verdict ?? (answer.failure ? "failed" : "open");
+    const state = answer.damage ? "damaged" : answer.unfinished ? "unfinished" : answer.verdict ?? (answer.failure ? "failed" : "open");
     button.append(element("span", state, `state ${state}`));
     if (answer.id === current) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => open(answer.id));

@@ -39,12 +39,13 @@ export function hasWebGL() {
   return Boolean(document.createElement("canvas").getContext("webgl2"));
 }
 
-// Another mask may be wanted while this one is made ready; then this one is not shown.
+// Another mask may be wanted while this one is made ready; then this one is not shown. Without a mask nothing is.
 export async function show(place, scan, mask) {
   wanted = mask;
+  if (mask === null && viewer === null) return;
   viewer ??= start(place);
   const { niivue, view } = await viewer;
-  const file = mask.empty ? null : nifti(thin(scan, mask)).buffer;
+  const file = mask === null || mask.empty ? null : nifti(thin(scan, mask)).buffer;
   const volume = file && (await niivue.NVImage.new(file, "mask.nii", "medvolMask", 1, null, 0, 1));
   if (wanted !== mask) return;
   for (const earlier of [...view.volumes]) view.removeVolume(earlier);
