@@ -129,7 +129,7 @@ def test_voxels_of_a_misnamed_file_are_mended_too(kind, name, tmp_path):
 
 
 def test_a_grid_that_straightened_would_fill_any_memory_is_left_alone(tmp_path):
-    """Voxels of 1 um and 1 m along two axes 0.1 degrees apart: 11 million x 15 x 16 straight ones, in a file of 6 kB."""
+    """Voxels of 1 um and 1 m along two axes 0.1 degrees apart: 11 million x 15 x 16 straight ones, of 6 kB."""
     affine = np.array([[1e-3, 0, 1e3, 0], [0, 1e-3, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1]])
     data = SCANS.nifti(qform_code=0, change=lambda header: header.set_sform(affine, 1))
     (tmp_path / "s.nii").write_bytes(data)
