@@ -19,9 +19,9 @@ from nibabel.spatialimages import HeaderDataError
 
 from medvol.checking.straighten import straighten
 from medvol.core.errors import ScanError
-from medvol.imaging.formats.nifti import affine_from_codes
+from medvol.imaging.formats.nifti import affine_from_codes, read_nifti, read_nifti_array
 from medvol.imaging.formats.problems import NoOrientationError
-from medvol.imaging.formats.stored_scan import MAX_BYTES, check_affine, check_spacing
+from medvol.imaging.formats.stored_scan import MAX_BYTES, StoredScan, check_affine, check_spacing
 from medvol.imaging.formats.voxel_stream import inflate, is_gzipped
 from medvol.imaging.label_values import label_values
 
@@ -85,55 +85,53 @@ def _mend_orientation(path: Path, mending: Mending) -> bool:
 
 
 def _mend_name(path: Path, mending: Mending) -> bool:
-    """Gzipped, or not, as the name says."""
-    data = _read_bytes(path)
-    path.write_bytes(gzip.compress(data, mtime=0) if path.name.lower().endswith(".gz") else data)
+    _write_bytes(path, _read_bytes(path))
     return True
 
 
 def _mend_voxels(path: Path, mending: Mending) -> bool:
     if mending.nan_to is None:
         return False
-    image = _load(path)
+    scan = _load(path)
     with np.errstate(over="ignore", invalid="ignore"):
-        voxels = np.asarray(image.dataobj).astype(np.float32)
+        voxels = scan.voxels.astype(np.float32)
     voxels[~(np.abs(voxels) < 1e30)] = mending.nan_to
-    return _write(path, image, voxels, image.affine)
+    return _write(path, scan.header, voxels, scan.affine)
 
 
 def _mend_shear(path: Path, mending: Mending) -> bool:
     """Resample to a straight grid that covers the old one."""
+    header = _header_of(_read_bytes(path))
     try:
-        image = _load(path)
-        voxels = np.squeeze(np.asarray(image.dataobj))
-    except (OSError, EOFError, ValueError):
+        voxels, affine = np.squeeze(read_nifti_array(path, MAX_BYTES)), header.get_sform()
+        if voxels.ndim != 3 or not np.isfinite(voxels).all():
+            return False
+        labels = label_values(np.ascontiguousarray(voxels, np.float32)) is not None
+        straight, affine = straighten(path, voxels, affine, nearest=labels)
+    except ScanError:
         return False
-    if voxels.ndim != 3 or not np.isfinite(voxels).all() or not np.isfinite(image.affine).all():
-        return False
-    labels = label_values(np.ascontiguousarray(voxels, np.float32)) is not None
-    straight, affine = straighten(voxels, image.affine, nearest=labels)
-    return _write(path, image, straight.astype(voxels.dtype if labels else np.float32), affine)
+    return _write(path, header, straight.astype(voxels.dtype if labels else np.float32), affine)
 
 
 def _mend_labels(path: Path, mending: Mending) -> bool:
     """Whole numbers, saved as such."""
-    image = _load(path)
-    labels = np.rint(np.asarray(image.dataobj))
+    scan = _load(path)
+    labels = np.rint(scan.voxels)
     kind = next(
         kind for kind in (np.uint8, np.int16, np.int32) if np.can_cast(np.min_scalar_type(int(labels.max())), kind)
     )
-    return _write(path, image, labels.astype(kind), image.affine)
+    return _write(path, scan.header, labels.astype(kind), scan.affine)
 
 
 def _mend_offset(path: Path, mending: Mending) -> bool:
     """Hounsfield units: the offset is added to every voxel."""
     if mending.hu_offset is None:
         return False
-    image = _load(path)
-    voxels = np.asarray(image.dataobj, np.float32) + np.float32(mending.hu_offset)
+    scan = _load(path)
+    voxels = scan.voxels.astype(np.float32) + np.float32(mending.hu_offset)
     short = np.iinfo(np.int16)
     whole = bool((voxels == np.rint(voxels)).all()) and voxels.min() >= short.min and voxels.max() <= short.max
-    return _write(path, image, voxels.astype(np.int16) if whole else voxels, image.affine)
+    return _write(path, scan.header, voxels.astype(np.int16) if whole else voxels, scan.affine)
 
 
 MENDERS: dict[str, Callable[[Path, Mending], bool]] = {
@@ -180,17 +178,21 @@ def _is_unreadable(header: Any) -> bool:
 def _edit_header(path: Path, change: Callable[[Any], bool]) -> bool:
     """Change the header and leave every other byte as it is."""
     data = _read_bytes(path)
+    header = _header_of(data)
+    if header is None or not change(header):
+        return False
+    block = header.binaryblock
+    _write_bytes(path, block + data[len(block) :])
+    return True
+
+
+def _header_of(data: bytes) -> Any:
+    """The header that a file starts with; None where it is none."""
     for kind, size in ((nib.Nifti1Header, 348), (nib.Nifti2Header, 540)):
         for order in ("<", ">"):
             if len(data) >= size and int(np.frombuffer(data[:4], f"{order}i4")[0]) == size:
-                header: Any = kind(data[:size], endianness=order, check=False)  # type: ignore[no-untyped-call]
-                if not change(header):
-                    return False
-                mended = header.binaryblock + data[size:]
-                zipped = path.name.lower().endswith(".gz")
-                path.write_bytes(gzip.compress(mended, mtime=0) if zipped else mended)
-                return True
-    return False
+                return kind(data[:size], endianness=order, check=False)  # type: ignore[no-untyped-call]
+    return None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -209,16 +211,22 @@ def _read_bytes(path: Path) -> bytes:
     return bytes(data)
 
 
-def _load(path: Path) -> Any:
-    return nib.load(path)
+def _load(path: Path) -> StoredScan:
+    """A file whose header is sound by now, whatever its voxels and its name are."""
+    return read_nifti(path, None, MAX_BYTES)
 
 
-def _write(path: Path, image: Any, voxels: Any, affine: Any) -> bool:
+def _write(path: Path, header: Any, voxels: Any, affine: Any) -> bool:
     """Write voxels with the geometry given and nothing else of the old header: its text may name the patient."""
-    mended = type(image)(voxels, affine)
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    mended = kind(voxels, affine)  # type: ignore[no-untyped-call]
     mended.header.set_xyzt_units("mm")
     mended.set_sform(affine, 1)
     mended.set_qform(affine, 1)
-    data = mended.to_bytes()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.name.lower().endswith(".gz") else data)
+    _write_bytes(path, mended.to_bytes())
     return True
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    """Gzipped, or not, as the name says."""
+    path.write_bytes(gzip.compress(data, mtime=0) if path.name.lower().endswith(".gz") else data)

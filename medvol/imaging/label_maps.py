@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import ScanError
 from medvol.imaging.file_names import METAIMAGE, NIFTI, NRRD, ends_in, is_archive
 from medvol.imaging.formats.metaimage import read_metaimage
+from medvol.imaging.formats.nifti import read_first_slices, read_nifti_header
 from medvol.imaging.formats.nrrd import read_nrrd
 from medvol.imaging.formats.stored_scan import MAX_BYTES
 from medvol.imaging.label_values import count_values, label_values
@@ -104,17 +104,14 @@ def _are_few(voxels: NDArray[np.float32]) -> bool:
 
 
 def _first_slices(path: Path) -> NDArray[np.float32] | None:
-    """Some slices of a NIfTI file, (3, X, Y); None for other files, and for those that the gate will refuse."""
+    """Some slices of a NIfTI file, (3, X, Y); None for other files, and where a voxel is no number.
+
+    Raises:
+        ScanError: The file is refused.
+    """
     if not ends_in(path, NIFTI):
         return None
-    try:
-        image = nib.Nifti1Image.from_filename(path)
-        x, y, z = image.shape[:3]
-        if x * y > _MOST_PIXELS or len(image.shape) != 3:
-            return None
-        block = np.asarray(image.dataobj[:, :, : min(_FIRST_SLICES, z)], np.float32)
-    except Exception:  # whatever nibabel raises; the gate tells it in words
-        return None
+    block = np.asarray(read_first_slices(path, _FIRST_SLICES), np.float32)
     return np.ascontiguousarray(block.transpose(2, 0, 1)) if np.isfinite(block).all() else None
 
 
@@ -122,8 +119,8 @@ def _grid(path: Path) -> _Grid | None:
     """Size and place of the voxels as the header tells them; None when there is none to compare."""
     try:
         if ends_in(path, NIFTI):
-            image = nib.Nifti1Image.from_filename(path)
-            shape, affine = image.shape, image.affine
+            header = read_nifti_header(path)
+            shape, affine = header.get_data_shape(), header.get_best_affine()
         elif ends_in(path, (*NRRD, *METAIMAGE)):
             read = read_nrrd if ends_in(path, NRRD) else read_metaimage
             stored = read(path, MAX_BYTES, header_only=True)

@@ -1,6 +1,7 @@
 """Mended copies: safe ones are written and pass the gate, all others are left alone, nothing is mended in place."""
 
 import gzip
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -100,6 +101,42 @@ def test_a_misnamed_file_is_written_as_its_name_says(tmp_path):
         assert (gzip.decompress(content) if name.endswith(".gz") else content) == SCANS.nifti()
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("name", ["s.nii", "s.nii.gz"])
+def test_voxels_of_a_misnamed_file_are_mended_too(kind, name, tmp_path):
+    """The file is gzipped against its name, and that is not all that is wrong with it."""
+
+    def write(data):
+        (tmp_path / name).write_bytes(data if name.endswith(".gz") else SCANS.zip(data))
+
+    def mended():
+        content = (tmp_path / "m" / name).read_bytes()
+        return kind.from_bytes(gzip.decompress(content) if name.endswith(".gz") else content)
+
+    voxels = SCANS.voxels(np.float32)
+    voxels[3, 4, 5] = np.nan
+    write(SCANS.nifti(voxels, kind=kind))
+    assert mend_copy(tmp_path / name, tmp_path / "m" / name, Mending(nan_to=-1024)) == ["non_finite"]
+    np.testing.assert_array_equal(mended().get_fdata(), np.nan_to_num(voxels, nan=-1024))
+    labels = np.zeros(Scans.shape, np.float32)
+    labels[4:9, 4:9, 4:9] = 2.995
+    write(SCANS.nifti(labels, kind=kind))
+    assert set(mend_copy(tmp_path / name, tmp_path / "m" / name, Mending())) == {"moved_labels"}
+    np.testing.assert_array_equal(mended().get_fdata(), 3.0 * (labels > 0))
+    affine = sheared(SCANS.affine, 12)
+    write(SCANS.nifti(kind=kind, change=lambda header: header.set_sform(affine, 1), qform_code=0))
+    assert mend_copy(tmp_path / name, tmp_path / "m" / name, Mending()) == ["sheared_affine"]
+
+
+def test_a_grid_that_straightened_would_fill_any_memory_is_left_alone(tmp_path):
+    """Voxels of 1 um and 1 m along two axes 0.1 degrees apart: 11 million x 15 x 16 straight ones, of 6 kB."""
+    affine = np.array([[1e-3, 0, 1e3, 0], [0, 1e-3, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1]])
+    data = SCANS.nifti(qform_code=0, change=lambda header: header.set_sform(affine, 1))
+    (tmp_path / "s.nii").write_bytes(data)
+    assert check_scan(tmp_path / "s.nii").findings[0].name == "sheared_affine"
+    assert mend_copy(tmp_path / "s.nii", tmp_path / "m" / "s.nii", Mending()) == []
+
+
 UNSAFE = {
     "truncated": lambda: SCANS.nifti()[:-9],
     "overlong": lambda: SCANS.nifti() + b"\0",
@@ -145,7 +182,7 @@ def test_straightening_keeps_things_where_they_are(nearest):
     ramp = (world @ [3.0, -2.0, 1.5] + 1e4).reshape(Scans.shape)
     if nearest:
         ramp = (np.abs(world - world.mean(axis=0)) < [4, 4, 9]).all(axis=1).reshape(Scans.shape).astype(np.uint8)
-    straight, new = straighten(ramp, affine, nearest)
+    straight, new = straighten(Path("s.nii"), ramp, affine, nearest)
     axes = new[:3, :3] / np.linalg.norm(new[:3, :3], axis=0)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(new[:3, :3], axis=0), np.linalg.norm(affine[:3, :3], axis=0), rtol=1e-9)

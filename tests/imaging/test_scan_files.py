@@ -1,7 +1,10 @@
 """The files of a scan, and whether they are still the ones that were read."""
 
+import gzip
 import os
 import shutil
+import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import SimpleITK as sitk
 from medvol.checking.fingerprint import hash_file, hash_pieces, scan_size
 from medvol.core import settled_files
 from medvol.imaging.cache.slice_cache import SliceCache
-from medvol.imaging.folders import look_into
+from medvol.imaging.folders import find_scans, look_into
 from medvol.imaging.reading import read_labels, read_volume
 from medvol.imaging.scan_files import scan_files, stamp_scan
 
@@ -98,3 +101,20 @@ def test_a_stamp_tells_every_change(tmp_path: Path, change) -> None:
     assert not before.settled  # it was written just now
     change(scan)
     assert stamp_scan(scan).text != before.text
+
+
+def test_a_look_into_a_folder_unpacks_no_more_than_first_slices(tmp_path, scans):
+    """Each file of 100 kB holds 100 MB of zeros before its voxels, where no scan has them."""
+    block = bytearray(scans.nifti())
+    gap = 10**8
+    block[108:112] = struct.pack("<f", gap)
+    bomb = gzip.compress(bytes(block[:348]) + b"\1\0\0\0" + struct.pack("<ii", gap - 352, 6) + bytes(gap - 360), 1)
+    for name in ("a_image.nii.gz", "a_label.nii.gz"):
+        (tmp_path / name).write_bytes(bomb)
+    tracemalloc.start()
+    try:
+        assert [path.name for path in find_scans(tmp_path)] == ["a_image.nii.gz", "a_label.nii.gz"]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5 * 10**7

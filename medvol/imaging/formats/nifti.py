@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -61,17 +63,39 @@ def read_nifti(path: Path, assume_orientation: str | None, max_bytes: int) -> St
         ScanError: One of ``medvol.imaging.formats.problems``.
     """
     with _open_stream(path) as stream:
-        try:
-            header = _read_header(path, stream)
-            shape = check_dimensions(path, _sizes(path, header))
-            dtype = _voxel_type(path, header)
-            check_budget(path, shape, dtype, max_bytes)
-            with np.errstate(over="ignore", invalid="ignore"):
-                affine = _choose_affine(path, header, shape, assume_orientation)
-            voxels = _read_voxels(path, stream, header, shape, dtype)
-        except zlib.error as error:
-            raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
+        header = _read_header(path, stream)
+        shape = check_dimensions(path, _sizes(path, header))
+        dtype = _voxel_type(path, header)
+        check_budget(path, shape, dtype, max_bytes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            affine = _choose_affine(path, header, shape, assume_orientation)
+        voxels = _read_voxels(path, stream, header, shape, dtype)
     return StoredScan(voxels, affine, header)
+
+
+def read_nifti_header(path: Path) -> Any:
+    """Read the header of a NIfTI file, and no byte behind it."""
+    with _open_stream(path) as stream:
+        return _read_header(path, stream)
+
+
+def read_first_slices(path: Path, count: int) -> NDArray[Any]:
+    """Read the first stored slices of a NIfTI file, and nothing behind them.
+
+    Args:
+        path: The file.
+        count: How many, where it has as many.
+
+    Returns:
+        Voxels (I, J, count), scaled as the header says.
+
+    Raises:
+        ScanError: One of ``medvol.imaging.formats.problems``.
+    """
+    with _open_stream(path) as stream:
+        header = _read_header(path, stream)
+        i, j, k = check_dimensions(path, _sizes(path, header))
+        return _read_voxels(path, stream, header, (i, j, min(k, count)), _voxel_type(path, header), whole=False)
 
 
 def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
@@ -88,33 +112,35 @@ def read_nifti_array(path: Path, max_bytes: int) -> NDArray[Any]:
         ScanError: One of ``medvol.imaging.formats.problems``.
     """
     with _open_stream(path) as stream:
-        try:
-            header = _read_header(path, stream)
-            shape, dtype = tuple(_sizes(path, header)), _voxel_type(path, header)
-            if len(shape) > 4 or min(shape) < 1:
-                raise BadDimensionsError(path, f"its header declares axes of {shape}; four or fewer are read")
-            size = math.prod(shape) * dtype.itemsize
-            if size > max_bytes:
-                raise TooLargeError(path, f"its header declares {size:,} bytes; the budget is {max_bytes:,}")
-            return _read_voxels(path, stream, header, shape, dtype)
-        except zlib.error as error:
-            raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
+        header = _read_header(path, stream)
+        shape, dtype = tuple(_sizes(path, header)), _voxel_type(path, header)
+        if len(shape) > 4 or min(shape) < 1:
+            raise BadDimensionsError(path, f"its header declares axes of {shape}; four or fewer are read")
+        size = math.prod(shape) * dtype.itemsize
+        if size > max_bytes:
+            raise TooLargeError(path, f"its header declares {size:,} bytes; the budget is {max_bytes:,}")
+        return _read_voxels(path, stream, header, shape, dtype)
 
 
 def _read_voxels(
-    path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+    path: Path, stream: BinaryIO, header: Any, shape: tuple[int, ...], dtype: np.dtype[Any], whole: bool = True
 ) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     check_possible(path, size, path.stat().st_size, is_gzipped(path))
     _skip_to_voxels(path, stream, header)
-    data = read_voxel_bytes(path, pieces_of(stream), size)
+    data = read_voxel_bytes(path, pieces_of(stream) if whole else [stream.read(size)], size)
     _tell_misnamed(path)
     return _scale(path, data.view(dtype).reshape(shape, order="F"), header)
 
 
-def _open_stream(path: Path) -> BinaryIO:
-    zipped = is_gzipped(path)
-    return cast(BinaryIO, io.BufferedReader(InflatedStream(path.open("rb")), _BUFFER)) if zipped else path.open("rb")
+@contextmanager
+def _open_stream(path: Path) -> Iterator[BinaryIO]:
+    file: Any = path.open("rb")
+    with io.BufferedReader(InflatedStream(file), _BUFFER) if is_gzipped(path) else file as stream:
+        try:
+            yield stream
+        except zlib.error as error:
+            raise CorruptStreamError(path, f"its compressed data are damaged ({error}); copy the file again") from error
 
 
 def _tell_misnamed(path: Path) -> None:
