@@ -95,9 +95,9 @@ def _parser(verb: str) -> ComponentParser:
     return parser
 
 
-def count_steps(plan: Plan, planned: PlannedExperiment) -> dict[str, int | None]:
+def count_steps(planned: PlannedExperiment) -> dict[str, int | None]:
     """Batches of an epoch, and optimiser steps of the run; None where the data or the trainer leave it open."""
-    trainer, step = planned.trainer, plan.step
+    trainer, step = planned.trainer, planned.step
     batches = None if planned.volumes is None else math.ceil(planned.volumes / step.batch)
     limit = trainer.get("limit_train_batches")
     if batches is not None and limit is not None:
@@ -119,7 +119,7 @@ def _document(plan: Plan, planned: PlannedExperiment, experiment: str) -> Mappin
         "policy": type(planned.policy).__name__,
         "model": vars(planned.policy).get("model"),
         **plan.to_dict(),
-        "run": count_steps(plan, planned),
+        "run": count_steps(planned),
         "assumptions": planned.assumptions,
     }
 
@@ -146,7 +146,7 @@ def show_plan(plan: Plan, planned: PlannedExperiment) -> None:
 
 def _describe_step(plan: Plan, planned: PlannedExperiment) -> list[str]:
     tokens, step, work = plan.tokens, plan.step, plan.work
-    steps = count_steps(plan, planned)
+    steps = count_steps(planned)
     lines = [
         f"{plan.step.method} of {type(planned.policy).__name__} on {step.devices} x {plan.device}: "
         f"{plan.trained:,} trained weights",

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from medvol.cli import main
-from medvol.cli.plan import read_bytes, say_bytes
+from medvol.cli.plan import count_steps, read_bytes, say_bytes
+from medvol.cli.planned_experiment import read_experiment
 from medvol.cli.planned_experiment import read_experiment
 from medvol.core.errors import ConfigError
 from medvol.policies import known_layouts
@@ -116,12 +117,13 @@ def test_a_paper_experiment_starts_from_an_earlier_stage(monkeypatch, capsys):
         ("{}", 1, None),
     ],
 )
-def test_steps_end_where_the_first_limit_is_met(small_grpo, trainer, updates, steps, capsys):
+def test_steps_end_where_the_first_limit_is_met(small_grpo, trainer, updates, steps):
     """Five volumes in batches of two are three batches an epoch."""
     text = small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer)
     small_grpo.write_text(text.replace("rollouts:", f"optimizer: {{updates_per_rollout: {updates}}}\n    rollouts:"))
-    assert main(["plan", str(small_grpo), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["run"]["optimiser_steps"] == steps
+    unchanged = dict.fromkeys(("model", "device", "devices", "answer_tokens", "queries"))
+    planned = read_experiment(str(small_grpo), Namespace(**unchanged))
+    assert count_steps(planned)["optimiser_steps"] == steps
 
 
 @pytest.mark.parametrize(
