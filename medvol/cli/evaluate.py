@@ -15,6 +15,7 @@ from medvol.core.atomic_files import PARTIAL, find_leftover
 from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json, read_json
 from medvol.core.words import split_words
+from medvol.guarding.cases import count_cases
 from medvol.queries.query_bank import target_name
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
@@ -55,7 +56,6 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.evaluation.imported.scoring import score_masks
     from medvol.evaluation.kept_masks import KeptMasks
     from medvol.evaluation.report import report_runs
-    from medvol.guarding.cases import count_cases
 
     layout, found = find_masks(folder, options.layout)
     index = MaskIndex(found, dataset, _read_names(options.names))

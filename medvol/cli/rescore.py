@@ -13,6 +13,7 @@ from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
 from medvol.cli.run_data import TEST_SETTINGS, find_run_data
 from medvol.cli.settings import read_model_settings
+from medvol.guarding.cases import count_cases
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
@@ -43,7 +44,6 @@ def _rescore(parser: ComponentParser, arguments: Sequence[str], options: Any) ->
     from medvol.evaluation.archive import about_run, read_evaluation, write_evaluation
     from medvol.evaluation.report import report_runs
     from medvol.evaluation.rescoring import rescore
-    from medvol.guarding.cases import count_cases
 
     evaluation = read_evaluation(options.run)
     about = about_run(evaluation)
