@@ -60,8 +60,9 @@ def _measures(picture: Picture) -> str:
         return "not in this scan"
     if not found["voxels"]:
         return "an empty mask"
+    keys = picture.evidence.key_slices
     return (
         f"{found['volume_ml']:.4g} ml, mean {found['mean_intensity']:.4g}{' HU' if volume.modality == 'CT' else ''}, "
         f"{found['longest_diameter_mm']:.1f} x {found['perpendicular_diameter_mm']:.1f} mm, "
-        f"key slice {picture.evidence.key_slice}"
+        f"key slice{'s' if len(keys) > 1 else ''} {', '.join(map(str, keys))}"
     )

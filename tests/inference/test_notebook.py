@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medvol.core.types import Evidence
 from medvol.imaging.geometry import make_volume
 from medvol.inference.notebook import PICTURE_DPI
 from medvol.inference.overlay import render_overlay
@@ -41,6 +42,9 @@ def test_an_answer_shows_its_picture_and_measures(segmenter, volume) -> None:
     ml = answer.mask.sum() * 1.5 * 2 * 4 / 1000
     assert f"{ml:.4g} ml" in html
     assert "not in this scan" in segmenter.segment(volume, "the tail")._repr_html_()
+    assert html.endswith("key slice 3<br>other, 12 x 30 x 40 voxels of 4 x 2 x 1.5 mm (z, y, x)</figcaption></figure>")
+    both = replace(answer.evidence, further=(Evidence(1, answer.evidence.boxes),))
+    assert "mm, key slices 1, 3<br>" in replace(answer, evidence=both)._repr_html_()
 
 
 def test_hostile_queries_stay_text(segmenter, volume) -> None:
