@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import INSTRUCTION, PromptTemplate
-from medvol.grounding.boxes import to_norm, to_whole_px
+from medvol.grounding.boxes import NORM, to_norm, to_whole_px
 
 BoxUnits = Literal["thousandths", "pixels"]
 
@@ -49,11 +49,18 @@ def read_pixels(text: str, height_px: int, width_px: int) -> str:
     """Rewrite the boxes of an answer from pixels to thousandths, clipped to the slice, and leave all else as it is.
 
     Args:
-        text: Any text; a box without an area stays, and the parser refuses it.
+        text: Any text. A box outside of the slice loses its area; the parser refuses it, as any box without an area.
         height_px: Rows of a slice as the model saw it.
         width_px: Columns of a slice as the model saw it.
     """
-    return _rewrite(text, lambda boxes: to_norm(boxes, height_px, width_px))
+
+    def convert(box: ArrayLike) -> NDArray[np.int64]:
+        left, top, _, _ = np.asarray(box, np.float64)
+        if left >= width_px or top >= height_px:
+            return np.full((1, 4), NORM)
+        return to_norm(box, height_px, width_px)
+
+    return _rewrite(text, convert)
 
 
 def write_pixels(text: str, height_px: int, width_px: int) -> str:

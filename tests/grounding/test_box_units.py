@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, EvidenceParseError
 from medvol.core.prompts import INSTRUCTION, PromptTemplate
 from medvol.grounding.box_units import ask_in, read_pixels, require_units, write_pixels
+from medvol.grounding.grammar import parse_evidence
 
 
 def answer(*boxes: list[float], think: str = "") -> str:
@@ -24,6 +25,12 @@ def test_pixels_of_a_slice_of_84_rows_and_112_columns():
 
 def test_a_box_beyond_the_slice_is_clipped():
     assert read_pixels(answer([-0, 10.5, 400, 21]), 84, 112) == answer([0, 125, 1000, 250])
+
+
+@pytest.mark.parametrize("box", [[112, 3, 130, 20], [5, 84, 30, 90], [300, 300, 400, 400]])
+def test_a_box_outside_of_the_slice_is_no_box_at_its_border(box):
+    with pytest.raises(EvidenceParseError, match="box"):
+        parse_evidence(read_pixels(answer(box), 84, 112), (9, 84, 112))
 
 
 def test_a_box_that_is_finer_than_a_pixel_keeps_an_area():
