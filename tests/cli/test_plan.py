@@ -12,12 +12,14 @@ import yaml
 from medvol.cli import main
 from medvol.cli.plan import count_steps, read_bytes, say_bytes
 from medvol.cli.planned_experiment import read_experiment
-from medvol.cli.planned_experiment import read_experiment
 from medvol.core.errors import ConfigError
 from medvol.policies import known_layouts
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "medvol-plan-1.json").read_text())
+
+UNCHANGED = Namespace(model=None, device=None, devices=None, answer_tokens=None, queries=None)
+"""Options of a plan that takes all from its file."""
 
 
 @pytest.fixture
@@ -121,9 +123,7 @@ def test_steps_end_where_the_first_limit_is_met(small_grpo, trainer, updates, st
     """Five volumes in batches of two are three batches an epoch."""
     text = small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer)
     small_grpo.write_text(text.replace("rollouts:", f"optimizer: {{updates_per_rollout: {updates}}}\n    rollouts:"))
-    unchanged = dict.fromkeys(("model", "device", "devices", "answer_tokens", "queries"))
-    planned = read_experiment(str(small_grpo), Namespace(**unchanged))
-    assert count_steps(planned)["optimiser_steps"] == steps
+    assert count_steps(read_experiment(str(small_grpo), UNCHANGED))["optimiser_steps"] == steps
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,7 @@ def test_what_is_refused(small_grpo, arguments, message, capsys):
 )
 def test_devices_of_all_machines_share_a_batch(small_grpo, trainer, devices):
     small_grpo.write_text(small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer))
-    options = Namespace(model=None, device=None, devices=None, answer_tokens=None, queries=None)
-    assert read_experiment(str(small_grpo), options).step.devices == devices
+    assert read_experiment(str(small_grpo), UNCHANGED).step.devices == devices
 
 
 @pytest.mark.parametrize("wrong", ["limit_train_batches: many", "max_steps: [1]", "num_nodes: 0.5"])
