@@ -253,7 +253,13 @@ class ReadingFolder:
 
 def _find_damage(entry: Entry, damaged: Mapping[str, str]) -> str:
     """Why a reading of an answer cannot be read; whose it is, its name says."""
-    return next((why for file, why in damaged.items() if file.startswith(entry.name)), "")
+    return next((why for file, why in damaged.items() if _may_be_of(entry, file)), "")
+
+
+def _may_be_of(entry: Entry, file: str) -> bool:
+    """A file that somebody renamed is taken for a reading of every answer that its name begins with."""
+    named = _NAME.search(file)
+    return file.startswith(entry.name) if named is None else file[: named.start()] == entry.name
 
 
 def _last(entry: Entry, children: Mapping[str, list[_Kept]], folder: Path) -> Head:

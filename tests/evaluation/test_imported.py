@@ -277,6 +277,10 @@ def break_names(folder):
     (folder / "dataset.json").write_text('{"labels": {"liver": "one"}}')
 
 
+def break_region(folder):
+    (folder / "dataset.json").write_text('{"labels": {"liver and around it": [0, 1]}}')
+
+
 def break_json(folder):
     (folder / "dataset.json").write_text("{")
 
@@ -300,6 +304,7 @@ def break_no_word(folder):
         (break_no_masks, "holds no mask that is known"),
         (break_two_layouts, "could be nnunet or challenge"),
         (break_names, "the label of 'liver' is 'one'"),
+        (break_region, "leave out 0, which is the background"),
         (break_json, "cannot be read as JSON"),
         (break_name_of_two, "two labels are called 'liver'"),
         (break_key_twice, "it has 'liver' twice"),

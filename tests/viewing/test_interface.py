@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -608,6 +609,18 @@ def test_a_reading_that_is_damaged_meanwhile_closes_its_own_answer_alone(api: Ap
         ReadingFolder(answers / "readings").require_sound()
     with pytest.raises(RecordError, match=saved):
         collect(api.desk.entries.values(), api.desk.readings, answers)
+
+
+def test_a_damaged_reading_closes_no_answer_whose_name_begins_alike(answers: Path) -> None:
+    some = open_target(answers, read_volume).entries[0]
+    entries = [replace(some, name=name) for name in ("liver", "liver_cyst")]
+    folder = ReadingFolder(answers / "readings")
+    folder.path.mkdir(exist_ok=True)
+    (folder.path / "liver_cyst_accepted_0123456789ab.json").write_bytes(b"")
+    assert [bool(head.damage) for head in folder.heads(entries)] == [False, True]
+    (folder.path / "liver_cyst_accepted_0123456789ab.json").rename(folder.path / "liver_cyst_accepted_old.json")
+    (folder.path / "liver_cyst_accepted_old.json").write_text('{"schema": "medvol-evidence/1", "que')
+    assert [bool(head.damage) for head in folder.heads(entries)] == [True, True]
 
 
 def test_scans_and_series_can_be_asked_about_in_their_order(tmp_path: Path) -> None:

@@ -197,4 +197,6 @@ def _whole_labels(path: Path, name: str, value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     if not values or any(type(one) is not int or one < 0 for one in values):
         raise DatasetError(f"{path}: the label of {name!r} is {value!r:.80}; it is a whole number, or a list of some")
+    if len(values) > 1 and 0 in values:
+        raise DatasetError(f"{path}: the region {name!r} is {value!r:.80}; leave out 0, which is the background")
     return tuple(values)

@@ -291,7 +291,8 @@ class Desk {
     const order = [...this.answers.slice(place + 1), ...this.answers.slice(0, place)];
     const next = order.find(isOpen);
     await this.open(next ? next.id : answer.id);
-    if (!next) this.say("All answers are read.");
+    const left = this.answers.some(({ damage }) => damage);
+    if (!next) this.say(left ? "All answers are read, but for the damaged ones." : "All answers are read.");
   }
 
   async save(verdict) {
