@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -27,14 +28,18 @@ def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: N
     """
     findings: list[Finding] = []
     fingerprints: list[Fingerprint] = []
+    shown: dict[Path, set[str]] = defaultdict(set)
     looks: list[tuple[str, Thumbnail]] = []
     for path, scan in _pair(files):
         report, names_problem = _check_one(path, scan)
+        names_file = None if scan is None else find_names_file(path)
+        if names_file is not None and report.fingerprint:
+            shown[names_file] |= report.fingerprint.label_ml.keys()
         findings += [*([names_problem] if names_problem and names_problem not in findings else []), *report.findings]
         fingerprints += [report.fingerprint] if report.fingerprint else []
         looks += [(str(path), report.thumbnail)] if report.thumbnail else []
         hear(path)
-    findings += _find_copies(fingerprints, looks)
+    findings += [*_find_unshown(shown), *_find_copies(fingerprints, looks)]
     return CheckReport(tuple(findings), tuple(fingerprints))
 
 
@@ -72,6 +77,16 @@ def _read(path: Path) -> Volume | None:
         return read_volume(path)
     except ScanError:
         return None
+
+
+def _find_unshown(shown: Mapping[Path, set[str]]) -> Iterator[Finding]:
+    """Labels of a file of names that none of its label maps holds: one of the two is often a slip."""
+    for file, held in shown.items():
+        with suppress(DatasetError):  # what cannot be read was found before
+            names = read_label_names(file)
+            unshown = ", ".join(f"{label} ({name!r})" for label, name in names.items() if name not in held)
+            if held and unshown:
+                yield Finding("unseen_target", str(file), f"no label map that was read holds the label {unshown:.300}")
 
 
 def _find_copies(fingerprints: list[Fingerprint], looks: list[tuple[str, Thumbnail]]) -> Iterator[Finding]:

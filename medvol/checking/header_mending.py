@@ -218,8 +218,8 @@ def _load(path: Path) -> StoredScan:
 
 def _write(path: Path, header: Any, voxels: Any, affine: Any) -> bool:
     """Write voxels with the geometry given and nothing else of the old header: its text may name the patient."""
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    mended = kind(voxels, affine)  # type: ignore[no-untyped-call]
+    kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    mended = kind(voxels, affine)
     mended.header.set_xyzt_units("mm")
     mended.set_sform(affine, 1)
     mended.set_qform(affine, 1)

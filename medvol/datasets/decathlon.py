@@ -62,18 +62,17 @@ def _structures(path: Path, set_name: str, labels: Any) -> tuple[Structure, ...]
         raise DatasetError(f'{path}: a label is not a number ({error}); write them as in {{"1": "liver"}}') from error
     organ = next((organ for key, organ in _ORGANS.items() if key in set_name.lower()), "")
     found = {value: structure_named(name, (value,)) for value, name in named.items()}
-    growths = [value for value, structure in found.items() if structure.finding]
+    found = {value: replace(s, name=_growth_name(organ, s)) if s.finding else s for value, s in found.items()}
+    growths = [value for value, structure in found.items() if structure.finding and organ in structure.name]
     return tuple(
-        replace(structure, name=_growth_name(organ, structure))
-        if structure.finding
-        else replace(structure, labels=(value, *growths) if structure.name == organ else (value,))
+        replace(structure, labels=(value, *growths)) if structure.name == organ else structure
         for value, structure in found.items()
     )
 
 
 def _growth_name(organ: str, structure: Structure) -> str:
-    """``cancer`` of the liver is the liver tumour."""
-    return structure.name if not organ or organ in structure.name else f"{organ} {structure.finding}"
+    """``cancer`` of the liver is the liver tumour; a name of more than one word says itself whose growth it is."""
+    return structure.name if not organ or " " in structure.name else f"{organ} {structure.finding}"
 
 
 def _modality(names: Any) -> Modality | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from medvol.imaging.cache.slice_cache import SliceCache
 
 _PAIRS = {"kidneys": "kidney", "lungs": "lung"}
+_PAIRED = {"kidney": r"\b(kidney|renal)", "lung": r"\b(lung|pulmonary)"}
+"""What names of growths call a paired organ."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def structure_named(name: str, labels: tuple[int, ...], mask: Path | None = None
     """A structure as its name tells: ``kidneys`` are a pair, ``right kidney cyst`` is a finding of a kidney."""
     growth = find_growth(name)
     kind = "tumour" if growth in ("tumor", "cancer") else growth
-    organ = next((one for one in _PAIRS.values() if growth and one in name), "")
+    organ = next((one for one, words in _PAIRED.items() if growth and re.search(words, name)), "")
     return Structure(name, labels, pair=_PAIRS.get(name, ""), finding=kind, organ=organ, mask=mask)
 
 

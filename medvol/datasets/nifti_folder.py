@@ -33,8 +33,6 @@ _LABEL_WORDS = ("label", "labels", "mask")
 _IS_LABELS = re.compile(r"(?<![a-z])(labels?|mask)(?![a-z])")
 """A word for a label map by itself: an ``unlabelled`` or ``masked`` image is none."""
 
-_RENAL_LESION = re.compile(r"(left |right )?kidney (lesion|tumour|cyst|mass)")
-
 
 @dataclass(frozen=True)
 class FolderRows:
@@ -229,7 +227,7 @@ def _relate_kidneys(
     kidneys = [kidney for kidney in pair if kidney is not None]
     if len(kidneys) < 2:
         return {}, Counter()
-    lesions = [value for name, value in present.items() if _RENAL_LESION.fullmatch(name)]
+    lesions = [value for name, value in present.items() if structure_named(name, (value,)).organ == "kidney"]
     relator = Relator()
     bearers = find_bearers(find_instances(np.isin(labels, lesions), volume.affine), kidneys)
     relator.relate_organs("kidney", {"lesion": bearers}, kidneys)

@@ -38,7 +38,7 @@ def find_table_problems(path: Path, root: Path) -> list[Problem]:
             read.append(read_row(row, root))
         except DatasetError as error:
             problems.append(("bad_row", row.where, str(error).removeprefix(f"{row.where}: ")))
-    return [*problems, *_find_repeats(read), *_find_odd_labels(read), *_find_strangers(read)]
+    return [*problems, *_find_repeats(read), *_find_odd_labels(read), *_find_unshown(read), *_find_strangers(read)]
 
 
 def _there(row: SheetRow, path: Path, root: Path) -> bool:
@@ -99,6 +99,17 @@ def _find_odd_labels(rows: Sequence[TargetRow]) -> Iterator[Problem]:
                 f"its label {row.labels[0]} is {target!r} in {turns} rows, and {row.target!r} is label {label} in "
                 f"{times}; check which is right",
             )
+
+
+def _find_unshown(rows: Sequence[TargetRow]) -> Iterator[Problem]:
+    """Labels that rows say to be absent, and that no row finds in a mask: a slip in one of them looks like absence."""
+    known = {label for row in rows if not row.absent for label in row.labels}
+    for row in rows:
+        for label in row.labels:
+            if label not in known:
+                known.add(label)
+                what = f"no row asks for the label {label} where it is shown, so nothing tells that it is that of"
+                yield "unseen_target", row.where, f"{what} {row.target or row.query!r}; check the number"
 
 
 def _find_strangers(rows: Iterable[TargetRow]) -> Iterator[Problem]:

@@ -237,9 +237,12 @@ def _is_dicom_path(path: Path) -> bool:
 def _read_stored(path: Path, assume_orientation: str | None, max_bytes: int, series: str | None = None) -> StoredScan:
     _check_name(path)
     try:
+        state = path.stat()
+        if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+            raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
         if _is_dicom_path(path):
             return read_dicom(path, series, max_bytes)
-        _check_file(path)
+        _check_file(path, state.st_size)
         if ends_in(path, NIFTI):
             return read_nifti(path, assume_orientation, max_bytes)
         return read_nrrd(path, max_bytes) if ends_in(path, NRRD) else read_metaimage(path, max_bytes)
@@ -258,16 +261,13 @@ def _check_name(path: Path) -> None:
         raise MissingScanError(path, "no file can have such a name, with a NUL or half a letter in it; check the path")
 
 
-def _check_file(path: Path) -> None:
-    """A regular file with a name that is read and something in it."""
-    state = path.stat()
+def _check_file(path: Path, size: int) -> None:
+    """A file with a name that is read and something in it."""
     if not ends_in(path, SCANS):
-        if stat.S_ISREG(state.st_mode) and _begins_as_dicom(path):
+        if _begins_as_dicom(path):
             raise UnknownFormatError(path, "it is one file of DICOM; name the folder that holds its series")
         raise UnknownFormatError(path, f"its name ends in none of {', '.join(SCANS)}; give one of them, or DICOM")
-    if not stat.S_ISREG(state.st_mode):
-        raise UnknownFormatError(path, "it is a device or a pipe, not a file; copy the scan into a file")
-    if state.st_size == 0:
+    if size == 0:
         raise EmptyFileError(path, "it has no bytes; copy the file again")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,8 @@ NAMES_FILE = "labels.json"
 
 def find_names_file(label_map: Path) -> Path | None:
     """The nearest file of label names: beside a label map, or in a folder above it; None where there is none."""
-    return next((file for folder in label_map.parents if (file := folder / NAMES_FILE).is_file()), None)
+    whole = Path(os.path.abspath(label_map))  # the parents of a relative path end where the program was started
+    return next((file for folder in whole.parents if (file := folder / NAMES_FILE).is_file()), None)
 
 
 def read_label_names(path: Path) -> dict[int, str]:

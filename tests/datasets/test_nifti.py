@@ -226,6 +226,26 @@ def test_a_folder_finds_its_targets(folder):
     assert {case.patient_id for case in found.values()} == {"scan"}
 
 
+@pytest.mark.parametrize("name", ["kidney cancer", "kidney_tumors", "renal mass", "left renal metastases"])
+@pytest.mark.parametrize("relations", [False, True])
+def test_a_growth_of_either_kidney_is_a_lesion_whatever_it_is_called(name, relations, folder):
+    """The right kidney bears a cyst and the left one another growth, so none is the one with a lesion."""
+    labels = kidney_labels()
+    labels[5, 3:9, 2:6] = 7
+    save(folder / "scan" / "label.nii.gz", labels)
+    (folder / "labels.json").write_text(json.dumps({**NAMES, "7": name}))
+    asked = QuestionSettings(min_voxels=20, relations=relations)
+    targets = {case.query.target for case in all_cases(NiftiDataset(str(folder), questions=asked))}
+    assert {"right kidney cyst", "left kidney"} < targets
+    assert targets.isdisjoint({"kidney with lesion", "kidney without lesion"})
+
+
+def test_a_growth_of_another_organ_is_no_lesion_of_a_kidney(folder):
+    (folder / "labels.json").write_text(json.dumps({**NAMES, "9": "right adrenal tumour"}))
+    targets = {c.query.target for c in all_cases(NiftiDataset(str(folder), questions=QuestionSettings(min_voxels=20)))}
+    assert "kidney with lesion" not in targets
+
+
 def test_one_kidney_has_no_relations(folder):
     save(folder / "scan" / "label.nii.gz", np.where(kidney_labels() == 3, 0, kidney_labels()).astype(np.uint8))
     targets = {

@@ -307,6 +307,19 @@ def test_decathlon_asks_for_an_organ_with_its_tumour(tmp_path):
     assert found["liver"].volume.modality == "CT"
 
 
+def test_a_growth_of_another_organ_stays_its_own_in_a_set_that_is_called_after_the_liver(tmp_path):
+    root = releases.write_decathlon(tmp_path, 1)
+    content = json.loads((root / "dataset.json").read_text())
+    content["labels"]["2"] = "Kidney_Tumor"
+    (root / "dataset.json").write_text(json.dumps(content))
+    whole = releases.phantoms(1, 0.0, seed=6)[0][1] == LABELS["liver"]
+    growth = releases.ball(whole, radius=4.0)
+    found = by_target(DecathlonDataset(str(root), **FEW))
+    assert set(found) == {"liver", "kidney tumour"}
+    np.testing.assert_array_equal(found["liver"].target, whole & ~growth)
+    np.testing.assert_array_equal(found["kidney tumour"].target, growth)
+
+
 @pytest.mark.parametrize("start", ["./", "../Task03_Liver/", "{folder}/"])
 def test_a_decathlon_list_may_write_its_paths_in_any_way(start, tmp_path):
     """Tools that copy the layout write whole paths; a table may hold these too."""

@@ -109,6 +109,19 @@ def test_a_label_of_another_target_is_told_by_the_other_rows(root):
 KIDNEYS = ((2, "right kidney"), (3, "left kidney"))
 
 
+def test_a_label_that_rows_only_say_to_be_absent_is_named(root):
+    """22 is a slip for 2: the right kidney is there, and the row would teach that it is not."""
+    rows = ["image,mask,label,target,absent", "a.nii.gz,a_label.nii.gz,2,kidney_right,no"]
+    rows += ["b.nii.gz,b_label.nii.gz,22,kidney_right,yes", "a.nii.gz,a_label.nii.gz,22,pelvic kidney,yes"]
+    (root / "absent.csv").write_text("\n".join(rows))
+    problems = NiftiDataset(str(root), str(root / "absent.csv")).find_problems()
+    assert [(name, Path(place).name) for name, place, _ in problems] == [("unseen_target", "absent.csv: row 3")]
+    assert problems[0][2] == (
+        "no row asks for the label 22 where it is shown, so nothing tells that it is that of 'right kidney'; check the "
+        "number"
+    )
+
+
 def test_columns_that_nothing_reads_are_named(root):
     found = check(root, f"{HEAD},verdict,comment\n{GOOD},corrected,fine\n")
     assert found == [("unread_column", "", "nothing reads the column 'verdict', 'comment'")]

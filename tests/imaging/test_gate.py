@@ -109,8 +109,10 @@ def test_nothing_at_the_path(tmp_path):
 
 def test_a_folder_and_a_pipe_are_no_scans(tmp_path):
     (tmp_path / "folder.nii").mkdir()
-    os.mkfifo(tmp_path / "pipe.nii")
-    for name, error in (("folder.nii", NoDicomError), ("pipe.nii", p.UnknownFormatError)):
+    pipes = ("pipe.nii", "pipe.zip", "pipe.dcm")
+    for name in pipes:
+        os.mkfifo(tmp_path / name)
+    for name, error in (("folder.nii", NoDicomError), *((name, p.UnknownFormatError) for name in pipes)):
         with pytest.raises(error) as caught:
             read_volume(tmp_path / name)
         check_sentence(caught.value, tmp_path / name)

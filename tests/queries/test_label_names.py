@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,15 @@ def test_the_nearest_file_counts(tmp_path):
     assert find_names_file(label) == tmp_path / "labels.json"
     (tmp_path / "a" / "b" / "labels.json").write_text("{}")
     assert find_names_file(label) == tmp_path / "a" / "b" / "labels.json"
+
+
+def test_a_relative_path_finds_the_names_that_the_whole_path_finds(tmp_path, monkeypatch):
+    """Folders above a label map are its own, and not those that the program was started in."""
+    label = tmp_path / "scans" / "a" / "label.nii.gz"
+    for folder in (label.parent, tmp_path / "work"):
+        folder.mkdir(parents=True)
+    (tmp_path / "scans" / "labels.json").write_text("{}")
+    (tmp_path / "work" / "labels.json").write_text("{}")
+    for start, path in ((label.parent, "label.nii.gz"), (tmp_path / "work", "../scans/a/label.nii.gz")):
+        monkeypatch.chdir(start)
+        assert find_names_file(Path(path)) == tmp_path / "scans" / "labels.json"

@@ -136,7 +136,8 @@ def _read_voxels(
 @contextmanager
 def _open_stream(path: Path) -> Iterator[BinaryIO]:
     file: Any = path.open("rb")
-    with io.BufferedReader(InflatedStream(file), _BUFFER) if is_gzipped(path) else file as stream:
+    opened: Any = io.BufferedReader(InflatedStream(file), _BUFFER) if is_gzipped(path) else file
+    with opened as stream:
         try:
             yield stream
         except zlib.error as error:
