@@ -47,6 +47,8 @@ _PLAIN_WORDS = (
     (r"\btumor\b", "tumour"),
     (r"\bvertebrae(?= [A-Z]\d)", "vertebra"),
 )
+_MARKED_SIDE = re.compile(r"(?:^\s*|[(\[,-]\s*)(left|right)(?:\s*[)\],-](?!(?:sided|to)\b)|\s*$)", re.IGNORECASE)
+"""A side between marks, as in ``Left-Kidney``, ``kidney (left)`` and ``kidney, left``."""
 
 
 class QueryBank:
@@ -164,12 +166,12 @@ def read_bank(path: Path) -> list[Query]:
 
 
 def target_name(label: str) -> str:
-    """Name of a target in plain words: ``kidney_left`` is the left kidney, ``vertebrae_L5`` the vertebra L5.
+    """Name of a target in plain words: ``kidney_left`` and ``Left-Kidney`` are the left kidney, ``vertebrae_L5`` is L5.
 
     Raises:
         QueryError: The name is empty.
     """
-    words = [word for word in re.split(r"[\s_]+", label) if word]
+    words = [word for word in re.split(r"[\s_]+", _MARKED_SIDE.sub(r" \1 ", label)) if word]
     if not words:
         raise QueryError("a target has an empty name; write what it is called")
     words = [word if re.fullmatch(r"[A-Z]\d+", word) else word.lower() for word in words]

@@ -138,6 +138,15 @@ def test_relational_and_side_kinds():
         ("  Urinary_Bladder ", "urinary bladder"),
         ("left kidney", "left kidney"),
         ("Brain tumor", "brain tumour"),
+        ("Left-Kidney", "left kidney"),
+        ("Right-Cerebellum-Cortex", "right cerebellum-cortex"),
+        ("kidney (left)", "left kidney"),
+        ("Kidney [RIGHT]", "right kidney"),
+        ("kidney, left", "left kidney"),
+        ("lung-left-upper-lobe", "left lung upper-lobe"),
+        ("left-sided mass", "left-sided mass"),
+        ("right-to-left shunt", "right-to-left shunt"),
+        ("ileft-over", "ileft-over"),
     ],
 )
 def test_target_names(label, name):
