@@ -372,10 +372,8 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "plateau_grpo_minus_centre": ("centre", "plateau_grpo"),
         "plateau_grpo_minus_plateau": ("plateau", "plateau_grpo"),
         "plateau_grpo_minus_rejection": ("plateau_rejection", "plateau_grpo"),
-        "look_bound_minus_plateau": ("plateau", "look_bound"),
+        "look_bound_minus_centre": ("centre", "look_bound"),
         "views_two_minus_one": ("views_one", "views_two"),
-        "views_two_minus_plateau": ("plateau", "views_two"),
-        "views_two_minus_plateau_sft": ("plateau_sft", "views_two"),
         "views_two_minus_centre": ("centre", "views_two"),
         "real_grpo_minus_same_sft": ("plateau_sft", "plateau_grpo"),
     }
