@@ -72,7 +72,9 @@ class Server:
 
     def list_answers(self):
         verdict = self.saved[-1][0] if self.saved else None
-        return [{"id": "b", "query": "the block", "scan_name": "a.nii", "verdict": verdict, "unfinished": False}]
+        row = {"query": "the block", "scan_name": "a.nii", "verdict": verdict, "unfinished": False}
+        damaged = {"id": "c", **row, "damage": "c_accepted.json: it holds no record"}
+        return [{"id": "b", **row, "damage": ""}, damaged]
 
     def open(self, answer_id):
         yield Progress("opening")
@@ -166,7 +168,7 @@ def test_an_answer_is_shown_moved_propagated_and_kept(panel):
     panel.remark.text = "one slice up"
     work(panel, panel._save, "corrected")
     assert panel.bench.client.saved == [("corrected", Anchor(6, FIRST.boxes_px), "one slice up")]
-    assert panel.answers.rows == [("the block | a.nii | corrected", "b")]
+    assert panel.answers.rows == [("the block | a.nii | corrected", "b"), ("the block | a.nii | damaged", "c")]
     assert len(nodes("vtkMRMLMarkupsROINode")) == len(nodes("vtkMRMLSegmentationNode")) == 1
     slicer.util.errorDisplay.assert_not_called()
 

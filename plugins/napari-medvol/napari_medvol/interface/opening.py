@@ -85,5 +85,5 @@ def save(client: Client, answer: Answer, verdict: str, anchor: Anchor, remark: s
 
 
 def _line(row: dict[str, Any]) -> str:
-    stands = row["verdict"] or ("a draft" if row["unfinished"] else "not read")
+    stands = "damaged" if row["damage"] else row["verdict"] or ("a draft" if row["unfinished"] else "not read")
     return f"{row['query']} | {row['scan_name']} | {stands}"
