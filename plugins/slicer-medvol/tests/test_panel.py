@@ -80,7 +80,9 @@ class Server:
         yield Progress("opening")
         current = self.saved[-1][1] if self.saved else FIRST
         original, state = (self._follow(anchor) for anchor in (FIRST, current))
-        return Answer(answer_id, "the block", scan(), "usual", original, state, "0", None, "", ("warning: x",), "", "")
+        return Answer(
+            answer_id, "the block", scan(), "usual", original, state, "0", None, "", 0, ("warning: x",), "", ""
+        )
 
     def open_scan(self, scan_id):
         yield Progress("opening")
