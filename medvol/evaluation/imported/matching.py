@@ -220,7 +220,7 @@ def _some(names: Iterable[str]) -> str:
 
 def _name_scan(key: str, patient: str, file: Path | None) -> list[str]:
     """What masks of the scan of a case may be called, the clearest name first."""
-    names = [] if file is None else [stem(file.name), stem(file.name).removesuffix(_FIRST_CHANNEL), file.parent.name]
+    names = [key] if file is None else [stem(file.name), stem(file.name).removesuffix(_FIRST_CHANNEL), file.parent.name]
     return [name for name in (*names, patient, key) if name]
 
 
