@@ -283,17 +283,7 @@ def make_cell(
     phrasing_of: Callable[[CaseScore], str] = phrasing_of,
 ) -> Cell:
     """Sum an evaluation up; several cases of one patient, target and phrasing are averaged."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for score in scores:
-        phrasings = found.setdefault(score.patient_id, {}).setdefault(score.target, {})
-        phrasings.setdefault(phrasing_of(score), []).append(score.dsc)
-    dsc = {
-        patient: {
-            target: {phrasing: round(float(np.mean(values)), 4) for phrasing, values in phrasings.items()}
-            for target, phrasings in targets.items()
-        }
-        for patient, targets in found.items()
-    }
+    dsc = average((score.patient_id, score.target, phrasing_of(score), score.dsc) for score in scores)
     means = {
         "format_rate": float(np.mean([score.parsed for score in scores])),
         "key_slice": float(np.mean([score.key_slice_score for score in scores])),
@@ -302,6 +292,20 @@ def make_cell(
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kept = {name: round(value, 4) for name, value in means.items()}
     return Cell(row, seed, steps, round(cpu_s, 1), kept, dsc, device)
+
+
+def average(scores: Iterable[tuple[str, str, str, float]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean DSC by patient, target and phrasing, from those three and the DSC of every case."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for patient, target, phrasing, dsc in scores:
+        found.setdefault(patient, {}).setdefault(target, {}).setdefault(phrasing, []).append(dsc)
+    return {
+        patient: {
+            target: {phrasing: round(float(np.mean(values)), 4) for phrasing, values in phrasings.items()}
+            for target, phrasings in targets.items()
+        }
+        for patient, targets in found.items()
+    }
 
 
 def write_cell(cell: Cell, folder: Path) -> None:

@@ -233,7 +233,7 @@ ROWS = {
     "plateau_sft": Row("plateau + as much SFT, best by validation", "plateau", sft(0, 0, 2e-4), patience=GENTLE),
     "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
     "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
-    "look_bound": Row("first look of the plateau, then the true anchor", model="plateau", looks=2, bound=True),
+    "look_bound": Row("first look of the plateau, then the true anchor", model="plateau", bound=True),
     "views_one": Row(
         "plateau + SFT on whole scans and views, one look", "plateau", sft(0, 0, 5e-4), patience=LOOKS, views=0.25
     ),
@@ -319,10 +319,8 @@ def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:
         model, steps, seconds = model_of(name, fold, options)
         policy = TinyPolicy(model=str(model))
     chosen = split(fold)[1 if options.split == "val" else 2]
-    cases, propagator = (
-        read_cases(chosen[:1] if options.quick else chosen, "held_out", options),
-        make_propagator(options),
-    )
+    cases = read_cases(chosen[:1] if options.quick else chosen, "held_out", options)
+    propagator = make_propagator(options)
     if row.bound:
         return bound_cell(name, fold, policy, propagator, cases)
     if row.looks == 2:

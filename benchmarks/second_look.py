@@ -30,6 +30,7 @@ from cells import (
     RESULTS,
     Cell,
     add_options,
+    average,
     be_quiet,
     differences,
     evaluate,
@@ -205,18 +206,10 @@ def score_masks(
 ) -> Cell:
     """A cell of the masks that are made from first answers."""
     start = time.process_time()
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for case, first in asked:
-        phrasing = PHRASINGS[case.query.held_out]
-        score = dice(make(case, first), require(case))
-        found.setdefault(case.patient_id, {}).setdefault(case.query.target, {}).setdefault(phrasing, []).append(score)
-    dsc = {
-        patient: {
-            target: {phrasing: round(float(np.mean(values)), 4) for phrasing, values in phrasings.items()}
-            for target, phrasings in targets.items()
-        }
-        for patient, targets in found.items()
-    }
+    dsc = average(
+        (case.patient_id, case.query.target, PHRASINGS[case.query.held_out], dice(make(case, first), require(case)))
+        for case, first in asked
+    )
     return Cell(name, seed, 0, round(time.process_time() - start, 1), {}, dsc)
 
 

@@ -166,7 +166,7 @@ def read_bank(path: Path) -> list[Query]:
 
 
 def target_name(label: str) -> str:
-    """Name of a target in plain words: ``kidney_left`` and ``Left-Kidney`` are the left kidney, ``vertebrae_L5`` is L5.
+    """Name of a target in plain words: ``kidney_left`` and ``Left-Kidney`` are one; ``vertebrae_L5`` the vertebra L5.
 
     Raises:
         QueryError: The name is empty.
