@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
 from medvol.checking.findings import CheckReport, Finding, Fingerprint
 from medvol.checking.fingerprint import Thumbnail, find_matches
 from medvol.checking.label_maps import check_labels, find_scan
-from medvol.checking.scans import FileReport, check_scan
+from medvol.checking.scans import check_scan
 from medvol.core.errors import DatasetError, ScanError
 from medvol.core.types import Volume
 from medvol.imaging.file_names import is_scan, stem
@@ -28,18 +27,21 @@ def check_files(files: list[Path], hear: Callable[[Path], None] = lambda path: N
     """
     findings: list[Finding] = []
     fingerprints: list[Fingerprint] = []
+    named: dict[Path, dict[int, str]] = {}
     shown: dict[Path, set[str]] = defaultdict(set)
     looks: list[tuple[str, Thumbnail]] = []
     for path, scan in _pair(files):
-        report, names_problem = _check_one(path, scan)
         names_file = None if scan is None else find_names_file(path)
-        if names_file is not None and report.fingerprint:
+        names, names_problem = _read_names(names_file)
+        report = check_scan(path) if scan is None else check_labels(path, _read(scan), names)
+        if names_file is not None and names is not None and report.fingerprint:
+            named[names_file] = names
             shown[names_file] |= report.fingerprint.label_ml.keys()
         findings += [*([names_problem] if names_problem and names_problem not in findings else []), *report.findings]
         fingerprints += [report.fingerprint] if report.fingerprint else []
         looks += [(str(path), report.thumbnail)] if report.thumbnail else []
         hear(path)
-    findings += [*_find_unshown(shown), *_find_copies(fingerprints, looks)]
+    findings += [*_find_unshown(named, shown), *_find_copies(fingerprints, looks)]
     return CheckReport(tuple(findings), tuple(fingerprints))
 
 
@@ -53,16 +55,8 @@ def _pair(files: list[Path]) -> list[tuple[Path, Path | None]]:
     ]
 
 
-def _check_one(path: Path, scan: Path | None) -> tuple[FileReport, Finding | None]:
-    if scan is None:
-        return check_scan(path), None
-    names, problem = _read_names(path)
-    return check_labels(path, _read(scan), names), problem
-
-
-def _read_names(path: Path) -> tuple[dict[int, str] | None, Finding | None]:
-    """Names of the labels of a map; none, or a finding when they cannot be read."""
-    file = find_names_file(path)
+def _read_names(file: Path | None) -> tuple[dict[int, str] | None, Finding | None]:
+    """Names of labels; none without a file, and a finding when it cannot be read."""
     if file is None:
         return None, None
     try:
@@ -79,14 +73,12 @@ def _read(path: Path) -> Volume | None:
         return None
 
 
-def _find_unshown(shown: Mapping[Path, set[str]]) -> Iterator[Finding]:
+def _find_unshown(named: Mapping[Path, Mapping[int, str]], shown: Mapping[Path, set[str]]) -> Iterator[Finding]:
     """Labels of a file of names that none of its label maps holds: one of the two is often a slip."""
-    for file, held in shown.items():
-        with suppress(DatasetError):  # what cannot be read was found before
-            names = read_label_names(file)
-            unshown = ", ".join(f"{label} ({name!r})" for label, name in names.items() if name not in held)
-            if held and unshown:
-                yield Finding("unseen_target", str(file), f"no label map that was read holds the label {unshown:.300}")
+    for file, names in named.items():
+        unshown = ", ".join(f"{label} ({name!r})" for label, name in names.items() if name not in shown[file])
+        if shown[file] and unshown:
+            yield Finding("unseen_target", str(file), f"no label map that was read holds the label {unshown:.300}")
 
 
 def _find_copies(fingerprints: list[Fingerprint], looks: list[tuple[str, Thumbnail]]) -> Iterator[Finding]:
