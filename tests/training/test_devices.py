@@ -11,8 +11,6 @@ from device_runs import FAULTY, TINY, Run, medvol, phantoms, write
 from medvol.cli import main
 from medvol.training.checkpoint import load_policy
 
-MOST_SECONDS = 60
-
 SFT = {
     "class_path": "ScratchModule",
     "init_args": {
@@ -75,7 +73,7 @@ def evaluation(tmp_path, site, monkeypatch):
         if devices > 1:
             return medvol(*command, devices=devices, site=site), folder
         monkeypatch.syspath_prepend(str(site))
-        return Run(main([str(word) for word in command]), [], 0.0), folder
+        return Run(main([str(word) for word in command]), []), folder
 
     return run
 
@@ -103,7 +101,6 @@ def test_a_case_that_one_process_cannot_read_ends_all_with_one_sentence(evaluati
     done, folder = evaluation("test", 2, broken=broken)
     assert done.code == 2
     assert done.lines == [f"medvol: cube {broken} is lost; find it"]
-    assert done.seconds < MOST_SECONDS
     assert not (folder / "evaluation.json").exists()
 
 
