@@ -208,7 +208,7 @@ class Propagator(Component):
         Args:
             volume: The scan.
             evidence: Anchor; an absent one gives an empty mask.
-            z_range: Half-open range of slices that may be filled; the whole volume when None.
+            z_range: Half-open range of slices to fill, which may reach beyond the volume; the whole volume when None.
 
         Returns:
             Mask (Z, Y, X) bool on the volume's grid, the union over the boxes, False outside ``z_range``.

@@ -64,11 +64,12 @@ def check_overlaps_boxes(propagator: Propagator) -> None:
 
 
 def check_z_range(propagator: Propagator) -> None:
-    """Nothing is filled outside a half-open range of slices, with the key slice in it or not."""
+    """Nothing is filled outside a half-open range of slices, with the key slice in it or not, in the volume or not."""
     volume, evidence = _question()
-    key = evidence.key_slice
+    key, depth = evidence.key_slice, volume.shape[0]
     assert key is not None
-    for z_range in ((key - 1, key + 1), (key + 1, key + 3), (0, volume.shape[0])):
+    within = ((key - 1, key + 1), (key + 1, key + 3), (0, depth))
+    for z_range in (*within, (-key, key + 1), (key, depth + key), (-key, -1), (depth, depth + key)):
         mask = propagator.propagate(volume, evidence, z_range)
         _require_form(mask, volume)
         outside = [z for z in np.flatnonzero(mask.any(axis=(1, 2))).tolist() if not z_range[0] <= z < z_range[1]]

@@ -99,6 +99,17 @@ class Inclusive(ExtrudePropagator):
         return super().propagate(volume, evidence, z_range and (z_range[0], z_range[1] + 1))
 
 
+class Wrapping(ExtrudePropagator):
+    """Counts a range below the first slice from the last one."""
+
+    def propagate(self, volume, evidence, z_range=None):
+        mask = super().propagate(volume, evidence)
+        first, last = (0, len(mask)) if z_range is None else (max(0, z_range[0]), z_range[1])
+        kept = np.zeros_like(mask)
+        kept[first:last] = mask[first:last]
+        return kept
+
+
 class Drifting(ExtrudePropagator):
     """Fills less each time."""
 
@@ -223,6 +234,7 @@ BROKEN = [
     (checks.check_absent_is_empty, Inventive()),
     (checks.check_overlaps_boxes, Transposed()),
     (checks.check_z_range, Inclusive()),
+    (checks.check_z_range, Wrapping()),
     (checks.check_deterministic, Drifting()),
     (checks.check_many_equals_single, Mixing()),
     (checks.check_many_equals_single, Losing()),
