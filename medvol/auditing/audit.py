@@ -13,9 +13,10 @@ from medvol.auditing.perfect_propagator import PerfectPropagator
 from medvol.auditing.ranks import HONEST, TOTAL, TRUTH, Rank, RewardAudit, State
 from medvol.auditing.several_anchors import SEVERAL_EXPLOITS, SEVERAL_PERTURBATIONS
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.roles import Aspect, CaseDataset, Propagator, RewardTerm
 from medvol.core.types import Case, Completion, Rollout, require_target
+from medvol.guarding.cases import count_cases, list_volumes, look_up
 from medvol.rollouts.completions import read_completion
 from medvol.rollouts.scorer import RewardScorer
 from medvol.terminal.progress import counted
@@ -57,11 +58,12 @@ def audit_rewards(
         RewardError: A term failed, or its score is NaN or outside [0, 1].
     """
     scorer = RewardScorer(rewards, weights)
-    require_least(1, max_anchors=max_anchors)
-    questions = default_cases(max_anchors) if cases is None else [cases[index] for index in range(len(cases))]
-    if not questions:
+    require_whole(1, max_anchors=max_anchors)
+    questions = default_cases(max_anchors) if cases is None else cases
+    count = count_cases(questions)
+    if not count:
         raise ConfigError("there is no case to audit the rewards on; give at least one")
-    told = counted(_scenes(questions, list(scorer.terms.values()), max_anchors), "auditing", len(questions), "cases")
+    told = counted(_scenes(questions, list(scorer.terms.values()), max_anchors), "auditing", count, "cases")
     marked = [_mark(scene, scorer, propagator) for scene in told]
     judged = _judged(scorer, marked)
     ranks = [rank for scene in marked for rank in scene.ranks(judged)]
@@ -77,16 +79,31 @@ def default_cases(max_anchors: int = 1) -> list[Case]:
     return [make_case(8), make_case(12), *make_organ_cases(), *scattered]
 
 
-def _scenes(cases: Sequence[Case], rewards: Sequence[RewardTerm], max_anchors: int) -> Iterator[Scene]:
+def _scenes(
+    questions: Sequence[Case] | CaseDataset, rewards: Sequence[RewardTerm], max_anchors: int
+) -> Iterator[Scene]:
     """The truth in the terms' own coordinates and boxes; other targets are those of the same volume."""
     step = max(int(getattr(term, "coordinate_step", 1)) for term in rewards)
     split_boxes = all(getattr(term, "split_boxes", True) for term in rewards)
-    for case in cases:
-        target = require_target(case)
-        key = case.volume.volume_id
-        same = [require_target(other) for other in cases if key and other.volume.volume_id == key]
-        others = [mask for mask in same if mask.any() and not (mask & target).any()]
-        yield Scene(case, others, step, split_boxes, max_anchors)
+    for cases in _read_by_volume(questions):
+        targets = [require_target(case) for case in cases]
+        for case, target in zip(cases, targets, strict=True):
+            others = [mask for mask in targets if mask.any() and not (mask & target).any()]
+            yield Scene(case, others, step, split_boxes, max_anchors)
+        del cases, targets, case, target, others  # the next volume is read when this one is let go
+
+
+def _read_by_volume(questions: Sequence[Case] | CaseDataset) -> Iterator[list[Case]]:
+    """The cases of one volume after those of another one, so that a data set is not in memory as a whole."""
+    if isinstance(questions, CaseDataset):
+        keys = list_volumes(questions)
+    else:
+        keys = [look_up(questions, index).volume.volume_id for index in range(len(questions))]
+    places: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        places.setdefault(key or f"case {index}", []).append(index)
+    for same in places.values():
+        yield [look_up(questions, index) for index in same]
 
 
 @dataclass(frozen=True)
@@ -178,7 +195,7 @@ def _judged(scorer: RewardScorer, marked: Sequence[_Marked]) -> dict[str, frozen
     terms = [term for term in marked[0].scores[TRUTH] if term != TOTAL]
     judged = {}
     for name in terms:
-        declared = scorer.terms[name].judges
+        declared = scorer.claims[name].judges
         judged[name] = frozenset(_reacts(name, marked)) if declared is None else declared
     if len(terms) > 1:
         judged[TOTAL] = frozenset().union(*(judged[name] for name in terms if scorer.weights[name] > 0))

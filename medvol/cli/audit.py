@@ -16,7 +16,7 @@ from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
 from medvol.cli.settings import FILE_SUFFIXES, read_model_settings
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.registry import REWARDS
 from medvol.core.roles import CaseDataset, Propagator, RewardTerm
 from medvol.guarding.cases import count_cases, look_up
@@ -63,7 +63,7 @@ def require_audit(options: Namespace) -> None:
     for name in ("num_cases", "max_anchors", "cases", "propagator"):
         if options.get(name) is not None and not options.audit:
             raise ConfigError(f"--{name} is about the audit of rewards; add --audit, or leave it out")
-    require_least(1, num_cases=options.num_cases, max_anchors=options.max_anchors)
+    require_whole(1, num_cases=options.num_cases, max_anchors=options.max_anchors)
     if options.num_cases is not None and options.get("cases") is None:
         raise ConfigError("--num_cases is about the data set of --cases; add that, or leave --num_cases out")
 

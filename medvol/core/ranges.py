@@ -22,7 +22,7 @@ def require_coordinate_step(step: int) -> None:
         raise ConfigError(f"coordinate_step is {step!r}; it must be one of {', '.join(map(str, _COORDINATE_STEPS))}")
 
 
-def require_least(least: float, group: str = "", /, **settings: float | None) -> None:
+def require_least(least: float, group: str = "", /, **settings: Any) -> None:
     """Refuse settings below a limit; None stands for no setting.
 
     Args:
@@ -34,8 +34,8 @@ def require_least(least: float, group: str = "", /, **settings: float | None) ->
         ConfigError: The first setting that is below it, or no number at all.
     """
     for name, value in settings.items():
-        if value is not None and not value >= least:
-            raise ConfigError(f"{_key(group, name)} is {value}; it must be {least:g} or more")
+        if value is not None and not (_is_number(value, Real) and value >= least):
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it must be {least:g} or more")
 
 
 def require_choice(choices: Any, group: str = "", /, **settings: str) -> None:
@@ -54,7 +54,7 @@ def require_choice(choices: Any, group: str = "", /, **settings: str) -> None:
             raise ConfigError(f"{_key(group, name)} is {value!r}; it is one of {', '.join(get_args(choices))}")
 
 
-def require_finite(group: str = "", /, **settings: float) -> None:
+def require_finite(group: str = "", /, **settings: Any) -> None:
     """Refuse settings that are infinite, or no number at all.
 
     Args:
@@ -65,28 +65,12 @@ def require_finite(group: str = "", /, **settings: float) -> None:
         ConfigError: The first setting that is.
     """
     for name, value in settings.items():
-        if not isfinite(value):
-            raise ConfigError(f"{_key(group, name)} is {value}; it must be a finite number")
-
-
-def require_number(group: str = "", /, **settings: Any) -> None:
-    """Refuse settings that are no finite numbers, whatever else a program gives.
-
-    Args:
-        group: Key of the group that holds the settings; empty when they stand alone.
-        settings: Values by name.
-
-    Raises:
-        ConfigError: The first setting that is.
-    """
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
+        if not (_is_number(value, Real) and isfinite(value)):
             raise ConfigError(f"{_key(group, name)} is {value!r}; it must be a finite number")
-    require_finite(group, **settings)
 
 
 def require_whole(least: int, group: str = "", /, **settings: Any) -> None:
-    """Refuse settings that are no whole numbers from a limit on.
+    """Refuse settings that are no whole numbers from a limit on; None stands for no setting.
 
     Args:
         least: The limit.
@@ -97,11 +81,11 @@ def require_whole(least: int, group: str = "", /, **settings: Any) -> None:
         ConfigError: The first setting that is.
     """
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        if value is not None and not (_is_number(value, Integral) and value >= least):
             raise ConfigError(f"{_key(group, name)} is {value!r}; it must be a whole number, {least} or more")
 
 
-def require_share(group: str = "", /, **settings: float) -> None:
+def require_share(group: str = "", /, **settings: Any) -> None:
     """Refuse settings outside [0, 1].
 
     Args:
@@ -112,8 +96,13 @@ def require_share(group: str = "", /, **settings: float) -> None:
         ConfigError: The first setting that is.
     """
     for name, value in settings.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{_key(group, name)} is {value}; it is a share, from 0 to 1")
+        if not (_is_number(value, Real) and 0 <= value <= 1):
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it is a share, from 0 to 1")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """A number of a kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _key(group: str, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvol.core.ranges import require_least, require_number, require_whole
+from medvol.core.ranges import require_finite, require_least, require_whole
 
 _COOLEST = 1e-6
 """Lowest temperature above 0; scores are divided by it."""
@@ -28,7 +28,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_number("sampling", temperature=self.temperature)
+        require_finite("sampling", temperature=self.temperature)
         if self.temperature:
             require_least(_COOLEST, "sampling", temperature=self.temperature)
         require_whole(1, "sampling", max_new_tokens=self.max_new_tokens)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError, DatasetError
 from medvol.core.last_used import LastUsed
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query, Volume
@@ -77,8 +77,8 @@ class DeformedDataset(CaseDataset):
         questions: PhrasingSettings = PhrasingSettings(),
         cache: CacheSettings = CacheSettings(scans=16),
     ) -> None:
-        require_least(1, num_volumes=num_volumes)
-        require_least(0, seed=seed)
+        require_whole(1, num_volumes=num_volumes)
+        require_whole(0, seed=seed)
         if len(shape) != 3 or min(shape) < 2:
             raise ConfigError(f"shape is (Z, Y, X) with at least 2 voxels a side; got {tuple(shape)}")
         repeated = [name for name in targets or [] if (targets or []).count(name) > 1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
 from medvol.core.last_used import LastUsed
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query, Volume
@@ -107,7 +107,7 @@ class PhantomDataset(CaseDataset):
             raise ConfigError("cache.folder does not work with phantoms, which are drawn; leave it out")
         self.split = split
         self.num_volumes = num_volumes
-        require_least(0, seed=seed)
+        require_whole(0, seed=seed)
         self.seed = seed
         self.shape = (shape[0], shape[1], shape[2])
         self.lesion_share = lesion_share

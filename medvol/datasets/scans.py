@@ -16,7 +16,7 @@ import numpy as np
 from medvol.core.errors import ConfigError, DatasetError, MedvolError
 from medvol.core.last_used import LastUsed
 from medvol.core.notices import tell_once
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Modality, Query
@@ -89,7 +89,7 @@ class ScanDataset(CaseDataset):
             raise ConfigError(f"split is one of {', '.join(get_args(Split))}; got {split!r}")
         self.root = root
         self.split = split
-        require_least(0, seed=seed)
+        require_whole(0, seed=seed)
         self.seed = seed
         self.patients = patients
         self.questions = questions

@@ -16,7 +16,7 @@ import numpy as np
 from medvol.core.errors import ConfigError
 from medvol.core.last_used import LastUsed
 from medvol.core.looks import Region
-from medvol.core.ranges import require_finite, require_least
+from medvol.core.ranges import require_finite, require_least, require_whole
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Evidence, Volume, require_target
@@ -79,7 +79,8 @@ class SecondLookDataset(CaseDataset):
         shift_mm: float = 5.0,
         seed: int = 0,
     ) -> None:
-        require_least(0, "SecondLookDataset", views=views, companions=companions, shift_mm=shift_mm, seed=seed)
+        require_whole(0, "SecondLookDataset", companions=companions, seed=seed)
+        require_least(0, "SecondLookDataset", views=views, shift_mm=shift_mm)
         require_finite("SecondLookDataset", views=views, shift_mm=shift_mm)
         if not 0 <= jitter < 0.5:
             raise ConfigError(f"jitter is a share of a box's side, from 0 to below 0.5; got {jitter}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_choice, require_finite, require_least
+from medvol.core.ranges import require_choice, require_finite, require_least, require_whole
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
 from medvol.rollouts.samples import require_samples
@@ -66,11 +66,11 @@ class EvaluationSettings:
         require_choice(LesionTargets, "evaluation", lesions=self.lesions)
         if self.surface is not None:
             require_choice(SurfaceKind, "evaluation", surface=self.surface)
-        require_least(1, "evaluation", max_new_tokens=self.max_new_tokens)
+        require_whole(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
         require_finite("evaluation", tolerance_mm=self.tolerance_mm)
         require_samples(self.samples, "evaluation.samples")
-        require_least(0, "evaluation", headroom=self.headroom)
+        require_whole(0, "evaluation", headroom=self.headroom)
         if self.headroom == 1 or (self.headroom and not self.error_budget):
             raise ConfigError(
                 f"evaluation.headroom is {self.headroom} and evaluation.error_budget is {self.error_budget}; the "

@@ -23,8 +23,8 @@ def look_up(dataset: CaseDataset | Sequence[Case], index: int) -> Case:
         return read_case(dataset[index], index)
 
 
-def count_cases(dataset: CaseDataset) -> int:
-    """How many cases a data set has.
+def count_cases(dataset: CaseDataset | Sequence[Case]) -> int:
+    """How many cases a data set has, or a list of them.
 
     Raises:
         DatasetError: It failed.

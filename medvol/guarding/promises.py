@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from itertools import combinations
 from numbers import Real
 
 import numpy as np
@@ -57,26 +58,23 @@ def _check_completion(completion: object) -> None:
         )
 
 
-def own_mask(mask: object, volume: Volume) -> Mask:
-    """A mask of the right form; copied where it is not the propagator's to give, as a view of the volume is not."""
-    if not isinstance(mask, np.ndarray) or mask.shape != volume.shape or mask.dtype != np.bool_:
-        raise BreachError(
-            f"returned {form_of(mask)}; a mask is a NumPy array of bool of shape {volume.shape}: run "
-            "medvol.testing.check_propagator on it"
-        )
-    voxels = vars(volume).get("voxels")
-    borrowed = isinstance(voxels, np.ndarray) and np.may_share_memory(mask, voxels)
-    plain = mask.flags.writeable and type(mask) is np.ndarray and not borrowed
-    return mask if plain else np.array(mask, subok=False)
-
-
 def own_masks(masks: object, count: int, volume: Volume) -> list[Mask]:
-    """One mask for each anchor, each as from ``own_mask``."""
+    """One mask for each anchor, copied: a propagator may write to what it handed out when it is called again."""
     if not isinstance(masks, list | tuple) or len(masks) != count:
         raise BreachError(
             f"returned {form_of(masks)} for {count} anchors; propagate_many returns one mask each in a list"
         )
-    return [own_mask(mask, volume) for mask in masks]
+    for mask in masks:
+        if not isinstance(mask, np.ndarray) or mask.shape != volume.shape or mask.dtype != np.bool_:
+            raise BreachError(
+                f"returned {form_of(mask)}; a mask is a NumPy array of bool of shape {volume.shape}: run "
+                "medvol.testing.check_propagator on it"
+            )
+    if any(np.may_share_memory(one, other) for one, other in combinations(masks, 2)):
+        raise BreachError(
+            "returned one array for several anchors, which holds the last mask alone; return a new one each"
+        )
+    return [np.array(mask, subok=False) for mask in masks]
 
 
 def read_case(case: object, index: int) -> Case:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
 from medvol.core.prompts import Prompt, PromptTemplate
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.roles import Policy
 from medvol.core.specs import identify_component
 from medvol.core.types import Completion, Sampling
@@ -60,7 +60,7 @@ class EndpointPolicy(Policy):
         if not model.strip():
             raise ConfigError("model is empty; give the name under which the server has the model")
         require_units(box_units)
-        require_least(1, max_new_tokens=max_new_tokens)
+        require_whole(1, max_new_tokens=max_new_tokens)
         self.url = url
         self.model = model
         self.key_variable = key_variable

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medvol.core.atomic_files import file_sha256
 from medvol.core.devices import AUTO, find_device, require_device
 from medvol.core.errors import ConfigError, PropagationError
-from medvol.core.ranges import require_choice, require_least
+from medvol.core.ranges import require_choice, require_whole
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
@@ -102,7 +102,7 @@ class MedSAM2Propagator(Propagator, WeightsConverter):
         require_choice(SeriesLength, series=series)
         require_choice(Precision, precision=precision)
         require_choice(Rounding, cache_precision=cache_precision)
-        require_least(1, tracks_at_once=tracks_at_once)
+        require_whole(1, tracks_at_once=tracks_at_once)
         if image_size is not None and (image_size < 32 or image_size % 32):
             raise ConfigError(f"image_size is {image_size}; it must be a multiple of 32")
         self.checkpoint = checkpoint

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.metrics import slice_areas
-from medvol.core.ranges import require_choice, require_least
+from medvol.core.ranges import require_choice, require_whole
 from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
@@ -58,7 +58,7 @@ class AxialReward(AnchoredReward):
 
     def __init__(self, normalise: Yardstick = "volume", delta: int = 5) -> None:
         require_choice(Yardstick, normalise=normalise)
-        require_least(0, delta=delta)
+        require_whole(0, delta=delta)
         self.normalise = normalise
         self.delta = delta
 

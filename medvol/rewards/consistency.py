@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.metrics import dice
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_share, require_whole
 from medvol.core.roles import Aspect, Need
 from medvol.rewards.anchored import Anchor, AnchoredReward
 
@@ -61,7 +61,7 @@ class ConsistencyReward(AnchoredReward):
     judges: ClassVar[frozenset[Aspect]] = frozenset({"mask"})
 
     def __init__(self, delta: int | None = 5, both_empty: float = 0.0) -> None:
-        require_least(0, delta=delta)
+        require_whole(0, delta=delta)
         require_share(both_empty=both_empty)
         self.delta = delta
         self.both_empty = both_empty

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvol.core.ranges import require_choice, require_coordinate_step, require_least
+from medvol.core.ranges import require_choice, require_coordinate_step, require_whole
 from medvol.core.roles import Aspect, Need
 from medvol.grounding.anchors import label_anchor
 from medvol.grounding.boxes import matched_iou, tight_boxes, to_norm
@@ -63,7 +63,7 @@ class SpatialReward(AnchoredReward):
         num_slices: int = 64,
     ) -> None:
         require_choice(TrueBoxes, boxes_of=boxes_of)
-        require_least(1, num_slices=num_slices)
+        require_whole(1, num_slices=num_slices)
         require_coordinate_step(coordinate_step)
         self.boxes_of = boxes_of
         self.split_boxes = split_boxes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +9,10 @@ from itertools import islice
 from typing import Any
 
 from medvol.core.errors import ConfigError
+from medvol.core.ranges import require_finite, require_least
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.types import Case, Rollout, Volume
+from medvol.guarding.claims import read_claims
 from medvol.guarding.guard import score_terms
 from medvol.rollouts.failures import warn_of_failures
 from medvol.rollouts.groups import Group, RewardBreakdown
@@ -32,22 +33,20 @@ class RewardScorer:
     Raises:
         ConfigError: No weight is above 0, a weight is below 0 or no number, there is no term of a name, or something
             else than rewards is given.
+        InvalidComponentError: What a term says that it reads or judges is not what a reward may say.
     """
 
     def __init__(self, rewards: Iterable[RewardTerm], weights: Mapping[str, float] | None = None) -> None:
         self.terms = _name_terms(_list_terms(rewards))
-        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.terms}
-        for name in weights or {}:
-            if name not in self.terms:
-                raise ConfigError(f"reward_weights names {name!r}; the rewards are {', '.join(self.terms)}")
-        _require_weights(self.weights)
-        weighted = [term for name, term in self.terms.items() if self.weights[name] > 0]
-        reading = [term.mask_delta for term in weighted if "mask" in term.needs]
+        self.weights = _weigh(self.terms, weights)
+        self.claims = {name: read_claims(term) for name, term in self.terms.items()}
+        """What each term says that it reads and judges."""
+        reading = [said.mask_delta for name, said in self.claims.items() if self.weights[name] and "mask" in said.needs]
         self.needs_mask = bool(reading)
         """True when a weighted term reads the propagated mask."""
         self.delta = None if None in reading else max((d for d in reading if d is not None), default=0)
         """Slices on either side of the key slice that weighted terms read of the mask; None for the whole volume."""
-        self._scored = {name: term for name, term in self.terms.items() if self.weights[name] > 0 or self._covers(term)}
+        self._scored = {name: term for name, term in self.terms.items() if self.weights[name] > 0 or self._covers(name)}
 
     def score(self, rollout: Rollout, case: Case) -> RewardBreakdown:
         """Score one rollout.
@@ -102,11 +101,12 @@ class RewardScorer:
         rows = iter([scored[place] for place in range(len(asked))])
         return [_close(group, list(islice(rows, len(group.rollouts)))) for group in groups]
 
-    def _covers(self, term: RewardTerm) -> bool:
-        """True when what is propagated for the weighted terms is all that this term reads."""
-        if "mask" not in term.needs:
+    def _covers(self, name: str) -> bool:
+        """True when what is propagated for the weighted terms is all that a term reads."""
+        said = self.claims[name]
+        if "mask" not in said.needs:
             return True
-        within = term.mask_delta is not None and self.delta is not None and term.mask_delta <= self.delta
+        within = said.mask_delta is not None and self.delta is not None and said.mask_delta <= self.delta
         return self.needs_mask and (self.delta is None or within)
 
 
@@ -138,9 +138,16 @@ def _name_terms(rewards: Sequence[RewardTerm]) -> dict[str, RewardTerm]:
     return terms
 
 
-def _require_weights(weights: dict[str, float]) -> None:
-    for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ConfigError(f"the weight of {name} is {weight}; weights are numbers of at least 0")
+def _weigh(terms: Mapping[str, RewardTerm], given: Any) -> dict[str, float]:
+    """Weight of each term."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"reward_weights is {given!r:.80}; it is a mapping of the names of rewards to numbers")
+    for name, weight in (given or {}).items():
+        if name not in terms:
+            raise ConfigError(f"reward_weights names {name!r}; the rewards are {', '.join(terms)}")
+        require_finite(**{f"the weight of {name}": weight})
+        require_least(0, **{f"the weight of {name}": weight})
+    weights = {name: float((given or {}).get(name, 1.0)) for name in terms}
     if not any(weights.values()):
         raise ConfigError("no reward has a weight above 0, so nothing could be learned; give at least one")
+    return weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def check_mask_form(propagator: Propagator) -> None:
 
 
 def check_mask_is_its_own(propagator: Propagator) -> None:
-    """The mask is no view of the volume, and whoever gets it may write to it without changing the next one."""
+    """The mask is no view of the volume, and neither the next call nor whoever writes to it changes another one."""
     volume, evidence = _question()
     mask = propagator.propagate(volume, evidence)
     _require_form(mask, volume)
@@ -36,6 +37,9 @@ def check_mask_is_its_own(propagator: Propagator) -> None:
     shared = np.shares_memory(mask, volume.voxels)
     require(not shared, "a mask in memory of its own", "a view of volume.voxels", "return an array of its own")
     before = mask.copy()
+    following = propagator.propagate(volume, _shifted(evidence))
+    apart = np.array_equal(before, mask) and not np.shares_memory(mask, following)
+    require(apart, "the first mask as it was after the next call", "an array used again", "return a new one each time")
     mask[:] = ~mask
     same = np.array_equal(before, propagator.propagate(volume, evidence))
     require(same, "the same mask after the first one was written to", "another one", "return a copy of what is kept")
@@ -88,11 +92,11 @@ def check_deterministic(propagator: Propagator) -> None:
 def check_many_equals_single(propagator: Propagator) -> None:
     """Several anchors at once give what each gives alone."""
     volume, evidence = _question()
-    assert evidence.key_slice is not None
-    others = [Evidence(None, np.empty((0, 4))), Evidence(evidence.key_slice - 1, evidence.boxes + 1)]
-    anchors = [evidence, *others, evidence]
+    anchors = [evidence, Evidence(None, np.empty((0, 4))), _shifted(evidence), evidence]
     together = propagator.propagate_many(volume, anchors)
     _require_count(together, len(anchors))
+    shared = any(np.may_share_memory(one, other) for one, other in combinations(together, 2))
+    require(not shared, "each mask in memory of its own", "one array for several anchors", "return a new one each")
     for i, (mask, anchor) in enumerate(zip(together, anchors, strict=True)):
         alone = propagator.propagate(volume, anchor)
         require(np.array_equal(mask, alone), f"mask {i} as alone", "another one", "keep anchors apart")
@@ -215,6 +219,12 @@ def _question(
     """A volume with a bright target, and the target's anchor."""
     volume = make_volume(shape, spacing, size_px, seed=seed)
     return volume, label_anchor(make_target(shape, size_px), rule="largest")
+
+
+def _shifted(evidence: Evidence) -> Evidence:
+    """Another anchor that hits the target."""
+    assert evidence.key_slice is not None
+    return Evidence(evidence.key_slice - 1, evidence.boxes + 1)
 
 
 def _require_form(mask: NDArray[np.bool_], volume: Volume) -> None:

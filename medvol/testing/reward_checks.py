@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.errors import RewardError
-from medvol.core.roles import RewardTerm
+from medvol.core.roles import Aspect, RewardTerm
 from medvol.core.types import Case, Completion, Rollout
 from medvol.guarding.promises import form_of
 from medvol.testing.component_checks import require, require_untouched
@@ -106,6 +107,14 @@ def check_needs_are_known(term: RewardTerm) -> None:
     require(known, 'a frozenset out of "text", "evidence" and "mask"', repr(needs), "declare needs on the class")
 
 
+def check_judges_are_known(term: RewardTerm) -> None:
+    """``judges`` is None, or a frozenset out of form, slice, boxes and mask."""
+    judges = term.judges
+    known = judges is None or (isinstance(judges, frozenset) and judges <= set(get_args(Aspect)))
+    words = ", ".join(get_args(Aspect))
+    require(known, f"a frozenset out of {words}, or None", repr(judges), "declare judges on the class")
+
+
 def check_needs_are_complete(term: RewardTerm) -> None:
     """What is not declared in ``needs`` is not read."""
     for rollout, case in _parsed():
@@ -142,6 +151,8 @@ def check_mask_delta(term: RewardTerm) -> None:
     """What lies outside ``mask_delta`` of the key slice is not read, since it may not have been propagated."""
     if "mask" not in term.needs or term.mask_delta is None:
         return
+    whole = type(term.mask_delta) is int and term.mask_delta >= 0
+    require(whole, "a mask_delta of so many slices, or None", repr(term.mask_delta), "return a whole number from 0 on")
     case = make_case()
     full = make_rollout(case)
     assert full.evidence is not None
@@ -227,6 +238,7 @@ REWARD_CHECKS: tuple[Callable[[RewardTerm], None], ...] = (
     check_no_mutation,
     check_deterministic,
     check_needs_are_known,
+    check_judges_are_known,
     check_needs_are_complete,
     check_mask_is_used,
     check_mask_delta,

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, MedvolError
 from medvol.core.notices import tell_once
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_least, require_whole
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.terminal.stops import Stops
@@ -52,7 +52,7 @@ class SpecCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_train_steps: int | None = None, every_n_minutes: float | None = 10.0) -> None:
-        require_least(1, every_n_train_steps=every_n_train_steps)
+        require_whole(1, every_n_train_steps=every_n_train_steps)
         require_least(0, every_n_minutes=every_n_minutes)
         super().__init__(
             monitor="val/dsc",

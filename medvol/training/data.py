@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from medvol.checking.leakage import shared_files, shared_patients, shared_scans
 from medvol.core.errors import ConfigError, DatasetError
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_whole
 from medvol.core.roles import CaseDataset
 from medvol.guarding.cases import count_cases
 from medvol.training.volume_augmentation import VolumeAugmentation
@@ -57,8 +57,8 @@ class CaseDataModule(LightningDataModule):
         compare_scans: bool = False,
     ) -> None:
         super().__init__()
-        require_least(1, batch_size=batch_size, queries_per_volume=queries_per_volume)
-        require_least(0, num_workers=num_workers, seed=seed)
+        require_whole(1, batch_size=batch_size, queries_per_volume=queries_per_volume)
+        require_whole(0, num_workers=num_workers, seed=seed)
         self.splits = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = batch_size
         self.queries_per_volume = queries_per_volume

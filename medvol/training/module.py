@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from medvol.core.errors import ConfigError
 from medvol.core.model_folder import require_replaceable
 from medvol.core.prompts import Prompt
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_share, require_whole
 from medvol.core.roles import Propagator, TrainablePolicy
 from medvol.core.types import Completion, SliceStack
 from medvol.evaluation.module import Batch, EvaluationModule
@@ -77,7 +77,7 @@ class TrainingModule(EvaluationModule, ABC):
                 "QwenVLPolicy, or score this one with EvaluationModule and `medvol test`"
             )
         require_share(reword=reword)
-        require_least(0, seed=seed)
+        require_whole(0, seed=seed)
         self.optimizer = optimizer
         self.reword = reword
         self.seed = 0 if seed is None else seed

@@ -78,7 +78,7 @@ def score(
     require_target(case)
     scorer = _make_scorer(rewards)
     if scorer.needs_mask and propagator is None:
-        reading = ", ".join(name for name, term in scorer.terms.items() if "mask" in term.needs)
+        reading = ", ".join(name for name, said in scorer.claims.items() if "mask" in said.needs)
         raise ConfigError(f"{reading} reads the mask, and there is no propagator to make one; give one to score")
     used = take_propagator(propagator) if scorer.needs_mask else None
     read = read_completion(case, Completion(text), max_anchors)

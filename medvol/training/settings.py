@@ -7,7 +7,7 @@ from math import inf
 from typing import Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_choice, require_finite, require_least, require_share
+from medvol.core.ranges import require_choice, require_finite, require_least, require_share, require_whole
 from medvol.grounding.anchors import KeySliceRule
 
 AdvantageScale = Literal["group", "batch", "none"]
@@ -43,7 +43,7 @@ class OptimizerSettings:
         """
         require_least(0, "optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         require_finite("optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        require_least(0, "optimizer", warmup_steps=self.warmup_steps)
+        require_whole(0, "optimizer", warmup_steps=self.warmup_steps)
         require_share("optimizer", final_share=self.final_share)
         require_choice(Moments, "optimizer", moments=self.moments)
 
@@ -76,8 +76,8 @@ class GRPOOptimizerSettings(OptimizerSettings):
         super().__post_init__()
         if not self.max_grad_norm > 0:
             raise ConfigError(f"optimizer.max_grad_norm is {self.max_grad_norm}; at 0 nothing is learned, raise it")
-        require_least(1, "optimizer", updates_per_rollout=self.updates_per_rollout)
-        require_least(1, "optimizer", volumes_per_pass=self.volumes_per_pass)
+        require_whole(1, "optimizer", updates_per_rollout=self.updates_per_rollout)
+        require_whole(1, "optimizer", volumes_per_pass=self.volumes_per_pass)
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class RolloutSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(2, "rollouts", group_size=self.group_size)
-        require_least(0, "rollouts", inspect_every=self.inspect_every)
+        require_whole(2, "rollouts", group_size=self.group_size)
+        require_whole(0, "rollouts", inspect_every=self.inspect_every)
         if not 0 < self.temperature < inf:
             raise ConfigError(
                 f"rollouts.temperature is {self.temperature}; completions of a group are drawn, so it must be above 0"
@@ -229,5 +229,5 @@ class StartSettings:
             ConfigError: A setting is out of range.
         """
         require_share("start", min_parse_rate=self.min_parse_rate)
-        require_least(1, "start", max_prompt_tokens=self.max_prompt_tokens)
+        require_whole(1, "start", max_prompt_tokens=self.max_prompt_tokens)
         require_least(0, "start", max_sampler_gap=self.max_sampler_gap)

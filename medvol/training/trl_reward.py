@@ -31,7 +31,7 @@ class TRLReward:
         seen_px: tuple[int, int] | None,
     ) -> None:
         self._scorer = RewardScorer([term])
-        if propagator is None and "mask" in term.needs:
+        if propagator is None and self._scorer.needs_mask:
             raise ConfigError(f"{type(term).__name__} scores the mask; give as_trl_reward a propagator")
         require_ready(term, *([] if propagator is None else [propagator]))
         self.__name__ = type(term).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from medvol.core.defaults import FOLDER_POLICY
 from medvol.core.errors import CheckpointError
 from medvol.core.model_folder import ADAPTER_CONFIG, CONFIG
 from medvol.core.registry import POLICIES
+from medvol.core.roles import TrainablePolicy
 from medvol.core.sidecar import SIDECAR, read_sidecar
 from medvol.core.specs import SCHEMA, find_component
 
@@ -17,7 +19,8 @@ from medvol.core.specs import SCHEMA, find_component
 def find_policy(model: str | Path) -> dict[str, Any]:
     """Spec of the policy that opens a model folder, for ``rebuild``; nothing is loaded.
 
-    The folder may come from anywhere: only a registered policy, or one that is imported already, is taken.
+    The folder may come from anywhere: only a registered policy, or one that is imported already, is taken. It has to be
+    one with weights, as others may send scans to a server, and its settings may name no further component.
 
     Args:
         model: The folder, or the name of a bundled model, which the spec keeps.
@@ -36,6 +39,16 @@ def find_policy(model: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{str(folder)!r} is not a model folder: it has neither {SIDECAR} nor {CONFIG}")
     published = {"schema": SCHEMA, "component": f"{POLICIES.kind}/{FOLDER_POLICY}", "settings": {}}
     spec = (sidecar or {}).get("policy", published)
-    if getattr(find_component(spec), "component_kind", "") != POLICIES.kind:
-        raise CheckpointError(f"{str(folder / SIDECAR)!r} names {spec['component']!r}, which is no policy")
+    place = str(folder / SIDECAR)
+    if not issubclass(find_component(spec), TrainablePolicy):
+        raise CheckpointError(f"{place!r} names {spec['component']!r}, which is no policy with weights")
+    if any(map(_holds_component, spec["settings"].values())):
+        raise CheckpointError(f"{place!r} has settings that name a further component; a model folder names one alone")
     return {**spec, "settings": {**spec["settings"], "model": str(model)}}
+
+
+def _holds_component(setting: Any) -> bool:
+    """Whether a component would be built for a setting."""
+    if isinstance(setting, Mapping):
+        return "component" in setting or any(map(_holds_component, setting.values()))
+    return isinstance(setting, list) and any(map(_holds_component, setting))

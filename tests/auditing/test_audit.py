@@ -1,5 +1,6 @@
 """The reward audit: what holds, what a term cannot see, and rewards that can be hacked."""
 
+import weakref
 from dataclasses import replace
 from io import StringIO
 from typing import ClassVar
@@ -13,9 +14,9 @@ from medvol.auditing.alterations import EXPLOITS, PERTURBATIONS
 from medvol.auditing.perfect_propagator import PerfectPropagator
 from medvol.auditing.ranks import HONEST, TRUTH
 from medvol.auditing.several_anchors import SEVERAL_EXPLOITS, SEVERAL_PERTURBATIONS
-from medvol.core.errors import ConfigError, InvalidComponentError, RewardError
-from medvol.core.roles import Propagator, RewardTerm
-from medvol.core.types import Evidence, require_target
+from medvol.core.errors import ConfigError, DatasetError, InvalidComponentError, RewardError
+from medvol.core.roles import CaseDataset, Propagator, RewardTerm
+from medvol.core.types import Case, Evidence, require_target
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
 from medvol.rewards.format import FormatReward
@@ -272,3 +273,44 @@ def test_a_reward_that_pays_for_the_best_anchor_is_found_out():
 def test_one_anchor_at_least():
     with pytest.raises(ConfigError, match="max_anchors"):
         audit_rewards([AxialReward()], max_anchors=0)
+
+
+class Shelf(CaseDataset):
+    """Two volumes with two questions each, of which one after the other is held."""
+
+    def __init__(self, broken: int = -1) -> None:
+        self.broken = broken
+        self.held: list[weakref.ref] = []
+        self.most = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Case:
+        if index == self.broken:
+            raise KeyError("scan_7")
+        case = make_case(8 if index % 2 else 12)
+        case = replace(case, volume=replace(case.volume, volume_id=self.volume_key(index)))
+        self.held.append(weakref.ref(case))
+        self.most = max(self.most, sum(one() is not None for one in self.held))
+        return case
+
+    def volume_key(self, index: int) -> str:
+        return f"volume{index % 2}"
+
+    def patient_id(self, index: int) -> str:
+        return f"patient{index % 2}"
+
+
+def test_a_data_set_is_read_volume_by_volume():
+    shelf = Shelf()
+    audit = audit_rewards(FOUR, QUARTERS, cases=shelf)
+    assert not audit.violations
+    assert len(shelf.held) == 4
+    assert shelf.most <= 3  # those of a volume, and the last one of the volume before
+    assert audit.ranks  # of all cases
+
+
+def test_a_data_set_that_fails_is_named():
+    with pytest.raises(DatasetError, match=r"the data set Shelf of .* failed on case 1: KeyError"):
+        audit_rewards(FOUR, cases=Shelf(broken=1))

@@ -63,7 +63,10 @@ def test_cases_and_propagator_can_be_given(toy: Path, capsys: pytest.CaptureFixt
         (["{config}"], "model.rewards"),
         (["none.yaml"], "does not exist"),
         (["AxialReward", "--propagator", "ToyPropagatr"], "did you mean 'ToyPropagator'"),
-        (["AxialReward", "--cases", "ToyDataset", "--num_cases", "0"], "num_cases is 0; it must be 1 or more"),
+        (
+            ["AxialReward", "--cases", "ToyDataset", "--num_cases", "0"],
+            "num_cases is 0; it must be a whole number, 1 or more",
+        ),
         (["AxialReward", "--num_cases", "1"], "--num_cases is about the data set of --cases"),
     ],
 )

@@ -1,9 +1,12 @@
 """Settings out of range are named with their value."""
 
+import re
+
+import numpy as np
 import pytest
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_finite, require_least, require_share
+from medvol.core.ranges import require_finite, require_least, require_share, require_whole
 from medvol.core.types import Query
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
@@ -35,6 +38,21 @@ def test_what_is_in_range_passes():
 def test_below_the_least(value):
     with pytest.raises(ConfigError, match=f"^group_size is {value}; it must be 2 or more$"):
         require_least(2, seed=7, group_size=value)
+
+
+@pytest.mark.parametrize("value", [1, 2.0, 2.5, True, "3", -5, float("nan"), [3]])
+def test_no_whole_number_from_the_least_on(value):
+    require_whole(2, group_size=np.int64(2), queries=None)
+    with pytest.raises(ConfigError, match=re.escape(f"group_size is {value!r}; it must be a whole number, 2 or more")):
+        require_whole(2, seed=7, group_size=value)
+
+
+@pytest.mark.parametrize("value", ["3", True, [3], {}])
+def test_what_is_no_number_is_in_no_range(value):
+    with pytest.raises(ConfigError, match=r"^weight is "):
+        require_least(0, weight=value)
+    with pytest.raises(ConfigError, match=r"^weight is "):
+        require_share(weight=value)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
@@ -71,10 +89,15 @@ def test_without_an_end(value):
         (lambda: SpatialReward("nearest"), "boxes_of is 'nearest'; it is one of predicted, labelled"),
         (lambda: SpatialReward(coordinate_step=0), "coordinate_step is 0; it must be one of 1, 2, 4"),
         (lambda: SpatialReward(coordinate_step=60), "coordinate_step is 60; it must be one of 1, 2, 4"),
-        (lambda: ConsistencyReward(delta=-1), "delta is -1; it must be 0 or more"),
+        (lambda: ConsistencyReward(delta=-1), "delta is -1; it must be a whole number, 0 or more"),
+        (lambda: ConsistencyReward(delta=2.0), "delta is 2.0; it must be a whole number, 0 or more"),
+        (lambda: AxialReward(delta=True), "delta is True; it must be a whole number, 0 or more"),
+        (lambda: CaseDataModule(batch_size=2.5), "batch_size is 2.5; it must be a whole number, 1 or more"),
+        (lambda: CaseDataModule(num_workers="2"), "num_workers is '2'; it must be a whole number, 0 or more"),
+        (lambda: LossSettings(beta="high"), "loss.beta is 'high'; it must be"),
         (lambda: VLLMEngine(max_sequences=0), "engine.max_sequences is 0"),
-        (lambda: PhantomDataset(seed=-1), "seed is -1; it must be 0 or more"),
-        (lambda: CaseDataModule(seed=-1), "seed is -1; it must be 0 or more"),
+        (lambda: PhantomDataset(seed=-1), "seed is -1; it must be a whole number, 0 or more"),
+        (lambda: CaseDataModule(seed=-1), "seed is -1; it must be a whole number, 0 or more"),
         (lambda: Query("the liver", kind="abscent"), "query.kind is 'abscent'; it is one of implicit, explicit"),
         (lambda: Query("the liver", modality="ct"), "query.modality is 'ct'; it is one of CT, MR, other"),
         (lambda: NiftiDataset("scans", modality="ct"), "modality is 'ct'; it is one of CT, MR, other"),

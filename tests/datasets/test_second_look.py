@@ -155,7 +155,7 @@ def test_augmentation_shows_the_same_slices(phantoms):
         ({"views": -1}, "views is -1; it must be 0 or more"),
         ({"views": float("inf")}, "views is inf; it must be a finite number"),
         ({"shift_mm": float("inf")}, "shift_mm is inf; it must be a finite number"),
-        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"seed": -1}, "seed is -1; it must be a whole number, 0 or more"),
         ({"whole": False, "views": 0}, "would hold no case; set whole to true, or views above 0"),
     ],
 )

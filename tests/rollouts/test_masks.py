@@ -202,3 +202,27 @@ def test_memory_counts_the_masks_of_all_anchors(volume, masks, sizes):
     held_mib = masks * np.prod(volume.shape) / 2**20
     in_order(follow(volume, [answer_at(1, 2), answer_at(3, 4)], counting, held_mib=held_mib))
     assert [len(call) for call in counting.calls] == sizes
+
+
+class Refilling(ExtrudePropagator):
+    """Fills one array again and again, and hands it out each time."""
+
+    buffer = None
+
+    def propagate(self, volume, evidence, z_range=None):
+        mask = super().propagate(volume, evidence, z_range)
+        self.buffer = np.empty_like(mask) if self.buffer is None else self.buffer
+        self.buffer[:] = mask
+        return self.buffer
+
+
+def test_masks_in_one_array_are_kept_apart(volume):
+    refilling, plain = Refilling(half_depth_slices=1), ExtrudePropagator(half_depth_slices=1)
+    both = join_anchors([anchor(2), anchor(6)])
+    asked = [anchor(2), anchor(6), both]
+    found, right = [
+        {places[0]: mask for places, mask in follow_anchors(volume, asked, one)} for one in (refilling, plain)
+    ]
+    assert np.flatnonzero(right[2].any(axis=(1, 2))).tolist() == [1, 2, 3, 5, 6, 7]
+    for place in range(3):
+        np.testing.assert_array_equal(found[place], right[place])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medvol.auditing.audit import audit_rewards
-from medvol.core.errors import ConfigError, RewardError
+from medvol.core.errors import ConfigError, InvalidComponentError, RewardError
 from medvol.core.roles import RewardTerm
 from medvol.rewards.axial import AxialReward
 from medvol.rewards.consistency import ConsistencyReward
@@ -103,6 +103,9 @@ def test_rounding_is_forgiven(value, kept):
         ([(FormatReward(), 0)], "no reward has a weight above 0"),
         ([(FormatReward(), -1)], "the weight of FormatReward is -1"),
         ([(FormatReward(), math.nan)], "the weight of FormatReward is nan"),
+        ([(FormatReward(), "high")], "the weight of FormatReward is 'high'"),
+        ([(FormatReward(), None)], "the weight of FormatReward is None"),
+        ([(FormatReward(), True)], "the weight of FormatReward is True"),
     ],
 )
 def test_settings_that_cannot_be_used(rows, sentence):
@@ -136,3 +139,32 @@ def test_rewards_may_come_one_by_one() -> None:
         RewardScorer(iter(["AxialReward"]))
     ranks = [audit_rewards(terms).ranks for terms in ([AxialReward()], iter([AxialReward()]))]
     assert ranks[0] == ranks[1] != ()
+
+
+@pytest.mark.parametrize("weights", [[1.0], "high", 0.5])
+def test_weights_are_a_mapping(weights) -> None:
+    with pytest.raises(ConfigError, match="it is a mapping of the names of rewards to numbers"):
+        RewardScorer([FormatReward()], weights)
+
+
+@pytest.mark.parametrize(
+    ("claims", "sentence"),
+    [
+        ({"mask_delta": 2.0}, "has the mask_delta 2.0; it is a whole number"),
+        ({"mask_delta": -1}, "has the mask_delta -1; it is a whole number"),
+        ({"mask_delta": math.inf}, "has the mask_delta inf; it is a whole number"),
+        ({"mask_delta": property(lambda self: 1 / 0)}, "failed: ZeroDivisionError"),
+        ({"needs": None}, "has needs None; it is a frozenset out of text, evidence, mask"),
+        ({"needs": "mask"}, "has needs .?mask.?; it is a frozenset out of text, evidence, mask"),
+        ({"needs": frozenset({"masks"})}, "it is a frozenset out of text, evidence, mask"),
+        ({"judges": frozenset({"box"})}, "it is a frozenset out of form, slice, boxes, mask"),
+        ({"judges": ("boxes",)}, "it is a frozenset out of form, slice, boxes, mask"),
+        ({"judges": "boxes"}, "it is a frozenset out of form, slice, boxes, mask"),
+    ],
+)
+def test_what_a_reward_says_of_itself_is_judged(claims, sentence) -> None:
+    """A typo in ``judges`` would switch its audit off; a ``mask_delta`` of 2.0 would fail in every propagation."""
+    Mistaken = type("Mistaken", (ConsistencyReward,), claims)
+    for use in (RewardScorer, audit_rewards):
+        with pytest.raises(InvalidComponentError, match=rf"the reward Mistaken of .* {sentence}"):
+            use([Mistaken()])

@@ -41,6 +41,19 @@ class Keeping(ExtrudePropagator):
         return self.kept
 
 
+class Refilling(ExtrudePropagator):
+    """Fills one array again and again."""
+
+    buffer = None
+
+    def propagate(self, volume, evidence, z_range=None):
+        mask = super().propagate(volume, evidence, z_range)
+        if self.buffer is None or self.buffer.shape != mask.shape:
+            self.buffer = np.empty_like(mask)
+        self.buffer[:] = mask
+        return self.buffer
+
+
 class Locking(ExtrudePropagator):
     """Hands out masks that cannot be written to."""
 
@@ -231,6 +244,7 @@ BROKEN = [
     (checks.check_mask_form, Nothing()),
     (checks.check_mask_is_its_own, Keeping()),
     (checks.check_mask_is_its_own, Locking()),
+    (checks.check_mask_is_its_own, Refilling()),
     (checks.check_absent_is_empty, Inventive()),
     (checks.check_overlaps_boxes, Transposed()),
     (checks.check_z_range, Inclusive()),
@@ -239,6 +253,7 @@ BROKEN = [
     (checks.check_many_equals_single, Mixing()),
     (checks.check_many_equals_single, Losing()),
     (checks.check_many_equals_single, Generating()),
+    (checks.check_many_equals_single, Refilling()),
     (checks.check_ranges_of_many, Widening()),
     (checks.check_volumes_are_kept_apart, Hoarding()),
     (checks.check_single_slice, Deep()),

@@ -135,6 +135,18 @@ class Greedy(AxialReward):
     needs: ClassVar = {"everything"}
 
 
+class Misspelt(AxialReward):
+    """Judges something that does not exist."""
+
+    judges: ClassVar = frozenset({"box"})
+
+
+class Halved(ConsistencyReward):
+    """Reads the mask in so many slices and a half."""
+
+    mask_delta = 2.5
+
+
 class Sly(RewardTerm):
     """Reads the mask without saying so."""
 
@@ -174,10 +186,12 @@ BROKEN = [
     (checks.check_no_mutation, Emptying()),
     (checks.check_deterministic, Moody()),
     (checks.check_needs_are_known, Greedy()),
+    (checks.check_judges_are_known, Misspelt()),
     (checks.check_needs_are_complete, Sly()),
     (checks.check_needs_are_complete, Secretive()),
     (checks.check_mask_is_used, Wasteful()),
     (checks.check_mask_delta, ShortSighted()),
+    (checks.check_mask_delta, Halved()),
 ]
 
 

@@ -151,7 +151,7 @@ def test_a_missing_split_is_named(stage, split):
 
 
 def test_batch_size_is_checked():
-    with pytest.raises(ConfigError, match="batch_size is 0; it must be 1 or more"):
+    with pytest.raises(ConfigError, match="batch_size is 0; it must be a whole number, 1 or more"):
         CaseDataModule(batch_size=0)
 
 

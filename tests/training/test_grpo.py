@@ -270,7 +270,7 @@ def test_boxes_are_compared_in_steps_of_the_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rollouts": {"group_size": 1}}, "rollouts.group_size is 1; it must be 2 or more"),
+        ({"rollouts": {"group_size": 1}}, "rollouts.group_size is 1; it must be a whole number, 2 or more"),
         ({"rollouts": {"temperature": 0.0}}, "rollouts.temperature is 0.0"),
         ({"rollouts": {"temperature": float("inf")}}, "rollouts.temperature is inf"),
         ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate is inf"),

@@ -150,6 +150,14 @@ DAMAGE = {
     "a function": lambda s: s["policy"].update(component="os.system"),
     "a module on the path": lambda s: s["policy"].update(component="lying_here.Policy"),
     "a reward": lambda s: s["policy"].update(component="rewards/FormatReward"),
+    "a policy without weights": lambda s: s["policy"].update(component="policies/CentreBoxPolicy"),
+    "a server": lambda s: s["policy"].update(
+        component="policies/EndpointPolicy",
+        settings={"url": "http://127.0.0.1:9/v1", "model": "m", "key_variable": "MY_SECRET"},
+    ),
+    "a server within": lambda s: s["policy"]["settings"].update(
+        inner=[{"schema": 1, "component": "policies/EndpointPolicy", "settings": {"url": "http://127.0.0.1:9/v1"}}]
+    ),
     "a class of medvol": lambda s: s["policy"].update(component="medvol/Segmenter"),
     "no settings": lambda s: s["policy"].pop("settings"),
     "settings with dots": lambda s: s["policy"].update(settings={"model.x": 1}),

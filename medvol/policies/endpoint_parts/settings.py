@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_least, require_whole
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class RequestSettings:
         Raises:
             ConfigError: One is below its limit.
         """
-        require_least(1, "requests", concurrency=self.concurrency)
-        require_least(1, "requests", max_requests=self.max_requests, max_tokens=self.max_tokens)
+        require_whole(1, "requests", concurrency=self.concurrency)
+        require_whole(1, "requests", max_requests=self.max_requests, max_tokens=self.max_tokens)
         require_least(0.1, "requests", timeout_s=self.timeout_s, case_timeout_s=self.case_timeout_s)
         require_least(0.1, "requests", max_time_s=self.max_time_s)
-        require_least(0, "requests", retries=self.retries)
+        require_whole(0, "requests", retries=self.retries)

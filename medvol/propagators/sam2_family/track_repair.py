@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_least, require_share, require_whole
 
 Bits = NDArray[np.bool_]
 Masklet = dict[int, Bits]
@@ -40,7 +40,8 @@ class RepairRule:
             ConfigError: A setting is out of range.
         """
         require_share("repair", min_area_share=self.min_area_share)
-        require_least(0, "repair", max_growth=self.max_growth, max_gap_slices=self.max_gap_slices)
+        require_whole(0, "repair", max_gap_slices=self.max_gap_slices)
+        require_least(0, "repair", max_growth=self.max_growth)
 
 
 def repair_track(track: Masklet, key_slice: int, rule: RepairRule) -> tuple[Masklet, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvol.core.ranges import require_least
+from medvol.core.ranges import require_least, require_whole
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class PerceptionSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "perception", steps=self.steps)
-        require_least(1, "perception", slices=self.slices)
+        require_whole(0, "perception", steps=self.steps)
+        require_whole(1, "perception", slices=self.slices)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class CurriculumSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "curriculum", steps=self.steps)
-        require_least(1, "curriculum", slices=self.slices, rows=self.rows, queries=self.queries)
+        require_whole(0, "curriculum", steps=self.steps)
+        require_whole(1, "curriculum", slices=self.slices, rows=self.rows, queries=self.queries)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class OccupancySettings:
             ConfigError: A setting is out of range.
         """
         require_least(0, "occupancy", weight=self.weight, balance=self.balance, extent_weight=self.extent_weight)
-        require_least(2, "occupancy", classes=self.classes)
+        require_whole(2, "occupancy", classes=self.classes)
 
 
 @dataclass(frozen=True)

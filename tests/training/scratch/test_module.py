@@ -52,12 +52,12 @@ def test_without_its_helps_it_is_sft():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PerceptionSettings(steps=-1), "perception.steps is -1; it must be 0 or more"),
-        (lambda: PerceptionSettings(slices=0), "perception.slices is 0; it must be 1 or more"),
-        (lambda: CurriculumSettings(rows=0), "curriculum.rows is 0; it must be 1 or more"),
+        (lambda: PerceptionSettings(steps=-1), "perception.steps is -1; it must be a whole number, 0 or more"),
+        (lambda: PerceptionSettings(slices=0), "perception.slices is 0; it must be a whole number, 1 or more"),
+        (lambda: CurriculumSettings(rows=0), "curriculum.rows is 0; it must be a whole number, 1 or more"),
         (lambda: CurriculumSettings(queries=0), "curriculum.queries is 0"),
         (lambda: OccupancySettings(weight=-0.1), "occupancy.weight is -0.1"),
-        (lambda: OccupancySettings(classes=1), "occupancy.classes is 1; it must be 2 or more"),
+        (lambda: OccupancySettings(classes=1), "occupancy.classes is 1; it must be a whole number, 2 or more"),
         (lambda: GazeSettings(float("nan")), "gaze.weight is nan"),
     ],
 )
