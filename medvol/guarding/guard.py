@@ -13,8 +13,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from medvol.core.containment import contained, say
 from medvol.core.errors import (
@@ -178,10 +181,19 @@ def identify(component: Policy | Propagator) -> dict[str, Any]:
         if not isinstance(identity, Mapping):
             raise BreachError(f"has the identity {say(identity)}; it is a mapping of names to plain values")
         try:
-            json.dumps(dict(identity), default=str, allow_nan=False)
+            json.dumps(dict(identity), default=_write_plain, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:  # of values in a circle, or digits by the thousand
             raise BreachError(f"has an identity that cannot be written ({say(error)}); give plain values") from None
         return dict(identity)
+
+
+def _write_plain(value: object) -> Any:
+    """A path or a number of NumPy, which JSON does not have; others might look alike as texts and differ."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} is no plain value")
 
 
 def read_knowledge(policy: Policy) -> TrainingData | None:

@@ -99,7 +99,8 @@ def _wrong_in_case(case: object) -> str:
         if not isinstance(value, kind):
             return f"a Case whose {name} is {form_of(value)}, which is a {kind.__name__}"
     voxels = vars(case.volume).get("voxels")  # one that is still on disk is not read for this
-    if voxels is not None and not (isinstance(voxels, np.ndarray) and voxels.ndim == 3 and voxels.dtype.kind == "f"):
+    fine = isinstance(voxels, np.ndarray) and voxels.ndim == 3 and voxels.dtype in (np.float32, np.float64)
+    if voxels is not None and not fine:
         return f"a Case whose voxels are {form_of(voxels)}, which are float32 (Z, Y, X)"
     return _wrong_in_arrays(case)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def take_propagator(given: Any) -> Propagator:
 
 
 def take_volume(given: Any) -> Volume:
-    """A volume as it is, or read from the path of a scan.
+    """A volume, its voxels in float32 as all components are promised, or read from the path of a scan.
 
     Raises:
         ScanError: The scan is refused.
@@ -75,7 +76,9 @@ def take_volume(given: Any) -> Volume:
     """
     if isinstance(given, Volume):
         require_sound_volume(given)
-        return given
+        if given.source is not None or type(given) is not Volume or given.voxels.dtype == np.float32:
+            return given
+        return replace(given, voxels=given.voxels.astype(np.float32))
     if isinstance(given, str | Path):
         return read_volume(given)
     hints = {

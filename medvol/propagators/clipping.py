@@ -1,11 +1,14 @@
-"""What every propagator does first with an anchor: check the slice, clip the boxes, clip the range."""
+"""What every propagator does with an anchor: check the slice, clip boxes and range, name it where a network failed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import PropagationError
+from medvol.core.errors import MedvolError, PropagationError
 from medvol.core.types import Evidence, Volume
 
 
@@ -41,6 +44,21 @@ def usable_boxes(volume: Volume, evidence: Evidence, min_side_px: float = 1.0) -
         raise PropagationError(f"{describe_anchor(volume, evidence)}: box coordinates must be finite numbers")
     clipped = np.clip(boxes, 0, [width, height, width, height])
     return clipped[(clipped[:, 2:] - clipped[:, :2] >= min_side_px).all(axis=1)]
+
+
+@contextmanager
+def blamed(volume: Volume, evidence: Evidence) -> Iterator[None]:
+    """Name the anchor that a network failed on; errors that tell of the set-up pass, as they hold for every anchor.
+
+    Raises:
+        PropagationError: The code within failed.
+    """
+    try:
+        yield
+    except MedvolError:
+        raise
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        raise PropagationError(f"{describe_anchor(volume, evidence)}: {type(error).__name__}: {error}") from error
 
 
 def clip_range(depth: int, z_range: tuple[int, int] | None) -> range:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -110,18 +111,21 @@ class EmbeddingCache:
             self.bytes_held -= dropped.nbytes
 
     def _read(self, key: str, shape: tuple[int, ...]) -> Stored | None:
-        """Features from disk; a file that is cut or altered is deleted and counts as absent."""
-        if self._folder is None or not self._file(key).is_file():
+        """Features from disk; what cannot be read counts as absent, and a file that is cut or altered is deleted."""
+        if self._folder is None:
             return None
         try:
             tensors = load(self._file(key).read_bytes())
+        except OSError:  # none there, another user's, or on a disk that is failing
+            return None
         except SafetensorError:
             tensors = {}
         nothing = np.empty(0, np.uint8)
         features, digest = tensors.get("features", nothing), tensors.get("blake2b", nothing)
         alike = (features.shape, features.dtype.name) == (shape, _DTYPES[self.rounding])
         if not alike or not np.array_equal(digest, _checksum(features)):
-            self._file(key).unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that cannot be written
+                self._file(key).unlink()
             return None
         return features
 

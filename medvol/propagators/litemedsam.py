@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.devices import AUTO, find_device, require_device
-from medvol.core.errors import ConfigError, PropagationError
+from medvol.core.errors import ConfigError
 from medvol.core.ranges import require_choice, require_finite, require_least, require_share
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.grounding.anchors import anchor_key
 from medvol.imaging.windows import apply_window, get_window, window_limits
-from medvol.propagators.clipping import clip_range, describe_anchor, slices_towards, usable_boxes
+from medvol.propagators.clipping import blamed, clip_range, slices_towards, usable_boxes
 from medvol.propagators.feature_cache import (
     EmbeddingCache,
     FeatureCacheSettings,
@@ -141,12 +141,10 @@ class LiteMedSAMPropagator(Propagator):
         if evidence.key_slice is None or len(boxes) == 0 or len(allowed) == 0:
             return mask
         source = _Slices(volume, choose_window(self.window, volume, evidence.key_slice, boxes), self)
-        try:
+        with blamed(volume, evidence):
             for box in boxes:
                 track = Track(source, source.grid, evidence.key_slice, box, self._rule(volume))
                 mask |= self._follow(source, track, evidence.key_slice, allowed)
-        except (RuntimeError, ValueError, ArithmeticError) as error:
-            raise PropagationError(f"{describe_anchor(volume, evidence)}: {type(error).__name__}: {error}") from error
         mask[: allowed.start] = False
         mask[allowed.stop :] = False
         return mask

@@ -216,8 +216,7 @@ class _SmoothSlices:
 
     def _pixels_hu(self, z: int) -> Pixels:
         if self.hounsfield:
-            slice_hu: Pixels = self._voxels[z]
-            return slice_hu
+            return np.asarray(self._voxels[z], np.float32)
         stretched: Pixels = scale_window(self._voxels[z], *self._limits) * np.float32(_WINDOW_HU)
         near: Pixels = stretched.clip(-_FARTHEST_HU, _FARTHEST_HU)
         return near

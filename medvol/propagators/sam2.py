@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.devices import AUTO, find_device, require_device
-from medvol.core.errors import CheckpointError, MedvolError, MissingExtraError, PropagationError
+from medvol.core.errors import CheckpointError, MissingExtraError
 from medvol.core.ranges import require_choice
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.windows import window_for_target
-from medvol.propagators.clipping import describe_anchor
+from medvol.propagators.clipping import blamed
 from medvol.propagators.sam2_family.track_plan import (
     BoxPrompt,
     SeriesLength,
@@ -103,12 +103,8 @@ class SAM2Propagator(Propagator):
         """
         window = self.window if self.target is None else window_for_target(self.target)
         anchor = TrackPlan(window, self.series == "volume", 0).anchor(volume, evidence, z_range)
-        try:
+        with blamed(volume, evidence):
             tracks = {key: self._track(volume, key, reach) for key, reach in wanted_tracks([anchor]).items()}
-        except MedvolError:
-            raise
-        except (RuntimeError, ValueError, ArithmeticError) as error:
-            raise PropagationError(f"{describe_anchor(volume, evidence)}: {type(error).__name__}: {error}") from error
         return unite_tracks(volume, anchor, tracks, RepairRule(), self.largest_component)
 
     def identity(self) -> Mapping[str, Any]:

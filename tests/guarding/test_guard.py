@@ -529,7 +529,9 @@ def circle() -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("identity", [circle(), {"seed": 10**5000}, {"rate": float("nan")}, {(1, 2): 3}])
+@pytest.mark.parametrize(
+    "identity", [circle(), {"seed": 10**5000}, {"rate": float("nan")}, {(1, 2): 3}, {"table": np.arange(9)}]
+)
 def test_an_identity_can_be_written_to_a_record(identity: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DonePolicy, "identity", lambda self: identity)
     with pytest.raises(InvalidComponentError, match="has an identity that cannot be written"):

@@ -8,12 +8,14 @@ import pytest
 
 from medvol.core.errors import ConfigError, EvidenceParseError, PropagationError, QueryError, RecordError
 from medvol.core.roles import Propagator
-from medvol.core.types import Evidence
+from medvol.core.types import Evidence, Volume
 from medvol.grounding import prompts
+from medvol.grounding.grammar import format_evidence
 from medvol.inference.records import read_record
 from medvol.inference.repropagation import repropagate
 from medvol.inference.segmenter import Segmenter
 from medvol.policies.oracle import OraclePolicy
+from medvol.policies.scripted import ScriptedPolicy
 from medvol.propagators.extrude import ExtrudePropagator
 
 EXPECTED = np.zeros((12, 30, 40), bool)
@@ -127,3 +129,20 @@ def test_record_of_another_scan_is_refused_unless_allowed(record, volume):
 def test_anchor_outside_the_scan_is_refused(record, volume, evidence, words):
     with pytest.raises(RecordError, match=words):
         repropagate(volume, replace(record, evidence=evidence), ExtrudePropagator())
+
+
+@pytest.mark.parametrize("kind", ["int16", ">i2", "int32", "uint8", "float16", "float64"])
+def test_a_scan_has_one_answer_whatever_its_voxels_are_held_as(kind):
+    """Whole numbers from 0 to 200, which all kinds hold exactly; smoothing them must not cut what lies between."""
+    whole = np.random.default_rng(0).integers(0, 40, (8, 32, 32)).astype(np.float32)
+    whole[2:6, 8:22, 8:22] += 100
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    evidence = Evidence(3, np.array([[7.0, 7.0, 23.0, 23.0]]))
+    masks = []
+    for voxels in (whole, whole.astype(kind)):
+        segmenter = Segmenter(
+            ScriptedPolicy([f"<think>bright</think>{format_evidence(evidence, 32, 32)}"]), "RegionPropagator"
+        )
+        masks.append(segmenter.segment(Volume(voxels, affine), "the block").mask)
+    assert masks[0].any()
+    np.testing.assert_array_equal(*masks)

@@ -1,6 +1,8 @@
 """The feature cache: what is computed, what is kept, what is thrown away."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,29 @@ def test_other_roundings_are_kept_on_disk(tmp_path, rounding, error):
     assert np.array_equal(first, second)
     assert [path.name for path in tmp_path.iterdir()] == [f"a.{rounding}.safetensors"]
     assert (np.abs(restore_features(second) - exact) <= error * np.abs(exact)).all()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT])
+def test_a_file_that_cannot_be_read_is_computed_again(tmp_path, monkeypatch, number):
+    encoder = Encoder()
+    EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
+    assert encoder.calls == 2
+
+
+def test_a_damaged_file_that_cannot_be_replaced_names_the_folder(tmp_path, monkeypatch):
+    encoder = Encoder()
+    EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
+    (tmp_path / "a.float16.safetensors").write_bytes(b"")
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ConfigError, match=r"cache\.folder .* cannot be written"):
+        EmbeddingCache(0, tmp_path).get("a", SHAPE, encoder)
