@@ -333,6 +333,21 @@ def test_nodules_lie_at_different_heights_and_change_nothing_else():
     assert all(case.query.target != "lesion" for case in (plain[i] for i in range(len(plain))))
 
 
+def test_equal_names_mean_equal_voxels_whatever_the_shares():
+    """Names of the default shares are those of the same volumes as ever."""
+    held = {}
+    for lesions in (0.0, 0.6, 1.0):
+        for nodules in (0.0, 1.0):
+            dataset = PhantomDataset("val", 8, shape=(8, 32, 32), lesion_share=lesions, nodule_share=nodules)
+            for case in map(dataset.__getitem__, range(len(dataset))):
+                known = held.setdefault(case.volume.volume_id, case.volume.voxels)
+                np.testing.assert_array_equal(known, case.volume.voxels)
+    assert len(held) == 8 * 2 * 2  # with and without a lesion, with and without nodules
+    usual = PhantomDataset("val", 8, shape=(8, 32, 32))
+    names = [f"phantom-8x32x32-0-val-{number:04d}" for number in range(8)]
+    assert list(dict.fromkeys(map(usual.volume_key, range(len(usual))))) == names
+
+
 def test_a_share_of_nodules_is_a_share():
     with pytest.raises(ConfigError, match=r"nodule_share is in \[0, 1\]; got 2"):
         PhantomDataset(nodule_share=2)
