@@ -1,7 +1,7 @@
 """Case masks: which case a mask answers, by what its file is called.
 
-``medvol test`` calls a mask by its case. ``medvol predict`` adds a digest of the question, ``CASE_3f9a1c0b7d2e``, so that
-the answers of two policies have two names, and writes a record of that name beside the mask.
+``medvol test`` calls a mask by its case. ``medvol predict`` adds a digest of the question, ``CASE_3f9a1c0b7d2e``, so
+that the answers of two policies have two names, and writes a record of that name beside the mask.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_what_predict_writes_has_the_scores_of_a_test(experiment, tmp_path, refu
 
     def predict(box, verb="predict"):
         settings = {"data__init_args__predict": "ToyDataset", "data__init_args__test": "ToyDataset"}
-            settings["data__init_args__allow_shared_patients"] = True
+        settings["data__init_args__allow_shared_patients"] = True
         settings |= {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
         config = experiment(**settings, model__init_args__policy=answering(box))
         assert main([verb, "--config", str(config)]) == 0
@@ -94,7 +94,9 @@ def test_what_predict_writes_has_the_scores_of_a_test(experiment, tmp_path, refu
     assert predicted == tested
     assert [case["dsc"] for case in read(tmp_path / "out")] == pytest.approx([2 * 24 / (24 + 48)] * 3)
     predict([250, 250, 750, 750])
-    told = refused("evaluate", "--predictions", predictions, "--data", config, "--out", tmp_path / "two", "--split", "predict")
+    told = refused(
+        "evaluate", "--predictions", predictions, "--data", config, "--out", tmp_path / "two", "--split", "predict"
+    )
     first, second = sorted(predictions.glob("case0_*.nii.gz"))
     assert f"case 'case0' is answered by {first} and by {second}; leave one of them out" in told
     assert not (tmp_path / "two").exists()

@@ -162,6 +162,7 @@ def test_a_folder_a_sample_of_prompts(scans, tmp_path):
 @pytest.mark.parametrize("case_id", ["s0:liver/1", "a" * 200, "s0.seg"])
 def test_a_mask_that_test_or_predict_wrote_is_found_by_any_id(case_id, digest, scans, tmp_path):
     """``predict`` puts a record beside it."""
+
     class Named(Scans):
         def __getitem__(self, index):
             return dataclasses.replace(super().__getitem__(index), case_id=f"{case_id}{index}")
