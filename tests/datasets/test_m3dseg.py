@@ -218,7 +218,7 @@ def test_labels_that_do_not_number_the_masks_are_refused(root, numbers):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ({"1": "tumor", "2": "tumour", "3": "kidney"}, "the labels 1 and 2 are all called 'kidney tumour'"),
+        ({"1": "tumor", "2": "tumour", "3": "kidney"}, "the labels 1 and 2 are all called 'tumour'"),
         ({"1": "kidney", "2": "tumor", "3": "Kidney_Tumor"}, "the labels 2 and 3 are all called 'kidney tumour'"),
         ({"1": "kidney", "2": "tumor", "02": "cyst"}, "the label 2 has two names; keep one"),
         ({"0": None, "1": "kidney", "2": "", "3": "cyst"}, "the label 2 is called ''; write a name"),

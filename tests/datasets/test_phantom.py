@@ -314,7 +314,7 @@ def test_a_relation_means_the_kidney_whose_mask_it_has():
 
 
 def test_nodules_lie_at_different_heights_and_change_nothing_else():
-    plain = PhantomDataset("val", 8, seed=4)
+    plain = PhantomDataset("val", 8, seed=4, lesion_share=0.0)
     dataset = PhantomDataset("val", 8, seed=4, nodule_share=0.75, lesion_share=0.0)
     asked = [dataset[i] for i in range(len(dataset)) if dataset[i].query.target == "lesion"]
     assert 3 <= len(asked) <= 8
