@@ -122,13 +122,15 @@ def confidence_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
             "words, which is not the same as being right."
         )
     if isinstance(agreement, dict):
-        anchors, keys, boxes = (_number(agreement.get(name), "", ".2f") for name in ("anchors", "key_slice", "boxes"))
+        anchors, keys, boxes = (
+            _number(agreement.get(name), "", "{:.2f}".format) for name in ("anchors", "key_slice", "boxes")
+        )
         sentences.append(
             f"{agreement.get('samples')} more answers, drawn at random, agree {anchors} of 1 on the anchor (key slice "
             f"{keys}, boxes {boxes})."
         )
         if "masks" in agreement:
-            masks, support = (_number(agreement.get(name), "", ".2f") for name in ("masks", "support"))
+            masks, support = (_number(agreement.get(name), "", "{:.2f}".format) for name in ("masks", "support"))
             sentences.append(
                 f"Their masks agree {masks} of 1, and on average {support} of them hold a voxel of this mask."
             )
