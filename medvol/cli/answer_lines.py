@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import OutputError
 from medvol.core.visible_text import show
+from medvol.inference.measurements import show_mm
 from medvol.terminal.console import Console
 
 if TYPE_CHECKING:
@@ -126,5 +127,5 @@ def _measures(mask: Mapping[str, Any]) -> str:
     if not mask["voxels"]:
         return ""
     unit = "" if mask["intensity_unit"] is None else f" {mask['intensity_unit']}"
-    longest, across = mask["longest_diameter_mm"], mask["perpendicular_diameter_mm"]
-    return f", {mask['volume_ml']:.4g} ml, mean {mask['mean_intensity']:.4g}{unit}, {longest:.1f} x {across:.1f} mm"
+    longest, across = show_mm(mask["longest_diameter_mm"]), show_mm(mask["perpendicular_diameter_mm"])
+    return f", {mask['volume_ml']:.4g} ml, mean {mask['mean_intensity']:.4g}{unit}, {longest} x {across} mm"

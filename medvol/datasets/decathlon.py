@@ -15,7 +15,7 @@ from medvol.datasets.nifti_table import scan_name
 from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.splits import read_json
 from medvol.imaging.file_names import stem
-from medvol.queries.query_bank import target_name
+from medvol.queries.label_names import name_labels, require_single_names
 
 _ORGANS = {"liver": "liver", "pancreas": "pancreas", "lung": "lung", "colon": "colon", "hepaticvessel": "liver"}
 
@@ -52,17 +52,11 @@ class DecathlonDataset(ReleaseDataset):
 
 
 def _structures(path: Path, set_name: str, labels: Any) -> tuple[Structure, ...]:
-    if not isinstance(labels, Mapping):
-        raise DatasetError(
-            f'{path}: expected names by label under \'labels\', such as {{"1": "liver"}}; got {labels!r:.80}'
-        )
-    try:
-        named = {int(value): target_name(str(name)) for value, name in labels.items() if int(value) > 0}
-    except ValueError as error:
-        raise DatasetError(f'{path}: a label is not a number ({error}); write them as in {{"1": "liver"}}') from error
+    named = name_labels(f"{path}: labels", labels)
     organ = next((organ for key, organ in _ORGANS.items() if key in set_name.lower()), "")
     found = {value: structure_named(name, (value,)) for value, name in named.items()}
     found = {value: replace(s, name=_growth_name(organ, s)) if s.finding else s for value, s in found.items()}
+    require_single_names(f"{path}: labels", {value: structure.name for value, structure in found.items()})
     growths = [value for value, structure in found.items() if structure.finding and organ in structure.name]
     return tuple(
         replace(structure, labels=(value, *growths)) if structure.name == organ else structure

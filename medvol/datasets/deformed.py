@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +21,7 @@ from medvol.datasets.labelled_source import LabelledSource, number_names, read_s
 from medvol.datasets.made_scan import make_scan
 from medvol.datasets.settings import CacheSettings, PhrasingSettings
 from medvol.imaging.geometry import make_volume
+from medvol.imaging.volume_hash import hash_volume
 from medvol.queries.query_bank import QueryBank
 
 
@@ -203,7 +203,6 @@ class DeformedDataset(CaseDataset):
             self.deformation,
             self.appearance,
         )
-        changes = astuple(self.deformation), astuple(self.appearance)
-        text = repr((source.volume_id, self.seed, number, self.shape, self.targets, changes))
-        name = f"{self._key(number)}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
-        return _Scan(make_volume(made.voxels, made.spacing, made.modality, name), made.labels, made.masks)
+        volume = make_volume(made.voxels, made.spacing, made.modality)
+        name = f"{self._key(number)}-{hash_volume(volume)[:16]}"  # settings, scan and masks of the source decide on it
+        return _Scan(replace(volume, volume_id=name), made.labels, made.masks)

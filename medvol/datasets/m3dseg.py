@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from medvol.datasets.release import ReleaseDataset
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.shown_targets import Found, ShownTarget
 from medvol.datasets.splits import Split, read_json
-from medvol.queries.query_bank import target_name
+from medvol.queries.label_names import name_labels, require_single_names
 
 if TYPE_CHECKING:
     from medvol.imaging.cache.slice_cache import SliceCache
@@ -35,7 +34,6 @@ _NAMES = {
     "kidney": "kidneys",
     "lung": "lungs",
     "postcava": "inferior vena cava",
-    "tumor": "kidney tumour",
     "tumour": "kidney tumour",
 }
 _PARTS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -151,19 +149,16 @@ class M3DSegDataset(ReleaseDataset):
 
 def _structures(path: Path, labels: Any) -> tuple[Structure, ...]:
     """One structure for each mask, which label values number from 1 on."""
-    if not isinstance(labels, Mapping):
-        raise DatasetError(f"{path}: expected names by label under 'labels'; got {labels!r:.80}")
-    try:
-        named = sorted((int(value), str(name)) for value, name in labels.items() if int(value) > 0)
-    except ValueError as error:
-        raise DatasetError(f"{path}: a label is not a number ({error})") from error
-    values = [value for value, _ in named]
+    names = name_labels(f"{path}: labels", labels)
+    named = {value: _NAMES.get(name, name) for value, name in sorted(names.items())}
+    require_single_names(f"{path}: labels", named)
+    values = list(named)
     if values != list(range(1, len(named) + 1)):
         raise DatasetError(
             f"{path}: the labels under 'labels' are {str(values)[1:-1]:.80}; masks are numbered from 1 on, so nothing "
             "says which mask is whose; number the labels as the masks lie in their files"
         )
-    return tuple(Structure(_NAMES.get(name.lower()) or target_name(name), (value,)) for value, name in named)
+    return tuple(Structure(name, (value,)) for value, name in named.items())
 
 
 def _patient(owner: str, case: str) -> str:

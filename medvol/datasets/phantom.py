@@ -38,6 +38,9 @@ NODULE_TARGET = "lesion"
 TARGETS = (*ORGANS, "kidneys", *LESION_TARGETS)
 """Everything that a phantom without nodules may be asked for."""
 
+_LESION_SHARE = 0.6
+"""The default; names of volumes tell where another share decides otherwise."""
+
 _NEVER_SHOWN = ("metal implant", "lung nodule", "brain tumour", "prostate", "heart")
 _MIN_SIDE = 8
 
@@ -89,7 +92,7 @@ class PhantomDataset(CaseDataset):
         num_volumes: int = 200,
         seed: int = 0,
         shape: tuple[int, int, int] = (24, 96, 96),
-        lesion_share: float = 0.6,
+        lesion_share: float = _LESION_SHARE,
         nodule_share: float = 0.0,
         questions: PhrasingSettings = PhrasingSettings(),
         cache: CacheSettings = CacheSettings(scans=16),
@@ -156,16 +159,18 @@ class PhantomDataset(CaseDataset):
 
     def _key(self, number: int) -> str:
         size = "x".join(map(str, self.shape))
-        nodules = "-nodules" if self._nodules(number) else ""
-        return f"phantom-{size}-{self.seed}-{self.split}-{number:04d}{nodules}"
+        lesion, usual = self._lesion_side(number), self._lesion_side(number, _LESION_SHARE)
+        marks = "" if lesion == usual else "-lesion" if lesion else "-no-lesion"
+        marks += "-nodules" if self._nodules(number) else ""
+        return f"phantom-{size}-{self.seed}-{self.split}-{number:04d}{marks}"
 
     def _rng(self, number: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, get_args(Split).index(self.split), number, purpose])
 
-    def _lesion_side(self, number: int) -> str | None:
+    def _lesion_side(self, number: int, share: float | None = None) -> str | None:
         rng = self._rng(number, 0)
         side = "left kidney" if rng.random() < 0.5 else "right kidney"
-        return side if rng.random() < self.lesion_share else None
+        return side if rng.random() < (self.lesion_share if share is None else share) else None
 
     def _nodules(self, number: int) -> int:
         rng = self._rng(number, 3)

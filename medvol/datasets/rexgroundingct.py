@@ -8,6 +8,7 @@ the masks), the challenge's page at rexrank.ai/ReXGroundingCT/challenge.html (pa
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from medvol.datasets.rexgroundingct_measures import ReXGroundingCTScores, pool_s
 from medvol.datasets.scans import ScanDataset, check_known
 from medvol.datasets.settings import CacheSettings, PatientSettings, QuestionSettings
 from medvol.datasets.splits import Split
+from medvol.imaging.case_masks import find_case_masks
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ class ReXGroundingCTDataset(ScanDataset):
     The release holds masks and words; the scans are those of CT-RATE (``train_fixed``, ``valid_fixed``). Its own parts
     are used scan by scan. Training scans of a patient who is also in ``val`` or ``test`` are left out, which is said.
     Training masks show at most three entities of a finding, those of ``val`` all of them. ``test`` has no masks, so it
-    can be predicted and not scored. ``predict`` names a mask by its case, ``train_1741_b_2_0000`` for the first
-    finding of that scan; ``measure`` and ``write_submission`` find it by that name.
+    can be predicted and not scored. A mask is named by its case, ``train_1741_b_2_0000`` for the first finding of that
+    scan; ``measure`` and ``write_submission`` find it by that name, and by that of ``medvol predict``.
 
     Args:
         root: Folder of the release, with its lists and ``segmentations``.
@@ -125,23 +127,23 @@ class ReXGroundingCTDataset(ScanDataset):
         """Measure masks as the leaderboard does, over all findings of the split that have masks.
 
         Args:
-            predictions: Folder of masks on the grids of their scans, ``train_1741_b_2_0000.nii.gz`` for a case: what
-                ``medvol predict`` writes, or the ``masks`` of a test run. A case without a file counts as empty, and is
-                named.
+            predictions: Folder of masks on the grids of their scans, ``train_1741_b_2_0000.nii.gz`` for a case, as in
+                ``masks`` of a test run; or what ``medvol predict`` writes, records included. A case without a file
+                counts as empty, and is named.
 
         Raises:
-            DatasetError: There is no finding with a mask, or no file for any of them.
+            DatasetError: There is no finding with a mask, no file for any of them, or several for one.
             ScanError: A file is damaged.
             GeometryError: A mask lies on another grid than its scan.
         """
-        scores, missing = [], []
+        scores, missing, masks = [], [], find_case_masks(predictions)
         for scan in self.listed:
             rows = [row for row in self.rows_of(scan) if row.mask is not None and not self._is_empty(scan, row)]
             opened = self.open_scan(rows[0]) if rows else None
             for row in rows:
                 assert opened is not None, "there is a row to open it by"
                 assert row.mask is not None, "rows without masks are passed over"
-                mask = self._find_prediction(predictions, row, opened.volume)
+                mask = _read_prediction(masks, row, opened.volume)
                 missing += [_case_id(row)] if mask is None else []
                 predicted = np.zeros(opened.volume.shape, bool) if mask is None else mask
                 scores.append(score_finding(predicted, opened.entities(row.mask, row.labels[0] - 1), row.target))
@@ -159,7 +161,7 @@ class ReXGroundingCTDataset(ScanDataset):
             Cases without a predicted mask, whose place in the file is empty.
 
         Raises:
-            DatasetError: There is no file for any case, or the path does not end in ``.zip``.
+            DatasetError: There is no file for any case, several for one, or the path does not end in ``.zip``.
             ScanError: A file is damaged.
             GeometryError: A mask lies on another grid than its scan.
         """
@@ -168,11 +170,12 @@ class ReXGroundingCTDataset(ScanDataset):
         path, missing, count = Path(path), [], 0
         if path.suffix != ".zip":
             raise DatasetError(f"{path}: the leaderboard takes one zip file; let the name end in .zip")
+        found = find_case_masks(predictions)
         with write_whole(path) as partial, TemporaryDirectory() as place, ZipFile(partial, "w") as archive:
             for scan in self.listed:
                 rows = self.rows_of(scan)
                 volume = self.open_scan(rows[0]).volume
-                masks = [self._find_prediction(predictions, row, volume) for row in rows]
+                masks = [_read_prediction(found, row, volume) for row in rows]
                 missing += [_case_id(row) for row, mask in zip(rows, masks, strict=True) if mask is None]
                 count += len(rows)
                 stack = [np.zeros(volume.shape, bool) if mask is None else mask for mask in masks]
@@ -180,13 +183,6 @@ class ReXGroundingCTDataset(ScanDataset):
                 (Path(place) / scan.file).unlink()
             _require_some(predictions, count, missing)
         return missing
-
-    def _find_prediction(self, predictions: str | Path, row: TargetRow, volume: Volume) -> NDArray[np.bool_] | None:
-        """The predicted mask of a case; None where there is no file."""
-        from medvol.imaging.reading import read_mask
-
-        path = Path(predictions) / f"{_case_id(row)}.nii.gz"
-        return read_mask(path, volume) if path.is_file() else None
 
     def _rows(self) -> list[tuple[int, TargetRow]]:
         rows = [row for scan in self.listed for row in self.rows_of(scan) if not self._is_empty(scan, row)]
@@ -224,11 +220,19 @@ def _case_id(row: TargetRow) -> str:
     return f"{row.case}_{row.number:04d}"
 
 
+def _read_prediction(masks: Mapping[str, Path], row: TargetRow, volume: Volume) -> NDArray[np.bool_] | None:
+    """The predicted mask of a case; None where there is no file."""
+    from medvol.imaging.reading import read_mask
+
+    path = masks.get(_case_id(row))
+    return None if path is None else read_mask(path, volume)
+
+
 def _require_some(predictions: str | Path, cases: int, missing: list[str]) -> None:
     if cases and len(missing) == cases:
         raise DatasetError(
-            f"{predictions} has a mask for none of {cases} findings; the first would be {missing[0]}.nii.gz, as "
-            "`medvol predict` writes it"
+            f"{predictions} has a mask for none of {cases} findings; the first would be {missing[0]}.nii.gz, or what "
+            "`medvol predict` writes, with its record beside it"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -190,8 +190,10 @@ class SecondLookDataset(CaseDataset):
         rng = np.random.default_rng([self.seed, entry.first, entry.view, 1])
         first = self._first_answer(case, rng)
         region = region_around(first, case.volume.shape, case.volume.spacing, self.region)
-        name = f"{case.volume.volume_id}@{self._key(entry)}-{self._digest}"
-        return region, crop_volume(case.volume, region, name)
+        place = "-".join(
+            str(edge) for edges in astuple(region) for edge in edges
+        )  # settings and true mask decide on it
+        return region, crop_volume(case.volume, region, f"{case.volume.volume_id}@{self._key(entry)}-{place}")
 
     def _first_answer(self, case: Case, rng: np.random.Generator) -> Evidence:
         """What a policy could have said at first."""

@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
         DatasetError: The file is missing, or is not JSON.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DatasetError(f"{path}: it cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:

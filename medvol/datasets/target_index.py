@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medvol.core.atomic_files import write_whole
 from medvol.core.json_file import parse_json
+from medvol.core.notices import tell_once
 from medvol.datasets.layout import ScanFiles
 from medvol.datasets.shown_targets import Found, ShownTarget
 from medvol.imaging.scan_files import ScanStamp, stamp_scan
@@ -23,7 +24,8 @@ class TargetIndex:
     """A folder of JSON files, one for each scan looked through; nothing is remembered when it is None.
 
     An entry counts for files of labels that stay as they are, see ``stamp_scan``, and for one way of looking. It names
-    a file by its place among those of the scan, so that it holds wherever a run starts.
+    a file by its place among those of the scan, so that it holds wherever a run starts. A folder that cannot be written
+    costs time, which is told, and stops nothing.
     """
 
     folder: str | None
@@ -40,12 +42,12 @@ class TargetIndex:
             return known
         found = make()
         if all(stamp.settled for stamp in stamps):
-            places = {str(path): place for place, path in enumerate(files)}
-            content = asdict(found)
-            for row in content["shown"]:
-                row["mask"] = places[row["mask"]]
-            with write_whole(entry, durable=False) as partial:
-                partial.write_text(json.dumps(content), encoding="utf-8")
+            try:
+                _write(entry, files, found)
+            except OSError as error:
+                tell_once(
+                    f"index {self.folder} cannot be written ({error.strerror}); label maps are read at each start"
+                )
         return found
 
 
@@ -63,6 +65,15 @@ def _key(scan: ScanFiles, settings: str, files: Sequence[Path], stamps: Sequence
 def _label_files(scan: ScanFiles) -> list[Path]:
     own = [path for s in scan.structures for path in (s.mask, *s.instances) if path is not None]
     return [*([scan.label_map] if scan.label_map else []), *own]
+
+
+def _write(entry: Path, files: Sequence[Path], found: Found) -> None:
+    places = {str(path): place for place, path in enumerate(files)}
+    content = asdict(found)
+    for row in content["shown"]:
+        row["mask"] = places[row["mask"]]
+    with write_whole(entry, durable=False) as partial:
+        partial.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _read(entry: Path, files: Sequence[Path]) -> Found | None:

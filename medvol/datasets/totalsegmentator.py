@@ -37,8 +37,9 @@ class TotalSegmentatorLayout(Layout):
 class TotalSegmentatorDataset(ReleaseDataset):
     """TotalSegmentator, CT or MR: more than a hundred structures, each in a file of its own.
 
-    Every mask is read to know whether it is empty, which takes long for all structures: name the ``targets`` you need,
-    and let ``index`` remember. Left and right are checked against the affine. The split is the one in ``meta.csv``.
+    Every mask of every chosen scan is read to know whether it is empty, whichever ``targets`` are asked for, and that
+    takes long: let ``index`` remember it. Left and right are checked against the affine. The split is the one in
+    ``meta.csv``.
     """
 
     layout = TotalSegmentatorLayout()

@@ -37,8 +37,9 @@ def find_scans(folder: str | Path) -> list[Path]:
     """Find the scans of a folder by its content; a warning names what is not used.
 
     Files that are read by name (NIfTI, NRRD, MetaImage) and archives of DICOM are one scan each, but label maps beside
-    their scans are none. Without any of them, a folder of DICOM is one scan, its subfolders included, unless its
-    subfolders hold several studies: then each subfolder is one scan.
+    their scans are none. Without any of them, a folder of DICOM images is one scan, its subfolders included, unless its
+    subfolders hold several studies: then each of these is one scan. Segmentation objects, reports and captured pictures
+    make no scan.
 
     Args:
         folder: Subfolders are searched for DICOM only.
@@ -63,21 +64,21 @@ def look_into(folder: Path) -> FolderContents:
     named = [file for file in files if _is_one_scan(file)]
     voxels = {voxels for file in named for voxels in voxel_files(file)}
     rest = sorted({*files} - {*named, *voxels})
-    dicom = [folder] if any(map(holds_images if named else holds_dicom, rest)) else []
+    dicom = [folder] if any(map(holds_images, rest)) else []
     studies = [] if dicom else _by_study(folder, subfolders)
     maps = find_label_maps(named, bool(dicom or studies))
     scans = sorted({*named} - {*maps})
     if scans and not dicom:
         studies = []
     found = [*dicom, *studies, *scans]
+    if not found and any(map(holds_dicom, rest)):
+        found = [folder]  # reading it tells why it is none
     if folder in found:
         return FolderContents(found, [])  # reading it tells what is left out
     left_out = [LeftOut(file.name, "is a label map; name the file itself to ask about it") for file in maps]
     left_out += [LeftOut(file.name, "is no scan") for file in rest]
     left_out += [
-        LeftOut(entry.name, "is a folder with scans of its own; name it to ask about them")
-        for entry in subfolders
-        if entry not in found and _holds_scans(entry)
+        LeftOut(entry.name, reason) for entry in subfolders if entry not in found and (reason := _what_else(entry))
     ]
     return FolderContents(found, [*left_out, *hidden])
 
@@ -86,9 +87,9 @@ def find_all_scans(folder: Path) -> list[Path]:
     """Scans of a folder and of every folder below it, links to folders and label maps included.
 
     Returns:
-        Files that are read by name and archives of DICOM, wherever they lie; and the uppermost folders that hold DICOM,
-        or what ``find_scans`` takes for scans in those without files of their own. Only ``folder`` itself when it is
-        one scan.
+        Files that are read by name and archives of DICOM, wherever they lie; and the uppermost folders that hold images
+        of DICOM, or what ``find_scans`` takes for scans in those without files of their own. Only ``folder`` itself
+        when it is one scan.
     """
     below = sorted(find_below(folder))
     files = [path for path in below if path.is_file() and _is_one_scan(path)]
@@ -96,7 +97,7 @@ def find_all_scans(folder: Path) -> list[Path]:
     for path in below:
         if path.is_dir():
             children.setdefault(path.parent, []).append(path)
-    return sorted({*files, *_find_dicom(folder, children)})
+    return sorted({*files, *_find_dicom(folder, children)}) or look_into(folder).scans
 
 
 def is_batch(path: Path) -> bool:
@@ -107,25 +108,21 @@ def is_batch(path: Path) -> bool:
 def _find_dicom(folder: Path, children: Mapping[Path, list[Path]]) -> list[Path]:
     files = [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
     if not any(map(_is_one_scan, files)):
-        return look_into(folder).scans
-    if any(holds_dicom(file) for file in files if not _is_one_scan(file)):
+        return [scan for scan in look_into(folder).scans if holds_images(scan)]
+    if any(holds_images(file) for file in files if not _is_one_scan(file)):
         return [folder]
     return [scan for place in children.get(folder, ()) for scan in _find_dicom(place, children)]
 
 
 def _is_one_scan(file: Path) -> bool:
-    return is_scan(file) or (is_archive(file) and _may_hold_dicom(file))
+    return is_scan(file) or (is_archive(file) and holds_images(file))
 
 
-def _may_hold_dicom(archive: Path) -> bool:
-    try:
-        return holds_dicom(archive)
-    except ScanError:
-        return True  # refused by name when its turn comes
-
-
-def _holds_scans(folder: Path) -> bool:
-    return any(is_scan(path) for path in find_below(folder)) or holds_dicom(folder)
+def _what_else(folder: Path) -> str:
+    """What a subfolder is that is no scan; empty where nothing in it is read as one."""
+    if any(is_scan(path) for path in find_below(folder)) or holds_images(folder):
+        return "is a folder with scans of its own; name it to ask about them"
+    return "is a folder of DICOM without a scan" if holds_dicom(folder) else ""
 
 
 def _tell_label_maps(files: Sequence[Path]) -> None:

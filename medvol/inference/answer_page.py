@@ -81,7 +81,7 @@ def show_answer(
         query=query,
         scan=scan_name(record),
         status="absent" if evidence.absent else "found",
-        verdict=_verdict(evidence, facts),
+        verdict=_verdict(evidence, facts, filled),
         picture=picture,
         picture_text=_describe(evidence, volume, query, mask),
         caption=_caption(evidence, volume),
@@ -130,11 +130,11 @@ def _draw(shown: Picture) -> tuple[bytes | None, Stack | None, tuple[str, ...]]:
     return picture, stack, tuple(notes)
 
 
-def _verdict(evidence: Evidence, facts: Sequence[Fact]) -> str:
+def _verdict(evidence: Evidence, facts: Sequence[Fact], filled_slices: int) -> str:
     if evidence.absent:
         return "The answer says that this is not in the scan. The mask is empty."
     values = {fact.label: fact.value for fact in facts}
-    mask = "the mask is empty" if values["Volume"] == "0 ml" else f"the mask has {values['Volume']}"
+    mask = f"the mask has {values['Volume']}" if filled_slices else "the mask is empty"
     found = next(fact for fact in facts if fact.label.startswith("Key slice"))
     return f"Found on {found.label.lower()} {found.value}; {mask}."
 

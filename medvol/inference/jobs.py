@@ -13,9 +13,10 @@ from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json
 from medvol.core.suggestions import suggest
 from medvol.core.visible_text import is_blank
+from medvol.imaging.case_masks import DIGEST_LENGTH
 from medvol.imaging.file_names import SCANS, stem
 from medvol.imaging.folders import find_scans
-from medvol.inference.names import DIGEST_LENGTH, MAX_NAME_BYTES, cut, readable, require_below, require_name
+from medvol.inference.names import MAX_NAME_BYTES, cut, readable, require_below, require_name
 
 _KEYS = ("scan", "series", "query", "queries", "out", "name")
 _CASE_BYTES = 96

@@ -17,9 +17,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from medvol.core.metrics import volume_ml
 
-_DECIMALS = 3
 _DIGITS = 6
-"""Of a mean, whatever the scale of the scan."""
+"""Of a measurement, whatever the scale of the scan: a voxel of a micro-CT has a volume too."""
 
 _TOUCHING = np.ones((3, 3), np.bool_)
 """Pixels that meet at a corner belong to one part."""
@@ -57,13 +56,22 @@ def measure_mask(
     mean, diameters = mean_intensity(voxels, mask), measure_diameters(mask, spacing_mm)
     return {
         "voxels": int(np.count_nonzero(mask)),
-        "volume_ml": round(volume_ml(mask, spacing_mm), _DECIMALS),
-        "mean_intensity": None if mean is None else float(f"{mean:.{_DIGITS}g}"),
+        "volume_ml": _round(volume_ml(mask, spacing_mm)),
+        "mean_intensity": None if mean is None else _round(mean),
         "intensity_unit": unit,
-        "longest_diameter_mm": None if diameters is None else round(diameters.longest_mm, _DECIMALS),
-        "perpendicular_diameter_mm": None if diameters is None else round(diameters.perpendicular_mm, _DECIMALS),
+        "longest_diameter_mm": None if diameters is None else _round(diameters.longest_mm),
+        "perpendicular_diameter_mm": None if diameters is None else _round(diameters.perpendicular_mm),
         "diameter_slice": None if diameters is None else diameters.slice_z,
     }
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def show_mm(length_mm: float) -> str:
+    """A length for people: to a tenth of a millimetre, and below 1 mm to two digits."""
+    return f"{length_mm:.1f}" if length_mm >= 1 else f"{length_mm:.2g}"
 
 
 def mean_intensity(voxels: NDArray[np.float32], mask: NDArray[np.bool_]) -> float | None:

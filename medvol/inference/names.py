@@ -15,12 +15,11 @@ from typing import Any
 
 from medvol.core.errors import RecordError
 from medvol.core.visible_text import show
+from medvol.imaging.case_masks import DIGEST_LENGTH
 from medvol.inference.records import AGREEMENT_SUFFIX, DICOM_SUFFIXES, FAILED_SUFFIX
 
 MAX_NAME_BYTES = 242
 """Longest stem: disks take 255 bytes, and the longest ending, ``.rtstruct.dcm``, has 13."""
-
-DIGEST_LENGTH = 12
 
 _TAKEN = tuple(f".{suffix.split('.')[1]}" for suffix in (FAILED_SUFFIX, AGREEMENT_SUFFIX, *DICOM_SUFFIXES.values()))
 """What stands in the names of further files of an answer before their ending."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from medvol.core.visible_text import show
-from medvol.inference.measurements import measure_mask
+from medvol.inference.measurements import measure_mask, show_mm
 from medvol.inference.overlay import Picture, render_overlay
 
 PICTURE_DPI = 72
@@ -63,6 +63,6 @@ def _measures(picture: Picture) -> str:
     keys = picture.evidence.key_slices
     return (
         f"{found['volume_ml']:.4g} ml, mean {found['mean_intensity']:.4g}{' HU' if volume.modality == 'CT' else ''}, "
-        f"{found['longest_diameter_mm']:.1f} x {found['perpendicular_diameter_mm']:.1f} mm, "
+        f"{show_mm(found['longest_diameter_mm'])} x {show_mm(found['perpendicular_diameter_mm'])} mm, "
         f"key slice{'s' if len(keys) > 1 else ''} {', '.join(map(str, keys))}"
     )

@@ -268,4 +268,4 @@ def _caption(picture: Picture, shown: int) -> str:
     edited = ", anchor edited by hand" if picture.edited else ""
     keys = ", ".join(map(str, picture.evidence.key_slices))
     name = "key slices" if picture.evidence.further else "key slice"
-    return f"{name} {keys} of 0..{depth - 1}, mask {amount:.1f} ml on {filled} slices{edited}"
+    return f"{name} {keys} of 0..{depth - 1}, mask {amount:.4g} ml on {filled} slices{edited}"

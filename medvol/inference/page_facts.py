@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from medvol.core.types import Volume
 from medvol.inference.confidence import read_warnings
+from medvol.inference.measurements import show_mm
 from medvol.inference.recorded_propagator import propagator_options
 from medvol.inference.records import plain_values
 from medvol.pages.answers import Correction, Fact
@@ -60,15 +61,18 @@ def measured_facts(record: Mapping[str, Any], depth: int, filled_slices: int) ->
     facts = [Fact("Key slice" if len(anchors) == 1 else "Key slices", keys, boxes)]
     if not mask.get("voxels"):
         return (*facts, Fact("Volume", "0 ml", "the mask is empty"))
-    extent = f"{_number(mask['voxels'], 'voxels', ',')} on {filled_slices} slice{'s' if filled_slices != 1 else ''}"
-    facts.append(Fact("Volume", _number(mask.get("volume_ml"), "ml", ".4g"), extent))
+    voxels = _number(mask["voxels"], "voxels", "{:,}".format)
+    extent = f"{voxels} on {filled_slices} slice{'s' if filled_slices != 1 else ''}"
+    facts.append(Fact("Volume", _number(mask.get("volume_ml"), "ml", "{:.4g}".format), extent))
     where = f"within slice {mask.get('diameter_slice')}"
-    facts.append(Fact("Longest diameter", _number(mask.get("longest_diameter_mm"), "mm", ".1f"), where))
-    across = _number(mask.get("perpendicular_diameter_mm"), "mm", ".1f")
+    facts.append(Fact("Longest diameter", _number(mask.get("longest_diameter_mm"), "mm", show_mm), where))
+    across = _number(mask.get("perpendicular_diameter_mm"), "mm", show_mm)
     facts.append(Fact("Diameter across it", across, "at right angles in that slice"))
     if mask.get("intensity_unit") == "HU":
         facts.append(
-            Fact("Mean density", _number(mask.get("mean_intensity"), "HU", ".4g"), "of the voxels in the mask")
+            Fact(
+                "Mean density", _number(mask.get("mean_intensity"), "HU", "{:.4g}".format), "of the voxels in the mask"
+            )
         )
     return tuple(facts)
 
@@ -118,13 +122,15 @@ def confidence_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
             "words, which is not the same as being right."
         )
     if isinstance(agreement, dict):
-        anchors, keys, boxes = (_number(agreement.get(name), "", ".2f") for name in ("anchors", "key_slice", "boxes"))
+        anchors, keys, boxes = (
+            _number(agreement.get(name), "", "{:.2f}".format) for name in ("anchors", "key_slice", "boxes")
+        )
         sentences.append(
             f"{agreement.get('samples')} more answers, drawn at random, agree {anchors} of 1 on the anchor (key slice "
             f"{keys}, boxes {boxes})."
         )
         if "masks" in agreement:
-            masks, support = (_number(agreement.get(name), "", ".2f") for name in ("masks", "support"))
+            masks, support = (_number(agreement.get(name), "", "{:.2f}".format) for name in ("masks", "support"))
             sentences.append(
                 f"Their masks agree {masks} of 1, and on average {support} of them hold a voxel of this mask."
             )
@@ -157,10 +163,10 @@ def _component(identity: Any) -> tuple[str, str]:
     return str(identity.get("name", _UNTOLD)), str(identity.get("distribution", ""))
 
 
-def _number(value: Any, unit: str, form: str) -> str:
+def _number(value: Any, unit: str, show: Callable[[float], str]) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _UNTOLD
-    return f"{value:{form}} {unit}".strip()
+    return f"{show(value)} {unit}".strip()
 
 
 def _strip(value: Any) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 
 from medvol.core.errors import MedvolError
 from medvol.core.types import Case
+from medvol.imaging.case_masks import DIGEST_LENGTH
 from medvol.inference.answers import Question, pose
 from medvol.inference.jobs import Job
-from medvol.inference.names import DIGEST_LENGTH, cut, is_taken, readable
+from medvol.inference.names import cut, is_taken, readable
 from medvol.inference.outcomes import tell, tell_failure, write_answers
 from medvol.inference.segmentation import Segmentation
 from medvol.inference.summary import Outcome
@@ -77,7 +78,7 @@ class Predictions:
 
 
 def as_job(case: Case, folder: Path) -> Job:
-    """A case as a job, whose files are called by its id."""
+    """A case as a job, whose files are called by its id, see ``medvol.imaging.case_masks``."""
     source = case.volume.source
     scan = case.volume.volume_id if source is None or source.path is None else source.path
     series = None if source is None else source.series or None

@@ -151,7 +151,10 @@ def read_bank(path: Path) -> list[Query]:
         raise QueryError(f"{path}: the query bank is not YAML: {' '.join(str(error).split())}") from error
     queries = []
     for target, uses in _items(content, str(path), "targets"):
-        name = target_name(target)
+        try:
+            name = target_name(target)
+        except QueryError as error:
+            raise QueryError(f"{path}: {target!r}: {error}") from error
         places = _find_places(name, f"{path}: {target!r}")
         if len(set(places)) < len(places):
             raise QueryError(f"{path}: {target!r}: a name in braces stands there twice; give each a name of its own")

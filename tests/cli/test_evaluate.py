@@ -68,6 +68,40 @@ def test_masks_of_another_system_stand_beside_our_run(masks, tested, tmp_path, c
     assert "no paired difference" not in report
 
 
+def answering(box):
+    """A policy that answers with a box in slice 2, in thousandths of its sides."""
+    answer = f'<think>a cube</think><answer>[{{"slice": 2, "bbox_2d_list": [{box}]}}]</answer>'
+    return {"class_path": "ToyPolicy", "init_args": {"answer": answer}}
+
+
+def test_what_predict_writes_has_the_scores_of_a_test(experiment, tmp_path, refused):
+    """A box of 4 x 2 pixels in 3 slices, where 4 x 4 are right."""
+
+    def predict(box, verb="predict"):
+        settings = {"data__init_args__predict": "ToyDataset", "data__init_args__test": "ToyDataset"}
+        settings["data__init_args__allow_shared_patients"] = True
+        settings |= {"model__class_path": "EvaluationModule", "model__init_args__optimizer": None}
+        config = experiment(**settings, model__init_args__policy=answering(box))
+        assert main([verb, "--config", str(config)]) == 0
+        return config
+
+    predict([250, 250, 750, 500], "test")
+    config = predict([250, 250, 750, 500])
+    predictions = tmp_path / "run" / "predictions"
+    assert evaluate(predictions, config, tmp_path / "out", "--split", "predict") == 0
+    measured = ("case_id", "dsc", "iou", "nsd", "hd95_mm", "mask_ml", "mask_sha256", "answered_absent")
+    tested, predicted = ([[case[name] for name in measured] for case in read(tmp_path / run)] for run in ("run", "out"))
+    assert predicted == tested
+    assert [case["dsc"] for case in read(tmp_path / "out")] == pytest.approx([2 * 24 / (24 + 48)] * 3)
+    predict([250, 250, 750, 750])
+    told = refused(
+        "evaluate", "--predictions", predictions, "--data", config, "--out", tmp_path / "two", "--split", "predict"
+    )
+    first, second = sorted(predictions.glob("case0_*.nii.gz"))
+    assert f"case 'case0' is answered by {first} and by {second}; leave one of them out" in told
+    assert not (tmp_path / "two").exists()
+
+
 def test_what_is_missing_and_unused_is_said(masks, experiment, tmp_path, capsys):
     (masks / "volume21_cube.nii.gz").rename(masks / "volume21_heart.nii.gz")
     assert evaluate(masks, experiment(), tmp_path / "out") == 0

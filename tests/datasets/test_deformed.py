@@ -123,6 +123,23 @@ def test_the_same_settings_make_the_same_scans():
     assert other[0].volume.shape != first[0].volume.shape or (other[0].volume.voxels != first[0].volume.voxels).any()
 
 
+def test_scans_of_one_name_are_equal_whatever_their_source_names():
+    """A source that names a part more is the same scan, but other intensities are sampled for it."""
+    voxels, mask = half_space()
+    part = np.zeros_like(mask)
+    part[:, :10, :10] = True
+    held = []
+    for masks in ({"liver": mask}, {"liver": mask, "spleen": part}):
+        made = DeformedDataset(
+            Source((voxels, masks)), 4, shape=(8, 32, 32), targets=["liver"], appearance=AppearanceSettings(0.0, 1.0)
+        )
+        held += [{case.volume.volume_id: case.volume.voxels for case in map(made.__getitem__, range(len(made)))}]
+    one, other = held
+    assert len(one) == len(other) == 4
+    assert not one.keys() & other.keys()
+    assert not any(np.array_equal(*pair) for pair in zip(one.values(), other.values(), strict=True))
+
+
 def test_scans_belong_to_the_patients_of_their_sources():
     source = phantoms()
     made = DeformedDataset(source, 5, shape=(8, 32, 32))

@@ -204,7 +204,7 @@ def test_labels_and_masks_must_agree_in_number(root):
         len(M3DSegDataset(str(root), "0004"))
 
 
-@pytest.mark.parametrize("numbers", [("2", "3", "4"), ("1", "2", "4"), ("1", "2", "02")])
+@pytest.mark.parametrize("numbers", [("2", "3", "4"), ("1", "2", "4")])
 def test_labels_that_do_not_number_the_masks_are_refused(root, numbers):
     """With 2, 3 and 4 for three masks, the kidney would get the tumour's mask."""
     path = root / "0004" / "0004.json"
@@ -212,6 +212,22 @@ def test_labels_that_do_not_number_the_masks_are_refused(root, numbers):
     content["labels"] = {"0": "background", **dict(zip(numbers, ("kidney", "tumor", "cyst"), strict=True))}
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="number the labels as the masks lie in their files"):
+        len(M3DSegDataset(str(root), "0004"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({"1": "tumor", "2": "tumour", "3": "kidney"}, "the labels 1 and 2 are all called 'tumour'"),
+        ({"1": "kidney", "2": "tumor", "3": "Kidney_Tumor"}, "the labels 2 and 3 are all called 'kidney tumour'"),
+        ({"1": "kidney", "2": "tumor", "02": "cyst"}, "the label 2 has two names; keep one"),
+        ({"0": None, "1": "kidney", "2": "", "3": "cyst"}, "the label 2 is called ''; write a name"),
+    ],
+)
+def test_two_names_of_a_label_and_two_labels_of_a_name_are_refused(root, labels, sentence):
+    path = root / "0004" / "0004.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": labels}))
+    with pytest.raises(DatasetError, match=f"0004.json: labels: expected names by label.*{sentence}"):
         len(M3DSegDataset(str(root), "0004"))
 
 

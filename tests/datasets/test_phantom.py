@@ -314,7 +314,7 @@ def test_a_relation_means_the_kidney_whose_mask_it_has():
 
 
 def test_nodules_lie_at_different_heights_and_change_nothing_else():
-    plain = PhantomDataset("val", 8, seed=4)
+    plain = PhantomDataset("val", 8, seed=4, lesion_share=0.0)
     dataset = PhantomDataset("val", 8, seed=4, nodule_share=0.75, lesion_share=0.0)
     asked = [dataset[i] for i in range(len(dataset)) if dataset[i].query.target == "lesion"]
     assert 3 <= len(asked) <= 8
@@ -331,6 +331,21 @@ def test_nodules_lie_at_different_heights_and_change_nothing_else():
         assert case.volume.volume_id.endswith("-nodules")
     assert {d.volume_key(0).removesuffix("-nodules") for d in (plain, dataset)} == {plain.volume_key(0)}
     assert all(case.query.target != "lesion" for case in (plain[i] for i in range(len(plain))))
+
+
+def test_equal_names_mean_equal_voxels_whatever_the_shares():
+    """Names of the default shares are those of the same volumes as ever."""
+    held = {}
+    for lesions in (0.0, 0.6, 1.0):
+        for nodules in (0.0, 1.0):
+            dataset = PhantomDataset("val", 8, shape=(8, 32, 32), lesion_share=lesions, nodule_share=nodules)
+            for case in map(dataset.__getitem__, range(len(dataset))):
+                known = held.setdefault(case.volume.volume_id, case.volume.voxels)
+                np.testing.assert_array_equal(known, case.volume.voxels)
+    assert len(held) == 8 * 2 * 2  # with and without a lesion, with and without nodules
+    usual = PhantomDataset("val", 8, shape=(8, 32, 32))
+    names = [f"phantom-8x32x32-0-val-{number:04d}" for number in range(8)]
+    assert list(dict.fromkeys(map(usual.volume_key, range(len(usual))))) == names
 
 
 def test_a_share_of_nodules_is_a_share():

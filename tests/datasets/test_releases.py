@@ -278,9 +278,10 @@ def test_kits_tolerances_are_those_of_the_challenge():
 
 
 def test_kits_with_a_published_split(kits, tmp_path):
+    """With the mark that some editors put before the text."""
     split = tmp_path / "split.json"
     entries = {part: [{"image": f"0004/case_{i:05d}/image.npy"} for i in numbers] for part, numbers in PARTS.items()}
-    split.write_text(json.dumps({"name": "kits", "numTrain": 3, **entries}))
+    split.write_text(json.dumps({"name": "kits", "numTrain": 3, **entries}), encoding="utf-8-sig")
     for part, numbers in (("train", [0, 2, 3]), ("test", [1, 4])):
         dataset = KiTS23Dataset(kits[0], split=part, patients=PatientSettings(split_file=str(split)), **FEW)
         assert patients(dataset) == {f"kits-{i:05d}" for i in numbers}
@@ -440,6 +441,16 @@ def test_an_index_sees_a_label_map_of_the_same_size_and_time(tmp_path, request, 
     assert shown == [{"liver"}, {"urinary bladder"}]
 
 
+def test_an_index_that_cannot_be_written_costs_time_only(tmp_path, rested, caplog):
+    """A file lies where its folder should be."""
+    root, index = releases.write_ctorg(tmp_path / "ctorg", (0, 21)), tmp_path / "index"
+    index.write_text("")
+    dataset = CTORGDataset(str(root), index=str(index), **FEW)
+    assert len(dataset) == len(CTORGDataset(str(root), **FEW))
+    told = [record.message for record in caplog.records if "index" in record.message]
+    assert told == [f"index {index} cannot be written (File exists); label maps are read at each start"]
+
+
 def test_an_index_holds_in_another_working_folder(tmp_path, monkeypatch, rested):
     import medvol.imaging.reading as reading
 
@@ -520,8 +531,24 @@ def test_missing_halves_are_named(tmp_path):
 
 BAD_DECATHLON = {
     "list": ("[]", "expected an object with 'labels'"),
-    "no labels": ('{"training": []}', "expected names by label under 'labels'"),
-    "label of letters": ('{"training": [], "labels": {"x": "liver"}}', "a label is not a number"),
+    "no labels": ('{"training": []}', "labels: expected names by label, such as"),
+    "label of letters": ('{"training": [], "labels": {"x": "liver"}}', "'x' is no label; write a whole number"),
+    "label without a name": (
+        '{"training": [], "labels": {"1": ""}}',
+        'labels: expected names by label, such as {"1": "spleen"}; the label 1 is called \'\'; write a name',
+    ),
+    "label twice": (
+        '{"training": [], "labels": {"1": "spleen", "01": "liver"}}',
+        "the label 1 has two names; keep one",
+    ),
+    "name twice": (
+        '{"training": [], "labels": {"1": "liver", "2": "Liver"}}',
+        "the labels 1 and 2 are all called 'liver'; give each a name of its own",
+    ),
+    "two words for one growth": (
+        '{"name": "Liver", "training": [], "labels": {"0": "", "1": "tumour", "2": "cancer"}}',
+        "the labels 1 and 2 are all called 'liver tumour'; give each a name of its own",
+    ),
     "entry": ('{"training": [7], "labels": {"1": "liver"}}', "an entry of 'training' is 7"),
     "no name": (
         json.dumps({"training": [{"image": "a" * 5000, "label": "b.nii"}], "labels": {"1": "liver"}}),

@@ -190,11 +190,13 @@ def test_pairs_by_brute_force(seed):
     assert (score.predicted, score.true, score.found) == (len(kept), len(numbers), found)
 
 
-def write_predictions(dataset, folder, skip=()):
-    """Right masks, except those that are skipped."""
+def write_predictions(dataset, folder, skip=(), digest=""):
+    """Right masks, except those that are skipped; with a digest as ``medvol predict`` names them, records included."""
     for case_id, case in cases(dataset).items():
         if case_id not in skip:
-            write_mask(folder / f"{case_id}.nii.gz", case.target, case.volume)
+            write_mask(folder / f"{case_id}{digest}.nii.gz", case.target, case.volume)
+            if digest:
+                (folder / f"{case_id}{digest}.json").write_text("{}")
 
 
 def test_right_masks_measure_1_and_missing_ones_are_named(root, tmp_path):
@@ -212,6 +214,22 @@ def test_right_masks_measure_1_and_missing_ones_are_named(root, tmp_path):
         dataset.measure(tmp_path)
     with pytest.raises(DatasetError, match="choose the split val"):
         ReXGroundingCTDataset(root, split="test").measure(tmp_path)
+
+
+def test_what_predict_writes_is_measured_and_sent_unless_two_policies_answered(root, tmp_path):
+    dataset = ReXGroundingCTDataset(root, split="val")
+    folder = tmp_path / "predictions"
+    write_predictions(dataset, folder, digest="_0123456789ab")
+    assert (dataset.measure(folder).dice, dataset.measure(folder).missing) == (1, ())
+    assert dataset.write_submission(folder, tmp_path / "sent.zip") == []
+    write_predictions(dataset, folder, digest="_ba9876543210")
+    one, other = (folder / f"train_7_b_1_0000{digest}.nii.gz" for digest in ("_0123456789ab", "_ba9876543210"))
+    sentence = f"case 'train_7_b_1_0000' is answered by {one} and by {other}; leave one of them out"
+    with pytest.raises(DatasetError, match=re.escape(sentence)):
+        dataset.measure(folder)
+    with pytest.raises(DatasetError, match=re.escape(sentence)):
+        dataset.write_submission(folder, tmp_path / "other.zip")
+    assert not (tmp_path / "other.zip").exists()
 
 
 def test_the_submission_is_the_masks_of_the_release_again(root, tmp_path):

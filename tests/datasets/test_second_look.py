@@ -174,3 +174,19 @@ def test_other_regions_of_one_scan_are_other_volumes() -> None:
     assert one == same != other
     assert parts[0][0].volume.volume_id != parts[1][0].volume.volume_id
     assert parts[0].case_id(0) == parts[1].case_id(0)
+
+
+def test_views_of_one_scan_around_other_targets_are_other_volumes() -> None:
+    """The same place in another list of questions: the scan, the settings and the number of the view are the same."""
+
+    class Moved(OneCase):
+        def __getitem__(self, index):
+            case = super().__getitem__(index)
+            return type(case)(**{**vars(case), "target": np.roll(case.target, 14, axis=2)})
+
+    views = [
+        SecondLookDataset(dataset, whole=False, region=RegionSettings(margin_mm=2.0))[0].volume
+        for dataset in (OneCase(), Moved())
+    ]
+    assert not np.array_equal(views[0].voxels, views[1].voxels)
+    assert views[0].volume_id != views[1].volume_id

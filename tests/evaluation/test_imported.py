@@ -158,8 +158,11 @@ def test_a_folder_a_sample_of_prompts(scans, tmp_path):
     assert [one.dsc for one in scores] == [1.0] * 6
 
 
+@pytest.mark.parametrize("digest", ["", "_0123456789ab"], ids=["test", "predict"])
 @pytest.mark.parametrize("case_id", ["s0:liver/1", "a" * 200, "s0.seg"])
-def test_a_mask_that_predict_wrote_is_found_by_any_id(case_id, scans, tmp_path):
+def test_a_mask_that_test_or_predict_wrote_is_found_by_any_id(case_id, digest, scans, tmp_path):
+    """``predict`` puts a record beside it."""
+
     class Named(Scans):
         def __getitem__(self, index):
             return dataclasses.replace(super().__getitem__(index), case_id=f"{case_id}{index}")
@@ -167,10 +170,24 @@ def test_a_mask_that_predict_wrote_is_found_by_any_id(case_id, scans, tmp_path):
     dataset = Named(scans.files)
     for index in range(len(dataset)):
         case = dataset[index]
-        save(tmp_path / "masks" / f"{as_job(case, tmp_path).name}.nii.gz", case.target)
+        name = f"{as_job(case, tmp_path).name}{digest}"
+        save(tmp_path / "masks" / f"{name}.nii.gz", case.target)
+        if digest:
+            (tmp_path / "masks" / f"{name}.json").write_text("{}")
     scores, index = score(tmp_path / "masks", dataset)
     assert [one.dsc for one in scores] == [1.0] * 6
     assert index.unused == []
+
+
+def test_a_name_that_ends_in_digits_is_no_digest_without_a_record(scans, tmp_path):
+    """A case may be called so, and its mask is not that of another case, whose mask is missing."""
+    folder = tmp_path / "masks"
+    for index in range(len(scans)):
+        name = "case-0_0123456789ab" if index == 0 else f"case-{index}"
+        save(folder / f"{name}.nii.gz", scans[index].target)
+    scores, index = score(folder, scans)
+    assert [one.dsc for one in scores] == [0.0, *[1.0] * 5]
+    assert index.unused == [str(folder / "case-0_0123456789ab.nii.gz")]
 
 
 def test_a_missing_mask_is_a_failure_of_0_and_an_unused_one_is_named(scans, tmp_path):

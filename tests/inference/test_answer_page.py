@@ -186,6 +186,17 @@ def test_only_a_ct_has_a_mean_in_hounsfield_units(modality: str, mean: list[str]
     ]  # fmt: skip
 
 
+def test_a_mask_of_one_voxel_is_not_empty() -> None:
+    """0.7 x 0.7 x 1.0 mm are 0.49 mm3."""
+    volume = make_volume(np.full((4, 6, 8), 7.0, np.float32), (1.0, 0.7, 0.7), "CT")
+    mask = np.zeros(volume.shape, bool)
+    mask[2, 2, 3] = True
+    answer = Segmentation(volume, "the dot", mask, Evidence(2, np.array([[3.0, 2.0, 4.0, 3.0]])), Completion(""))
+    assert answer.show("dot").verdict == "Found on key slice 2; the mask has 0.00049 ml."
+    empty = Segmentation(volume, "the dot", np.zeros_like(mask), answer.evidence, Completion(""))
+    assert empty.show("dot").verdict == "Found on key slice 2; the mask is empty."
+
+
 def test_values_that_a_person_broke_are_not_shown_as_figures() -> None:
     record = {
         "mask": {"voxels": 3, "volume_ml": "a lot", "longest_diameter_mm": None, "intensity_unit": "HU"},

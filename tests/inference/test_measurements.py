@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medvol.inference.measurements import mean_intensity, measure_diameters, measure_mask
+from medvol.inference.measurements import mean_intensity, measure_diameters, measure_mask, show_mm
 
 
 def brute_force(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[int, float, list[float]]:
@@ -99,6 +99,18 @@ def test_nothing_measures_nothing():
     values = measure_mask(np.ones(empty.shape, np.float32), empty, (1.0, 1.0, 1.0), "HU")
     assert values["voxels"] == values["volume_ml"] == 0
     assert values["mean_intensity"] is values["longest_diameter_mm"] is values["diameter_slice"] is None
+
+
+def test_a_single_voxel_is_measured_at_every_scale():
+    """A voxel of a CT, and one of a micro-CT: no volume and no diameter is rounded to nothing."""
+    mask = np.zeros((2, 3, 4), bool)
+    mask[1, 1, 1] = True
+    voxels = np.ones(mask.shape, np.float32)
+    values = measure_mask(voxels, mask, (1.0, 0.7, 0.7))
+    assert (values["volume_ml"], values["longest_diameter_mm"]) == (0.00049, 0.7)
+    values = measure_mask(voxels, mask, (0.0004, 0.0003, 0.0003))
+    assert (values["volume_ml"], values["longest_diameter_mm"]) == (3.6e-14, 0.0003)
+    assert [show_mm(length) for length in (0.0003, 0.7, 3.16, 154.94)] == ["0.0003", "0.7", "3.2", "154.9"]
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])

@@ -84,7 +84,7 @@ def test_record_says_what_made_it(content, scan, volume):
     assert content["completion"].startswith("<think>bright</think>")
     # 20 x 12 pixels of 1.5 x 2 mm: from the middle of a pixel's outer edge to that of the one farthest away
     longest = max(np.hypot(20 * 1.5, 11 * 2), np.hypot(19 * 1.5, 12 * 2))
-    assert content["mask"]["longest_diameter_mm"] == round(longest, 3)
+    assert content["mask"]["longest_diameter_mm"] == pytest.approx(longest, rel=1e-5)
     assert {name: content["mask"][name] for name in ("file", "voxels", "volume_ml", "intensity_unit")} == {
         "file": "answer.nii.gz",
         "voxels": 720,

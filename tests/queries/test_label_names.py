@@ -38,6 +38,13 @@ def test_names_are_plain_words_and_0_is_the_background(tmp_path):
     assert read_label_names(path) == {3: "left kidney", 1: "spleen"}
 
 
+@pytest.mark.parametrize("name", [None, "", 0])
+def test_what_the_background_is_called_does_not_count(name, tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"0": name, "1": "spleen"}))
+    assert read_label_names(path) == {1: "spleen"}
+
+
 def test_the_nearest_file_counts(tmp_path):
     label = tmp_path / "a" / "b" / "c" / "label.nii.gz"
     label.parent.mkdir(parents=True)

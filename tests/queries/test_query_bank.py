@@ -205,6 +205,7 @@ BROKEN = {
     "tag": ("liver: !!python/object:os.system {}", "not YAML"),
     "empty": ("", "expected a mapping of targets"),
     "list": ("- liver", "expected a mapping of targets"),
+    "no_letter": ('"___": {training: {explicit: [x]}}', "'___': a target has an empty name; write what it is called"),
     "number_as_target": ("7: {training: {explicit: [x]}}", "key 7 is not a text"),
     "use": ("liver: {train: {explicit: [x]}}", "'liver': unknown key 'train'; uses are training, held_out"),
     "kind": ("liver: {training: {hint: [x]}}", "'liver': training: unknown key 'hint'; kinds are implicit"),

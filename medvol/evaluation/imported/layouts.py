@@ -12,6 +12,7 @@ from typing import Any, Literal
 from medvol.core.errors import DatasetError
 from medvol.core.json_file import read_json
 from medvol.core.words import split_words
+from medvol.imaging.case_masks import case_stem
 from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
 from medvol.imaging.folder_walk import find_below
 
@@ -107,7 +108,7 @@ def _find_folders(folder: Path) -> Iterator[FoundMask]:
 def _find_prompts(folder: Path) -> Iterator[FoundMask]:
     """``CASE_PROMPT.nii.gz``, ``CASE/PROMPT.nii.gz`` and ``CASE.nii.gz``; names are split at every ``_`` in turn."""
     for path in _masks(folder):
-        words = stem(path.name).split("_")
+        words = case_stem(path).split("_")
         yield FoundMask(path, "_".join(words), "")
         for i in range(1, len(words)):
             yield FoundMask(path, "_".join(words[:i]), "_".join(words[i:]))

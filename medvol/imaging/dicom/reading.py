@@ -93,23 +93,23 @@ def read_dicom(path: Path, series: str | None, max_bytes: int) -> StoredScan:
 
 
 def read_study(path: Path) -> str | None:
-    """UID of the study that the first DICOM file belongs to; empty when it has none, None when there is no DICOM.
+    """UID of the study of the first image that may be of a scan; empty when it has none, None without such an image.
+
+    Segmentation objects, reports and captured pictures, as medvol writes them beside its answers, are of no scan.
 
     Raises:
-        ScanError: The file is refused.
+        ScanError: A file is refused.
     """
     with DicomFiles(path, MAX_BYTES) as files:
-        for name in files.names():
-            with quiet_parsing(path), files.open(name) as stream:
-                return str(read_dataset(path, stream, ["StudyInstanceUID"]).get("StudyInstanceUID") or "")
-    return None
+        sections = (entry for name in files.names() for entry in _read_file(files, name)[0] if entry.is_section)
+        first = next(sections, None)
+        return None if first is None else first.study
 
 
 def holds_images(path: Path) -> bool:
-    """True when a file is DICOM with an image in it, or refused, which is told when it is read."""
+    """True for DICOM with an image that may be of a scan, or that is refused, which is told when it is read."""
     try:
-        with DicomFiles(path, MAX_BYTES) as files:
-            return any(_read_file(files, name)[0] for name in files.names())
+        return read_study(path) is not None
     except ScanError:
         return True
 

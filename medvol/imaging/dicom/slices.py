@@ -107,6 +107,11 @@ class DicomSlice:
     intercept: float | None
     unit: str
 
+    @property
+    def is_section(self) -> bool:
+        """True for what may be of a scan: it says where it lies, or should; a captured picture does neither."""
+        return self.position is not None or (self.grey and self.modality in _SECTIONS)
+
 
 def read_slices(path: Path, file: str, stream: BinaryIO) -> tuple[list[DicomSlice], str]:
     """Slices of one DICOM file.

@@ -23,7 +23,11 @@ export function showMeasures(original, now, unit, stale) {
 }
 
 function number(value, unit) {
-  return value === null ? "–" : `${Math.abs(value) < 1000 ? value.toFixed(1) : Math.round(value)} ${unit ?? ""}`.trim();
+  if (value === null) {
+    return "–";
+  }
+  const small = Math.abs(value) < 1 && value !== 0;
+  return `${small ? value.toPrecision(2) : Math.abs(value) < 1000 ? value.toFixed(1) : Math.round(value)} ${unit ?? ""}`.trim();
 }
 
 export function showWindows(windows, choose) {

@@ -5,12 +5,14 @@ import os
 import shutil
 import sys
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.uid import generate_uid
 
 from medvol.checking.leakage import shared_files
@@ -103,6 +105,42 @@ def test_scans_at_every_depth(make_series, tmp_path):
     files = {"x.nii.gz", "mixed/y_label.nii", "dicom/a/z.nii", "mixed/deep/d.zip"}
     assert found == {*files, "dicom/a", "dicom/b", "mixed/deep/c"}
     assert find_all_scans(tmp_path / "dicom" / "b") == [tmp_path / "dicom" / "b"]
+
+
+def test_answers_among_studies_are_no_scans(make_series, tmp_path, capsys, monkeypatch):
+    """As a folder of answers below the studies, and beside them; named itself, it is refused for what it holds."""
+    studies = tmp_path / "studies"
+    for name in ("s0", "s1"):
+        make_series().write(studies / name)
+    answers, expected = studies / "answers", [studies / "s0", studies / "s1"]
+    kinds = ("--dicom", "seg", "sr", "rtstruct", "capture")
+    picture = BytesIO()
+    Image.new("RGB", (9, 7)).save(picture, "PNG")
+    monkeypatch.setattr(segmentation, "render_overlay", lambda segmentation: picture.getvalue())
+    assert segment(studies / "s0", "the liver", "--out", answers, *kinds) == 0
+    for path in answers.iterdir():
+        if path.suffix != ".dcm":
+            path.unlink()  # the mask is a scan of its own to `check`
+    assert len(list(answers.iterdir())) == 4
+    assert find_scans(studies) == find_all_scans(studies) == expected
+    assert main(["check", str(studies)]) == 0
+    pack(answers, studies / "answers.zip")
+    for path in answers.iterdir():
+        (studies / path.name).write_bytes(path.read_bytes())
+    assert find_scans(studies) == find_all_scans(studies) == expected
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)), studies / "x.nii.gz")
+    assert find_all_scans(studies) == [*expected, studies / "x.nii.gz"]
+    assert find_scans(answers) == find_all_scans(answers) == [answers]
+    next(answers.glob("*.capture.dcm")).unlink()  # an image, if of no scan
+    capsys.readouterr()
+    assert main(["check", str(answers)]) != 0
+    assert "MV705" in capsys.readouterr().out
+
+
+def test_a_study_that_lost_its_places_is_a_scan_and_refused(make_series, tmp_path):
+    make_series().write(tmp_path / "a")
+    make_series().each(ImagePositionPatient=None).write(tmp_path / "b")
+    assert find_scans(tmp_path) == find_all_scans(tmp_path) == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_one_study_is_one_scan(make_series, tmp_path, capsys):

@@ -105,8 +105,12 @@ class State:
             parts.append(f"mean {known['mean_intensity']:.1f} {known.get('intensity_unit') or ''}".rstrip())
         longest, across = known.get("longest_diameter_mm"), known.get("perpendicular_diameter_mm")
         if longest is not None and across is not None:
-            parts.append(f"{longest:.1f} mm by {across:.1f} mm on slice {known.get('diameter_slice')}")
+            parts.append(f"{_show_mm(longest)} by {_show_mm(across)} on slice {known.get('diameter_slice')}")
         return ", ".join(parts)
+
+
+def _show_mm(length: float) -> str:
+    return f"{length:.1f} mm" if length >= 1 else f"{length:.2g} mm"
 
 
 @dataclass(frozen=True)
