@@ -11,6 +11,7 @@ from rich.text import Text
 
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.cli.run_data import TEST_SETTINGS, find_run_data
 from medvol.cli.settings import read_model_settings
 from medvol.guarding.cases import count_cases
@@ -31,12 +32,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: A setting is at fault, or a test writes in the run folder.
         DatasetError: The cases cannot be read.
     """
+    from medvol.evaluation.archive import is_evaluated
     from medvol.evaluation.kept_masks import KeptMasks
 
     parser = _parser(verb)
     options = parser.parse_args(list(arguments))
+    require_path_options(options, "RUN", "--data", "--rewards")
     folder = Path(options.run)
-    with KeptMasks(folder, 0.0) if folder.is_dir() else nullcontext():
+    with KeptMasks(folder, 0.0) if is_evaluated(folder) else nullcontext():
         return _rescore(parser, arguments, options)
 
 

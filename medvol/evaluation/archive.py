@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from medvol.core.atomic_files import delete_leftovers, write_together
+from medvol.core.atomic_files import delete_leftovers, find_leftover, write_together
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json, require_few_values, to_json, write_json
+from medvol.core.ownership import is_own
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget
 from medvol.evaluation.lesions import LesionScore
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = "medvol-evaluation/1"
 CASES_FILE = "cases.json"
 SUMMARY_FILE = "evaluation.json"
+MASKS_FOLDER = "masks"
 
 _MAX_BYTES = 2_000_000_000
 _MAX_VALUES = 25_000_000
@@ -105,7 +107,7 @@ def write_evaluation(
         **summarise(scores, seed),
     }
     delete_leftovers(folder, SUMMARY_FILE)
-    with write_together(folder, last=SUMMARY_FILE, replaced=() if masks is None else (masks.FOLDER,)) as place:
+    with write_together(folder, last=SUMMARY_FILE, replaced=() if masks is None else (MASKS_FOLDER,)) as place:
         (place / CASES_FILE).write_bytes(_to_readable_json(scores))
         write_json(place / SUMMARY_FILE, summary)
         for name, text in (beside or {}).items():
@@ -113,6 +115,27 @@ def write_evaluation(
         if masks is not None:
             masks.hand_over(place)
     return folder / SUMMARY_FILE
+
+
+def is_evaluated(folder: Path) -> bool:
+    """Whether cases and masks in a folder are of an evaluation of medvol, even of one that was killed."""
+    place = folder / SUMMARY_FILE
+    found = place if place.exists() else find_leftover(folder, SUMMARY_FILE)
+    return found is not None and is_own(found, SCHEMA)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace what belongs to no evaluation of medvol.
+
+    Raises:
+        RecordError: The folder holds such a file, or such masks.
+    """
+    names = () if is_evaluated(folder) else (SUMMARY_FILE, CASES_FILE, MASKS_FOLDER)
+    if foreign := next((folder / name for name in names if (folder / name).exists()), None):
+        raise RecordError(
+            f"{foreign} is there already and belongs to no evaluation of medvol, which would replace it; move it away, "
+            "or choose another run folder"
+        )
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
