@@ -110,16 +110,20 @@ def refuse_to_delete_sources(settings: Any, folder: RunFolder, doomed: Sequence[
     gone = [path.resolve() for path in doomed]
     volumes = [path.resolve() for path in folder.find(VOLUMES)]
     for key, value in _flatten(settings):
-        if isinstance(value, str) and value and key != "trainer.default_root_dir":
-            place = Path(value).resolve()
-            found = any(place.is_relative_to(path) for path in gone)
-            if key.startswith("data.") and folder.holds(place):
-                found = found or any(path.is_relative_to(place) for path in volumes)
-            if found:
-                raise ConfigError(
-                    f"--overwrite would delete {value!r}, or masks in it, which {key} reads; choose another folder "
-                    "(--trainer.default_root_dir FOLDER)"
-                )
+        if not isinstance(value, str) or not value or key == "trainer.default_root_dir":
+            continue
+        place = Path(value).resolve()
+        holds_data = key.startswith("data.") and folder.holds(place)
+        if any(place.is_relative_to(path) for path in gone):
+            what = repr(value)
+        elif holds_data and any(path.is_relative_to(place) for path in volumes):
+            what = f"masks in {value!r}"
+        else:
+            continue
+        raise ConfigError(
+            f"--overwrite would delete {what}, which {key} reads; choose another folder "
+            "(--trainer.default_root_dir FOLDER)"
+        )
 
 
 def _tell_changes(path: Path, settings: dict[str, Any]) -> None:

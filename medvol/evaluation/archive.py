@@ -131,11 +131,15 @@ def require_replaceable(folder: Path) -> None:
         RecordError: The folder holds such a file, or such masks.
     """
     names = () if is_evaluated(folder) else (SUMMARY_FILE, CASES_FILE, MASKS_FOLDER)
-    if foreign := next((folder / name for name in names if (folder / name).exists()), None):
+    if foreign := next((path for name in names if _holds_something(path := folder / name)), None):
         raise RecordError(
             f"{foreign} is there already and belongs to no evaluation of medvol, which would replace it; move it away, "
             "or choose another run folder"
         )
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:

@@ -105,10 +105,10 @@ def run_jobs(
     require_ready(segmenter.propagator, segmenter.policy)
     with hear_stops() as stops:
         identity = plain_values(segmenter.identity())
+        places = scan_places(job.scan for job in jobs)
         Path(out).mkdir(parents=True, exist_ok=True)
         known = None if read_all else KnownScans(Path(out))
         page = BatchPage() if html else None
-        places = scan_places(job.scan for job in jobs)
         batch = Batch(segmenter, identity, known, stops, overwrite, read, dicom, page, places)
         _announce(jobs, batch)
         outcomes: dict[Job, Outcome] = {}

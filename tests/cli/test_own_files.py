@@ -126,7 +126,7 @@ def test_masks_of_a_run_that_are_read_as_data_are_not_deleted(
     table = {"class_path": "NiftiDataset", "init_args": {"root": str(run), "table": str(run / "table.csv")}}
     config = experiment(data__init_args__train=table)
     said = refused("fit", "--config", config, "--overwrite")
-    assert said.startswith(f"--overwrite would delete {str(run)!r}, or masks in it, which data.init_args.train.")
+    assert said.startswith(f"--overwrite would delete masks in {str(run)!r}, which data.init_args.train.")
     assert content(run) == before
 
 
