@@ -484,8 +484,7 @@ def test_a_stop_acts_between_cases(write_block, tmp_path: Path, monkeypatch, whe
 
 def test_a_summary_that_cannot_be_written_is_still_told(write_block, tmp_path: Path):
     scan, out = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out"
-    (out / "summary.json").mkdir(parents=True)
-    summary = run(out, job(scan, "the block", out))
+    summary = run(out, job(scan, "the block", out), progress=lambda outcome: (out / "summary.json").mkdir())
     assert statuses(summary) == ["done"]
     assert "summary.json" in summary.problem
     assert summary.exit_code == 1
