@@ -43,10 +43,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: A mask cannot be read.
         GeometryError: A mask lies on another grid than its scan.
     """
-    parser = _parser(verb)
-    options = parser.parse_args(list(arguments))
-    require_path_options(options, "--predictions", "--data", "--out")
-    options = parse_over(parser, arguments, _settings_of(options.data))
+    options = _parse(verb, arguments)
     folder, out = _choose_folders(options)
     sources = _name_sources(options)
     _require_free(out, folder, sources)
@@ -86,6 +83,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         console.print(Text(line), soft_wrap=True)
     console.print(Text(f"means and intervals: {path}; beside other runs: medvol report RUN {out}"), soft_wrap=True)
     return 0
+
+
+def _parse(verb: str, arguments: Sequence[str]) -> Any:
+    """Options, over the settings of what is measured that the experiment has."""
+    parser = _parser(verb)
+    options = parser.parse_args(list(arguments))
+    require_path_options(options, "--predictions", "--data", "--out")
+    return parse_over(parser, arguments, _settings_of(options.data))
 
 
 def _parser(verb: str) -> ComponentParser:

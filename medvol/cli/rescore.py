@@ -32,8 +32,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ConfigError: A setting is at fault, or a test writes in the run folder.
         DatasetError: The cases cannot be read.
     """
-    from medvol.evaluation.archive import is_evaluated
     from medvol.evaluation.kept_masks import KeptMasks
+    from medvol.evaluation.run_files import is_evaluated
 
     parser = _parser(verb)
     options = parser.parse_args(list(arguments))

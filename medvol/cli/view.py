@@ -130,7 +130,7 @@ def _require_use(options: Namespace, parser: ComponentParser) -> None:
 
 
 def _open(options: Namespace) -> Opened:
-    from medvol.evaluation.archive import CASES_FILE
+    from medvol.evaluation.run_files import CASES_FILE
     from medvol.viewing.opening import open_target
 
     target = Path(options.target)

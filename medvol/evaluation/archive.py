@@ -11,22 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from medvol.core.atomic_files import delete_leftovers, find_leftover, write_together
+from medvol.core.atomic_files import delete_leftovers, write_together
 from medvol.core.errors import RecordError
 from medvol.core.json_file import read_json, require_few_values, to_json, write_json
-from medvol.core.ownership import is_own
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget
 from medvol.evaluation.lesions import LesionScore
+from medvol.evaluation.run_files import CASES_FILE, MASKS_FOLDER, SCHEMA, SUMMARY_FILE
 from medvol.evaluation.summary import summarise
 
 if TYPE_CHECKING:
     from medvol.evaluation.kept_masks import KeptMasks
-
-SCHEMA = "medvol-evaluation/1"
-CASES_FILE = "cases.json"
-SUMMARY_FILE = "evaluation.json"
-MASKS_FOLDER = "masks"
 
 _MAX_BYTES = 2_000_000_000
 _MAX_VALUES = 25_000_000
@@ -115,31 +110,6 @@ def write_evaluation(
         if masks is not None:
             masks.hand_over(place)
     return folder / SUMMARY_FILE
-
-
-def is_evaluated(folder: Path) -> bool:
-    """Whether cases and masks in a folder are of an evaluation of medvol, even of one that was killed."""
-    place = folder / SUMMARY_FILE
-    found = place if place.exists() else find_leftover(folder, SUMMARY_FILE)
-    return found is not None and is_own(found, SCHEMA)
-
-
-def require_replaceable(folder: Path) -> None:
-    """Refuse to replace what belongs to no evaluation of medvol.
-
-    Raises:
-        RecordError: The folder holds such a file, or such masks.
-    """
-    names = () if is_evaluated(folder) else (SUMMARY_FILE, CASES_FILE, MASKS_FOLDER)
-    if foreign := next((path for name in names if _holds_something(path := folder / name)), None):
-        raise RecordError(
-            f"{foreign} is there already and belongs to no evaluation of medvol, which would replace it; move it away, "
-            "or choose another run folder"
-        )
-
-
-def _holds_something(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:

@@ -17,8 +17,8 @@ from medvol.core.errors import ConfigError, RecordError
 from medvol.core.metrics import Mask
 from medvol.core.types import Case
 from medvol.core.visible_text import show
-from medvol.evaluation.archive import MASKS_FOLDER, require_replaceable
 from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.run_files import MASKS_FOLDER, require_replaceable
 from medvol.imaging.reading import read_mask
 from medvol.imaging.writing import write_mask
 from medvol.inference.predictions import as_job

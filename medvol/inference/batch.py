@@ -104,8 +104,7 @@ def run_jobs(
     _require_possible(jobs, dicom, Path(out), html)
     require_ready(segmenter.propagator, segmenter.policy)
     with hear_stops() as stops:
-        identity = plain_values(segmenter.identity())
-        places = scan_places(job.scan for job in jobs)
+        identity, places = plain_values(segmenter.identity()), scan_places(job.scan for job in jobs)
         Path(out).mkdir(parents=True, exist_ok=True)
         known = None if read_all else KnownScans(Path(out))
         page = BatchPage() if html else None

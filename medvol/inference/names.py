@@ -96,9 +96,9 @@ def require_below(folder: Path, given: str, where: str) -> Path:
     return path
 
 
-def scan_places(scans: Iterable[Path]) -> frozenset[Path]:
-    """Where scans lie, and the files with the voxels that their headers name."""
-    return frozenset(place(path) for scan in dict.fromkeys(scans) for path in (scan, *voxel_files(scan)))
+def scan_places(scans: Iterable[Path | None]) -> frozenset[Path]:
+    """Where scans lie, and the files with the voxels that their headers name; None is a scan made in memory."""
+    return frozenset(place(path) for scan in {*scans} if scan is not None for path in (scan, *voxel_files(scan)))
 
 
 def require_no_scan(paths: Iterable[Path], places: Set[Path]) -> None:

@@ -149,8 +149,7 @@ def save_segmentation(
     require_name(name, "the name of the files")
     paths = answer_paths(folder := Path(folder), name, mask_suffix(segmentation.volume))
     volume, picture = segmentation.volume, segmentation.picture
-    source = None if volume.source is None else volume.source.path
-    require_no_scan(paths.values(), scan_places([] if source is None else [source]))
+    require_no_scan(paths.values(), scan_places([None if volume.source is None else volume.source.path]))
     if dicom:
         require_origin(volume)
     outputs = _describe_dicom(dicom, paths)

@@ -12,7 +12,7 @@ from medvol.core.empty_folders import forget_empty
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
 from medvol.core.model_folder import is_model_folder, require_replaceable
 from medvol.core.ownership import SETTINGS_MARK, is_own
-from medvol.evaluation.archive import CASES_FILE, MASKS_FOLDER, SUMMARY_FILE, is_evaluated
+from medvol.evaluation.run_files import CASES_FILE, MASKS_FOLDER, SUMMARY_FILE, is_evaluated
 from medvol.inference.summary import is_summed_up
 from medvol.training.former_run import CHECKPOINTS, put_back, recover
 

@@ -179,8 +179,8 @@ def test_a_test_that_ends_before_its_scores_are_written_leaves_the_former_ones(
 DIE = """
 import os, pathlib, signal
 from medvol.core.atomic_files import write_together
-from medvol.evaluation.archive import SUMMARY_FILE
 from medvol.evaluation.kept_masks import KeptMasks
+from medvol.evaluation.run_files import SUMMARY_FILE
 
 masks = KeptMasks(pathlib.Path({folder!r}), 1.0)
 masks.start()
