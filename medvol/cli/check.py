@@ -13,6 +13,7 @@ from rich.text import Text
 
 from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.cli.settings import FILE_SUFFIXES
 from medvol.core.errors import ConfigError, ScanError
 from medvol.core.ranges import require_least
@@ -44,6 +45,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: The path is one scan, and it is refused.
     """
     options = _parser(verb).parse_args(list(arguments))
+    require_path_options(options, "PATH", "--root", "--fix")
     path = Path(options.path)
     if not path.exists():
         raise ConfigError(f"there is nothing at {options.path!r}; give a scan, a folder, or a configuration file")

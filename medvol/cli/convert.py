@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.core.errors import ConfigError, MedvolError
 from medvol.core.registry import PROPAGATORS, REGISTRIES
 from medvol.core.visible_text import show
@@ -39,6 +40,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         "--download", action="store_true", help="download published weights that are not on this machine"
     )
     options = parser.parse_args(list(arguments))
+    require_path_options(options, "CHECKPOINT", "FOLDER")
     if options.checkpoint.endswith(_CHECKPOINT_SUFFIX):
         for name in ("component", "image_size", "download"):
             if options[name]:

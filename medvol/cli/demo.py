@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.core.bundled import BEST
 from medvol.core.errors import ConfigError
 from medvol.core.registry import DATASETS
@@ -66,6 +67,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("folder", nargs="?", type=str, default=_FOLDER, help="folder of the scan and the answers")
     parser.add_argument("--overwrite", action="store_true", help="draw and answer again what is there")
     options = parser.parse_args(list(arguments))
+    require_path_options(options, "FOLDER")
     folder, console = Path(options.folder), Console()
     _require_free(folder, options.overwrite)
     volume, masks = _draw()

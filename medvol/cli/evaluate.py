@@ -10,6 +10,7 @@ from rich.text import Text
 
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.cli.settings import FILE_SUFFIXES, read_config, read_model_settings
 from medvol.core.atomic_files import PARTIAL, find_leftover
 from medvol.core.errors import ConfigError
@@ -42,8 +43,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         ScanError: A mask cannot be read.
         GeometryError: A mask lies on another grid than its scan.
     """
-    parser = _parser(verb)
-    options = parse_over(parser, arguments, _settings_of(parser.parse_args(list(arguments)).data))
+    options = _parse(verb, arguments)
     folder, out = _choose_folders(options)
     sources = _name_sources(options)
     _require_free(out, folder, sources)
@@ -85,6 +85,14 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _parse(verb: str, arguments: Sequence[str]) -> Any:
+    """Options, over the settings of what is measured that the experiment has."""
+    parser = _parser(verb)
+    options = parser.parse_args(list(arguments))
+    require_path_options(options, "--predictions", "--data", "--out")
+    return parse_over(parser, arguments, _settings_of(options.data))
+
+
 def _parser(verb: str) -> ComponentParser:
     from medvol.evaluation.imported.layouts import LayoutName
 
@@ -113,9 +121,6 @@ def _parser(verb: str) -> ComponentParser:
 
 def _choose_folders(options: Any) -> tuple[Path, Path]:
     """Folder of the masks, and run folder."""
-    for name in ("predictions", "out"):
-        if options[name] == "":
-            raise ConfigError(f"--{name} is empty; name a folder")
     folder = Path(options.predictions)
     return folder, Path("runs") / folder.resolve().name if options.out is None else Path(options.out)
 

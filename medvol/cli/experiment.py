@@ -27,7 +27,7 @@ from medvol.cli.next_steps import describe_end, describe_fit, describe_stop
 from medvol.cli.parsing import ComponentParsing, RefusedSettingsError, building, explain_failure, explain_refusal
 from medvol.cli.places import find_homes, find_misplaced
 from medvol.cli.remarks import calm
-from medvol.cli.run_start import end_stopped, enter_folder, find_start, is_first_process
+from medvol.cli.run_start import choose_folder, end_stopped, enter_folder, find_start, is_first_process
 from medvol.cli.saved_settings import SaveSettings
 from medvol.cli.seeds import follow_seed
 from medvol.cli.settings import prefer_whole_numbers, read_configs, require_config_option
@@ -42,7 +42,6 @@ from medvol.training.grpo import GRPOModule
 from medvol.training.loggers import default_loggers
 from medvol.training.progress import TrainingProgress
 from medvol.training.rejection import RejectionModule
-from medvol.training.run_folder import RunFolder
 from medvol.training.scratch.module import ScratchModule
 from medvol.training.sft import SFTModule
 from medvol.training.strategies import FSDP2Strategy
@@ -129,20 +128,15 @@ class ExperimentCLI(LightningCLI):
         Raises:
             CheckpointError: The checkpoint is missing, or is none.
             ConfigError: A fit would mix with the run that is in the folder.
+            RecordError: A file of the user's own would be replaced.
         """
         settings = self._part(self.config)
-        if settings.trainer.default_root_dir is None:
-            files = settings.get("config") or []
-            name = Path(str(files[-1])).stem if files else "experiment"
-            settings.trainer.default_root_dir = str(Path("runs") / name)
+        self.folder = choose_folder(settings, self.verb)
         if settings.trainer.enable_progress_bar is False or not is_first_process():
             self.screen.enter_context(hide_progress())
         self.work = Work(self.verb or "preparing")
         self.screen.enter_context(self.work)
         self.work.advance(0, "preparing")
-        self.folder = RunFolder(settings.trainer.default_root_dir)
-        if is_first_process():
-            self.folder.recover()
         self.start = find_start(self.folder, settings.get("ckpt_path"), self.verb == "fit")
         if self.verb == "fit" and not settings.trainer.fast_dev_run and is_first_process():
             self.save_config_kwargs |= enter_folder(self.folder, self.start.checkpoint, settings)

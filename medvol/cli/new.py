@@ -15,6 +15,7 @@ from rich.text import Text
 
 import medvol
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
+from medvol.cli.path_options import require_path_options
 from medvol.core.atomic_files import write_whole_folder
 from medvol.core.errors import ConfigError, MissingExtraError
 from medvol.core.registry import REGISTRIES
@@ -53,6 +54,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         options = _parser(verb).parse_args(list(arguments))
     except RefusedSettingsError as refusal:
         raise explain_refusal(refusal, {}, _ACCEPTED) from refusal
+    require_path_options(options, "--folder")
     roles = [role for role in ROLES if role in (options.roles or ROLES)]
     name = judge_name(options.name, roles)
     author = _judge_author(options.author or f"the authors of {name}")

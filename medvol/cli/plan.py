@@ -12,6 +12,7 @@ from rich.text import Text
 
 from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.core.errors import ConfigError
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
@@ -33,6 +34,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         CheckpointError: The policy's model is not there, and its layout is not known.
     """
     options = _parser(verb).parse_args(list(arguments))
+    require_path_options(options, "EXPERIMENT", "--model")
     memory = None if options.memory is None else read_bytes(options.memory)
     for name in ("devices", "answer_tokens", "queries"):
         value = getattr(options, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.terminal.console import Console
 from medvol.terminal.progress import Work
 
@@ -24,6 +25,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="upload; without it, only say what would be uploaded")
     parser.add_argument("--public", action="store_true", help="a new repository is public; private otherwise")
     options = parser.parse_args(list(arguments))
+    require_path_options(options, "FOLDER")
 
     from medvol.training.publishing import plan_publication
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from medvol.cli.json_document import print_document
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.core.errors import ConfigError
 from medvol.core.visible_text import show
 from medvol.terminal.console import Console
@@ -62,6 +63,7 @@ def _parser(verb: str) -> ComponentParser:
 
 
 def _refuse(options: Namespace) -> None:
+    require_path_options(options, "RUNS", "--html", "--data")
     for run_folder in options.runs:
         if Path(run_folder).is_file():
             raise ConfigError(f"{run_folder!r} is a file; give the run folder that holds evaluation.json")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from medvol.cli.measures import add_measures, parse_over, read_measures
 from medvol.cli.parsing import ComponentParser
+from medvol.cli.path_options import require_path_options
 from medvol.cli.run_data import TEST_SETTINGS, find_run_data
 from medvol.cli.settings import read_model_settings
 from medvol.guarding.cases import count_cases
@@ -32,11 +33,13 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         DatasetError: The cases cannot be read.
     """
     from medvol.evaluation.kept_masks import KeptMasks
+    from medvol.evaluation.run_files import is_evaluated
 
     parser = _parser(verb)
     options = parser.parse_args(list(arguments))
+    require_path_options(options, "RUN", "--data", "--rewards")
     folder = Path(options.run)
-    with KeptMasks(folder, 0.0) if folder.is_dir() else nullcontext():
+    with KeptMasks(folder, 0.0) if is_evaluated(folder) else nullcontext():
         return _rescore(parser, arguments, options)
 
 

@@ -12,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from medvol.cli.saved_settings import refuse_to_delete_sources
 from medvol.core.errors import CheckpointError, ConfigError
+from medvol.core.ownership import SETTINGS_MARK, require_own
+from medvol.core.ranges import require_paths
 from medvol.core.visible_text import show
 from medvol.training.checkpoint import read_checkpoint
 from medvol.training.former_run import FormerRun
@@ -27,6 +29,9 @@ _LEFT = {
 """What a verb leaves when it is stopped."""
 
 
+_OTHER_FOLDER = "choose another run folder (--trainer.default_root_dir FOLDER)"
+
+
 class Start(NamedTuple):
     """Where a run starts.
 
@@ -37,6 +42,31 @@ class Start(NamedTuple):
 
     checkpoint: Path | None = None
     step: int = 0
+
+
+def choose_folder(settings: Namespace, verb: str | None) -> RunFolder:
+    """The folder of a run, in which nothing is left of a fit that was killed.
+
+    Args:
+        settings: Where they name no folder, it is put there: ``runs/`` and the name of the configuration.
+        verb: What will write there; None for nothing.
+
+    Raises:
+        ConfigError: The name of the folder is empty.
+        RecordError: It holds a configuration that medvol did not write, where that of the run belongs.
+    """
+    trainer = settings.trainer
+    if trainer.default_root_dir is None:
+        files = settings.get("config") or []
+        name = Path(str(files[-1])).stem if files else "experiment"
+        trainer.default_root_dir = str(Path("runs") / name)
+    require_paths(**{"trainer.default_root_dir": trainer.default_root_dir})
+    folder = RunFolder(trainer.default_root_dir)
+    if is_first_process():
+        folder.recover()
+        if verb and not trainer.fast_dev_run:
+            require_own(folder.path / f"{verb}.yaml", SETTINGS_MARK, _OTHER_FOLDER)
+    return folder
 
 
 def find_start(folder: RunFolder, word: str | None, trains: bool) -> Start:
@@ -78,13 +108,15 @@ def enter_folder(folder: RunFolder, checkpoint: Path | None, settings: Namespace
 
     Raises:
         ConfigError: The fit would mix with the run that is in the folder, or delete what it reads.
+        CheckpointError: Its model would replace something that is no model folder.
     """
+    folder.require_model_place()
     goes_on = checkpoint is not None and folder.holds(checkpoint)
     if settings.overwrite:
         if goes_on:
             raise ConfigError(f"--overwrite would delete {checkpoint}, which --ckpt_path reads; drop one")
         doomed = folder.find()
-        refuse_to_delete_sources(settings.as_dict(), doomed)
+        refuse_to_delete_sources(settings.as_dict(), folder, doomed)
         return {"former": FormerRun(folder.path, doomed), "goes_on": False}
     if not goes_on:
         folder.require_free()

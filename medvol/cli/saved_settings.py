@@ -17,6 +17,7 @@ from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
 from medvol.evaluation.module import EvaluationModule
 from medvol.training.former_run import FormerRun
+from medvol.training.run_folder import VOLUMES, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -93,21 +94,36 @@ class SaveSettings(SaveConfigCallback):
             partial.write_text(text, encoding="utf-8")
 
 
-def refuse_to_delete_sources(settings: Any, doomed: Sequence[Path]) -> None:
+def refuse_to_delete_sources(settings: Any, folder: RunFolder, doomed: Sequence[Path]) -> None:
     """Refuse to delete what the settings read.
 
+    A folder above the run folder may be read: that of a whole project does not mean the results of its runs.
+
+    Args:
+        settings: Of the fit.
+        folder: Of the fit.
+        doomed: What would be deleted.
+
     Raises:
-        ConfigError: A setting names a file or folder that would be deleted.
+        ConfigError: A setting names a file or folder that would be deleted, or a folder of data in which masks would.
     """
     gone = [path.resolve() for path in doomed]
+    volumes = [path.resolve() for path in folder.find(VOLUMES)]
     for key, value in _flatten(settings):
-        if isinstance(value, str) and value and key != "trainer.default_root_dir":
-            place = Path(value).resolve()
-            if any(place.is_relative_to(path) for path in gone):
-                raise ConfigError(
-                    f"--overwrite would delete {value!r}, which {key} reads; choose another folder "
-                    "(--trainer.default_root_dir FOLDER)"
-                )
+        if not isinstance(value, str) or not value or key == "trainer.default_root_dir":
+            continue
+        place = Path(value).resolve()
+        holds_data = key.startswith("data.") and folder.holds(place)
+        if any(place.is_relative_to(path) for path in gone):
+            what = repr(value)
+        elif holds_data and any(path.is_relative_to(place) for path in volumes):
+            what = f"masks in {value!r}"
+        else:
+            continue
+        raise ConfigError(
+            f"--overwrite would delete {what}, which {key} reads; choose another folder "
+            "(--trainer.default_root_dir FOLDER)"
+        )
 
 
 def _tell_changes(path: Path, settings: dict[str, Any]) -> None:

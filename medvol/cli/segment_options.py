@@ -9,6 +9,7 @@ from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-define
 
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, explain_refusal
+from medvol.cli.path_options import require_path_options
 from medvol.cli.settings import read_configs
 from medvol.core.bundled import BEST
 from medvol.core.defaults import PROPAGATOR
@@ -45,8 +46,7 @@ def parse_options(verb: str, arguments: Sequence[str]) -> tuple[Namespace, Compo
         raise explain_refusal(refusal, read_configs(arguments), _accepted_keys()) from refusal
     if not _name_propagator(verb, arguments):
         options.propagator = None
-    if not options.out or "\0" in options.out:
-        raise ConfigError(f"--out is {options.out!r}; name a folder, or leave it out")
+    require_path_options(options, "SCAN", "--jobs", "--evidence", "--out")
     return options, parser
 
 

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from medvol.cli.folder_policies import expand_folders
 from medvol.cli.parsing import ComponentParser, RefusedSettingsError, building, explain_refusal
+from medvol.cli.path_options import require_path_options
 from medvol.cli.segment_options import DEVICE_HELP
 from medvol.core.atomic_files import require_ending
 from medvol.core.devices import AUTO
@@ -42,13 +43,12 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         MissingExtraError: The packages that serve are not installed.
     """
     options, parser = _parse(verb, expand_folders(arguments))
+    require_path_options(options, "TARGET", "--data", "--out", "--export")
     _require_use(options, parser)
     from medvol.viewing.opening import add_kept
     from medvol.viewing.reading_folder import ReadingFolder
     from medvol.viewing.server import require_extra
 
-    if options.out == "":
-        raise ConfigError("--out is empty; name a folder for the readings, or leave it out")
     console = Console()
     if options.export is None:
         require_extra()
@@ -130,7 +130,7 @@ def _require_use(options: Namespace, parser: ComponentParser) -> None:
 
 
 def _open(options: Namespace) -> Opened:
-    from medvol.evaluation.archive import CASES_FILE
+    from medvol.evaluation.run_files import CASES_FILE
     from medvol.viewing.opening import open_target
 
     target = Path(options.target)

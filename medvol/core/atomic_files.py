@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from medvol.core.empty_folders import forget_empty
 from medvol.core.errors import ConfigError, MedvolError
 
 if sys.platform != "win32":
@@ -50,7 +51,7 @@ def write_whole(path: Path, durable: bool = True) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written; the error names ``path``, whatever the writer said.
     """
-    with _naming(path):
+    with _naming(path), forget_empty(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name[-_ENDING:]}")
         partial.touch(exist_ok=False)
@@ -77,7 +78,7 @@ def write_whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: It cannot be written; the error names ``folder``, whatever the writer said.
     """
-    with _naming(folder):
+    with _naming(folder), forget_empty(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder.parent) as place:
             partial, aside = Path(place) / "new", Path(place) / "old"
@@ -114,7 +115,7 @@ def write_together(folder: Path, last: str, replaced: Sequence[str] = ()) -> Ite
     Raises:
         OSError: They cannot be written; the error names ``folder``, whatever the writer said.
     """
-    with _naming(folder):
+    with _naming(folder), forget_empty(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=_prefix(last), dir=folder) as place:
             partial = Path(place) / "new"

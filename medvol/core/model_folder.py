@@ -71,8 +71,13 @@ def require_replaceable(folder: Path) -> None:
     Raises:
         CheckpointError: There is something else of that name.
     """
-    if folder.exists() and not any((folder / mark).is_file() for mark in (CONFIG, SIDECAR)):
+    if folder.exists() and not is_model_folder(folder):
         raise CheckpointError(f"{str(folder)!r} is there already and is no model folder; choose another folder")
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder looks like one, whatever its files hold."""
+    return any((folder / mark).is_file() for mark in (CONFIG, SIDECAR))
 
 
 def judge_folder(folder: Path, weights: bool = True) -> dict[str, Any]:

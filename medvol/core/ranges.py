@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_args
 
 from medvol.core.errors import ConfigError
@@ -83,6 +84,23 @@ def require_whole(least: int, group: str = "", /, **settings: Any) -> None:
     for name, value in settings.items():
         if value is not None and not (_is_number(value, Integral) and value >= least):
             raise ConfigError(f"{_key(group, name)} is {value!r}; it must be a whole number, {least} or more")
+
+
+def require_paths(group: str = "", /, **paths: str | Path | None) -> None:
+    """Refuse paths that name nothing; None stands for no path.
+
+    An empty one would mean the working folder, and comes from a variable of the shell that is not set.
+
+    Args:
+        group: Key of the group that holds the settings; empty when they stand alone.
+        paths: By name.
+
+    Raises:
+        ConfigError: The first of them that is empty, or holds what no path can hold.
+    """
+    for name, path in paths.items():
+        if path is not None and (not str(path) or "\0" in str(path)):
+            raise ConfigError(f"{_key(group, name)} is {str(path)!r}; name a file or a folder")
 
 
 def require_share(group: str = "", /, **settings: Any) -> None:

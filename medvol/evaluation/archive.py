@@ -17,14 +17,11 @@ from medvol.core.json_file import read_json, require_few_values, to_json, write_
 from medvol.evaluation.case_score import CaseScore
 from medvol.evaluation.error_budget import ErrorBudget
 from medvol.evaluation.lesions import LesionScore
+from medvol.evaluation.run_files import CASES_FILE, MASKS_FOLDER, SCHEMA, SUMMARY_FILE
 from medvol.evaluation.summary import summarise
 
 if TYPE_CHECKING:
     from medvol.evaluation.kept_masks import KeptMasks
-
-SCHEMA = "medvol-evaluation/1"
-CASES_FILE = "cases.json"
-SUMMARY_FILE = "evaluation.json"
 
 _MAX_BYTES = 2_000_000_000
 _MAX_VALUES = 25_000_000
@@ -105,7 +102,7 @@ def write_evaluation(
         **summarise(scores, seed),
     }
     delete_leftovers(folder, SUMMARY_FILE)
-    with write_together(folder, last=SUMMARY_FILE, replaced=() if masks is None else (masks.FOLDER,)) as place:
+    with write_together(folder, last=SUMMARY_FILE, replaced=() if masks is None else (MASKS_FOLDER,)) as place:
         (place / CASES_FILE).write_bytes(_to_readable_json(scores))
         write_json(place / SUMMARY_FILE, summary)
         for name, text in (beside or {}).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +12,13 @@ from types import TracebackType
 import numpy as np
 
 from medvol.core.atomic_files import file_sha256, hold_made
+from medvol.core.empty_folders import forget_empty
 from medvol.core.errors import ConfigError, RecordError
 from medvol.core.metrics import Mask
 from medvol.core.types import Case
 from medvol.core.visible_text import show
 from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.run_files import MASKS_FOLDER, require_replaceable
 from medvol.imaging.reading import read_mask
 from medvol.imaging.writing import write_mask
 from medvol.inference.predictions import as_job
@@ -36,9 +38,6 @@ class KeptMasks:
         run: Run folder.
         gib: Most GiB of compressed masks; masks beyond it are counted in ``left_out``.
     """
-
-    FOLDER = "masks"
-    """Where the masks lie in a run folder."""
 
     def __init__(self, run: Path, gib: float) -> None:
         self.run = run
@@ -60,11 +59,11 @@ class KeptMasks:
 
         Raises:
             ConfigError: Another test writes in it.
+            RecordError: It holds scores or masks that medvol did not write.
         """
-        staged, new = self.run / STAGED, not self.run.exists()
+        staged = self.run / STAGED
         with ExitStack() as claim:
-            if new:
-                claim.callback(self._remove_empty)
+            claim.enter_context(forget_empty(self.run))
             try:
                 claim.enter_context(hold_made(staged))
             except BlockingIOError as error:
@@ -72,6 +71,7 @@ class KeptMasks:
                     f"another test or evaluation writes in {str(self.run)!r}; wait for it, or choose another folder"
                 ) from error
             claim.callback(shutil.rmtree, staged, ignore_errors=True)
+            require_replaceable(self.run)
             shutil.rmtree(self._staged, ignore_errors=True)  # of one that was killed
             self._claim = claim.pop_all()
 
@@ -94,7 +94,7 @@ class KeptMasks:
             write_mask(path, mask, case.volume)
             self.free_bytes -= path.stat().st_size
             if self.free_bytes >= 0:
-                return replace(score, mask_file=f"{self.FOLDER}/{name}", mask_sha256=file_sha256(path))
+                return replace(score, mask_file=f"{MASKS_FOLDER}/{name}", mask_sha256=file_sha256(path))
             path.unlink()
         self.left_out += 1
         return score
@@ -104,16 +104,12 @@ class KeptMasks:
         if self.left_out:
             log.warning("%s: %d masks are not kept, as masks_gib allows no more", self.run, self.left_out)
         if self._staged.is_dir():
-            self._staged.rename(place / self.FOLDER)
+            self._staged.rename(place / MASKS_FOLDER)
 
     @property
     def _staged(self) -> Path:
         """Below the folder that is locked, which is not moved itself."""
-        return self.run / STAGED / self.FOLDER
-
-    def _remove_empty(self) -> None:
-        with suppress(OSError):
-            self.run.rmdir()
+        return self.run / STAGED / MASKS_FOLDER
 
 
 def read_kept_mask(run: Path, score: CaseScore, case: Case) -> Mask:

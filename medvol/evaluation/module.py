@@ -211,7 +211,10 @@ class EvaluationModule(LightningModule):
         self._masks.close()
 
     def on_predict_epoch_start(self) -> None:
-        """Start a fresh list of outcomes."""
+        """Start a fresh list of outcomes, where they replace nothing that medvol did not write."""
+        if self.trainer.is_global_zero and not self.is_trial:
+            Summary.require_free(self._predictions().folder, "choose another folder (model.evaluation.save_dir)")
+        self.trainer.strategy.barrier()
         self._outcomes = CasePass(self.trainer.predict_dataloaders)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:

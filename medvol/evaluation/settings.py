@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_choice, require_finite, require_least, require_whole
+from medvol.core.ranges import require_choice, require_finite, require_least, require_paths, require_whole
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
 from medvol.rollouts.samples import require_samples
@@ -60,7 +60,7 @@ class EvaluationSettings:
         """Check the ranges.
 
         Raises:
-            ConfigError: A setting is out of range, or none of its choices.
+            ConfigError: A setting is out of range, none of its choices, or names nothing.
         """
         require_choice(AnchorRule, "evaluation", anchor_rule=self.anchor_rule)
         require_choice(LesionTargets, "evaluation", lesions=self.lesions)
@@ -69,6 +69,7 @@ class EvaluationSettings:
         require_whole(1, "evaluation", max_new_tokens=self.max_new_tokens)
         require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
         require_finite("evaluation", tolerance_mm=self.tolerance_mm)
+        require_paths("evaluation", save_dir=self.save_dir)
         require_samples(self.samples, "evaluation.samples")
         require_whole(0, "evaluation", headroom=self.headroom)
         if self.headroom == 1 or (self.headroom and not self.error_budget):

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvol.core.errors import ScanError
 from medvol.core.settled_files import have_settled, stamp_file
 from medvol.imaging.file_names import METAIMAGE, NRRD, ends_in
 
@@ -51,7 +50,7 @@ def voxel_files(path: Path) -> tuple[Path, ...]:
     read = read_nrrd if ends_in(path, NRRD) else read_metaimage
     try:
         return read(path, sys.maxsize, header_only=True).voxel_files
-    except (ScanError, OSError):
+    except (ValueError, OSError):  # a scan that is refused, or no path at all
         return ()
 
 

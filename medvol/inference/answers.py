@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from medvol.imaging.volume_hash import hash_volume
 from medvol.inference.changes import was_changed
 from medvol.inference.jobs import Job
 from medvol.inference.known_scans import KnownScan
-from medvol.inference.names import digest_question, require_not_scan
+from medvol.inference.names import digest_question, require_no_scan, scan_places
 from medvol.inference.records import (
     AGREEMENT_SUFFIX,
     DICOM_SUFFIXES,
@@ -117,13 +117,20 @@ class Question:
         as_written = record.mask.get("sha256") == digest and not lacks_its_mask(shape, record)
         return (path, record) if as_written else None
 
-    def require_free(self, volume: Volume, overwrite: bool = False, dicom: DicomOutputs = NO_DICOM) -> Path | None:
+    def require_free(
+        self,
+        volume: Volume,
+        overwrite: bool = False,
+        dicom: DicomOutputs = NO_DICOM,
+        places: Set[Path] = frozenset(),
+    ) -> Path | None:
         """Refuse to replace what is not an answer to this question, and an answer that a person has changed.
 
         Args:
             volume: The scan.
-            overwrite: Whatever is there may be replaced, but never the scan itself.
+            overwrite: Whatever is there may be replaced, but never a scan.
             dicom: DICOM outputs that will be written.
+            places: Where the scans lie that are asked about, see ``scan_places``; empty for this one alone.
 
         Returns:
             A file that will be replaced; None when nothing is there.
@@ -131,7 +138,7 @@ class Question:
         Raises:
             RecordError: Files of that name hold something else, or were changed by hand.
         """
-        require_not_scan(self.paths.values(), self.job.scan)
+        require_no_scan(self.paths.values(), places or scan_places([self.job.scan]))
         for kind in ("mask", "record", *dicom.kinds):
             if self.paths[kind].is_dir():
                 raise RecordError(f"{self.paths[kind]} is a folder; move it away, or choose another --out")

@@ -23,6 +23,7 @@ from medvol.inference.answers import Answer, Question, pose, pose_unread
 from medvol.inference.batch_page import BatchPage
 from medvol.inference.jobs import Job
 from medvol.inference.known_scans import KnownScan, KnownScans
+from medvol.inference.names import scan_places
 from medvol.inference.outcomes import tell, tell_answer, tell_failure, write_answers
 from medvol.inference.records import plain_values
 from medvol.inference.repropagation import lacks_its_mask
@@ -46,6 +47,7 @@ class Batch:
         read: Reads a scan.
         dicom: DICOM outputs to write beside every mask.
         page: Shows every answer; None when no page is asked for.
+        places: Where the scans of all jobs lie; no answer is written there.
     """
 
     segmenter: Segmenter
@@ -56,6 +58,7 @@ class Batch:
     read: Callable[..., Volume]
     dicom: DicomOutputs
     page: BatchPage | None
+    places: frozenset[Path]
 
     def accept(self, answer: Answer | None) -> Answer | None:
         """An earlier answer that tells all that is asked now."""
@@ -101,11 +104,11 @@ def run_jobs(
     _require_possible(jobs, dicom, Path(out), html)
     require_ready(segmenter.propagator, segmenter.policy)
     with hear_stops() as stops:
-        identity = plain_values(segmenter.identity())
+        identity, places = plain_values(segmenter.identity()), scan_places(job.scan for job in jobs)
         Path(out).mkdir(parents=True, exist_ok=True)
         known = None if read_all else KnownScans(Path(out))
         page = BatchPage() if html else None
-        batch = Batch(segmenter, identity, known, stops, overwrite, read, dicom, page)
+        batch = Batch(segmenter, identity, known, stops, overwrite, read, dicom, page, places)
         _announce(jobs, batch)
         outcomes: dict[Job, Outcome] = {}
         try:
@@ -212,7 +215,9 @@ def _run_read(jobs: Sequence[Job], batch: Batch) -> Iterator[tuple[Job, Outcome]
     for question in questions:
         try:
             answer = None if batch.overwrite else batch.accept(question.find(volume, batch.dicom))
-            replaced = None if answer is not None else question.require_free(volume, batch.overwrite, batch.dicom)
+            replaced = None
+            if answer is None:
+                replaced = question.require_free(volume, batch.overwrite, batch.dicom, batch.places)
             require_dicom(volume, batch.dicom)
         except Exception as error:
             yield question.job, tell_failure(question.job, error)

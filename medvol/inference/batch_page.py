@@ -11,6 +11,7 @@ from medvol.core.atomic_files import require_ending, require_no_folder
 from medvol.core.errors import MedvolError, RecordError, explain_error
 from medvol.core.json_file import read_json
 from medvol.core.looks import last_region
+from medvol.core.ownership import require_own
 from medvol.core.types import Volume
 from medvol.imaging.reading import read_mask
 from medvol.inference.answer_page import new_page, show_answer, show_failure, write_page
@@ -18,7 +19,7 @@ from medvol.inference.answers import Answer
 from medvol.inference.jobs import Job
 from medvol.inference.repropagation import lacks_its_mask
 from medvol.inference.segmentation import Segmentation
-from medvol.inference.summary import Outcome, require_own
+from medvol.inference.summary import OTHER_OUT, Outcome
 from medvol.pages.answers import PageAnswer
 from medvol.pages.document import MARK
 
@@ -109,7 +110,7 @@ class BatchPage:
         Raises:
             RecordError: There is such a file.
         """
-        require_own(folder / PAGE_FILE, MARK)
+        require_own(folder / PAGE_FILE, MARK, OTHER_OUT)
 
     def keep_words(self, job: Job, words: str) -> None:
         """Keep what was said where it is no answer."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from medvol.core.errors import RecordError
 from medvol.core.visible_text import show
 from medvol.imaging.case_masks import DIGEST_LENGTH
+from medvol.imaging.scan_files import voxel_files
 from medvol.inference.records import AGREEMENT_SUFFIX, DICOM_SUFFIXES, FAILED_SUFFIX
 
 MAX_NAME_BYTES = 242
@@ -94,14 +95,23 @@ def require_below(folder: Path, given: str, where: str) -> Path:
     return path
 
 
-def require_not_scan(paths: Iterable[Path], scan: Path | None) -> None:
-    """Refuse to write an answer in the place of its scan.
+def scan_places(scans: Iterable[Path | None]) -> frozenset[Path]:
+    """Where scans lie, and the files with the voxels that their headers name; None is a scan made in memory."""
+    return frozenset(place(path) for scan in {*scans} if scan is not None for path in (scan, *voxel_files(scan)))
+
+
+def require_no_scan(paths: Iterable[Path], places: Set[Path]) -> None:
+    """Refuse to write an answer in the place of a scan.
+
+    Args:
+        paths: Files of the answer.
+        places: From ``scan_places``.
 
     Raises:
-        RecordError: One of the paths is the scan's.
+        RecordError: One of the paths is a scan's.
     """
-    if scan is not None and any(place(path) == place(scan) for path in paths):
-        raise RecordError(f"the answer would replace its scan, {scan}; choose another folder or another name")
+    if scan := next((path for path in paths if place(path) in places), None):
+        raise RecordError(f"the answer would replace a scan, {scan}; choose another folder or another name")
 
 
 def place(path: Path) -> Path:

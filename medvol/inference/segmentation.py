@@ -24,7 +24,7 @@ from medvol.inference.answer_page import new_page, show_answer, write_page
 from medvol.inference.confidence import Confidence
 from medvol.inference.dicom_writers import dicom_writers
 from medvol.inference.measurements import measure_mask
-from medvol.inference.names import require_name, require_not_scan
+from medvol.inference.names import require_name, require_no_scan, scan_places
 from medvol.inference.notebook import NotebookView, show_in_notebook
 from medvol.inference.overlay import Picture, draw_overlay, render_overlay
 from medvol.inference.readings import Reading
@@ -149,7 +149,7 @@ def save_segmentation(
     require_name(name, "the name of the files")
     paths = answer_paths(folder := Path(folder), name, mask_suffix(segmentation.volume))
     volume, picture = segmentation.volume, segmentation.picture
-    require_not_scan(paths.values(), None if volume.source is None else volume.source.path)
+    require_no_scan(paths.values(), scan_places([None if volume.source is None else volume.source.path]))
     if dicom:
         require_origin(volume)
     outputs = _describe_dicom(dicom, paths)

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from medvol.core.atomic_files import write_whole
-from medvol.core.errors import RecordError
 from medvol.core.json_file import write_json
+from medvol.core.ownership import is_own, require_own
 from medvol.core.visible_text import show
 from medvol.inference.confidence import read_warnings
 from medvol.inference.records import EvidenceRecord
@@ -23,7 +23,7 @@ SCHEMA = "medvol-summary/1"
 SUMMARY_FILE = "summary.json"
 TABLE_FILE = "answers.csv"
 
-_HEAD_BYTES = 4096
+OTHER_OUT = "choose another --out"
 
 _FORMULAS = ("=", "+", "-", "@")
 """How a cell begins that a spreadsheet would compute."""
@@ -122,15 +122,19 @@ class Summary:
         return text.getvalue()
 
     @staticmethod
-    def require_free(folder: Path) -> None:
+    def require_free(folder: Path, remedy: str = OTHER_OUT) -> None:
         """Refuse to replace files of these names that are none of a batch.
+
+        Args:
+            folder: Of the files.
+            remedy: Where to write instead.
 
         Raises:
             RecordError: There is such a file.
         """
         first_columns = ",".join(column.name for column in fields(Outcome)[:4])
-        require_own(folder / SUMMARY_FILE, SCHEMA)
-        require_own(folder / TABLE_FILE, first_columns)
+        require_own(folder / SUMMARY_FILE, SCHEMA, remedy)
+        require_own(folder / TABLE_FILE, first_columns, remedy)
 
     def write(self, folder: Path) -> None:
         """Write ``summary.json`` and ``answers.csv``."""
@@ -155,21 +159,9 @@ class Summary:
         return table
 
 
-def require_own(path: Path, own: str) -> None:
-    """Refuse to replace a file that holds something else.
-
-    Args:
-        path: What will be written; a file need not be there.
-        own: Text that stands near the beginning of what a batch writes.
-
-    Raises:
-        RecordError: The file does not hold it.
-    """
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        if own.encode() not in file.read(_HEAD_BYTES):
-            raise RecordError(f"{path} is there already and was written by no batch; choose another --out")
+def is_summed_up(folder: Path) -> bool:
+    """Whether medvol wrote the summary in a folder: the answers there are its own."""
+    return is_own(folder / SUMMARY_FILE, SCHEMA)
 
 
 def _as_text(cell: str) -> str:

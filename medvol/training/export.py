@@ -14,7 +14,8 @@ from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
 from medvol.core.training_data import TrainingData
-from medvol.evaluation.archive import SUMMARY_FILE, Evaluation, read_evaluation
+from medvol.evaluation.archive import Evaluation, read_evaluation
+from medvol.evaluation.run_files import SUMMARY_FILE
 from medvol.training.base_model import CARD_FILE, find_base
 from medvol.training.card import CardFacts, write_card
 

@@ -8,19 +8,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from medvol.core.atomic_files import hold_made
+from medvol.core.empty_folders import forget_empty
 from medvol.core.errors import CheckpointError, ConfigError, MedvolError
+from medvol.core.model_folder import is_model_folder, require_replaceable
+from medvol.core.ownership import SETTINGS_MARK, is_own
+from medvol.evaluation.run_files import CASES_FILE, MASKS_FOLDER, SUMMARY_FILE, is_evaluated
+from medvol.inference.summary import is_summed_up
 from medvol.training.former_run import CHECKPOINTS, put_back, recover
 
 _WORDS = ("best", "last")
-_RESULTS = (
-    f"{CHECKPOINTS}/*.ckpt",
-    "model",
-    "rollouts/step-*.png",
-    "cases.json",
-    "evaluation.json",
-    "masks",
-    "predictions",
-)
+_MODEL = "model"
+_PREDICTIONS = "predictions"
+VOLUMES = (MASKS_FOLDER, f"{_PREDICTIONS}/*")
+"""What data could be read from."""
+
+_RESULTS = (f"{CHECKPOINTS}/*.ckpt", _MODEL, "rollouts/step-*.png", CASES_FILE, SUMMARY_FILE, *VOLUMES)
 """What would be taken for the next experiment's."""
 
 _NOTES = (
@@ -28,8 +30,7 @@ _NOTES = (
     "validate.yaml",
     "test.yaml",
     "predict.yaml",
-    "hparams.yaml",
-    "metrics/*",
+    "metrics/version_*",
     "events.out.tfevents.*",
 )
 """What else medvol writes; a start that came to nothing leaves it."""
@@ -47,7 +48,7 @@ class RunFolder:
 
     def find(self, patterns: tuple[str, ...] = (*_RESULTS, *_NOTES)) -> list[Path]:
         """What medvol wrote in it; files of the user's own are not among it."""
-        return sorted(path for pattern in patterns for path in self.path.glob(pattern))
+        return sorted(path for pattern in patterns for path in self.path.glob(pattern) if self._wrote(path))
 
     def find_checkpoint(self, word: str) -> Path:
         """File that a value of ``--ckpt_path`` stands for.
@@ -93,6 +94,25 @@ class RunFolder:
             f"{go_on}choose another folder (--trainer.default_root_dir FOLDER), or delete that run first (--overwrite)"
         )
 
+    def require_model_place(self) -> None:
+        """Refuse to fit where the model would replace something else.
+
+        Raises:
+            CheckpointError: There is something of that name that is no model folder.
+        """
+        require_replaceable(self.path / _MODEL)
+
+    def _wrote(self, path: Path) -> bool:
+        """Whether medvol wrote what has a name that a person may have given to something else."""
+        name = path.relative_to(self.path).parts[0]
+        if name in (CASES_FILE, SUMMARY_FILE, MASKS_FOLDER):
+            return is_evaluated(self.path)
+        if name == _PREDICTIONS:  # readings of them are a folder there, and a person's
+            return path.is_file() and is_summed_up(path.parent)
+        if name == _MODEL:
+            return is_model_folder(path)
+        return path.suffix != ".yaml" or is_own(path, SETTINGS_MARK)
+
     @contextmanager
     def claim(self, began: Callable[[], bool]) -> Iterator[None]:
         """Keep other fits out of the folder; the system ends the claim with the process, however it ends.
@@ -104,16 +124,8 @@ class RunFolder:
         Raises:
             ConfigError: Another fit writes in it.
         """
-        folder = self.path / CHECKPOINTS
-        missing = [place for place in (self.path / "metrics", self.path, *self.path.parents) if not place.exists()]
-        try:
-            with self._locked(folder), self._undone(began):
-                yield
-        except MedvolError:
-            for place in missing:
-                with suppress(OSError):  # it is not there, or not empty
-                    place.rmdir()
-            raise
+        with forget_empty(self.path / "metrics"), self._locked(self.path / CHECKPOINTS), self._undone(began):
+            yield
 
     def recover(self) -> None:
         """Put back what a fit set aside that was killed before its first step."""

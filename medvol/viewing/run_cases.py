@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from medvol.core.errors import EvidenceParseError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Volume
-from medvol.evaluation.archive import CASES_FILE, Evaluation
+from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_finder import CaseFinder
 from medvol.evaluation.case_identity import identify_score
 from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.run_files import CASES_FILE
 from medvol.grounding.grammar import parse_evidence
 from medvol.inference.names import cut, readable
 from medvol.inference.records import EvidenceRecord

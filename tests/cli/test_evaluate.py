@@ -228,10 +228,10 @@ def test_an_empty_name_is_none(masks, experiment, tested, refused, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for name, value in {"--out": masks, "--predictions": ""}.items():
         given = ["--predictions", value, "--data", experiment(), "--out", ""]
-        assert refused("evaluate", *given) == f"{name} is empty; name a folder"
+        assert refused("evaluate", *given) == f"{name} is ''; name a file or a folder"
     assert not (tmp_path / "runs").exists()
     before = (tested / "evaluation.json").read_bytes()
-    assert refused("rescore", tested, "--data", "").startswith("'', with the data of the run, is not there")
+    assert refused("rescore", tested, "--data", "") == "--data is ''; name a file or a folder"
     refused("rescore", tested, "--rewards", "")
     assert (tested / "evaluation.json").read_bytes() == before
 

@@ -111,7 +111,7 @@ def test_overwrite_gives_the_former_run_back_when_no_step_is_taken(
         assert after == before
     assert fit(other, "--overwrite") == 0
     assert step_of(run) == 2
-    assert not list(run.glob(".former*"))
+    assert not list(run.rglob(".former*"))
 
 
 @pytest.mark.parametrize("dropping", [False, True])
@@ -123,7 +123,7 @@ def test_a_replacement_that_was_killed(
     before = content(run)
     former = FormerRun(run, RunFolder(run).find())
     former.set_aside()
-    assert not list(run.glob("checkpoints/*"))
+    assert not list(run.glob("checkpoints/*.ckpt"))
     if dropping:  # killed after the first step, while the former run was deleted
         monkeypatch.setattr(shutil, "rmtree", fail(RuntimeError("killed")))
         with pytest.raises(RuntimeError, match="killed"):
@@ -134,7 +134,7 @@ def test_a_replacement_that_was_killed(
     else:
         assert "holds a run already" in refused("fit", "--config", experiment())
         assert content(run) == before
-    assert not list(run.glob(".former*"))
+    assert not list(run.rglob(".former*"))
 
 
 def test_a_checkpoint_whose_optimiser_does_not_fit(experiment: Write, tmp_path: Path, refused: Refused) -> None:
@@ -340,7 +340,7 @@ def test_another_experiment_is_told_only_when_its_run_goes_on(
     experiment: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "fit.yaml").write_text("seed_everything: 5\n")
+    (tmp_path / "run" / "fit.yaml").write_text("# medvol 0.1.0\nseed_everything: 5\n")
     assert fit(experiment()) == 0
     assert "is not that of" not in caplog.text
     assert fit(experiment(seed_everything=7, trainer__max_steps=4), "--ckpt_path", "last") == 0

@@ -48,7 +48,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     [
         (["nowhere"], "there is no 'nowhere'"),
         (["."], "holds no answers and no scans"),
-        (["ct.nii.gz", "--out", ""], "--out is empty; name a folder for the readings, or leave it out"),
+        (["ct.nii.gz", "--out", ""], "--out is ''; name a file or a folder"),
         (["ct.nii.gz", "--port", "-1"], "port -1 cannot be had"),
         (
             ["ct.nii.gz", "--data", "e.yaml"],

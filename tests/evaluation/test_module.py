@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, DistributedSampler
 
-from medvol.core.errors import ConfigError, DatasetError, PolicyError
+from medvol.core.errors import ConfigError, DatasetError, PolicyError, RecordError
 from medvol.core.roles import TrainablePolicy
 from medvol.core.types import Completion
 from medvol.evaluation.case_pass import CasePass
@@ -103,7 +103,7 @@ def test_test_writes_cases_and_summary(study, box_propagator, tmp_path):
 
 def test_a_test_keeps_masks_until_there_is_no_room_and_replaces_those_before(study, box_propagator, tmp_path, caplog):
     groups, policy = study
-    (tmp_path / "masks").mkdir()
+    run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
     (tmp_path / "masks" / "former.nii.gz").write_bytes(b"")
     run("test", EvaluationModule(policy, box_propagator()), groups, tmp_path)
     cases = {case["case_id"]: case for case in json.loads((tmp_path / "cases.json").read_text())}
@@ -122,6 +122,37 @@ def test_a_test_keeps_masks_until_there_is_no_room_and_replaces_those_before(stu
 
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("test", "masks/mine.nii.gz"),
+        ("test", "cases.json"),
+        ("test", "evaluation.json"),
+        ("predict", "predictions/summary.json"),
+        ("predict", "predictions/answers.csv"),
+    ],
+)
+def test_nothing_of_somebody_else_is_replaced(stage, name, study, box_propagator, tmp_path):
+    groups, policy = study
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("[]")
+    said = "was not written by medvol; .*save_dir" if stage == "predict" else "belongs to no evaluation of medvol"
+    with pytest.raises(RecordError, match=said):
+        run(stage, EvaluationModule(policy, box_propagator()), groups, tmp_path)
+    assert contents(tmp_path) == {name: b"[]"}
+    assert policy.calls == []
+    run(stage, EvaluationModule(policy, box_propagator()), groups, tmp_path, fast_dev_run=True)  # it writes nothing
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        run(stage, EvaluationModule(policy, box_propagator()), groups, tmp_path)
+
+
+def test_a_folder_of_a_run_that_comes_to_nothing_was_never_made(tmp_path):
+    with KeptMasks(tmp_path / "a" / "b" / "c", 1.0):
+        assert (tmp_path / "a" / "b" / "c").is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_test_that_ends_before_its_scores_are_written_leaves_the_former_ones(
@@ -148,8 +179,8 @@ def test_a_test_that_ends_before_its_scores_are_written_leaves_the_former_ones(
 DIE = """
 import os, pathlib, signal
 from medvol.core.atomic_files import write_together
-from medvol.evaluation.archive import SUMMARY_FILE
 from medvol.evaluation.kept_masks import KeptMasks
+from medvol.evaluation.run_files import SUMMARY_FILE
 
 masks = KeptMasks(pathlib.Path({folder!r}), 1.0)
 masks.start()

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from medvol.core import settled_files
 from medvol.core.errors import ConfigError, OutputError, RecordError
@@ -483,8 +484,7 @@ def test_a_stop_acts_between_cases(write_block, tmp_path: Path, monkeypatch, whe
 
 def test_a_summary_that_cannot_be_written_is_still_told(write_block, tmp_path: Path):
     scan, out = write_block(tmp_path / "scan.nii.gz"), tmp_path / "out"
-    (out / "summary.json").mkdir(parents=True)
-    summary = run(out, job(scan, "the block", out))
+    summary = run(out, job(scan, "the block", out), progress=lambda outcome: (out / "summary.json").mkdir())
     assert statuses(summary) == ["done"]
     assert "summary.json" in summary.problem
     assert summary.exit_code == 1
@@ -508,12 +508,32 @@ def test_the_same_anatomy_in_another_storage_order_has_a_mask_of_its_own(write_b
     assert statuses(run(out, *jobs, read_all=True)) == ["skipped", "skipped"]
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mhd"])
+def test_an_answer_never_replaces_the_scan_of_another_question(suffix, write_block, tmp_path: Path):
+    first, second = write_block(tmp_path / "a.nii.gz"), write_block(tmp_path / "b_spleen.nii.gz")
+    if suffix == ".mhd":  # whose voxels lie in a file of the name that the picture would have
+        image = sitk.ReadImage(str(second))
+        sitk.WriteImage(image, str(tmp_path / "c.mhd"))
+        (tmp_path / "c.raw").rename(tmp_path / "b_spleen.png")
+        header = (tmp_path / "c.mhd").read_text().replace("c.raw", "b_spleen.png")
+        (tmp_path / "c.mhd").write_text(header)
+        second.unlink()
+        second = tmp_path / "c.mhd"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    jobs = [job(first, "the block", tmp_path, "b_spleen"), job(second, "the block", tmp_path, "d")]
+    for overwrite in (True, False):
+        summary = run(tmp_path, *jobs, overwrite=overwrite)
+        assert statuses(summary) == ["failed", "done" if overwrite else "skipped"]
+        assert summary.outcomes[0].detail.startswith("the answer would replace a scan, ")
+        assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
 @pytest.mark.parametrize("name", ["summary.json", "answers.csv", "answers.html"])
 def test_a_batch_replaces_no_file_of_somebody_else(write_block, tmp_path: Path, name):
     out, asked = tmp_path / "out", job(write_block(tmp_path / "ct.nii.gz"), "the block", tmp_path / "out")
     out.mkdir()
     (out / name).write_text("my own notes")
-    with pytest.raises(RecordError, match=f"{name} is there already and was written by no batch"):
+    with pytest.raises(RecordError, match=f"{name} is there already and was not written by medvol"):
         run(out, asked, html=True)
     assert [path.name for path in out.iterdir()] == [name]
     (out / name).unlink()

@@ -198,7 +198,7 @@ def test_a_folder_in_the_place_of_the_mask_leaves_the_earlier_files(segmenter, v
 
 def test_an_answer_never_replaces_its_scan(segmenter, volume, scan):
     content = scan.read_bytes()
-    with pytest.raises(RecordError, match="would replace its scan"):
+    with pytest.raises(RecordError, match="would replace a scan"):
         save_segmentation(segmenter.segment(volume, "the block"), scan.parent, "case")
     assert scan.read_bytes() == content
     assert list(scan.parent.iterdir()) == [scan]

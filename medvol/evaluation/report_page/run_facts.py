@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.atomic_files import file_sha256
-from medvol.evaluation.archive import CASES_FILE, SUMMARY_FILE, Evaluation
+from medvol.evaluation.archive import Evaluation
 from medvol.evaluation.case_identity import identify_score
 from medvol.evaluation.case_score import CaseScore
+from medvol.evaluation.run_files import CASES_FILE, SUMMARY_FILE
 from medvol.pages.answers import Fact
 from medvol.pages.blocks import RunBlock, TableBlock
 

@@ -1,0 +1,19 @@
+"""Folders that were made for files that never came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def forget_empty(folder: Path) -> Iterator[None]:
+    """Delete a folder and those above it that are made meanwhile, where they are empty in the end."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    finally:
+        for place in missing:
+            with suppress(OSError):  # it is not there, or not empty
+                place.rmdir()
