@@ -263,7 +263,8 @@ class RolloutEngine(Component):
     """Says where the completions of a training step come from.
 
     A fit calls ``start`` before its first step. In every step it calls ``sync``, then asks for completions, then calls
-    ``rest``; at the end it calls ``stop``. All processes of a run do so together, and each asks for its own groups.
+    ``rest``; at the end it calls ``stop``, also after an error. All processes of a run do so together, and each asks for
+    its own groups.
     """
 
     component_kind = "engines"
