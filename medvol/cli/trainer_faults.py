@@ -9,7 +9,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from medvol.cli.places import find_class
 from medvol.core.errors import ConfigError
+from medvol.training.refused_callbacks import require_sound_callbacks
 
 _LEAST = {
     "max_steps": -1,
@@ -24,9 +26,6 @@ _LEAST = {
     "fast_dev_run": 0,
 }
 """Whole numbers of the trainer that are looked at late, or not at all; -1 sets no end."""
-
-_TUNERS = ("BatchSizeFinder", "LearningRateFinder")
-"""Callbacks that try the training out before it begins: they draw, and a resumed run would draw otherwise."""
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -57,13 +56,12 @@ def require_sound(settings: Mapping[str, Any], seed: Any) -> None:
     if clip is not None and not clip >= 0:
         raise ConfigError(f"trainer.gradient_clip_val is {clip}; it must be 0 or more")
     callbacks = settings.get("callbacks") or []
-    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        name = str(callback.get("class_path", "")) if isinstance(callback, Mapping | Namespace) else ""
-        if name.endswith(_TUNERS):
-            raise ConfigError(
-                f"trainer.callbacks has {name}, which cannot be used here; ask `medvol plan` for the batch size, "
-                "and try rates in short runs"
-            )
+    named = [
+        callback.get("class_path", "")
+        for callback in (callbacks if isinstance(callbacks, list) else [callbacks])
+        if isinstance(callback, Mapping | Namespace)
+    ]
+    require_sound_callbacks(kind for name in named if isinstance(kind := find_class(name, None), type))
     if seed is None:
         raise ConfigError(f"seed_everything is empty; give a whole number from 0 to {_LARGEST_SEED}, or leave it out")
     if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:

@@ -74,17 +74,15 @@ class VLLMEngine(RolloutEngine):
 
     def start(self, policy: TrainablePolicy) -> Policy:
         """Write a model folder of the policy as it is, and start vLLM on it."""
+        self.stop()
         self.require_ready()
-        self._form = served_form_of(self, policy)
+        self._form = form = served_form_of(self, policy)
         self._place = Path(tempfile.mkdtemp(prefix="medvol-engine-", dir=self.folder))
-        base = self._place / "base"
-        base.mkdir()
-        self._form.write_base(base)
-        refuse = contained(lambda error: EngineError(f"vLLM does not start: {say(error)}"), MedvolError)
-        with _own_process(policy), refuse:
-            from vllm import LLM
-
-            self._llm = LLM(**self._llm_settings(base, policy.template))
+        try:
+            self._llm = self._start_vllm(form, self._place / "base", policy)
+        except BaseException:
+            self.stop()
+            raise
         return EnginePolicy(self.sample, policy.template)
 
     def sync(self) -> None:
@@ -110,6 +108,7 @@ class VLLMEngine(RolloutEngine):
     def stop(self) -> None:
         """Let go of vLLM and of its folders."""
         self._llm = self._adapter = self._form = None
+        self._asleep = False
         if self._place is not None:
             shutil.rmtree(self._place, ignore_errors=True)
             self._place = None
@@ -135,6 +134,16 @@ class VLLMEngine(RolloutEngine):
             outputs = llm.generate(asked, sampling_params=fields, use_tqdm=False, lora_request=self._adapter)
             return [[_read(form, one, sampling) for one in output.outputs] for output in outputs]
 
+    def _start_vllm(self, form: ServedForm, base: Path, policy: TrainablePolicy) -> Any:
+        """Write a model folder and start vLLM on it."""
+        base.mkdir()
+        form.write_base(base)
+        refuse = contained(lambda error: EngineError(f"vLLM does not start: {say(error)}"), MedvolError)
+        with _own_process(policy), refuse:
+            from vllm import LLM
+
+            return LLM(**self._llm_settings(form, base, policy.template))
+
     def _hand_over_adapter(self, form: ServedForm) -> None:
         """Write the adapters and name them anew: vLLM reads a name once."""
         from vllm.lora.request import LoRARequest
@@ -147,9 +156,7 @@ class VLLMEngine(RolloutEngine):
         form.write_adapter(folder)
         self._adapter = LoRARequest(lora_name=folder.name, lora_int_id=number, lora_path=str(folder))
 
-    def _llm_settings(self, base: Path, template: PromptTemplate) -> dict[str, Any]:
-        form = self._form
-        assert form is not None, "start made it"
+    def _llm_settings(self, form: ServedForm, base: Path, template: PromptTemplate) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "model": str(base),
             "dtype": form.kind,

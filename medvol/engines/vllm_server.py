@@ -18,6 +18,7 @@ from medvol.core.prompts import Prompt
 from medvol.core.roles import Policy, RolloutEngine, TrainablePolicy
 from medvol.core.served_form import ServedForm
 from medvol.core.types import Completion, Sampling
+from medvol.engines.vllm_parts.address import hide_user, require_address
 from medvol.engines.vllm_parts.connection import Connection
 from medvol.engines.vllm_parts.engine_policy import EnginePolicy
 from medvol.engines.vllm_parts.sampling import read_answer, require_length, sampling_fields, served_form_of
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Requests that wait for an answer at a time, of each process."""
+
+_LONGEST_S = 86_400
 
 _FINAL_ONLY = 2
 """``RequestOutputKind.FINAL_ONLY``; otherwise a server gives only the completion that ended last."""
@@ -48,24 +51,26 @@ class VLLMServerEngine(RolloutEngine):
         url: Address of the server, such as ``http://127.0.0.1:8000``.
         folder: A folder that this machine and the server's have under the same path, such as ``/dev/shm/medvol``.
         model: Name of the model there; None takes the one that the server has.
-        timeout_s: Longest wait for an answer of the server.
+        timeout_s: Longest wait for an answer of the server, up to a day.
     """
 
     def __init__(self, url: str, folder: str, model: str | None = None, timeout_s: float = 600.0) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"engine.url is an address such as http://127.0.0.1:8000; got {url!r}")
-        if not timeout_s > 0:
-            raise ConfigError(f"engine.timeout_s is above 0; got {timeout_s}")
+        require_address(url)
+        if not 0 < timeout_s <= _LONGEST_S:
+            raise ConfigError(f"engine.timeout_s is above 0 and at most {_LONGEST_S} (a day); got {timeout_s}")
         self.url = url
         self.folder = folder
         self.model = model
         self.timeout_s = timeout_s
         self._connection: Connection | None = None
         self._form: ServedForm | None = None
+        self._shown = hide_user(url)
         self._name = ""
         self._limit = 0
         self._stem = ""
         self._syncs = 0
+        self._adapters: list[str] = []
+        """Those that the server may have."""
 
     def require_ready(self) -> None:
         """Find what speaks to the server, and knock."""
@@ -93,41 +98,39 @@ class VLLMServerEngine(RolloutEngine):
         """Write the weights, once for all processes, have the server read them, and forget what it read before."""
         form, connection = self._started()
         self._syncs += 1
-        folder, older = self._place(self._syncs), self._place(self._syncs - 1)
-        if form.adapter_rank:
-            before, self._name = self._name, folder.name
+        folder = Path(self.folder) / f"{self._stem}-{self._syncs}"
         if _is_first():
             with write_whole_folder(folder) as partial:
                 (form.write_adapter if form.adapter_rank else form.write_base)(partial)
             if form.adapter_rank:
-                loading = {"lora_name": folder.name, "lora_path": str(folder), "load_inplace": True}
-                connection.post("/v1/load_lora_adapter", loading, _LORA)
-                if before == older.name:
-                    _unload(connection, before)
+                self._load(connection, folder)
             else:
                 loading = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
                 connection.post("/collective_rpc", loading, _DEV)
             forgotten = connection.post("/reset_prefix_cache", {}, _DEV)
             if not (isinstance(forgotten, Mapping) and forgotten.get("success") is True):
                 raise EngineError(
-                    f"the vLLM server {self.url} did not forget the prompts that it read with the old weights; see "
+                    f"the vLLM server {self._shown} did not forget the prompts that it read with the old weights; see "
                     "that nobody else uses it"
                 )
-            shutil.rmtree(older, ignore_errors=True)
+            self._remove_places(but=folder)
         _wait_for_all()
+        if form.adapter_rank:
+            self._name = folder.name
 
     def stop(self) -> None:
-        """Leave the server, and remove the last weights that it was given."""
-        if self._connection is not None and self._form is not None and self._syncs and _is_first():
-            if self._form.adapter_rank:
-                try:
-                    _unload(self._connection, self._name)
-                except EngineError as error:
-                    log.warning("the last adapter may stay on the server: %s", error)
-            shutil.rmtree(self._place(self._syncs), ignore_errors=True)
+        """Leave the server, and remove all weights that it was given, those of a sync that failed too."""
         if self._connection is not None:
+            for adapter in list(self._adapters):
+                try:
+                    self._unload(self._connection, adapter)
+                except EngineError as error:
+                    log.warning("the adapter %s may stay on the server: %s", adapter, error)
             self._connection.close()
+        if self._syncs and _is_first():
+            self._remove_places()
         self._connection = self._form = None
+        self._adapters = []
         self._syncs = 0
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[list[Completion]]:
@@ -167,12 +170,12 @@ class VLLMServerEngine(RolloutEngine):
             ]
         except (TypeError, KeyError, ValueError) as error:
             raise EngineError(
-                f"the vLLM server {self.url} gave no completions with tokens and log-probabilities "
+                f"the vLLM server {self._shown} gave no completions with tokens and log-probabilities "
                 f"({type(error).__name__}: {error}); {_OTHER}"
             ) from None
         if len(read) != n:
             raise EngineError(
-                f"the vLLM server {self.url} gave {len(read)} completions of a prompt, and {n} were asked"
+                f"the vLLM server {self._shown} gave {len(read)} completions of a prompt, and {n} were asked"
             )
         return [read_answer(form, ids, log_probs, reason, sampling) for ids, log_probs, reason in read]
 
@@ -189,11 +192,11 @@ class VLLMServerEngine(RolloutEngine):
                 f"--enable-lora --max-lora-rank {rank} or more": room >= rank,
             }
         except (TypeError, KeyError):
-            raise EngineError(f"the vLLM server {self.url} does not tell its settings; {_OTHER}") from None
+            raise EngineError(f"the vLLM server {self._shown} does not tell its settings; {_OTHER}") from None
         missing = [option for option, given in wanted.items() if not given]
         if missing:
             raise EngineError(
-                f"the vLLM server {self.url} answers otherwise than the policy; start it with {missing[0]}"
+                f"the vLLM server {self._shown} answers otherwise than the policy; start it with {missing[0]}"
             )
 
     def _find_model(self, connection: Connection) -> tuple[str, int]:
@@ -202,19 +205,34 @@ class VLLMServerEngine(RolloutEngine):
         try:
             limits = {str(card["id"]): card.get("max_model_len") for card in answer["data"]}
         except (TypeError, KeyError, AttributeError):
-            raise EngineError(f"{self.url} answers, but not as a vLLM server does; check engine.url") from None
+            raise EngineError(f"{self._shown} answers, but not as a vLLM server does; check engine.url") from None
         known = {name: limit for name, limit in limits.items() if type(limit) is int and limit > 0}
         name = self.model if self.model is not None else next(iter(known), "")
         if name not in known:
             raise EngineError(
-                f"the vLLM server {self.url} has {', '.join(known) or 'no model'}, and engine.model is {name!r}; name "
-                "one that it has"
+                f"the vLLM server {self._shown} has {', '.join(known) or 'no model'}, and engine.model is {name!r}; "
+                "name one that it has"
             )
         return name, known[name]
 
-    def _place(self, number: int) -> Path:
-        """Where the weights of a sync lie; an adapter has the same name."""
-        return Path(self.folder) / f"{self._stem}-{number}"
+    def _load(self, connection: Connection, folder: Path) -> None:
+        """Have the server read an adapter under the name of its folder, and let go of the one before."""
+        older = list(self._adapters)
+        self._adapters.append(folder.name)  # a server that did not answer may have it
+        loading = {"lora_name": folder.name, "lora_path": str(folder), "load_inplace": True}
+        connection.post("/v1/load_lora_adapter", loading, _LORA)
+        for adapter in older:
+            self._unload(connection, adapter)
+
+    def _unload(self, connection: Connection, adapter: str) -> None:
+        connection.post("/v1/unload_lora_adapter", {"lora_name": adapter}, _LORA)
+        self._adapters.remove(adapter)
+
+    def _remove_places(self, but: Path | None = None) -> None:
+        """Remove the weights of all syncs since the start, but one."""
+        for folder in Path(self.folder).glob(f"{self._stem}-*"):
+            if folder != but:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _started(self) -> tuple[ServedForm, Connection]:
         if self._form is None or self._connection is None:
@@ -227,10 +245,6 @@ def _require(kind: type | tuple[type, ...], value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"{value!r} is no number")
     return value
-
-
-def _unload(connection: Connection, adapter: str) -> None:
-    connection.post("/v1/unload_lora_adapter", {"lora_name": adapter}, _LORA)
 
 
 def _agree(name: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -34,9 +35,13 @@ class FaultWatch(Callback):
     """Ends all processes of a run when one of them fails; without it, the others would wait for minutes or for ever.
 
     The first process tells the fault, whichever failed, and ends with the exit code that the fault has.
+
+    Args:
+        clear_away: Called before a process is ended, which has a few seconds for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clear_away: Callable[[], None]) -> None:
+        self._clear_away = clear_away
         self._store: TCPStore | None = None
         self._is_first = True
         self._over = threading.Event()
@@ -100,8 +105,11 @@ class FaultWatch(Callback):
             if self._is_first and not self._over.is_set():
                 print(text, file=sys.stderr, flush=True)
             sys.stdout.flush()
+            clearing = threading.Thread(target=self._clear_away, name="medvol-clear-away", daemon=True)
+            clearing.start()
             # The launcher kills the first process when another one ends before it, and those wait for words of it.
             time.sleep(_NOTICE_S if self._is_first else 4 * _NOTICE_S)
+            clearing.join(2 * _NOTICE_S)
             os._exit(code)
 
 

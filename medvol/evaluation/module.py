@@ -76,8 +76,8 @@ class EvaluationModule(LightningModule):
     __repr__ = describe_settings
 
     def configure_callbacks(self) -> list[Callback]:
-        """Free the run folder when a test fails, and end all processes when one does; Lightning asks."""
-        return [_FreeFolder(), *([FaultWatch()] if self.trainer.world_size > 1 else [])]
+        """Clear away when a run fails, and end all processes when one does; Lightning asks."""
+        return [_ClearAway(), *([FaultWatch(self.clear_away)] if self.trainer.world_size > 1 else [])]
 
     @property
     def is_trial(self) -> bool:
@@ -206,8 +206,8 @@ class EvaluationModule(LightningModule):
                 said = f"means and intervals: {path}; every case: {path.with_name('cases.json')}"
                 console.print(said, soft_wrap=True)
 
-    def free_folder(self) -> None:
-        """Delete masks that belong to no scores, and let other tests into the run folder."""
+    def clear_away(self) -> None:
+        """Leave nothing half done behind when a run fails: masks without scores, a run folder kept from other tests."""
         self._masks.close()
 
     def on_predict_epoch_start(self) -> None:
@@ -280,13 +280,13 @@ class EvaluationModule(LightningModule):
         return plain_values({"policy": identify(self.policy), "propagator": identify(self.propagator)})
 
 
-class _FreeFolder(Callback):
-    """Lets other tests into the run folder when one fails."""
+class _ClearAway(Callback):
+    """Tells the module that a run failed, which Lightning tells callbacks alone."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing half done behind."""
         if isinstance(pl_module, EvaluationModule):
-            pl_module.free_folder()
+            pl_module.clear_away()
 
 
 def _require_answers(policy: Policy, failures: Sequence[str | None]) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import numpy as np
 
@@ -60,7 +60,8 @@ _SET_UP = (
     MissingExtraError,
     ScanError,
 )
-_spoiled: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()
+_spoiled: dict[int, str] = {}
+"""What was done to volumes, by ``id``: a plug-in's volume may have no hash."""
 
 
 def name_component(component: object) -> str:
@@ -279,10 +280,11 @@ def _refuse_change(whose: str, altered: Sequence[str], given: Mapping[str, Any])
     for value in given.values():
         volume = value.volume if isinstance(value, Case) else value
         if isinstance(volume, Volume):
-            _spoiled[volume] = sentence
+            _spoiled[id(volume)] = sentence
+            finalize(volume, _spoiled.pop, id(volume), None)
     raise InvalidComponentError(sentence)
 
 
 def _refuse_spoiled(volume: Volume) -> None:
-    if volume in _spoiled:
-        raise InvalidComponentError(_spoiled[volume])
+    if id(volume) in _spoiled:
+        raise InvalidComponentError(_spoiled[id(volume)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,17 @@ def locked(given: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for array in held:
-            array.setflags(write=True)
+        for array in sorted(held, key=_distance_to_owner):  # a view cannot be unlocked before what it looks at
+            with suppress(ValueError):  # memory of a tensor stays locked: NumPy cannot tell that it may be written to
+                array.setflags(write=True)
+
+
+def _distance_to_owner(array: np.ndarray[Any, Any]) -> int:
+    """How many arrays an array looks through at its memory."""
+    base, steps = array.base, 0
+    while isinstance(base, np.ndarray):
+        base, steps = base.base, steps + 1
+    return steps
 
 
 def snapshot(given: Mapping[str, Any], whole: bool = False) -> Snapshot:

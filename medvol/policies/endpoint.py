@@ -175,4 +175,5 @@ def _require_address(url: str) -> None:
             f"{example}, and put the key into the environment variable that key_variable names"
         )
     if not fine or not url.isprintable() or " " in url:
-        raise ConfigError(f"url is the base address of a server, {example}; got {url!r}")
+        got = "something that is none" if set("@?#") & set(url) else repr(url)
+        raise ConfigError(f"url is the base address of a server, {example}; got {got}")

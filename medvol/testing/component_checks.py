@@ -115,15 +115,26 @@ def check_identity(component: Any) -> None:
 
 @cache
 def _import_alone(module: str) -> tuple[str, str]:
-    """Heavy libraries that a module imports in a fresh interpreter, and the end of its error; empty without."""
+    """Heavy libraries that a module imports in a fresh interpreter, and the end of its error; empty without.
+
+    The answer leaves by a descriptor of its own: what the module prints goes where its errors do.
+    """
     code = (
-        f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); import {module}; "
-        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+        "import json, os, sys; report = os.fdopen(os.dup(1), 'w'); os.dup2(2, 1); "
+        f"sys.path[:] = json.loads(sys.argv[1]); import {module}; "
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=report, flush=True)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(sys.path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, json.dumps(sys.path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    return done.stdout.strip(), done.stderr[-300:] if done.returncode else ""
+    if done.returncode or not done.stdout:
+        return "", f"{done.stderr[-300:]} (exit code {done.returncode})".strip()
+    return " ".join(json.loads(done.stdout)), ""
 
 
 def _copy(component: Any) -> tuple[dict[str, Any], Any]:

@@ -6,8 +6,9 @@ import numpy as np
 
 from medvol.core.prompts import PromptTemplate
 from medvol.core.registry import POLICIES
-from medvol.core.roles import RolloutEngine, TrainablePolicy
+from medvol.core.roles import Policy, RolloutEngine, TrainablePolicy
 from medvol.core.types import Completion, Sampling
+from medvol.guarding.promises import BreachError, form_of, read_answers
 from medvol.testing.component_checks import require
 from medvol.testing.policy_checks import make_prompts
 from medvol.testing.trainable_checks import move_weights
@@ -19,14 +20,7 @@ _N = 3
 
 def check_completions(engine: RolloutEngine) -> None:
     """Who answers gives as many completions as are asked, with tokens and their log-probabilities."""
-    (answers,) = _run(engine, changes=0)
-    rows = [one for group in answers for one in group]
-    fine = all(len(group) == _N for group in answers) and all(
-        one.log_probs is not None and len(one.log_probs) == len(one.token_ids) > 0 for one in rows
-    )
-    require(fine, f"{_N} completions a prompt, each with a log-probability a token", answers, "keep those of sampling")
-    longest = max(len(one.token_ids) for one in rows)
-    require(longest <= _SAMPLING.max_new_tokens, f"at most {_SAMPLING.max_new_tokens} tokens", longest, "stop there")
+    _run(engine, changes=0)
 
 
 def check_weights_are_followed(engine: RolloutEngine) -> None:
@@ -41,20 +35,20 @@ def check_stop(engine: RolloutEngine) -> None:
     engine.stop()
 
 
-def _run(engine: RolloutEngine, changes: int) -> list[list[list[Completion]]]:
+def _run(engine: RolloutEngine, changes: int) -> None:
     """Ask with the weights as they are, and after each change; log-probabilities have to be the policy's."""
     import torch
 
     policy = _make_policy()
     prompts = make_prompts(policy)
-    found = []
-    asked = engine.start(policy)
     try:
+        asked = engine.start(policy)
+        require(isinstance(asked, Policy), "a Policy from start", form_of(asked), "return who is asked")
         for number in range(changes + 1):
             if number:
                 move_weights(policy)
             engine.sync()
-            answers = asked.generate(prompts, _N, _SAMPLING)
+            answers = _judge(asked.generate(prompts, _N, _SAMPLING), len(prompts))
             engine.rest()
             with torch.no_grad():
                 scores = policy.log_probs(prompts, answers, _SAMPLING.temperature)
@@ -66,10 +60,23 @@ def _run(engine: RolloutEngine, changes: int) -> list[list[list[Completion]]]:
                 f"{gap:.3g} after {number} changes of the weights",
                 "let sync bring all weights, and sample at the temperature that is asked",
             )
-            found.append(answers)
     finally:
         engine.stop()
-    return found
+
+
+def _judge(answers: object, prompts: int) -> list[list[Completion]]:
+    """Completions of the right form, all with log-probabilities and none too long."""
+    expected = f"{_N} completions for each of {prompts} prompts, each with a log-probability a token"
+    try:
+        groups = read_answers(answers, prompts, _N)
+    except BreachError as error:
+        raise AssertionError(f"expected {expected}; got an engine that {error}") from None
+    rows = [one for group in groups for one in group]
+    bare = [one for one in rows if one.log_probs is None or not len(one.token_ids)]
+    require(not bare, expected, bare[:1], "keep those of sampling")
+    longest = max(len(one.token_ids) for one in rows)
+    require(longest <= _SAMPLING.max_new_tokens, f"at most {_SAMPLING.max_new_tokens} tokens", longest, "stop there")
+    return groups
 
 
 def _make_policy() -> TrainablePolicy:

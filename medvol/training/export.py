@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medvol.core.atomic_files import write_whole_folder
+from medvol.core.errors import RecordError
 from medvol.core.model_folder import require_replaceable
 from medvol.core.roles import TrainablePolicy
 from medvol.core.specs import describe_component, rebuild
@@ -66,7 +67,11 @@ def find_evaluation(policy: TrainablePolicy, run: Path | None) -> Evaluation | N
     """The evaluation in the folder of a run, when it is of the weights that the policy has."""
     if run is None or not (run / SUMMARY_FILE).is_file():
         return None
-    evaluation = read_evaluation(run)
+    try:
+        evaluation = read_evaluation(run)
+    except RecordError as error:
+        log.warning("%s; the card has no scores", error)
+        return None
     tested, own = (_weights_of(identity) for identity in (evaluation.summary.get("policy"), policy.identity()))
     if own is None or tested != own:
         log.warning("%s is not known to be of these weights, and is left out of the card", run / SUMMARY_FILE)

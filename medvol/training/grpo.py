@@ -29,6 +29,7 @@ from medvol.rollouts.groups import Group, ask, require_answers
 from medvol.rollouts.scorer import RewardScorer
 from medvol.training.advantages import group_advantages, zero_spread
 from medvol.training.augmentation import reword_query
+from medvol.training.engine_session import EngineSession
 from medvol.training.engine_watch import EngineWatch
 from medvol.training.gradients import clip_gradients, require_finite_norm, sum_gradients
 from medvol.training.group_notes import GroupNotes, note_group
@@ -37,6 +38,7 @@ from medvol.training.losses import LossTerms, policy_loss, sampler_weights
 from medvol.training.measures import measure_rollouts, measure_update, sum_update
 from medvol.training.module import TrainingModule
 from medvol.training.reward_settings import require_matching
+from medvol.training.schedule import count_updates
 from medvol.training.settings import (
     AdvantageSettings,
     GRPOOptimizerSettings,
@@ -99,7 +101,7 @@ class GRPOModule(TrainingModule):
         self.reward_weights = reward_weights
         self.rollouts = rollouts
         self.engine: RolloutEngine = ENGINES.get("InProcessEngine")() if engine is None else engine
-        self._asked: Policy | None = None
+        self._session = EngineSession(self.engine)
         self._watch: EngineWatch | None = None
         self.advantages = advantages
         self.loss = loss
@@ -153,8 +155,12 @@ class GRPOModule(TrainingModule):
 
     def teardown(self, stage: str) -> None:
         """End the engine."""
-        self.engine.stop()
-        self._asked = None
+        self._session.stop()
+
+    def clear_away(self) -> None:
+        """End the engine too; after an error no hook of a module does."""
+        self._session.abandon()
+        super().clear_away()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Draw and score rollouts, then update the policy on them.
@@ -168,11 +174,9 @@ class GRPOModule(TrainingModule):
         with one_stream(self.seed, self.global_step) as rng:
             draws = [self._choose(cases, rng) for cases in batch]
         with whole_layers(self.network):
-            if self._asked is None:
-                self._asked = self.engine.start(self.policy)
-            self.engine.sync()
+            self._session.sync(self.policy)
             groups = [g for cases, chosen in zip(batch, draws, strict=True) for g in self._draw(cases, *chosen)]
-            self.engine.rest()
+            self._session.rest()
             parts = gather_ranks([note_group(group) for group in groups])
             notes = [group for part in parts for group in part]
             if self.global_step == 0:
@@ -188,7 +192,7 @@ class GRPOModule(TrainingModule):
                 self.policy.reference_log_probs(*self.idle_question())
         old: list[torch.Tensor] = []
         corrections: list[torch.Tensor | None] = []
-        for number in range(self.optimizer.updates_per_rollout):
+        for number in range(count_updates(self.trainer, self.updates_per_batch)):
             self._update(tables, old, corrections, references, idle, first=number == 0)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -220,8 +224,7 @@ class GRPOModule(TrainingModule):
 
     def _draw(self, cases: Sequence[Case], queries: Sequence[str], sampling: Sampling) -> list[Group]:
         """Draw, follow and score the rollouts of one volume."""
-        assert self._asked is not None, "the engine was started"
-        groups = ask(self._asked, cases, sampling, self.rollouts.group_size, queries)
+        groups = ask(self._session.asked, cases, sampling, self.rollouts.group_size, queries)
         require_answers(groups)  # what a policy cannot do, it cannot learn from
         return self.scorer.score_groups(groups, self.propagator)
 

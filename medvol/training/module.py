@@ -24,7 +24,6 @@ from medvol.evaluation.ranks import gather_ranks
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.terminal.progress import say
 from medvol.training.accumulation import count_accumulated, within_accumulation
-from medvol.training.averages import require_filled_averages
 from medvol.training.export import copy_policy, export_model
 from medvol.training.gathering import TRAINING_DATA, Gatherer
 from medvol.training.gradients import (
@@ -36,6 +35,7 @@ from medvol.training.gradients import (
 )
 from medvol.training.moments import make_adamw, require_same_moments
 from medvol.training.movement import Movement, MovementWatch, require_wide
+from medvol.training.refused_callbacks import require_sound_callbacks
 from medvol.training.schedule import count_steps, warm_up_then_cosine
 from medvol.training.settings import OptimizerSettings
 from medvol.training.strategies import require_proven, sharded_layers, whole_layers
@@ -106,10 +106,11 @@ class TrainingModule(EvaluationModule, ABC):
         """See that nothing is missing; in a fit, keep what is trained in float32 from the beginning.
 
         Raises:
-            ConfigError: The trainer's precision would undo that, or its strategy is none that training here knows.
+            ConfigError: The trainer's precision would undo that, its strategy is none that training here knows, or it
+                has a callback that cannot be used here.
         """
         if stage == "fit":
-            require_filled_averages(self.trainer.callbacks)  # type: ignore[attr-defined]
+            require_sound_callbacks(map(type, self.trainer.callbacks))  # type: ignore[attr-defined]
             require_wide(self.trainer.precision)
         super().setup(stage)
         if stage == "fit":

@@ -19,6 +19,13 @@ def count_steps(trainer: Trainer, updates_per_batch: int) -> float:
     return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 
+def count_updates(trainer: Trainer, updates_per_batch: int) -> int:
+    """Optimiser steps on the batch that comes next: the last one of a fit has fewer where ``max_steps`` comes first."""
+    if trainer.max_steps < 0:
+        return updates_per_batch
+    return min(updates_per_batch, trainer.max_steps - trainer.global_step)
+
+
 def warm_up_then_cosine(warmup_steps: int, total_steps: float, final_share: float) -> Callable[[int], float]:
     """Rise linearly to 1 over the warm-up, then fall along half a cosine towards ``final_share``.
 

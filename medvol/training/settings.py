@@ -54,7 +54,8 @@ class GRPOOptimizerSettings(OptimizerSettings):
 
     Args:
         max_grad_norm: Gradients are scaled down to this norm.
-        updates_per_rollout: Optimiser steps on the same rollouts.
+        updates_per_rollout: Optimiser steps on the same rollouts; fewer on the last ones where ``trainer.max_steps``
+            ends the fit.
         volumes_per_pass: Volumes that go through the network together; all of the batch when None. It changes memory
             and speed, not the gradient.
     """

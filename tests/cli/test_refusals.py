@@ -122,6 +122,10 @@ WRONG_SETTINGS = {
         {"trainer__callbacks": [{"class_path": "lightning.pytorch.callbacks.LearningRateFinder"}]},
         ["LearningRateFinder", "short runs"],
     ),
+    "batches that are accumulated by a callback": (
+        {"trainer__callbacks": [{"class_path": "GradientAccumulationScheduler", "init_args": {"scheduling": {0: 3}}}]},
+        ["GradientAccumulationScheduler", "set trainer.accumulate_grad_batches"],
+    ),
     "negative seed": ({"seed_everything": -3}, ["seed_everything is -3", "from 0 to 4294967295"]),
     "no device": ({"trainer__devices": 0}, ["trainer.devices is 0"]),
     "strategy misspelt": ({"trainer__strategy": "dpp"}, ["trainer.strategy is 'dpp'"]),

@@ -172,9 +172,7 @@ def test_vllm_reads_the_same_slices_and_tokens(make_policy, tmp_path):
 
     policy = make_policy()
     form, (prompt,) = policy.served_form(), make_prompts(policy, ["the liver"])
-    settings = VLLMEngine()
-    settings._form = form
-    given = settings._llm_settings(tmp_path, policy.template)
+    given = VLLMEngine()._llm_settings(form, tmp_path, policy.template)
     names = ("dtype", "limit_mm_per_prompt", "mm_processor_kwargs", "mm_device_do_normalize")
     policy.save(tmp_path / "model")
     config = ModelConfig(model=str(tmp_path / "model"), max_model_len=512, **{name: given[name] for name in names})
@@ -292,6 +290,35 @@ def test_what_vllm_raises_is_one_sentence(llm, monkeypatch, make_policy):
     monkeypatch.setattr(llm, "__init__", fail)
     with pytest.raises(EngineError, match=r"vLLM does not start: .*no kernel image"):
         VLLMEngine().start(policy)
+
+
+def test_what_does_not_start_leaves_nothing(llm, monkeypatch, make_policy, tmp_path):
+    def fail(*_args, **_settings):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(llm, "__init__", fail)
+    engine = VLLMEngine(folder=str(tmp_path))
+    with pytest.raises(EngineError, match="vLLM does not start"):
+        engine.start(make_policy())
+    with pytest.raises(ConfigError, match="lora_rank is 600"):
+        engine.start(make_policy(lora_rank=600))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(EngineError, match="was not started"):
+        engine.sync()
+
+
+def test_another_start_is_a_new_one(llm, make_policy, tmp_path):
+    policy = make_policy()
+    engine = VLLMEngine(sleep=True, folder=str(tmp_path))
+    for _ in range(2):
+        asked = engine.start(policy)
+        assert len(list(tmp_path.iterdir())) == 1
+        engine.sync()
+        asked.generate(make_prompts(policy), 1, SAMPLING)
+        engine.rest()
+    assert llm.last.calls == ["reload_weights", "reset_prefix_cache", "generate", "sleep"], "it was awake"
+    engine.stop()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")

@@ -122,8 +122,85 @@ def test_a_server_that_is_gone_does_not_keep_a_fit_from_its_end(server, tmp_path
     engine.sync()
     server.answer = lambda path, body: (503, "going down")
     engine.stop()
-    assert "the last adapter may stay on the server" in caplog.text
+    assert re.search(r"the adapter medvol-[0-9a-f]{8}-1 may stay on the server: .*going down", caplog.text)
     assert not list((tmp_path / "shared").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "rank"),
+    [
+        ("/collective_rpc", 0),
+        ("/reset_prefix_cache", 0),
+        ("/reset_prefix_cache", 4),
+        ("/v1/load_lora_adapter", 4),
+        ("/v1/unload_lora_adapter", 4),
+    ],
+)
+def test_what_a_failed_sync_left_is_removed(server, tmp_path, make_policy, path, rank):
+    engine = connect(server, tmp_path)
+    engine.start(make_policy(lora_rank=rank))
+    engine.sync()
+    engine.sync()
+    server.answer = lambda asked, body: (500, "no room") if asked == path else None
+    with pytest.raises(EngineError, match=f"refused {path} with status 500: no room"):
+        engine.sync()
+    assert len(list((tmp_path / "shared").iterdir())) == 2
+    server.answer = None
+    engine.stop()
+    assert not list((tmp_path / "shared").iterdir())
+    assert not server.fake.adapters
+
+
+def test_an_adapter_that_did_not_load_is_not_asked(server, tmp_path, make_policy):
+    policy = make_policy(lora_rank=4)
+    engine = connect(server, tmp_path)
+    asked = engine.start(policy)
+    engine.sync()
+    server.answer = lambda path, body: (500, "no room") if path == "/v1/load_lora_adapter" else None
+    with pytest.raises(EngineError, match="no room"):
+        engine.sync()
+    asked.generate(make_prompts(policy, ["the liver"]), 1, SAMPLING)
+    assert re.fullmatch("medvol-[0-9a-f]{8}-1", server.calls[-1][1]["model"])
+
+
+def test_an_adapter_that_was_loaded_without_an_answer_is_let_go(server, tmp_path, make_policy):
+    engine = connect(server, tmp_path)
+    engine.start(make_policy(lora_rank=4))
+
+    def load_and_break(path, body):
+        if path != "/v1/load_lora_adapter":
+            return None
+        server._load(body)
+        return 500, "gone"
+
+    server.answer = load_and_break
+    with pytest.raises(EngineError, match="gone"):
+        engine.sync()
+    assert server.fake.adapters
+    engine.stop()
+    assert not server.fake.adapters
+
+
+def test_messages_hide_who_asks(server, tmp_path, make_policy):
+    engine = VLLMServerEngine(server.url.replace("//", "//user:secret@"), str(tmp_path / "shared"))
+    said = []
+
+    def note(call):
+        with pytest.raises(EngineError) as caught:
+            call()
+        said.append(str(caught.value))
+
+    server.answer = lambda path, body: {"data": []} if path == "/v1/models" else None
+    note(engine.require_ready)
+    server.answer = lambda path, body: {"object": "list"} if path == "/v1/models" else None
+    note(engine.require_ready)
+    server.answer = lambda path, body: (503, "overloaded")
+    note(engine.require_ready)
+    server.answer = lambda path, body: {"success": False} if path == "/reset_prefix_cache" else None
+    engine.start(make_policy())
+    note(engine.sync)
+    shown = server.url.replace("//", "//***@")
+    assert all(shown in text and "secret" not in text and "user" not in text for text in said), said
 
 
 def test_slices_of_one_volume_are_packed_alike(server, tmp_path, make_policy):
@@ -343,7 +420,13 @@ def checked_server(tmp_path):
 def test_settings_without_meaning():
     with pytest.raises(ConfigError, match=r"engine\.url is an address such as"):
         VLLMServerEngine("127.0.0.1:8000", "x")
-    with pytest.raises(ConfigError, match=r"engine\.timeout_s is above 0; got 0"):
-        VLLMServerEngine("http://127.0.0.1:8000", "x", timeout_s=0)
+    for url in ("user:secret@host:8000", "http://user:sec/ret@host:8000", "http://host:port", "http://"):
+        with pytest.raises(ConfigError, match=r"engine\.url is an address such as") as caught:
+            VLLMServerEngine(url, "x")
+        assert "sec" not in str(caught.value)
+    for seconds in (0, float("inf"), float("nan"), 1e12, 86_401):
+        with pytest.raises(ConfigError, match=r"engine\.timeout_s is above 0 and at most 86400 \(a day\); got"):
+            VLLMServerEngine("http://127.0.0.1:8000", "x", timeout_s=seconds)
+    VLLMServerEngine("http://127.0.0.1:9", "x", timeout_s=86_400)
     with pytest.raises(EngineError, match="was not started"):
         VLLMServerEngine("http://127.0.0.1:8000", "x").sync()

@@ -1,5 +1,6 @@
 """Components that misbehave: each failure is named, stays in its case, and changes nothing that others read."""
 
+import gc
 import signal
 import sys
 import warnings
@@ -22,9 +23,10 @@ from medvol.core.errors import (
     ScanError,
 )
 from medvol.core.roles import CaseDataset, Policy, Propagator, RewardTerm
-from medvol.core.types import Case, Completion, Evidence, Query
+from medvol.core.types import Case, Completion, Evidence, Query, Volume
 from medvol.datasets.labelled_case import LabelledCase
 from medvol.grounding.prompts import build_prompts
+from medvol.guarding import guard
 from medvol.guarding.cases import count_cases, find_scan_file, list_patients, list_volumes, look_up
 from medvol.guarding.guard import ask_policy, identify, propagate_many, read_knowledge, read_template
 from medvol.imaging.volume_hash import hash_voxels
@@ -347,6 +349,42 @@ def test_a_volume_that_was_changed_all_the_same_is_used_no_more(write: Callable[
     with pytest.raises(InvalidComponentError, match="could be trusted"):
         propagate(DonePropagator(good_mask), volume, anchor)
     propagate(DonePropagator(good_mask), make_case().volume, anchor)
+
+
+@dataclass(frozen=True)
+class ComparedVolume(Volume):
+    """A plug-in's own, which is compared by its values and so has no hash."""
+
+    extra: int = 0
+
+
+def test_volumes_without_a_hash_are_told_apart() -> None:
+    given, anchor = make_case().volume, Evidence(4, np.array([[1.0, 1, 9, 9]]))
+    spoilt, other = (ComparedVolume(given.voxels.copy(), given.affine) for _ in range(2))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(spoilt)
+
+    def scribble(volume: Any, evidence: Any) -> Any:
+        _by_tensor(volume.voxels)
+        return good_mask(volume, evidence)
+
+    with pytest.raises(InvalidComponentError, match="changed what it was given"):
+        propagate(DonePropagator(scribble), spoilt, anchor)
+    with pytest.raises(InvalidComponentError, match="could be trusted"):
+        propagate(DonePropagator(good_mask), spoilt, anchor)
+    propagate(DonePropagator(good_mask), other, anchor)
+
+
+def test_what_was_done_to_a_volume_is_forgotten_with_it() -> None:
+    given = make_case().volume
+    spoilt = ComparedVolume(given.voxels.copy(), given.affine)
+    before = dict(guard._spoiled)
+    with pytest.raises(InvalidComponentError):
+        guard._refuse_change("it", ["volume.voxels"], {"volume": spoilt})
+    assert len(guard._spoiled) == len(before) + 1
+    del spoilt
+    gc.collect()
+    assert guard._spoiled == before
 
 
 def test_an_anchor_is_not_written_to() -> None:

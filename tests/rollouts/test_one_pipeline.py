@@ -154,7 +154,7 @@ def draw(scan, policy, propagator, queries):
     object.__setattr__(drawn, "temperature", 0.0)  # training refuses it
     module = GRPOModule(policy, propagator, [VolumeDiceReward()], rollouts=drawn)
     cases = make_cases(scan, queries)
-    module._asked = module.engine.start(policy)
+    module._session.sync(policy)
     groups = module._draw(cases, *module._choose(cases, np.random.default_rng(0)))
     return {group.case.query.text: group for group in groups}
 

@@ -136,15 +136,38 @@ def test_a_constructor_that_computes_is_caught(assert_caught):
     assert_caught(checks.check_constructor_is_cheap, component)
 
 
-@pytest.mark.parametrize("line", ["import torch", "from SimpleITK import Image", "1 / 0"])
-def test_a_module_that_is_heavy_or_broken_is_caught(assert_caught, tmp_path, monkeypatch, line):
-    (tmp_path / "heavy_reward.py").write_text(f"{line}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(Half, "__module__", "heavy_reward")
-    checks._import_alone.cache_clear()
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Give the component ``Half`` a module of one line."""
+
+    def write(line: str) -> None:
+        (tmp_path / "heavy_reward.py").write_text(f"{line}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(Half, "__module__", "heavy_reward")
+        checks._import_alone.cache_clear()
+
+    return write
+
+
+@pytest.mark.parametrize("line", ["import torch", "from SimpleITK import Image", "1 / 0", "import sys; sys.exit(0)"])
+def test_a_module_that_is_heavy_or_broken_is_caught(assert_caught, write_module, line):
+    write_module(line)
     assert_caught(checks.check_module_is_light, Half())
     assert "heavy_reward" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "line", ["print('acme: using 4 threads')", "import os; os.write(1, b'acme'); os.write(2, b'!')"]
+)
+def test_a_module_may_print(write_module, line):
+    write_module(line)
+    checks.check_module_is_light(Half())
+    assert checks._import_alone("heavy_reward") == ("", "")
+
+
+def test_a_module_that_prints_is_still_heavy(write_module):
+    write_module("print('torch transformers'); import SimpleITK")
+    assert checks._import_alone("heavy_reward") == ("SimpleITK", "")
 
 
 def test_every_check_catches_something():

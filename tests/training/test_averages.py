@@ -6,10 +6,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from safetensors.torch import load_file
 
-from medvol.core.errors import ConfigError
 from medvol.datasets.phantom import PhantomDataset
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.policies.tiny import TinyPolicy
@@ -19,7 +18,6 @@ from medvol.propagators.extrude import ExtrudePropagator
 from medvol.training.data import CaseDataModule
 from medvol.training.settings import AnswerSettings, OptimizerSettings
 from medvol.training.sft import SFTModule
-from tests.fixtures.light_policy import LightDataset, LightPolicy
 
 LAYER = "model.language_model.layers.0.mlp.gate_proj.weight"
 
@@ -67,10 +65,3 @@ def test_an_average_of_a_bfloat16_policy_is_kept_in_float32(tmp_path: Path) -> N
     assert torch.allclose(kept.double(), track.average, rtol=0, atol=1e-7)
     saved = load_file(tmp_path / "run" / "model" / "model.safetensors")[LAYER]
     assert torch.equal(saved, kept.bfloat16()), "what is exported is the average"
-
-
-def test_an_average_that_would_hold_nothing_is_refused(tmp_path: Path) -> None:
-    module = SFTModule(LightPolicy(), ExtrudePropagator())
-    with pytest.raises(ConfigError, match="StochasticWeightAveraging, which looks for weights before they are loaded"):
-        fit(tmp_path, module, CaseDataModule(LightDataset(2)), StochasticWeightAveraging(0.05))
-    assert not list(tmp_path.iterdir())

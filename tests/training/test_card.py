@@ -118,6 +118,25 @@ def test_a_card_tells_what_was_measured_of_these_weights_and_of_no_others(
     assert "is not known to be of these weights" in caplog.text
 
 
+@pytest.mark.parametrize("spoil", ["cases deleted", "older schema", "of another program"])
+def test_a_model_is_written_whatever_lies_in_the_folder_of_its_run(
+    tmp_path: Path, spoil: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = TinyPolicy(template=replace(TINY_TEMPLATE, num_slices=4, height_px=48, width_px=48))
+    score = CaseScore("c", "p", "q", "liver", "", False, "CT", True, 1.0, 1.0, 1.0, 1.0, parsed=True)
+    write_evaluation(tmp_path, [score], {"policy": dict(policy.identity())})
+    summary = tmp_path / "evaluation.json"
+    if spoil == "cases deleted":
+        (tmp_path / "cases.json").unlink()
+    elif spoil == "older schema":
+        summary.write_text(summary.read_text().replace('"schema": ', '"schema": 100'))
+    else:
+        summary.write_text("[]")
+    export_model(policy, tmp_path / "model", make(), tmp_path)
+    assert "[95 % interval" not in (tmp_path / "model" / "README.md").read_text()
+    assert "the card has no scores" in caplog.text
+
+
 def test_phrasings_are_told_apart_where_there_are_two(tmp_path: Path) -> None:
     """One seen query found whole, one held-out query not at all."""
     scores = [

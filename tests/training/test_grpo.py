@@ -294,7 +294,7 @@ def test_the_optimizer_of_sft_is_not_taken_for_that_of_grpo():
         GRPOModule(TinyPolicy(), ExtrudePropagator(), [DigitReward()], optimizer=OptimizerSettings(1e-4))
 
 
-@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("updates", [1, 2, 3])
 def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
     settings = {"loss": {"beta": 0.05}, "optimizer": {"updates_per_rollout": updates, "warmup_steps": 2}}
     whole = make_module(**settings)
@@ -304,6 +304,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, updates):
     make_trainer(tmp_path / "stopped", 8, callbacks=callbacks).fit(stopped, make_data(5))
     last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == (5 if updates == 1 else 6)
+    assert whole.global_step == 8, "also where three updates on a batch would go beyond it"
     resumed = make_module(**settings)
     trainer = make_trainer(tmp_path / "stopped", 8, callbacks=[SpecCheckpoint()])
     trainer.fit(resumed, make_data(5), ckpt_path=last, weights_only=True)
