@@ -262,8 +262,8 @@ class RewardTerm(Component):
 class RolloutEngine(Component):
     """Says where the completions of a training step come from.
 
-    A fit calls ``start`` before its first step, and in every step ``sync``, then asks for completions, then ``rest``; at
-    the end, also after an error, it calls ``stop``. All processes do so together, and each asks for its own groups.
+    A fit calls ``start`` before its first step. In every step it calls ``sync``, asks for completions, and calls
+    ``rest``; at the end, also after an error, ``stop``. All processes do so together, each asking for its own groups.
     """
 
     component_kind = "engines"

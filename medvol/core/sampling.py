@@ -28,7 +28,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_finite("sampling", temperature=self.temperature)
+        require_finite("sampling", temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
         if self.temperature:
             require_least(_COOLEST, "sampling", temperature=self.temperature)
         require_whole(1, "sampling", max_new_tokens=self.max_new_tokens)
