@@ -144,9 +144,10 @@ def _parse(line: bytes) -> _Answer | None:
 
 
 def _say_end(child: subprocess.Popen[bytes], limit_s: float) -> str:
-    """Why a child said no more."""
+    """Why a child said no more; one that closed its pipe is about to end."""
+    closed = select.select([child.stdout], [], [], 0)[0]  # the end of a pipe can be read at any time
     try:
-        code = child.wait(timeout=0.5)
+        code = child.wait(timeout=limit_s if closed else 0.5)
     except subprocess.TimeoutExpired:
         return f"did not answer within {limit_s:g} s"
     name = f", {signal.Signals(-code).name}" if -code in list(signal.Signals) else ""
