@@ -158,8 +158,8 @@ def test_an_earlier_mask_that_is_damaged_is_made_again(scan: Path, segmenter: Se
 
 def test_a_batch_whose_page_cannot_be_written_says_so(scan: Path, segmenter: Segmenter, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (out / "answers.html").mkdir(parents=True)
-    summary = run_jobs(make_jobs(scan, out, "the block"), segmenter, out, html=True)
+    jobs = make_jobs(scan, out, "the block")
+    summary = run_jobs(jobs, segmenter, out, html=True, progress=lambda outcome: (out / "answers.html").mkdir())
     assert summary.outcomes[0].status == "done"
     assert summary.exit_code == 1
     assert "answers.html" in summary.problem
