@@ -145,6 +145,7 @@ def _parse(line: bytes) -> _Answer | None:
 
 def _say_end(child: subprocess.Popen[bytes], limit_s: float) -> str:
     """Why a child said no more; one that closed its pipe is about to end."""
+    assert child.stdout is not None
     closed = select.select([child.stdout], [], [], 0)[0]  # the end of a pipe can be read at any time
     try:
         code = child.wait(timeout=limit_s if closed else 0.5)

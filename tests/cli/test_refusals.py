@@ -318,7 +318,10 @@ WRONG_LINES = {
         ["segment", "{scan}", "the cube", "--policy", ""],
         ["policy must name a Policy, or hold class_path and init_args; got ''"],
     ),
-    "no folder": (["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--out", ""], ["--out is ''; name a fol"]),
+    "no folder": (
+        ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--out", ""],
+        ["--out is ''; name a file or a folder"],
+    ),
     "no number": (
         ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--nan_to", "nan"],
         ["nan_to must be a number or null; got 'nan'"],
