@@ -159,7 +159,7 @@ def test_the_mask_follows_a_dragged_box_and_is_the_librarys(page: Any, live: Liv
 def test_the_picture_shows_voxels_and_sides_where_they_are(page: Any) -> None:
     """The block is bright; the dark voxel that the file stores first lies at the patient's left, back and head."""
     page.keyboard.press("m")
-    assert shade(page, 20.5, 12.5) == round((80 + 160) / 400 * 255)
+    until(page, lambda: shade(page, 20.5, 12.5), round((80 + 160) / 400 * 255))
     assert shade(page, 35.5, 12.5) == round((-100 + 160) / 400 * 255)
     page.keyboard.press("PageUp")
     page.wait_for_selector("body[data-drawn='11']", timeout=WAIT_MS)
