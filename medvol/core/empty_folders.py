@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 
 @contextmanager
 def forget_empty(folder: Path) -> Iterator[None]:
     """Delete a folder and those above it that are made meanwhile, where they are empty in the end."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = list(takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +190,7 @@ class SecondLookDataset(CaseDataset):
         rng = np.random.default_rng([self.seed, entry.first, entry.view, 1])
         first = self._first_answer(case, rng)
         region = region_around(first, case.volume.shape, case.volume.spacing, self.region)
-        place = "-".join(
-            str(edge) for edges in astuple(region) for edge in edges
-        )  # settings and true mask decide on it
+        place = "-".join(map(str, chain.from_iterable(astuple(region))))  # settings and true mask decide on it
         return region, crop_volume(case.volume, region, f"{case.volume.volume_id}@{self._key(entry)}-{place}")
 
     def _first_answer(self, case: Case, rng: np.random.Generator) -> Evidence:
