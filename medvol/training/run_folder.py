@@ -48,7 +48,9 @@ class RunFolder:
 
     def find(self, patterns: tuple[str, ...] = (*_RESULTS, *_NOTES)) -> list[Path]:
         """What medvol wrote in it; files of the user's own are not among it."""
-        return sorted(path for pattern in patterns for path in self.path.glob(pattern) if self._wrote(path))
+        wrote = self._wrote()
+        found = {path: path.relative_to(self.path).parts[0] for pattern in patterns for path in self.path.glob(pattern)}
+        return sorted(path for path, name in found.items() if wrote.get(name, True) and _is_results(path, name))
 
     def find_checkpoint(self, word: str) -> Path:
         """File that a value of ``--ckpt_path`` stands for.
@@ -102,16 +104,14 @@ class RunFolder:
         """
         require_replaceable(self.path / _MODEL)
 
-    def _wrote(self, path: Path) -> bool:
+    def _wrote(self) -> dict[str, bool]:
         """Whether medvol wrote what has a name that a person may have given to something else."""
-        name = path.relative_to(self.path).parts[0]
-        if name in (CASES_FILE, SUMMARY_FILE, MASKS_FOLDER):
-            return is_evaluated(self.path)
-        if name == _PREDICTIONS:  # readings of them are a folder there, and a person's
-            return path.is_file() and is_summed_up(path.parent)
-        if name == _MODEL:
-            return is_model_folder(path)
-        return path.suffix != ".yaml" or is_own(path, SETTINGS_MARK)
+        evaluated = is_evaluated(self.path)
+        return {
+            **dict.fromkeys((CASES_FILE, SUMMARY_FILE, MASKS_FOLDER), evaluated),
+            _PREDICTIONS: is_summed_up(self.path / _PREDICTIONS),
+            _MODEL: is_model_folder(self.path / _MODEL),
+        }
 
     @contextmanager
     def claim(self, began: Callable[[], bool]) -> Iterator[None]:
@@ -169,3 +169,10 @@ def delete(paths: list[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _is_results(path: Path, name: str) -> bool:
+    """Whether it is no person's own: readings are a folder beside predictions, and configurations may lack the mark."""
+    if name == _PREDICTIONS:
+        return path.is_file()
+    return path.suffix != ".yaml" or is_own(path, SETTINGS_MARK)
