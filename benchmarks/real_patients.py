@@ -103,6 +103,9 @@ VAL_COPIES = 3
 PLATEAU_GRPO_STEPS, PLATEAU_REJECT_STEPS = 200, 200
 """Steps from the plateau, meant to take the processor time of ``MORE_STEPS`` of SFT; the cells say what they took."""
 
+CHOSEN_GRPO = Patience(most_steps=PLATEAU_GRPO_STEPS, every=40, checks=PLATEAU_GRPO_STEPS)
+"""The same GRPO, validated as often as ``GENTLE`` is, and the best model by validation is kept."""
+
 AUGMENT: list[dict[str, Any]] = [
     {"name": "RandomFlip", "axes": ["LR", "AP"], "flip_probability": 0.5},
     {"name": "RandomAffine", "scales": 0.2, "degrees": 12, "translation": 15, "p": 0.8},
@@ -233,6 +236,9 @@ ROWS = {
     "plateau_sft": Row("plateau + as much SFT, best by validation", "plateau", sft(0, 0, 2e-4), patience=GENTLE),
     "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
     "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
+    "plateau_grpo_best": Row(
+        "plateau + GRPO, best by validation", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS, patience=CHOSEN_GRPO
+    ),
     "look_bound": Row("first look of the plateau, then the true anchor", model="plateau", bound=True),
     "views_one": Row(
         "plateau + SFT on whole scans and views, one look", "plateau", sft(0, 0, 5e-4), patience=LOOKS, views=0.25
@@ -370,6 +376,12 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "plateau_grpo_minus_centre": ("centre", "plateau_grpo"),
         "plateau_grpo_minus_plateau": ("plateau", "plateau_grpo"),
         "plateau_grpo_minus_rejection": ("plateau_rejection", "plateau_grpo"),
+        "plateau_rejection_minus_plateau": ("plateau", "plateau_rejection"),
+        "plateau_rejection_minus_same_sft": ("plateau_sft", "plateau_rejection"),
+        "plateau_grpo_best_minus_plateau": ("plateau", "plateau_grpo_best"),
+        "plateau_grpo_best_minus_same_sft": ("plateau_sft", "plateau_grpo_best"),
+        "plateau_grpo_best_minus_last": ("plateau_grpo", "plateau_grpo_best"),
+        "plateau_grpo_best_minus_centre": ("centre", "plateau_grpo_best"),
         "look_bound_minus_centre": ("centre", "look_bound"),
         "views_two_minus_one": ("views_one", "views_two"),
         "views_two_minus_centre": ("centre", "views_two"),
