@@ -17,8 +17,8 @@ from medvol.core.errors import ConfigError, EngineError, MissingExtraError
 from medvol.core.prompts import Prompt
 from medvol.core.roles import Policy, RolloutEngine, TrainablePolicy
 from medvol.core.served_form import ServedForm
+from medvol.core.server_address import require_address
 from medvol.core.types import Completion, Sampling
-from medvol.engines.vllm_parts.address import hide_user, require_address
 from medvol.engines.vllm_parts.connection import Connection
 from medvol.engines.vllm_parts.engine_policy import EnginePolicy
 from medvol.engines.vllm_parts.sampling import read_answer, require_length, sampling_fields, served_form_of
@@ -55,7 +55,7 @@ class VLLMServerEngine(RolloutEngine):
     """
 
     def __init__(self, url: str, folder: str, model: str | None = None, timeout_s: float = 600.0) -> None:
-        require_address(url)
+        require_address("engine.url", url, "http://127.0.0.1:8000")
         if not 0 < timeout_s <= _LONGEST_S:
             raise ConfigError(f"engine.timeout_s is above 0 and at most {_LONGEST_S} (a day); got {timeout_s}")
         self.url = url
@@ -64,7 +64,6 @@ class VLLMServerEngine(RolloutEngine):
         self.timeout_s = timeout_s
         self._connection: Connection | None = None
         self._form: ServedForm | None = None
-        self._shown = hide_user(url)
         self._name = ""
         self._limit = 0
         self._stem = ""
@@ -110,7 +109,7 @@ class VLLMServerEngine(RolloutEngine):
             forgotten = connection.post("/reset_prefix_cache", {}, _DEV)
             if not (isinstance(forgotten, Mapping) and forgotten.get("success") is True):
                 raise EngineError(
-                    f"the vLLM server {self._shown} did not forget the prompts that it read with the old weights; see "
+                    f"the vLLM server {self.url} did not forget the prompts that it read with the old weights; see "
                     "that nobody else uses it"
                 )
             self._remove_places(but=folder)
@@ -170,12 +169,12 @@ class VLLMServerEngine(RolloutEngine):
             ]
         except (TypeError, KeyError, ValueError) as error:
             raise EngineError(
-                f"the vLLM server {self._shown} gave no completions with tokens and log-probabilities "
+                f"the vLLM server {self.url} gave no completions with tokens and log-probabilities "
                 f"({type(error).__name__}: {error}); {_OTHER}"
             ) from None
         if len(read) != n:
             raise EngineError(
-                f"the vLLM server {self._shown} gave {len(read)} completions of a prompt, and {n} were asked"
+                f"the vLLM server {self.url} gave {len(read)} completions of a prompt, and {n} were asked"
             )
         return [read_answer(form, ids, log_probs, reason, sampling) for ids, log_probs, reason in read]
 
@@ -192,11 +191,11 @@ class VLLMServerEngine(RolloutEngine):
                 f"--enable-lora --max-lora-rank {rank} or more": room >= rank,
             }
         except (TypeError, KeyError):
-            raise EngineError(f"the vLLM server {self._shown} does not tell its settings; {_OTHER}") from None
+            raise EngineError(f"the vLLM server {self.url} does not tell its settings; {_OTHER}") from None
         missing = [option for option, given in wanted.items() if not given]
         if missing:
             raise EngineError(
-                f"the vLLM server {self._shown} answers otherwise than the policy; start it with {missing[0]}"
+                f"the vLLM server {self.url} answers otherwise than the policy; start it with {missing[0]}"
             )
 
     def _find_model(self, connection: Connection) -> tuple[str, int]:
@@ -205,12 +204,12 @@ class VLLMServerEngine(RolloutEngine):
         try:
             limits = {str(card["id"]): card.get("max_model_len") for card in answer["data"]}
         except (TypeError, KeyError, AttributeError):
-            raise EngineError(f"{self._shown} answers, but not as a vLLM server does; check engine.url") from None
+            raise EngineError(f"{self.url} answers, but not as a vLLM server does; check engine.url") from None
         known = {name: limit for name, limit in limits.items() if type(limit) is int and limit > 0}
         name = self.model if self.model is not None else next(iter(known), "")
         if name not in known:
             raise EngineError(
-                f"the vLLM server {self._shown} has {', '.join(known) or 'no model'}, and engine.model is {name!r}; "
+                f"the vLLM server {self.url} has {', '.join(known) or 'no model'}, and engine.model is {name!r}; "
                 "name one that it has"
             )
         return name, known[name]

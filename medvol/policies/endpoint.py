@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError, MissingExtraError, PolicyError
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.ranges import require_whole
 from medvol.core.roles import Policy
+from medvol.core.server_address import require_address
 from medvol.core.specs import identify_component
 from medvol.core.types import Completion, Sampling
 from medvol.grounding.box_units import BoxUnits, ask_in, read_pixels, require_units
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from medvol.policies.endpoint_parts.connection import Connection
 
 Outcome = list[Completion] | PolicyError
+
+_EXAMPLE = "http://127.0.0.1:8000/v1"
+_KEY_PLACE = ", and put the key into the environment variable that key_variable names"
 
 
 class EndpointPolicy(Policy):
@@ -55,7 +58,7 @@ class EndpointPolicy(Policy):
         max_new_tokens: int | None = None,
         requests: RequestSettings = RequestSettings(),
     ) -> None:
-        _require_address(url)
+        require_address("url", url, _EXAMPLE, _KEY_PLACE)
         require_variable(key_variable)
         if not model.strip():
             raise ConfigError("model is empty; give the name under which the server has the model")
@@ -154,26 +157,3 @@ class EndpointPolicy(Policy):
             return outcome
         height, width = prompt.template.height_px, prompt.template.width_px
         return [replace(said, text=read_pixels(said.text, height, width)) for said in outcome]
-
-
-def _require_address(url: str) -> None:
-    """Refuse what is no base address; one with a password or a query is not shown, as these are secrets.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    example = "such as http://127.0.0.1:8000/v1"
-    try:
-        parts = urlsplit(url)
-        secret = parts.username is not None or parts.password is not None or parts.query or parts.fragment
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        raise ConfigError(f"url is the base address of a server, {example}; got something that is none") from None
-    if secret:
-        raise ConfigError(
-            "url holds a user, a password or a query, which records would show; give the base address alone, "
-            f"{example}, and put the key into the environment variable that key_variable names"
-        )
-    if not fine or not url.isprintable() or " " in url:
-        got = "something that is none" if set("@?#") & set(url) else repr(url)
-        raise ConfigError(f"url is the base address of a server, {example}; got {got}")

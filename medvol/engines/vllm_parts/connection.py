@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from medvol.core.errors import EngineError, MissingExtraError
 from medvol.core.json_file import parse_json
-from medvol.engines.vllm_parts.address import hide_user
 
 if TYPE_CHECKING:
     import httpx
@@ -33,8 +32,6 @@ class Connection:
         except ImportError as error:
             raise MissingExtraError("httpx", "vllm-server") from error
         self.url = url.rstrip("/")
-        self.shown = hide_user(self.url)
-        """The address for messages."""
         self.timeout_s = timeout_s
         timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
         self._client: httpx.Client = httpx.Client(timeout=timeout, follow_redirects=False)
@@ -69,26 +66,25 @@ class Connection:
                 content = self._read(answer)
         except httpx.ConnectError as error:
             raise EngineError(
-                f"the vLLM server {self.shown} cannot be reached ({_shorten(str(error))}); start it, or check "
-                "engine.url"
+                f"the vLLM server {self.url} cannot be reached ({_shorten(str(error))}); start it, or check engine.url"
             ) from None
         except httpx.TimeoutException:
             raise EngineError(
-                f"the vLLM server {self.shown} did not answer {path} within {self.timeout_s:g} s; look into its log, "
+                f"the vLLM server {self.url} did not answer {path} within {self.timeout_s:g} s; look into its log, "
                 "or raise engine.timeout_s"
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise EngineError(
-                f"the vLLM server {self.shown} broke off at {path} ({_shorten(str(error))}); look into its log"
+                f"the vLLM server {self.url} broke off at {path} ({_shorten(str(error))}); look into its log"
             ) from None
         text = content.decode(errors="replace")
         if answer.status_code == 404 and absent:
             raise EngineError(
-                f"the vLLM server {self.shown} does not know {path} ({_shorten(text)}); start it with {absent}"
+                f"the vLLM server {self.url} does not know {path} ({_shorten(text)}); start it with {absent}"
             )
         if not answer.is_success:
             raise EngineError(
-                f"the vLLM server {self.shown} refused {path} with status {answer.status_code}: {_shorten(text)}"
+                f"the vLLM server {self.url} refused {path} with status {answer.status_code}: {_shorten(text)}"
             )
         return self._parse(text, path)
 
@@ -97,7 +93,7 @@ class Connection:
         for piece in answer.iter_raw():
             content += piece
             if len(content) > _MOST_BYTES:
-                raise EngineError(f"the vLLM server {self.shown} sent more than {_MOST_BYTES} bytes; check engine.url")
+                raise EngineError(f"the vLLM server {self.url} sent more than {_MOST_BYTES} bytes; check engine.url")
         return bytes(content)
 
     def _parse(self, text: str, path: str) -> Any:
@@ -107,7 +103,7 @@ class Connection:
             return parse_json(text)
         except ValueError:
             raise EngineError(
-                f"the vLLM server {self.shown} answered {path} with something that is not JSON: {_shorten(text)}"
+                f"the vLLM server {self.url} answered {path} with something that is not JSON: {_shorten(text)}"
             ) from None
 
 

@@ -162,7 +162,7 @@ def test_a_batch_goes_on_after_a_query_that_fails(scan, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("url", "sentence"),
-    [("http://me:pa55@host/v1", "holds a user, a password"), ("host/v1", "base address of a server")],
+    [("http://me:pa55@host/v1", "holds a user, a password"), ("host/v1", "the address of a server")],
 )
 def test_an_address_that_is_none_is_one_sentence(scan, tmp_path, capsys, url, sentence):
     asked = ("--policy", "EndpointPolicy", "--policy.url", url, "--policy.model", "m", "--out", tmp_path / "out")
