@@ -103,6 +103,33 @@ def require_paths(group: str = "", /, **paths: str | Path | None) -> None:
             raise ConfigError(f"{_key(group, name)} is {str(path)!r}; name a file or a folder")
 
 
+def require_between(interval: str, group: str = "", /, **settings: Any) -> None:
+    """Refuse settings outside an interval; None stands for no setting.
+
+    Args:
+        interval: Such as ``[0, 0.5)``: a round bracket leaves its limit out, and ``inf)`` asks for a finite number.
+        group: Key of the group that holds the settings; empty when they stand alone.
+        settings: Values by name.
+
+    Raises:
+        ConfigError: The first setting that is, or no number at all.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    limits = [f"above {low:g}" if interval[0] == "(" else f"{low:g} or more"]
+    if isfinite(high):
+        limits.append(f"{'below' if interval[-1] == ')' else 'at most'} {high:g}")
+    elif interval[-1] == ")":
+        limits.append("finite")
+    for name, value in settings.items():
+        fine = value is None or (
+            _is_number(value, Real)
+            and (low < value if interval[0] == "(" else low <= value)
+            and (value < high if interval[-1] == ")" else value <= high)
+        )
+        if not fine:
+            raise ConfigError(f"{_key(group, name)} is {value!r}; it must be {' and '.join(limits)}")
+
+
 def require_share(group: str = "", /, **settings: Any) -> None:
     """Refuse settings outside [0, 1].
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_least, require_share
+from medvol.core.ranges import require_between, require_share
 from medvol.core.reprs import Brief
 from medvol.core.types import Modality
 
@@ -50,7 +50,9 @@ class AppearanceSettings(Brief):
 
     def __post_init__(self) -> None:
         require_share("appearance", remapped=self.remapped, sampled=self.sampled)
-        require_least(0, "appearance", uptake_hu=self.uptake_hu, noise=self.noise, blur_px=self.blur_px, bias=self.bias)
+        require_between(
+            "[0, inf)", "appearance", uptake_hu=self.uptake_hu, noise=self.noise, blur_px=self.blur_px, bias=self.bias
+        )
         if self.remapped + self.sampled > 1:
             raise ConfigError(
                 f"appearance.remapped and appearance.sampled are shares of all scans, together at most 1; got "

@@ -10,7 +10,7 @@ from scipy.interpolate import BSpline
 from scipy.spatial.transform import Rotation
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_finite, require_least, require_share
+from medvol.core.ranges import require_between, require_share
 from medvol.core.reprs import Brief
 
 MAX_BEND = 0.4
@@ -54,13 +54,11 @@ class DeformationSettings(Brief):
 
     def __post_init__(self) -> None:
         angles = {"turn_degrees": self.turn_degrees, "tilt_degrees": self.tilt_degrees}
-        require_least(0, "deformation", **angles, stretch=self.stretch, bend=self.bend, shift=self.shift)
-        require_finite("deformation", **angles, stretch=self.stretch, shift=self.shift)
+        require_between("[0, inf)", "deformation", **angles, stretch=self.stretch, bend=self.bend, shift=self.shift)
         require_share("deformation", mirror=self.mirror)
         if self.bend > MAX_BEND:
             raise ConfigError(f"deformation.bend is {self.bend}; above {MAX_BEND} a bend may fold the body; lower it")
-        if not self.bend_mm > 0:
-            raise ConfigError(f"deformation.bend_mm is a distance above 0 mm; got {self.bend_mm}")
+        require_between("(0, inf)", "deformation", bend_mm=self.bend_mm)
         for name, (low, high), most in (("field", self.field, np.inf), ("height", self.height, 1.0)):
             if not (0 < low <= high <= most and np.isfinite(high)):
                 limit = "" if most == np.inf else f" of at most {most:g}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medvol.core.errors import ConfigError
 from medvol.core.last_used import LastUsed
-from medvol.core.ranges import require_whole
+from medvol.core.ranges import require_share, require_whole
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Query, Volume
@@ -101,11 +101,8 @@ class PhantomDataset(CaseDataset):
             raise ConfigError(f"split is one of {', '.join(get_args(Split))}; got {split!r}")
         if len(shape) != 3 or min(shape) < _MIN_SIDE:
             raise ConfigError(f"shape is (Z, Y, X) with at least {_MIN_SIDE} voxels a side; got {tuple(shape)}")
-        if num_volumes < 1:
-            raise ConfigError(f"num_volumes is at least 1; got {num_volumes}")
-        for name, share in (("lesion_share", lesion_share), ("nodule_share", nodule_share)):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} is in [0, 1]; got {share}")
+        require_whole(1, num_volumes=num_volumes)
+        require_share(lesion_share=lesion_share, nodule_share=nodule_share)
         if cache.folder is not None:
             raise ConfigError("cache.folder does not work with phantoms, which are drawn; leave it out")
         self.split = split

@@ -16,7 +16,7 @@ import numpy as np
 from medvol.core.errors import ConfigError
 from medvol.core.last_used import LastUsed
 from medvol.core.looks import Region
-from medvol.core.ranges import require_finite, require_least, require_whole
+from medvol.core.ranges import require_between, require_whole
 from medvol.core.reprs import describe_settings
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Case, Evidence, Volume, require_target
@@ -80,10 +80,8 @@ class SecondLookDataset(CaseDataset):
         seed: int = 0,
     ) -> None:
         require_whole(0, "SecondLookDataset", companions=companions, seed=seed)
-        require_least(0, "SecondLookDataset", views=views, shift_mm=shift_mm)
-        require_finite("SecondLookDataset", views=views, shift_mm=shift_mm)
-        if not 0 <= jitter < 0.5:
-            raise ConfigError(f"jitter is a share of a box's side, from 0 to below 0.5; got {jitter}")
+        require_between("[0, inf)", "SecondLookDataset", views=views, shift_mm=shift_mm)
+        require_between("[0, 0.5)", "SecondLookDataset", jitter=jitter)
         if not (whole or views):
             raise ConfigError("SecondLookDataset would hold no case; set whole to true, or views above 0")
         if isinstance(dataset, SecondLookDataset):

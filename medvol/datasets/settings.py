@@ -10,6 +10,7 @@ from typing import get_args
 from unicodedata import normalize
 
 from medvol.core.errors import ConfigError
+from medvol.core.ranges import require_between, require_whole
 from medvol.core.reprs import Brief
 from medvol.queries.query_bank import RELEASE_BANK, Phrasing, QueryBank
 
@@ -74,10 +75,8 @@ class PhrasingSettings(Brief):
     def __post_init__(self) -> None:
         if self.phrasing not in get_args(Phrasing):
             raise ConfigError(f"phrasing is one of {', '.join(get_args(Phrasing))}; got {self.phrasing!r}")
-        if self.phrasings_per_target < 1:
-            raise ConfigError(f"phrasings_per_target is at least 1; got {self.phrasings_per_target}")
-        if not 0 <= self.absent_share < 1:
-            raise ConfigError(f"absent_share is a share of the cases, from 0 to below 1; got {self.absent_share}")
+        require_whole(1, phrasings_per_target=self.phrasings_per_target)
+        require_between("[0, 1)", absent_share=self.absent_share)
 
     @property
     def uses(self) -> tuple[bool, ...]:
@@ -128,5 +127,4 @@ class CacheSettings(Brief):
     gib: float = 50.0
 
     def __post_init__(self) -> None:
-        if not self.gib > 0:
-            raise ConfigError(f"the bound of a cache is a size in GiB above 0; got {self.gib}")
+        require_between("(0, inf]", "cache", gib=self.gib)

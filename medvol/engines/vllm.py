@@ -15,7 +15,7 @@ from typing import Any
 from medvol.core.containment import contained, say
 from medvol.core.errors import ConfigError, EngineError, MedvolError, MissingExtraError
 from medvol.core.prompts import Prompt, PromptTemplate
-from medvol.core.ranges import require_whole
+from medvol.core.ranges import require_between, require_whole
 from medvol.core.roles import Policy, RolloutEngine, TrainablePolicy
 from medvol.core.served_form import ServedForm
 from medvol.core.types import Completion, Sampling
@@ -52,8 +52,7 @@ class VLLMEngine(RolloutEngine):
         eager: bool = False,
         folder: str | None = None,
     ) -> None:
-        if not 0 < gpu_share < 1:
-            raise ConfigError(f"engine.gpu_share is a share above 0 and below 1; got {gpu_share}")
+        require_between("(0, 1)", "engine", gpu_share=gpu_share)
         require_whole(1, "engine", max_model_len=max_model_len, max_sequences=max_sequences)
         self.gpu_share = gpu_share
         self.max_model_len = max_model_len

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from medvol.core.atomic_files import write_whole_folder
-from medvol.core.errors import ConfigError, EngineError, MissingExtraError
+from medvol.core.errors import EngineError, MissingExtraError
 from medvol.core.prompts import Prompt
+from medvol.core.ranges import require_between
 from medvol.core.roles import Policy, RolloutEngine, TrainablePolicy
 from medvol.core.served_form import ServedForm
 from medvol.core.server_address import require_address
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Requests that wait for an answer at a time, of each process."""
-
-_LONGEST_S = 86_400
 
 _FINAL_ONLY = 2
 """``RequestOutputKind.FINAL_ONLY``; otherwise a server gives only the completion that ended last."""
@@ -56,8 +55,7 @@ class VLLMServerEngine(RolloutEngine):
 
     def __init__(self, url: str, folder: str, model: str | None = None, timeout_s: float = 600.0) -> None:
         require_address("engine.url", url, "http://127.0.0.1:8000")
-        if not 0 < timeout_s <= _LONGEST_S:
-            raise ConfigError(f"engine.timeout_s is above 0 and at most {_LONGEST_S} (a day); got {timeout_s}")
+        require_between("(0, 86400]", "engine", timeout_s=timeout_s)
         self.url = url
         self.folder = folder
         self.model = model

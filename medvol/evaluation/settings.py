@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_choice, require_finite, require_least, require_paths, require_whole
+from medvol.core.ranges import require_between, require_choice, require_least, require_paths, require_whole
 from medvol.evaluation.surfaces import SurfaceKind
 from medvol.queries.findings import find_growth
 from medvol.rollouts.samples import require_samples
@@ -67,8 +67,8 @@ class EvaluationSettings:
         if self.surface is not None:
             require_choice(SurfaceKind, "evaluation", surface=self.surface)
         require_whole(1, "evaluation", max_new_tokens=self.max_new_tokens)
-        require_least(0, "evaluation", tolerance_mm=self.tolerance_mm, masks_gib=self.masks_gib)
-        require_finite("evaluation", tolerance_mm=self.tolerance_mm)
+        require_between("[0, inf)", "evaluation", tolerance_mm=self.tolerance_mm)
+        require_least(0, "evaluation", masks_gib=self.masks_gib)
         require_paths("evaluation", save_dir=self.save_dir)
         require_samples(self.samples, "evaluation.samples")
         require_whole(0, "evaluation", headroom=self.headroom)

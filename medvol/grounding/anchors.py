@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvol.core.errors import ConfigError, GeometryError
-from medvol.core.ranges import require_choice
+from medvol.core.ranges import require_between, require_choice
 from medvol.core.types import Evidence
 from medvol.grounding.boxes import tight_boxes
 from medvol.grounding.cover import CoveredPart, cover_target
@@ -89,8 +89,7 @@ def label_anchor(
     if mask.ndim != 3:
         raise GeometryError(f"a mask has three axes (Z, Y, X), this one has shape {mask.shape}")
     require_choice(KeySliceRule, rule=rule)
-    if not 0 <= jitter < 1:
-        raise ConfigError(f"jitter is {jitter}; it is a share of a box's side, from 0 to below 1")
+    require_between("[0, 1)", jitter=jitter)
     if shown is not None and not all(0 <= z < mask.shape[0] for z in shown):
         raise GeometryError(f"shown holds {list(shown)!r:.80}; the mask has the slices 0 to {mask.shape[0] - 1}")
     parts = cover_target(mask, range(mask.shape[0]) if shown is None else shown, max_anchors)

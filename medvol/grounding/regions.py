@@ -13,7 +13,7 @@ import numpy as np
 
 from medvol.core.errors import EvidenceParseError
 from medvol.core.looks import Look, Region
-from medvol.core.ranges import require_finite, require_least
+from medvol.core.ranges import require_between
 from medvol.core.types import Evidence
 from medvol.grounding.grammar import parse_evidence
 
@@ -35,8 +35,7 @@ class RegionSettings:
     range_mm: float = 30.0
 
     def __post_init__(self) -> None:
-        require_least(0, "region", margin_mm=self.margin_mm, range_mm=self.range_mm)
-        require_finite("region", margin_mm=self.margin_mm, range_mm=self.range_mm)
+        require_between("[0, inf)", "region", margin_mm=self.margin_mm, range_mm=self.range_mm)
 
 
 def region_around(

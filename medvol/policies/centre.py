@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medvol.core.errors import ConfigError
 from medvol.core.prompts import Prompt, PromptTemplate
+from medvol.core.ranges import require_between
 from medvol.core.roles import Policy
 from medvol.core.types import Completion, Evidence, Sampling
 from medvol.grounding.grammar import format_evidence
@@ -22,8 +22,7 @@ class CentreBoxPolicy(Policy):
     """
 
     def __init__(self, share: float = 0.5, num_slices: int = 64) -> None:
-        if not 0 < share <= 1:
-            raise ConfigError(f"share is the box's part of the slice's side, in (0, 1]; got {share}")
+        require_between("(0, 1]", share=share)
         self.share = share
         self.num_slices = num_slices
 

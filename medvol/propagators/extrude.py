@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.ranges import require_finite, require_least, require_whole
+from medvol.core.ranges import require_between, require_whole
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 from medvol.grounding.boxes import rasterise
@@ -23,8 +23,7 @@ class ExtrudePropagator(Propagator):
 
     def __init__(self, half_depth_mm: float = 25.0, half_depth_slices: int | None = None) -> None:
         require_whole(0, half_depth_slices=half_depth_slices)
-        require_least(0, half_depth_mm=half_depth_mm)
-        require_finite(half_depth_mm=half_depth_mm)
+        require_between("[0, inf)", half_depth_mm=half_depth_mm)
         self.half_depth_mm = half_depth_mm
         self.half_depth_slices = half_depth_slices
 

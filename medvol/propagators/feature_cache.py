@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 from medvol.core.atomic_files import write_whole
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_finite, require_least
+from medvol.core.ranges import require_between
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of an encoder."""
@@ -56,8 +56,7 @@ class FeatureCacheSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "cache", mib=self.mib)
-        require_finite("cache", mib=self.mib)
+        require_between("[0, inf)", "cache", mib=self.mib)
 
     def open(self, rounding: Rounding = "float16") -> EmbeddingCache:
         """An empty cache of this size; the folder may hold features of former runs."""

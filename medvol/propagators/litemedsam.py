@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from medvol.core.atomic_files import file_sha256
 from medvol.core.devices import AUTO, find_device, require_device
-from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_choice, require_finite, require_least, require_share
+from medvol.core.ranges import require_between, require_choice, require_share
 from medvol.core.roles import Propagator
 from medvol.core.specs import identify_component
 from medvol.core.types import Evidence, Volume
@@ -97,16 +96,14 @@ class LiteMedSAMPropagator(Propagator):
     ) -> None:
         require_window(window)
         require_choice(Precision, precision=precision)
-        if not depth_ratio > 0:
-            raise ConfigError(f"depth_ratio is {depth_ratio}; it must be above 0")
+        require_between("(0, inf)", depth_ratio=depth_ratio)
         weights = {
             "feature_weight": feature_weight,
             "intensity_weight": intensity_weight,
             "decoder_weight": decoder_weight,
         }
         lengths = {"box_margin_px": box_margin_px, "max_gap_slices": max_gap_slices}
-        require_least(0, **weights, **lengths)
-        require_finite(**weights, **lengths, depth_ratio=depth_ratio)
+        require_between("[0, inf)", **weights, **lengths)
         require_share(min_area_share=min_area_share, min_overlap=min_overlap)
         self.window = window
         self.checkpoint = checkpoint

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_finite, require_least, require_share, require_whole
+from medvol.core.ranges import require_between, require_finite, require_share, require_whole
 from medvol.core.roles import Propagator
 from medvol.core.types import Evidence, Volume
 from medvol.imaging.windows import get_window, scale_window, window_limits
@@ -74,8 +74,8 @@ class RegionPropagator(Propagator):
         min_area_px: int = 5,
         min_overlap: float = 0.15,
     ) -> None:
-        require_least(0, smoothing_mm=smoothing_mm, growth_mm=growth_mm)
-        require_finite(smoothing_mm=smoothing_mm, growth_mm=growth_mm, soft_above_hu=soft_above_hu)
+        require_between("[0, inf)", smoothing_mm=smoothing_mm, growth_mm=growth_mm)
+        require_finite(soft_above_hu=soft_above_hu)
         require_whole(1, min_area_px=min_area_px)
         require_share(min_overlap=min_overlap)
         if not 0 < half_width_hu[0] <= half_width_hu[1]:

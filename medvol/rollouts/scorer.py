@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_finite, require_least
+from medvol.core.ranges import require_between
 from medvol.core.roles import Propagator, RewardTerm
 from medvol.core.types import Case, Rollout, Volume
 from medvol.guarding.claims import read_claims
@@ -145,8 +145,7 @@ def _weigh(terms: Mapping[str, RewardTerm], given: Any) -> dict[str, float]:
     for name, weight in (given or {}).items():
         if name not in terms:
             raise ConfigError(f"reward_weights names {name!r}; the rewards are {', '.join(terms)}")
-        require_finite(**{f"the weight of {name}": weight})
-        require_least(0, **{f"the weight of {name}": weight})
+        require_between("[0, inf)", **{f"the weight of {name}": weight})
     weights = {name: float((given or {}).get(name, 1.0)) for name in terms}
     if not any(weights.values()):
         raise ConfigError("no reward has a weight above 0, so nothing could be learned; give at least one")

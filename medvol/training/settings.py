@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_choice, require_finite, require_least, require_share, require_whole
+from medvol.core.ranges import require_between, require_choice, require_least, require_share, require_whole
 from medvol.grounding.anchors import KeySliceRule
 
 AdvantageScale = Literal["group", "batch", "none"]
@@ -41,8 +40,7 @@ class OptimizerSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        require_finite("optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        require_between("[0, inf)", "optimizer", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         require_whole(0, "optimizer", warmup_steps=self.warmup_steps)
         require_share("optimizer", final_share=self.final_share)
         require_choice(Moments, "optimizer", moments=self.moments)
@@ -75,8 +73,7 @@ class GRPOOptimizerSettings(OptimizerSettings):
             ConfigError: A setting is out of range.
         """
         super().__post_init__()
-        if not self.max_grad_norm > 0:
-            raise ConfigError(f"optimizer.max_grad_norm is {self.max_grad_norm}; at 0 nothing is learned, raise it")
+        require_between("(0, inf]", "optimizer", max_grad_norm=self.max_grad_norm)
         require_whole(1, "optimizer", updates_per_rollout=self.updates_per_rollout)
         require_whole(1, "optimizer", volumes_per_pass=self.volumes_per_pass)
 
@@ -102,8 +99,7 @@ class AnswerSettings:
             ConfigError: A setting is out of range.
         """
         require_choice(KeySliceRule, "answers", label_rule=self.label_rule)
-        if not 0 <= self.jitter < 0.5:
-            raise ConfigError(f"answers.jitter is {self.jitter}; it is a share of a box's side, from 0 to below 0.5")
+        require_between("[0, 0.5)", "answers", jitter=self.jitter)
 
 
 @dataclass(frozen=True)
@@ -128,10 +124,7 @@ class RolloutSettings:
         """
         require_whole(2, "rollouts", group_size=self.group_size)
         require_whole(0, "rollouts", inspect_every=self.inspect_every)
-        if not 0 < self.temperature < inf:
-            raise ConfigError(
-                f"rollouts.temperature is {self.temperature}; completions of a group are drawn, so it must be above 0"
-            )
+        require_between("(0, inf)", "rollouts", temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -198,8 +191,8 @@ class LossSettings:
         """
         require_choice(LossKind, "loss", kind=self.kind)
         require_choice(RatioLevel, "loss", importance=self.importance, sampler_level=self.sampler_level)
-        require_finite("loss", beta=self.beta)
-        require_least(0, "loss", epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high, beta=self.beta)
+        require_between("[0, inf)", "loss", beta=self.beta)
+        require_least(0, "loss", epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high)
         if self.ratio_cap is not None and not self.ratio_cap > 1 + self.epsilon_high:
             raise ConfigError(f"loss.ratio_cap is {self.ratio_cap}; it must be above 1 + loss.epsilon_high, or null")
         if self.sampler_cap is not None and not self.sampler_cap >= 1:

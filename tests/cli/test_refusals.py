@@ -174,7 +174,7 @@ WRONG_SETTINGS = {
     ),
     "data set's value out of range": (
         {"data__init_args__val": {"class_path": "PhantomDataset", "init_args": {"num_volumes": 0}}},
-        ["num_volumes is at least 1; got 0"],
+        ["num_volumes is 0; it must be a whole number, 1 or more"],
     ),
     "value out of range in a group of a data set's settings": (
         {
@@ -183,7 +183,7 @@ WRONG_SETTINGS = {
                 "init_args": {"questions": {"absent_share": 1.5}},
             }
         },
-        ["absent_share is a share of the cases, from 0 to below 1; got 1.5"],
+        ["absent_share is 1.5; it must be 0 or more and below 1"],
     ),
     "value out of range": ({"data__init_args__batch_size": 0}, ["batch_size is 0"]),
     "train cases left out": ({TRAIN: None}, ["data.init_args.train"]),
@@ -345,7 +345,7 @@ WRONG_LINES = {
     ),
     "segment setting out of range": (
         ["segment", "{scan}", "the cube", "--policy", "CentreBoxPolicy", "--policy.share", "7"],
-        ["share is the box's part of the slice's side, in (0, 1]; got 7.0"],
+        ["share is 7.0; it must be above 0 and at most 1"],
     ),
     "propagator's setting out of range": (
         ["segment", "{scan}", "the cube", "--policy", "ToyPolicy", "--propagator.growth_mm", "-3"],

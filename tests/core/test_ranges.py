@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from medvol.core.errors import ConfigError
-from medvol.core.ranges import require_finite, require_least, require_share, require_whole
+from medvol.core.ranges import require_between, require_finite, require_least, require_share, require_whole
 from medvol.core.types import Query
+from medvol.datasets.deformation import DeformationSettings
 from medvol.datasets.nifti import NiftiDataset
 from medvol.datasets.phantom import PhantomDataset
+from medvol.datasets.settings import CacheSettings, QuestionSettings
 from medvol.engines.vllm import VLLMEngine
 from medvol.evaluation.settings import EvaluationSettings
 from medvol.grounding.regions import RegionSettings
 from medvol.inference.readings import Reading
+from medvol.policies.centre import CentreBoxPolicy
 from medvol.policies.vision_language import VisionLanguagePolicy
 from medvol.propagators.feature_cache import FeatureCacheSettings
 from medvol.rewards.axial import AxialReward
@@ -25,6 +28,7 @@ from medvol.training.settings import (
     AnswerSettings,
     GRPOOptimizerSettings,
     LossSettings,
+    RolloutSettings,
     StartSettings,
 )
 
@@ -69,6 +73,24 @@ def test_without_an_end(value):
 
 
 @pytest.mark.parametrize(
+    ("interval", "inside", "outside", "sentence"),
+    [
+        ("[0, 0.5)", (0, 0.49), (-0.01, 0.5, "0.1", [0.1], True, float("nan")), "0 or more and below 0.5"),
+        ("(0, 1]", (1e-9, 1), (0, 1.01, -1, float("nan")), "above 0 and at most 1"),
+        ("(0, inf)", (1e-9, 1e300), (0, float("inf"), float("nan")), "above 0 and finite"),
+        ("(0, inf]", (1e-9, float("inf")), (0, -1, float("nan"), "inf"), "above 0"),
+    ],
+)
+def test_outside_an_interval(interval, inside, outside, sentence):
+    for value in (*inside, None):
+        require_between(interval, "group", setting=value)
+    for value in outside:
+        with pytest.raises(ConfigError) as refused:
+            require_between(interval, "group", other=None, setting=value)
+        assert str(refused.value) == f"group.setting is {value!r}; it must be {sentence}"
+
+
+@pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda: EvaluationSettings(surface="surfel"), "evaluation.surface is 'surfel'; it is one of surfels, voxels"),
@@ -77,6 +99,14 @@ def test_without_an_end(value):
         (lambda: EvaluationSettings(tolerance_mm=float("inf")), "evaluation.tolerance_mm is inf"),
         (lambda: AnswerSettings(label_rule="first"), "answers.label_rule is 'first'; it is one of paper, largest, any"),
         (lambda: AnswerSettings(jitter=0.5), "answers.jitter is 0.5"),
+        (lambda: AnswerSettings(jitter="a little"), "answers.jitter is 'a little'; it must be 0 or more and below 0.5"),
+        (lambda: RolloutSettings(temperature="hot"), "rollouts.temperature is 'hot'; it must be above 0 and finite"),
+        (lambda: QuestionSettings(absent_share="half"), "absent_share is 'half'; it must be 0 or more and below 1"),
+        (lambda: CacheSettings(gib="all"), "cache.gib is 'all'; it must be above 0"),
+        (lambda: PhantomDataset(num_volumes="many"), "num_volumes is 'many'; it must be a whole number, 1 or more"),
+        (lambda: DeformationSettings(bend="much"), "deformation.bend is 'much'; it must be 0 or more and finite"),
+        (lambda: CentreBoxPolicy("half"), "share is 'half'; it must be above 0 and at most 1"),
+        (lambda: VLLMEngine(gpu_share="half"), "engine.gpu_share is 'half'; it must be above 0 and below 1"),
         (lambda: AdvantageSettings(scale="std"), "advantages.scale is 'std'"),
         (lambda: LossSettings(kind="ppo"), "loss.kind is 'ppo'"),
         (lambda: LossSettings(importance="word"), "loss.importance is 'word'"),
@@ -105,7 +135,7 @@ def test_without_an_end(value):
         (lambda: Reading("right"), "reading.verdict is 'right'; it is one of accepted, corrected, rejected"),
         (
             lambda: VisionLanguagePolicy("model", lora_rank=1, feature_memory_gb=float("inf")),
-            "feature_memory_gb is inf; it must be a finite number",
+            "feature_memory_gb is inf; it must be 0 or more and finite",
         ),
     ],
 )

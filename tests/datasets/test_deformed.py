@@ -299,7 +299,7 @@ def test_settings_that_cannot_be_are_refused(settings, words):
     ("make", "words"),
     [
         (lambda: DeformationSettings(bend=0.5), "deformation.bend is 0.5; above 0.4"),
-        (lambda: DeformationSettings(bend_mm=0), "deformation.bend_mm is a distance"),
+        (lambda: DeformationSettings(bend_mm=0), "deformation.bend_mm is 0; it must be above 0"),
         (lambda: DeformationSettings(height=(0.5, 1.5)), "deformation.height is two numbers above 0 of at most 1"),
         (lambda: DeformationSettings(field=(2.0, 1.0)), "the smaller first"),
         (lambda: DeformationSettings(mirror=2.0), "deformation.mirror is 2.0"),

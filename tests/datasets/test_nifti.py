@@ -694,14 +694,17 @@ def test_a_mask_on_another_grid_and_a_broken_scan_are_refused(folder):
     [
         (lambda: NiftiDataset(".", split="dev"), "split is one of all, train, val, test; got 'dev'"),
         (lambda: QuestionSettings(phrasing="seen"), "phrasing is one of train, held_out, both; got 'seen'"),
-        (lambda: QuestionSettings(phrasings_per_target=0), "phrasings_per_target is at least 1; got 0"),
+        (
+            lambda: QuestionSettings(phrasings_per_target=0),
+            "phrasings_per_target is 0; it must be a whole number, 1 or more",
+        ),
         (
             lambda: QuestionSettings(absent_share=1.0),
-            "absent_share is a share of the cases, from 0 to below 1; got 1.0",
+            "absent_share is 1.0; it must be 0 or more and below 1",
         ),
         (lambda: PatientSettings(val_share=0.6, test_share=0.5), "sum to at most 1; got 0.6 and 0.5"),
         (lambda: PatientSettings(val_share=-0.5), "sum to at most 1; got -0.5 and 0.2"),
-        (lambda: CacheSettings(gib=0), "a size in GiB above 0; got 0"),
+        (lambda: CacheSettings(gib=0), "cache.gib is 0; it must be above 0"),
     ],
 )
 def test_settings_are_checked(make, message):

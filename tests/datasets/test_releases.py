@@ -596,7 +596,7 @@ def test_shares_are_checked():
     for settings in ({"val_share": 0.7, "test_share": 0.5}, {"val_share": -0.1}):
         with pytest.raises(ConfigError, match="shares that sum to at most 1"):
             PatientSettings(**settings)
-    with pytest.raises(ConfigError, match="absent_share is a share of the cases"):
+    with pytest.raises(ConfigError, match=r"absent_share is 1\.0; it must be 0 or more and below 1"):
         CTORGDataset(".", questions=QuestionSettings(absent_share=1.0))
 
 

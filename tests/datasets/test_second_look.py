@@ -151,10 +151,10 @@ def test_augmentation_shows_the_same_slices(phantoms):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"jitter": 0.5}, "jitter is a share of a box's side, from 0 to below 0.5; got 0.5"),
+        ({"jitter": 0.5}, "jitter is 0.5; it must be 0 or more and below 0.5"),
         ({"views": -1}, "views is -1; it must be 0 or more"),
-        ({"views": float("inf")}, "views is inf; it must be a finite number"),
-        ({"shift_mm": float("inf")}, "shift_mm is inf; it must be a finite number"),
+        ({"views": float("inf")}, "views is inf; it must be 0 or more and finite"),
+        ({"shift_mm": float("inf")}, "shift_mm is inf; it must be 0 or more and finite"),
         ({"seed": -1}, "seed is -1; it must be a whole number, 0 or more"),
         ({"whole": False, "views": 0}, "would hold no case; set whole to true, or views above 0"),
     ],

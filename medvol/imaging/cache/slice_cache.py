@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvol.core.atomic_files import write_whole
-from medvol.core.errors import ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.prompts import WINDOWS
+from medvol.core.ranges import require_between
 from medvol.core.types import Modality, Volume, voxel_percentiles
 from medvol.imaging.cache.cached_volume import describe_volume, open_volume
 from medvol.imaging.cache.slice_archive import DAMAGE, SliceArchive, write_slices
@@ -58,8 +58,7 @@ class SliceCache:
     """
 
     def __init__(self, folder: str | Path, max_gib: float = 50.0) -> None:
-        if not max_gib > 0:
-            raise ConfigError(f"the bound of a cache is a size in GiB above 0; got {max_gib}")
+        require_between("(0, inf]", max_gib=max_gib)
         self.folder = Path(folder)
         self.max_gib = max_gib
 

@@ -14,7 +14,7 @@ import numpy as np
 from medvol.core.errors import ConfigError
 from medvol.core.prompts import Prompt, PromptSize, PromptTemplate
 from medvol.core.publishers import owner_of
-from medvol.core.ranges import require_finite, require_least
+from medvol.core.ranges import require_between, require_whole
 from medvol.core.roles import TrainablePolicy
 from medvol.core.served_form import ServedForm
 from medvol.core.types import Completion, Sampling
@@ -55,12 +55,10 @@ class VLMPolicy(TrainablePolicy):
         quantised: bool = False,
         feature_memory_gb: float = 0.0,
     ) -> None:
-        if lora_rank < 0:
-            raise ConfigError(f"lora_rank is 0 (no adapters) or more; got {lora_rank}")
+        require_whole(0, lora_rank=lora_rank)
         if quantised and not lora_rank:
             raise ConfigError("quantised is true and lora_rank is 0: weights in 4 bits do not learn; set lora_rank")
-        require_least(0, feature_memory_gb=feature_memory_gb)
-        require_finite(feature_memory_gb=feature_memory_gb)
+        require_between("[0, inf)", feature_memory_gb=feature_memory_gb)
         if feature_memory_gb and not (freeze_vision or lora_rank):
             raise ConfigError(
                 f"feature_memory_gb is {feature_memory_gb:g} and the vision tower learns, so what it saw is of no use "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvol.core.ranges import require_least, require_whole
+from medvol.core.ranges import require_between, require_whole
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class OccupancySettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "occupancy", weight=self.weight, balance=self.balance, extent_weight=self.extent_weight)
+        require_between(
+            "[0, inf)", "occupancy", weight=self.weight, balance=self.balance, extent_weight=self.extent_weight
+        )
         require_whole(2, "occupancy", classes=self.classes)
 
 
@@ -101,4 +103,4 @@ class GazeSettings:
         Raises:
             ConfigError: A setting is out of range.
         """
-        require_least(0, "gaze", weight=self.weight)
+        require_between("[0, inf)", "gaze", weight=self.weight)
