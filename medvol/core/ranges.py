@@ -104,7 +104,7 @@ def require_paths(group: str = "", /, **paths: str | Path | None) -> None:
 
 
 def require_between(interval: str, group: str = "", /, **settings: Any) -> None:
-    """Refuse settings outside an interval; None stands for no setting.
+    """Refuse settings outside an interval.
 
     Args:
         interval: Such as ``[0, 0.5)``: a round bracket leaves its limit out, and ``inf)`` asks for a finite number.
@@ -121,7 +121,7 @@ def require_between(interval: str, group: str = "", /, **settings: Any) -> None:
     elif interval[-1] == ")":
         limits.append("finite")
     for name, value in settings.items():
-        fine = value is None or (
+        fine = (
             _is_number(value, Real)
             and (low < value if interval[0] == "(" else low <= value)
             and (value < high if interval[-1] == ")" else value <= high)
