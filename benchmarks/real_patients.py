@@ -35,6 +35,7 @@ from cells import (
     fill,
     make_cell,
     mean_interval,
+    read_cells,
     show,
     sum_up,
     train,
@@ -349,9 +350,15 @@ def bound_cell(name: str, fold: int, policy: Policy, propagator: Propagator, cas
     return score_masks(name, fold, firsts, mask)
 
 
-def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
-    """What is committed: every row with its interval by patient, and paired differences."""
+def summarise(cells: dict[str, dict[int, Cell]], repeated: dict[str, dict[int, Cell]]) -> dict[str, Any]:
+    """What is committed: every row with its interval by patient, and paired differences.
+
+    Args:
+        cells: Of all rows.
+        repeated: Of plateaus that were trained again; rejection sampling and the last GRPO went on from these.
+    """
     kept = {name: list(cells[name].values()) for name in ROWS if name in cells}
+    starts = {**cells.get("plateau", {}), **repeated.get("plateau", {})}
     rows = {
         name: {
             "title": ROWS[name].title,
@@ -376,9 +383,9 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
         "plateau_grpo_minus_centre": ("centre", "plateau_grpo"),
         "plateau_grpo_minus_plateau": ("plateau", "plateau_grpo"),
         "plateau_grpo_minus_rejection": ("plateau_rejection", "plateau_grpo"),
-        "plateau_rejection_minus_plateau": ("plateau", "plateau_rejection"),
+        "plateau_rejection_minus_own_plateau": ("own_plateau", "plateau_rejection"),
         "plateau_rejection_minus_same_sft": ("plateau_sft", "plateau_rejection"),
-        "plateau_grpo_best_minus_plateau": ("plateau", "plateau_grpo_best"),
+        "plateau_grpo_best_minus_own_plateau": ("own_plateau", "plateau_grpo_best"),
         "plateau_grpo_best_minus_same_sft": ("plateau_sft", "plateau_grpo_best"),
         "plateau_grpo_best_minus_last": ("plateau_grpo", "plateau_grpo_best"),
         "plateau_grpo_best_minus_centre": ("centre", "plateau_grpo_best"),
@@ -390,7 +397,7 @@ def summarise(cells: dict[str, dict[int, Cell]]) -> dict[str, Any]:
     return {
         "command": "python benchmarks/real_patients.py --data ../shared/data",
         "rows": rows,
-        **differences(kept, pairs, "held_out"),
+        **differences({**kept, "own_plateau": list(starts.values())}, pairs, "held_out"),
     }
 
 
@@ -422,7 +429,8 @@ def main() -> None:
         options.out, options.folds = options.out / "quick", [0]
     kept = options.out / options.split if options.quick or options.split == "val" else RESULTS / "real_patients"
     wanted = [] if options.report else [(name, fold) for fold in options.folds for name in options.rows]
-    summary = summarise(fill(kept, wanted, lambda name, fold: run_cell(name, fold, options)))
+    cells = fill(kept, wanted, lambda name, fold: run_cell(name, fold, options))
+    summary = summarise(cells, read_cells(kept / "repeated"))
     if kept == RESULTS / "real_patients":
         write_json(RESULTS / "real_patients.json", summary)
     print_table(summary)
