@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import tracemalloc
+import weakref
 import zipfile
 
 import nibabel as nib
@@ -18,6 +19,7 @@ from medvol.core.types import Case, Query, Volume
 from medvol.datasets.kits23 import CLASSES, TARGETS_OF_CLASSES, KiTS23Dataset
 from medvol.datasets.settings import QuestionSettings
 from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.imported import scoring
 from medvol.evaluation.imported.layouts import find_masks
 from medvol.evaluation.imported.matching import MaskIndex
 from medvol.evaluation.imported.reading import read_labels_on
@@ -406,6 +408,22 @@ def test_label_maps_without_names_are_refused(tmp_path):
 
 def volume_of(shape=SHAPE, spacing=SPACING):
     return Volume(np.zeros(shape, np.float32), lps_affine(spacing), "CT", "v")
+
+
+@pytest.mark.parametrize(("layout", "reads"), [("nnunet", 1), ("totalsegmentator", 3)])
+def test_a_label_map_is_read_once_and_one_file_is_held_at_a_time(layout, reads, scans, tmp_path, monkeypatch):
+    WRITERS[layout](tmp_path / "masks")
+    held = []
+
+    def read(path, *more):
+        assert not any(one() is not None for one in held)
+        labels = read_labels_on(path, *more)
+        held.append(weakref.ref(labels))
+        return labels
+
+    monkeypatch.setattr(scoring, "read_labels_on", read)
+    score(tmp_path / "masks", scans, names={"liver": ["liver", "kidney_left"]})
+    assert len(held) == 2 * reads
 
 
 def test_another_grid_is_refused_with_its_distance_or_resampled(tmp_path):
