@@ -7,6 +7,7 @@ import pickle
 import tracemalloc
 import weakref
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -152,6 +153,17 @@ def test_a_layout_is_found_by_what_the_folder_holds(layout, scans, tmp_path):
     assert [one.parsed for one in scores] == [one.key_slice_score for one in scores] == [None] * 6
     region = [f"{folder / name}: both" for name in ("s0.nii.gz", "s1.nii.gz")]
     assert index.unused == (region if layout == "nnunet" else [])
+
+
+@pytest.mark.parametrize(("stand", "folder"), [("out", "."), ("out/deeper", ".."), (".", "out/deeper/..")])
+def test_the_names_of_labels_are_found_above_however_the_folder_is_written(
+    stand, folder, scans, tmp_path, monkeypatch
+):
+    write_nnunet(tmp_path / "out")
+    (tmp_path / "out" / "deeper").mkdir()
+    (tmp_path / "out" / "dataset.json").rename(tmp_path / "dataset.json")
+    monkeypatch.chdir(tmp_path / stand)
+    assert find_masks(Path(folder))[0] == "nnunet"
 
 
 def test_a_folder_a_sample_of_prompts(scans, tmp_path):
