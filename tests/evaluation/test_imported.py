@@ -27,6 +27,7 @@ from medvol.evaluation.imported.reading import read_labels_on
 from medvol.evaluation.imported.scoring import score_masks
 from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.imaging import reading
 from medvol.imaging.geometry import lps_affine
 from medvol.imaging.reading import read_volume
 from medvol.inference.predictions import as_job
@@ -447,6 +448,14 @@ def test_another_grid_is_refused_with_its_distance_or_resampled(tmp_path):
     with pytest.raises(GeometryError, match=r"\(6, 10, 24\) and \(6, 10, 12\).*up to 0\.375 mm apart; pass --resample"):
         read_labels_on(path, volume_of())
     np.testing.assert_array_equal(read_labels_on(path, volume_of(), resample=True), draw_labels(0))
+
+
+def test_a_mask_of_a_scan_over_the_usual_budget_is_read(scans, tmp_path, monkeypatch):
+    """Of 720 voxels, 5,760 bytes in float64; read_mask takes them too."""
+    save_stored(tmp_path / "wide.nii", (draw_labels(0) == 1).transpose(2, 1, 0).astype(np.float64), lps_affine(SPACING))
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
+    monkeypatch.setitem(reading.read_label_map.__kwdefaults__, "max_bytes", 100)
+    np.testing.assert_array_equal(read_labels_on(tmp_path / "wide.nii", scans[0].volume), draw_labels(0) == 1)
 
 
 def test_a_resampled_mask_lies_where_it_did_and_nothing_lies_outside(tmp_path):
