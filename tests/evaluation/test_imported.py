@@ -157,9 +157,7 @@ def test_a_layout_is_found_by_what_the_folder_holds(layout, scans, tmp_path):
 
 
 @pytest.mark.parametrize(("stand", "folder"), [("out", "."), ("out/deeper", ".."), (".", "out/deeper/..")])
-def test_the_names_of_labels_are_found_above_however_the_folder_is_written(
-    stand, folder, scans, tmp_path, monkeypatch
-):
+def test_the_names_of_labels_are_found_above_however_the_folder_is_written(stand, folder, scans, tmp_path, monkeypatch):
     write_nnunet(tmp_path / "out")
     (tmp_path / "out" / "deeper").mkdir()
     (tmp_path / "out" / "dataset.json").rename(tmp_path / "dataset.json")
