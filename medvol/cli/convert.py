@@ -88,7 +88,8 @@ def _export_policy(checkpoint: Path, folder: Path, adapter: bool) -> None:
 
     if folder.exists():
         raise ConfigError(f"{str(folder)!r} is there already; choose another folder")
-    recover(checkpoint.parent.parent)
+    run = checkpoint.resolve().parent.parent
+    recover(run)
     policy = load_policy(checkpoint)
-    export_model(policy, folder, policy.training_data, checkpoint.resolve().parent.parent, adapter)
+    export_model(policy, folder, policy.training_data, run, adapter)
     print(f"{'adapter' if adapter else 'model'} {show(folder)}")

@@ -58,7 +58,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.evaluation.report import report_runs
 
     layout, found = find_masks(folder, options.layout)
-    index = MaskIndex(found, dataset, _read_names(options.names))
+    names = _read_names(options.names)
+    index = MaskIndex(found, dataset, names)
     with KeptMasks(out, settings.masks_gib) as kept:
         with Work("scoring", count_cases(dataset), "cases") as work:
             scores = score_masks(dataset, index, settings, kept, options.resample, lambda done: work.advance())
@@ -67,6 +68,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
             "predictions": {
                 **sources["predictions"],
                 "layout": layout,
+                "names": names,
                 "resample": options.resample,
                 "unused": index.unused[:_LISTED],
                 "unused_count": len(index.unused),

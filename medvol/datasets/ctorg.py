@@ -9,7 +9,7 @@ from medvol.core.errors import DatasetError
 from medvol.datasets.layout import Layout, ScanFiles, Structure, existing
 from medvol.datasets.release import ReleaseDataset
 from medvol.imaging.file_names import NIFTI, ends_in, stem
-from medvol.imaging.folder_walk import find_below
+from medvol.imaging.folder_walk import find_below, folder_above
 
 STRUCTURES = (
     Structure("liver", (1,)),
@@ -61,4 +61,4 @@ class CTORGDataset(ReleaseDataset):
 
 def _places(image: Path) -> tuple[Path, ...]:
     """Folders in which the labels may lie: beside the scan, or in a folder beside its own."""
-    return image.parent, *sorted(place for place in image.parent.parent.glob("*abel*") if place.is_dir())
+    return image.parent, *sorted(place for place in folder_above(image.parent).glob("*abel*") if place.is_dir())

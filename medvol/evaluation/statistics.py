@@ -6,7 +6,7 @@ cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf
@@ -21,7 +21,7 @@ _EXACT = 14
 """Patients up to which every change of signs is tried."""
 
 _BATCH = 256
-"""Resamples that lie in memory at once."""
+"""Resamples, or changes of signs, that lie in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,9 @@ def paired_test(
         ConfigError: The two differ in length.
     """
     sums, _ = _by_patient(_differences(first, second), patients)
-    if len(sums) <= _EXACT:
-        signs = np.array(list(product((1.0, -1.0), repeat=len(sums))))
-    else:
-        signs = np.random.default_rng(seed).choice([1.0, -1.0], (draws, len(sums)))
-        signs[0] = 1.0  # what was seen is one of the changes, so that p is never 0
     slack = 1e-12 * float(np.abs(sums).sum())
-    return float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - slack))
+    at_least = [np.abs(signs @ sums) >= abs(sums.sum()) - slack for signs in _change_signs(len(sums), draws, seed)]
+    return float(np.mean(np.concatenate(at_least)))
 
 
 def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -186,6 +182,19 @@ def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p))
         raised[name] = largest
     return {name: raised[name] for name in p_values}
+
+
+def _change_signs(patients: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Changes of signs (N, patients), all that there are for few patients; what was seen is the first of them."""
+    if patients <= _EXACT:
+        yield np.array(list(product((1.0, -1.0), repeat=patients)))
+        return
+    rng = np.random.default_rng(seed)
+    for start in range(0, draws, _BATCH):
+        signs = rng.choice([1.0, -1.0], (min(_BATCH, draws - start), patients))
+        if not start:
+            signs[0] = 1.0  # so that p is never 0
+        yield signs
 
 
 def _differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:

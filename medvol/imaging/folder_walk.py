@@ -1,4 +1,4 @@
-"""What lies below a folder, links to other folders included: cohorts are often folders of links."""
+"""What lies below a folder, links to other folders included: cohorts are often folders of links. And what is above."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def find_below(folder: Path, pattern: str = "*") -> Iterator[Path]:
                 if os.path.islink(path):
                     heapq.heappush(starts, _rank(path))
             yield from (path for path in (Path(place, name) for name in names) if fnmatchcase(path.name, pattern))
+
+
+def folder_above(folder: Path) -> Path:
+    """The folder that holds a folder; ``Path.parent`` does not know it of ``.`` and of what ends in ``..``."""
+    return folder / ".." if folder.name in ("", "..") else folder.parent
 
 
 def _rank(path: str) -> tuple[int, str]:

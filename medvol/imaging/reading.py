@@ -167,8 +167,7 @@ def read_labels(
         GeometryError: It lies on another grid.
     """
     path = Path(path)
-    if max_bytes is None:
-        max_bytes = max(MAX_BYTES, volume.voxels.size * np.dtype(np.float64).itemsize)
+    max_bytes = label_budget(volume) if max_bytes is None else max_bytes
     labels, affine = read_label_map(path, assume_orientation=assume_orientation, max_bytes=max_bytes)
     if labels.shape != volume.shape:
         raise GeometryError(f"{path} has shape {labels.shape} (Z, Y, X), its scan {volume.shape}; they must agree")
@@ -176,6 +175,11 @@ def read_labels(
     if apart > place_tolerance_mm(volume.affine):
         raise GeometryError(f"{path} lies up to {apart:.3g} mm beside its scan's grid; resample it to the scan")
     return labels
+
+
+def label_budget(volume: Volume) -> int:
+    """Bytes that a label map may have beside a scan: the usual budget, or as much as any type takes on its grid."""
+    return max(MAX_BYTES, volume.voxels.size * np.dtype(np.float64).itemsize)
 
 
 def read_label_map(

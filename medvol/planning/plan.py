@@ -133,7 +133,7 @@ def make_plan(
         hear: Called with every setting before it is tried.
 
     Raises:
-        ConfigError: The policy's network cannot be planned.
+        ConfigError: The policy's network cannot be planned, or prompt and drawn answer are longer than it takes.
         CheckpointError: There is no such model.
     """
     require_plannable(policy)

@@ -16,7 +16,7 @@ from medvol.core.types import Completion
 from medvol.planning.live_bytes import LiveBytes
 from medvol.planning.optimiser import adamw_workspace, moments_of
 from medvol.planning.phases import DRAWING, LEARNING, REFERRING, STEPPING, WRITING, Phase, Trace
-from medvol.planning.prompt_tokens import TRUE_ANSWER, count_tokens, make_prompts
+from medvol.planning.prompt_tokens import TRUE_ANSWER, PromptTokens, count_tokens, make_prompts
 from medvol.planning.repeats import Repeat, UnlikeLayersError, counted_often, shorten
 from medvol.planning.shadow import Device, shadow, take_form
 from medvol.planning.step import Step
@@ -40,7 +40,8 @@ def trace(policy: VLMPolicy, step: Step, device: Device, all_layers: bool = Fals
         all_layers: Run each layer, also where some of them can stand for others. It says the same and takes longer.
 
     Raises:
-        ConfigError: The policy's network does something that needs its numbers.
+        ConfigError: The policy's network does something that needs its numbers, or prompt and drawn answer are longer
+            than it takes.
         MedvolError: The policy's folder is missing or refused.
     """
     policy = policy.unloaded(feature_memory_gb=0.0)  # made-up volumes look all the same
@@ -94,6 +95,8 @@ class _Tracer:
         self._place_weights()
         volumes = [make_prompts(self.network, self.step) for _ in range(self.step.volumes)]
         tokens = count_tokens(self.network, volumes[0], self.step)
+        if self.step.draws:
+            _require_room(tokens, self.answer_tokens)
         gradients = self.step.draws or self.step.accumulation > 1
         for parameter in self.trained:
             with self.live.naming("gradients"):
@@ -260,6 +263,16 @@ class _Tracer:
         if self.step.devices > 1:  # gradients are summed a bucket at a time
             made = [*made, min(sum(sizes), 2**26)]
         return [torch.empty(size) for size in made]
+
+
+def _require_room(tokens: PromptTokens, answer_tokens: int) -> None:
+    """Refuse what a training by drawn answers refuses when it starts."""
+    if tokens.total + answer_tokens > tokens.limit:
+        raise ConfigError(
+            f"a prompt of {tokens.total:,} tokens and an answer of up to {answer_tokens:,} are more than the "
+            f"{tokens.limit:,} that the model takes; show fewer or smaller slices in the template, or lower "
+            "evaluation.max_new_tokens"
+        )
 
 
 def _longer(kept: torch.Tensor, more: int) -> torch.Tensor:

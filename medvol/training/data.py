@@ -21,6 +21,19 @@ from medvol.training.volume_loader import VolumeGroups, VolumeLoader, VolumeSamp
 log = logging.getLogger(__name__)
 
 
+def require_share(batch_size: int, ranks: int) -> None:
+    """Refuse more devices than volumes in a batch.
+
+    Raises:
+        ConfigError: There are more.
+    """
+    if batch_size < ranks:
+        raise ConfigError(
+            f"data.batch_size is {batch_size}, and {ranks} devices share each batch, so that some would never have "
+            f"anything to do; set data.batch_size to {ranks} or more, or use fewer devices"
+        )
+
+
 class CaseDataModule(LightningDataModule):
     """The cases to train, validate, test and predict on.
 
@@ -84,11 +97,8 @@ class CaseDataModule(LightningDataModule):
         if dataset is None:
             raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
         ranks = self.trainer.world_size if self.trainer else 1
-        if stage == "fit" and self.batch_size < ranks:
-            raise ConfigError(
-                f"data.batch_size is {self.batch_size}, and {ranks} devices share each batch, so that some would never "
-                f"have anything to do; set data.batch_size to {ranks} or more, or use fewer devices"
-            )
+        if stage == "fit":
+            require_share(self.batch_size, ranks)
         for name in ("train", "val") if stage == "fit" else (needed,):
             chosen = self.splits[name]
             if chosen is not None and count_cases(chosen) == 0:

@@ -1,5 +1,6 @@
 """``medvol evaluate`` and ``medvol rescore``: masks of other systems beside our runs, and runs scored again."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -155,6 +156,11 @@ def test_names_say_what_targets_are_called(masks, experiment, tmp_path):
     assert read(tmp_path / "out")[0]["dsc"] == 1.0
     (tmp_path / "names.yaml").write_text("cube: [box]\n")
     assert evaluate(masks, experiment(), tmp_path / "out", "--names", str(tmp_path / "names.yaml")) == 0
+    assert read(tmp_path / "out", "evaluation.json")["predictions"]["names"] == {"cube": ["box"]}
+    assert main(["report", str(tmp_path / "out"), "--html", str(tmp_path / "page.html"), "--no_scans"]) == 0
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert "predictions.names.cube" in page
+    assert "['box']" in page
 
 
 @pytest.mark.parametrize(

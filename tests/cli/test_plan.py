@@ -149,6 +149,8 @@ def test_empty_and_odd_settings_are_refused_in_a_sentence(small_grpo, model, sai
     [
         (["--memory", "much"], "--memory is 'much'"),
         (["--devices", "0"], "--devices is 0"),
+        (["--devices", "3"], "data.batch_size is 2, and 3 devices share each batch"),
+        (["--answer_tokens", "8192"], "an answer of up to 8,192 are more than the 8,192 that the model takes"),
         (["--device", "gpu"], "device must be one of cpu, cuda; got 'gpu'"),
         (["--model", "no/such/folder"], "no/such/folder"),
     ],
@@ -162,7 +164,8 @@ def test_what_is_refused(small_grpo, arguments, message, capsys):
     ("trainer", "devices"), [("{devices: 4, num_nodes: 2}", 8), ("{devices: [0, 1]}", 2), ("{num_nodes: 2}", 2)]
 )
 def test_devices_of_all_machines_share_a_batch(small_grpo, trainer, devices):
-    small_grpo.write_text(small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer))
+    text = small_grpo.read_text().replace("{max_epochs: 3, accelerator: cpu}", trainer)
+    small_grpo.write_text(text.replace("batch_size: 2", "batch_size: 8"))
     assert read_experiment(str(small_grpo), UNCHANGED).step.devices == devices
 
 

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import time
 from collections import Counter
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -66,6 +67,15 @@ def test_ctorg_labels_lie_where_they_were_drawn(ctorg):
     np.testing.assert_array_equal(volume.voxels, voxels)
     assert volume.spacing == pytest.approx(spacing, rel=1e-6)
     assert volume.modality == "CT"
+
+
+def test_ctorg_labels_beside_the_folder_of_the_scans_are_found_from_within(tmp_path, monkeypatch):
+    for name in ("volumes/volume-21.nii.gz", "labels/labels-21.nii.gz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "volumes")
+    (scan,), _ = CTORGLayout().find(Path())
+    assert scan.label_map.samefile(tmp_path / "labels" / "labels-21.nii.gz")
 
 
 def test_ctorg_is_119_to_train_and_21_to_test(tmp_path):

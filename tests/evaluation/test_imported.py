@@ -5,7 +5,9 @@ import io
 import json
 import pickle
 import tracemalloc
+import weakref
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -18,12 +20,14 @@ from medvol.core.types import Case, Query, Volume
 from medvol.datasets.kits23 import CLASSES, TARGETS_OF_CLASSES, KiTS23Dataset
 from medvol.datasets.settings import QuestionSettings
 from medvol.evaluation.archive import write_evaluation
+from medvol.evaluation.imported import scoring
 from medvol.evaluation.imported.layouts import find_masks
 from medvol.evaluation.imported.matching import MaskIndex
 from medvol.evaluation.imported.reading import read_labels_on
 from medvol.evaluation.imported.scoring import score_masks
 from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.settings import EvaluationSettings
+from medvol.imaging import reading
 from medvol.imaging.geometry import lps_affine
 from medvol.imaging.reading import read_volume
 from medvol.inference.predictions import as_job
@@ -150,6 +154,15 @@ def test_a_layout_is_found_by_what_the_folder_holds(layout, scans, tmp_path):
     assert [one.parsed for one in scores] == [one.key_slice_score for one in scores] == [None] * 6
     region = [f"{folder / name}: both" for name in ("s0.nii.gz", "s1.nii.gz")]
     assert index.unused == (region if layout == "nnunet" else [])
+
+
+@pytest.mark.parametrize(("stand", "folder"), [("out", "."), ("out/deeper", ".."), (".", "out/deeper/..")])
+def test_the_names_of_labels_are_found_above_however_the_folder_is_written(stand, folder, scans, tmp_path, monkeypatch):
+    write_nnunet(tmp_path / "out")
+    (tmp_path / "out" / "deeper").mkdir()
+    (tmp_path / "out" / "dataset.json").rename(tmp_path / "dataset.json")
+    monkeypatch.chdir(tmp_path / stand)
+    assert find_masks(Path(folder))[0] == "nnunet"
 
 
 def test_a_folder_a_sample_of_prompts(scans, tmp_path):
@@ -408,6 +421,22 @@ def volume_of(shape=SHAPE, spacing=SPACING):
     return Volume(np.zeros(shape, np.float32), lps_affine(spacing), "CT", "v")
 
 
+@pytest.mark.parametrize(("layout", "reads"), [("nnunet", 1), ("totalsegmentator", 3)])
+def test_a_label_map_is_read_once_and_one_file_is_held_at_a_time(layout, reads, scans, tmp_path, monkeypatch):
+    WRITERS[layout](tmp_path / "masks")
+    held = []
+
+    def read(path, *more):
+        assert not any(one() is not None for one in held)
+        labels = read_labels_on(path, *more)
+        held.append(weakref.ref(labels))
+        return labels
+
+    monkeypatch.setattr(scoring, "read_labels_on", read)
+    score(tmp_path / "masks", scans, names={"liver": ["liver", "kidney_left"]})
+    assert len(held) == 2 * reads
+
+
 def test_another_grid_is_refused_with_its_distance_or_resampled(tmp_path):
     """Every voxel in two along x: the corners of 24 half voxels lie a quarter of a voxel farther out or in."""
     fine = np.repeat(draw_labels(0), 2, axis=2)
@@ -417,6 +446,14 @@ def test_another_grid_is_refused_with_its_distance_or_resampled(tmp_path):
     with pytest.raises(GeometryError, match=r"\(6, 10, 24\) and \(6, 10, 12\).*up to 0\.375 mm apart; pass --resample"):
         read_labels_on(path, volume_of())
     np.testing.assert_array_equal(read_labels_on(path, volume_of(), resample=True), draw_labels(0))
+
+
+def test_a_mask_of_a_scan_over_the_usual_budget_is_read(scans, tmp_path, monkeypatch):
+    """Of 720 voxels, 5,760 bytes in float64; read_mask takes them too."""
+    save_stored(tmp_path / "wide.nii", (draw_labels(0) == 1).transpose(2, 1, 0).astype(np.float64), lps_affine(SPACING))
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
+    monkeypatch.setitem(reading.read_label_map.__kwdefaults__, "max_bytes", 100)
+    np.testing.assert_array_equal(read_labels_on(tmp_path / "wide.nii", scans[0].volume), draw_labels(0) == 1)
 
 
 def test_a_resampled_mask_lies_where_it_did_and_nothing_lies_outside(tmp_path):

@@ -14,7 +14,7 @@ from medvol.core.json_file import read_json
 from medvol.core.words import split_words
 from medvol.imaging.case_masks import case_stem
 from medvol.imaging.file_names import WHOLE_SCANS, ends_in, stem
-from medvol.imaging.folder_walk import find_below
+from medvol.imaging.folder_walk import find_below, folder_above
 
 LayoutName = Literal["nnunet", "totalsegmentator", "prompts", "challenge"]
 
@@ -165,7 +165,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _names_file(folder: Path) -> Path | None:
-    places = (folder / NAMES_FILE, folder.parent / NAMES_FILE)
+    places = (folder / NAMES_FILE, folder_above(folder) / NAMES_FILE)
     return next((place for place in places if place.is_file()), None)
 
 

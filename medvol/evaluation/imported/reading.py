@@ -18,7 +18,7 @@ from medvol.imaging.file_names import ends_in
 from medvol.imaging.formats.npz import DAMAGED, require_declared
 from medvol.imaging.geometry import place_tolerance_mm, turn_to_lps, voxel_to_world
 from medvol.imaging.label_values import to_labels
-from medvol.imaging.reading import read_label_map
+from medvol.imaging.reading import label_budget, read_label_map
 
 _HEADER_BYTES = 4096
 _VALUE_BYTES = 8
@@ -43,7 +43,7 @@ def read_labels_on(path: Path, volume: Volume, resample: bool = False) -> NDArra
     """
     if ends_in(path, ".npz"):
         return _read_archive(path, volume)
-    labels, affine = read_label_map(path)
+    labels, affine = read_label_map(path, max_bytes=label_budget(volume))
     corners = [_corners(affine, labels.shape), _corners(volume.affine, volume.shape)]
     apart = float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
     if labels.shape == volume.shape and apart <= place_tolerance_mm(volume.affine):

@@ -18,7 +18,7 @@ from medvol.evaluation.imported.reading import read_labels_on
 from medvol.evaluation.kept_masks import KeptMasks
 from medvol.evaluation.scoring import score_mask
 from medvol.evaluation.settings import EvaluationSettings
-from medvol.guarding.cases import list_volumes, look_up
+from medvol.guarding.cases import count_cases, look_up
 from medvol.imaging.label_values import select_labels
 
 
@@ -47,10 +47,7 @@ def score_masks(
     """
     scores: dict[str, CaseScore] = {}
     read: dict[Path, NDArray[np.int32]] = {}
-    former = None
-    for place, key in enumerate(list_volumes(dataset)):
-        if key != former:
-            read, former = {}, key
+    for place in range(count_cases(dataset)):
         case = look_up(dataset, place)
         require_new(case.case_id, scores)
         answer = index.answer(place, case.case_id, case.query)
@@ -64,14 +61,22 @@ def score_masks(
 def _unite(
     answer: Answer, volume: Volume, read: dict[Path, NDArray[np.int32]], index: MaskIndex, resample: bool
 ) -> Mask | None:
-    """The union of the masks of an answer; None where one is missing. Files that were read are kept in ``read``."""
+    """The union of the masks of an answer; None where one is missing. The file that was read last is kept in ``read``.
+
+    A label map answers many questions in turn; a scan with a file for each class may have a hundred of them.
+    """
     if not answer.masks:
         return None
     united = np.zeros(volume.shape, bool)
     for mask in answer.masks:
         if mask.path not in read:
-            labels = read_labels_on(mask.path, volume, resample)
-            index.note_labels(mask.path, np.unique(labels[labels != 0]).tolist())
-            read[mask.path] = labels
+            read.clear()
+            read[mask.path] = _read_noted(mask.path, volume, index, resample)
         united |= select_labels(mask.path, read[mask.path], mask.labels or None)
     return united
+
+
+def _read_noted(path: Path, volume: Volume, index: MaskIndex, resample: bool) -> NDArray[np.int32]:
+    labels = read_labels_on(path, volume, resample)
+    index.note_labels(path, np.unique(labels[labels != 0]).tolist())
+    return labels

@@ -90,6 +90,8 @@ def _tables(run: Evaluation) -> Iterator[TableBlock]:
         for part in ("policy", "propagator", "settings", "data", "rewards", "reward_weights")
         for key, value in _flatten(about.get(part))
     ]
+    named = about.get("predictions", {}).get("names")
+    details += [(f"predictions.names.{key}", value) for key, value in _flatten(named)]
     seeds = [("seed", about.get("seed")), ("bootstrap seed", about["bootstrap_seed"])]
     yield _table("Settings", ("setting", "value"), [*details, *(seed for seed in seeds if seed[1] is not None)])
     yield _table("Versions", ("package", "version"), list(_flatten(about.get("versions"))))
