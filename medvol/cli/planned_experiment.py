@@ -21,7 +21,7 @@ from medvol.guarding.cases import look_up
 from medvol.planning.plan import require_plannable
 from medvol.planning.shadow import Device
 from medvol.planning.step import Step
-from medvol.training.data import CaseDataModule, require_share
+from medvol.training.data import CaseDataModule, require_enough_volumes
 from medvol.training.grpo import GRPOModule
 from medvol.training.module import TrainingModule
 from medvol.training.rejection import RejectionModule
@@ -193,7 +193,7 @@ def _size_step(
     if type(module) not in (GRPOModule, RejectionModule, SFTModule):
         assumptions.append(f"what {type(module).__name__} adds to {type(module).__mro__[1].__name__} is not counted")
     devices = options.devices or _count_devices(trainer, assumptions)
-    require_share(data.batch_size, devices)
+    require_enough_volumes(data.batch_size, devices)
     strategy = trainer.get("strategy", "auto")
     if "deepspeed" in str(strategy).lower() and devices > 1:
         assumptions.append("trainer.strategy shares the optimiser's states out; planned as if each device had them all")

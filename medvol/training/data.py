@@ -21,7 +21,7 @@ from medvol.training.volume_loader import VolumeGroups, VolumeLoader, VolumeSamp
 log = logging.getLogger(__name__)
 
 
-def require_share(batch_size: int, ranks: int) -> None:
+def require_enough_volumes(batch_size: int, ranks: int) -> None:
     """Refuse more devices than volumes in a batch.
 
     Raises:
@@ -98,7 +98,7 @@ class CaseDataModule(LightningDataModule):
             raise ConfigError(f"medvol {stage} needs the {needed} cases; set data.init_args.{needed} to a data set")
         ranks = self.trainer.world_size if self.trainer else 1
         if stage == "fit":
-            require_share(self.batch_size, ranks)
+            require_enough_volumes(self.batch_size, ranks)
         for name in ("train", "val") if stage == "fit" else (needed,):
             chosen = self.splits[name]
             if chosen is not None and count_cases(chosen) == 0:
