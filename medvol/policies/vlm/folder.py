@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -21,6 +20,7 @@ from transformers import (
 )
 
 from medvol.core.bundled import model_folder
+from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.model_folder import judge_folder
@@ -210,12 +210,10 @@ def find_folder(model: str) -> Path:
     if place.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         hint = f"; `medvol convert {model} FOLDER` makes one" if place.suffix == ".ckpt" else ""
         raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
-    try:
-        wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
+    wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
+    refusal = f"the model {model!r} is no folder and cannot be fetched"
+    with contained(lambda error: CheckpointError(f"{refusal}: {say(error)}")):
         return Path(snapshot_download(model, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"the model {model!r} is no folder and cannot be fetched: {reason}") from error
 
 
 def _require_known_tokens(tokenizer: Any, model: Any, folder: Path) -> None:
