@@ -4,6 +4,7 @@ import io
 import json
 import socket
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +349,7 @@ def test_a_box_between_pixels_that_is_back_is_no_correction(browser: Any, tmp_pa
     content["evidence"]["boxes_px"] = [[15.12, 6.0, 30.0, 18.0]]
     record.write_text(json.dumps(content))
     served = Live(tmp_path / "answers")
-    for page in open_page(browser, served):
+    with contextmanager(open_page)(browser, served) as page:
         page.keyboard.press("Shift+ArrowRight")
         until(page, lambda: anchor(page)["boxes_px"][0][0] > 16, True)
         page.keyboard.press("Shift+ArrowLeft")

@@ -189,12 +189,13 @@ def hash_weights(network: VLMNetwork) -> str:
     return hash_tensors(narrowed(folded_weights(network.model), network.narrow))
 
 
-def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over the names and bytes of tensors."""
+def hash_tensors(tensors: Mapping[str, torch.Tensor], kind: torch.dtype | None = None) -> str:
+    """sha256 over the names and bytes of tensors; with a type, over those of the numbers rounded to it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
+        own = tensor.detach().to("cpu", kind if tensor.is_floating_point() else None)
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(own.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
