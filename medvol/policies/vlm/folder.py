@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -209,7 +210,7 @@ def find_folder(model: str) -> Path:
     if place.is_dir():
         return place
     if place.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        hint = f"; `medvol convert {model} FOLDER` makes one" if place.suffix == ".ckpt" else ""
+        hint = f"; `medvol convert {shlex.quote(model)} FOLDER` makes one" if place.suffix == ".ckpt" else ""
         raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
     wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
     refusal = f"the model {model!r} is no folder and cannot be fetched"
