@@ -82,10 +82,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     console.print(report_runs([out]))
     for line in _remarks(index, scores):
         console.print(Text(line), soft_wrap=True)
-    console.print(
-        Text(f"means and intervals: {path}; beside other runs: medvol report RUN {shlex.quote(str(out))}"),
-        soft_wrap=True,
-    )
+    report = f"medvol report RUN {shlex.quote(str(out))}"
+    console.print(Text(f"means and intervals: {path}; beside other runs: {report}"), soft_wrap=True)
     return 0
 
 
