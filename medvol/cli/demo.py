@@ -150,10 +150,10 @@ def _describe(outcome: Outcome, truth: NDArray[np.bool_] | None) -> list[str]:
 def _tell_next(folder: Path, console: Console) -> None:
     from medvol.inference.batch_page import PAGE_FILE
 
-    record = shlex.quote(f"{folder / _ANSWERS}/NAME.json")
+    answers, record = (shlex.quote(f"{folder / _ANSWERS}{name}") for name in ("", "/NAME.json"))
     rows = {
         "look": f"open {folder / _ANSWERS / PAGE_FILE} in a browser: boxes, slices, planes, and the masks in 3D",
-        "correct": f'`medvol view {folder / _ANSWERS}`, which needs once: pip install "medvol-r1[view]"',
+        "correct": f'`medvol view {answers}`, which needs once: pip install "medvol-r1[view]"',
         "": f"or edit a record, then: medvol segment --evidence {record}",
         "your own": 'medvol segment SCAN "QUERY" --policy MODEL, with a policy that was trained on scans of that kind',
         "train": "medvol fit --config examples/demo_sft.yaml, in a clone of medvol; `make demo` there does all of it",

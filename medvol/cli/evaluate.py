@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -83,7 +84,8 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     console.print(report_runs([out]))
     for line in _remarks(index, scores):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(f"means and intervals: {path}; beside other runs: medvol report RUN {out}"), soft_wrap=True)
+    report = f"medvol report RUN {shlex.quote(str(out))}"
+    console.print(Text(f"means and intervals: {path}; beside other runs: {report}"), soft_wrap=True)
     return 0
 
 

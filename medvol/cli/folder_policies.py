@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from contextvars import ContextVar
@@ -97,6 +98,6 @@ def _refuse_path(value: str) -> str:
     """Refuse what can only be meant as a model folder, where there is none; other values are given back."""
     is_settings = value.lstrip().startswith(("{", "[")) or value.endswith((".yaml", ".yml", ".json"))
     if ("/" in value and not is_settings and not isfile(value)) or value.endswith(".ckpt"):
-        hint = f"; `medvol convert {value} FOLDER` makes one" if value.endswith(".ckpt") else ""
+        hint = f"; `medvol convert {shlex.quote(value)} FOLDER` makes one" if value.endswith(".ckpt") else ""
         raise CheckpointError(f"there is no model folder {value!r}; give one, or the name of a policy{hint}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,7 @@ def find_start(folder: RunFolder, word: str | None, trains: bool) -> Start:
     if trains and "optimizer_states" not in checkpoint:
         raise CheckpointError(
             f"{path} holds weights and no state of an optimiser, so a fit cannot go on from it; make a model of it with"
-            f" `medvol convert {path} FOLDER`, and set the policy to that folder"
+            f" `medvol convert {shlex.quote(str(path))} FOLDER`, and set the policy to that folder"
         )
     if is_first_process():
         print(f"checkpoint {show(str(path))}{'' if step is None else f', step {step}'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import replace
@@ -177,7 +178,7 @@ def _open_run(folder: Path, data: str | None) -> Opened:
     if "predictions" in run.summary:
         raise ConfigError(
             f"{str(folder)!r} holds masks of another system, which have no boxes to move; see them in "
-            f"`medvol report {folder} --html FILE`"
+            f"`medvol report {shlex.quote(str(folder))} --html FILE`"
         )
     return open_run(run, find_run_data(run, data))
 

@@ -21,11 +21,10 @@ from medvol.policies.endpoint_parts.fault import RequestFaultError
 from medvol.policies.endpoint_parts.key import DEFAULT_VARIABLE, Key, require_variable
 from medvol.policies.endpoint_parts.settings import RequestSettings
 from medvol.policies.endpoint_parts.spending import Spending
+from medvol.rollouts.kept_outcomes import KeptOutcomes, Outcome
 
 if TYPE_CHECKING:
     from medvol.policies.endpoint_parts.connection import Connection
-
-Outcome = list[Completion] | PolicyError
 
 _EXAMPLE = "http://127.0.0.1:8000/v1"
 _KEY_PLACE = ", and put the key into the environment variable that key_variable names"
@@ -74,7 +73,7 @@ class EndpointPolicy(Policy):
         self._spending = Spending(requests)
         self._ready = False
         self._dialect = Dialect()
-        self._kept: dict[tuple[Prompt, int, Sampling], Outcome] = {}
+        self._kept = KeptOutcomes()
 
     @property
     def template(self) -> PromptTemplate:
@@ -122,15 +121,7 @@ class EndpointPolicy(Policy):
         sampling = sampling or Sampling()
         if self.max_new_tokens is not None:
             sampling = replace(sampling, max_new_tokens=self.max_new_tokens)
-        asked = [(prompt, n, sampling) for prompt in prompts]
-        known = self._kept.pop(asked[0], None) if len(asked) == 1 else None
-        outcomes = [known] if known is not None else run_apart(lambda: self._ask(prompts, n, sampling))
-        failed = next((outcome for outcome in outcomes if isinstance(outcome, PolicyError)), None)
-        if len(asked) > 1:
-            self._kept = {} if failed is None else dict(zip(asked, outcomes, strict=True))
-        if failed is not None:
-            raise failed
-        return [outcome for outcome in outcomes if not isinstance(outcome, PolicyError)]
+        return self._kept.answer(prompts, n, sampling, lambda: run_apart(lambda: self._ask(prompts, n, sampling)))
 
     async def _knock(self, key: Key) -> None:
         async with self._connect(key) as connection:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
-from medvol.core.errors import ConfigError
+from medvol.core.errors import ConfigError, PolicyError
 from medvol.core.looks import Look, Region, whole_region
 from medvol.core.prompts import Prompt, PromptTemplate
 from medvol.core.roles import Policy
@@ -18,6 +18,8 @@ from medvol.grounding.prompts import build_prompts
 from medvol.grounding.regions import RegionSettings, read_look, region_around
 from medvol.guarding.guard import ask_policy
 from medvol.imaging.crops import crop_volume
+from medvol.rollouts.groups import ask_each
+from medvol.rollouts.kept_outcomes import KeptOutcomes, Outcome
 
 OnFailure = Literal["fail", "first"]
 """What happens when a second answer cannot be read: the whole answer fails, or the first one counts."""
@@ -73,6 +75,7 @@ class SecondLookPolicy(Policy):
         self.policy = policy
         self.region = region
         self.on_failure = on_failure
+        self._kept = KeptOutcomes()
 
     @property
     def inner(self) -> Policy:
@@ -106,18 +109,29 @@ class SecondLookPolicy(Policy):
     ) -> list[list[Completion]]:
         """Look twice; the first looks share a prefix, and so do second looks at one region.
 
+        Where one of several second looks gets no answer, the others are kept for the next call, see ``KeptOutcomes``.
+
         Raises:
             ConfigError: A prompt comes without its scan.
+            PolicyError: A prompt got no answer.
         """
+        return self._kept.answer(prompts, n, sampling, lambda: self._look(prompts, n, sampling))
+
+    def _look(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None) -> list[Outcome]:
+        """The answers to each prompt, or why its second look got none."""
         for prompt in prompts:
             _require_volume(prompt)
         first = ask_policy(self.policy, prompts, n, sampling)
         answers = [[self._close(prompt, said) for said in row] for prompt, row in zip(prompts, first, strict=True)]
+        failed: dict[int, PolicyError] = {}
         for number, again in enumerate(self._plan(prompts, first)):
             own = None if sampling is None else replace(sampling, seed=sampling.seed + 1 + number)
             for found, completion in self._look_again(again, prompts, own):
-                answers[found.prompt][found.place] = completion
-        return answers
+                if isinstance(completion, PolicyError):
+                    failed[found.prompt] = completion
+                else:
+                    answers[found.prompt][found.place] = completion
+        return [failed.get(i, row) for i, row in enumerate(answers)]
 
     def _close(self, prompt: Prompt, said: Completion) -> Completion:
         """A first answer as the only one."""
@@ -142,18 +156,18 @@ class SecondLookPolicy(Policy):
 
     def _look_again(
         self, again: _Again, prompts: Sequence[Prompt], sampling: Sampling | None
-    ) -> list[tuple[_First, Completion]]:
+    ) -> list[tuple[_First, Completion | PolicyError]]:
         """Ask about one region: each query once for every first answer that led there."""
         by_prompt: dict[int, list[_First]] = {}
         for found in again.firsts:
             by_prompt.setdefault(found.prompt, []).append(found)
         crop = crop_volume(again.volume, again.region)
         asked = build_prompts(crop, [prompts[i].query for i in by_prompt], self.template)
-        said = ask_policy(self.policy, asked, max(map(len, by_prompt.values())), sampling)
+        said = ask_each(self.policy, asked, max(map(len, by_prompt.values())), sampling)
         return [
-            (found, self._join(found, completion, again))
+            (found, row if isinstance(row, PolicyError) else self._join(found, row[k], again))
             for firsts, row in zip(by_prompt.values(), said, strict=True)
-            for found, completion in zip(firsts, row, strict=False)
+            for k, found in enumerate(firsts)
         ]
 
     def _join(self, first: _First, second: Completion, again: _Again) -> Completion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,9 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
 
             find_encoder(self.words)
         if self.model is not None and not model_folder(self.model).is_dir():
-            hint = f"; `medvol convert {self.model} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
+            hint = (
+                f"; `medvol convert {shlex.quote(self.model)} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
+            )
             raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
 
     def load_for_training(self) -> VLMNetwork:

@@ -114,7 +114,7 @@ def _ask(
     policy: Policy, cases: Sequence[Case], prompts: Sequence[Prompt], n: int, sampling: Sampling | None
 ) -> list[Group]:
     groups = []
-    for case, prompt, said in zip(cases, prompts, _ask_each(policy, prompts, n, sampling), strict=True):
+    for case, prompt, said in zip(cases, prompts, ask_each(policy, prompts, n, sampling), strict=True):
         most = prompt.template.max_anchors
         if isinstance(said, PolicyError):
             failed = Rollout(
@@ -126,7 +126,7 @@ def _ask(
     return groups
 
 
-def _ask_each(
+def ask_each(
     policy: Policy, prompts: Sequence[Prompt], n: int, sampling: Sampling | None
 ) -> list[list[Completion] | PolicyError]:
     """All prompts together; where that fails each alone, so that one harms no other."""
@@ -137,4 +137,4 @@ def _ask_each(
     except PolicyError as error:
         if len(prompts) == 1:
             return [error]
-    return [said for prompt in prompts for said in _ask_each(policy, [prompt], n, sampling)]
+    return [said for prompt in prompts for said in ask_each(policy, [prompt], n, sampling)]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from httpx import HTTPError
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import LocalTokenNotFoundError
 
+from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.model_folder import ADAPTER_CONFIG, CONFIG
 from medvol.core.sidecar import SIDECAR, read_sidecar
@@ -59,15 +59,16 @@ class Publication:
         """
         api = HfApi() if api is None else api
         operations = [CommitOperationAdd(name, str(self.folder / name)) for name in self.files]
-        try:
+        with contained(self._explain):
             api.create_repo(self.repository, private=private, exist_ok=True)
             found = api.create_commit(self.repository, operations, commit_message=_MESSAGE)
-        except LocalTokenNotFoundError as error:
-            raise ConfigError("you are not logged in to the hub; run `hf auth login` first") from error
-        except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ConfigError(f"the hub did not take {str(self.folder)!r} as {self.repository}: {reason}") from error
         return str(found.commit_url)
+
+    def _explain(self, error: BaseException) -> ConfigError:
+        """What the hub said; a network that fails says so in the words of a library that changes now and then."""
+        if isinstance(error, LocalTokenNotFoundError):
+            return ConfigError("you are not logged in to the hub; run `hf auth login` first")
+        return ConfigError(f"the hub did not take {str(self.folder)!r} as {self.repository}: {say(error)}")
 
 
 def plan_publication(folder: str | Path, repository: str) -> Publication:

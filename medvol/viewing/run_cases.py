@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvol.core.errors import EvidenceParseError
 from medvol.core.roles import CaseDataset
 from medvol.core.types import Volume
 from medvol.evaluation.archive import Evaluation
@@ -61,16 +60,13 @@ def _entry(score: CaseScore, place: int, finder: CaseFinder, about: Mapping[str,
         propagator=_identity(about, "propagator"),
     )
     scan = Scan(entry_id, score.case_id, read)
-    settle = partial(_settle, score.max_anchors)
+    settle = partial(_settle, score.max_anchors if score.failure is None else None)
     return Entry(entry_id, name, scan, record, digest, None, CASES_FILE, score.detail, score.patient_id, settle)
 
 
-def _settle(max_anchors: int, record: EvidenceRecord, volume: Volume) -> EvidenceRecord:
-    """The record of a case whose scan is read: only then it is known where its boxes lie."""
-    try:
-        evidence = parse_evidence(record.completion, volume.shape, max_anchors)
-    except EvidenceParseError:
-        evidence = NOTHING
+def _settle(max_anchors: int | None, record: EvidenceRecord, volume: Volume) -> EvidenceRecord:
+    """The record of a case whose scan is read: only then it is known where its boxes lie; None where it has no mask."""
+    evidence = NOTHING if max_anchors is None else parse_evidence(record.completion, volume.shape, max_anchors)
     asked = question_about(volume, record.query)
     return replace(asked, evidence=evidence, **{name: getattr(record, name) for name in _KEPT})
 

@@ -75,6 +75,8 @@ def test_a_folder_that_is_none_is_refused(experiment, tmp_path, refused) -> None
     assert "neither medvol.json nor config.json" in message
     message = refused("fit", "--config", experiment(), "--model.policy=runs/last.ckpt")
     assert "`medvol convert runs/last.ckpt FOLDER` makes one" in message
+    message = refused("fit", "--config", experiment(), "--model.policy=my runs/last.ckpt")
+    assert "`medvol convert 'my runs/last.ckpt' FOLDER` makes one" in message
 
 
 def test_what_is_no_folder_stays(tmp_path) -> None:

@@ -269,6 +269,20 @@ def test_a_server_that_is_down():
         VLLMServerEngine(url, "x").require_ready()
 
 
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_what_stays_on_this_machine_passes_no_proxy(server, tmp_path, monkeypatch, proxy):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    connect(server, tmp_path).require_ready()
+
+
+def test_an_address_that_is_none_is_named():
+    with pytest.raises(ConfigError, match=r"^http://256\.1\.1\.1 cannot be asked \(.*\); check the address"):
+        VLLMServerEngine("http://256.1.1.1", "x").require_ready()
+
+
 def test_a_server_that_hangs(server, tmp_path, make_policy):
     engine = connect(server, tmp_path, timeout_s=0.3)
     asked = engine.start(make_policy())

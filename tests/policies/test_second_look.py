@@ -146,6 +146,31 @@ def test_inner_policy_that_raises_is_named():
     assert "out of paper" in str(rollout.error)
 
 
+def test_a_second_look_that_gets_no_answer_costs_the_others_nothing():
+    """Two queries share a second drawing: they are asked together, and where that fails each alone; no look again."""
+
+    class Broken(TwoWords):
+        def generate(self, prompts, n=1, sampling=None):
+            rows = super().generate(prompts, n, sampling)
+            if any(prompt.query == "the lost one" and prompt.slices.volume_shape != whole for prompt in prompts):
+                raise ValueError("out of paper")
+            return rows
+
+    inner, case = Broken(), make_case()
+    whole = case.volume.shape
+    policy = SecondLookPolicy(inner, REGION)
+    found, lost = ask(policy, [case, case], queries=["the mass", "the lost one"])
+    assert [look.answer for look in found.answer.completion.looks] == [FIRST, SECOND]
+    assert "out of paper" in str(lost.answer.error)
+    firsts = [prompt.query for prompt in inner.prompts if prompt.slices.volume_shape == whole]
+    assert firsts == ["the mass", "the lost one"]
+    seconds = [prompt.query for prompt in inner.prompts if prompt.slices.volume_shape != whole]
+    assert seconds == [*firsts, *firsts], "together, then each alone"
+    again, _ = ask(policy, [case, case], queries=["the mass", "the mass"])
+    assert len(inner.prompts) == 6 + 4, "what was kept is used up"
+    assert again.answer.evidence is not None
+
+
 def test_record_and_page_tell_both_looks(tmp_path):
     case = make_case()
     segmenter = Segmenter(SecondLookPolicy(TwoWords(), REGION), ExtrudePropagator())

@@ -179,10 +179,11 @@ def test_what_does_not_belong_together_is_refused(
         shutil.copytree(run / part, tmp_path / part)
     damage(tmp_path)
     template = None if (tmp_path / "adapter" / "medvol.json").exists() else QwenVLPolicy(str(run / "base")).template
-    policy = QwenVLPolicy(str(tmp_path / "base"), None, "bfloat16", adapter=str(tmp_path / "adapter"))
-    policy._template = None if (tmp_path / "base" / "medvol.json").exists() else template
-    with pytest.raises(CheckpointError, match=said):
-        policy.load()
+    for dtype in ("bfloat16", "float32"):
+        policy = QwenVLPolicy(str(tmp_path / "base"), None, dtype, adapter=str(tmp_path / "adapter"))
+        policy._template = None if (tmp_path / "base" / "medvol.json").exists() else template
+        with pytest.raises(CheckpointError, match=said):
+            policy.load()
 
 
 def test_a_folder_without_an_adapter_is_refused_at_the_start(run: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import socket
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,24 @@ def test_a_box_is_chosen_on_keyboards_that_have_brackets_on_alt(page: Any) -> No
     page.keyboard.press("Alt+[")
     page.keyboard.press("Shift+ArrowRight")
     assert anchor(page)["boxes_px"][0] == [11, 6, 31, 18]
+
+
+def test_a_box_between_pixels_that_is_back_is_no_correction(browser: Any, tmp_path: Path) -> None:
+    """(15.12 + 1) - 1 is not 15.12 in floating point."""
+    (record,) = (path for path in answer_folder(tmp_path).glob("*a.json") if "the block" in path.read_text())
+    content = json.loads(record.read_text())
+    content["evidence"]["boxes_px"] = [[15.12, 6.0, 30.0, 18.0]]
+    record.write_text(json.dumps(content))
+    served = Live(tmp_path / "answers")
+    with contextmanager(open_page)(browser, served) as page:
+        page.keyboard.press("Shift+ArrowRight")
+        until(page, lambda: anchor(page)["boxes_px"][0][0] > 16, True)
+        page.keyboard.press("Shift+ArrowLeft")
+        until(page, lambda: anchor(page)["boxes_px"][0][0] < 16, True)
+        page.wait_for_selector("#measures:not(.stale)", timeout=WAIT_MS)
+        page.keyboard.press("a")
+        page.wait_for_selector("#answers .state.accepted", timeout=WAIT_MS)
+    served.stop()
 
 
 def test_the_work_list_keeps_the_focus(page: Any) -> None:

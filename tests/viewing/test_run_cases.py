@@ -115,3 +115,23 @@ def test_a_reading_does_not_count_for_another_data_set_with_the_same_ids(run: Pa
     other = open_run(replace(archive, scores=others), phantoms).entries[2]
     assert readings.head(other).record.reading is None
     assert readings.head(open_run(archive, phantoms).entries[2]).record.reading is not None, "that of its own case does"
+
+
+def test_an_anchor_that_could_not_be_followed_is_no_answer(tmp_path: Path, phantoms: PhantomDataset) -> None:
+    case = phantoms[0]
+    _, height, width = case.volume.shape
+    said = format_evidence(label_anchor(case.target), height, width)
+    rollout = Rollout(case.case_id, Completion(said), None, "propagation_failed", None, "no seed in the box")
+    write_evaluation(tmp_path, [score_rollout(rollout, case, EvaluationSettings(surface=None))], {})
+    opened = open_run(read_evaluation(tmp_path), phantoms)
+    made = Api(Desk(opened.entries, opened.scans, PROPAGATOR, ReadingFolder(opened.readings), read_volume))
+    answer = made.post(f"api/answers/{opened.entries[0].entry_id}/open").json()["result"]
+    assert answer["failure"] == "no seed in the box"
+    assert answer["current"]["boxes_px"] == [], "as of a failure of `medvol segment`"
+    anchor = label_anchor_as_written(case)
+    drawn = {"anchor": {"key_slice": anchor.key_slice, "boxes_px": anchor.boxes.tolist()}}
+    found = made.post(f"api/answers/{answer['id']}/mask", drawn).json()["result"]
+    np.testing.assert_array_equal(
+        unpack_mask(found["mask"], case.volume.shape), PROPAGATOR.propagate(case.volume, anchor)
+    )
+    made.close()

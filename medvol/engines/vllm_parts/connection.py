@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from medvol.core.containment import contained
 from medvol.core.errors import EngineError, MissingExtraError
 from medvol.core.json_file import parse_json
+from medvol.core.server_address import refuse_connection, stays_here
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +26,10 @@ class Connection:
     Args:
         url: Address, without a path.
         timeout_s: Longest wait for an answer.
+
+    Raises:
+        ConfigError: The address has no meaning, or the environment's settings of the network have none.
+        MissingExtraError: httpx is not installed.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -34,7 +40,14 @@ class Connection:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
-        self._client: httpx.Client = httpx.Client(timeout=timeout, follow_redirects=False)
+        with contained(lambda error: refuse_connection(self.url, error)):
+            _ = httpx.URL(url).host  # names of hosts are read late
+            self._client: httpx.Client = httpx.Client(
+                timeout=timeout,
+                follow_redirects=False,
+                verify=httpx.create_ssl_context(),
+                trust_env=not stays_here(url),  # which names proxies
+            )
 
     def close(self) -> None:
         """End all connections."""

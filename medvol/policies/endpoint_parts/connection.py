@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 
+from medvol.core.containment import contained
 from medvol.core.json_file import parse_json
+from medvol.core.server_address import refuse_connection, stays_here
 from medvol.policies.endpoint_parts.fault import (
     RequestFaultError,
     name_status,
@@ -23,7 +25,7 @@ from medvol.policies.endpoint_parts.fault import (
     refuse_status,
     shorten,
 )
-from medvol.policies.endpoint_parts.key import Key, stays_here
+from medvol.policies.endpoint_parts.key import Key
 
 _NO_CHAT = "check that policy.url is the base address of an OpenAI chat server"
 _FAULT_BYTES = 65_536
@@ -40,6 +42,9 @@ class Connection:
         url: Base address, such as ``http://127.0.0.1:8000/v1``.
         key: Sent with every request.
         timeout_s: Longest time for one request, until its whole answer is there.
+
+    Raises:
+        ConfigError: The address has no meaning, or the environment's settings of the network have none.
     """
 
     def __init__(self, url: str, key: Key, timeout_s: float) -> None:
@@ -48,8 +53,15 @@ class Connection:
         self.key = key
         self._timeout_s = timeout_s
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **key.headers()}
-        direct = {f"all://{httpx.URL(url).netloc.decode()}": None} if stays_here(url) else None  # past any proxy
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, follow_redirects=False, mounts=direct)
+        with contained(lambda error: refuse_connection(url, error)):
+            _ = httpx.URL(url).host  # names of hosts are read late
+            self._client = httpx.AsyncClient(
+                headers=headers,
+                timeout=None,
+                follow_redirects=False,
+                verify=httpx.create_ssl_context(),
+                trust_env=not stays_here(url),  # which names proxies
+            )
 
     async def __aenter__(self) -> Connection:
         return self

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from medvol.core.errors import ConfigError
+from medvol.core.server_address import stays_here
 
 DEFAULT_VARIABLE = "OPENAI_API_KEY"
 """A server without a key is asked as well where nobody named another variable."""
@@ -71,12 +71,3 @@ def require_variable(name: str | None) -> None:
             "key_variable names an environment variable that holds the key, such as OPENAI_API_KEY; got something that "
             "is no such name (it is not shown, as it may be a key)"
         )
-
-
-def stays_here(url: str) -> bool:
-    """True for an address of this very machine, whose traffic does not leave it."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

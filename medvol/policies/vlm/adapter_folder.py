@@ -29,6 +29,9 @@ _MAX_BYTES = 1_000_000
 _BASE = "medvol_base"
 """Entry of the weights' file that says beside which weights they were trained."""
 
+_COMPARED = torch.bfloat16
+"""Type in which weights are compared: a model that is loaded in a wider one has the same numbers in it."""
+
 
 def write_adapter(network: VLMNetwork, folder: Path, base: str) -> None:
     """Write the adapters of a network as peft does.
@@ -113,16 +116,15 @@ def fold_adapter(network: VLMNetwork, folder: Path) -> None:
 
 
 def _name_weights(network: VLMNetwork) -> str:
-    """Type and hash of the weights beneath the adapters."""
+    """Type in which they are compared and hash of the weights beneath the adapters."""
     beneath = {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in network.model.state_dict().items()
         if ".lora_" not in name
     }
-    return f"{_kind(network)} {hash_tensors(beneath)}"
+    return f"{_kind(network)} {hash_tensors(beneath, _COMPARED)}"
 
 
 def _kind(network: VLMNetwork) -> str:
-    """Type of the weights that an adapter lies beside: two types of one model differ in their bytes."""
-    rounded = "-nf4" if has_four_bits(network.model) else ""
-    return f"{network.model.get_input_embeddings().weight.dtype}{rounded}"
+    """Kind of the weights that an adapter lies beside: those in 4 bits are like no others."""
+    return f"{_COMPARED}{'-nf4' if has_four_bits(network.model) else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from medvol.core.bundled import model_folder
+from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.json_file import parse_json
 from medvol.core.model_folder import judge_folder
@@ -189,12 +190,13 @@ def hash_weights(network: VLMNetwork) -> str:
     return hash_tensors(narrowed(folded_weights(network.model), network.narrow))
 
 
-def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over the names and bytes of tensors."""
+def hash_tensors(tensors: Mapping[str, torch.Tensor], kind: torch.dtype | None = None) -> str:
+    """sha256 over the names and bytes of tensors; with a type, over those of the numbers rounded to it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
+        own = tensor.detach().to("cpu", kind if tensor.is_floating_point() else None)
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(own.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -208,14 +210,12 @@ def find_folder(model: str) -> Path:
     if place.is_dir():
         return place
     if place.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        hint = f"; `medvol convert {model} FOLDER` makes one" if place.suffix == ".ckpt" else ""
+        hint = f"; `medvol convert {shlex.quote(model)} FOLDER` makes one" if place.suffix == ".ckpt" else ""
         raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
-    try:
-        wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
+    wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
+    refusal = f"the model {model!r} is no folder and cannot be fetched"
+    with contained(lambda error: CheckpointError(f"{refusal}: {say(error)}")):
         return Path(snapshot_download(model, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"the model {model!r} is no folder and cannot be fetched: {reason}") from error
 
 
 def _require_known_tokens(tokenizer: Any, model: Any, folder: Path) -> None:

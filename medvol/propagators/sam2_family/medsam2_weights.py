@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel, Sam2VideoConfig, Sam2VideoModel, Sam3TrackerVideoConfig, Sam3TrackerVideoModel
 
 from medvol.core.atomic_files import file_sha256, write_whole_folder
+from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.model_folder import judge_folder
 from medvol.core.sidecar import write_sidecar
@@ -210,13 +210,15 @@ def _load_folder(folder: Path) -> PreTrainedModel:
 
 def _fetch(repository: str, file: str | None, download: bool, name: str) -> Path:
     """Path of a repository's file, or of its folder, from the hub's cache or the hub."""
-    try:
+
+    def refuse(error: BaseException) -> CheckpointError:
+        remedy = f"check the name and the network ({say(error)})" if download else "set download to true to fetch them"
+        return CheckpointError(
+            f"weights {name!r} are not on this machine ({repository} on the hub); {remedy}, or give a path"
+        )
+
+    with contained(refuse):
         if file is not None:
             return Path(hf_hub_download(repository, file, local_files_only=not download))
         patterns = ["config.json", _WEIGHTS]
         return Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=not download))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        remedy = "check the name and the network" if download else "set download to true to fetch them"
-        raise CheckpointError(
-            f"weights {name!r} are not on this machine ({repository} on the hub); {remedy}, or give a path"
-        ) from error

@@ -1,6 +1,8 @@
 // What an answer names: {key_slice, boxes_px}, and `further`, a list of such, where it has several anchors. Each anchor
 // lies on another slice. Nothing here changes what it is given.
 
+const SAME_PX = 0.01;
+
 export function anchorIn({ key_slice, boxes_px, further }) {
   return further?.length > 0 ? { key_slice, boxes_px, further } : { key_slice, boxes_px };
 }
@@ -25,6 +27,17 @@ export function withAnchor(answer, old, anchor) {
   return first ? anchorIn({ ...first, further }) : { key_slice: null, boxes_px: [] };
 }
 
+// As the server tells it: the same slices, in any order, with boxes that differ by no more than a record rounds. A box that
+// was moved and is back may lie a bit in the last digit beside its place.
 export function sameAnchor(one, other) {
-  return JSON.stringify(anchorsOf(one)) === JSON.stringify(anchorsOf(other));
+  const [mine, theirs] = [anchorsOf(one), anchorsOf(other)];
+  return mine.length === theirs.length && mine.every(({ key_slice, boxes_px }) => {
+    const found = theirs.find((anchor) => anchor.key_slice === key_slice);
+    return found !== undefined && sameBoxes(boxes_px, found.boxes_px);
+  });
+}
+
+function sameBoxes(mine, theirs) {
+  return mine.length === theirs.length
+    && mine.every((box, i) => box.every((edge, k) => Math.abs(edge - theirs[i][k]) <= SAME_PX));
 }

@@ -51,6 +51,25 @@ def test_a_server_that_is_not_there_is_looked_for_again(connect):
             policy.require_ready()
 
 
+@pytest.mark.parametrize(
+    ("url", "variables"),
+    [
+        ("http://256.1.1.1/v1", {}),
+        ("http://xn--/v1", {}),
+        ("http://example.invalid/v1", {"ALL_PROXY": "ftp://127.0.0.1:1"}),
+        ("http://example.invalid/v1", {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "[::1]:80"}),
+        ("https://example.invalid/v1", {"SSL_CERT_FILE": "/no/such/file"}),
+    ],
+)
+def test_what_no_request_can_be_made_with_is_named(monkeypatch, url, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ConfigError, match=rf"^{url} cannot be asked \(.*\); check the address, and in the environment "
+    ):
+        endpoint.EndpointPolicy(url, "m").require_ready()
+
+
 def test_a_server_that_hangs(connect):
     sentence = r"did not answer within 0\.3 s; raise policy\.requests\.timeout_s"
     with ChatServer(listing=Reply(delay_s=30)) as server, pytest.raises(ConfigError, match=sentence):

@@ -55,9 +55,10 @@ def test_a_model_that_reasons_first_is_given_more_tokens(connect, prompts):
     assert server.requests[0]["max_tokens"] == 4000
 
 
-def test_what_stays_on_this_machine_passes_no_proxy(connect, prompts, monkeypatch):
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "of no kind"])
+def test_what_stays_on_this_machine_passes_no_proxy(connect, prompts, monkeypatch, proxy):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.setenv(name, proxy)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     with ChatServer() as server:
