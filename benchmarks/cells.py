@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from numpy.typing import NDArray
 from peers import refuse
 
@@ -175,7 +175,9 @@ def start_anyway(module: TrainingModule) -> None:
         module.start = replace(module.start, min_parse_rate=0.0)
 
 
-def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path, quick: bool) -> float:
+def train(
+    module: TrainingModule, data: CaseDataModule, steps: int, folder: Path, quick: bool, averaged: bool = False
+) -> float:
     """Train for so many steps, or go on where an earlier run was stopped; the model lies in ``folder/model``.
 
     Args:
@@ -184,6 +186,7 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
         steps: Optimiser steps.
         folder: Of this run alone.
         quick: Take two steps.
+        averaged: The model is the mean of the weights after each step.
 
     Returns:
         Processor seconds.
@@ -201,7 +204,7 @@ def train(module: TrainingModule, data: CaseDataModule, steps: int, folder: Path
         max_epochs=-1,
         gradient_clip_val=1.0 if module.automatic_optimization else None,
         limit_val_batches=0,
-        callbacks=[clock, keeper],
+        callbacks=[clock, keeper, *([WeightAveraging(use_buffers=False)] if averaged else [])],
     )
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if last.exists() else None)

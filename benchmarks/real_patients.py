@@ -127,6 +127,7 @@ class Row:
         fixed: Policy that is not trained.
         augment: Training volumes are changed at random.
         patience: Train until validation stops rising instead, and keep the best model.
+        averaged: The model is the mean of the weights after each step, and not the last one.
         model: Row whose model answers; None is the row's own.
         looks: One, or two with ``SecondLookPolicy``.
         views: Views of each question that are learned from beside the whole scans.
@@ -140,6 +141,7 @@ class Row:
     fixed: type[Policy] | None = None
     augment: bool = True
     patience: Patience | None = None
+    averaged: bool = False
     model: str | None = None
     looks: int = 1
     views: float = 0.0
@@ -237,6 +239,12 @@ ROWS = {
     "plateau_sft": Row("plateau + as much SFT, best by validation", "plateau", sft(0, 0, 2e-4), patience=GENTLE),
     "plateau_rejection": Row("plateau + rejection sampling", "plateau", reject, PLATEAU_REJECT_STEPS),
     "plateau_grpo": Row("plateau + GRPO", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS),
+    "plateau_sft_mean": Row(
+        "plateau + as much SFT, mean of its weights", "plateau", sft(0, 0, 2e-4), MORE_STEPS, averaged=True
+    ),
+    "plateau_grpo_mean": Row(
+        "plateau + GRPO, mean of its weights", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS, averaged=True
+    ),
     "plateau_grpo_best": Row(
         "plateau + GRPO, best by validation", "plateau", plateau_grpo, PLATEAU_GRPO_STEPS, patience=CHOSEN_GRPO
     ),
@@ -314,7 +322,7 @@ def model_of(name: str, fold: int, options: argparse.Namespace) -> tuple[Path, i
     if row.patience:
         found = train_to_plateau(module, data, row.patience, folder, options.quick)
         return folder / "plateau", found["steps"][0], found["cpu_s"]
-    return folder / "model", row.steps, train(module, data, row.steps, folder, options.quick)
+    return folder / "model", row.steps, train(module, data, row.steps, folder, options.quick, row.averaged)
 
 
 def run_cell(name: str, fold: int, options: argparse.Namespace) -> Cell:

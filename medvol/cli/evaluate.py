@@ -59,8 +59,7 @@ def run(verb: str, arguments: Sequence[str]) -> int:
     from medvol.evaluation.report import report_runs
 
     layout, found = find_masks(folder, options.layout)
-    names = _read_names(options.names)
-    index = MaskIndex(found, dataset, names)
+    index = MaskIndex(found, dataset, names := _read_names(options.names))
     with KeptMasks(out, settings.masks_gib) as kept:
         with Work("scoring", count_cases(dataset), "cases") as work:
             scores = score_masks(dataset, index, settings, kept, options.resample, lambda done: work.advance())

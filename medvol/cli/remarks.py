@@ -15,6 +15,7 @@ _REMARKS = (
     "Couldn't infer the batch indices",  # predictions are written by the module
     "Be aware that when using `ckpt_path`, callbacks",  # a test needs no callback that saves
     ".*does not have many workers",  # num_workers is the user's choice
+    "You're using the WeightAveraging callback with a model that overrides",  # no layer is shared out here
     "Total length of `list` across ranks is zero",  # validation cases are optional
     "You defined a `validation_step` but have no `val_dataloader`",  # the same
 )

@@ -57,11 +57,11 @@ def require_sound(settings: Mapping[str, Any], seed: Any) -> None:
         raise ConfigError(f"trainer.gradient_clip_val is {clip}; it must be 0 or more")
     callbacks = settings.get("callbacks") or []
     named = [
-        callback.get("class_path", "")
+        (find_class(callback.get("class_path", ""), None), callback.get("init_args") or {})
         for callback in (callbacks if isinstance(callbacks, list) else [callbacks])
         if isinstance(callback, Mapping | Namespace)
     ]
-    require_sound_callbacks(kind for name in named if isinstance(kind := find_class(name, None), type))
+    require_sound_callbacks((kind, own.get("use_buffers", True)) for kind, own in named if isinstance(kind, type))
     if seed is None:
         raise ConfigError(f"seed_everything is empty; give a whole number from 0 to {_LARGEST_SEED}, or leave it out")
     if not isinstance(seed, bool) and not 0 <= seed <= _LARGEST_SEED:

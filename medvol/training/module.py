@@ -110,7 +110,8 @@ class TrainingModule(EvaluationModule, ABC):
                 has a callback that cannot be used here.
         """
         if stage == "fit":
-            require_sound_callbacks(map(type, self.trainer.callbacks))  # type: ignore[attr-defined]
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+            require_sound_callbacks((type(own), getattr(own, "_use_buffers", False)) for own in callbacks)
             require_wide(self.trainer.precision)
         super().setup(stage)
         if stage == "fit":

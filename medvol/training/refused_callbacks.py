@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     StochasticWeightAveraging,
+    WeightAveraging,
 )
 
 from medvol.core.errors import ConfigError
@@ -32,21 +33,26 @@ _REFUSED = {
     ),
     StochasticWeightAveraging: (
         "looks for weights before they are loaded and would average none; take "
-        "lightning.pytorch.callbacks.WeightAveraging or EMAWeightAveraging"
+        "lightning.pytorch.callbacks.WeightAveraging or EMAWeightAveraging, with use_buffers false"
     ),
 }
 
 
-def require_sound_callbacks(kinds: Iterable[type]) -> None:
+def require_sound_callbacks(callbacks: Iterable[tuple[type, bool]]) -> None:
     """Refuse callbacks that cannot be used in a fit.
 
     Args:
-        kinds: Classes of the trainer's callbacks.
+        callbacks: Class of each of the trainer's callbacks, and whether its setting ``use_buffers`` is true.
 
     Raises:
         ConfigError: One of them is such a callback, or inherits from one.
     """
-    for kind in kinds:
+    for kind, use_buffers in callbacks:
         for refused, reason in _REFUSED.items():
             if issubclass(kind, refused):
                 raise ConfigError(f"trainer.callbacks has {kind.__name__}, which {reason}")
+        if issubclass(kind, WeightAveraging) and use_buffers:
+            raise ConfigError(
+                f"trainer.callbacks has {kind.__name__}, which averages buffers too, and those of a policy are "
+                "constants that a mean would round to others; set its use_buffers to false"
+            )

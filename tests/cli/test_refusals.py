@@ -122,6 +122,10 @@ WRONG_SETTINGS = {
         {"trainer__callbacks": [{"class_path": "lightning.pytorch.callbacks.LearningRateFinder"}]},
         ["LearningRateFinder", "short runs"],
     ),
+    "buffers averaged": (
+        {"trainer__callbacks": [{"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}]},
+        ["trainer.callbacks has EMAWeightAveraging, which averages buffers too", "set its use_buffers to false"],
+    ),
     "batches that are accumulated by a callback": (
         {"trainer__callbacks": [{"class_path": "GradientAccumulationScheduler", "init_args": {"scheduling": {0: 3}}}]},
         ["GradientAccumulationScheduler", "set trainer.accumulate_grad_batches"],

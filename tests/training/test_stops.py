@@ -12,7 +12,7 @@ from typing import ClassVar
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
 from medvol.core.roles import RewardTerm
 from medvol.propagators.extrude import ExtrudePropagator
@@ -62,6 +62,12 @@ KINDS = {
         "check_val_every_n_epoch": None,
         "patience": 2,
     },
+    "averaged weights": {
+        "limit_val_batches": 2,
+        "val_check_interval": 2,
+        "check_val_every_n_epoch": None,
+        "averaged": True,
+    },
     "grpo": {},
     "grpo of two updates": {},
 }
@@ -110,13 +116,14 @@ def fit(folder: Path, kind: str, *callbacks: pl.Callback) -> int:
     settings = {"max_steps": STEPS, "max_epochs": -1, "limit_val_batches": 0, **KINDS[kind]}
     patience = settings.pop("patience", None)
     stoppers = [] if patience is None else [EarlyStopping("val/dsc", mode="max", patience=patience)]
+    averages = [EMAWeightAveraging(use_buffers=False, decay=0.7)] if settings.pop("averaged", False) else []
     trainer = pl.Trainer(
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*stoppers, *callbacks, SpecCheckpoint()],
+        callbacks=[*stoppers, *averages, *callbacks, SpecCheckpoint()],
         deterministic=True,
         **settings,
     )
@@ -138,7 +145,8 @@ def digest(folder: Path) -> str:
     kept = content["callbacks"]["SpecCheckpoint"]
     best = (kept["best_model_score"], {Path(path).name: score for path, score in kept["best_k_models"].items()})
     place = content["loops"]["fit_loop"]["state_dict"]
-    for part in (content["optimizer_states"], content["lr_schedulers"], content["global_step"], place, best):
+    averaged = content.get("current_model_state", {})  # "state_dict" holds the average then
+    for part in (averaged, content["optimizer_states"], content["lr_schedulers"], content["global_step"], place, best):
         found.update(repr(part).encode())
     return found.hexdigest()
 
