@@ -267,7 +267,7 @@ def test_what_it_cannot_serve_is_refused(llm, make_policy):
         VLLMEngine().start(LightPolicy())
     with pytest.raises(ConfigError, match="lora_rank is 600, and vLLM takes at most 512"):
         VLLMEngine().start(make_policy(lora_rank=600))
-    with pytest.raises(ConfigError, match=r"engine\.gpu_share is a share above 0 and below 1; got 1\.5"):
+    with pytest.raises(ConfigError, match=r"engine\.gpu_share is 1\.5; it must be above 0 and below 1"):
         VLLMEngine(gpu_share=1.5)
     with pytest.raises(EngineError, match="was not started"):
         VLLMEngine().sync()

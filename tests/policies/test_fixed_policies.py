@@ -78,5 +78,5 @@ def test_the_centre_box_is_centred_and_has_its_share(volume, share):
 
 @pytest.mark.parametrize("share", [0, 1.2, -1])
 def test_a_share_is_a_share(share):
-    with pytest.raises(ConfigError, match=f"got {share}"):
+    with pytest.raises(ConfigError, match=f"share is {share}; it must be above 0 and at most 1"):
         CentreBoxPolicy(share)

@@ -106,5 +106,5 @@ def test_without_peft_the_extra_is_named(monkeypatch, tmp_path):
 
 
 def test_a_negative_rank_is_refused():
-    with pytest.raises(ConfigError, match="got -1"):
+    with pytest.raises(ConfigError, match="lora_rank is -1; it must be a whole number, 0 or more"):
         QwenVLPolicy("model", lora_rank=-1)
