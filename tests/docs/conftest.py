@@ -60,11 +60,14 @@ EXPERIMENT = {
     "data": {
         "class_path": "CaseDataModule",
         "init_args": {
-            split: {
-                "class_path": "NiftiDataset",
-                "init_args": {"root": "scans", "table": "table.csv", "patients": {"only": patients}},
-            }
-            for split, patients in {"train": ["p01", "p02"], "val": ["p03"], "test": ["p04"]}.items()
+            "batch_size": 2,
+            **{
+                split: {
+                    "class_path": "NiftiDataset",
+                    "init_args": {"root": "scans", "table": "table.csv", "patients": {"only": patients}},
+                }
+                for split, patients in {"train": ["p01", "p02"], "val": ["p03"], "test": ["p04"]}.items()
+            },
         },
     },
     "trainer": {"default_root_dir": "runs/experiment", "max_steps": 100, "max_epochs": -1, "accelerator": "cpu"},
