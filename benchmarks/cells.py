@@ -356,11 +356,12 @@ def difference(first: Sequence[Cell], second: Sequence[Cell], phrasing: str) -> 
 def differences(
     kept: Mapping[str, Sequence[Cell]], pairs: Mapping[str, tuple[str, str]], phrasing: str
 ) -> dict[str, dict[str, Any]]:
-    """``difference`` of each named pair of rows of which both are kept."""
+    """``difference`` of each named pair of rows that have a seed in common."""
+    seeds = {name: {cell.seed for cell in cells} for name, cells in kept.items()}
     return {
         name: difference(kept[first], kept[second], phrasing)
         for name, (first, second) in pairs.items()
-        if first in kept and second in kept
+        if seeds.get(first, set()) & seeds.get(second, set())
     }
 
 

@@ -82,3 +82,17 @@ def test_no_patient_is_tested_twice_or_also_trained_on(cells):
         assert sorted([*train, *val, *test]) == program["patients"]()
         tested += test
     assert sorted(tested) == program["patients"]()
+
+
+def test_rows_without_a_fold_in_common_are_not_compared(cells):
+    program = runpy.run_path(str(BENCHMARKS / "real_patients.py"))
+    kept = {
+        "plateau_sft": {0: make(cells, "plateau_sft", 0, 0.0)},
+        "plateau_grpo": {1: make(cells, "plateau_grpo", 1, 0.1)},
+    }
+    summary = program["summarise"](kept, {"plateau": {1: make(cells, "plateau", 1, 0.02)}})
+    assert not [name for name in summary if "_minus_" in name]
+    kept["plateau_rejection"] = {1: make(cells, "plateau_rejection", 1, 0.05)}
+    summary = program["summarise"](kept, {"plateau": {1: make(cells, "plateau", 1, 0.02)}})
+    assert summary["plateau_rejection_minus_own_plateau"]["mean"] == pytest.approx(3.0)
+    assert summary["plateau_grpo_minus_rejection"]["mean"] == pytest.approx(5.0)
