@@ -363,7 +363,7 @@ def summarise(cells: dict[str, dict[int, Cell]], repeated: dict[str, dict[int, C
 
     Args:
         cells: Of all rows.
-        repeated: Of plateaus that were trained again; rejection sampling and the last GRPO went on from these.
+        repeated: Of plateaus that were trained again; rejection sampling and ``plateau_grpo_best`` went on from these.
     """
     kept = {name: list(cells[name].values()) for name in ROWS if name in cells}
     starts = {**cells.get("plateau", {}), **repeated.get("plateau", {})}

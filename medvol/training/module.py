@@ -111,6 +111,7 @@ class TrainingModule(EvaluationModule, ABC):
         """
         if stage == "fit":
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+            # Lightning keeps the setting under a private name alone.
             require_sound_callbacks((type(own), getattr(own, "_use_buffers", False)) for own in callbacks)
             require_wide(self.trainer.precision)
         super().setup(stage)
