@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from contextvars import ContextVar
 from os.path import isfile
 from typing import Any
 
-from medvol.core.bundled import is_model
+from medvol.core.bundled import hint_at_checkpoint, is_model
 from medvol.core.errors import CheckpointError
 from medvol.core.specs import short_name
 from medvol.weights.folder_policy import find_policy
@@ -98,6 +97,6 @@ def _refuse_path(value: str) -> str:
     """Refuse what can only be meant as a model folder, where there is none; other values are given back."""
     is_settings = value.lstrip().startswith(("{", "[")) or value.endswith((".yaml", ".yml", ".json"))
     if ("/" in value and not is_settings and not isfile(value)) or value.endswith(".ckpt"):
-        hint = f"; `medvol convert {shlex.quote(value)} FOLDER` makes one" if value.endswith(".ckpt") else ""
+        hint = hint_at_checkpoint(value)
         raise CheckpointError(f"there is no model folder {value!r}; give one, or the name of a policy{hint}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from medvol.core.errors import CheckpointError
@@ -38,3 +39,8 @@ def model_folder(name: str | Path) -> Path:
         near = suggest(str(name), (BASE, BEST))
         raise CheckpointError(f"there is no model {str(name)!r}; medvol comes with {BASE} and {BEST}{near}")
     return _PLACE / str(name).removeprefix(_PREFIX)
+
+
+def hint_at_checkpoint(model: str) -> str:
+    """What a message adds where a run's checkpoint is given in place of a model folder; nothing for other names."""
+    return f"; `medvol convert {shlex.quote(model)} FOLDER` makes one" if model.endswith(".ckpt") else ""

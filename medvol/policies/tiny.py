@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from medvol.core.bundled import model_folder
+from medvol.core.bundled import hint_at_checkpoint, model_folder
 from medvol.core.errors import CheckpointError
 from medvol.core.notices import tell_once
 from medvol.core.prompts import Prompt, PromptTemplate
@@ -77,9 +76,7 @@ class TinyPolicy(VLMPolicy, ScratchPolicy):
 
             find_encoder(self.words)
         if self.model is not None and not model_folder(self.model).is_dir():
-            hint = (
-                f"; `medvol convert {shlex.quote(self.model)} FOLDER` makes one" if self.model.endswith(".ckpt") else ""
-            )
+            hint = hint_at_checkpoint(self.model)
             raise CheckpointError(f"there is no model folder {self.model!r}; leave model out for random weights{hint}")
 
     def load_for_training(self) -> VLMNetwork:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from medvol.core.bundled import model_folder
+from medvol.core.bundled import hint_at_checkpoint, model_folder
 from medvol.core.containment import contained, say
 from medvol.core.errors import CheckpointError, ConfigError
 from medvol.core.json_file import parse_json
@@ -210,7 +209,7 @@ def find_folder(model: str) -> Path:
     if place.is_dir():
         return place
     if place.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        hint = f"; `medvol convert {shlex.quote(model)} FOLDER` makes one" if place.suffix == ".ckpt" else ""
+        hint = hint_at_checkpoint(model)
         raise CheckpointError(f"there is no model folder {model!r}; give one with config.json, or a hub name{hint}")
     wanted = [pattern for pattern in _PUBLISHED if pattern != _WEIGHTS or not weights_are_left_out()]
     refusal = f"the model {model!r} is no folder and cannot be fetched"
